@@ -1,0 +1,1 @@
+"""Where profiles come from: one module a vendor, all behind the `ProfileSource` protocol."""

@@ -1,0 +1,115 @@
+"""The protocol that every source follows, and the results that vendors' answers are mapped onto."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from .._deadline import Deadline
+from ..profile import ProfileKey, Record
+
+__all__ = ["Excluded", "Found", "Freshness", "NotFound", "NotModified", "ProfileSource", "SourceResult", "Validators"]
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """What a conditional request is made of (RFC 9110, section 13).
+
+    Args:
+        etag: the `ETag` of the copy at hand, as it was sent.
+        last_modified: its `Last-Modified`, as it was sent.
+    """
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """What the upstream said about how long its answer may be kept (RFC 9111, section 5.2.2).
+
+    Args:
+        max_age: seconds from `Cache-Control: max-age`, less `Age`; `None` when it said nothing.
+        no_store: it said `no-store`.
+        validators: for a conditional request later on.
+    """
+
+    max_age: float | None = None
+    no_store: bool = False
+    validators: Validators | None = None
+
+
+_SILENT = Freshness()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The record. `record.truncated` says that the vendor cut attributes off.
+
+    Args:
+        record: what the vendor holds.
+        freshness: what it said about keeping it.
+        tags: names under which it can be invalidated together with others.
+    """
+
+    record: Record
+    freshness: Freshness = field(default=_SILENT)
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """The vendor says that there is no such record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """The vendor withholds the record (opt-out, consent filter). It is cached as a missing one; nothing is attached."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotModified:
+    """The copy at hand is still good (304); it is renewed, not replaced."""
+
+    freshness: Freshness = field(default=_SILENT)
+
+
+SourceResult = Found | NotFound | Excluded | NotModified
+
+
+@runtime_checkable
+class ProfileSource(Protocol):
+    """Where profiles come from.
+
+    A source holds nothing that is bound to a loop or a socket until its first `fetch`, and works on every loop that
+    calls it. `profile_enrich` calls it from a task of its own that no request can cancel.
+    """
+
+    @property
+    def name(self) -> str:
+        """The vendor, in one lower-case word: what statuses and metrics show."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """What separates this source's entries from all others': vendor, base URL, tenant, entity. Never a secret."""
+        ...
+
+    async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
+        """Asks the vendor for one profile.
+
+        Args:
+            key: what to look up.
+            deadline: by when all of it (token, resolution, retries, body) must be done.
+            validators: of the copy at hand; a source that cannot make conditional requests ignores them.
+
+        Raises:
+            InvalidKeyError: the source cannot look this key up; no call was made.
+            ConfigurationError: the entity, index or credentials are set up wrong.
+            SourceError: a subclass says how the source failed. The message holds no identifier, value or secret.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Frees what the source itself opened. It may be used again afterwards, and opens anew."""
+        ...
