@@ -347,11 +347,11 @@ def _convert(data: dict[str, Any], model: type[T]) -> T:
             fields = {field.name for field in dataclasses.fields(model) if field.init}
             return cast("type[T]", model)(**{key: value for key, value in data.items() if key in fields})
         if hasattr(model, "model_validate"):
-            return cast(T, cast(Any, model).model_validate(data))
+            return cast("T", cast(Any, model).model_validate(data))
         if hasattr(model, "__struct_fields__"):
             import msgspec  # only with a msgspec class, and then it is there
 
-            return cast(T, msgspec.convert(data, model, strict=False))
+            return msgspec.convert(data, model, strict=False)
     except (TypeError, ValueError) as error:  # pydantic's and msgspec's validation errors are ValueErrors
         failed = type(error).__name__
     if failed:
