@@ -179,6 +179,14 @@ class Record:
         self.size = size + 200  # the record and its cache entry
         """Roughly the bytes of memory that it takes."""
 
+    def renewed(self) -> Record:
+        """The same attributes, confirmed by the source just now."""
+        record = Record.__new__(Record)
+        for name in Record.__slots__:
+            setattr(record, name, getattr(self, name))
+        record.loaded_at = time.time()
+        return record
+
     def __repr__(self) -> str:
         return f"<Record of {self.source or 'unnamed source'}, {len(self.attributes)} attributes>"
 

@@ -6,37 +6,10 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from .._deadline import Deadline
+from .._freshness import Freshness, Validators
 from ..profile import ProfileKey, Record
 
 __all__ = ["Excluded", "Found", "Freshness", "NotFound", "NotModified", "ProfileSource", "SourceResult", "Validators"]
-
-
-@dataclass(frozen=True, slots=True)
-class Validators:
-    """What a conditional request is made of (RFC 9110, section 13).
-
-    Args:
-        etag: the `ETag` of the copy at hand, as it was sent.
-        last_modified: its `Last-Modified`, as it was sent.
-    """
-
-    etag: str | None = None
-    last_modified: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Freshness:
-    """What the upstream said about how long its answer may be kept (RFC 9111, section 5.2.2).
-
-    Args:
-        max_age: seconds from `Cache-Control: max-age`, less `Age`; `None` when it said nothing.
-        no_store: it said `no-store`.
-        validators: for a conditional request later on.
-    """
-
-    max_age: float | None = None
-    no_store: bool = False
-    validators: Validators | None = None
 
 
 _SILENT = Freshness()

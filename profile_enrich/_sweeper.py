@@ -1,0 +1,82 @@
+"""Drops what has expired, a little at a time, also when nothing is read or written."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+from weakref import ref
+
+__all__ = ["Sweeper"]
+
+SLICE = 500
+"""Entries looked at in one go: well under a millisecond."""
+
+PAUSE = 0.01
+"""Seconds between two slices of one round."""
+
+
+class Sweepable(Protocol):
+    """A cache that can be swept in slices."""
+
+    def sweep(self, limit: int) -> int:
+        """Looks at up to `limit` entries."""
+        ...
+
+    @property
+    def sweep_span(self) -> int:
+        """How many entries a whole round looks at."""
+        ...
+
+
+class Sweeper:
+    """A timer on the running loop that goes through the cache every `every` seconds, in slices.
+
+    It keeps neither the cache nor the loop alive, and stops by itself when the cache is empty.
+    """
+
+    def __init__(self, cache: Sweepable, every: float) -> None:
+        self._cache = ref(cache)
+        self._every = every
+        self._loop: ref[asyncio.AbstractEventLoop] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._left = 0
+
+    def arm(self) -> None:
+        """Starts the timer on the running loop, unless it runs there already."""
+        loop = asyncio.get_running_loop()
+        current = None if self._loop is None else self._loop()
+        if current is loop and self._timer is not None:
+            return
+        if current is not None and self._timer is not None and not current.is_closed():
+            return  # it runs on another loop that is alive
+        self._loop = ref(loop)
+        self._timer = loop.call_later(self._every, self._round)
+
+    def stop(self) -> None:
+        """Stops the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def forget(self) -> None:
+        """After a fork: the timer runs in the parent process only."""
+        self._timer = None
+        self._loop = None
+
+    def _round(self) -> None:
+        cache = self._cache()
+        self._left = 0 if cache is None else cache.sweep_span
+        self._slice()
+
+    def _slice(self) -> None:
+        cache = self._cache()
+        loop = None if self._loop is None else self._loop()
+        self._timer = None
+        if cache is None or loop is None or loop.is_closed():
+            return
+        cache.sweep(SLICE)
+        self._left -= SLICE
+        if self._left > 0:
+            self._timer = loop.call_later(PAUSE, self._slice)
+        elif cache.sweep_span:
+            self._timer = loop.call_later(self._every, self._round)

@@ -1,0 +1,154 @@
+"""One load: asks the source, judges the answer, stores it, and shares it with all who wait for it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import cast
+
+from ._deadline import Deadline
+from ._sweeper import Sweeper
+from .cache import Entry, Load, ProfileCache
+from .errors import ClientClosed, ProfileEnrichError, SourceError, SourceResponseError
+from .expiry import Expiry
+from .flights import Flight, Flights
+from .hooks import Observer
+from .profile import ProfileKey, Reason, Record
+from .sources.base import Excluded, Found, NotFound, NotModified, ProfileSource
+
+__all__ = ["Answer", "CacheKey", "Loader"]
+
+logger = logging.getLogger("profile_enrich")
+
+CacheKey = tuple[str, str, str]
+"""Namespace of the source, type and value of the key: plain strings, whose hashes Python remembers."""
+
+
+class Answer:
+    """What a flight brings to its waiters: a record, or the reason why there is none."""
+
+    __slots__ = ("reason", "record")
+
+    def __init__(self, record: Record | None, reason: Reason | None) -> None:
+        self.record = record
+        self.reason = reason
+
+
+class Loader:
+    """Loads keys from a source into a cache, each key once at a time.
+
+    Args:
+        source: where profiles come from.
+        cache: where answers are kept.
+        expiry: how long they are kept.
+        observer: is told of each load.
+        sweeper: is started with the first load on a loop.
+        deadline: seconds that one load may take.
+        timer: the monotonic clock of the cache, in seconds.
+    """
+
+    def __init__(
+        self,
+        source: ProfileSource,
+        *,
+        cache: ProfileCache[CacheKey],
+        expiry: Expiry,
+        observer: Observer,
+        sweeper: Sweeper,
+        deadline: float,
+        timer: Callable[[], float],
+    ) -> None:
+        self.flights: Flights[CacheKey, Answer] = Flights()
+        self.closed = False
+        self._source = source
+        self._namespace = source.namespace
+        self._cache = cache
+        self._expiry = expiry
+        self._observer = observer
+        self._sweeper = sweeper
+        self._deadline = deadline
+        self._timer = timer
+        self._said_truncated = False
+
+    def cache_key(self, key: ProfileKey) -> CacheKey:
+        """The key under which the answer is kept: no two sources or tenants share one."""
+        return (self._namespace, key.type, key.value)
+
+    def join(self, key: ProfileKey) -> tuple[Flight[CacheKey, Answer], bool]:
+        """The load of a key that is under way, or a new one; and whether it was under way."""
+        flight = self.flights.find(self.cache_key(key))
+        if flight is not None and self._cache.is_current(cast("Load[CacheKey]", flight.token)):
+            return flight, True
+        return self.launch(key), False
+
+    def launch(self, key: ProfileKey) -> Flight[CacheKey, Answer]:
+        """Starts a load of a key, in the place of one that is under way.
+
+        Raises:
+            ClientClosed: the client was closed.
+        """
+        if self.closed:
+            raise ClientClosed("the ProfileClient is closed; make lookups before aclose() or inside its lifespan")
+        cache_key = self.cache_key(key)
+        base = self._cache.get(cache_key, self._timer())
+        if base is not None and base.record is None:
+            base = None
+        load = self._cache.begin(cache_key)
+        observer = self._observer
+        digest = key.digest() if observer.hooks else ""
+        started = time.perf_counter()
+        outcome = ""
+
+        async def work(deadline: Deadline) -> Answer:
+            nonlocal outcome
+            observer.called()
+            validators = None if base is None else base.validators
+            result = await self._source.fetch(key, deadline=deadline, validators=validators)
+            answer, outcome = self._settle(load, base, result)
+            return answer
+
+        def on_end(error: ProfileEnrichError | None) -> None:
+            if error is not None and not isinstance(error, ClientClosed):
+                now = self._timer()
+                self._cache.defer(load, until=now + self._expiry.throttle, error=error)
+                if self._expiry.error_ttl and isinstance(error, SourceError) and base is None:
+                    self._cache.commit(load, self._expiry.failed(error, now))
+            self._cache.end(load)
+            failure = None if error is None else str(error)
+            observer.flight(digest, error.code if error else outcome, time.perf_counter() - started, failure)
+
+        flight = self.flights.start(cache_key, work, seconds=self._deadline, token=load, on_end=on_end)
+        self._sweeper.arm()
+        return flight
+
+    def _settle(self, load: Load[CacheKey], base: Entry | None, result: object) -> tuple[Answer, str]:
+        """Stores what the source said. Returns what its waiters get, and the outcome in one word."""
+        now = self._timer()
+        if isinstance(result, Found) and isinstance(result.record, Record):
+            if result.record.truncated and not self._said_truncated:
+                self._said_truncated = True
+                logger.warning("%s: the vendor cuts attributes off some profiles", self._source.name)
+            if self._expiry.keeps(result.freshness):
+                self._cache.commit(load, self._expiry.known(result.record, result.freshness, result.tags, now))
+            else:
+                self._cache.discard(load)
+            return Answer(result.record, None), "found"
+        if isinstance(result, NotModified):
+            if base is None or base.record is None:
+                raise SourceResponseError("the source said 'not modified' to a question that was not conditional")
+            record = base.record.renewed()
+            entry = self._expiry.known(record, result.freshness, base.tags, now)
+            entry.validators = entry.validators or base.validators
+            self._cache.commit(load, entry)
+            return Answer(record, None), "not_modified"
+        if isinstance(result, NotFound | Excluded):
+            reason = Reason.NOT_FOUND if isinstance(result, NotFound) else Reason.WITHHELD
+            if self._expiry.negative_ttl:
+                self._cache.commit(load, self._expiry.negative(reason, now))
+            else:
+                self._cache.discard(load)
+            return Answer(None, reason), reason.value
+        raise SourceResponseError(
+            f"the source returned {type(result).__name__}, not Found, NotFound, Excluded or NotModified"
+        )
