@@ -10,9 +10,9 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from ._connection import serve_connection
 from ._dialects import Collection, Profiles, Vendor
@@ -23,6 +23,11 @@ from .recorder import Call, Recorder
 __all__ = ["VendorServer"]
 
 Match = str | Callable[[Call], bool]
+
+
+def _changeable(profiles: Mapping[str, Mapping[str, object]] | None) -> Profiles:
+    # The parameter is a Mapping so that a dict of dicts fits it; what comes is served itself, never a copy.
+    return {} if profiles is None else cast("Profiles", profiles)
 
 
 class _Rule:
@@ -80,7 +85,7 @@ class VendorServer(Recorder):
 
     def __init__(
         self,
-        profiles: Profiles | None = None,
+        profiles: Mapping[str, Mapping[str, object]] | None = None,
         *,
         entity: str = "Users",
         key: str | None = "secret",
@@ -98,7 +103,7 @@ class VendorServer(Recorder):
         tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__()
-        self.profiles: Profiles = {} if profiles is None else profiles
+        self.profiles = _changeable(profiles)
         """Attributes by profile id, of the first collection; may be changed while the server runs."""
         self.headers: dict[str, str] = {}
         """Added to every healthy answer, e.g. `Deprecation` or `Cache-Control`; may be changed while it runs."""
@@ -162,7 +167,9 @@ class VendorServer(Recorder):
         """Amperity's id of the first collection."""
         return self._first.index_id
 
-    def add_collection(self, name: str, profiles: Profiles, *, filterable: Iterable[str] | None = None) -> Collection:
+    def add_collection(
+        self, name: str, profiles: Mapping[str, Mapping[str, object]], *, filterable: Iterable[str] | None = None
+    ) -> Collection:
         """Serves one more collection.
 
         Args:
@@ -173,7 +180,7 @@ class VendorServer(Recorder):
         Returns:
             The collection: `.number` is Census's id, `.index_id` Amperity's.
         """
-        return self._vendor.add(name, profiles, filterable)
+        return self._vendor.add(name, _changeable(profiles), filterable)
 
     # --- tokens -----------------------------------------------------------------------------------------------------
 
