@@ -1,1 +1,91 @@
-"""profile_enrich."""
+"""The in-session customer's profile on every request, from any profile API.
+
+Whoever is in session, their customer profile is on the request: within a time budget, without ever breaking the page.
+"""
+
+from ._version import __version__
+from .client import ProfileClient
+from .dependencies import ProfileDependency, get_profile, lookup_details, require_profile
+from .errors import (
+    AmbiguousMatch,
+    BudgetExceeded,
+    ClientClosed,
+    ConfigurationError,
+    CursorError,
+    InvalidKeyError,
+    MissingExtraError,
+    ProfileEnrichError,
+    ProfileRequired,
+    ProfileUnavailable,
+    SourceAuthError,
+    SourceConnectionError,
+    SourceError,
+    SourceRateLimited,
+    SourceRequestError,
+    SourceResponseError,
+    SourceTimeout,
+    SourceUnavailable,
+    StoreError,
+)
+from .hooks import FlightDetails, LookupDetails, Stats
+from .identity import (
+    first_of,
+    from_cookie,
+    from_header,
+    from_session,
+    from_signed_cookie,
+    from_user,
+    hashed_email,
+)
+from .middleware import ProfileMiddleware
+from .profile import Profile, ProfileKey, Reason, Record, Status
+from .sources.base import Excluded, Found, NotFound, NotModified, ProfileSource
+
+__all__ = [
+    "AmbiguousMatch",
+    "BudgetExceeded",
+    "ClientClosed",
+    "ConfigurationError",
+    "CursorError",
+    "Excluded",
+    "FlightDetails",
+    "Found",
+    "InvalidKeyError",
+    "LookupDetails",
+    "MissingExtraError",
+    "NotFound",
+    "NotModified",
+    "Profile",
+    "ProfileClient",
+    "ProfileDependency",
+    "ProfileEnrichError",
+    "ProfileKey",
+    "ProfileMiddleware",
+    "ProfileRequired",
+    "ProfileSource",
+    "ProfileUnavailable",
+    "Reason",
+    "Record",
+    "SourceAuthError",
+    "SourceConnectionError",
+    "SourceError",
+    "SourceRateLimited",
+    "SourceRequestError",
+    "SourceResponseError",
+    "SourceTimeout",
+    "SourceUnavailable",
+    "Stats",
+    "Status",
+    "StoreError",
+    "__version__",
+    "first_of",
+    "from_cookie",
+    "from_header",
+    "from_session",
+    "from_signed_cookie",
+    "from_user",
+    "get_profile",
+    "hashed_email",
+    "lookup_details",
+    "require_profile",
+]

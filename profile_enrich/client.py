@@ -224,6 +224,10 @@ class ProfileClient:
         profile = self._from_cache(question)
         return None if profile is None else self._observed(question, profile, started)
 
+    def skip(self, reason: Reason) -> Profile:
+        """The empty profile of a lookup that is not made, because nobody is in session for example. It is counted."""
+        return self._observed(None, Profile(reason=reason), time.perf_counter())
+
     def peek(self, key: str | ProfileKey) -> Profile | None:
         """What the cache holds of a key, fresh or stale; `None` when it holds nothing. It never asks the source.
 

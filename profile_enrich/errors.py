@@ -19,7 +19,7 @@ ProfileEnrichError                   code
 │       ├── SourceRequestError       source_request     the vendor refused the request (another 4xx)
 │       ├── SourceResponseError      source_response    the vendor's answer makes no sense
 │       └── AmbiguousMatch           ambiguous_match    more than one profile has this key
-└── ProfileRequired                  profile_required   `require_profile` found none; see `.reason`
+└── ProfileRequired (HTTPException)  profile_required   `require_profile` found none; see `.reason`
 ```
 
 Each class has a stable `code`, meant for metrics, alerts and switches. No message, argument or attribute of an error
@@ -29,6 +29,8 @@ carries an identifier, an attribute value or a secret.
 from __future__ import annotations
 
 from typing import Any, ClassVar
+
+from starlette.exceptions import HTTPException
 
 __all__ = [
     "AmbiguousMatch",
@@ -207,18 +209,21 @@ class AmbiguousMatch(SourceError):
     code = "ambiguous_match"
 
 
-class ProfileRequired(ProfileEnrichError):
-    """`require_profile` found no profile.
+class ProfileRequired(ProfileEnrichError, HTTPException):
+    """`require_profile` found no profile. Starlette and FastAPI answer with its `status_code`.
 
     Args:
         message: what is missing.
-        status_code: the HTTP status that says it: 401 nobody in session, 403 withheld, 404 unknown, 503 unavailable.
+        status_code: the HTTP status that says it.
         reason: the value of the profile's `reason`.
     """
 
     code = "profile_required"
 
     def __init__(self, message: str = "", *, status_code: int = 503, reason: str = "unavailable") -> None:
-        super().__init__(message)
-        self.status_code = status_code
+        HTTPException.__init__(self, status_code, detail=message)
+        self.args = (message,)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.status_code}: {self.message}"

@@ -254,6 +254,14 @@ class Profile(Mapping[str, Any]):
 
     # --- what is known about it -------------------------------------------------------------------------------------
 
+    def _adopt(self, answer: Profile) -> None:
+        """Takes over another lookup's answer, and stays the same object to those who hold it."""
+        self._record = answer._record
+        self._status = answer._status
+        self._reason = answer._reason
+        self._error = answer._error
+        self._key = answer._key
+
     def _read(self) -> None:
         if self._on_read is not None:
             self._on_read()

@@ -1,0 +1,287 @@
+"""The profile of one request: who is asked for, the lookup, and whether the page read it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from ._deadline import Deadline
+from .client import ProfileClient
+from .errors import InvalidKeyError, ProfileEnrichError
+from .identity import Identify, Identity
+from .profile import Profile, ProfileKey, Reason, Status
+
+__all__ = ["SCOPE_KEY", "Attachment", "LookupView", "Once", "Plan", "attachment_of"]
+
+SCOPE_KEY = "profile_enrich"
+"""Where the attachments of a request are in its ASGI scope, by the name of the state's attribute."""
+
+logger = logging.getLogger("profile_enrich")
+
+
+class Once:
+    """Says each thing once: a mistake in set-up must be seen, and not a million times."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[object, ...]] = set()
+
+    def first(self, *what: object) -> bool:
+        """Whether this is the first time."""
+        if what in self._said:
+            return False
+        self._said.add(what)
+        return True
+
+    def failed(self, role: str, function: object, error: BaseException) -> None:
+        """Logs a bug of a user's function: its place and type, without its text, which may quote personal data."""
+        if self.first(role, type(error), function):
+            trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+            logger.error("%s raised %s; the page is served anonymous\n%s", role, type(error).__name__, trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a middleware was told, shared by all its requests."""
+
+    client: ProfileClient
+    identify: Identify
+    budget: float | None
+    vary_on: tuple[str, ...]
+    once: Once
+
+
+@dataclass(frozen=True, slots=True)
+class LookupView:
+    """How the lookup of a request went, without what it brought.
+
+    Args:
+        status: how it was answered.
+        reason: why the profile is empty; `None` when it was found.
+        seconds: how long the request waited.
+        age: seconds since the source was asked; `None` without a record.
+    """
+
+    status: Status
+    reason: Reason | None
+    seconds: float
+    age: float | None
+
+
+class Attachment:
+    """The lookup of one request.
+
+    `profile` is made at once and stays the same object; until the lookup was made it is empty, with
+    `Reason.NOT_LOOKED_UP`.
+    """
+
+    __slots__ = ("_key", "_marks_session", "_plan", "_resolving", "_scope", "headers_sent", "profile", "read",
+                 "resolved", "seconds")  # fmt: skip
+
+    def __init__(self, plan: Plan, scope: Scope) -> None:
+        self._plan = plan
+        self._scope = scope
+        self._key: ProfileKey | None = None
+        self._marks_session = False
+        self._resolving: asyncio.Future[None] | None = None
+        self.headers_sent = False
+        """Whether the response has started: too late for its headers."""
+        self.read = False
+        """Whether the application read the profile."""
+        self.resolved = False
+        """Whether the lookup was made."""
+        self.seconds = 0.0
+        """How long the request waited for the lookup."""
+        self.profile = Profile(reason=Reason.NOT_LOOKED_UP, on_read=self._on_read)
+
+    # --- the lookup -------------------------------------------------------------------------------------------------
+
+    async def resolve(self) -> Profile:
+        """Makes the lookup, once however often it is called, and waits for it within the budget. Never raises."""
+        if self.resolved:
+            return self.profile
+        if self._resolving is not None:
+            await asyncio.shield(self._resolving)
+            return self.profile
+        self._resolving = asyncio.get_running_loop().create_future()
+        started = time.perf_counter()
+        try:
+            await self._resolve()
+        finally:
+            self.seconds += time.perf_counter() - started
+            self.resolved = True
+            self._resolving.set_result(None)
+            self._resolving = None
+        return self.profile
+
+    async def _resolve(self) -> None:
+        plan = self._plan
+        end = None if plan.budget is None else Deadline(plan.budget)
+        key = self._key or await self.identify(end)
+        if key is None:
+            return
+        try:
+            answer = plan.client.lookup_cached(key)
+            if answer is None:
+                answer = await plan.client.lookup(key, budget=None if end is None else end.remaining())
+        except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
+            plan.once.failed("the lookup", plan.client, error)
+            self._settle(Profile(status=Status.ERROR, reason=Reason.UNAVAILABLE))
+            return
+        self._settle(answer)
+
+    async def prefetch(self) -> None:
+        """Finds out who is in session and starts the load, without waiting for it."""
+        started = time.perf_counter()
+        plan = self._plan
+        key = await self.identify(None if plan.budget is None else Deadline(plan.budget))
+        if key is None:
+            self.resolved = True
+        elif not self._from_cache(key):
+            plan.client.prefetch(key)
+        self.seconds += time.perf_counter() - started
+
+    async def identify(self, end: Deadline | None) -> ProfileKey | None:
+        """Who is in session; `None` settles the profile as anonymous."""
+        plan = self._plan
+        try:
+            identity = self._ask()
+            if inspect.isawaitable(identity):
+                async with asyncio.timeout(None if end is None else end.remaining()):
+                    identity = await identity
+            key = _key_of(identity)
+        except Exception as error:  # noqa: BLE001  # a user's function must not break the page
+            plan.once.failed("the identity function", plan.identify, error)
+            status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
+            known = error if isinstance(error, ProfileEnrichError) else None
+            self._settle(Profile(status=status, reason=Reason.UNAVAILABLE, error=known))
+            return None
+        if key is None:
+            self._settle(plan.client.skip(Reason.ANONYMOUS))
+        self._key = key
+        return key
+
+    def _ask(self) -> Any:
+        """Asks the identity function, and leaves no trace of that on the session."""
+        session = self._scope.get("session")
+        accessed = getattr(session, "accessed", None)
+        try:
+            return self._plan.identify(HTTPConnection(self._scope))
+        finally:
+            if accessed is False and session is not None:
+                touched = bool(session.accessed)
+                if touched and not getattr(session, "modified", False):
+                    session.accessed = False
+                self._marks_session = touched or getattr(self._plan.identify, "needs_session", False)
+
+    def _from_cache(self, key: ProfileKey) -> bool:
+        answer = self._plan.client.lookup_cached(key)
+        if answer is None:
+            return False
+        self._settle(answer)
+        self.resolved = True
+        return True
+
+    def _settle(self, answer: Profile) -> None:
+        self.profile._adopt(answer)
+
+    def skip(self, reason: Reason) -> None:
+        """Settles the profile as one that is not looked up."""
+        self._settle(self._plan.client.skip(reason))
+        self.resolved = True
+
+    def details(self) -> LookupView:
+        """How the lookup went. Not a reading of the profile."""
+        answer = Profile()
+        answer._adopt(self.profile)
+        return LookupView(answer.status, answer.reason, self.seconds, answer.age)
+
+    # --- the response -----------------------------------------------------------------------------------------------
+
+    def vary_on(self) -> tuple[str, ...]:
+        """The request headers that `Vary` has to name, less what a middleware outside of this one will add itself."""
+        session = self._scope.get("session")
+        if getattr(session, "accessed", False) and type(session).__module__ == "starlette.middleware.sessions":
+            # Starlette's SessionMiddleware appends `Cookie` without looking whether it is there.
+            return tuple(name for name in self._plan.vary_on if name.lower() != "cookie")
+        return self._plan.vary_on
+
+    def warn_shared(self) -> None:
+        """Says that a personalised response had invited shared caches."""
+        if self._plan.once.first("shared", self._endpoint()):
+            logger.warning(
+                "%s read the profile and allowed shared caches to keep the page; it was made private. Do not set "
+                "public, s-maxage or a CDN's own cache header on a page that reads the profile",
+                self._endpoint(),
+            )
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def _on_read(self) -> None:
+        if not self.resolved and self._resolving is None:
+            self._read_too_early()
+        if self.read:
+            return
+        self.read = True
+        if self._marks_session:
+            mark = getattr(self._scope.get("session"), "mark_accessed", None)
+            if mark is not None:
+                mark()
+        if self.headers_sent and self._plan.once.first("late", self._endpoint()):
+            logger.warning(
+                "the profile was first read after the response had started, in %s: Vary and Cache-Control could not "
+                "be set, so a shared cache may keep this page; read the profile before the first byte is sent",
+                self._endpoint(),
+            )
+
+    def _read_too_early(self) -> None:
+        """The page reads the profile without having awaited it: what the cache has is good enough, else it is told."""
+        identity: Any = None
+        try:
+            asyncio.get_running_loop()
+            identity = self._key or self._ask()
+            if inspect.iscoroutine(identity):
+                identity.close()
+            elif not inspect.isawaitable(identity):
+                self._key = _key_of(identity)
+                if self._key is None:
+                    self.skip(Reason.ANONYMOUS)
+                else:
+                    self._from_cache(self._key)
+        except Exception as error:  # noqa: BLE001  # includes: no loop in this thread
+            self._plan.once.failed("the identity function", self._plan.identify, error)
+        if not self.resolved and self._plan.once.first("early", self._endpoint()):
+            logger.warning(
+                "the profile was read before it was looked up, in %s: with attach='lazy' or 'prefetch', get it with "
+                "`await get_profile(request)`",
+                self._endpoint(),
+            )
+
+    def _endpoint(self) -> str:
+        endpoint = self._scope.get("endpoint")
+        return getattr(endpoint, "__qualname__", "the application")
+
+
+def attachment_of(connection: HTTPConnection, attribute: str = "profile") -> Attachment | None:
+    """The attachment that `ProfileMiddleware` made for this request; `None` where it is not installed."""
+    attachments: dict[str, Attachment] = connection.scope.get(SCOPE_KEY) or {}
+    return attachments.get(attribute)
+
+
+def _key_of(identity: Identity) -> ProfileKey | None:
+    if identity is None or identity == "":
+        return None
+    if isinstance(identity, int) and not isinstance(identity, bool):
+        identity = str(identity)
+    if not isinstance(identity, str | ProfileKey):
+        raise InvalidKeyError(
+            f"an identity function must return a string, a ProfileKey or None, not {type(identity).__name__}"
+        )
+    return ProfileKey.of(identity)

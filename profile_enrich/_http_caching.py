@@ -1,0 +1,98 @@
+"""What a personalised response says to the caches between here and the browser (RFC 9111; RFC 9213 for CDNs)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+__all__ = ["Headers", "personalise"]
+
+Headers = list[tuple[bytes, bytes]]
+
+_DIRECTIVE = re.compile(rb"""\s*([^\s,=]+)\s*(=\s*(?:"(?:[^"\\]|\\.)*"|[^,]*))?\s*(?:,|$)""")
+
+_SHARED = frozenset({b"public", b"s-maxage"})
+
+
+def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: Sequence[str]) -> tuple[Headers, bool]:
+    """The headers of a response that was made for one person.
+
+    `Vary` names the request headers that the person is known by, and `Cache-Control` keeps shared caches out.
+    What forbade caching before is kept; what invited shared caches is taken away.
+
+    Args:
+        headers: of the response start message, as ASGI has them.
+        vary_on: names of request headers.
+
+    Returns:
+        The new headers, and whether the response had invited shared caches.
+    """
+    result: Headers = []
+    vary_lines: list[int] = []
+    control_lines: list[int] = []
+    invited = False
+    for name, value in headers:
+        lower = name.lower()
+        # Targeted fields win over Cache-Control in the CDNs that know them.
+        if lower == b"surrogate-control" or lower.endswith(b"cdn-cache-control"):
+            invited = True
+            continue
+        if lower == b"vary":
+            vary_lines.append(len(result))
+        elif lower == b"cache-control":
+            control_lines.append(len(result))
+        result.append((name, value))
+    invited = _keep_private(result, control_lines) or invited
+    _vary(result, vary_lines, vary_on)
+    return [header for header in result if header[1] or header[0].lower() != b"cache-control"], invited
+
+
+def _keep_private(result: Headers, lines: list[int]) -> bool:
+    """Makes the `Cache-Control` lines private. Returns whether they invited shared caches."""
+    invited = False
+    closed = False
+    for line in lines:
+        name, value = result[line]
+        kept: list[bytes] = []
+        changed = False
+        for match in _DIRECTIVE.finditer(value):
+            directive = match[1].lower()
+            if directive in _SHARED:
+                invited = changed = True
+                continue
+            if directive == b"private" and match[2]:
+                changed = True  # private="field" covers that field only
+                continue
+            closed = closed or directive in (b"private", b"no-store")
+            kept.append(match[0].strip().rstrip(b",").rstrip())
+        if changed:
+            result[line] = (name, b", ".join(kept))
+    if closed:
+        return invited
+    if lines:
+        name, value = result[lines[0]]
+        result[lines[0]] = (name, b"private, " + value if value.strip() else b"private")
+    else:
+        result.append((b"cache-control", b"private"))
+    return invited
+
+
+def _vary(result: Headers, lines: list[int], vary_on: Sequence[str]) -> None:
+    """Adds the names that `Vary` does not have yet."""
+    present = {token.strip().lower() for line in lines for token in result[line][1].split(b",")}
+    if b"*" in present:
+        return
+    missing: list[bytes] = []
+    for header in vary_on:
+        name = header.encode("latin-1")
+        if name.lower() not in present:
+            present.add(name.lower())
+            missing.append(name)
+    if not missing:
+        return
+    if lines:
+        name, value = result[lines[-1]]
+        tokens = [value.strip().rstrip(b",")] if value.strip(b" \t,") else []
+        result[lines[-1]] = (name, b", ".join([*tokens, *missing]))
+    else:
+        result.append((b"vary", b", ".join(missing)))

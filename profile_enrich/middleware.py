@@ -1,0 +1,182 @@
+"""The ASGI middleware: whoever is in session, their profile is on the request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal, cast
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ._attachment import SCOPE_KEY, Attachment, Once, Plan
+from ._http_caching import personalise
+from .client import ProfileClient
+from .errors import ConfigurationError
+from .identity import Identify, vary_of
+from .profile import Reason
+
+__all__ = ["ProfileMiddleware"]
+
+logger = logging.getLogger("profile_enrich")
+
+Attach = Literal["eager", "prefetch", "lazy"]
+
+
+class ProfileMiddleware:
+    """Looks up the profile of whoever is in session and puts it on the request, as `request.state.profile`.
+
+    Whatever goes wrong, the page is served: with a stale profile where there is one, else with an empty one. A page
+    that reads the profile gets `Vary` and `Cache-Control: private`; one that does not is left as it is.
+
+    Args:
+        app: the ASGI application.
+        client: makes the lookups.
+        identify: says who is in session: `from_session(...)` and its like, or any callable that takes the connection
+            and returns a key or `None`. It may be async.
+        budget: seconds that a page waits for a profile at most; `None` waits for the client's `deadline`. Default 0.05.
+        attach: `"eager"` (default) waits before the application is called. `"prefetch"` starts the lookup then and
+            waits where the profile is used, with `await get_profile(request)`. `"lazy"` starts it there.
+        exclude: path prefixes without a lookup, e.g. `["/static", "/healthz"]`, as the routes of the application
+            underneath see them: without `root_path` and the prefix of a `Mount`. Whole segments are compared.
+        attribute: the name on `request.state`. Default `"profile"`.
+        vary_on: request headers that the identity comes from; by default what `identify` knows, `Cookie` for a function
+            of your own.
+
+    Raises:
+        ConfigurationError: an argument is not usable; the message names it.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        client: ProfileClient,
+        identify: Identify,
+        budget: float | None = 0.05,
+        attach: Attach = "eager",
+        exclude: Iterable[str] = (),
+        attribute: str = "profile",
+        vary_on: Iterable[str] | None = None,
+    ) -> None:
+        if not isinstance(client, ProfileClient):
+            raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
+        if not callable(identify):
+            raise ConfigurationError("identify must be callable, e.g. from_session('user_id')")
+        if budget is not None and (
+            isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 <= budget < math.inf
+        ):
+            raise ConfigurationError(f"budget must be a number of seconds, 0 or more, or None, not {budget!r}")
+        if attach not in ("eager", "prefetch", "lazy"):
+            raise ConfigurationError(f"attach must be 'eager', 'prefetch' or 'lazy', not {attach!r}")
+        if isinstance(exclude, str):
+            raise ConfigurationError("exclude must be a list of path prefixes, e.g. ['/static']")
+        prefixes = tuple(exclude)
+        if not all(isinstance(prefix, str) and prefix.startswith("/") for prefix in prefixes):
+            raise ConfigurationError("exclude: each path prefix must start with '/', e.g. '/static'")
+        if not attribute.isidentifier():
+            raise ConfigurationError(f"attribute must be a name such as 'profile', not {attribute!r}")
+        headers = vary_of(identify) if vary_on is None else tuple(vary_on)
+        self.app = app
+        self._attach: Attach = attach
+        self._attribute = attribute
+        self._exclude = tuple(prefix.rstrip("/") for prefix in prefixes)
+        self._needs_session = bool(getattr(identify, "needs_session", False))
+        self._plan = Plan(client=client, identify=identify, budget=budget, vary_on=headers, once=Once())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one ASGI scope."""
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
+            if kind == "lifespan":
+                send = _Lifespan(self._plan.client, send)
+            await self.app(scope, receive, send)
+            return
+        attachments: dict[str, Attachment] = scope.get(SCOPE_KEY) or {}
+        if self._attribute in attachments:
+            # Installed twice: the outer one has made the lookup of this request.
+            await self.app(scope, receive, send)
+            return
+        attachment = Attachment(self._plan, scope)
+        scope[SCOPE_KEY] = {**attachments, self._attribute: attachment}
+        # A copy: some servers share one `state` between requests (hypercorn#274).
+        scope["state"] = {**_state_of(scope), self._attribute: attachment.profile}
+        if self._exclude and self._is_excluded(scope):
+            attachment.skip(Reason.NOT_LOOKED_UP)
+            await self.app(scope, receive, send)
+            return
+        if not _on_asyncio():
+            if self._plan.once.first("loop"):
+                logger.error("profile_enrich runs on asyncio only; on this event loop all pages are served anonymous")
+            attachment.skip(Reason.UNAVAILABLE)
+        else:
+            if self._needs_session and "session" not in scope and self._plan.once.first("session"):
+                logger.warning(
+                    "there is no session where ProfileMiddleware looks for one: put SessionMiddleware before it in the "
+                    "middleware list, so that it is outside; until then all pages are served anonymous"
+                )
+            if self._attach == "eager":
+                await attachment.resolve()
+            elif self._attach == "prefetch":
+                await attachment.prefetch()
+        await self.app(scope, receive, _Responder(attachment, send) if kind == "http" else send)
+
+    def _is_excluded(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        root: str = scope.get("root_path", "")
+        if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+            path = path[len(root) :]
+        return any(path == prefix or path.startswith(prefix + "/") for prefix in self._exclude)
+
+
+class _Responder:
+    """Sends the response of one request, and marks it as personal where the profile was read."""
+
+    __slots__ = ("_attachment", "_send")
+
+    def __init__(self, attachment: Attachment, send: Send) -> None:
+        self._attachment = attachment
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            attachment = self._attachment
+            attachment.headers_sent = True
+            if attachment.read:
+                headers, invited = personalise(message.get("headers") or (), attachment.vary_on())
+                message = {**message, "headers": headers}
+                if invited:
+                    attachment.warn_shared()
+        await self._send(message)
+
+
+class _Lifespan:
+    """Watches the lifespan: the client opens with the application, and is closed with it."""
+
+    __slots__ = ("_client", "_send")
+
+    def __init__(self, client: ProfileClient, send: Send) -> None:
+        self._client = client
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "lifespan.startup.complete":
+            await self._client.__aenter__()
+        elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"):
+            await self._client.aclose()
+        await self._send(message)
+
+
+def _state_of(scope: Scope) -> Mapping[str, object]:
+    state = scope.get("state")
+    return cast("Mapping[str, object]", state) if isinstance(state, Mapping) else {}
+
+
+def _on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
