@@ -9,7 +9,7 @@ with ProfileStore("profiles.store") as store:
 
 from __future__ import annotations
 
-from .build import build_store
+from .build import build_store, drop_collections
 from .model import BuildReport, Collection, CollectionReport, CollectionSpec, Column, Progress, StoredRecord, StorePage
 from .store import ProfileStore
 
@@ -24,4 +24,5 @@ __all__ = [
     "StorePage",
     "StoredRecord",
     "build_store",
+    "drop_collections",
 ]

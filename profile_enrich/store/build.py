@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from .model import BuildReport, CollectionSpec, Progress
+from ..errors import ConfigurationError, StoreError
+from .encode import RowEncoder, RowRejected
+from .manifest import MANIFEST, Manifest, locked, new_manifest, read_manifest, remove_leftovers, write_manifest
+from .model import MAX_INDEX_FIELDS, BuildReport, Collection, CollectionReport, CollectionSpec, Column, Progress
+from .readers import Reader, check_columns, open_reader
+from .writer import CollectionWriter
 
-__all__ = ["build_store"]
+__all__ = ["build_store", "drop_collections"]
+
+_PROGRESS_EVERY = 0.1
 
 
 def build_store(
@@ -21,14 +33,15 @@ def build_store(
     """Builds collections from files or iterables and swaps them in at once.
 
     A store is a directory. Collections of it that are not named here stay as they are. The new data are written beside
-    the old and become visible all together, by one atomic rename, at the very end; when the process is killed before that, the old data
-    are untouched, and what was left behind is cleaned up by the next build. Readers notice the change by themselves.
+    the old and become visible all together, by one atomic rename, at the very end. When the process is killed before
+    that, the old data are untouched, and the next build cleans up what was left behind. Readers notice the swap by
+    themselves.
 
     Args:
         path: the store's directory; made when it is not there.
         collections: what to build.
         on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
-        progress: called with how far the build is.
+        progress: called with how far the build is, at most ten times a second and once at the end of each collection.
 
     Returns:
         What was read, stored, replaced and left out, for each collection.
@@ -40,4 +53,220 @@ def build_store(
         MissingExtraError: reading CSV and Parquet files needs the extra `server`.
         ConfigurationError: the specification contradicts itself.
     """
-    raise NotImplementedError
+    began = time.monotonic()
+    specs = list(collections)
+    _check(specs, on_duplicate)
+    path = Path(path)
+    problem = ""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+    if problem:
+        raise StoreError(f"the directory {path} cannot be made: {problem}")
+    with locked(path):
+        old = read_manifest(path) if (path / MANIFEST).exists() else _fresh(path)
+        remove_leftovers(path, old)
+        manifest, reports = old, list[CollectionReport]()
+        try:
+            for spec in specs:
+                manifest, report = _build_one(path, manifest, old.generation + 1, spec, on_duplicate, progress)
+                reports.append(report)
+            manifest = replace(manifest, generation=old.generation + 1)
+            write_manifest(path, manifest)
+        except (OSError, sqlite3.Error) as error:
+            problem = str(getattr(error, "strerror", None) or getattr(error, "sqlite_errorname", type(error).__name__))
+            manifest = old
+        except BaseException:
+            remove_leftovers(path, old)
+            raise
+        remove_leftovers(path, manifest)
+    if problem:
+        raise StoreError(f"the store in {path} cannot be written: {problem}")
+    return BuildReport(path, manifest.generation, tuple(reports), time.monotonic() - began)
+
+
+def drop_collections(path: Path | str, names: Iterable[str]) -> None:
+    """Removes collections from a store, with their data.
+
+    Raises:
+        StoreError: there is no such store or collection; nothing was removed then.
+    """
+    path = Path(path)
+    read_manifest(path)
+    with locked(path):
+        manifest = read_manifest(path)
+        gone: set[int] = set()
+        for name in names:
+            found = next((item.id for item in manifest.collections.values() if item.name == name), None)
+            if found is None:
+                raise StoreError(f"the store in {path} has no collection {name!r}")
+            gone.add(found)
+        manifest = replace(
+            manifest,
+            generation=manifest.generation + 1,
+            collections={key: item for key, item in manifest.collections.items() if key not in gone},
+            files={key: file for key, file in manifest.files.items() if key not in gone},
+        )
+        write_manifest(path, manifest)
+        remove_leftovers(path, manifest)
+
+
+def _fresh(path: Path) -> Manifest:
+    """The manifest of a new store, unless the directory is used for something else."""
+    if any(file.name not in ("LOCK", f"{MANIFEST}.new") and file.suffix != ".db" for file in path.iterdir()):
+        raise StoreError(f"{path} holds other files and is not a store; name a new or an empty directory")
+    return new_manifest()
+
+
+def _check(specs: Sequence[CollectionSpec], on_duplicate: str) -> None:
+    if on_duplicate not in ("last", "fail"):
+        raise ConfigurationError(f"on_duplicate is 'last' or 'fail', not {on_duplicate!r}")
+    if not specs:
+        raise ConfigurationError("no collection was given to build")
+    names = [spec.name for spec in specs]
+    for spec in specs:
+        if not spec.name or len(spec.name) > 200 or not spec.name.isprintable():
+            raise ConfigurationError("the name of a collection has 1 to 200 printable characters")
+        if names.count(spec.name) > 1:
+            raise ConfigurationError(f"two collections are named {spec.name!r}")
+        for argument, value in (
+            ("filterable", spec.filterable),
+            ("fields", spec.fields),
+            ("index_fields", spec.index_fields),
+        ):
+            if isinstance(value, str):
+                raise ConfigurationError(f"{argument} is a sequence of column names, not one string: [{value!r}]")
+            if value is not None and len(set(value)) < len(value):
+                raise ConfigurationError(f"{argument} names a column twice")
+        if spec.index_fields is not None and len(spec.index_fields) > MAX_INDEX_FIELDS:
+            raise ConfigurationError(
+                f"an index has at most {MAX_INDEX_FIELDS} fields; index_fields names {len(spec.index_fields)}"
+            )
+        shown = set(spec.index_fields or ())
+        for argument, outer, inner in (
+            ("fields", spec.fields, shown | set(spec.filterable)),
+            ("index_fields", spec.index_fields, set(spec.filterable)),
+        ):
+            # What the index does not show must not be found out by filtering.
+            if outer is not None and (missing := inner - {*outer, spec.key}):
+                raise ConfigurationError(f"{sorted(missing)} must also be among {argument}")
+        if spec.delimiter is not None and len(spec.delimiter) != 1:
+            raise ConfigurationError("the delimiter is one character")
+        if spec.encoding not in ("utf-8", "latin-1", "utf-16"):
+            raise ConfigurationError("the encoding is 'utf-8', 'latin-1' or 'utf-16'")
+
+
+def index_id_of(name: str) -> str:
+    """The index id of a collection: made of its name, so that it stays the same over rebuilds."""
+    return f"idx-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
+
+
+class _Tally(NamedTuple):
+    read: int
+    rejected: dict[str, int]
+    first_rejected: int | None
+
+
+def _build_one(
+    path: Path,
+    manifest: Manifest,
+    generation: int,
+    spec: CollectionSpec,
+    on_duplicate: str,
+    progress: Callable[[Progress], None] | None,
+) -> tuple[Manifest, CollectionReport]:
+    before = next((item for item in manifest.collections.values() if item.name == spec.name), None)
+    number = manifest.next_id if before is None else before.id
+    index_id = index_id_of(spec.name)
+    encoder = RowEncoder(key=spec.key, index_id=index_id, index_fields=spec.index_fields, filterable=spec.filterable)
+    reader = open_reader(spec)
+    file = f"{number}-{generation:06}.db"
+    try:
+        writer = CollectionWriter(path / file, len(spec.filterable))
+        try:
+            tally = _copy(spec, reader, encoder, writer, progress)
+            columns = reader.columns()
+            if tally.read or columns:
+                check_columns(spec, columns, reader.where)
+            written = writer.finish(fail_on_duplicate=on_duplicate == "fail")
+        finally:
+            writer.close()
+    finally:
+        reader.close()
+    shown = tuple(columns if spec.index_fields is None else spec.index_fields)
+    now = datetime.now(UTC)
+    collection = Collection(
+        id=number,
+        index_id=index_id,
+        name=spec.name,
+        description=spec.description,
+        key=spec.key,
+        columns=tuple(Column(name, kind) for name, kind in columns.items()),
+        filterable=tuple(spec.filterable),
+        index_fields=shown if encoder.with_index and len(shown) <= MAX_INDEX_FIELDS else None,
+        rows=written.rows,
+        generation=generation,
+        created_at=now if before is None else before.created_at,
+        updated_at=now,
+    )
+    report = CollectionReport(
+        collection=collection,
+        read=tally.read,
+        stored=written.rows,
+        duplicates=written.duplicates,
+        first_duplicate=written.first_duplicate,
+        rejected=tally.rejected,
+        first_rejected=tally.first_rejected,
+        warnings=tuple(_warnings(collection)),
+    )
+    manifest = replace(
+        manifest,
+        next_id=max(manifest.next_id, number + 1),
+        files={**manifest.files, number: file},
+        collections={**manifest.collections, number: collection},
+    )
+    return manifest, report
+
+
+def _copy(
+    spec: CollectionSpec,
+    reader: Reader,
+    encoder: RowEncoder,
+    writer: CollectionWriter,
+    progress: Callable[[Progress], None] | None,
+) -> _Tally:
+    rejected: dict[str, int] = {}
+    first: int | None = None
+    number = 0
+    next_report = 0.0
+    for number, (names, values) in enumerate(reader.rows(), 1):
+        reason = ""
+        try:
+            writer.add(number, encoder.encode(names, reader.texts(values), values))
+        except RowRejected as error:
+            reason = error.reason
+        except RecursionError:
+            reason = "it is nested too deeply"
+        if reason:
+            rejected[reason] = rejected.get(reason, 0) + 1
+            first = first or number
+        if not number & 0xFF:
+            if spec.index_fields is None and encoder.with_index and len(reader.columns()) > MAX_INDEX_FIELDS:
+                encoder.with_index = False
+            if progress is not None and time.monotonic() >= next_report:
+                progress(Progress(spec.name, number, reader.total))
+                next_report = time.monotonic() + _PROGRESS_EVERY
+    if progress is not None:
+        progress(Progress(spec.name, number, number))
+    return _Tally(number, rejected, first)
+
+
+def _warnings(collection: Collection) -> Iterable[str]:
+    if not collection.rows:
+        yield "no record was stored"
+    if collection.index_fields is None:
+        yield (
+            f"{len(collection.columns)} columns are more than the {MAX_INDEX_FIELDS} that an Amperity index has, so only"
+            " the Census view shows this collection; name at most 30 in index_fields (or fields) to have both"
+        )

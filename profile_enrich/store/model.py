@@ -93,7 +93,7 @@ class Collection:
         key: the name of the key column.
         columns: all of them, in order.
         filterable: the names of the columns that pages can be filtered by.
-        index_fields: the names of the columns of the Amperity view; `None` when there is no such view (too many columns).
+        index_fields: the names of the columns of the Amperity view; `None` when there is none (too many columns).
         rows: how many records it has.
         generation: counts the rebuilds of the store.
         created_at: when it was first built, UTC.

@@ -2,42 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import json
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any, cast
 
-from .model import Collection, Dialect, StoredRecord, StorePage
+from ..errors import ConfigurationError, StoreError
+from .cursor import filter_scope, open_cursor, sign_cursor
+from .manifest import Manifest, read_manifest, signature
+from .model import MAX_PAGE, Collection, Dialect, StoredRecord, StorePage
+from .reader import CollectionReader, FileGone
 
 __all__ = ["ProfileStore"]
+
+
+class _Snapshot:
+    """One generation: what is known of it without reading data."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.by_id = manifest.collections
+        self.by_index_id = {item.index_id: item for item in manifest.collections.values()}
+        self.by_name = {item.name: item for item in manifest.collections.values()}
+
+
+class _PerThread(threading.local):
+    """The connections of one thread: SQLite's are then never waited for."""
+
+    def __init__(self) -> None:
+        self.snapshot: _Snapshot | None = None
+        self.readers: dict[int, CollectionReader] = {}
 
 
 class ProfileStore:
     """Reads a store that `build_store` wrote. Thread-safe, fork-safe; each lookup takes microseconds and never waits.
 
+    The files are opened read-only and memory-mapped, once a thread. A newer generation is noticed within `check_every`
+    seconds, at the next call.
+
     Args:
         path: the store's directory.
         check_every: seconds between two looks at whether a newer generation is there.
+        timer: the monotonic clock, in seconds; injectable for tests.
 
     Raises:
         StoreError: there is no store, or it is of another format.
     """
 
-    def __init__(self, path: Path | str, *, check_every: float = 1.0) -> None:
-        raise NotImplementedError
+    def __init__(
+        self, path: Path | str, *, check_every: float = 1.0, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._path = Path(path)
+        self._check_every = check_every
+        self._timer = timer
+        self._snapshot = _Snapshot(read_manifest(self._path))
+        self._next_check = timer() + check_every
+        self._local = _PerThread()
+        self._open: weakref.WeakSet[CollectionReader] = weakref.WeakSet()
+        _STORES.add(self)
 
     @property
     def path(self) -> Path:
         """The store's directory."""
-        raise NotImplementedError
+        return self._path
 
     @property
     def generation(self) -> int:
         """The generation that is being served; each build makes a new one."""
-        raise NotImplementedError
+        return self._current().manifest.generation
+
+    @property
+    def secret(self) -> bytes:
+        """What cursors are signed with, and what the embedded server derives the key of its tokens from."""
+        return self._current().manifest.secret
 
     def collections(self) -> tuple[Collection, ...]:
         """All collections, by id."""
-        raise NotImplementedError
+        return tuple(item for _, item in sorted(self._current().by_id.items()))
+
+    def find(self, ref: str | int) -> Collection | None:
+        """The collection of this name, index id (`"idx-…"`) or entity id (an integer), or `None`."""
+        snapshot = self._current()
+        if isinstance(ref, int):
+            return snapshot.by_id.get(ref)
+        return snapshot.by_name.get(ref) or snapshot.by_index_id.get(ref)
+
+    def find_index(self, index_id: str) -> Collection | None:
+        """The collection of this index id, or `None`."""
+        return self._current().by_index_id.get(index_id)
 
     def collection(self, ref: str | int) -> Collection:
         """The collection of this name, index id (`"idx-…"`) or entity id (an integer).
@@ -45,24 +103,36 @@ class ProfileStore:
         Raises:
             StoreError: there is none; it lists those that are there.
         """
-        raise NotImplementedError
-
-    def find(self, ref: str | int) -> Collection | None:
-        """As `collection`, but `None` when there is none."""
-        raise NotImplementedError
+        found = self.find(ref)
+        if found is None:
+            names = ", ".join(repr(item.name) for item in self.collections()[:20]) or "none"
+            raise StoreError(f"the store in {self._path} has no collection {ref!r}; there are: {names}")
+        return found
 
     def get(self, collection: str | int | Collection, record_id: str) -> StoredRecord | None:
-        """The record with this key, or `None`."""
-        raise NotImplementedError
+        """The record with this key, or `None`.
+
+        Raises:
+            StoreError: there is no such collection, or it cannot be read.
+        """
+        payload = self.get_payload(collection, record_id)
+        return None if payload is None else StoredRecord(record_id, _attributes(payload))
 
     def get_payload(
         self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
     ) -> bytes | None:
         """The record with this key as the JSON body of a vendor's response, or `None`.
 
-        Census: `{"data":{…}}`; Amperity: `{"id":…,"index_id":…,"attributes":{…}}`.
+        Census: `{"data":{…}}`; Amperity: `{"id":…,"index_id":…,"attributes":{…}}`, `None` also when the collection has
+        no Amperity view.
+
+        Raises:
+            StoreError: there is no such collection, or it cannot be read.
         """
-        raise NotImplementedError
+        found, reader = self._reader(collection)
+        if dialect == "amperity" and found.index_fields is None:
+            return None
+        return reader.payload(record_id, dialect)
 
     def page(
         self,
@@ -76,6 +146,8 @@ class ProfileStore:
     ) -> StorePage:
         """One page of the records that match all filters exactly (case-sensitive, nothing trimmed).
 
+        Records come in the order of the source. Values are compared as text, as the Amperity view shows them.
+
         Args:
             collection: which.
             filters: attribute and text value; only `filterable` attributes.
@@ -87,18 +159,57 @@ class ProfileStore:
         Raises:
             CursorError: the cursor was changed, or is of another collection, filter or generation.
             ConfigurationError: an attribute is not filterable, or the limit is out of range.
+            StoreError: there is no such collection, or it cannot be read.
         """
-        raise NotImplementedError
+        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
+            raise ConfigurationError(f"limit is 1 to {MAX_PAGE:,}")
+        wanted = dict(filters or {})
+        found, reader = self._reader(collection)
+        _check_filters(found, wanted)
+        if dialect == "amperity" and found.index_fields is None:
+            raise ConfigurationError(f"the collection {found.name!r} has no Amperity view; see the report of its build")
+        scope, secret = filter_scope(f"{found.index_id}\0{dialect}", wanted), self._snapshot.manifest.secret
+        after = 0 if cursor is None else open_cursor(secret, scope, found.generation, cursor)
+        rows = reader.page(wanted, after=after, limit=limit + 1, dialect=dialect)
+        following = None
+        if len(rows) > limit:
+            rows = rows[:limit]
+            following = sign_cursor(secret, scope, found.generation, rows[-1][0])
+        total = reader.count(wanted) if with_total else None
+        return StorePage(tuple(payload for _, _, payload in rows), following, total)
 
     def search(
         self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
     ) -> list[StoredRecord]:
-        """The first records that match all filters exactly, with their own types."""
-        raise NotImplementedError
+        """The first records that match all filters exactly, with their own types.
+
+        Raises:
+            ConfigurationError: an attribute is not filterable.
+            StoreError: there is no such collection, or it cannot be read.
+        """
+        found, reader = self._reader(collection)
+        _check_filters(found, filters)
+        rows = reader.page(filters, after=0, limit=limit, dialect="census")
+        return [StoredRecord(key, _attributes(payload)) for _, key, payload in rows]
+
+    def refresh(self) -> bool:
+        """Looks for a newer generation now, whatever `check_every` says; whether there was one.
+
+        Raises:
+            StoreError: the store is gone or damaged.
+        """
+        self._next_check = self._timer() + self._check_every
+        if signature(self._path) == self._snapshot.manifest.signature:
+            return False
+        self._snapshot = _Snapshot(read_manifest(self._path))
+        return True
 
     def close(self) -> None:
-        """Closes every connection. The store opens anew when it is used again."""
-        raise NotImplementedError
+        """Closes every connection. The store opens anew when it is used again; no other thread may be using it now."""
+        for reader in list(self._open):
+            reader.close()
+        self._open.clear()
+        self._local = _PerThread()
 
     def __enter__(self) -> ProfileStore:
         return self
@@ -107,3 +218,70 @@ class ProfileStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f"<ProfileStore {self._path}, {len(self._snapshot.by_id)} collections>"
+
+    def _current(self) -> _Snapshot:
+        if self._timer() >= self._next_check:
+            # A store that vanished or is damaged now: what is open goes on being served.
+            with contextlib.suppress(StoreError):
+                self.refresh()
+        return self._snapshot
+
+    def _reader(self, ref: str | int | Collection) -> tuple[Collection, CollectionReader]:
+        """The collection as it is now, and this thread's reader of it."""
+        for _ in range(_ATTEMPTS):
+            snapshot, local = self._current(), self._local
+            if local.snapshot is not snapshot:
+                self._close_all(local)
+                local.snapshot = snapshot
+            found = self.collection(ref.id if isinstance(ref, Collection) else ref)
+            reader = local.readers.get(found.id)
+            if reader is not None:
+                return found, reader
+            # A file that is gone: a build swapped in another after this snapshot was taken.
+            with contextlib.suppress(FileGone):
+                reader = CollectionReader(self._path / snapshot.manifest.files[found.id], found)
+                local.readers[found.id] = reader
+                self._open.add(reader)
+                return found, reader
+            self.refresh()
+        raise StoreError(f"the store in {self._path} is damaged: a data file is missing; build it anew")
+
+    @staticmethod
+    def _close_all(local: _PerThread) -> None:
+        for reader in local.readers.values():
+            reader.close()
+        local.readers = {}
+
+    def _after_fork(self) -> None:
+        # SQLite connections must not cross a fork: the child opens its own. The parent's are kept from being closed.
+        self._inherited = self._local
+        self._local = _PerThread()
+        self._open = weakref.WeakSet()
+
+
+_ATTEMPTS = 3
+_STORES: weakref.WeakSet[ProfileStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_STORES):
+        store._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _attributes(payload: bytes) -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads(payload)["data"])
+
+
+def _check_filters(collection: Collection, filters: Mapping[str, str]) -> None:
+    for name in filters:
+        if name not in collection.filterable:
+            # The name is not repeated: it comes from outside.
+            allowed = ", ".join(collection.filterable) or "none"
+            raise ConfigurationError(f"a filter names an attribute that is not filterable; filterable are: {allowed}")

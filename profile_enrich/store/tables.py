@@ -1,0 +1,312 @@
+"""Reads CSV and Parquet files with DuckDB (extra `server`), as tables whose columns and types are known beforehand."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError, MissingExtraError, StoreError
+from .encode import to_json
+from .model import CollectionSpec, ColumnType
+from .readers import MAX_COLUMNS, Row, check_columns, kept_fields, open_bytes, wrong_encoding
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["CsvReader", "ParquetReader"]
+
+_BATCH = 2048
+
+# A column becomes a number only when each of its values is written exactly as JSON writes it: no leading zero or plus,
+# at most 15 digits (longer ones are identifiers, and JavaScript would round them). The literal itself is then stored.
+_INTEGER = r"-?(0|[1-9][0-9]{0,14})"
+_NUMBER = _INTEGER + r"(\.[0-9]{1,15})?([eE][-+]?[0-9]{1,2})?"
+_GUESSES: tuple[ColumnType, ...] = ("integer", "number", "boolean")
+_BOOLEAN = r"[Tt]rue|[Ff]alse|TRUE|FALSE"
+
+
+class TableReader:
+    """What CSV and Parquet have in common: a query, and columns known beforehand."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import duckdb
+        except ImportError:
+            duckdb = None  # type: ignore[assignment]  # said below, outside the handler
+        if duckdb is None:
+            raise MissingExtraError("reading CSV and Parquet files", "server")
+        self._errors: type[Exception] = duckdb.Error
+        self._path = path
+        # `glob.escape`: DuckDB takes paths for patterns.
+        self._pattern = glob.escape(str(path))
+        self.where = str(path)
+        self.total: int | None = None
+        self._types: dict[str, ColumnType] = {}
+        self._query = ""
+        self._parameters: dict[str, object] = {}
+        self._encoders: list[Callable[[Any], str]] = []
+        self._connection: DuckDBPyConnection = duckdb.connect(
+            ":memory:",
+            config={"autoinstall_known_extensions": False, "autoload_known_extensions": False, "threads": 2},
+        )
+
+    def columns(self) -> dict[str, ColumnType]:
+        """The columns and their types."""
+        return self._types
+
+    def texts(self, values: Sequence[object]) -> list[str]:
+        """The values of a row as JSON."""
+        return [encode(value) for encode, value in zip(self._encoders, values, strict=True)]
+
+    def close(self) -> None:
+        """Closes DuckDB."""
+        self._connection.close()
+
+    def rows(self) -> Iterator[Row]:
+        """Names and values of each row."""
+        names = tuple(self._types)
+        batch = self._fetch(self._query)
+        while batch:
+            for row in batch:
+                yield names, row
+            batch = self._fetch(None)
+
+    def _fetch(self, query: str | None) -> list[tuple[Any, ...]]:
+        problem = ""
+        try:
+            if query is not None:
+                self._connection.execute(query, self._parameters)
+            return self._connection.fetchmany(_BATCH)
+        except self._errors as error:
+            problem = self._explain(str(error))
+        except ValueError:  # a date that Python does not have
+            problem = f"{self._path}: a date is out of range"
+        raise StoreError(problem)
+
+    def _explain(self, message: str) -> str:
+        """What went wrong, without the line that DuckDB quotes."""
+        raise NotImplementedError
+
+
+def _wrong_line(path: Path, encoding: str) -> int:
+    """The first line that is not in this encoding: text is decoded ahead in blocks, so it need not be the header."""
+    if encoding == "utf-8":
+        with open_bytes(path) as lines:
+            for number, line in enumerate(lines, 1):
+                if "\ufffd" in line.decode(errors="replace") and b"\xef\xbf\xbd" not in line:
+                    return number
+    return 1
+
+
+def _literal(value: str | None) -> str:
+    return "null" if value is None else value
+
+
+def _lower(value: str | None) -> str:
+    return "null" if value is None else value.lower()
+
+
+_LITERALS: dict[ColumnType, Callable[[Any], str]] = {
+    "integer": _literal,
+    "number": _literal,
+    "boolean": _lower,
+    "text": to_json,
+}
+
+
+class CsvReader(TableReader):
+    """A CSV or TSV file with a header line.
+
+    An empty field is null, a quoted empty field (`""`) is the empty text.
+    """
+
+    def __init__(self, spec: CollectionSpec, path: Path) -> None:
+        if unknown := set(spec.types.values()) - set(_LITERALS):
+            raise ConfigurationError(
+                f"a CSV column cannot be of the types {sorted(unknown)}; there are text, integer, number and boolean"
+            )
+        super().__init__(path)
+        self._encoding = spec.encoding
+        delimiter, names = self._header(spec)
+        self._scan = (
+            "read_csv($path, auto_detect=false, header=true, columns=$columns, delim=$delimiter, quote='\"',"
+            " escape='\"', nullstr='', allow_quoted_nulls=false, strict_mode=true, null_padding=false,"
+            " encoding=$encoding, max_line_size=4194304)"
+        )
+        self._parameters = {
+            "path": self._pattern,
+            # By position: DuckDB takes `ID` and `id` for the same name.
+            "columns": {f"c{number}": "VARCHAR" for number in range(len(names))},
+            "delimiter": delimiter,
+            "encoding": spec.encoding,
+        }
+        self._place = {name: f"c{number}" for number, name in enumerate(names)}
+        kept = names if spec.fields is None else kept_fields(spec)
+        try:
+            check_columns(spec, names, str(path))
+            self._types = self._find_types(spec, kept)
+        except StoreError:
+            self.close()
+            raise
+        self._encoders = [_LITERALS[self._types[name]] for name in kept]
+        self._query = f"SELECT {', '.join([self._place[name] for name in kept])} FROM {self._scan}"  # noqa: S608  # c0, c1…
+
+    def _header(self, spec: CollectionSpec) -> tuple[str, list[str]]:
+        encoding = "utf-8-sig" if spec.encoding == "utf-8" else spec.encoding
+        problem = ""
+        first: list[str] = []
+        delimiter = spec.delimiter or ("\t" if ".tsv" in self._path.name.lower() else "")
+        try:
+            with open_bytes(self._path) as raw, io.TextIOWrapper(raw, encoding=encoding, newline="") as text:
+                if not delimiter:
+                    line = text.readline()
+                    delimiter = max(",;\t|", key=line.count)
+                    text.seek(0)
+                first = next(csv.reader(text, delimiter=delimiter, strict=True), first)
+        except UnicodeDecodeError:
+            problem = wrong_encoding(self._path, _wrong_line(self._path, spec.encoding), spec.encoding)
+        except csv.Error:
+            problem = f"{self._path}, line 1: the header line is not CSV"
+        except (OSError, EOFError):
+            problem = f"{self._path} cannot be unpacked; is it whole?"
+        if not problem:
+            if not any(first):
+                problem = (
+                    f"{self._path} is empty or begins with an empty line; a header line with the column names is needed"
+                )
+            elif "" in first:
+                problem = f"{self._path}, line 1: column {first.index('') + 1} has no name"
+            elif len(set(first)) < len(first):
+                twice = next(name for number, name in enumerate(first) if name in first[:number])
+                problem = f"{self._path}, line 1: two columns are named {twice!r}; rename one"
+            elif len(first) > MAX_COLUMNS:
+                problem = f"{self._path} has more than {MAX_COLUMNS:,} columns"
+        if problem:
+            self.close()
+            raise StoreError(problem)
+        return delimiter, first
+
+    def _find_types(self, spec: CollectionSpec, kept: Sequence[str]) -> dict[str, ColumnType]:
+        free = [name for name in kept if name != spec.key]  # a key is text, so that `007` stays `007`
+        facts = ["count(*)"]
+        for name in free:
+            place = self._place[name]
+            facts.append(f"count({place})")
+            facts += [
+                f"coalesce(bool_and(regexp_full_match({place}, '{pattern}')), false)"
+                for pattern in (_INTEGER, _NUMBER, _BOOLEAN)
+            ]
+        found = self._fetch(f"SELECT {', '.join(facts)} FROM {self._scan}")[0]  # noqa: S608  # c0, c1… and constants
+        self.total = found[0]
+        types: dict[str, ColumnType] = dict.fromkeys(kept, "text")
+        for number, name in enumerate(free):
+            some, *fits = found[1 + 4 * number : 5 + 4 * number]
+            possible: list[ColumnType] = [kind for kind, fit in zip(_GUESSES, fits, strict=True) if fit]
+            wanted = spec.types.get(name)
+            if wanted is None:
+                types[name] = possible[0] if possible else "text"
+            elif wanted == "text" or wanted in possible or not some:
+                types[name] = wanted
+            else:
+                raise StoreError(
+                    f"{self._path}: column {name!r} cannot be read as {wanted}: some of its values are not written as"
+                    " JSON writes it (no leading zeros, at most 15 digits, a point before decimals, true or false)"
+                )
+        return types
+
+    def _explain(self, message: str) -> str:
+        at = re.search(r"on Line: (\d+)", message)
+        where = f"{self._path}, line {int(at[1]):,}" if at else str(self._path)
+        if "Invalid unicode" in message or "encoded" in message:
+            return wrong_encoding(self._path, int(at[1]) if at else 1, self._encoding)
+        if columns := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
+            return (
+                f"{where}: {columns[2]} fields, but the header line names {columns[1]};"
+                " a field that holds the delimiter must be quoted"
+            )
+        if "unterminated quote" in message:
+            return f'{where}: a quoted field is not closed properly; a quote inside quotes is written twice ("")'
+        if "line size" in message.lower():
+            return f"{where}: longer than 4 MB"
+        return f"{where}: not CSV; fields are separated by one delimiter and quoted with double quotes"
+
+
+def _parquet_column(name: str, kind: str) -> tuple[str, ColumnType, Callable[[Any], str]]:
+    """How a column is read: the SQL that gives it, its type, and what makes JSON of it."""
+    place = '"' + name.replace('"', '""') + '"'
+    base = kind.split("(")[0]
+    if kind.endswith("]") or base in ("STRUCT", "MAP", "UNION", "LIST", "ARRAY", "JSON", "VARIANT"):
+        return f"to_json({place})::VARCHAR", "json", _nested
+    if base == "BOOLEAN":
+        return place, "boolean", to_json
+    if base in (
+        "TINYINT",
+        "SMALLINT",
+        "INTEGER",
+        "BIGINT",
+        "UTINYINT",
+        "USMALLINT",
+        "UINTEGER",
+        "UBIGINT",
+        "HUGEINT",
+        "UHUGEINT",
+    ):
+        return f"{place}::VARCHAR", "integer", _literal
+    if base == "DECIMAL":
+        return f"{place}::VARCHAR", "number", _literal
+    if base == "DOUBLE":
+        return place, "number", to_json
+    if base == "FLOAT":  # by way of its text: 0.1, not 0.10000000149011612
+        return f"TRY_CAST({place}::VARCHAR AS DOUBLE)", "number", to_json
+    if base == "BLOB":
+        return f"base64({place})", "text", to_json
+    # Text, and what has a text form: dates (2018-01-14 15:53:16), UUIDs, intervals, enums.
+    return f"{place}::VARCHAR", "text", to_json
+
+
+def _nested(value: str | None) -> str:
+    if value is None:
+        return "null"
+    if "NaN" in value or "Infinity" in value:
+        return to_json(json.loads(value, parse_constant=lambda _: None, parse_float=Decimal))
+    return value
+
+
+class ParquetReader(TableReader):
+    """A Parquet file. Values keep its types; NaN and infinities, which JSON does not have, become null."""
+
+    def __init__(self, spec: CollectionSpec, path: Path) -> None:
+        super().__init__(path)
+        if spec.types:
+            self.close()
+            raise ConfigurationError("`types` is for CSV files; a Parquet file brings its own")
+        self._parameters = {"path": self._pattern}
+        try:
+            self._connection.execute("SET TimeZone = 'UTC'")
+            described = self._fetch("DESCRIBE SELECT * FROM read_parquet($path)")
+            found = {str(row[0]): str(row[1]) for row in described}
+            self.total = self._fetch("SELECT count(*) FROM read_parquet($path)")[0][0]
+            check_columns(spec, found, str(path))
+        except StoreError:
+            self.close()
+            raise
+        kept = list(found) if spec.fields is None else kept_fields(spec)
+        columns = [_parquet_column(name, found[name]) for name in kept]
+        self._types = {name: kind for name, (_, kind, _) in zip(kept, columns, strict=True)}
+        if self._types[spec.key] not in ("text", "integer") or found[spec.key] == "BLOB":
+            self.close()
+            raise StoreError(
+                f"{path}: the key column {spec.key!r} is {found[spec.key]}; a key is text or an integer, so cast it"
+            )
+        self._encoders = [encode for _, _, encode in columns]
+        self._query = f"SELECT {', '.join(sql for sql, _, _ in columns)} FROM read_parquet($path)"  # noqa: S608  # quoted names
+
+    def _explain(self, message: str) -> str:
+        return f"{self._path} cannot be read as Parquet; is it whole?"

@@ -1,0 +1,119 @@
+"""Writes one collection into a data file of its own."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import StoreError
+from .encode import EncodedRow
+from .postings import PostingsBuilder
+
+__all__ = ["CollectionWriter", "Written"]
+
+_BATCH = 2000
+
+# `docid` is the number of the row in its source. The records lie in that order; the index finds them by key.
+_SCHEMA = """
+CREATE TABLE record (docid INTEGER PRIMARY KEY, key TEXT NOT NULL, census BLOB NOT NULL, amperity BLOB);
+"""
+
+
+class Written(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        rows: how many records.
+        duplicates: rows that a later one with the same key replaced.
+        first_duplicate: the number of the first row whose key had occurred before, or `None`.
+    """
+
+    rows: int
+    duplicates: int
+    first_duplicate: int | None
+
+
+class CollectionWriter:
+    """Writes a data file that nobody reads yet.
+
+    Args:
+        file: where; it must not exist.
+        filterable: how many filterable columns there are.
+    """
+
+    def __init__(self, file: Path, filterable: int) -> None:
+        self._file = file
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # personal data: for the owner alone
+        self._connection = sqlite3.connect(file, isolation_level=None)
+        # No journal: a file that was not finished is thrown away.
+        self._connection.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;"
+            f" PRAGMA cache_size = -65536; BEGIN; {_SCHEMA}"
+        )
+        self._postings = PostingsBuilder(self._connection)
+        self._filters = bool(filterable)
+        self._batch: list[tuple[int, str, bytes, bytes | None]] = []
+        self._rows = 0
+
+    def add(self, docid: int, row: EncodedRow) -> None:
+        """One row; docids must ascend."""
+        self._batch.append((docid, row.key, row.census, row.amperity))
+        if self._filters:
+            self._postings.add(docid, row.values)
+        if len(self._batch) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._rows += len(self._batch)
+        self._connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", self._batch)
+        self._batch.clear()
+
+    def finish(self, *, fail_on_duplicate: bool) -> Written:
+        """Indexes, syncs and closes the file.
+
+        Raises:
+            StoreError: two rows have the same key and that was not allowed.
+        """
+        self._flush()
+        execute = self._connection.execute
+        duplicates, first = 0, None
+        try:
+            execute("CREATE UNIQUE INDEX record_key ON record (key)")
+            unique = True
+        except sqlite3.IntegrityError:
+            unique = False
+        if not unique:
+            duplicates, first = self._drop_duplicates(fail_on_duplicate)
+        live = (row[0] for row in execute("SELECT docid FROM record ORDER BY docid")) if duplicates else None
+        self._postings.finish(live=live)
+        execute("COMMIT")
+        self.close()
+        with self._file.open("rb") as file:
+            os.fsync(file.fileno())
+        return Written(self._rows - duplicates, duplicates, first)
+
+    def _drop_duplicates(self, fail: bool) -> tuple[int, int]:
+        execute = self._connection.execute
+        execute("CREATE INDEX record_key ON record (key)")
+        execute(
+            "CREATE TEMP TABLE twice AS SELECT docid, row_number() OVER later AS from_last,"
+            " row_number() OVER sooner AS nth FROM record WHERE key IN (SELECT key FROM record GROUP BY key HAVING count(*) > 1)"
+            " WINDOW later AS (PARTITION BY key ORDER BY docid DESC), sooner AS (PARTITION BY key ORDER BY docid)"
+        )
+        count, first = execute("SELECT count(*), min(docid) FROM twice WHERE nth > 1").fetchone()
+        if fail:
+            raise StoreError(
+                f"{count:,} rows have a key that an earlier row has; the first is row {first:,}."
+                " Make the keys unique, or let the last row win with on_duplicate='last'"
+            )
+        execute("DELETE FROM record WHERE docid IN (SELECT docid FROM twice WHERE from_last > 1)")
+        execute("DROP TABLE twice")
+        execute("DROP INDEX record_key")
+        execute("CREATE UNIQUE INDEX record_key ON record (key)")
+        return count, first
+
+    def close(self) -> None:
+        """Closes the file, finished or not."""
+        self._connection.close()
