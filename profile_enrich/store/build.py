@@ -114,7 +114,8 @@ def drop_collections(path: Path | str, names: Iterable[str]) -> None:
 
 def _fresh(path: Path) -> Manifest:
     """The manifest of a new store, unless the directory is used for something else."""
-    if any(file.name not in ("LOCK", f"{MANIFEST}.new") and file.suffix != ".db" for file in path.iterdir()):
+    ours = ("LOCK", "LOCK-journal", f"{MANIFEST}.new")
+    if any(file.name not in ours and file.suffix != ".db" for file in path.iterdir()):
         raise StoreError(f"{path} holds other files and is not a store; name a new or an empty directory")
     return new_manifest()
 
@@ -267,6 +268,6 @@ def _warnings(collection: Collection) -> Iterable[str]:
         yield "no record was stored"
     if collection.index_fields is None:
         yield (
-            f"{len(collection.columns)} columns are more than the {MAX_INDEX_FIELDS} that an Amperity index has, so only"
-            " the Census view shows this collection; name at most 30 in index_fields (or fields) to have both"
+            f"{len(collection.columns)} columns are more than the {MAX_INDEX_FIELDS} that an Amperity index has, so"
+            " only the Census view shows this collection; name at most 30 in index_fields (or fields) to have both"
         )

@@ -107,7 +107,9 @@ def to_json(value: object) -> str:
     if encoder is not None:
         return encoder(value)
     # A subclass (an IntEnum, a pandas Timestamp) or another mapping.
-    for kind, of in (*_ENCODERS.items(), (Mapping, _of_mapping)):
+    if isinstance(value, Mapping):
+        return _of_mapping(cast("Mapping[object, object]", value))
+    for kind, of in _ENCODERS.items():
         if isinstance(value, kind):
             return of(value)
     raise RowRejected(f"a value is of type {type(value).__name__}, which JSON does not have")

@@ -23,11 +23,12 @@ _SHIFT = 22  # a posting's row number is value number * 2**22 + chunk: 2**38 doc
 LIVE = 0
 """The value number of the bitmap of all docids; it is there when some docids are not used."""
 
-SCHEMA = """
-CREATE TABLE value (attr INTEGER NOT NULL, val TEXT NOT NULL, vid INTEGER NOT NULL, n INTEGER NOT NULL,
-                    PRIMARY KEY (attr, val)) WITHOUT ROWID;
-CREATE TABLE post (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
-"""
+_SCHEMA = (
+    "CREATE TABLE value (attr INTEGER NOT NULL, val TEXT NOT NULL, vid INTEGER NOT NULL, n INTEGER NOT NULL,"
+    " PRIMARY KEY (attr, val)) WITHOUT ROWID",
+    "CREATE TABLE post (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    "CREATE TEMP TABLE stage (attr INTEGER, val TEXT, chunk INTEGER, n INTEGER, data BLOB)",
+)
 
 _BITS: tuple[tuple[int, ...], ...] = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
 
@@ -60,8 +61,8 @@ class PostingsBuilder:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        connection.executescript(SCHEMA)
-        connection.execute("CREATE TEMP TABLE stage (attr INTEGER, val TEXT, chunk INTEGER, n INTEGER, data BLOB)")
+        for statement in _SCHEMA:  # not executescript, which would commit
+            connection.execute(statement)
         self._chunk = 0
         self._open: dict[tuple[int, str], array[int]] = {}
 

@@ -25,8 +25,8 @@ _NEXT: dict[Dialect, str] = {
     "amperity": "SELECT docid, key, amperity FROM record WHERE docid > ? ORDER BY docid LIMIT ?",
 }
 _THESE: dict[Dialect, str] = {
-    "census": "SELECT docid, key, census FROM json_each(?) CROSS JOIN record ON docid = value",
-    "amperity": "SELECT docid, key, amperity FROM json_each(?) CROSS JOIN record ON docid = value",
+    "census": "SELECT docid, r.key, census FROM json_each(?) CROSS JOIN record r ON docid = value",
+    "amperity": "SELECT docid, r.key, amperity FROM json_each(?) CROSS JOIN record r ON docid = value",
 }
 
 PageRow = tuple[int, str, bytes]

@@ -99,7 +99,8 @@ class CollectionWriter:
         execute("CREATE INDEX record_key ON record (key)")
         execute(
             "CREATE TEMP TABLE twice AS SELECT docid, row_number() OVER later AS from_last,"
-            " row_number() OVER sooner AS nth FROM record WHERE key IN (SELECT key FROM record GROUP BY key HAVING count(*) > 1)"
+            " row_number() OVER sooner AS nth FROM record"
+            " WHERE key IN (SELECT key FROM record GROUP BY key HAVING count(*) > 1)"
             " WINDOW later AS (PARTITION BY key ORDER BY docid DESC), sooner AS (PARTITION BY key ORDER BY docid)"
         )
         count, first = execute("SELECT count(*), min(docid) FROM twice WHERE nth > 1").fetchone()
