@@ -3,82 +3,41 @@
 Source: the vendor's OpenAPI file of that version.
 """
 
+# ruff: noqa: ASYNC109  # a `timeout` in seconds is the public way to say it; inside it becomes a deadline
+
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from typing import Any, Literal
 
 from starlette.datastructures import Secret
 
 from .._deadline import Deadline
+from ..errors import AmbiguousMatch, ConfigurationError, SourceResponseError
 from ..profile import ProfileKey
-from ._transport import MAX_BODY_BYTES, TransportChoice, TransportOptions
-from .auth import TokenAuth
-from .base import SourceResult, Validators
+from ._amperity_rows import Index, Page, ProfileRow, advance, pages, read_index, read_page, read_profile
+from ._amperity_urls import base_of, filters_of, index_path, query
+from ._caching import freshness
+from ._collection import NamedCollection
+from ._http import HttpApi
+from ._json import decode_json
+from ._records import make_record
+from ._transport import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
+from ._urls import check_base_url, check_header, check_timeout, path_segment
+from .auth import StaticToken, TokenAuth
+from .base import Found, Freshness, NotFound, NotModified, SourceResult, Validators
 
 __all__ = ["AmperitySource", "Index", "Page", "ProfileRow"]
 
-T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """One page of a list.
-
-    Args:
-        data: the rows of this page, in the vendor's order.
-        next_token: where the next page begins; `None` on the last page.
-        total: rows of all pages; only when it was asked for and the vendor said it.
-    """
-
-    data: tuple[T, ...]
-    next_token: str | None = None
-    total: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """A named collection of profiles.
-
-    Args:
-        id: e.g. `"idx-xyz789"`.
-        name: as people named it.
-        description: where there is one.
-        created_at: RFC 3339, as the vendor wrote it.
-        updated_at: RFC 3339, as the vendor wrote it.
-    """
-
-    id: str
-    name: str
-    description: str | None = None
-    created_at: str | None = None
-    updated_at: str | None = None
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class ProfileRow:
-    """One profile of a list. The `repr` shows neither its id nor its attributes.
-
-    Args:
-        id: the profile's id.
-        index_id: the index that it is in.
-        attributes: plain data, as the vendor sent them; values are strings by the vendor's document.
-    """
-
-    id: str
-    index_id: str
-    attributes: Mapping[str, Any]
-
-    def __repr__(self) -> str:
-        return f"<ProfileRow with {len(self.attributes)} attributes>"
+_LISTING = 100
 
 
 class AmperitySource:
     """Looks profiles up in one index, by profile id or by any attribute that the index can be filtered by.
 
-    `ProfileKey("cl-abc123")` asks for that id; `ProfileKey("a@b.example", type="email")` asks for the profiles whose `email` is
-    exactly that.
+    `ProfileKey("cl-abc123")` asks for that id; `ProfileKey("a@b.example", type="email")` asks for the profiles whose
+    `email` is exactly that.
 
     Args:
         index: which index: its id (whatever begins with `idx-` is taken as one), or its name, which is resolved once
@@ -88,9 +47,10 @@ class AmperitySource:
         base_url: of the API; from the region when not given.
         region: `"aws"`, `"azure"` or `"australia"`; ignored when `base_url` is given.
         api_version: sent with each request.
-        on_multiple: what a filter that matches more than one profile gives: `"error"` (`AmbiguousMatch`) or `"first"`.
-        transport: `"auto"` (best installed), `"aiohttp"`, `"httpx2"`, `"httpx"`, or a client object of one of these, which
-            is used and never closed.
+        on_multiple: what a filter that matches more than one profile gives: `"error"` (`AmbiguousMatch`) or
+            `"first"`.
+        transport: `"auto"` (best installed), `"aiohttp"`, `"httpx2"`, `"httpx"`, or a client object of one of these,
+            which is used and never closed.
         allow_insecure_http: lets `base_url` be plain `http://` on a host that is not this machine.
         max_body_bytes: the largest answer that is read, in bytes after decompression.
         options: connection limits and TLS of the HTTP client that the source opens itself.
@@ -114,41 +74,135 @@ class AmperitySource:
         max_body_bytes: int = MAX_BODY_BYTES,
         options: TransportOptions | None = None,
     ) -> None:
-        raise NotImplementedError
+        if index is not None and (not isinstance(index, str) or not index):
+            raise ConfigurationError("index must be the index's id or name, as a string")
+        if on_multiple not in ("error", "first"):
+            raise ConfigurationError("on_multiple must be 'error' or 'first'")
+        self._tenant = check_header(tenant, "tenant")
+        version = check_header(api_version, "api_version")
+        if isinstance(token, str | Secret):
+            self._auth: TokenAuth = StaticToken(token)
+        elif isinstance(token, TokenAuth):
+            self._auth = token
+        else:
+            raise ConfigurationError("token must be a string, or StaticToken, ClientCredentials or IssuerToken")
+        base = base_of(region, self._tenant) if base_url is None else base_url
+        base = check_base_url(base, allow_insecure_http=allow_insecure_http)
+        self._headers = {"amperity-tenant": self._tenant, "api-version": version}
+        self._first = on_multiple == "first"
+        self._transport = open_transport(transport, options=options, max_body_bytes=max_body_bytes)
+        # The vendor documents both statuses for a version that it does not know.
+        hint = f"it answers like this, too, when it does not support api_version {version}"
+        self._api = HttpApi("amperity", base, self._transport, hints={400: hint, 401: hint})
+        self._namespace = f"amperity|{base}|{self._tenant}|{index}"
+        self._index = (
+            None if index is None else NamedCollection("index", index, self._list, is_id=index.startswith("idx-"))
+        )
 
     @property
     def name(self) -> str:
         """`"amperity"`."""
-        raise NotImplementedError
+        return "amperity"
 
     @property
     def namespace(self) -> str:
         """Base URL, tenant and index."""
-        raise NotImplementedError
+        return self._namespace
 
     @property
     def base_url(self) -> str:
         """Where it asks, without a trailing slash."""
-        raise NotImplementedError
+        return self._api.base_url
 
     @property
     def transport_name(self) -> str:
         """The HTTP client in use: `"aiohttp"`, `"httpx2"` or `"httpx"`."""
-        raise NotImplementedError
+        return self._transport.name
+
+    # --- one profile ------------------------------------------------------------------------------------------------
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Asks for one profile; see `ProfileSource.fetch`."""
-        raise NotImplementedError
+        """Asks for one profile; see `ProfileSource.fetch`.
+
+        A profile that does not carry the id, or the value, that was asked for is refused (`SourceResponseError`): a
+        vendor or proxy that mixes profiles up must not show one person's to another.
+
+        Raises:
+            AmbiguousMatch: a filter matches more than one profile, and `on_multiple` is `"error"`.
+        """
+        if key.type == "id":
+            response = await self._profile(key.value, deadline, validators)
+            if response is None:
+                return NotFound()
+            kept = freshness(response.headers)
+            if response.status == 304:
+                return NotModified(kept)
+            return _found(_same(read_profile(decode_json(response.body)), key.value), kept)
+        return await self._fetch_by_filter(key, deadline)
+
+    async def _fetch_by_filter(self, key: ProfileKey, deadline: Deadline) -> SourceResult:
+        rows: list[ProfileRow] = []
+        kept = Freshness()
+        token: str | None = None
+        seen: set[str] = set()
+        while True:  # one page in practice; a page may be short and yet not the last
+            path = query(filters_of({key.type: key.value}), 2, token, False)
+            response = await self._in_index("/profiles" + path, deadline, private=(key.value,))
+            if response is None:
+                return NotFound()
+            page = read_page(response.body, read_profile)
+            kept = freshness(response.headers)
+            rows.extend(page.data)
+            if (rows and self._first) or len(rows) > 1 or page.next_token is None:
+                break
+            token = advance(page.next_token, seen)
+        for row in rows:
+            value = row.attributes.get(key.type)
+            if isinstance(value, str) and value != key.value:
+                raise SourceResponseError("amperity answered with a profile that does not match the filter")
+        if len(rows) > 1 and not self._first:
+            raise AmbiguousMatch(
+                f"more than one profile of the index has this {key.type}; look up by id, or pass on_multiple='first'"
+            )
+        return _found(rows[0], kept) if rows else NotFound()
+
+    async def _profile(self, id: str, deadline: Deadline, validators: Validators | None = None) -> HttpResponse | None:
+        segment = path_segment(id, "a profile id")
+        return await self._in_index(f"/profiles/{segment}", deadline, private=(id,), validators=validators)
+
+    # --- the four endpoints -----------------------------------------------------------------------------------------
 
     async def list_indexes(
         self, *, limit: int = 25, next_token: str | None = None, with_total: bool = False, timeout: float = 10.0
     ) -> Page[Index]:
-        """One page of the tenant's indexes (`GET /indexes`)."""
-        raise NotImplementedError
+        """One page of the tenant's indexes (`GET /indexes`).
+
+        Args:
+            limit: rows of a page, at least 1; the vendor may give fewer.
+            next_token: of the page before; `None`: the first page.
+            with_total: ask for the number of all rows, which can be slow.
+            timeout: seconds for the whole call.
+
+        Raises:
+            SourceError: a subclass says how it failed.
+        """
+        return await self._indexes(Deadline(check_timeout(timeout)), limit, next_token, with_total)
 
     async def get_index(self, *, timeout: float = 10.0) -> Index:
-        """The index that the source was made for (`GET /indexes/{id}`)."""
-        raise NotImplementedError
+        """The index that the source was made for (`GET /indexes/{id}`).
+
+        Args:
+            timeout: seconds for the whole call.
+
+        Raises:
+            ConfigurationError: there is no such index, or none was given.
+            SourceError: a subclass says how else it failed.
+        """
+        deadline = Deadline(check_timeout(timeout))
+        response = await self._in_index("", deadline)
+        if response is None:
+            raise ConfigurationError("the index does not exist; list_indexes() shows those that do")
+        return read_index(decode_json(response.body))
 
     async def list_profiles(
         self,
@@ -159,18 +213,52 @@ class AmperitySource:
         with_total: bool = False,
         timeout: float = 10.0,
     ) -> Page[ProfileRow]:
-        """One page of the index's profiles that match all filters exactly (`GET /indexes/{id}/profiles`)."""
-        raise NotImplementedError
+        """One page of the index's profiles that match all filters exactly (`GET /indexes/{id}/profiles`).
+
+        Args:
+            filters: values by attribute; compared exactly, with case and spaces.
+            limit: rows of a page, at least 1; the vendor may give fewer.
+            next_token: of the page before; `None`: the first page.
+            with_total: ask for the number of all rows, which can be slow.
+            timeout: seconds for the whole call.
+
+        Raises:
+            ConfigurationError: there is no such index, or none was given.
+            InvalidKeyError: a filter is not text.
+            SourceError: a subclass says how else it failed.
+        """
+        wanted = dict(filters or {})
+        path = "/profiles" + query(filters_of(wanted), limit, next_token, with_total)
+        deadline = Deadline(check_timeout(timeout))
+        response = await self._in_index(path, deadline, private=tuple(wanted.values()))
+        if response is None:
+            raise ConfigurationError("the index does not exist; list_indexes() shows those that do")
+        return read_page(response.body, read_profile)
 
     async def get_profile(self, id: str, *, timeout: float = 10.0) -> ProfileRow | None:
-        """The profile with this id (`GET /indexes/{id}/profiles/{profile_id}`); `None` when there is none."""
-        raise NotImplementedError
+        """The profile with this id (`GET /indexes/{id}/profiles/{profile_id}`); `None` when there is none.
 
-    def indexes(self, *, limit: int = 25, timeout: float = 10.0) -> AsyncIterator[Index]:
-        """All indexes, page after page; `timeout` is for one page."""
-        raise NotImplementedError
+        Args:
+            id: as the vendor knows it.
+            timeout: seconds for the whole call.
 
-    def profile_pages(
+        Raises:
+            ConfigurationError: there is no such index, or none was given.
+            InvalidKeyError: the id cannot stand in a URL.
+            SourceError: a subclass says how else it failed.
+        """
+        response = await self._profile(ProfileKey(id).value, Deadline(check_timeout(timeout)))
+        return None if response is None else _same(read_profile(decode_json(response.body)), id)
+
+    # --- all pages --------------------------------------------------------------------------------------------------
+
+    async def indexes(self, *, limit: int = 25, timeout: float = 10.0) -> AsyncIterator[Index]:
+        """All indexes, page after page; `timeout` is seconds for one page."""
+        async for page in pages(lambda token: self.list_indexes(limit=limit, next_token=token, timeout=timeout), None):
+            for index in page.data:
+                yield index
+
+    async def profile_pages(
         self,
         filters: Mapping[str, str] | None = None,
         *,
@@ -179,10 +267,19 @@ class AmperitySource:
         with_total: bool = False,
         timeout: float = 10.0,
     ) -> AsyncIterator[Page[ProfileRow]]:
-        """All pages from `next_token` on (from the first, when not given); `timeout` is for one page."""
-        raise NotImplementedError
+        """All pages from `next_token` on (from the first, when not given); `timeout` is seconds for one page.
 
-    def profiles(
+        `page.next_token` says where to go on after that page, should the reader stop there.
+        """
+        wanted = dict(filters or {})
+
+        def load(token: str | None) -> Coroutine[Any, Any, Page[ProfileRow]]:
+            return self.list_profiles(wanted, limit=limit, next_token=token, with_total=with_total, timeout=timeout)
+
+        async for page in pages(load, next_token):
+            yield page
+
+    async def profiles(
         self,
         filters: Mapping[str, str] | None = None,
         *,
@@ -190,9 +287,96 @@ class AmperitySource:
         next_token: str | None = None,
         timeout: float = 10.0,
     ) -> AsyncIterator[ProfileRow]:
-        """All profiles that match, page after page; `timeout` is for one page."""
-        raise NotImplementedError
+        """All profiles that match, page after page; `timeout` is seconds for one page."""
+        async for page in self.profile_pages(filters, limit=limit, next_token=next_token, timeout=timeout):
+            for row in page.data:
+                yield row
+
+    # --- the wire ---------------------------------------------------------------------------------------------------
+
+    async def _in_index(
+        self,
+        path: str,
+        deadline: Deadline,
+        *,
+        private: Collection[str] = (),
+        validators: Validators | None = None,
+    ) -> HttpResponse | None:
+        """Asks below the index. `None`: there is no such thing in an index that exists."""
+        if self._index is None:
+            raise ConfigurationError("index was not given; list_indexes() shows those that exist")
+        id = await self._index.id(deadline)
+        response = await self._get(index_path(id, path), deadline, private, validators, (200, 404))
+        if response.status == 404:
+            moved = await self._index.confirm(id, deadline)
+            if moved is None:
+                return None
+            response = await self._get(index_path(moved, path), deadline, private, None, (200, 404))
+        return None if response.status == 404 else response
+
+    async def _get(
+        self,
+        path: str,
+        deadline: Deadline,
+        private: Collection[str] = (),
+        validators: Validators | None = None,
+        accept: Collection[int] = (200,),
+    ) -> HttpResponse:
+        token = await self._auth.token(self._transport, deadline=deadline)
+        response = await self._ask(path, token, deadline, private, validators, (*accept, 401))
+        if response.status == 401:
+            renewed = await self._auth.token(self._transport, deadline=deadline, refused=token)
+            if renewed == token:
+                raise self._api.failure(response, (*private, token))
+            response = await self._ask(path, renewed, deadline, private, validators, accept)
+        return response
+
+    async def _ask(
+        self,
+        path: str,
+        token: str,
+        deadline: Deadline,
+        private: Collection[str],
+        validators: Validators | None,
+        accept: Collection[int],
+    ) -> HttpResponse:
+        return await self._api.get(
+            path,
+            deadline=deadline,
+            headers={**self._headers, "authorization": f"Bearer {token}"},
+            private=(*private, token),
+            validators=validators,
+            accept=accept,
+        )
+
+    async def _indexes(
+        self, deadline: Deadline, limit: int, next_token: str | None, with_total: bool = False
+    ) -> Page[Index]:
+        response = await self._get("/indexes" + query([], limit, next_token, with_total), deadline)
+        return read_page(response.body, read_index)
+
+    async def _list(self, deadline: Deadline) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        async for page in pages(lambda token: self._indexes(deadline, _LISTING, token), None):
+            found.extend((index.id, index.name) for index in page.data)
+        return found
 
     async def aclose(self) -> None:
         """Closes what the source opened, never a client that was handed in."""
-        raise NotImplementedError
+        if self._index is not None:
+            await self._index.aclose()
+        await self._auth.aclose()
+        await self._transport.aclose()
+
+    def __repr__(self) -> str:
+        return f"<AmperitySource {self._index or 'without an index'} at {self._api.base_url}>"
+
+
+def _same(row: ProfileRow, id: str) -> ProfileRow:
+    if row.id != id:
+        raise SourceResponseError("amperity answered with another profile than the one that was asked for")
+    return row
+
+
+def _found(row: ProfileRow, kept: Freshness) -> Found:
+    return Found(make_record(row.attributes, id=row.id, source="amperity"), kept)

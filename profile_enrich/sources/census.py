@@ -3,6 +3,8 @@
 Source: the vendor's "Profile API" page and Postman collection; the embedded `ProfileAPI` speaks the same format.
 """
 
+# ruff: noqa: ASYNC109  # a `timeout` in seconds is the public way to say it; inside it becomes a deadline
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,11 +13,23 @@ from typing import Literal
 from starlette.datastructures import Secret
 
 from .._deadline import Deadline
+from ..errors import ConfigurationError, InvalidKeyError, SourceResponseError
 from ..profile import ProfileKey
-from ._transport import MAX_BODY_BYTES, TransportChoice, TransportOptions
-from .base import SourceResult, Validators
+from ._caching import freshness
+from ._collection import NamedCollection
+from ._http import HttpApi, fingerprint
+from ._json import array, decode_json, obj
+from ._records import make_record
+from ._transport import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
+from ._urls import check_base_url, check_header, check_timeout, query_value
+from .base import Found, NotFound, NotModified, SourceResult, Validators
 
 __all__ = ["CensusSource", "Entity"]
+
+_REGIONS = {
+    "us": "https://app.getcensus.com/api/v1",
+    "eu": "https://app-eu.getcensus.com/api/v1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +54,11 @@ class CensusSource:
         api_key: the workspace's key, with or without its `secret-token:` prefix, exactly as Census shows it.
         entity: which entity: its id as an `int`, or its name as a `str`. A name is resolved once, through `/entities`,
             and remembered; a text of digits that is nobody's name is taken as an id.
-        base_url: of the API, e.g. `"http://127.0.0.1:8000/api/v1"` for the embedded server; from the region when not given.
+        base_url: of the API, e.g. `"http://127.0.0.1:8000/api/v1"` for the embedded server; from the region when not
+            given.
         region: `"us"` or `"eu"`; ignored when `base_url` is given.
-        transport: `"auto"` (best installed), `"aiohttp"`, `"httpx2"`, `"httpx"`, or a client object of one of these, which
-            is used and never closed.
+        transport: `"auto"` (best installed), `"aiohttp"`, `"httpx2"`, `"httpx"`, or a client object of one of these,
+            which is used and never closed.
         allow_insecure_http: lets `base_url` be plain `http://` on a host that is not this machine.
         max_body_bytes: the largest answer that is read, in bytes after decompression.
         options: connection limits and TLS of the HTTP client that the source opens itself.
@@ -64,31 +79,85 @@ class CensusSource:
         max_body_bytes: int = MAX_BODY_BYTES,
         options: TransportOptions | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._key = Secret(check_header(api_key, "api_key"))
+        if isinstance(entity, bool) or not isinstance(entity, int | str) or entity == "":
+            raise ConfigurationError("entity must be the entity's id as an int, or its name as a string")
+        if isinstance(entity, int) and entity < 0:
+            raise ConfigurationError("entity: an id is not negative")
+        if base_url is None and region not in _REGIONS:
+            raise ConfigurationError(f"region must be one of {', '.join(map(repr, _REGIONS))}")
+        base = check_base_url(
+            _REGIONS[region] if base_url is None else base_url, allow_insecure_http=allow_insecure_http
+        )
+        self._transport = open_transport(transport, options=options, max_body_bytes=max_body_bytes)
+        self._api = HttpApi("census", base, self._transport, secrets=(str(self._key),))
+        self._namespace = f"census|{base}|{entity!r}|{fingerprint(str(self._key))}"
+        self._entity = NamedCollection(
+            "entity",
+            str(entity) if isinstance(entity, int) else entity,
+            self._list,
+            is_id=isinstance(entity, int),
+        )
 
     @property
     def name(self) -> str:
         """`"census"`."""
-        raise NotImplementedError
+        return "census"
 
     @property
     def namespace(self) -> str:
         """Base URL, entity and a one-way fingerprint of the key: two workspaces never share cache entries."""
-        raise NotImplementedError
+        return self._namespace
 
     @property
     def base_url(self) -> str:
         """Where it asks, without a trailing slash."""
-        raise NotImplementedError
+        return self._api.base_url
 
     @property
     def transport_name(self) -> str:
         """The HTTP client in use: `"aiohttp"`, `"httpx2"` or `"httpx"`."""
-        raise NotImplementedError
+        return self._transport.name
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Asks for one record; see `ProfileSource.fetch`. Only keys of type `"id"` can be looked up."""
-        raise NotImplementedError
+        """Asks for one record; see `ProfileSource.fetch`. Only keys of type `"id"` can be looked up.
+
+        A 404 means that there is no such record, as long as the entity itself is listed; that is looked up at the first
+        404 and every few minutes after it. An entity that is not listed is a `ConfigurationError`.
+        """
+        if key.type != "id":
+            raise InvalidKeyError("census looks records up by the entity's primary id only; use a key of type 'id'")
+        record_id = query_value(key.value)
+        entity = await self._entity.id(deadline)
+        response = await self._record(entity, record_id, key, deadline, validators)
+        if response.status == 404:
+            moved = await self._entity.confirm(entity, deadline)
+            if moved is None:
+                return NotFound()
+            response = await self._record(moved, record_id, key, deadline, None)
+            if response.status == 404:
+                return NotFound()
+        if response.status == 304:
+            return NotModified(freshness(response.headers))
+        body = obj(decode_json(response.body), "the answer")
+        if "data" not in body:
+            raise SourceResponseError("census's answer is not as documented: it has no data")
+        if body["data"] is None:
+            return NotFound()
+        data = obj(body["data"], "data")
+        return Found(make_record(data, id=key.value, source="census"), freshness(response.headers))
+
+    async def _record(
+        self, entity: str, record_id: str, key: ProfileKey, deadline: Deadline, validators: Validators | None
+    ) -> HttpResponse:
+        return await self._api.get(
+            f"/entities/{entity}/record?record_id={record_id}",
+            deadline=deadline,
+            headers=self._headers(),
+            private=(key.value,),
+            validators=validators,
+            accept=(200, 404),
+        )
 
     async def entities(self, *, timeout: float = 10.0) -> list[Entity]:
         """All entities that the key sees, in the vendor's order.
@@ -99,8 +168,30 @@ class CensusSource:
         Raises:
             SourceError: a subclass says how it failed.
         """
-        raise NotImplementedError
+        return await self._entities(Deadline(check_timeout(timeout)))
+
+    async def _entities(self, deadline: Deadline) -> list[Entity]:
+        response = await self._api.get("/entities", deadline=deadline, headers=self._headers())
+        rows = array(obj(decode_json(response.body), "the answer").get("data"), "data")
+        return [_entity(obj(row, "an entity")) for row in rows]
+
+    async def _list(self, deadline: Deadline) -> list[tuple[str, str]]:
+        return [(str(entity.id), entity.name) for entity in await self._entities(deadline)]
+
+    def _headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._key!s}"}
 
     async def aclose(self) -> None:
         """Closes what the source opened, never a client that was handed in."""
-        raise NotImplementedError
+        await self._entity.aclose()
+        await self._transport.aclose()
+
+    def __repr__(self) -> str:
+        return f"<CensusSource {self._entity} at {self._api.base_url}>"
+
+
+def _entity(row: dict[str, object]) -> Entity:
+    id, name, library = row.get("id"), row.get("name"), row.get("library_id")
+    if isinstance(id, bool) or not isinstance(id, int) or not isinstance(name, str):
+        raise SourceResponseError("census's answer is not as documented: an entity has no number as id, or no name")
+    return Entity(id, name, library if isinstance(library, int) and not isinstance(library, bool) else None)

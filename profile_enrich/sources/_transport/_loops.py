@@ -1,0 +1,159 @@
+"""One HTTP client per running event loop and process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+__all__ = ["Lease", "LoopClients"]
+
+C = TypeVar("C")
+
+CLOSE_SECONDS = 2.0
+"""How long closing a client may take before it is left to the garbage collector."""
+
+_open_leases: set[Lease[Any]] = set()
+"""Every client that is open in this process. Without it, a transport that is dropped unclosed would take its clients
+with it in one garbage collection, before they can be closed on their loops."""
+
+_inherited: list[object] = []
+"""What a forked child got from its parent: neither used nor closed (the sockets are the parent's), so never freed."""
+
+
+class Lease(Generic[C]):
+    """A client of one loop, and who uses it."""
+
+    __slots__ = ("_keeper", "client", "in_use", "loop", "retired")
+
+    def __init__(self, client: C, loop: asyncio.AbstractEventLoop, keeper: AsyncGenerator[None]) -> None:
+        self.client = client
+        self.loop = loop
+        self.in_use = 0
+        self.retired = False
+        self._keeper = keeper
+
+    async def close(self) -> None:
+        """Closes the client. Harmless when it is being closed already."""
+        _open_leases.discard(self)
+        with contextlib.suppress(RuntimeError):  # the loop's own shutdown is closing the generator at this moment
+            await self._keeper.aclose()
+
+
+class LoopClients(Generic[C]):
+    """Opens a client on each loop that needs one, and closes it there.
+
+    Nothing exists before the first `acquire`. A client is tied to its loop by an asynchronous generator: loops close
+    those when they shut down (`loop.shutdown_asyncgens`, which `asyncio.run`, uvicorn and test runners call), so the
+    client is closed properly even when nobody calls `aclose`.
+
+    Args:
+        open: makes a client; called on the loop.
+        close: closes one; called on the same loop.
+    """
+
+    def __init__(self, open: Callable[[], C], close: Callable[[C], Awaitable[None]]) -> None:
+        self._open = open
+        self._close = close
+        self._leases: dict[asyncio.AbstractEventLoop, Lease[C]] = {}
+        self._retired: set[Lease[C]] = set()
+        self._pid = os.getpid()
+        weakref.finalize(self, _abandon, self._leases, self._retired, self._pid).atexit = False
+
+    async def acquire(self) -> Lease[C]:
+        """The running loop's client; give it back with `release`."""
+        loop = asyncio.get_running_loop()
+        lease = self._leases.get(loop)
+        if lease is None or self._pid != os.getpid():
+            lease = await self._new(loop)
+        lease.in_use += 1
+        return lease
+
+    async def _new(self, loop: asyncio.AbstractEventLoop) -> Lease[C]:
+        if self._pid != os.getpid():
+            _inherited.extend((*self._leases.values(), *self._retired))
+            self._leases.clear()
+            self._retired.clear()
+            self._pid = os.getpid()
+        for lease in [*self._leases.values(), *self._retired]:
+            if lease.loop.is_closed():
+                self._forget(lease)
+                _open_leases.discard(lease)
+        client = self._open()
+        keeper = _keep(client, self._close)
+        await anext(keeper)  # does not suspend: no other task can open a second client meanwhile
+        lease = self._leases[loop] = Lease(client, loop, keeper)
+        _open_leases.add(lease)
+        return lease
+
+    async def release(self, lease: Lease[C]) -> None:
+        """Gives a client back; the last user of a retired one closes it."""
+        lease.in_use -= 1
+        if lease.retired and lease.in_use == 0:
+            self._retired.discard(lease)
+            await lease.close()
+
+    def retire(self, lease: Lease[C]) -> None:
+        """Takes a client out of use: the next `acquire` opens a fresh one."""
+        if not lease.retired:
+            lease.retired = True
+            if self._leases.get(lease.loop) is lease:
+                del self._leases[lease.loop]
+            self._retired.add(lease)
+
+    async def aclose(self) -> None:
+        """Closes the running loop's clients, and asks other running loops to close theirs."""
+        if self._pid != os.getpid():
+            return
+        here = asyncio.get_running_loop()
+        leases = [*self._leases.values(), *self._retired]
+        for lease in leases:
+            if lease.loop is here:
+                self._forget(lease)
+                await lease.close()
+            else:
+                self._forget(lease)
+                _close_elsewhere(lease)
+
+    def _forget(self, lease: Lease[C]) -> None:
+        lease.retired = True
+        self._retired.discard(lease)
+        if self._leases.get(lease.loop) is lease:
+            del self._leases[lease.loop]
+
+
+async def _keep(client: C, close: Callable[[C], Awaitable[None]]) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # half-broken connections; there is nobody to tell
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await close(client)
+
+
+def _close_elsewhere(lease: Lease[Any]) -> None:
+    if lease.loop.is_closed():
+        _open_leases.discard(lease)
+    elif lease.loop.is_running():
+        with contextlib.suppress(RuntimeError):  # it was closed since
+            lease.loop.call_soon_threadsafe(_start_closing, lease)
+    # A loop that is open and stands still closes its clients when it is shut down.
+
+
+def _start_closing(lease: Lease[Any]) -> None:
+    task = lease.loop.create_task(lease.close())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _abandon(leases: dict[asyncio.AbstractEventLoop, Lease[Any]], retired: set[Lease[Any]], pid: int) -> None:
+    """The transport was dropped without `aclose`."""
+    if pid == os.getpid():
+        for lease in [*leases.values(), *retired]:
+            _close_elsewhere(lease)

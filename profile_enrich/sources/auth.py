@@ -1,0 +1,280 @@
+"""Tokens: fetched when they are needed, renewed before they expire, and once more when the vendor refuses one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol, cast, runtime_checkable
+from urllib.parse import urlencode
+
+from starlette.datastructures import Secret
+
+from .._deadline import Deadline
+from ..errors import ConfigurationError, SourceAuthError, SourceRequestError, SourceResponseError
+from ._http import HttpApi
+from ._json import decode_json, obj
+from ._shared import SharedCall
+from ._transport import HttpResponse, Transport
+from ._urls import check_base_url, check_header, path_segment
+
+__all__ = ["ClientCredentials", "IssuerToken", "StaticToken", "TokenAuth", "token_expiry"]
+
+RENEWAL_SECONDS = 10.0
+"""How long one renewal may take. Who waits for it waits no longer than their own deadline."""
+
+
+@runtime_checkable
+class TokenAuth(Protocol):
+    """What hands out bearer tokens. It can be shared by several sources."""
+
+    async def token(self, transport: Transport, *, deadline: Deadline, refused: str | None = None) -> str:
+        """A token that is good now.
+
+        Args:
+            transport: the source's, to fetch one with.
+            deadline: by when.
+            refused: the token that the vendor has just answered 401 to. If it is still the current one, a new one is
+                fetched; if it was renewed since, the current one is returned.
+
+        Raises:
+            SourceAuthError: the credentials were refused.
+            SourceError: a subclass says how else it failed.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Ends a renewal that is under way on the running loop."""
+        ...
+
+
+def token_expiry(token: str) -> float | None:
+    """The `exp` claim of a JWT (RFC 7519, section 4.1.4), in seconds since the epoch; `None` if there is none.
+
+    The signature is not verified: the vendor does that. It tells when a renewal is due.
+    """
+    parts = token.split(".")
+    if len(parts) != 3 or len(parts[1]) > 100_000:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return None
+    expires: Any = cast("dict[str, Any]", claims).get("exp") if isinstance(claims, dict) else None
+    if isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 <= expires < 1e12:
+        return None
+    return float(expires)
+
+
+class StaticToken:
+    """A token that somebody made by hand. It is never renewed: when it expires, the vendor answers 401.
+
+    Args:
+        token: the JWT.
+    """
+
+    def __init__(self, token: str | Secret) -> None:
+        self._token = Secret(check_header(token, "token"))
+
+    @property
+    def expires_at(self) -> float | None:
+        """When it expires, in seconds since the epoch, if it says so itself."""
+        return token_expiry(str(self._token))
+
+    async def token(self, transport: Transport, *, deadline: Deadline, refused: str | None = None) -> str:
+        """The token, whatever happened to it."""
+        return str(self._token)
+
+    async def aclose(self) -> None:
+        """Does nothing."""
+
+    def __repr__(self) -> str:
+        return "<StaticToken>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Issued:
+    token: str
+    renew_at: float
+
+
+class _Renewing:
+    """A token that is renewed `margin` seconds before it expires, or when a quarter of a shorter life is left."""
+
+    def __init__(self, margin: float, clock: Callable[[], float]) -> None:
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < float("inf"):
+            raise ConfigurationError("margin must be a number of seconds, 0 or more")
+        self._margin = margin
+        self._clock = clock
+        self._issued: _Issued | None = None
+        self._transport: Transport | None = None
+        self._renewal: SharedCall[str] = SharedCall(self._renew, seconds=RENEWAL_SECONDS)
+
+    async def token(self, transport: Transport, *, deadline: Deadline, refused: str | None = None) -> str:
+        """A token that is good now; see `TokenAuth.token`. However many wait for a renewal, one is made."""
+        issued = self._issued
+        if issued is not None and issued.token == refused:
+            self._issued = issued = None
+        if issued is not None and self._clock() < issued.renew_at:
+            return issued.token
+        self._transport = transport
+        return await self._renewal.result(deadline)
+
+    async def _renew(self, deadline: Deadline) -> str:
+        assert self._transport is not None  # noqa: S101  # set before each renewal
+        began = self._clock()
+        token, lifetime = await self._fetch(self._transport, deadline)
+        if lifetime is None:
+            expires = token_expiry(token)
+            lifetime = float("inf") if expires is None else max(0.0, expires - began)
+        # Counted from before the request: the vendor's own counting began no earlier.
+        self._issued = _Issued(token, began + lifetime - min(self._margin, lifetime / 4))
+        return token
+
+    def _fetch(self, transport: Transport, deadline: Deadline) -> Coroutine[Any, Any, tuple[str, float | None]]:
+        """A new token and the seconds that it lives; `None`: it says so itself, or nobody knows."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Ends a renewal that is under way on the running loop."""
+        await self._renewal.aclose()
+
+
+class ClientCredentials(_Renewing):
+    """OAuth 2.0 client credentials (RFC 6749, section 4.4), as Amperity's token endpoint takes them.
+
+    Args:
+        token_url: of the endpoint, as the vendor's page shows it, e.g.
+            `"https://acme.amperity.com/api/v0/oauth2/token"`.
+        client_id: of the API key.
+        client_secret: of the API key.
+        tenant: sent as `X-Amperity-Tenant`.
+        margin: seconds before its expiry that a token is renewed.
+        allow_insecure_http: lets `token_url` be plain `http://` on another machine.
+        clock: seconds since the epoch; injectable for tests.
+
+    Raises:
+        ConfigurationError: an argument makes no sense; the message names it.
+    """
+
+    def __init__(
+        self,
+        token_url: str,
+        client_id: str,
+        client_secret: str | Secret,
+        tenant: str,
+        *,
+        margin: float = 60.0,
+        allow_insecure_http: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(margin, clock)
+        self._url = check_base_url(token_url, argument="token_url", allow_insecure_http=allow_insecure_http)
+        self._client_id = check_header(client_id, "client_id")
+        self._secret = Secret(check_header(client_secret, "client_secret"))
+        self._tenant = check_header(tenant, "tenant")
+
+    async def _fetch(self, transport: Transport, deadline: Deadline) -> tuple[str, float | None]:
+        form = {
+            "client_id": self._client_id,
+            "client_secret": str(self._secret),
+            "grant_type": "client_credentials",
+        }
+        headers = {"content-type": "application/x-www-form-urlencoded", "x-amperity-tenant": self._tenant}
+        answer = await _ask(self._url, "", urlencode(form), headers, transport, deadline, (str(self._secret),))
+        lifetime = answer.get("expires_in")
+        if isinstance(lifetime, bool) or not isinstance(lifetime, int | float | None):
+            raise SourceResponseError("the token endpoint's answer is not as documented: expires_in is not a number")
+        return _token(answer, ("access_token",)), None if lifetime is None else max(0.0, float(lifetime))
+
+    def __repr__(self) -> str:
+        return f"<ClientCredentials at {self._url}>"
+
+
+class IssuerToken(_Renewing):
+    """The older exchange of an issuer token for access tokens.
+
+    Args:
+        key_id: the API key's id.
+        issuer_token: the API key's issuer token.
+        tenant: sent as `X-Amperity-Tenant`.
+        base_url: of the API, e.g. `"https://acme.amperity.com/api"`.
+        lifetime: seconds that a token is asked to live.
+        margin: seconds before its expiry that a token is renewed.
+        allow_insecure_http: lets `base_url` be plain `http://` on another machine.
+        clock: seconds since the epoch; injectable for tests.
+
+    Raises:
+        ConfigurationError: an argument makes no sense; the message names it.
+    """
+
+    def __init__(
+        self,
+        key_id: str,
+        issuer_token: str | Secret,
+        tenant: str,
+        base_url: str,
+        *,
+        lifetime: float = 3600.0,
+        margin: float = 60.0,
+        allow_insecure_http: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(margin, clock)
+        if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not 1 <= lifetime <= 366 * 86400:
+            raise ConfigurationError("lifetime must be a number of seconds from 1 to a year")
+        key = path_segment(check_header(key_id, "key_id"), "key_id")
+        self._path = f"/v0/admin/api-keys/{key}/tokens"
+        self._secret = Secret(check_header(issuer_token, "issuer_token"))
+        self._tenant = check_header(tenant, "tenant")
+        self._base = check_base_url(base_url, allow_insecure_http=allow_insecure_http)
+        self._lifetime = lifetime
+
+    async def _fetch(self, transport: Transport, deadline: Deadline) -> tuple[str, float | None]:
+        until = datetime.fromtimestamp(self._clock() + self._lifetime, UTC).isoformat(timespec="seconds")
+        headers = {
+            "authorization": f"Bearer {self._secret!s}",
+            "content-type": "application/json",
+            "x-amperity-tenant": self._tenant,
+        }
+        body = json.dumps({"expires-at": until.replace("+00:00", "Z")})
+        answer = await _ask(self._base, self._path, body, headers, transport, deadline, (str(self._secret),))
+        # The vendor does not document the field; these are the spellings of its other answers.
+        token = _token(answer, ("access-token", "access_token", "token", "jwt"))
+        return token, None if token_expiry(token) is not None else self._lifetime
+
+    def __repr__(self) -> str:
+        return f"<IssuerToken at {self._base}>"
+
+
+async def _ask(
+    base: str,
+    path: str,
+    body: str,
+    headers: Mapping[str, str],
+    transport: Transport,
+    deadline: Deadline,
+    secrets: tuple[str, ...],
+) -> dict[str, Any]:
+    api = HttpApi("the token endpoint", base, transport, secrets=secrets)
+    response: HttpResponse = await api.post(
+        path, body.encode(), deadline=deadline, headers=headers, accept=(200, 201, 400, 401)
+    )
+    if response.status in (400, 401):  # RFC 6749, section 5.2: both mean that the credentials were refused
+        failure = api.failure(response)
+        if isinstance(failure, SourceRequestError):
+            raise SourceAuthError(failure.message, status=failure.status, request_id=failure.request_id)
+        raise failure
+    return obj(decode_json(response.body), "the token answer")
+
+
+def _token(answer: Mapping[str, object], names: tuple[str, ...]) -> str:
+    for name in names:
+        value = answer.get(name)
+        if isinstance(value, str) and value and all("\x21" <= char <= "\x7e" for char in value):
+            return value
+    raise SourceResponseError(f"the token endpoint's answer is not as documented: it holds no {names[0]}")

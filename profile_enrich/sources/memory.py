@@ -1,0 +1,100 @@
+"""Profiles from memory, or from a function: for tests, prototypes and sources of one's own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias, cast
+
+from .._deadline import Deadline
+from ..errors import ConfigurationError
+from ..profile import ProfileKey
+from ._records import make_record
+from .base import Excluded, Found, NotFound, NotModified, SourceResult, Validators
+
+__all__ = ["MemorySource"]
+
+Attributes: TypeAlias = Mapping[str, Any]
+Answer: TypeAlias = Attributes | SourceResult | None
+Lookup: TypeAlias = Callable[[ProfileKey], Answer | Awaitable[Answer]]
+
+
+class MemorySource:
+    """Answers from a mapping, or by calling a function.
+
+    ```python
+    MemorySource({"u1": {"tier": "gold"}, ("email", "a@b.example"): {"tier": "gold"}})
+    MemorySource(lambda key: database.load(key.value))      # or an async function
+    ```
+
+    Args:
+        profiles: attributes by primary id, or by `(type, value)`. The object itself is read, so changes to it show at
+            the next lookup. Or a function of the `ProfileKey` that returns (or is awaited for) the attributes, `None`
+            for a missing profile, or one of the results of `profile_enrich.sources.base`. A synchronous function runs
+            on the event loop and must not block.
+        name: what statuses and metrics show; two sources that hold different data need different names.
+
+    Raises:
+        ConfigurationError: `profiles` is neither.
+    """
+
+    def __init__(
+        self,
+        profiles: Mapping[Any, Attributes] | Lookup | None = None,
+        *,
+        name: str = "memory",
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError("name must be a non-empty string")
+        self._name = name
+        self._profiles: Mapping[Any, Attributes] = {}
+        self._lookup: Lookup | None = None
+        if isinstance(profiles, Mapping):
+            self._profiles = profiles
+        elif callable(profiles):
+            self._lookup = profiles
+        elif profiles is not None:
+            raise ConfigurationError("profiles must be a mapping of attributes by id, or a function of the key")
+        self.calls = 0
+        """How many lookups were made."""
+
+    @property
+    def name(self) -> str:
+        """The name that was given."""
+        return self._name
+
+    @property
+    def namespace(self) -> str:
+        """The name that was given."""
+        return f"memory|{self._name}"
+
+    async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
+        """Looks one profile up; see `ProfileSource.fetch`. What the function raises comes through as it is.
+
+        Raises:
+            ConfigurationError: the function returned something else.
+        """
+        self.calls += 1
+        answer: Any = self._stored(key) if self._lookup is None else self._lookup(key)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer is None:
+            return NotFound()
+        if isinstance(answer, Found | NotFound | Excluded | NotModified):
+            return answer
+        if not isinstance(answer, Mapping):
+            raise ConfigurationError(
+                f"profiles: the function returned {type(answer).__name__}, not a mapping, None or a result"
+            )
+        return Found(make_record(cast("Attributes", answer), id=key.value, source=self._name))
+
+    def _stored(self, key: ProfileKey) -> Attributes | None:
+        found = self._profiles.get((key.type, key.value))
+        return self._profiles.get(key.value) if found is None and key.type == "id" else found
+
+    async def aclose(self) -> None:
+        """Does nothing."""
+
+    def __repr__(self) -> str:
+        what = "a function" if self._lookup is not None else f"{len(self._profiles)} profiles"
+        return f"<MemorySource {self._name!r}, {what}>"
