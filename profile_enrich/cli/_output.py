@@ -1,0 +1,64 @@
+"""What commands print: tables for people, JSON for programs, both safe to show."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["clean", "note", "print_json", "print_mapping", "print_table", "shows_table", "stderr_console"]
+
+
+def clean(value: object) -> str:
+    """A value as one readable line. Control characters are spelled out: profile data must not steer a terminal."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or unicodedata.category(character) in ("Zs", "Mn", "Mc")
+        else character.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for character in text
+    )
+
+
+def shows_table(as_json: bool) -> bool:
+    """Whether to print a table: on a terminal, unless JSON was asked for."""
+    return not as_json and sys.stdout.isatty()
+
+
+def print_json(data: object) -> None:
+    """Prints indented JSON."""
+    text = json.dumps(data, ensure_ascii=False, indent=2, default=str)
+    click.echo(text.encode("utf-8", "backslashreplace"))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """Prints a table as wide as the terminal."""
+    table = Table(title=title, title_justify="left", header_style="bold", show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else Text(clean(value)) for value in row))
+    Console().print(table)
+
+
+def print_mapping(data: Mapping[str, object], *, title: str | None = None) -> None:
+    """Prints names and values as a table."""
+    print_table(("attribute", "value"), list(data.items()), title=title)
+
+
+def note(text: str) -> None:
+    """One line to the person at the terminal, on stderr so that it stays out of the data."""
+    click.echo(text, err=True)
+
+
+def stderr_console() -> Console:
+    """For progress bars."""
+    return Console(stderr=True)

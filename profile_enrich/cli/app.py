@@ -1,0 +1,31 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+import click
+
+from .._version import __version__
+from .doctor import doctor
+from .export import export
+from .lists import entities, indexes
+from .lookup import lookup
+from .serve import serve
+
+__all__ = ["cli"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="profile-enrich")
+def cli() -> None:
+    """Customer profiles on every request, and on every record of a pipeline.
+
+    Every option can be given as a PROFILE_ENRICH_* variable too. Give secrets that way: what is on a command line,
+    other users of the machine can see.
+
+    Exit codes: 0 done, 1 no such profile (lookup) or something is wrong (doctor), 2 the command, the configuration or
+    the credentials are wrong, 3 the source is unavailable, 130 interrupted.
+    """
+
+
+for _command in (serve, lookup, entities, indexes, export, doctor):
+    cli.add_command(_command)

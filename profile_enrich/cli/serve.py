@@ -1,0 +1,193 @@
+"""`profile-enrich serve`: the embedded Profile API over the user's own files."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from ..errors import ConfigurationError
+from ..server import ApiKey
+from ..server import serve as serve_api
+from ..store import ProfileStore
+from ._build import build, specifications
+from ._exit import guarded
+from ._output import note
+
+__all__ = ["serve"]
+
+
+@click.command()
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CSV, TSV, JSONL or Parquet; several: repeat --data, --entity and --id in the same order.",
+)
+@click.option(
+    "--entity",
+    "entities",
+    multiple=True,
+    metavar="NAME",
+    help="What the records are, e.g. Users. Default: the file's name.",
+)
+@click.option("--id", "ids", multiple=True, metavar="COLUMN", help="The column that identifies a record. Default: id.")
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="COLUMN",
+    help="Allow filtering by this column; with several --data: ENTITY:COLUMN.",
+)
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    envvar="PROFILE_ENRICH_STORE",
+    show_envvar=True,
+    help="Build the store here, or serve the one that is here. Default: a temporary one, removed at the end.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    envvar="PROFILE_ENRICH_HOST",
+    show_envvar=True,
+    help="The address to listen on; 0.0.0.0 for all of this machine's.",
+)
+@click.option(
+    "--port",
+    default=8787,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    envvar="PROFILE_ENRICH_PORT",
+    show_envvar=True,
+    help="0 takes any free one.",
+)
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="SECRET",
+    envvar="PROFILE_ENRICH_KEYS",
+    show_envvar=True,
+    help="A key that may ask, at least 16 characters; several: repeat, or separate with spaces in the variable.",
+)
+@click.option("--generate-key", is_flag=True, help="Make a new key and show it, once.")
+@click.option("--no-auth", is_flag=True, help="Answer everybody who can reach the port. Only for trying out.")
+@click.option(
+    "--workspace",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    envvar="PROFILE_ENRICH_WORKSPACE",
+    show_envvar=True,
+    help="The workspace (Amperity: tenant) that the keys belong to.",
+)
+@click.option("--access-log", is_flag=True, help="Log one line a request, without ids.")
+@guarded
+def serve(
+    data: tuple[Path, ...],
+    entities: tuple[str, ...],
+    ids: tuple[str, ...],
+    filters: tuple[str, ...],
+    store: Path | None,
+    host: str,
+    port: int,
+    keys: tuple[str, ...],
+    generate_key: bool,
+    no_auth: bool,
+    workspace: str,
+    access_log: bool,
+) -> None:
+    """Serve a Profile API of your own: Census's and Amperity's URLs over your files, on this machine.
+
+    \b
+    profile-enrich serve --data users.csv --entity Users --id user_id --filter email --generate-key
+    profile-enrich serve --data users.parquet --data accounts.csv --entity Users --entity Accounts --id id
+    profile-enrich serve --store profiles.store          (built before)
+
+    It listens on this machine only, and wants a key, unless told otherwise.
+    """
+    if not data and store is None:
+        raise ConfigurationError("give --data FILE (with --entity and --id), or --store PATH of a store built before")
+    if not data and (entities or ids or filters):
+        raise ConfigurationError("--entity, --id and --filter describe --data, and there is none")
+    if no_auth and (keys or generate_key):
+        raise ConfigurationError("--no-auth contradicts --key, --generate-key and PROFILE_ENRICH_KEYS; leave one out")
+    if not (no_auth or keys or generate_key):
+        raise ConfigurationError(
+            "who may ask? Give a key in PROFILE_ENRICH_KEYS, or --generate-key, or say --no-auth to answer everybody"
+        )
+    specs = specifications(data, entities, ids, filters)
+    allowed = [ApiKey.from_secret(secret, workspace=workspace) for secret in keys]
+    secret: str | None = None
+    if generate_key:
+        key, secret = ApiKey.generate(workspace=workspace)
+        allowed.append(key)
+
+    with _directory(store) as path:
+        if specs:
+            build(path, specs)
+
+        def ready(url: str) -> None:
+            with ProfileStore(path) as built:
+                _announce(url, built, secret=secret, workspace=workspace, no_auth=no_auth)
+
+        serve_api(
+            path,
+            keys=allowed or None,
+            no_auth=no_auth,
+            workspace=workspace,
+            host=host,
+            port=port,
+            access_log=access_log,
+            on_ready=ready,
+        )
+    note("Stopped.")
+
+
+@contextlib.contextmanager
+def _directory(given: Path | None) -> Generator[Path]:
+    """The store's directory; a temporary one is removed at the end, also after SIGTERM."""
+    if given is not None:
+        yield given
+        return
+    parent = Path(tempfile.mkdtemp(prefix="profile-enrich-"))  # mode 0700: it will hold personal data
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)  # while building; the server has handlers of its own
+    try:
+        yield parent / "profiles.store"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+def _announce(url: str, store: ProfileStore, *, secret: str | None, workspace: str, no_auth: bool) -> None:
+    lines = [f"Profile API at {url}"]
+    if secret is not None:
+        lines += ["", "The new key; it is shown this once:", "", f"    export PROFILE_ENRICH_API_KEY={secret}"]
+    collections = store.collections()
+    lines += ["", "Collections:"]
+    for each in collections:
+        index = f"index {each.index_id}" if each.index_fields is not None else "no index: more than 30 columns"
+        lines.append(f"    {each.name}: {each.rows:,} records by {each.key}; entity {each.id}, {index}")
+    auth = "" if no_auth else ' -H "Authorization: Bearer $PROFILE_ENRICH_API_KEY"'
+    lines += ["", "Try it:", "", f"    curl{auth} {url}/api/v1/entities"]
+    if collections:
+        first = collections[0]
+        lines.append(f"    curl{auth} '{url}/api/v1/entities/{first.id}/record?record_id=…'")
+        if first.index_fields is not None:
+            tenant = f' -H "amperity-tenant: {workspace}" -H "api-version: 2025-07-31"'
+            lines.append(f"    curl{auth}{tenant} '{url}/api/indexes/{first.index_id}/profiles?limit=5'")
+    lines += ["", "Ctrl-C stops it."]
+    click.echo("\n".join(lines))
