@@ -152,6 +152,8 @@ def _check(specs: Sequence[CollectionSpec], on_duplicate: str) -> None:
             # What the index does not show must not be found out by filtering.
             if outer is not None and (missing := inner - {*outer, spec.key}):
                 raise ConfigurationError(f"{sorted(missing)} must also be among {argument}")
+        if spec.description.encode(errors="replace").decode() != spec.description:
+            raise ConfigurationError("the description is not valid Unicode")
         if spec.delimiter is not None and len(spec.delimiter) != 1:
             raise ConfigurationError("the delimiter is one character")
         if spec.encoding not in ("utf-8", "latin-1", "utf-16"):

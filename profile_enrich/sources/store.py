@@ -1,0 +1,105 @@
+"""The local store as a source: no HTTP, no other process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from .._deadline import Deadline
+from ..errors import AmbiguousMatch, ConfigurationError, InvalidKeyError, SourceUnavailable, StoreError
+from ..profile import ProfileKey, Record
+from ..store import Collection, ProfileStore, StoredRecord
+from .base import Found, NotFound, SourceResult, Validators
+
+__all__ = ["StoreSource"]
+
+
+class StoreSource:
+    """Looks profiles up in one collection of a local store, by its key or by any filterable attribute.
+
+    `ProfileKey("478060")` asks for the record with that key; `ProfileKey("a@b.example", type="email")` for the records
+    whose `email` is exactly that. A lookup takes microseconds and is made in the event loop. A newer generation of the
+    store is noticed by itself.
+
+    Args:
+        store: the store, or its path (then it is closed with the source).
+        collection: the collection's name, index id (`"idx-…"`) or entity id.
+        on_multiple: what an attribute that matches more than one record gives: `"error"` (`AmbiguousMatch`) or
+            `"first"`.
+
+    Raises:
+        StoreError: there is no such store or collection.
+        ConfigurationError: an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        store: ProfileStore | Path | str,
+        *,
+        collection: str | int,
+        on_multiple: Literal["error", "first"] = "error",
+    ) -> None:
+        if on_multiple not in ("error", "first"):
+            raise ConfigurationError(f"on_multiple is 'error' or 'first', not {on_multiple!r}")
+        self._owns = not isinstance(store, ProfileStore)
+        self._store = store if isinstance(store, ProfileStore) else ProfileStore(store)
+        # By its number: the collection stays the same one when the store is built anew.
+        self._id = self._store.collection(collection).id
+        self._on_multiple = on_multiple
+
+    @property
+    def name(self) -> str:
+        """`"store"`."""
+        return "store"
+
+    @property
+    def namespace(self) -> str:
+        """The store's path and the collection."""
+        return f"store:{self._store.path.absolute()}:{self._id}"
+
+    @property
+    def collection(self) -> Collection:
+        """The collection as it is now.
+
+        Raises:
+            StoreError: it was dropped.
+        """
+        return self._store.collection(self._id)
+
+    async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
+        """Looks one profile up; see `ProfileSource.fetch`. The deadline is kept by being far away."""
+        problem = ""
+        try:
+            found = self._find(key)
+            if found is None:
+                return NotFound()
+            return Found(Record(found.attributes, id=found.id, source=self.name))
+        except (InvalidKeyError, AmbiguousMatch):
+            raise
+        except StoreError as error:
+            problem = error.message
+        except (ValueError, RecursionError):
+            problem = "the record is nested too deeply"
+        raise SourceUnavailable(problem)
+
+    def _find(self, key: ProfileKey) -> StoredRecord | None:
+        if key.type == "id":
+            return self._store.get(self._id, key.value)
+        collection = self.collection
+        if key.type not in collection.filterable:
+            allowed = ", ".join(["id", *collection.filterable])
+            raise InvalidKeyError(
+                f"the collection {collection.name!r} cannot be looked up by this type; it has: {allowed}"
+            )
+        found = self._store.search(self._id, {key.type: key.value}, limit=2)
+        if len(found) > 1 and self._on_multiple == "error":
+            raise AmbiguousMatch(f"more than one record of {collection.name!r} has this {key.type}")
+        return found[0] if found else None
+
+    async def aclose(self) -> None:
+        """Closes the store, if the source opened it. It may be used again, and opens anew."""
+        if self._owns:
+            self._store.close()
+
+    def __repr__(self) -> str:
+        return f"<StoreSource {self._store.path}, collection {self._id}>"
