@@ -88,11 +88,11 @@ class PostingsBuilder:
         )
         self._open = {}
 
-    def finish(self, *, live: Iterator[int] | None = None) -> None:
+    def finish(self, *, holes: bool) -> None:
         """Writes the posting lists.
 
         Args:
-            live: the docids in use, ascending, when some are not; else `None`.
+            holes: whether docids were added whose records are gone again; which are there is then written down too.
         """
         self._flush()
         execute = self._connection.execute
@@ -105,12 +105,12 @@ class PostingsBuilder:
             " JOIN value v USING (attr, val) ORDER BY 1"
         )
         execute("DROP TABLE stage")
-        if live is not None:
-            self._write_live(live)
+        if holes:
+            self._write_live()
 
-    def _write_live(self, live: Iterator[int]) -> None:
+    def _write_live(self) -> None:
         lows, chunk = array("H"), 0
-        for docid in live:
+        for (docid,) in self._connection.execute("SELECT docid FROM record ORDER BY docid"):
             if docid >> CHUNK != chunk:
                 self._write_chunk(chunk, lows)
                 lows, chunk = array("H"), docid >> CHUNK

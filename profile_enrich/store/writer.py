@@ -78,16 +78,12 @@ class CollectionWriter:
         """
         self._flush()
         execute = self._connection.execute
+        # Not a unique index: with the journal off, one that fails half-way would leave the file corrupt.
+        execute("CREATE INDEX record_key ON record (key)")
         duplicates, first = 0, None
-        try:
-            execute("CREATE UNIQUE INDEX record_key ON record (key)")
-            unique = True
-        except sqlite3.IntegrityError:
-            unique = False
-        if not unique:
+        if execute("SELECT 1 FROM record GROUP BY key HAVING count(*) > 1 LIMIT 1").fetchone():
             duplicates, first = self._drop_duplicates(fail_on_duplicate)
-        live = (row[0] for row in execute("SELECT docid FROM record ORDER BY docid")) if duplicates else None
-        self._postings.finish(live=live)
+        self._postings.finish(holes=bool(duplicates))
         execute("COMMIT")
         self.close()
         with self._file.open("rb") as file:
@@ -96,7 +92,6 @@ class CollectionWriter:
 
     def _drop_duplicates(self, fail: bool) -> tuple[int, int]:
         execute = self._connection.execute
-        execute("CREATE INDEX record_key ON record (key)")
         execute(
             "CREATE TEMP TABLE twice AS SELECT docid, row_number() OVER later AS from_last,"
             " row_number() OVER sooner AS nth FROM record"
@@ -111,8 +106,6 @@ class CollectionWriter:
             )
         execute("DELETE FROM record WHERE docid IN (SELECT docid FROM twice WHERE from_last > 1)")
         execute("DROP TABLE twice")
-        execute("DROP INDEX record_key")
-        execute("CREATE UNIQUE INDEX record_key ON record (key)")
         return count, first
 
     def close(self) -> None:
