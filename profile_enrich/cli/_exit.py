@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import logging
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
@@ -85,9 +86,19 @@ def run(main: Coroutine[Any, Any, T]) -> T:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
         return await main
 
+    # What the lookup core logs for operators ("pages go on without …"), the command says itself. A filter takes only
+    # that logger's own records: what a vendor announces (`profile_enrich.sources`) still shows.
+    core = logging.getLogger("profile_enrich")
+    core.addFilter(_nothing)
     try:
         return asyncio.run(supervised())
     except asyncio.CancelledError:
         if not terminated:
             raise
+    finally:
+        core.removeFilter(_nothing)
     raise _Terminated
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False

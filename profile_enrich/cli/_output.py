@@ -41,12 +41,15 @@ def print_json(data: object) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """Prints a table as wide as the terminal."""
-    table = Table(title=title, title_justify="left", header_style="bold", show_edge=False, pad_edge=False)
+    table = Table(header_style="bold", show_edge=False, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else Text(clean(value)) for value in row))
-    Console().print(table)
+    console = Console()
+    if title is not None:
+        console.print(Text(clean(title), style="italic"))
+    console.print(table)
 
 
 def print_mapping(data: Mapping[str, object], *, title: str | None = None) -> None:

@@ -11,6 +11,7 @@ from ..sources.amperity import AmperitySource
 from ..sources.auth import ClientCredentials, StaticToken, TokenAuth
 from ..sources.base import ProfileSource
 from ..sources.census import CensusSource
+from ..sources.store import StoreSource
 from ..store import ProfileStore
 from ._options import Kind, Settings
 
@@ -59,11 +60,8 @@ def make_source(settings: Settings, kind: Kind, *, need_collection: bool = True)
     if kind == "store":
         if settings.store is None:
             raise ConfigurationError("which store? Give PROFILE_ENRICH_STORE or --store")
-        from ..sources.store import StoreSource
-
-        return StoreSource(
-            settings.store, _needed(settings.entity or settings.index, "--entity", "which entity of it?")
-        )
+        name = _needed(settings.entity or settings.index, "--entity", "which entity of the store?")
+        return StoreSource(settings.store, collection=int(name) if name.isdecimal() else name)
     common: dict[str, Any] = {
         "base_url": settings.base_url,
         "transport": settings.transport,
