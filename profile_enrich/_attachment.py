@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from ._deadline import Deadline
-from .client import ProfileClient
+from .client import Prefetch, ProfileClient
 from .errors import InvalidKeyError, ProfileEnrichError
 from .identity import Identify, Identity
 from .profile import Profile, ProfileKey, Reason, Status
@@ -82,14 +82,15 @@ class Attachment:
     `Reason.NOT_LOOKED_UP`.
     """
 
-    __slots__ = ("_key", "_marks_session", "_plan", "_resolving", "_scope", "headers_sent", "profile", "read",
-                 "resolved", "seconds")  # fmt: skip
+    __slots__ = ("_key", "_marks_session", "_plan", "_prefetch", "_resolving", "_scope", "headers_sent", "profile",
+                 "read", "resolved", "seconds")  # fmt: skip
 
     def __init__(self, plan: Plan, scope: Scope) -> None:
         self._plan = plan
         self._scope = scope
         self._key: ProfileKey | None = None
         self._marks_session = False
+        self._prefetch: Prefetch | None = None
         self._resolving: asyncio.Future[None] | None = None
         self.headers_sent = False
         """Whether the response has started: too late for its headers."""
@@ -130,7 +131,9 @@ class Attachment:
         try:
             answer = plan.client.lookup_cached(key)
             if answer is None:
-                answer = await plan.client.lookup(key, budget=None if end is None else end.remaining())
+                answer = await plan.client.lookup(
+                    key, budget=None if end is None else end.remaining(), prefetch=self._prefetch
+                )
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
             plan.once.failed("the lookup", plan.client, error)
             self._settle(Profile(status=Status.ERROR, reason=Reason.UNAVAILABLE))
@@ -145,7 +148,7 @@ class Attachment:
         if key is None:
             self.resolved = True
         elif not self._from_cache(key):
-            plan.client.prefetch(key)
+            self._prefetch = plan.client.prefetch(key)
         self.seconds += time.perf_counter() - started
 
     async def identify(self, end: Deadline | None) -> ProfileKey | None:

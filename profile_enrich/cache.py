@@ -361,8 +361,9 @@ class ProfileCache(Generic[K]):
 
     @property
     def sweep_span(self) -> int:
-        """How many seats a whole round of sweeping looks at."""
-        return max(self._known.seats, self._unknown.seats)
+        """How many seats a round of sweeping has to look at to have seen all of them."""
+        # Twice: seats move towards the front when others go, and some are then looked at again.
+        return 2 * max(self._known.seats, self._unknown.seats)
 
     def renew_lock(self) -> None:
         """After a fork: the lock may have been held by a thread that does not exist in this process."""

@@ -19,12 +19,16 @@ from ._sweeper import Sweeper
 from .cache import Entry, ProfileCache
 from .errors import ConfigurationError, InvalidKeyError, ProfileEnrichError, SourceError
 from .expiry import Expiry
+from .flights import Flight
 from .hooks import Hook, Observer, Stats
 from .loads import Answer, CacheKey, Loader
 from .profile import Profile, ProfileKey, Reason, Status
 from .sources.base import ProfileSource
 
-__all__ = ["ProfileClient"]
+__all__ = ["Prefetch", "ProfileClient"]
+
+Prefetch = Flight[CacheKey, Answer]
+"""A load that `prefetch` has started."""
 
 
 class ProfileClient:
@@ -155,12 +159,15 @@ class ProfileClient:
             raise profile.error
         return profile
 
-    async def lookup(self, key: str | ProfileKey, *, budget: float | None = None) -> Profile:
+    async def lookup(
+        self, key: str | ProfileKey, *, budget: float | None = None, prefetch: Prefetch | None = None
+    ) -> Profile:
         """The profile of a key. Never raises (but for the cancellation of the caller).
 
         Args:
             key: a primary key as a string, or a `ProfileKey`.
             budget: seconds to wait at most; `None` waits for the load, which ends by the client's `deadline`.
+            prefetch: what `prefetch` returned for the same key.
 
         Returns:
             The profile. `status` says how it was answered; with `Reason.UNAVAILABLE`, `error` says why not.
@@ -172,7 +179,7 @@ class ProfileClient:
             return self._observed(None, _unavailable(error, None), started)
         profile = self._from_cache(question)
         if profile is None:
-            profile = await self._from_source(question, budget)
+            profile = await self._from_source(question, budget, prefetch)
         return self._observed(question, profile, started)
 
     async def get_many(
@@ -241,15 +248,19 @@ class ProfileClient:
         entry = self._cache.get(self._loader.cache_key(question), now)
         return None if entry is None else _profile_of(entry, question, now)
 
-    def prefetch(self, key: str | ProfileKey) -> None:
-        """Starts to load a key unless it is in the cache or on its way. A lookup that follows joins the load.
+    def prefetch(self, key: str | ProfileKey) -> Prefetch | None:
+        """Starts to load a key unless it is in the cache or on its way. It must be called on the running loop.
 
-        It must be called on the running loop, and never raises.
+        Returns:
+            What to hand to the `lookup` that follows, so that it counts as the one that asked; `None` when no load was
+            started (also because the key or the client is of no use; the lookup then says so).
         """
         with contextlib.suppress(ProfileEnrichError):
             question = ProfileKey.of(key)
             if self._from_cache(question) is None:
-                self._loader.join(question)
+                flight, joined = self._loader.join(question)
+                return None if joined else flight
+        return None
 
     async def refresh(self, key: str | ProfileKey, *, budget: float | None = None) -> Profile:
         """Asks the source now, whatever the cache holds, and stores the answer. What is there stays until then.
@@ -355,7 +366,7 @@ class ProfileClient:
             return _profile_of(entry, key, now)
         return None
 
-    async def _from_source(self, key: ProfileKey, budget: float | None) -> Profile:
+    async def _from_source(self, key: ProfileKey, budget: float | None, own: Prefetch | None) -> Profile:
         try:
             flight, joined = self._loader.join(key)
             answer = await flight.wait(budget)
@@ -367,7 +378,7 @@ class ProfileClient:
             return _unavailable(error, key)
         except ProfileEnrichError as error:
             return _unavailable(error, key)
-        return _profile_from(answer, Status.COALESCED if joined else Status.MISS, key)
+        return _profile_from(answer, Status.COALESCED if joined and flight is not own else Status.MISS, key)
 
     def _observed(self, key: ProfileKey | None, profile: Profile, started: float) -> Profile:
         observer = self._observer

@@ -17,11 +17,12 @@ from .errors import ConfigurationError
 from .identity import Identify, vary_of
 from .profile import Reason
 
-__all__ = ["ProfileMiddleware"]
+__all__ = ["Attach", "ProfileMiddleware"]
 
 logger = logging.getLogger("profile_enrich")
 
 Attach = Literal["eager", "prefetch", "lazy"]
+"""When the lookup is made."""
 
 
 class ProfileMiddleware:

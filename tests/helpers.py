@@ -1,0 +1,87 @@
+"""What several tests need: a source whose every step a test decides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+from collections.abc import Callable
+from typing import Any
+
+from profile_enrich import NotFound, ProfileKey, Record
+from profile_enrich._deadline import Deadline
+from profile_enrich.client import ProfileClient
+from profile_enrich.sources.base import Found, SourceResult, Validators
+
+Answer = Callable[[ProfileKey], SourceResult]
+
+
+def found(**attributes: object) -> Found:
+    return Found(Record(attributes, source="scripted"))
+
+
+class ScriptedSource:
+    """Answers what it is told, when it is told."""
+
+    def __init__(self, answer: Answer | None = None, *, delay: float = 0.0, namespace: str = "scripted") -> None:
+        self.name = "scripted"
+        self.namespace = namespace
+        self.answer: Answer = answer or (lambda key: found(id=key.value))
+        self.delay = delay
+        self.gate: asyncio.Event | None = None
+        self.calls: list[ProfileKey] = []
+        self.validators: list[Validators | None] = []
+        self.cancelled = 0
+        self.closed = 0
+        self.contexts: list[contextvars.Context] = []
+
+    async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
+        self.calls.append(key)
+        self.validators.append(validators)
+        self.contexts.append(contextvars.copy_context())
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            if self.delay:
+                await asyncio.sleep(self.delay)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return self.answer(key)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class Switch:
+    """An answer that a test turns from good to failing and back."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.version = 1
+
+    def __call__(self, key: ProfileKey) -> SourceResult:
+        if self.error is not None:
+            raise self.error
+        return found(id=key.value, version=self.version)
+
+
+def nobody(_: ProfileKey) -> SourceResult:
+    return NotFound()
+
+
+def client_of(source: Any, **settings: Any) -> ProfileClient:
+    """A client without jitter, so that times are exact."""
+    return ProfileClient(source, **{"jitter": 0.0, **settings})
+
+
+async def settle(rounds: int = 5) -> None:
+    """Lets tasks that are ready run."""
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+
+
+def own_tasks() -> set[asyncio.Task[Any]]:
+    """The tasks of the running loop other than the test itself."""
+    gc.collect()
+    return asyncio.all_tasks() - {asyncio.current_task()}

@@ -1,0 +1,272 @@
+"""Detached flights by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+
+import pytest
+
+from profile_enrich import (
+    BudgetExceeded,
+    ClientClosed,
+    ProfileEnrichError,
+    SourceConnectionError,
+    SourceError,
+    SourceTimeout,
+)
+from profile_enrich._deadline import Deadline
+from profile_enrich.flights import Flight, Flights
+from tests.helpers import own_tasks, settle
+
+Table = Flights[str, int]
+
+
+class Landing:
+    """What `on_end` was told."""
+
+    def __init__(self) -> None:
+        self.errors: list[ProfileEnrichError | None] = []
+
+    def __call__(self, error: ProfileEnrichError | None) -> None:
+        self.errors.append(error)
+
+
+def launch(flights: Table, work: object, landing: Landing | None = None, seconds: float = 5.0) -> Flight[str, int]:
+    return flights.start("a", work, seconds=seconds, token=None, on_end=landing or Landing())  # type: ignore[arg-type]
+
+
+async def seven(_: Deadline) -> int:
+    await asyncio.sleep(0)
+    return 7
+
+
+async def test_L1_all_who_wait_get_the_one_result() -> None:
+    """L1: one load, shared by its waiters; its key is free afterwards."""
+    flights, landing = Table(), Landing()
+    flight = launch(flights, seven, landing)
+    assert flights.find("a") is flight
+    assert flights.count == 1
+    assert await asyncio.gather(*(flight.wait(None) for _ in range(100))) == [7] * 100
+    assert landing.errors == [None]
+    assert flights.find("a") is None
+    assert flights.count == 0
+    assert await flight.wait(0.0) == 7, "one that has landed needs no waiting"
+
+
+async def test_L1_each_waiter_gets_an_error_of_its_own() -> None:
+    """L1: with a failing upstream every waiter gets the error."""
+
+    async def fail(_: Deadline) -> int:
+        raise SourceConnectionError("down", request_id="r1")
+
+    flight = launch(Table(), fail)
+    errors = await asyncio.gather(*(flight.wait(None) for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in errors] == [SourceConnectionError] * 3
+    assert len({id(error) for error in errors}) == 3
+    assert {error.request_id for error in errors if isinstance(error, SourceConnectionError)} == {"r1"}
+
+
+async def test_L2_cancelled_waiters_cancel_nothing() -> None:
+    """L2: cancelling the first waiter, any waiter or all waiters never cancels the load."""
+    gate = asyncio.Event()
+    cancelled = []
+
+    async def work(_: Deadline) -> int:
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+        return 7
+
+    flights = Table()
+    flight = launch(flights, work)
+    waiters = [asyncio.create_task(flight.wait(None)) for _ in range(100)]
+    await settle()
+    waiters[0].cancel()
+    await settle()
+    assert waiters[0].cancelled()
+    gate.set()
+    assert await asyncio.gather(*waiters[1:]) == [7] * 99
+    assert cancelled == []
+
+
+async def test_L2_all_waiters_gone_and_the_load_still_ends() -> None:
+    """L2: … or all waiters."""
+    gate = asyncio.Event()
+
+    async def work(_: Deadline) -> int:
+        await gate.wait()
+        return 7
+
+    flights, landing = Table(), Landing()
+    flight = launch(flights, work, landing)
+    waiters = [asyncio.create_task(flight.wait(None)) for _ in range(3)]
+    await settle()
+    for waiter in waiters:
+        waiter.cancel()
+    await settle()
+    assert all(waiter.cancelled() for waiter in waiters), "CancelledError is never swallowed"
+    assert flights.find("a") is flight
+    gate.set()
+    await settle()
+    assert landing.errors == [None]
+
+
+async def test_L3_a_budget_ends_the_wait_only() -> None:
+    """L3: the page goes on, the flight too."""
+    gate = asyncio.Event()
+
+    async def work(_: Deadline) -> int:
+        await gate.wait()
+        return 7
+
+    flight = launch(Table(), work)
+    with pytest.raises(BudgetExceeded, match=r"0\.01 s"):
+        await flight.wait(0.01)
+    gate.set()
+    assert await flight.wait(1.0) == 7
+
+
+async def test_L3_a_hung_load_frees_its_key_by_the_deadline() -> None:
+    """L3: a hung upstream frees its key by the flight's deadline, and what then comes is not counted."""
+    gate = asyncio.Event()
+
+    async def work(_: Deadline) -> int:
+        await gate.wait()
+        return 7
+
+    flights, landing = Table(), Landing()
+    flight = launch(flights, work, landing, seconds=0.02)
+    with pytest.raises(SourceTimeout, match=r"0\.02 s"):
+        await flight.wait(None)
+    assert flights.find("a") is None
+    gate.set()
+    await settle()
+    assert [type(error) for error in landing.errors] == [SourceTimeout]
+
+
+async def test_L3_one_that_never_ends_is_cancelled_after_a_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L3: nothing is left behind for ever."""
+    monkeypatch.setattr("profile_enrich.flights.GRACE", 0.02)
+
+    async def work(_: Deadline) -> int:
+        await asyncio.Event().wait()
+        return 7
+
+    flight = launch(Table(), work, seconds=0.01)
+    with pytest.raises(SourceTimeout):
+        await flight.wait(None)
+    await asyncio.sleep(0.05)
+    assert own_tasks() == set()
+
+
+async def test_a_newer_flight_takes_the_place_of_an_older_one() -> None:
+    gate = asyncio.Event()
+
+    async def slow(_: Deadline) -> int:
+        await gate.wait()
+        return 1
+
+    flights = Table()
+    older = launch(flights, slow)
+    newer = launch(flights, seven)
+    assert flights.find("a") is newer
+    assert await newer.wait(None) == 7
+    gate.set()
+    assert await older.wait(None) == 1
+    assert flights.count == 0
+
+
+async def test_A18_an_unexpected_error_is_passed_on_without_its_text() -> None:
+    """A18: whatever a source raises may quote the key."""
+
+    async def work(_: Deadline) -> int:
+        raise RuntimeError("alice@example.com")
+
+    flight = launch(Table(), work)
+    with pytest.raises(SourceError, match="unexpected RuntimeError") as raised:
+        await flight.wait(None)
+    assert "alice" not in str(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+
+
+async def test_L9_a_load_runs_in_a_fresh_context() -> None:
+    """L9: user A's context never rides on user B's load."""
+    user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
+    seen: list[str] = []
+
+    async def work(_: Deadline) -> int:
+        seen.append(user.get())
+        return 7
+
+    user.set("alice")
+    await launch(Table(), work).wait(None)
+    assert seen == ["nobody"]
+
+
+async def test_L14_closing_waits_then_cancels() -> None:
+    """L14: closing waits a bounded time for flights, and leaves no task."""
+
+    async def hang(_: Deadline) -> int:
+        await asyncio.Event().wait()
+        return 7
+
+    flights, landing = Table(), Landing()
+    quick = flights.start("quick", seven, seconds=5.0, token=None, on_end=landing)
+    hung = flights.start("hung", hang, seconds=5.0, token=None, on_end=landing)
+    waiter = asyncio.create_task(hung.wait(None))
+    await settle(1)
+    await flights.aclose(0.02)
+    assert await quick.wait(None) == 7
+    with pytest.raises(ClientClosed):
+        await waiter
+    await settle()
+    assert own_tasks() == set()
+    assert flights.count == 0
+    await Table().aclose(0.01)
+
+
+async def test_L14_a_flight_cancelled_before_its_first_step_tells_its_waiters() -> None:
+    """L14: nobody waits for what will never come."""
+    flights = Table()
+    flight = launch(flights, seven)
+    for task in own_tasks():
+        task.cancel()
+    with pytest.raises(ClientClosed):
+        await flight.wait(1.0)
+
+
+def test_L9_each_loop_has_flights_of_its_own() -> None:
+    """L9: safe across event loops: a flight belongs to one, and closing from elsewhere ends it there."""
+    flights = Table()
+    started, outcome = threading.Event(), []
+
+    async def hang(_: Deadline) -> int:
+        started.set()
+        await asyncio.Event().wait()
+        return 7
+
+    async def other() -> None:
+        flight = launch(flights, hang)
+        try:
+            await flight.wait(None)
+        except ClientClosed as error:
+            outcome.append(error)
+
+    async def close() -> None:
+        assert flights.find("a") is None
+        assert flights.count == 1
+        await flights.aclose(0.01)
+
+    thread = threading.Thread(target=asyncio.run, args=(other(),))
+    thread.start()
+    assert started.wait(5)
+    asyncio.run(close())
+    thread.join(5)
+    assert len(outcome) == 1
+    flights.forget()
+    assert flights.count == 0
