@@ -13,7 +13,7 @@ from ..._deadline import Deadline
 from ...errors import ConfigurationError, ProfileEnrichError, SourceConnectionError, SourceResponseError
 from ._body import BodyReader
 from ._environment import Proxies
-from ._failures import connection_failed, cut_short, not_connected, timed_out
+from ._failures import connection_failed, cut_short, not_connected, timed_out, unexpected
 from ._loops import LoopClients
 from ._messages import Headers, HttpRequest, HttpResponse, TransportOptions
 from ._quiet import quiet, silence_loggers
@@ -80,13 +80,11 @@ class _Aiohttp:
                 async for chunk in response.content.iter_any():
                     body.feed(chunk)
             return HttpResponse(response.status, headers, body.end())
-        except TimeoutError as error:
-            if isinstance(error, ProfileEnrichError):
-                raise
+        except ProfileEnrichError:
+            raise
+        except TimeoutError:
             failure = timed_out(deadline.seconds)
-        except (aiohttp.ClientError, OSError, RuntimeError, ValueError) as error:
-            if isinstance(error, ProfileEnrichError):
-                raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, it may hold the URL
             failure = cut_short() if response is not None else self._name(error)
         finally:
             if response is not None:
@@ -104,10 +102,12 @@ class _Aiohttp:
             return connection_failed(error)
         if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
             return SourceResponseError("the source's answer is not HTTP")
-        return ConfigurationError(
-            "the HTTP client refuses the request: is the session that was handed in closed, of another event loop, or "
-            "set up with credentials of its own?"
-        )
+        if isinstance(error, RuntimeError | ValueError):
+            return ConfigurationError(
+                "the HTTP client refuses the request: is the session that was handed in closed, of another event loop, "
+                "or set up with credentials of its own?"
+            )
+        return unexpected(error)
 
 
 class AiohttpTransport(_Aiohttp):

@@ -8,7 +8,7 @@ from typing import cast
 
 from ...errors import SourceConnectionError, SourceResponseError, SourceTimeout
 
-__all__ = ["connection_failed", "cut_short", "not_connected", "timed_out"]
+__all__ = ["connection_failed", "cut_short", "not_connected", "timed_out", "unexpected"]
 
 _STEPS = 10
 
@@ -26,6 +26,11 @@ def cut_short() -> SourceResponseError:
 def not_connected(error: BaseException) -> SourceConnectionError:
     """No connection could be made; the causes of `error` say why."""
     return SourceConnectionError(f"no connection to the source: {_reason(error, _STEPS)}")
+
+
+def unexpected(error: BaseException) -> SourceConnectionError:
+    """The HTTP client raised what it does not document. Its text may hold the URL, so only its class is said."""
+    return SourceConnectionError(f"the HTTP client failed ({type(error).__name__})")
 
 
 def connection_failed(error: BaseException) -> SourceConnectionError:

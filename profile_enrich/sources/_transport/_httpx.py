@@ -12,7 +12,7 @@ from ..._deadline import Deadline
 from ...errors import ConfigurationError, ProfileEnrichError, SourceConnectionError, SourceResponseError
 from ._body import BodyReader
 from ._environment import Proxies
-from ._failures import connection_failed, cut_short, not_connected, timed_out
+from ._failures import connection_failed, cut_short, not_connected, timed_out, unexpected
 from ._loops import LoopClients
 from ._messages import Headers, HttpRequest, HttpResponse, TransportOptions
 from ._quiet import quiet, silence_loggers
@@ -83,27 +83,28 @@ class _Httpx:
     def name(self) -> str:
         return self._httpx.__name__
 
-    def _request(self, request: HttpRequest, deadline: Deadline, defaults: object = None) -> Any:
+    def _request(self, request: HttpRequest, deadline: Deadline, defaults: object) -> Any:
+        # By hand: a client's `build_request` would add the cookies that earlier answers set, and its parameters.
         headers = self._httpx.Headers(defaults)
         headers.update(request.headers)
-        path = request.url[request.url.index("/", 8) :] if "/" in request.url[8:] else "/"
         return self._httpx.Request(
             request.method,
             request.url,
             headers=headers,
             content=request.body,
-            # `target` keeps httpx from normalising what is sent; the dictionary replaces its fixed timeouts.
-            extensions={"timeout": _Timeouts(deadline), "target": path.encode("ascii")},
+            extensions={"timeout": _Timeouts(deadline)},
         )
 
-    async def _exchange(self, sender: Any, request: Any, deadline: Deadline) -> HttpResponse:
+    async def _exchange(
+        self, sender: Any, request: HttpRequest, deadline: Deadline, defaults: object = None
+    ) -> HttpResponse:
         """Sends and reads. Every failure is raised outside its handler, so that httpx's errors, which hold the request
         and its URL, are not attached to ours."""
         httpx = self._httpx
         failure: ProfileEnrichError
         response: Any = None
         try:
-            response = await sender(request)
+            response = await sender(self._request(request, deadline, defaults))
             headers = Headers(response.headers.raw)
             body = BodyReader(headers, self._limit)
             # The raw stream: httpx's own decoders unpack without a bound.
@@ -123,10 +124,13 @@ class _Httpx:
             failure = cut_short() if response is not None else self._name(error)
         except httpx.InvalidURL:
             failure = ConfigurationError("the HTTP client refuses the URL; check base_url and the length of the key")
-        except RuntimeError as error:
-            if "event loop" not in str(error) and "closed" not in str(error):
-                raise
-            failure = ConfigurationError("the HTTP client handed in is closed, or belongs to another event loop")
+        except ProfileEnrichError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, it may hold the URL
+            if isinstance(error, RuntimeError) and ("event loop" in str(error) or "closed" in str(error)):
+                failure = ConfigurationError("the HTTP client handed in is closed, or belongs to another event loop")
+            else:
+                failure = unexpected(error)
         finally:
             if response is not None:
                 with contextlib.suppress(httpx.TransportError):
@@ -167,11 +171,10 @@ class HttpxTransport(_Httpx):
         lease = await self._clients.acquire()
         finished = False
         try:
-            prepared = self._request(request, deadline)
             sender = lease.client.of(request.url).handle_async_request
             with quiet():
                 async with asyncio.timeout(left + GRACE_SECONDS):
-                    response = await self._exchange(sender, prepared, deadline)
+                    response = await self._exchange(sender, request, deadline)
             finished = True
             return response
         except ProfileEnrichError:
@@ -202,12 +205,10 @@ class HandedInHttpx(_Httpx):
         left = deadline.remaining()
         if left <= 0.0:
             raise timed_out(deadline.seconds)
-        # Built by hand: `client.build_request` would add the cookies that earlier answers set.
-        prepared = self._request(request, deadline, self._client.headers)
         try:
             with quiet():
                 async with asyncio.timeout(left + GRACE_SECONDS):
-                    return await self._exchange(self._send, prepared, deadline)
+                    return await self._exchange(self._send, request, deadline, self._client.headers)
         except ProfileEnrichError:
             raise
         except TimeoutError:

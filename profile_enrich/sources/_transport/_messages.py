@@ -25,22 +25,16 @@ class Headers(Mapping[str, str]):
     __slots__ = ("_lines",)
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        lines: dict[str, str | list[str]] = {}
+        self._lines: dict[str, list[str]] = {}
         for name, value in raw:
-            text = value.decode("latin-1")
-            known = lines.setdefault(name.decode("latin-1").lower(), text)
-            if known is not text:
-                lines[name.decode("latin-1").lower()] = [*(known if isinstance(known, list) else [known]), text]
-        self._lines = lines
+            self._lines.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
 
     def get_all(self, name: str) -> list[str]:
         """The values of each line with this name, in order; empty when there is none."""
-        found = self._lines.get(name.lower(), [])
-        return [found] if isinstance(found, str) else list(found)
+        return list(self._lines.get(name.lower(), ()))
 
     def __getitem__(self, name: str) -> str:
-        found = self._lines[name.lower()]
-        return found if isinstance(found, str) else ", ".join(found)
+        return ", ".join(self._lines[name.lower()])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._lines)
