@@ -56,7 +56,7 @@ def product_name(category: str, product_type: str, names: dict[str, tuple[str, s
     return re.sub(r"\s+", " ", plain).strip(" -/").capitalize(), ""
 
 
-UNITS = {"OZ": "oz", "LB": "lb", "GA": "gal", "CT": "ct", "PK": "pack", "PT": "pt", "QT": "qt", "ML": "ml", "L": "l"}
+UNITS = {"OZ": "oz", "LB": "lb", "GA": "gal", "CT": "ct", "PK": "pack", "PT": "pt", "QT": "qt", "ML": "ml", "L": "L"}
 
 
 def pretty_size(size: str | None) -> str | None:
@@ -162,12 +162,13 @@ class Derivation:
         """Yields the catalogue, best-known product first, each with what is most often in the same basket."""
         together: dict[int, list[str]] = {}
         for row in self.rows("""
-            WITH baskets AS (SELECT DISTINCT basket_id, product_id FROM bought),
-                 freq AS (SELECT product_id, count(*) AS n FROM baskets GROUP BY 1),
-                 pairs AS (SELECT x.product_id AS a, y.product_id AS b, count(*) AS n
+            WITH baskets AS (SELECT DISTINCT household_id, basket_id, product_id FROM bought),
+                 freq AS (SELECT product_id, count(DISTINCT household_id) AS n FROM baskets GROUP BY 1),
+                 -- Counted in households, so that one with many baskets does not speak for all.
+                 pairs AS (SELECT x.product_id AS a, y.product_id AS b, count(DISTINCT x.household_id) AS n
                            FROM baskets x JOIN baskets y ON x.basket_id = y.basket_id AND x.product_id <> y.product_id
-                           GROUP BY ALL HAVING count(*) >= 8),
-                 scored AS (SELECT a, b, sb.name, pairs.n / pow(freq.n, 0.7) AS score
+                           GROUP BY ALL HAVING count(DISTINCT x.household_id) >= 15),
+                 scored AS (SELECT a, b, sb.name, pairs.n / pow(freq.n, 0.8) AS score
                             FROM pairs JOIN freq ON freq.product_id = b
                             JOIN shop sa ON sa.product_id = a JOIN shop sb ON sb.product_id = b
                             WHERE sa.name <> sb.name)

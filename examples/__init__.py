@@ -1,0 +1,1 @@
+"""Programs that use `profile_enrich`, to run and to copy from."""

@@ -1,0 +1,57 @@
+"""The shop, put together. `uvicorn --factory examples.storefront.app:create_app` serves it; `make demo` starts all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
+
+from profile_enrich import ProfileClient, ProfileMiddleware, ProfileSource
+from profile_enrich.sources.census import CensusSource
+
+from .catalogue import Catalogue
+from .pages import Pages
+from .security import SecurityMiddleware
+from .sessions import household_in_session
+from .settings import Settings
+
+HERE = Path(__file__).resolve().parent
+
+
+def create_app(settings: Settings | None = None, source: ProfileSource | None = None) -> Starlette:
+    """Makes the shop.
+
+    Args:
+        settings: how it runs; from the environment when not given.
+        source: where profiles come from; the Profile API of the settings when not given.
+    """
+    settings = settings or Settings.from_environment()
+    profiles = ProfileClient(
+        source or CensusSource(api_key=settings.api_key, entity="Households", base_url=settings.api_url),
+        ttl=settings.ttl,
+        stale_ttl=settings.stale_ttl,
+        negative_ttl=settings.negative_ttl,
+        throttle=min(5.0, max(settings.ttl, 0.1)),
+    )
+    pages = Pages(profiles, Catalogue.load(), Jinja2Templates(HERE / "templates"))
+    return Starlette(
+        routes=[*pages.routes(), Mount("/static", StaticFiles(directory=HERE / "static"), name="static")],
+        lifespan=profiles.lifespan,
+        exception_handlers={404: pages.not_found},
+        middleware=[
+            Middleware(SecurityMiddleware),
+            Middleware(SessionMiddleware, secret_key=settings.secret, same_site="lax"),
+            Middleware(
+                ProfileMiddleware,
+                client=profiles,
+                identify=household_in_session,
+                budget=settings.budget,
+                exclude=["/static", "/ready"],
+            ),
+        ],
+    )

@@ -1,0 +1,136 @@
+"""What the shop sells: departments, products and coupons, read once from the files in `data/`."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .departments import DEPARTMENTS
+
+DATA = Path(__file__).resolve().parent / "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """An item that the shop sells.
+
+    Args:
+        id: its number.
+        name: what it is called.
+        department: the slug of its department.
+        shelf: where it stands there.
+        picture: the name of its picture.
+        brand: `"Own brand"` or `"National brand"`.
+        size: the package, where it is known.
+        price: what a piece typically costs, in dollars.
+        households: how many households bought it in the year.
+        goes_with: ids of products that are often in the same basket, the likeliest first.
+    """
+
+    id: str
+    name: str
+    department: str
+    shelf: str
+    picture: str
+    brand: str
+    size: str | None
+    price: float
+    households: int
+    goes_with: tuple[str, ...]
+
+    @property
+    def is_own_brand(self) -> bool:
+        """Whether it is of the shop's own brand."""
+        return self.brand == "Own brand"
+
+
+@dataclass(frozen=True, slots=True)
+class Coupon:
+    """A coupon that can be redeemed now.
+
+    Args:
+        id: its number.
+        campaign: the id of the campaign that sent it out.
+        ends: the last day, as `YYYY-MM-DD`.
+        value: what it takes off, in dollars, where that is known.
+        products: ids of what it is for, the most popular first.
+        departments: slugs of their departments.
+    """
+
+    id: str
+    campaign: str
+    ends: str
+    value: float | None
+    products: tuple[str, ...]
+    departments: tuple[str, ...]
+
+
+class Catalogue:
+    """All that the shop sells.
+
+    Args:
+        products: the most popular first.
+        coupons: those that run now.
+    """
+
+    def __init__(self, products: Iterable[Product], coupons: Iterable[Coupon]) -> None:
+        self.products = {product.id: product for product in products}
+        self.coupons = list(coupons)
+        self.departments = {department.slug: department for department in DEPARTMENTS}
+        self._by_department: dict[str, list[Product]] = defaultdict(list)
+        for product in self.products.values():
+            self._by_department[product.department].append(product)
+
+    @classmethod
+    def load(cls, folder: Path = DATA) -> Catalogue:
+        """Reads `products.jsonl` and `coupons.jsonl`."""
+        products = (
+            Product(
+                row["product_id"], row["name"], row["department"], row["shelf"], row["picture"], row["brand"],
+                row.get("size"), row["price"], row["households"], tuple(row["with"]),
+            )
+            for row in _rows(folder / "products.jsonl")
+        )  # fmt: skip
+        coupons = (
+            Coupon(
+                row["coupon_id"], row["campaign_id"], row["ends"], row.get("value"), tuple(row["products"]),
+                tuple(row["departments"]),
+            )
+            for row in _rows(folder / "coupons.jsonl")
+        )  # fmt: skip
+        return cls(products, coupons)
+
+    def in_department(self, slug: str) -> list[Product]:
+        """The products of a department, the most popular first."""
+        return self._by_department.get(slug, [])
+
+    def shelves(self, slug: str) -> dict[str, list[Product]]:
+        """The products of a department by shelf, the shelf with the most popular product first."""
+        shelves: dict[str, list[Product]] = defaultdict(list)
+        for product in self.in_department(slug):
+            shelves[product.shelf].append(product)
+        return dict(shelves)
+
+    @cached_property
+    def bestsellers(self) -> list[Product]:
+        """What most households buy, no two of one name, at most two of a department."""
+        chosen: list[Product] = []
+        names: set[str] = set()
+        count: dict[str, int] = defaultdict(int)
+        for product in self.products.values():
+            if product.name not in names and count[product.department] < 2:
+                names.add(product.name)
+                count[product.department] += 1
+                chosen.append(product)
+        return chosen
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)

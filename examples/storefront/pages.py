@@ -1,0 +1,214 @@
+"""The shop's pages: each handler takes the profile from the request and hands a template what it shows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.templating import Jinja2Templates
+
+from profile_enrich import Profile, ProfileClient, ProfileEnrichError, Reason, Status
+
+from . import recommend, sessions
+from .account import attribute_rows
+from .catalogue import Catalogue, Product
+from .featured import FEATURED
+from .security import local_path
+from .strip import strip_of
+
+PER_PAGE = 24
+CHECK_SECONDS = 0.5
+"""How long signing in waits to hear whether there is such a household."""
+ACT_SECONDS = 2.0
+"""How long the refresh button waits for the Profile API."""
+
+
+class Pages:
+    """The handlers, over what all of them need."""
+
+    def __init__(self, client: ProfileClient, catalogue: Catalogue, templates: Jinja2Templates) -> None:
+        self.client = client
+        self.catalogue = catalogue
+        self.templates = templates
+
+    def routes(self) -> list[Route]:
+        """The shop's routes."""
+        return [
+            Route("/", self.home, name="home"),
+            Route("/department/{slug}", self.department, name="department"),
+            Route("/product/{id}", self.product, name="product"),
+            Route("/sign-in", self.sign_in_page, name="sign_in"),
+            Route("/sign-in", self.sign_in, methods=["POST"]),
+            Route("/sign-out", self.sign_out, methods=["POST"], name="sign_out"),
+            Route("/account", self.account, name="account"),
+            Route("/account/consent", self.consent, methods=["POST"], name="consent"),
+            Route("/profile/drop", self.drop, methods=["POST"], name="drop"),
+            Route("/profile/refresh", self.refresh, methods=["POST"], name="refresh"),
+            Route("/ready", self.ready, name="ready"),
+        ]
+
+    # --- pages ------------------------------------------------------------------------------------------------------
+
+    async def home(self, request: Request) -> Response:
+        profile: Profile = request.state.profile
+        return self._page(request, "home.html", home=recommend.home(profile, self.catalogue))
+
+    async def department(self, request: Request) -> Response:
+        department = self.catalogue.departments.get(request.path_params["slug"])
+        if department is None:
+            raise HTTPException(404)
+        profile: Profile = request.state.profile
+        shelves = self.catalogue.shelves(department.slug)
+        shelf = request.query_params.get("shelf", "")
+        products = shelves.get(shelf) or self.catalogue.in_department(department.slug)
+        regulars = {product.id for product in recommend.favourites(profile, self.catalogue)}
+        products = _varied(products, regulars)
+        pages = max(1, -(-len(products) // PER_PAGE))
+        page = min(max(1, _whole_number(request.query_params.get("page", ""), 1)), pages)
+        picks = [
+            recommend.Pick(product, "One of your regulars" if product.id in regulars else "")
+            for product in products[(page - 1) * PER_PAGE : page * PER_PAGE]
+        ]
+        return self._page(
+            request, "department.html", department=department, shelves=shelves, shelf=shelf if shelf in shelves else "",
+            picks=picks, page=page, pages=pages, total=len(products),
+        )  # fmt: skip
+
+    async def product(self, request: Request) -> Response:
+        product = self.catalogue.products.get(request.path_params["id"])
+        if product is None:
+            raise HTTPException(404)
+        row = recommend.Row(
+            "Often in the same basket", "", [recommend.Pick(self.catalogue.products[id]) for id in product.goes_with]
+        )
+        if not row.picks:
+            others = [other for other in self.catalogue.shelves(product.department)[product.shelf] if other != product]
+            row = recommend.Row(
+                "More from this shelf", "", [recommend.Pick(o) for o in _varied(others, set())[: recommend.ROW]]
+            )
+        return self._page(
+            request, "product.html", product=product, department=self.catalogue.departments[product.department],
+            why=recommend.because(product, request.state.profile, self.catalogue),
+            row=row,
+        )  # fmt: skip
+
+    async def account(self, request: Request) -> Response:
+        if sessions.signed_in(request) is None:
+            return RedirectResponse("/sign-in", status_code=303)
+        profile: Profile = request.state.profile
+        raw = json.dumps(profile.to_dict(), indent=2, ensure_ascii=False)
+        return self._page(request, "account.html", rows=attribute_rows(profile, self.catalogue), raw=raw)
+
+    async def ready(self, request: Request) -> Response:
+        """For whoever starts the shop: it answers."""
+        return PlainTextResponse("ready\n")
+
+    # --- signing in and out -----------------------------------------------------------------------------------------
+
+    async def sign_in_page(self, request: Request) -> Response:
+        return self._page(request, "sign_in.html", featured=FEATURED, typed="", problem="")
+
+    async def sign_in(self, request: Request) -> Response:
+        async with request.form(max_fields=10, max_files=0) as form:
+            typed = str(form.get("household", "")).strip()
+        problem = await self._problem_with(typed)
+        if problem:
+            page = self._page(request, "sign_in.html", featured=FEATURED, typed=typed[:20], problem=problem)
+            page.status_code = 422
+            return page
+        sessions.sign_in(request, str(int(typed)))
+        return RedirectResponse("/", status_code=303)
+
+    async def _problem_with(self, typed: str) -> str:
+        """Says in a sentence what is wrong with a household number; empty when it may sign in."""
+        if not typed:
+            return "Please choose a household, or type its number."
+        if not re.fullmatch("[0-9]{1,6}", typed):
+            return "A household number is made of digits only, such as 1228."
+        profile = await self.client.lookup(str(int(typed)), budget=CHECK_SECONDS)
+        if profile.reason in (Reason.NOT_FOUND, Reason.WITHHELD):
+            return f"We know no household {int(typed)}. Most numbers from 1 to 2500 are taken; try another."
+        # Whoever cannot be checked now is let in: the pages work without a profile too.
+        return ""
+
+    async def sign_out(self, request: Request) -> Response:
+        sessions.sign_out(request)
+        return RedirectResponse("/", status_code=303)
+
+    async def consent(self, request: Request) -> Response:
+        async with request.form(max_fields=10, max_files=0) as form:
+            given = form.get("consent") == "yes"
+        household = sessions.signed_in(request)
+        if household is not None:
+            sessions.set_consent(request, given)
+            if not given:
+                self.client.invalidate(household)  # what was looked up with consent is not kept without
+        return RedirectResponse("/account", status_code=303)
+
+    # --- the buttons of the strip -----------------------------------------------------------------------------------
+
+    async def drop(self, request: Request) -> Response:
+        household = sessions.household_in_session(request)
+        if household is not None:
+            self.client.invalidate(household)
+            sessions.leave_notice(request, "Dropped from the cache: this page had to ask the Profile API again.")
+        return await self._back(request)
+
+    async def refresh(self, request: Request) -> Response:
+        household = sessions.household_in_session(request)
+        if household is not None:
+            notice = "Fetched anew from the Profile API."
+            try:
+                await self.client.refresh(household, budget=ACT_SECONDS)
+            except ProfileEnrichError:
+                notice = "The Profile API does not answer now; what the cache holds stays as it is."
+            sessions.leave_notice(request, notice)
+        return await self._back(request)
+
+    async def _back(self, request: Request) -> Response:
+        async with request.form(max_fields=10, max_files=0) as form:
+            target = local_path(str(form.get("next", "/")))
+        return RedirectResponse(target, status_code=303)
+
+    # --- what all pages share ---------------------------------------------------------------------------------------
+
+    async def not_found(self, request: Request, error: Exception) -> Response:
+        page = self._page(request, "not_found.html", picks=[recommend.Pick(p) for p in self.catalogue.bestsellers[:6]])
+        page.status_code = 404
+        return page
+
+    def _page(self, request: Request, template: str, **values: Any) -> Response:
+        profile: Profile = request.state.profile
+        consents = sessions.consents(request)
+        household = sessions.signed_in(request)
+        shared = {
+            "departments": self.catalogue.departments,
+            "household": household,
+            "consents": consents,
+            "profile": profile,
+            "resting": household is not None and consents and profile.status in (Status.TIMEOUT, Status.ERROR),
+            "notice": sessions.take_notice(request),
+            "strip": strip_of(request, self.client),
+            "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        }
+        return self.templates.TemplateResponse(request, template, {**shared, **values})
+
+
+def _varied(products: list[Product], regulars: set[str]) -> list[Product]:
+    """Regulars first; then one of each name, then the second of each, so that a page is not forty candy bars."""
+    seen: Counter[str] = Counter()
+    order: dict[str, tuple[bool, int]] = {}
+    for product in products:
+        order[product.id] = (product.id not in regulars, seen[product.name])
+        seen[product.name] += 1
+    return sorted(products, key=lambda product: order[product.id])
+
+
+def _whole_number(text: str, default: int) -> int:
+    return int(text) if re.fullmatch("[0-9]{1,4}", text) else default

@@ -1,0 +1,290 @@
+"""What the shop makes of a profile: a greeting, a hero, recommendations and coupons, each with the reason why.
+
+Nothing here asks anybody: it is given the profile, and an empty one leads to the page that everybody gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, cast
+
+from .catalogue import Catalogue, Coupon, Product
+from .departments import Department
+
+ROW = 6
+"""Products in a row of recommendations."""
+COUPONS = 3
+OWN_BRAND_FANS = 0.35
+"""From this share of own-brand goods on, the shop points out more of them."""
+
+WITH_CHILDREN = ("Fruit snacks", "Juice boxes", "Yogurt multipack", "Kids’ cereal", "String cheese", "Lunch kit",
+                 "Granola bars", "Chocolate milk", "Applesauce", "Fruit cups")  # fmt: skip
+
+
+HERO_PICTURES = ["strawberry", "croissant", "cheese-wedge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A product, and why it is shown."""
+
+    product: Product
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of products under one heading, and why it is there."""
+
+    title: str
+    why: str
+    picks: list[Pick]
+    department: Department | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hero:
+    """The large panel at the top. `department` is `None` on the page for everybody."""
+
+    headline: str
+    line: str
+    why: str
+    pictures: list[str]
+    department: Department | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A coupon in words: `title` says what it is for, `sent` whether it was meant for this household."""
+
+    coupon: Coupon
+    title: str
+    picture: str
+    why: str
+    ends: str
+    sent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """All that the home page shows."""
+
+    greeting: str
+    facts: list[str]
+    hero: Hero
+    rows: list[Row]
+    offers: list[Offer]
+
+
+def home(profile: Mapping[str, Any], catalogue: Catalogue) -> Home:
+    """Makes the home page of a profile; of an empty one the page that everybody gets."""
+    if not profile:
+        return Home("", [], _generic_hero(), [_bestsellers(catalogue)], offers(profile, catalogue))
+    return Home(
+        greeting=f"Welcome back, {text(profile, 'display_name') or 'neighbor'}",
+        facts=list(_facts(profile)),
+        hero=_hero(profile, catalogue),
+        rows=list(_rows(profile, catalogue)) or [_bestsellers(catalogue)],
+        offers=offers(profile, catalogue),
+    )
+
+
+# --- the profile, read with care: a vendor may send less than hoped, or something else ------------------------------
+
+
+def text(profile: Mapping[str, Any], name: str) -> str:
+    """An attribute as text; empty when it is missing or not text."""
+    value = profile.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def number(profile: Mapping[str, Any], name: str) -> float:
+    """An attribute as a number; 0 when it is missing or not a number."""
+    value = profile.get(name)
+    try:
+        return float(value) if isinstance(value, int | float | str) else 0.0
+    except ValueError:
+        return 0.0
+
+
+def texts(profile: Mapping[str, Any], name: str) -> list[str]:
+    """An attribute as a list of texts; what is none is left out."""
+    value = profile.get(name)
+    items = cast("Sequence[object]", value) if isinstance(value, list | tuple) else ()
+    return [item for item in items if isinstance(item, str)]
+
+
+def favourites(profile: Mapping[str, Any], catalogue: Catalogue) -> list[Product]:
+    """The household's favourite products that the shop still sells, the most frequent first."""
+    found = (catalogue.products.get(id) for id in texts(profile, "favourite_products"))
+    return [product for product in found if product is not None]
+
+
+def favourite_departments(profile: Mapping[str, Any], catalogue: Catalogue) -> list[Department]:
+    """The household's favourite departments, the most typical first."""
+    found = (catalogue.departments.get(slug) for slug in texts(profile, "favourite_departments"))
+    return [department for department in found if department is not None]
+
+
+def has_children(profile: Mapping[str, Any]) -> bool:
+    """Whether children live in the household, as far as the profile says."""
+    return text(profile, "kids") not in ("", "0")
+
+
+# --- the parts of the page ------------------------------------------------------------------------------------------
+
+
+def _generic_hero() -> Hero:
+    return Hero("Good food, fairly priced", "What the neighborhood buys, all in one place.", "", HERO_PICTURES, None)
+
+
+def _hero(profile: Mapping[str, Any], catalogue: Catalogue) -> Hero:
+    departments = favourite_departments(profile, catalogue)
+    if not departments:
+        return _generic_hero()
+    first = departments[0]
+    why = f"because more of your shopping goes on {first.title} than in most households"
+    liked = [product.picture for product in favourites(profile, catalogue) if product.department == first.slug]
+    others = [product.picture for product in favourites(profile, catalogue)]
+    pictures = list(dict.fromkeys([*liked[:1], first.picture, *liked, *others]))[:3]
+    return Hero(first.headline, first.line, why, pictures, first)
+
+
+def _facts(profile: Mapping[str, Any]) -> Iterator[str]:
+    if tier := text(profile, "tier"):
+        yield f"{tier.capitalize()} member"
+    if visits := number(profile, "visits"):
+        yield f"{visits:,.0f} {'visit' if visits == 1 else 'visits'} in a year"
+    if day := text(profile, "usual_day"):
+        yield f"usually on {day}s"
+    if last := day_of(text(profile, "last_visit")):
+        yield f"last seen {last}"
+
+
+def _rows(profile: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Row]:
+    regulars = favourites(profile, catalogue)
+    shown = {product.name for product in regulars[:ROW]}
+    if regulars:
+        yield Row("Your regulars", "because you buy these most often", [Pick(product) for product in regulars[:ROW]])
+    partners = list(_partners(regulars, catalogue, shown))
+    if partners:
+        yield Row("Goes well with your basket", "because others buy them together with what you buy", partners)
+    for department in favourite_departments(profile, catalogue)[:2]:
+        more = _fresh(catalogue.in_department(department.slug), shown)
+        if len(more) >= 3:
+            why = f"because you spend more on {department.title} than most"
+            yield Row(f"More from {department.title}", why, [Pick(product) for product in more], department)
+    if has_children(profile):
+        chosen = (product for product in catalogue.products.values() if product.name in WITH_CHILDREN)
+        yield Row(
+            "For the lunchbox", "because there are children in your household", [Pick(p) for p in _fresh(chosen, shown)]
+        )
+    share = number(profile, "own_brand_share")
+    if share >= OWN_BRAND_FANS:
+        chosen = (product for product in catalogue.bestsellers if product.is_own_brand)
+        why = f"because {share:.0%} of what you buy is our own brand"
+        yield Row("Our own brand", why, [Pick(product) for product in _fresh(chosen, shown)])
+
+
+def _partners(regulars: list[Product], catalogue: Catalogue, shown: set[str]) -> Iterator[Pick]:
+    """What goes with the regulars, one for each of them at a time; `shown` grows."""
+    names = {product.name for product in regulars}
+    left = ROW
+    for rank in range(3):
+        for regular in regulars:
+            if left == 0 or rank >= len(regular.goes_with):
+                continue
+            product = catalogue.products.get(regular.goes_with[rank])
+            if product is not None and product.name not in names | shown:
+                shown.add(product.name)
+                left -= 1
+                yield Pick(product, f"because you buy {lower(regular.name)}")
+
+
+def _fresh(products: Iterable[Product], shown: set[str]) -> list[Product]:
+    """The first products of a row whose name is not on the page yet; `shown` grows."""
+    chosen: list[Product] = []
+    for product in products:
+        if product.name not in shown:
+            shown.add(product.name)
+            chosen.append(product)
+            if len(chosen) == ROW:
+                break
+    return chosen
+
+
+def _bestsellers(catalogue: Catalogue) -> Row:
+    picks = [Pick(product) for product in catalogue.bestsellers[: 2 * ROW]]
+    return Row("Bestsellers", "what most households put in their basket", picks)
+
+
+def because(product: Product, profile: Mapping[str, Any], catalogue: Catalogue) -> str:
+    """Why a product suits a profile; empty when there is nothing to say."""
+    regulars = favourites(profile, catalogue)
+    if any(product.id == regular.id for regular in regulars):
+        return "One of your regulars"
+    for regular in regulars:
+        if product.id in regular.goes_with:
+            return f"Goes with the {lower(regular.name)} that you buy"
+    for regular in regulars:
+        if product.name == regular.name:
+            return f"Another kind of the {lower(regular.name)} that you buy"
+    return ""
+
+
+def offers(profile: Mapping[str, Any], catalogue: Catalogue) -> list[Offer]:
+    """The coupons of a profile: those of its campaigns that are for what it buys come first."""
+    campaigns = set(texts(profile, "active_campaigns"))
+    regulars = favourites(profile, catalogue)
+    departments = [department.slug for department in favourite_departments(profile, catalogue)]
+    ranked: list[tuple[float, Offer]] = []
+    for coupon in catalogue.coupons:
+        goods = [catalogue.products[id] for id in coupon.products]
+        names = {product.name for product in goods}
+        reason, score = "", 0.0
+        liked = next((product for product in regulars if product.name in names), None)
+        slug = next((slug for slug in departments if slug in coupon.departments), None)
+        if liked is not None:
+            reason, score = f"because you buy {lower(liked.name)}", 4.0
+        elif slug is not None:
+            reason, score = (
+                f"because you shop in {catalogue.departments[slug].title}",
+                2.0 - departments.index(slug) / 9,
+            )
+        sent = coupon.campaign in campaigns
+        score += (8.0 if sent else 0.0) + (1.0 if coupon.value else 0.0) + max(p.households for p in goods) / 1e4
+        picture = next((p.picture for p in goods if liked is not None and p.name == liked.name), goods[0].picture)
+        ranked.append((score, Offer(coupon, _title(goods), picture, reason, day_of(coupon.ends), sent)))
+    ranked.sort(key=lambda pair: (-pair[0], pair[1].coupon.id))
+    chosen: dict[str, Offer] = {}
+    for _, offer in ranked:
+        chosen.setdefault(offer.title, offer)
+    return list(chosen.values())[:COUPONS]
+
+
+def _title(goods: list[Product]) -> str:
+    names = list(dict.fromkeys(product.name for product in goods))
+    if len(names) <= 2:
+        return " or ".join([names[0], *map(lower, names[1:])])
+    return f"{names[0]}, {lower(names[1])} and more"
+
+
+def lower(name: str) -> str:
+    """A product's name within a sentence: `White milk` becomes `white milk`, `BBQ sauce` and `Fuji apples` stay."""
+    first = name.split(" ", 1)[0]
+    return name if first in PROPER or first.isupper() else name[:1].lower() + name[1:]
+
+
+PROPER = {"American", "Angus", "Anjou", "Asian", "Bartlett", "Bosc", "Braeburn", "Cornish", "Danish", "English", "Fuji",
+          "Gala", "Golden", "Granny", "Italian", "Rainier", "Roma", "Vienna"}  # fmt: skip
+
+
+def day_of(text: str) -> str:
+    """`2017-12-31` as `31 December`; empty when it is no date."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return ""
+    return f"{day.day} {day:%B}"

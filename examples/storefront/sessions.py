@@ -1,0 +1,52 @@
+"""Who is signed in, and whether the shop may look them up. Both are in the session, a signed cookie."""
+
+from __future__ import annotations
+
+from starlette.requests import HTTPConnection, Request
+
+HOUSEHOLD = "household_id"
+CONSENT = "consent"
+NOTICE = "notice"
+
+
+def household_in_session(connection: HTTPConnection) -> str | None:
+    """The identity function of the middleware: whose profile is looked up. Without consent: nobody's."""
+    session = connection.scope.get("session", {})
+    return session.get(HOUSEHOLD) if session.get(CONSENT, True) else None
+
+
+def signed_in(request: Request) -> str | None:
+    """The number of the household that is signed in."""
+    number: str | None = request.session.get(HOUSEHOLD)
+    return number
+
+
+def consents(request: Request) -> bool:
+    """Whether the household lets the shop look its profile up."""
+    return bool(request.session.get(CONSENT, True))
+
+
+def sign_in(request: Request, number: str) -> None:
+    """Starts a session of its own for the household: nothing of the one before stays."""
+    request.session.clear()
+    request.session[HOUSEHOLD] = number
+
+
+def sign_out(request: Request) -> None:
+    """Ends the session."""
+    request.session.clear()
+
+
+def set_consent(request: Request, given: bool) -> None:
+    """Remembers the household's choice."""
+    request.session[CONSENT] = given
+
+
+def leave_notice(request: Request, notice: str) -> None:
+    """Leaves a sentence for the next page."""
+    request.session[NOTICE] = notice
+
+
+def take_notice(request: Request) -> str:
+    """Returns the sentence that was left, and forgets it."""
+    return str(request.session.pop(NOTICE, "")) if NOTICE in request.session else ""

@@ -1,0 +1,63 @@
+"""What the shop is told by its environment."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the shop runs.
+
+    Args:
+        api_key: for the Profile API (`STOREFRONT_API_KEY`).
+        api_url: where it is (`STOREFRONT_API_URL`).
+        secret: signs the session cookie (`STOREFRONT_SECRET`); a new one each start when not given.
+        ttl: seconds for which a profile is fresh (`STOREFRONT_TTL`).
+        stale_ttl: seconds for which it is shown after that, while a newer one is fetched (`STOREFRONT_STALE_TTL`).
+        negative_ttl: seconds for which an unknown household stays unknown (`STOREFRONT_NEGATIVE_TTL`).
+        budget: seconds that a page waits for a profile at most (`STOREFRONT_BUDGET`).
+    """
+
+    api_key: Secret
+    api_url: str = "http://127.0.0.1:8787/api/v1"
+    secret: Secret = field(default_factory=lambda: Secret(secrets.token_urlsafe(32)))
+    ttl: float = 60.0
+    stale_ttl: float = 600.0
+    negative_ttl: float = 15.0
+    budget: float = 0.05
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Reads the settings.
+
+        Raises:
+            ValueError: a variable is missing or not a number; the message names it.
+        """
+        if not environment.get("STOREFRONT_API_KEY"):
+            raise ValueError("STOREFRONT_API_KEY is not set; `make demo` starts the shop with all that it needs")
+        return cls(
+            api_key=Secret(environment["STOREFRONT_API_KEY"]),
+            api_url=environment.get("STOREFRONT_API_URL", "http://127.0.0.1:8787/api/v1"),
+            secret=Secret(environment.get("STOREFRONT_SECRET") or secrets.token_urlsafe(32)),
+            ttl=_seconds(environment, "STOREFRONT_TTL", 60.0),
+            stale_ttl=_seconds(environment, "STOREFRONT_STALE_TTL", 600.0),
+            negative_ttl=_seconds(environment, "STOREFRONT_NEGATIVE_TTL", 15.0),
+            budget=_seconds(environment, "STOREFRONT_BUDGET", 0.05),
+        )
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    raise ValueError(f"{name} must be a number of seconds, e.g. {default:g}")

@@ -1,0 +1,74 @@
+"""The strip at the bottom of each page: what the middleware did for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from profile_enrich import ProfileClient, Reason, Status, lookup_details
+
+from .sessions import consents, signed_in
+
+MEANINGS = {
+    Status.HIT: "from the cache, fresh",
+    Status.STALE: "from the cache, past its time; a newer one is being fetched",
+    Status.NEGATIVE: "from the cache: there is no such profile",
+    Status.MISS: "asked the Profile API",
+    Status.COALESCED: "shared another page’s question to the Profile API",
+    Status.TIMEOUT: "the Profile API took too long; the page went on without",
+    Status.ERROR: "the Profile API cannot be reached; the page went on without",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """What the strip says.
+
+    Args:
+        status: how the lookup was answered.
+        meaning: that in words.
+        age: seconds since the Profile API was asked, in words; empty without a profile.
+        milliseconds: how long the page waited for it.
+        source_calls: how often the Profile API was asked since the shop was opened, for all pages and people.
+        lookups: how many lookups were answered in that time.
+        can_act: whether there is a profile that can be dropped or refreshed.
+    """
+
+    status: str
+    meaning: str
+    age: str
+    milliseconds: str
+    source_calls: int
+    lookups: int
+    can_act: bool
+
+
+def strip_of(request: Request, client: ProfileClient) -> Strip:
+    """Makes the strip of a page."""
+    details = lookup_details(request)
+    stats = client.stats()
+    status = Status.SKIPPED if details is None else details.status
+    meaning = MEANINGS.get(status, "nobody is signed in, so nobody is looked up")
+    if status is Status.STALE and request.state.profile.error is not None:
+        meaning = "from the cache; the Profile API cannot be reached"
+    if details is not None and details.reason is Reason.NOT_FOUND and status is Status.MISS:
+        meaning = "asked the Profile API: there is no such profile"
+    if status is Status.SKIPPED and signed_in(request) and not consents(request):
+        meaning = "you said no, so nobody is looked up"
+    return Strip(
+        status=status.value,
+        meaning=meaning,
+        age="" if details is None or details.age is None else duration(details.age),
+        milliseconds=f"{0.0 if details is None else details.seconds * 1000:.2f}",
+        source_calls=stats.source_calls,
+        lookups=stats.total - stats.lookups.get(Status.SKIPPED, 0),
+        can_act=signed_in(request) is not None and consents(request),
+    )
+
+
+def duration(seconds: float) -> str:
+    """`7 s`, `3 min`, `2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
