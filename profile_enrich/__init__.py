@@ -39,11 +39,17 @@ from .identity import (
 )
 from .middleware import ProfileMiddleware
 from .profile import Profile, ProfileKey, Reason, Record, Status
+from .sources.amperity import AmperitySource
 from .sources.base import Excluded, Found, NotFound, NotModified, ProfileSource
+from .sources.census import CensusSource
+from .sources.memory import MemorySource
+from .sources.store import StoreSource
 
 __all__ = [
     "AmbiguousMatch",
+    "AmperitySource",
     "BudgetExceeded",
+    "CensusSource",
     "ClientClosed",
     "ConfigurationError",
     "CursorError",
@@ -52,6 +58,7 @@ __all__ = [
     "Found",
     "InvalidKeyError",
     "LookupDetails",
+    "MemorySource",
     "MissingExtraError",
     "NotFound",
     "NotModified",
@@ -77,6 +84,7 @@ __all__ = [
     "Stats",
     "Status",
     "StoreError",
+    "StoreSource",
     "__version__",
     "first_of",
     "from_cookie",

@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 import copy
 import math
-import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
-from weakref import WeakSet
 
 from cachetools import Cache
 
 from ._deadline import Deadline
+from ._fork import renew_after_fork
 from ._sweeper import Sweeper
 from .cache import Entry, ProfileCache
 from .errors import ConfigurationError, InvalidKeyError, ProfileEnrichError, SourceError
@@ -133,7 +132,7 @@ class ProfileClient:
         )
         self._close_timeout = close_timeout
         self._timer = timer
-        _clients.add(self)
+        renew_after_fork(self)
 
     # --- lookups ----------------------------------------------------------------------------------------------------
 
@@ -393,7 +392,8 @@ class ProfileClient:
             )
         return profile
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """In a forked child: lets go of the parent's loads and timers, and keeps the cache. Called by itself."""
         self._loader.flights.forget()
         self._cache.renew_lock()
         self._observer.renew_lock()
@@ -419,14 +419,3 @@ def _unavailable(error: ProfileEnrichError, key: ProfileKey | None) -> Profile:
     status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
     return Profile(status=status, reason=Reason.UNAVAILABLE, error=error, key=key)
 
-
-_clients: WeakSet[ProfileClient] = WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for client in list(_clients):
-        client._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -7,8 +7,6 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-import httpx
-
 from ...errors import ConfigurationError, MissingExtraError
 from ._httpx import HandedInHttpx, HttpxTransport
 from ._messages import MAX_BODY_BYTES, Transport, TransportOptions
@@ -16,6 +14,7 @@ from ._messages import MAX_BODY_BYTES, Transport, TransportOptions
 # What `TransportChoice` stands for: a name, a client of the user's own, or any object that follows `Transport`.
 if TYPE_CHECKING:
     import aiohttp
+    import httpx
     import httpx2
 
     TransportChoice: TypeAlias = (
