@@ -16,7 +16,7 @@ from cachetools import Cache, LRUCache, TLRUCache, TTLCache
 
 from ._freshness import Validators
 from .errors import ConfigurationError, ProfileEnrichError
-from .profile import Reason, Record
+from .profile import Profile, Reason, Record
 
 __all__ = ["Entry", "Load", "ProfileCache"]
 
@@ -46,7 +46,7 @@ class Entry:
     """
 
     __slots__ = ("drop", "error", "hard", "reason", "record", "retry_at", "seat", "size", "soft", "stamp", "tags",
-                 "validators")  # fmt: skip
+                 "validators", "view")  # fmt: skip
 
     def __init__(
         self,
@@ -74,6 +74,8 @@ class Entry:
         """The stamp of the load that brought it."""
         self.size = 200 if record is None else record.size
         """Roughly the bytes of memory that it takes."""
+        self.view: Profile | None = None
+        """The answer to all who ask while it is fresh."""
         self.seat: object = None
         """Its place in the list that sweeping walks along."""
 
@@ -214,6 +216,8 @@ class ProfileCache(Generic[K]):
         self._unknown: _Shelf[K] = _Shelf(LRUCache(maxsize=max_negative_entries), max_negative_entries)
         self._timer = timer
         self._lock = threading.Lock()
+        self.hits = 0
+        """How often `fresh` had the answer."""
         self._stamp = 0
         self._cleared = _NEVER
         self._loads: dict[K, int] = {}
@@ -239,6 +243,18 @@ class ProfileCache(Generic[K]):
                 shelf.remove(key)
                 return None
             return entry
+
+    def fresh(self, key: K, now: float) -> Profile | None:
+        """The answer of a known key that is fresh at `now`, counted in `hits`; `None` when in doubt."""
+        with self._lock:
+            try:
+                entry = self._known.store[key]
+            except KeyError:
+                return None
+            if now < entry.soft and not entry.tags:
+                self.hits += 1
+                return entry.view
+            return None
 
     # --- loading ----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from .errors import ClientClosed, ProfileEnrichError, SourceError, SourceRespons
 from .expiry import Expiry
 from .flights import Flight, Flights
 from .hooks import Observer
-from .profile import ProfileKey, Reason, Record
+from .profile import Profile, ProfileKey, Reason, Record, Status
 from .sources.base import Excluded, Found, NotFound, NotModified, ProfileSource
 
 __all__ = ["Answer", "CacheKey", "Loader"]
@@ -105,7 +105,7 @@ class Loader:
             observer.called()
             validators = None if base is None else base.validators
             result = await self._source.fetch(key, deadline=deadline, validators=validators)
-            answer, outcome = self._settle(load, base, result)
+            answer, outcome = self._settle(key, load, base, result)
             return answer
 
         def on_end(error: ProfileEnrichError | None) -> None:
@@ -122,7 +122,7 @@ class Loader:
         self._sweeper.arm()
         return flight
 
-    def _settle(self, load: Load[CacheKey], base: Entry | None, result: object) -> tuple[Answer, str]:
+    def _settle(self, key: ProfileKey, load: Load[CacheKey], base: Entry | None, result: object) -> tuple[Answer, str]:
         """Stores what the source said. Returns what its waiters get, and the outcome in one word."""
         now = self._timer()
         if isinstance(result, Found) and isinstance(result.record, Record):
@@ -130,7 +130,7 @@ class Loader:
                 self._said_truncated = True
                 logger.warning("%s: the vendor cuts attributes off some profiles", self._source.name)
             if self._expiry.keeps(result.freshness):
-                self._cache.commit(load, self._expiry.known(result.record, result.freshness, result.tags, now))
+                self._keep(key, load, self._expiry.known(result.record, result.freshness, result.tags, now))
             else:
                 self._cache.discard(load)
             return Answer(result.record, None), "found"
@@ -140,7 +140,7 @@ class Loader:
             record = base.record.renewed()
             entry = self._expiry.known(record, result.freshness, base.tags, now)
             entry.validators = entry.validators or base.validators
-            self._cache.commit(load, entry)
+            self._keep(key, load, entry)
             return Answer(record, None), "not_modified"
         if isinstance(result, NotFound | Excluded):
             reason = Reason.NOT_FOUND if isinstance(result, NotFound) else Reason.WITHHELD
@@ -152,3 +152,8 @@ class Loader:
         raise SourceResponseError(
             f"the source returned {type(result).__name__}, not Found, NotFound, Excluded or NotModified"
         )
+
+    def _keep(self, key: ProfileKey, load: Load[CacheKey], entry: Entry) -> None:
+        # Made once here, so that a hit has nothing left to make.
+        entry.view = Profile(entry.record, status=Status.HIT, key=key)
+        self._cache.commit(load, entry)
