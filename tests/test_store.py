@@ -113,23 +113,22 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_filters_over_many_chunks_dense_and_sparse(tmp_path: Path) -> None:
     """Bitmaps, arrays and their mixtures, over more than one chunk of 65,536, with rows that were replaced."""
-    size = 150_000
+    size = 70_000
     rows = [
         {"id": str(n if n % 50 else 7), "half": n % 2, "rare": n % 997, "most": n % 10 > 0, "block": n // 1000}
         for n in range(size)
     ]
-    build_store(tmp_path / "s", [CollectionSpec("Big", rows, filterable=["half", "rare", "most", "block"], fields=[])])
     build_store(tmp_path / "s", [CollectionSpec("Big", rows, filterable=["half", "rare", "most", "block"])])
-    kept = [row for n, row in enumerate(rows) if n % 50 or n == size - 50]
+    kept = [row for n, row in enumerate(rows) if (n % 50 and n != 7) or n == size - 50]
     with ProfileStore(tmp_path / "s") as store:
         filters: Mapping[str, str]
         for filters in (
             {"half": "1"},
             {"half": "1", "most": "true"},
             {"half": "0", "most": "true", "rare": "5"},
-            {"rare": "5", "block": "131"},
+            {"rare": "5", "block": "66"},
             {"rare": "5", "half": "1"},
-            {"block": "149", "half": "0"},
+            {"block": "69", "half": "0"},
             {"most": "false"},
         ):
             expected = [row for row in kept if all(text_of(row[name]) == value for name, value in filters.items())]
@@ -277,7 +276,7 @@ def test_damaged_data_files_are_said(path: Path) -> None:
     good.write_bytes(copy)
     with sqlite3.connect(good) as connection:
         connection.execute("DROP TABLE record")
-        connection.execute("ALTER TABLE value RENAME TO nothing")
+        connection.execute("ALTER TABLE value RENAME TO gone")
     connection.close()
     with ProfileStore(path) as store:
         for call in (

@@ -21,7 +21,7 @@ _SIZE = 8 + 8 + _MAC
 def filter_scope(collection: str, filters: Mapping[str, str]) -> bytes:
     """What a cursor is bound to: the collection and the filters, in whatever order they were given."""
     parts = [collection, *(text for item in sorted(filters.items()) for text in item)]
-    encoded = [part.encode() for part in parts]
+    encoded = [part.encode(errors="surrogatepass") for part in parts]
     return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
 
 

@@ -134,10 +134,11 @@ def locked(path: Path) -> Generator[None]:
         StoreError: another process (or thread) holds it.
     """
     # SQLite's own file lock works on every system that Python's sqlite3 does.
-    connection = sqlite3.connect(path / "LOCK", timeout=0, isolation_level=None)
+    connection: sqlite3.Connection | None = None
     problem = ""
     try:
         try:
+            connection = sqlite3.connect(path / "LOCK", timeout=0, isolation_level=None)
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
             busy = error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED")
@@ -150,7 +151,8 @@ def locked(path: Path) -> Generator[None]:
             raise StoreError(problem)
         yield
     finally:
-        connection.close()
+        if connection is not None:
+            connection.close()
 
 
 def remove_leftovers(path: Path, manifest: Manifest) -> None:

@@ -86,8 +86,6 @@ class TableReader:
             return self._connection.fetchmany(_BATCH)
         except self._errors as error:
             problem = self._explain(str(error))
-        except ValueError:  # a date that Python does not have
-            problem = f"{self._path}: a date is out of range"
         raise StoreError(problem)
 
     def _explain(self, message: str) -> str:
@@ -235,6 +233,8 @@ class CsvReader(TableReader):
             return f'{where}: a quoted field is not closed properly; a quote inside quotes is written twice ("")'
         if "line size" in message.lower():
             return f"{where}: longer than 4 MB"
+        if self._path.suffix.lower() == ".gz":
+            return f"{where}: cannot be read to its end; is it whole, and CSV?"
         return f"{where}: not CSV; fields are separated by one delimiter and quoted with double quotes"
 
 
