@@ -70,6 +70,23 @@ class Coupon:
     departments: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Goods:
+    """What a coupon is for.
+
+    Args:
+        products: the most popular first.
+        pictures: the picture of each product name.
+        title: all of it in a few words.
+        popularity: how many households buy the most popular of them.
+    """
+
+    products: tuple[Product, ...]
+    pictures: dict[str, str]
+    title: str
+    popularity: int
+
+
 class Catalogue:
     """All that the shop sells.
 
@@ -81,6 +98,7 @@ class Catalogue:
     def __init__(self, products: Iterable[Product], coupons: Iterable[Coupon]) -> None:
         self.products = {product.id: product for product in products}
         self.coupons = list(coupons)
+        self.goods = {coupon.id: self._goods(coupon) for coupon in self.coupons}
         self.departments = {department.slug: department for department in DEPARTMENTS}
         self._by_department: dict[str, list[Product]] = defaultdict(list)
         for product in self.products.values():
@@ -105,6 +123,15 @@ class Catalogue:
         )  # fmt: skip
         return cls(products, coupons)
 
+    def _goods(self, coupon: Coupon) -> Goods:
+        products = tuple(self.products[id] for id in coupon.products)
+        pictures = {product.name: product.picture for product in reversed(products)}
+        names = list(dict.fromkeys(product.name for product in products))
+        title = " or ".join([names[0], *map(lower, names[1:])])
+        if len(names) > 2:
+            title = f"{names[0]}, {lower(names[1])} and more"
+        return Goods(products, pictures, title, max(product.households for product in products))
+
     def in_department(self, slug: str) -> list[Product]:
         """The products of a department, the most popular first."""
         return self._by_department.get(slug, [])
@@ -128,6 +155,16 @@ class Catalogue:
                 count[product.department] += 1
                 chosen.append(product)
         return chosen
+
+
+def lower(name: str) -> str:
+    """A product's name within a sentence: `White milk` becomes `white milk`, `BBQ sauce` and `Fuji apples` stay."""
+    first = name.split(" ", 1)[0]
+    return name if first in PROPER or first.isupper() else name[:1].lower() + name[1:]
+
+
+PROPER = {"American", "Angus", "Anjou", "Asian", "Bartlett", "Bosc", "Braeburn", "Cornish", "Danish", "English", "Fuji",
+          "Gala", "Golden", "Granny", "Italian", "Rainier", "Roma", "Vienna"}  # fmt: skip
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -84,14 +84,11 @@ class Pages:
         product = self.catalogue.products.get(request.path_params["id"])
         if product is None:
             raise HTTPException(404)
-        row = recommend.Row(
-            "Often in the same basket", "", [recommend.Pick(self.catalogue.products[id]) for id in product.goes_with]
-        )
-        if not row.picks:
-            others = [other for other in self.catalogue.shelves(product.department)[product.shelf] if other != product]
-            row = recommend.Row(
-                "More from this shelf", "", [recommend.Pick(o) for o in _varied(others, set())[: recommend.ROW]]
-            )
+        title, others = "Often in the same basket", [self.catalogue.products[id] for id in product.goes_with]
+        if not others:
+            shelf = self.catalogue.shelves(product.department)[product.shelf]
+            title, others = "More from this shelf", _varied([each for each in shelf if each != product], set())
+        row = recommend.Row(title, "", [recommend.Pick(other) for other in others[: recommend.ROW]])
         return self._page(
             request, "product.html", product=product, department=self.catalogue.departments[product.department],
             why=recommend.because(product, request.state.profile, self.catalogue),

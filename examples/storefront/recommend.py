@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, cast
 
-from .catalogue import Catalogue, Coupon, Product
+from .catalogue import Catalogue, Coupon, Product, lower
 from .departments import Department
 
 ROW = 6
@@ -241,44 +241,25 @@ def offers(profile: Mapping[str, Any], catalogue: Catalogue) -> list[Offer]:
     departments = [department.slug for department in favourite_departments(profile, catalogue)]
     ranked: list[tuple[float, Offer]] = []
     for coupon in catalogue.coupons:
-        goods = [catalogue.products[id] for id in coupon.products]
-        names = {product.name for product in goods}
-        reason, score = "", 0.0
-        liked = next((product for product in regulars if product.name in names), None)
+        goods = catalogue.goods[coupon.id]
+        reason, score, picture = "", 0.0, goods.products[0].picture
+        liked = next((product.name for product in regulars if product.name in goods.pictures), None)
         slug = next((slug for slug in departments if slug in coupon.departments), None)
         if liked is not None:
-            reason, score = f"because you buy {lower(liked.name)}", 4.0
+            reason, score, picture = f"because you buy {lower(liked)}", 4.0, goods.pictures[liked]
         elif slug is not None:
             reason, score = (
                 f"because you shop in {catalogue.departments[slug].title}",
                 2.0 - departments.index(slug) / 9,
             )
         sent = coupon.campaign in campaigns
-        score += (8.0 if sent else 0.0) + (1.0 if coupon.value else 0.0) + max(p.households for p in goods) / 1e4
-        picture = next((p.picture for p in goods if liked is not None and p.name == liked.name), goods[0].picture)
-        ranked.append((score, Offer(coupon, _title(goods), picture, reason, day_of(coupon.ends), sent)))
+        score += (8.0 if sent else 0.0) + (1.0 if coupon.value else 0.0) + goods.popularity / 1e4
+        ranked.append((score, Offer(coupon, goods.title, picture, reason, day_of(coupon.ends), sent)))
     ranked.sort(key=lambda pair: (-pair[0], pair[1].coupon.id))
     chosen: dict[str, Offer] = {}
     for _, offer in ranked:
         chosen.setdefault(offer.title, offer)
     return list(chosen.values())[:COUPONS]
-
-
-def _title(goods: list[Product]) -> str:
-    names = list(dict.fromkeys(product.name for product in goods))
-    if len(names) <= 2:
-        return " or ".join([names[0], *map(lower, names[1:])])
-    return f"{names[0]}, {lower(names[1])} and more"
-
-
-def lower(name: str) -> str:
-    """A product's name within a sentence: `White milk` becomes `white milk`, `BBQ sauce` and `Fuji apples` stay."""
-    first = name.split(" ", 1)[0]
-    return name if first in PROPER or first.isupper() else name[:1].lower() + name[1:]
-
-
-PROPER = {"American", "Angus", "Anjou", "Asian", "Bartlett", "Bosc", "Braeburn", "Cornish", "Danish", "English", "Fuji",
-          "Gala", "Golden", "Granny", "Italian", "Rainier", "Roma", "Vienna"}  # fmt: skip
 
 
 def day_of(text: str) -> str:
