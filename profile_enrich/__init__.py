@@ -5,10 +5,12 @@ Whoever is in session, their customer profile is on the request: within a time b
 
 from ._version import __version__
 from .client import ProfileClient
+from .consent import honour_gpc
 from .dependencies import ProfileDependency, get_profile, lookup_details, require_profile
 from .errors import (
     AmbiguousMatch,
     BudgetExceeded,
+    CircuitOpen,
     ClientClosed,
     ConfigurationError,
     CursorError,
@@ -17,6 +19,7 @@ from .errors import (
     ProfileEnrichError,
     ProfileRequired,
     ProfileUnavailable,
+    RateLimitReached,
     SourceAuthError,
     SourceConnectionError,
     SourceError,
@@ -27,7 +30,7 @@ from .errors import (
     SourceUnavailable,
     StoreError,
 )
-from .hooks import FlightDetails, LookupDetails, Stats
+from .hooks import BreakerDetails, FlightDetails, LookupDetails, Stats
 from .identity import (
     first_of,
     from_cookie,
@@ -37,6 +40,7 @@ from .identity import (
     from_user,
     hashed_email,
 )
+from .limits import Breaker, RateLimit, RetryPolicy
 from .middleware import ProfileMiddleware
 from .profile import Profile, ProfileKey, Reason, Record, Status
 from .sources.amperity import AmperitySource
@@ -48,8 +52,11 @@ from .sources.store import StoreSource
 __all__ = [
     "AmbiguousMatch",
     "AmperitySource",
+    "Breaker",
+    "BreakerDetails",
     "BudgetExceeded",
     "CensusSource",
+    "CircuitOpen",
     "ClientClosed",
     "ConfigurationError",
     "CursorError",
@@ -71,8 +78,11 @@ __all__ = [
     "ProfileRequired",
     "ProfileSource",
     "ProfileUnavailable",
+    "RateLimit",
+    "RateLimitReached",
     "Reason",
     "Record",
+    "RetryPolicy",
     "SourceAuthError",
     "SourceConnectionError",
     "SourceError",
@@ -94,6 +104,7 @@ __all__ = [
     "from_user",
     "get_profile",
     "hashed_email",
+    "honour_gpc",
     "lookup_details",
     "require_profile",
 ]

@@ -14,9 +14,10 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from ._deadline import Deadline
-from .client import Prefetch, ProfileClient
+from .client import ProfileClient
 from .errors import InvalidKeyError, ProfileEnrichError
 from .identity import Identify, Identity
+from .lookups import Prefetch
 from .profile import Profile, ProfileKey, Reason, Status
 
 __all__ = ["SCOPE_KEY", "Attachment", "LookupView", "Once", "Plan", "attachment_of"]

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from cachetools import Cache, LRUCache, TLRUCache, TTLCache
 
+from ._check import whole
 from ._freshness import Validators
 from .errors import ConfigurationError, ProfileEnrichError
 from .profile import Profile, Reason, Record
@@ -201,8 +202,7 @@ class ProfileCache(Generic[K]):
             "max_negative_entries": max_negative_entries,
         }
         for name, value in bounds.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"{name} must be a whole number of at least 1, not {value!r}")
+            whole(name, value)
         if store is None:
             store = LRUCache(maxsize=max_bytes, getsizeof=_size_of)
         elif isinstance(store, TTLCache | TLRUCache):

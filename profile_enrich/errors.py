@@ -18,7 +18,9 @@ ProfileEnrichError                   code
 │       ├── SourceAuthError          source_auth        the vendor refused the credentials (401, 403)
 │       ├── SourceRequestError       source_request     the vendor refused the request (another 4xx)
 │       ├── SourceResponseError      source_response    the vendor's answer makes no sense
-│       └── AmbiguousMatch           ambiguous_match    more than one profile has this key
+│       ├── AmbiguousMatch           ambiguous_match    more than one profile has this key
+│       ├── CircuitOpen              circuit_open       no call was made: the source failed several times in a row
+│       └── RateLimitReached         rate_limit         no call was made: the own rate limit is used up
 └── ProfileRequired (HTTPException)  profile_required   `require_profile` found none; see `.reason`
 ```
 
@@ -35,6 +37,7 @@ from starlette.exceptions import HTTPException
 __all__ = [
     "AmbiguousMatch",
     "BudgetExceeded",
+    "CircuitOpen",
     "ClientClosed",
     "ConfigurationError",
     "CursorError",
@@ -43,6 +46,7 @@ __all__ = [
     "ProfileEnrichError",
     "ProfileRequired",
     "ProfileUnavailable",
+    "RateLimitReached",
     "SourceAuthError",
     "SourceConnectionError",
     "SourceError",
@@ -207,6 +211,18 @@ class AmbiguousMatch(SourceError):
     """More than one profile has this key, and the source was not told to take the first."""
 
     code = "ambiguous_match"
+
+
+class CircuitOpen(SourceError):
+    """No call was made: the source failed several times in a row, and is left alone for a while."""
+
+    code = "circuit_open"
+
+
+class RateLimitReached(SourceError):
+    """No call was made: the rate limit that was set for this source is used up for the moment."""
+
+    code = "rate_limit"
 
 
 class ProfileRequired(ProfileEnrichError, HTTPException):

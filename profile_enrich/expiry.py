@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
+from ._check import number
 from ._freshness import Freshness
 from .cache import Entry
 from .errors import ConfigurationError, ProfileEnrichError
@@ -53,8 +53,7 @@ class Expiry:
             value = getattr(self, item.name)
             if item.name in ("respect_cache_control", "chance") or (item.name == "max_stale" and value is None):
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ConfigurationError(f"{item.name} must be a number of seconds, 0 or more, not {value!r}")
+            number(item.name, value)
         if self.ttl == 0:
             raise ConfigurationError("ttl must be more than 0 seconds; a lookup without a cache is source.fetch()")
         if self.jitter >= 1:

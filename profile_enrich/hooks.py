@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from .profile import Reason, Status
 
-__all__ = ["FlightDetails", "Hook", "LookupDetails", "Observer", "Stats"]
+__all__ = ["BreakerDetails", "Details", "FlightDetails", "Hook", "LookupDetails", "Observer", "Stats"]
 
 logger = logging.getLogger("profile_enrich")
 
@@ -59,7 +60,22 @@ class FlightDetails:
     seconds: float
 
 
-Hook = Callable[[LookupDetails | FlightDetails], None]
+@dataclass(frozen=True, slots=True)
+class BreakerDetails:
+    """A change of the circuit breaker's state.
+
+    Args:
+        source: the source's name.
+        state: the new state.
+    """
+
+    source: str
+    state: Literal["closed", "open", "half_open"]
+
+
+Details = LookupDetails | FlightDetails | BreakerDetails
+
+Hook = Callable[[Details], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +84,10 @@ class Stats:
 
     Args:
         lookups: how many lookups ended with each status.
-        source_calls: calls of the source.
-        source_errors: those that failed, by the `code` of the error.
-        in_flight: calls under way now.
+        source_calls: calls of the source, retries included.
+        source_errors: loads that failed, by the `code` of the error.
+        breaker: the circuit breaker's state.
+        in_flight: loads under way now.
         entries: known profiles in the cache now.
         negative_entries: unknown keys in the cache now.
         bytes: roughly the memory of the known profiles now, in bytes.
@@ -79,6 +96,7 @@ class Stats:
     lookups: dict[Status, int]
     source_calls: int
     source_errors: dict[str, int]
+    breaker: Literal["closed", "open", "half_open"]
     in_flight: int
     entries: int
     negative_entries: int
@@ -136,11 +154,19 @@ class Observer:
         if self.hooks:
             self._tell(FlightDetails(self.source, key, outcome, seconds))
 
+    def breaker(self, state: Literal["closed", "open", "half_open"]) -> None:
+        """Logs and tells a change of the circuit breaker."""
+        if state == "open":
+            logger.warning("%s: fails again and again; no calls for a while, pages go on without it", self.source)
+        elif state == "closed":
+            logger.warning("%s: answers again", self.source)
+        self._tell(BreakerDetails(self.source, state))
+
     def renew_lock(self) -> None:
         """After a fork: the lock may have been held by a thread that does not exist in this process."""
         self._lock = threading.Lock()
 
-    def _tell(self, details: LookupDetails | FlightDetails) -> None:
+    def _tell(self, details: Details) -> None:
         for hook in self.hooks:
             try:
                 hook(details)

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
 from typing import cast
+from weakref import WeakKeyDictionary
 
 from ._deadline import Deadline
+from ._freshness import Validators
 from ._sweeper import Sweeper
 from .cache import Entry, Load, ProfileCache
-from .errors import ClientClosed, ProfileEnrichError, SourceError, SourceResponseError
+from .errors import (
+    CircuitOpen,
+    ClientClosed,
+    ProfileEnrichError,
+    RateLimitReached,
+    SourceError,
+    SourceResponseError,
+)
 from .expiry import Expiry
 from .flights import Flight, Flights
 from .hooks import Observer
+from .limits import Breaker, Permit, RateLimit, RetryPolicy
 from .profile import Profile, ProfileKey, Reason, Record, Status
-from .sources.base import Excluded, Found, NotFound, NotModified, ProfileSource
+from .sources.base import Excluded, Found, NotFound, NotModified, ProfileSource, SourceResult
 
 __all__ = ["Answer", "CacheKey", "Loader"]
 
@@ -44,6 +55,10 @@ class Loader:
         expiry: how long they are kept.
         observer: is told of each load.
         sweeper: is started with the first load on a loop.
+        breaker: decides whether a call may be made.
+        retry: decides whether a failed one is repeated.
+        rate_limit: bounds the calls a second, where one was set.
+        max_in_flight: calls at the same time, at most, on each event loop.
         deadline: seconds that one load may take.
         timer: the monotonic clock of the cache, in seconds.
     """
@@ -56,6 +71,10 @@ class Loader:
         expiry: Expiry,
         observer: Observer,
         sweeper: Sweeper,
+        breaker: Breaker,
+        retry: RetryPolicy,
+        rate_limit: RateLimit | None,
+        max_in_flight: int,
         deadline: float,
         timer: Callable[[], float],
     ) -> None:
@@ -67,6 +86,11 @@ class Loader:
         self._expiry = expiry
         self._observer = observer
         self._sweeper = sweeper
+        self._breaker = breaker
+        self._retry = retry
+        self._rate_limit = rate_limit
+        self._max_in_flight = max_in_flight
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._deadline = deadline
         self._timer = timer
         self._said_truncated = False
@@ -87,6 +111,8 @@ class Loader:
 
         Raises:
             ClientClosed: the client was closed.
+            CircuitOpen: the source is being left alone.
+            RateLimitReached: there is no call left for the moment.
         """
         if self.closed:
             raise ClientClosed("the ProfileClient is closed; make lookups before aclose() or inside its lifespan")
@@ -94,6 +120,7 @@ class Loader:
         base = self._cache.get(cache_key, self._timer())
         if base is not None and base.record is None:
             base = None
+        permit = self._admit()
         load = self._cache.begin(cache_key)
         observer = self._observer
         digest = key.digest() if observer.hooks else ""
@@ -102,13 +129,12 @@ class Loader:
 
         async def work(deadline: Deadline) -> Answer:
             nonlocal outcome
-            observer.called()
-            validators = None if base is None else base.validators
-            result = await self._source.fetch(key, deadline=deadline, validators=validators)
+            result = await self._ask(key, deadline, None if base is None else base.validators)
             answer, outcome = self._settle(key, load, base, result)
             return answer
 
         def on_end(error: ProfileEnrichError | None) -> None:
+            permit.end(error)
             if error is not None and not isinstance(error, ClientClosed):
                 now = self._timer()
                 self._cache.defer(load, until=now + self._expiry.throttle, error=error)
@@ -121,6 +147,49 @@ class Loader:
         flight = self.flights.start(cache_key, work, seconds=self._deadline, token=load, on_end=on_end)
         self._sweeper.arm()
         return flight
+
+    def _admit(self) -> Permit:
+        """The right to make a call now."""
+        permit = self._breaker.ask()
+        if permit is None:
+            raise CircuitOpen("the source failed several times in a row and is left alone for a moment")
+        if self._rate_limit is not None:
+            pause = self._rate_limit.take()
+            if pause:
+                permit.end(ClientClosed())  # not a word about the source
+                raise RateLimitReached(
+                    "the rate limit set for this source is used up for the moment", retry_after=pause
+                )
+        return permit
+
+    async def _ask(self, key: ProfileKey, deadline: Deadline, validators: Validators | None) -> SourceResult:
+        """Calls the source when there is a slot, and once more where that is polite and may help."""
+        loop = asyncio.get_running_loop()
+        slots = self._slots.get(loop)
+        if slots is None:
+            slots = self._slots[loop] = asyncio.Semaphore(self._max_in_flight)
+        self._retry.began()
+        attempt = 0
+        while True:
+            attempt += 1
+            async with slots:
+                self._observer.called()
+                try:
+                    return await self._source.fetch(key, deadline=deadline, validators=validators)
+                except SourceError as error:
+                    pause = self._retry.pause(error, attempt, deadline.remaining())
+                    if pause is None:
+                        raise
+            await asyncio.sleep(pause)
+
+    def after_fork(self) -> None:
+        """In a forked child: the loads and slots are the parent's."""
+        self.flights.forget()
+        self._slots = WeakKeyDictionary()
+        self._breaker.after_fork()
+        self._retry.after_fork()
+        if self._rate_limit is not None:
+            self._rate_limit.after_fork()
 
     def _settle(self, key: ProfileKey, load: Load[CacheKey], base: Entry | None, result: object) -> tuple[Answer, str]:
         """Stores what the source said. Returns what its waiters get, and the outcome in one word."""

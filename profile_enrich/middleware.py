@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from typing import Literal, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._attachment import SCOPE_KEY, Attachment, Once, Plan
+from ._check import number
 from ._http_caching import personalise
 from .client import ProfileClient
 from .errors import ConfigurationError
@@ -65,10 +65,8 @@ class ProfileMiddleware:
             raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
         if not callable(identify):
             raise ConfigurationError("identify must be callable, e.g. from_session('user_id')")
-        if budget is not None and (
-            isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 <= budget < math.inf
-        ):
-            raise ConfigurationError(f"budget must be a number of seconds, 0 or more, or None, not {budget!r}")
+        if budget is not None:
+            number("budget", budget)
         if attach not in ("eager", "prefetch", "lazy"):
             raise ConfigurationError(f"attach must be 'eager', 'prefetch' or 'lazy', not {attach!r}")
         if isinstance(exclude, str):

@@ -46,7 +46,7 @@ class Status(StrEnum):
     ERROR = "error"
     """The source failed and nothing stale was at hand."""
     SKIPPED = "skipped"
-    """No lookup was made: nobody in session, no consent, or an excluded path."""
+    """No lookup was made: nobody in session, no consent, an excluded path, or the own rate limit is used up."""
 
 
 class Reason(StrEnum):
