@@ -167,8 +167,8 @@ _PIECES = st.sampled_from(
 )  # fmt: skip
 _QUERY = st.sampled_from(
     [b"&", b"=", b"?", b"record_id", b"record_id=", b"limit=", b"next_token=", b"with_total=", b"filter[tier]=",
-     b"filter[", b"filter%5B", b"]", b"api_version=", b"2025-07-31", b"u7", b"gold", b"true", b"25", b"-1", b"%", b"%ff",
-     b"%00", b"+", b"\xff", b"#", b"null", b"AAAA", b"99999999999999999999"]
+     b"filter[", b"filter%5B", b"]", b"api_version=", b"2025-07-31", b"u7", b"gold", b"true", b"25", b"-1", b"%",
+     b"%ff", b"%00", b"+", b"\xff", b"#", b"null", b"AAAA", b"99999999999999999999"]
 )  # fmt: skip
 _PATHS = st.one_of(
     st.binary(max_size=60),
