@@ -315,5 +315,5 @@ def test_wrong_client_credentials_name_the_argument(vendor: VendorServer, change
     ],
 )
 def test_wrong_issuer_tokens_name_the_argument(vendor: VendorServer, changes: Any, names: str) -> None:
-    with pytest.raises(ValueError, match=names):
+    with pytest.raises(ConfigurationError, match=names):
         issuer(vendor, **changes)

@@ -227,8 +227,9 @@ class IssuerToken(_Renewing):
         super().__init__(margin, clock)
         if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not 1 <= lifetime <= 366 * 86400:
             raise ConfigurationError("lifetime must be a number of seconds from 1 to a year")
-        key = path_segment(check_header(key_id, "key_id"), "key_id")
-        self._path = f"/v0/admin/api-keys/{key}/tokens"
+        if check_header(key_id, "key_id") in (".", ".."):
+            raise ConfigurationError("key_id must be the API key's id")
+        self._path = f"/v0/admin/api-keys/{path_segment(key_id)}/tokens"
         self._secret = Secret(check_header(issuer_token, "issuer_token"))
         self._tenant = check_header(tenant, "tenant")
         self._base = check_base_url(base_url, allow_insecure_http=allow_insecure_http)

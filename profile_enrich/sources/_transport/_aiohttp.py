@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import ssl
 
 import aiohttp
 import httpx
@@ -17,6 +17,7 @@ from ._failures import connection_failed, cut_short, not_connected, timed_out, u
 from ._loops import LoopClients
 from ._messages import Headers, HttpRequest, HttpResponse, TransportOptions
 from ._quiet import quiet, silence_loggers
+from ._tls import default_tls
 
 __all__ = ["AiohttpTransport", "HandedInAiohttp"]
 
@@ -24,7 +25,7 @@ __all__ = ["AiohttpTransport", "HandedInAiohttp"]
 class _Session:
     """A session of one loop, and the proxies that the environment named when it was opened."""
 
-    def __init__(self, options: TransportOptions, tls: Any) -> None:
+    def __init__(self, options: TransportOptions, tls: ssl.SSLContext) -> None:
         # aiohttp's own `trust_env` reads the environment and ~/.netrc in a thread for each request.
         self.proxies = Proxies(read=options.environment)
         self.session = aiohttp.ClientSession(
@@ -116,13 +117,11 @@ class AiohttpTransport(_Aiohttp):
     def __init__(self, options: TransportOptions, max_body_bytes: int) -> None:
         super().__init__(max_body_bytes)
         self._options = options
-        self._tls: Any = options.tls
         self._clients = LoopClients(self._open, _Session.aclose)
 
     def _open(self) -> _Session:
-        if self._tls is None:  # httpx's, so that all transports trust the same authorities
-            self._tls = httpx.create_ssl_context()
-        return _Session(self._options, self._tls)
+        # By default httpx's, so that all transports trust the same authorities.
+        return _Session(self._options, self._options.tls or default_tls(httpx))
 
     async def send(self, request: HttpRequest, *, deadline: Deadline) -> HttpResponse:
         lease = await self._clients.acquire()

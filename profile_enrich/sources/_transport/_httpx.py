@@ -16,6 +16,7 @@ from ._failures import connection_failed, cut_short, not_connected, timed_out, u
 from ._loops import LoopClients
 from ._messages import Headers, HttpRequest, HttpResponse, TransportOptions
 from ._quiet import quiet, silence_loggers
+from ._tls import default_tls
 
 __all__ = ["HandedInHttpx", "HttpxTransport"]
 
@@ -156,13 +157,10 @@ class HttpxTransport(_Httpx):
     def __init__(self, httpx: ModuleType, options: TransportOptions, max_body_bytes: int) -> None:
         super().__init__(httpx, max_body_bytes)
         self._options = options
-        self._tls: object = options.tls
         self._clients = LoopClients(self._open, _Pools.aclose)
 
     def _open(self) -> _Pools:
-        if self._tls is None:  # reading the authorities takes milliseconds: once, not on each loop
-            self._tls = self._httpx.create_ssl_context()
-        return _Pools(self._httpx, self._options, self._tls)
+        return _Pools(self._httpx, self._options, self._options.tls or default_tls(self._httpx))
 
     async def send(self, request: HttpRequest, *, deadline: Deadline) -> HttpResponse:
         left = deadline.remaining()
