@@ -4,6 +4,7 @@ Whoever is in session, their customer profile is on the request: within a time b
 """
 
 from ._version import __version__
+from .blocking import BlockingProfileClient
 from .client import ProfileClient
 from .consent import honour_gpc
 from .dependencies import ProfileDependency, get_profile, lookup_details, require_profile
@@ -30,7 +31,7 @@ from .errors import (
     SourceUnavailable,
     StoreError,
 )
-from .hooks import BreakerDetails, FlightDetails, LookupDetails, Stats
+from .hooks import BreakerDetails, FlightDetails, Health, LookupDetails, Stats
 from .identity import (
     first_of,
     from_cookie,
@@ -52,6 +53,7 @@ from .sources.store import StoreSource
 __all__ = [
     "AmbiguousMatch",
     "AmperitySource",
+    "BlockingProfileClient",
     "Breaker",
     "BreakerDetails",
     "BudgetExceeded",
@@ -63,6 +65,7 @@ __all__ = [
     "Excluded",
     "FlightDetails",
     "Found",
+    "Health",
     "InvalidKeyError",
     "LookupDetails",
     "MemorySource",

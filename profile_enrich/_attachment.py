@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from starlette.types import Scope
 
 from ._deadline import Deadline
 from .client import ProfileClient
+from .consent import Consent
 from .errors import InvalidKeyError, ProfileEnrichError
 from .identity import Identify, Identity
 from .lookups import Prefetch
@@ -57,6 +60,7 @@ class Plan:
     budget: float | None
     vary_on: tuple[str, ...]
     once: Once
+    consent: Consent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +159,11 @@ class Attachment:
     async def identify(self, end: Deadline | None) -> ProfileKey | None:
         """Who is in session; `None` settles the profile as anonymous."""
         plan = self._plan
+        if plan.consent is not None and not await self._consents(plan.consent, end):
+            self._settle(plan.client.skip(Reason.NO_CONSENT))
+            return None
         try:
-            identity = self._ask()
-            if inspect.isawaitable(identity):
-                async with asyncio.timeout(None if end is None else end.remaining()):
-                    identity = await identity
+            identity = await _within(end, self._ask(plan.identify))
             key = _key_of(identity)
         except Exception as error:  # noqa: BLE001  # a user's function must not break the page
             plan.once.failed("the identity function", plan.identify, error)
@@ -172,18 +176,26 @@ class Attachment:
         self._key = key
         return key
 
-    def _ask(self) -> Any:
-        """Asks the identity function, and leaves no trace of that on the session."""
+    async def _consents(self, consent: Consent, end: Deadline | None) -> bool:
+        """Whether the lookup is allowed. A consent function that fails, or says anything but `True`, denies it."""
+        try:
+            return await _within(end, self._ask(consent)) is True
+        except Exception as error:  # noqa: BLE001  # a user's function must not break the page
+            self._plan.once.failed("the consent function", consent, error)
+            return False
+
+    def _ask(self, function: Callable[[HTTPConnection], Any]) -> Any:
+        """Asks a function of the user's about the connection, and leaves no trace of that on the session."""
         session = self._scope.get("session")
         accessed = getattr(session, "accessed", None)
         try:
-            return self._plan.identify(HTTPConnection(self._scope))
+            return function(HTTPConnection(self._scope))
         finally:
             if accessed is False and session is not None:
                 touched = bool(session.accessed)
                 if touched and not getattr(session, "modified", False):
                     session.accessed = False
-                self._marks_session = touched or getattr(self._plan.identify, "needs_session", False)
+                self._marks_session = self._marks_session or touched or getattr(function, "needs_session", False)
 
     def _from_cache(self, key: ProfileKey) -> bool:
         answer = self._plan.client.lookup_cached(key)
@@ -217,6 +229,11 @@ class Attachment:
             return tuple(name for name in self._plan.vary_on if name.lower() != "cookie")
         return self._plan.vary_on
 
+    def server_timing(self) -> bytes:
+        """The lookup as a `Server-Timing` metric (W3C): its status, and how long the request waited for it."""
+        details = self.details()
+        return f'profile;desc="{details.status.value}";dur={1000 * details.seconds:.2f}'.encode()
+
     def warn_shared(self) -> None:
         """Says that a personalised response had invited shared caches."""
         if self._plan.once.first("shared", self._endpoint()):
@@ -247,26 +264,31 @@ class Attachment:
 
     def _read_too_early(self) -> None:
         """The page reads the profile without having awaited it: what the cache has is good enough, else it is told."""
-        identity: Any = None
-        try:
+        with contextlib.suppress(RuntimeError):  # no loop in this thread
             asyncio.get_running_loop()
-            identity = self._key or self._ask()
-            if inspect.iscoroutine(identity):
-                identity.close()
-            elif not inspect.isawaitable(identity):
-                self._key = _key_of(identity)
-                if self._key is None:
-                    self.skip(Reason.ANONYMOUS)
-                else:
-                    self._from_cache(self._key)
-        except Exception as error:  # noqa: BLE001  # includes: no loop in this thread
-            self._plan.once.failed("the identity function", self._plan.identify, error)
+            self._resolve_now()
         if not self.resolved and self._plan.once.first("early", self._endpoint()):
             logger.warning(
                 "the profile was read before it was looked up, in %s: with attach='lazy' or 'prefetch', get it with "
                 "`await get_profile(request)`",
                 self._endpoint(),
             )
+
+    def _resolve_now(self) -> None:
+        """Resolves the profile if that needs no waiting: neither for the user's functions nor for the source."""
+        if self._key is None:
+            step = self.identify(None)
+            try:
+                step.send(None)
+            except StopIteration:
+                pass
+            else:
+                step.close()
+                return
+            if self._key is None:
+                self.resolved = True
+                return
+        self._from_cache(self._key)
 
     def _endpoint(self) -> str:
         endpoint = self._scope.get("endpoint")
@@ -277,6 +299,14 @@ def attachment_of(connection: HTTPConnection, attribute: str = "profile") -> Att
     """The attachment that `ProfileMiddleware` made for this request; `None` where it is not installed."""
     attachments: dict[str, Attachment] = connection.scope.get(SCOPE_KEY) or {}
     return attachments.get(attribute)
+
+
+async def _within(end: Deadline | None, answer: Any) -> Any:
+    """The answer, awaited if need be, until the deadline."""
+    if not inspect.isawaitable(answer):
+        return answer
+    async with asyncio.timeout(None if end is None else end.remaining()):
+        return await answer
 
 
 def _key_of(identity: Identity) -> ProfileKey | None:

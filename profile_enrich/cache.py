@@ -10,82 +10,27 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from cachetools import Cache, LRUCache, TLRUCache, TTLCache
 
 from ._check import whole
-from ._freshness import Validators
+from ._shelf import NEVER, Entry, Shelf
 from .errors import ConfigurationError, ProfileEnrichError
-from .profile import Profile, Reason, Record
+from .profile import Profile, Record
 
 __all__ = ["Entry", "Load", "ProfileCache"]
 
 SWEPT_PER_WRITE = 4
 """Seats looked at on each write: more than one new seat, so that the list of seats cannot outgrow the cache."""
 
+MAX_OVERLAYS = 10_000
+"""Overlays kept at the same time; the one used least recently goes first."""
+
 MAX_TAGS = 10_000
 """Invalidated tags remembered one by one; beyond, the oldest one invalidates all tagged entries older than itself."""
 
-_NEVER = -1
-
 K = TypeVar("K", bound=Hashable)
-
-
-class Entry:
-    """One cached answer.
-
-    Args:
-        record: what the source returned; `None` for a negative or failed answer.
-        reason: why there is no record.
-        error: the failure, where an error TTL was asked for.
-        soft: until when it is fresh, on the cache's timer.
-        hard: until when it may be served stale while a refresh runs.
-        drop: when it is thrown away; between `hard` and `drop` it only stands in for a source that fails.
-        tags: names under which it can be invalidated together with others.
-        validators: for a conditional request.
-    """
-
-    __slots__ = ("drop", "error", "hard", "reason", "record", "retry_at", "seat", "size", "soft", "stamp", "tags",
-                 "validators", "view")  # fmt: skip
-
-    def __init__(
-        self,
-        record: Record | None,
-        *,
-        soft: float,
-        hard: float,
-        drop: float,
-        reason: Reason | None = None,
-        error: ProfileEnrichError | None = None,
-        tags: frozenset[str] = frozenset(),
-        validators: Validators | None = None,
-    ) -> None:
-        self.record = record
-        self.reason = reason
-        self.error = error
-        self.soft = soft
-        self.hard = hard
-        self.drop = drop
-        self.tags = tags
-        self.validators = validators
-        self.retry_at = 0.0
-        """No refresh before this time: the last one failed."""
-        self.stamp = _NEVER
-        """The stamp of the load that brought it."""
-        self.size = 200 if record is None else record.size
-        """Roughly the bytes of memory that it takes."""
-        self.view: Profile | None = None
-        """The answer to all who ask while it is fresh."""
-        self.seat: object = None
-        """Its place in the list that sweeping walks along."""
-
-    def __repr__(self) -> str:
-        return f"<Entry {'negative' if self.record is None else 'known'}, {self.size} bytes>"
-
-
-_plain_get: Callable[[Any, Any], Entry] = cast(Any, Cache).__getitem__
-"""Reads from any cachetools cache without counting it as a use, which the subclasses' own `__getitem__` does."""
 
 
 class Load(Generic[K]):
@@ -97,76 +42,6 @@ class Load(Generic[K]):
         self.key = key
         self.stamp = stamp
         self.ended = False
-
-
-class _Shelf(Generic[K]):
-    """A cachetools cache, and a list of seats through which expired entries are found a few at a time."""
-
-    __slots__ = ("_cursor", "_seats", "max_entries", "store")
-
-    def __init__(self, store: Cache[K, Entry], max_entries: int) -> None:
-        self.store = store
-        self.max_entries = max_entries
-        self._seats: list[list[K]] = []
-        self._cursor = 0
-
-    def glance(self, key: K) -> Entry | None:
-        """The entry, without counting this as a use of it."""
-        try:
-            return _plain_get(self.store, key)
-        except KeyError:
-            return None
-
-    def put(self, key: K, entry: Entry) -> bool:
-        older = self.glance(key)
-        if older is None:
-            while len(self.store) >= self.max_entries:
-                self.store.popitem()
-        try:
-            self.store[key] = entry
-        except ValueError:  # larger than the whole cache
-            self.remove(key)
-            return False
-        if older is None:
-            seat = [key]
-            entry.seat = seat
-            self._seats.append(seat)
-        else:
-            entry.seat = older.seat
-        return True
-
-    def remove(self, key: K) -> bool:
-        return self.store.pop(key, None) is not None
-
-    def clear(self) -> None:
-        self.store.clear()
-        self._seats.clear()
-        self._cursor = 0
-
-    def sweep(self, now: float, limit: int) -> int:
-        """Looks at up to `limit` seats, drops what has expired, and returns how many entries that were."""
-        dropped = 0
-        seats = self._seats
-        for _ in range(min(limit, len(seats))):
-            if self._cursor >= len(seats):
-                self._cursor = 0
-            seat = seats[self._cursor]
-            entry = self.glance(seat[0])
-            if entry is not None and entry.seat is seat:
-                if entry.drop > now:
-                    self._cursor += 1
-                    continue
-                self.remove(seat[0])
-                dropped += 1
-            # The seat of an entry that is gone: the last one takes its place.
-            last = seats.pop()
-            if last is not seat:
-                seats[self._cursor] = last
-        return dropped
-
-    @property
-    def seats(self) -> int:
-        return len(self._seats)
 
 
 class ProfileCache(Generic[K]):
@@ -212,18 +87,19 @@ class ProfileCache(Generic[K]):
         elif not isinstance(store, Cache):
             raise ConfigurationError("cache must be a cachetools cache such as LRUCache(maxsize=50_000)")
         self.max_entry_bytes = max_entry_bytes
-        self._known: _Shelf[K] = _Shelf(store, max_entries)
-        self._unknown: _Shelf[K] = _Shelf(LRUCache(maxsize=max_negative_entries), max_negative_entries)
+        self._known: Shelf[K] = Shelf(store, max_entries)
+        self._unknown: Shelf[K] = Shelf(LRUCache(maxsize=max_negative_entries), max_negative_entries)
+        self._overlays: Shelf[K] = Shelf(LRUCache(maxsize=MAX_OVERLAYS), MAX_OVERLAYS)
         self._timer = timer
         self._lock = threading.Lock()
         self.hits = 0
         """How often `fresh` had the answer."""
         self._stamp = 0
-        self._cleared = _NEVER
+        self._cleared = NEVER
         self._loads: dict[K, int] = {}
         self._invalidated: dict[K, int] = {}
         self._tags: dict[str, int] = {}
-        self._tags_before = _NEVER
+        self._tags_before = NEVER
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -251,7 +127,7 @@ class ProfileCache(Generic[K]):
                 entry = self._known.store[key]
             except KeyError:
                 return None
-            if now < entry.soft and not entry.tags:
+            if now < entry.soft and not entry.tags and not (self._overlays.store and key in self._overlays.store):
                 self.hits += 1
                 return entry.view
             return None
@@ -322,16 +198,40 @@ class ProfileCache(Generic[K]):
                 del self._loads[load.key]
                 self._invalidated.pop(load.key, None)
 
+    # --- overlays ---------------------------------------------------------------------------------------------------
+
+    def overlay(self, key: K, record: Record, until: float) -> None:
+        """Lays attributes over whatever the source says of a key, until that time. A second one adds to the first."""
+        with self._lock:
+            older = self._overlays.glance(key)
+            if older is not None and older.record is not None and older.drop > self._timer():
+                record = Record({**older.record.attributes, **record.attributes})
+            self._overlays.put(key, Entry(record, soft=until, hard=until, drop=until))
+            self._sweep(SWEPT_PER_WRITE)
+
+    def overlay_of(self, key: K, now: float) -> Record | None:
+        """What lies over a key at `now`."""
+        if not self._overlays.store:
+            return None
+        with self._lock:
+            entry = self._overlays.glance(key)
+            return None if entry is None or entry.drop <= now else entry.record
+
+    def rekey(self, old: K, new: K) -> None:
+        """Moves what lies over the old key to the new one, and drops all else that is known of either."""
+        with self._lock:
+            entry = self._overlays.glance(old)
+            self._invalidate(old)
+            self._invalidate(new)
+            if entry is not None:
+                self._overlays.put(new, Entry(entry.record, soft=entry.soft, hard=entry.hard, drop=entry.drop))
+
     # --- invalidating -----------------------------------------------------------------------------------------------
 
     def invalidate(self, key: K) -> bool:
-        """Drops a key. Loads of it that are under way are not stored. Returns whether there was an entry."""
+        """Drops a key and its overlay. Loads of it under way are not stored. Returns whether there was an entry."""
         with self._lock:
-            self._stamp += 1
-            if key in self._loads:
-                self._invalidated[key] = self._stamp
-            known = self._known.remove(key)
-            return self._unknown.remove(key) or known
+            return self._invalidate(key)
 
     def invalidate_tag(self, tag: str) -> None:
         """Drops all entries with this tag, also those that loads under way will bring, in constant time."""
@@ -350,8 +250,9 @@ class ProfileCache(Generic[K]):
             self._cleared = self._stamp
             self._known.clear()
             self._unknown.clear()
+            self._overlays.clear()
             self._tags.clear()
-            self._tags_before = _NEVER
+            self._tags_before = NEVER
 
     def sweep(self, limit: int = 500) -> int:
         """Looks at up to `limit` entries of each kind, drops the expired ones, and returns how many those were."""
@@ -379,7 +280,7 @@ class ProfileCache(Generic[K]):
     def sweep_span(self) -> int:
         """How many seats a round of sweeping has to look at to have seen all of them."""
         # Twice: seats move towards the front when others go, and some are then looked at again.
-        return 2 * max(self._known.seats, self._unknown.seats)
+        return 2 * max(self._known.seats, self._unknown.seats, self._overlays.seats)
 
     def renew_lock(self) -> None:
         """After a fork: the lock may have been held by a thread that does not exist in this process."""
@@ -392,15 +293,22 @@ class ProfileCache(Generic[K]):
 
     def _sweep(self, limit: int) -> int:
         now = self._timer()
-        return self._known.sweep(now, limit) + self._unknown.sweep(now, limit)
+        return sum(shelf.sweep(now, limit) for shelf in (self._known, self._unknown, self._overlays))
+
+    def _invalidate(self, key: K) -> bool:
+        self._stamp += 1
+        if key in self._loads:
+            self._invalidated[key] = self._stamp
+        removed = [shelf.remove(key) for shelf in (self._known, self._unknown, self._overlays)]
+        return any(removed)
 
     def _is_current(self, load: Load[K]) -> bool:
-        return not load.ended and load.stamp > self._cleared and load.stamp > self._invalidated.get(load.key, _NEVER)
+        return not load.ended and load.stamp > self._cleared and load.stamp > self._invalidated.get(load.key, NEVER)
 
     def _tags_hold(self, tags: frozenset[str], stamp: int) -> bool:
         if not tags:
             return True
-        return stamp > self._tags_before and all(stamp > self._tags.get(tag, _NEVER) for tag in tags)
+        return stamp > self._tags_before and all(stamp > self._tags.get(tag, NEVER) for tag in tags)
 
 
 def _size_of(entry: Entry) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cachetools import Cache
@@ -14,14 +14,15 @@ from ._check import number, whole
 from ._deadline import Deadline
 from ._fork import renew_after_fork
 from ._sweeper import Sweeper
+from .blocking import BlockingProfileClient
 from .cache import ProfileCache
 from .errors import ConfigurationError
 from .expiry import Expiry
-from .hooks import Hook, Observer, Stats
+from .hooks import Health, Hook, Observer, Stats
 from .limits import Breaker, RateLimit, RetryPolicy
 from .loads import CacheKey, Loader
 from .lookups import Lookups
-from .profile import Profile, ProfileKey, Status
+from .profile import Profile, ProfileKey, Record, Status
 from .sources.base import ProfileSource
 
 __all__ = ["ProfileClient"]
@@ -160,6 +161,7 @@ class ProfileClient(Lookups):
         Raises:
             ConfigurationError: `concurrency` is below 1.
         """
+        workers = whole("concurrency", concurrency)
         end = None if budget is None else Deadline(budget)
         profiles: dict[str | ProfileKey, Profile | None] = dict.fromkeys(keys)
         waiting: list[str | ProfileKey] = []
@@ -174,7 +176,7 @@ class ProfileClient(Lookups):
                 profiles[key] = await self.lookup(key, budget=None if end is None else end.remaining())
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(whole("concurrency", concurrency), len(waiting))):
+            for _ in range(min(workers, len(waiting))):
                 group.create_task(work())
         return {key: profile for key, profile in profiles.items() if profile is not None}
 
@@ -194,6 +196,37 @@ class ProfileClient(Lookups):
     def clear(self) -> None:
         """Drops everything from the cache. Loads that are under way are not stored."""
         self._cache.clear()
+
+    def overlay(self, key: str | ProfileKey, attributes: Mapping[str, object], *, ttl: float = 60.0) -> None:
+        """Lays attributes over a profile at once: read-your-writes after a purchase, before the vendor has it.
+
+        They replace the source's attributes of the same names, also in what is loaded meanwhile, and make up the whole
+        profile of a key that the source does not know. They show in this process only; `invalidate` removes them.
+
+        Args:
+            key: a primary key as a string, or a `ProfileKey`.
+            attributes: JSON-like; copied and frozen.
+            ttl: seconds after which the source's own word counts again. Default 60.
+
+        Raises:
+            InvalidKeyError: the key is not usable.
+            ConfigurationError: `ttl` is no positive number.
+            ValueError: the attributes are nested deeper than 64 levels.
+        """
+        question = ProfileKey.of(key)
+        until = self._timer() + number("ttl", ttl, positive=True)
+        self._cache.overlay(self._loader.cache_key(question), Record(attributes, source=self.source.name), until)
+
+    def rekey(self, old: str | ProfileKey, new: str | ProfileKey) -> None:
+        """On sign-in, from an anonymous visitor's key to the known one: moves the overlay, and drops the rest of both.
+
+        Nothing of a known person ever moves to another key, so it is safe on devices that people share; call it on
+        sign-in only, never on sign-out.
+
+        Raises:
+            InvalidKeyError: one of the keys is not usable.
+        """
+        self._cache.rekey(self._loader.cache_key(ProfileKey.of(old)), self._loader.cache_key(ProfileKey.of(new)))
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -217,6 +250,19 @@ class ProfileClient(Lookups):
         """Which HTTP client the source uses (`aiohttp`, `httpx2`, `httpx`); `None` for a source without HTTP."""
         name: str | None = getattr(self.source, "transport_name", None)
         return name
+
+    def health(self) -> Health:
+        """Whether lookups work, for a `/healthz` route: cheap, without a call of the source, free of personal data."""
+        return Health(
+            ok=self._breaker.state == "closed" and not self._loader.closed,
+            closed=self._loader.closed,
+            breaker=self._breaker.state,
+            last_error=self._observer.last_error,
+        )
+
+    def blocking(self) -> BlockingProfileClient:
+        """The same client for synchronous code, on an event loop in a thread of its own."""
+        return BlockingProfileClient(self)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:

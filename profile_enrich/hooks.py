@@ -14,7 +14,7 @@ from typing import Literal
 
 from .profile import Reason, Status
 
-__all__ = ["BreakerDetails", "Details", "FlightDetails", "Hook", "LookupDetails", "Observer", "Stats"]
+__all__ = ["BreakerDetails", "Details", "FlightDetails", "Health", "Hook", "LookupDetails", "Observer", "Stats"]
 
 logger = logging.getLogger("profile_enrich")
 
@@ -108,6 +108,23 @@ class Stats:
         return sum(self.lookups.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether lookups work.
+
+    Args:
+        ok: the client is open and the source is not being left alone.
+        closed: the client was closed.
+        breaker: the circuit breaker's state.
+        last_error: the `code` of the last load's error; `None` when it went well or none was made.
+    """
+
+    ok: bool
+    closed: bool
+    breaker: Literal["closed", "open", "half_open"]
+    last_error: str | None
+
+
 class Observer:
     """Counts, tells the hooks, and logs failures of the source without flooding the log.
 
@@ -122,6 +139,7 @@ class Observer:
         self.lookups: dict[Status, int] = dict.fromkeys(Status, 0)
         self.source_calls = 0
         self.source_errors: dict[str, int] = {}
+        self.last_error: str | None = None
         self._lock = threading.Lock()
         self._said: dict[str, float] = {}
         self._broken: set[int] = set()
@@ -142,6 +160,7 @@ class Observer:
 
     def flight(self, key: str, outcome: str, seconds: float, failure: str | None) -> None:
         """Counts and logs how a call of the source ended; `failure` is the message when it failed."""
+        self.last_error = None if failure is None else outcome
         if failure is not None:
             with self._lock:
                 self.source_errors[outcome] = self.source_errors.get(outcome, 0) + 1

@@ -53,9 +53,9 @@ def hashed_email(email: str) -> str:
     return hashlib.sha256(email.strip().upper().encode()).hexdigest()
 
 
-def vary_of(identify: Identify) -> tuple[str, ...]:
-    """The request headers that an identity function reads; `("Cookie",)` for a function of the user's own."""
-    return tuple(getattr(identify, "vary", ("Cookie",)))
+def vary_of(function: object) -> tuple[str, ...]:
+    """The request headers that an identity or consent function reads; `("Cookie",)` for one of the user's own."""
+    return tuple(getattr(function, "vary", ("Cookie",)))
 
 
 def _key(value: object, type_: str) -> Identity:

@@ -81,7 +81,7 @@ class Lookups:
         Returns:
             The profile. `status` says how it was answered; with `Reason.UNAVAILABLE`, `error` says why not.
         """
-        fresh = self._fresh(key)
+        fresh = self.peek_fresh(key)
         if fresh is not None:
             return fresh
         started = time.perf_counter()
@@ -99,7 +99,7 @@ class Lookups:
 
         A stale answer starts a refresh, so it must be called on the running loop.
         """
-        fresh = self._fresh(key)
+        fresh = self.peek_fresh(key)
         if fresh is not None:
             return fresh
         started = time.perf_counter()
@@ -121,7 +121,7 @@ class Lookups:
         question = ProfileKey.of(key)
         now = self._timer()
         entry = self._cache.get(self._loader.cache_key(question), now)
-        return None if entry is None else _profile_of(entry, question, now)
+        return None if entry is None else self._overlaid(question, _profile_of(entry, question, now))
 
     def prefetch(self, key: str | ProfileKey) -> Prefetch | None:
         """Starts to load a key unless it is in the cache or on its way. It must be called on the running loop.
@@ -166,8 +166,8 @@ class Lookups:
 
     # --- the decision -----------------------------------------------------------------------------------------------
 
-    def _fresh(self, key: object) -> Profile | None:
-        """The way of most lookups, kept as short as it can be. What is not a plain fresh hit goes the other ways."""
+    def peek_fresh(self, key: object) -> Profile | None:
+        """A plain fresh hit, counted; `None` for all else. Any thread may call it. Kept as short as it can be."""
         if self._observer.hooks:
             return None
         if type(key) is str:
@@ -206,7 +206,21 @@ class Lookups:
             return _unavailable(error, key)
         return _profile_from(answer, Status.COALESCED if joined and flight is not own else Status.MISS, key)
 
+    def _overlaid(self, key: ProfileKey, profile: Profile) -> Profile:
+        """The profile with what was laid over it. A withheld or unavailable one stays as it is."""
+        record = profile._record
+        if record is None and profile._reason is not Reason.NOT_FOUND:
+            return profile
+        overlay = self._cache.overlay_of(self._loader.cache_key(key), self._timer())
+        if overlay is None:
+            return profile
+        if record is not None:
+            overlay = record.overlaid(overlay.attributes)
+        return Profile(overlay, status=profile._status, error=profile._error, key=key)
+
     def _observed(self, key: ProfileKey | None, profile: Profile, started: float) -> Profile:
+        if key is not None:
+            profile = self._overlaid(key, profile)
         observer = self._observer
         observer.count(profile.status)
         if observer.hooks:

@@ -13,6 +13,7 @@ from ._attachment import SCOPE_KEY, Attachment, Once, Plan
 from ._check import number
 from ._http_caching import personalise
 from .client import ProfileClient
+from .consent import Consent
 from .errors import ConfigurationError
 from .identity import Identify, vary_of
 from .profile import Reason
@@ -39,9 +40,14 @@ class ProfileMiddleware:
         budget: seconds that a page waits for a profile at most; `None` waits for the client's `deadline`. Default 0.05.
         attach: `"eager"` (default) waits before the application is called. `"prefetch"` starts the lookup then and
             waits where the profile is used, with `await get_profile(request)`. `"lazy"` starts it there.
+        consent: says whether the lookup is allowed: `honour_gpc()`, or any callable that takes the connection and
+            returns `True` for yes. It is asked first: without a yes there is no lookup, also not in the cache, and the
+            profile is empty with `Reason.NO_CONSENT`. It may be async.
         exclude: path prefixes without a lookup, e.g. `["/static", "/healthz"]`, as the routes of the application
             underneath see them: without `root_path` and the prefix of a `Mount`. Whole segments are compared.
         attribute: the name on `request.state`. Default `"profile"`.
+        server_timing: adds a `Server-Timing` header with the lookup's status and duration. Default false: it tells
+            whoever looks at the page how the profile was found.
         vary_on: request headers that the identity comes from; by default what `identify` knows, `Cookie` for a function
             of your own.
 
@@ -57,8 +63,10 @@ class ProfileMiddleware:
         identify: Identify,
         budget: float | None = 0.05,
         attach: Attach = "eager",
+        consent: Consent | None = None,
         exclude: Iterable[str] = (),
         attribute: str = "profile",
+        server_timing: bool = False,
         vary_on: Iterable[str] | None = None,
     ) -> None:
         if not isinstance(client, ProfileClient):
@@ -76,13 +84,21 @@ class ProfileMiddleware:
             raise ConfigurationError("exclude: each path prefix must start with '/', e.g. '/static'")
         if not attribute.isidentifier():
             raise ConfigurationError(f"attribute must be a name such as 'profile', not {attribute!r}")
-        headers = vary_of(identify) if vary_on is None else tuple(vary_on)
+        if consent is not None and not callable(consent):
+            raise ConfigurationError("consent must be callable, e.g. honour_gpc()")
+        if vary_on is not None:
+            headers = tuple(vary_on)
+        else:
+            headers = vary_of(identify) if consent is None else (*vary_of(consent), *vary_of(identify))
         self.app = app
         self._attach: Attach = attach
+        self._server_timing = server_timing
         self._attribute = attribute
         self._exclude = tuple(prefix.rstrip("/") for prefix in prefixes)
         self._needs_session = bool(getattr(identify, "needs_session", False))
-        self._plan = Plan(client=client, identify=identify, budget=budget, vary_on=headers, once=Once())
+        self._plan = Plan(
+            client=client, identify=identify, budget=budget, vary_on=headers, once=Once(), consent=consent
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one ASGI scope."""
@@ -119,7 +135,7 @@ class ProfileMiddleware:
                 await attachment.resolve()
             elif self._attach == "prefetch":
                 await attachment.prefetch()
-        await self.app(scope, receive, _Responder(attachment, send) if kind == "http" else send)
+        await self.app(scope, receive, _Responder(attachment, send, self._server_timing) if kind == "http" else send)
 
     def _is_excluded(self, scope: Scope) -> bool:
         path: str = scope["path"]
@@ -132,11 +148,12 @@ class ProfileMiddleware:
 class _Responder:
     """Sends the response of one request, and marks it as personal where the profile was read."""
 
-    __slots__ = ("_attachment", "_send")
+    __slots__ = ("_attachment", "_send", "_server_timing")
 
-    def __init__(self, attachment: Attachment, send: Send) -> None:
+    def __init__(self, attachment: Attachment, send: Send, server_timing: bool) -> None:
         self._attachment = attachment
         self._send = send
+        self._server_timing = server_timing
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -147,6 +164,9 @@ class _Responder:
                 message = {**message, "headers": headers}
                 if invited:
                     attachment.warn_shared()
+            if self._server_timing:
+                headers = [*(message.get("headers") or ()), (b"server-timing", attachment.server_timing())]
+                message = {**message, "headers": headers}
         await self._send(message)
 
 

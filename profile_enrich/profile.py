@@ -6,6 +6,7 @@ made for one request.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import os
@@ -181,10 +182,14 @@ class Record:
 
     def renewed(self) -> Record:
         """The same attributes, confirmed by the source just now."""
-        record = Record.__new__(Record)
-        for name in Record.__slots__:
-            setattr(record, name, getattr(self, name))
+        record = copy.copy(self)
         record.loaded_at = time.time()
+        return record
+
+    def overlaid(self, attributes: Mapping[str, object]) -> Record:
+        """The same record with some attributes added or replaced."""
+        record = copy.copy(self)
+        record.attributes = MappingProxyType({**self.attributes, **attributes})
         return record
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
@@ -32,6 +33,7 @@ from profile_enrich import (
     from_header,
     from_session,
     get_profile,
+    honour_gpc,
     lookup_details,
 )
 from profile_enrich.middleware import Attach
@@ -699,6 +701,67 @@ class TestHttpCaching:
         assert "u1" not in caplog.text
 
 
+async def agrees(_: HTTPConnection) -> bool:
+    return True
+
+
+async def hangs(_: HTTPConnection) -> bool:
+    await asyncio.Event().wait()
+    return True
+
+
+class TestConsent:
+    @pytest.mark.parametrize("attach", ATTACH)
+    @pytest.mark.parametrize("consent", [lambda _: False, lambda _: None, lambda _: "yes", lambda _: 1, boom, hangs])
+    def test_A17_without_a_yes_there_is_no_lookup_and_no_reading_of_the_cache(
+        self, attach: Attach, consent: Any
+    ) -> None:
+        """A17: denied ⇒ no upstream call, no cache read, an anonymous profile that says why; failing means denied."""
+        source = ScriptedSource()
+        client = client_of(source)
+        asyncio.run(client.get("u1"))
+        app = app_of(client, attach=attach, consent=consent, budget=0.02)
+        response = ask(app)
+        assert response.json() == {"id": "nobody", "status": "skipped", "reason": "no_consent"}
+        assert len(source.calls) == 1
+        assert client.stats().lookups[Status.HIT] == 0
+
+    @pytest.mark.parametrize("attach", ATTACH)
+    @pytest.mark.parametrize("consent", [lambda _: True, agrees])
+    def test_A17_with_a_yes_there_is(self, attach: Attach, consent: Any) -> None:
+        """A17: any callable can decide."""
+        assert ask(app_of(client_of(ScriptedSource()), attach=attach, consent=consent)).json()["id"] == "u1"
+
+    @pytest.mark.parametrize("attach", ATTACH)
+    def test_A17_a_profile_read_too_early_needs_consent_too(self, attach: Attach) -> None:
+        """A17: consent is decided before the lookup, however the profile is reached."""
+
+        async def page(request: Request) -> Response:
+            return JSONResponse([request.state.profile.found, request.state.profile.reason])
+
+        client = client_of(ScriptedSource())
+        asyncio.run(client.get("u1"))
+        app = app_of(client, routes=[Route("/", page)], attach=attach, consent=lambda _: False)
+        assert ask(app).json() == [False, "no_consent"]
+
+    @pytest.mark.parametrize(("header", "found"), [("1", False), (" 1 ", False), ("0", True), (None, True)])
+    def test_A17_global_privacy_control_is_honoured(self, header: str | None, found: bool) -> None:
+        """A17: `Sec-GPC: 1` can decide; the response varies by it."""
+        app = app_of(client_of(ScriptedSource()), consent=honour_gpc())
+        response = ask(app, **({} if header is None else {"Sec-GPC": header}))
+        assert (response.json()["id"] == "u1") is found
+        assert response.headers["vary"] == "Sec-GPC, Cookie"
+
+
+class TestServerTiming:
+    def test_A19_it_is_off_by_default_and_tells_status_and_time_only(self) -> None:
+        """A19: `Server-Timing` is off by default."""
+        assert "server-timing" not in ask(app_of(client_of(ScriptedSource()))).headers
+        response = ask(app_of(client_of(ScriptedSource()), server_timing=True), path="/plain")
+        assert re.fullmatch(r'profile;desc="miss";dur=\d+\.\d\d', response.headers["server-timing"])
+        assert "vary" not in response.headers
+
+
 class TestSettings:
     @pytest.mark.parametrize(
         ("setting", "name"),
@@ -712,6 +775,7 @@ class TestSettings:
             ({"exclude": "/static"}, "exclude"),
             ({"exclude": ["static"]}, "exclude"),
             ({"attribute": "my profile"}, "attribute"),
+            ({"consent": True}, "consent"),
         ],
     )
     def test_bad_settings_are_refused_by_name(self, setting: dict[str, Any], name: str) -> None:
@@ -746,7 +810,7 @@ class TestSettings:
             if profile.get("id", scope["who"]) != scope["who"]:
                 wrong.append(scope["who"])
 
-        middleware = ProfileMiddleware(app, client=client, identify=WHO, attach=attach, budget=0.05)
+        middleware = ProfileMiddleware(app, client=client, identify=WHO, attach=attach, budget=5.0)
 
         async def visit(index: int) -> None:
             user = f"u{index % 50}"
