@@ -66,6 +66,8 @@ def _seconds(text: str, *, otherwise: float) -> float:
 
 
 def _validators(headers: Headers) -> Validators | None:
+    if "etag" not in headers and "last-modified" not in headers:
+        return None
     etag, modified = headers.get("etag"), headers.get("last-modified")
     if etag is not None and (len(etag) > _LONGEST_VALIDATOR or not _ETAG.fullmatch(etag)):
         etag = None

@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
+from starlette.datastructures import Secret
+
 from .._deadline import Deadline
 from .._version import __version__
 from ..errors import (
@@ -62,7 +64,7 @@ class HttpApi:
         self.vendor = vendor
         self.base_url = base_url
         self.transport = transport
-        self._secrets = tuple(secrets)
+        self._secrets = tuple(Secret(secret) for secret in secrets)
         self._hints = hints or {}
 
     async def get(
@@ -120,7 +122,7 @@ class HttpApi:
 
     def failure(self, response: HttpResponse, private: Collection[str] = ()) -> SourceError:
         """The error that an answer stands for, with what the vendor says about it as far as that can be shown."""
-        needles = Needles((*private, *self._secrets))
+        needles = Needles((*private, *map(str, self._secrets)))
         envelope = _envelope(response)
         said = needles.shown(_message(envelope))
         request_id = _request_id(response.headers, envelope, needles)

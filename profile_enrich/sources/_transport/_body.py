@@ -32,7 +32,7 @@ class BodyReader:
         self._limit = limit
         self._parts: list[bytes] = []
         self._size = 0
-        coding = headers.get("content-encoding", "identity").strip().lower()
+        coding = headers["content-encoding"].strip().lower() if "content-encoding" in headers else ""
         if coding in ("identity", ""):
             self._gzip = None
             length = headers.get("content-length", "").strip()
