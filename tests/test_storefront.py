@@ -153,7 +153,7 @@ def test_the_buttons_drop_the_profile_and_fetch_it_anew(shop: Shop) -> None:
 
 
 def test_pages_keep_coming_while_the_profile_api_is_down() -> None:
-    settings = {"STOREFRONT_TTL": "1", "STOREFRONT_STALE_TTL": "3", "STOREFRONT_NEGATIVE_TTL": "1"}
+    settings = {"STOREFRONT_TTL": "0.6", "STOREFRONT_STALE_TTL": "1.5"}
     with Shop(settings).running() as shop, shop.visitor(FAMILY) as visitor:
         assert "Welcome back" in visitor.get().text
         shop.api.kill()
@@ -303,8 +303,14 @@ def sign_in(context: BrowserContext, url: str, household: str) -> Tab:
 @needs_browser
 def test_the_walk_in_a_browser_without_javascript(shop: Shop) -> None:
     with browser() as chromium:
-        for width in (1280, 390):
-            walk(shop, chromium, width)
+        walk(shop, chromium, width=390)
+        for width in (360, 768, 1280):
+            context = chromium.new_context(viewport={"width": width, "height": 844}, java_script_enabled=False)
+            tab = sign_in(context, shop.url, FAMILY)
+            for path in ("/", "/account", "/department/pantry", "/product/995242"):
+                tab.goto(f"{shop.url}{path}")
+                assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            context.close()
 
 
 def walk(shop: Shop, chromium: Browser, width: int) -> None:

@@ -11,8 +11,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from profile_enrich import ProfileClient, ProfileMiddleware, ProfileSource
-from profile_enrich.sources.census import CensusSource
+from profile_enrich import CensusSource, ProfileClient, ProfileMiddleware, ProfileSource
 
 from .catalogue import Catalogue
 from .pages import Pages
