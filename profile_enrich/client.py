@@ -284,6 +284,10 @@ class ProfileClient(Lookups):
         """
         self._loader.closed = True
         self._sweeper.stop()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return  # another kind of loop, such as trio's: no lookup was made on it
         await self._loader.flights.aclose(self._close_timeout)
         await self.source.aclose()
 
