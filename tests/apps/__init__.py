@@ -1,0 +1,1 @@
+"""Small applications that tests wrap, serve and fork."""
