@@ -271,7 +271,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 
 
 def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
-    code = "import sys; sys.modules['httpx'] = None\nfrom profile_enrich.__main__ import main; main()"
+    code = "import sys; sys.modules['starlette'] = None\nfrom profile_enrich.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "profile-enrich[cli]" not in done.stderr

@@ -97,14 +97,18 @@ def build(path: Path, specs: Sequence[CollectionSpec]) -> BuildReport:
 
 
 def _tell(report: CollectionReport) -> None:
-    note(f"{report.collection.name}: {report.stored:,} records of {report.read:,} rows.")
+    note(f"{report.collection.name}: {report.stored:,} records of {_rows(report.read)}.")
     if report.duplicates:
         note(
-            f"  {report.duplicates:,} rows had the id of an earlier row and replaced it (the first: "
-            f"row {report.first_duplicate:,}). Is {report.collection.key!r} the right --id column?"
+            f"  {_rows(report.duplicates)} had the id of an earlier row and replaced it (the first: "
+            f"row {report.first_duplicate or 0:,}). Is {report.collection.key!r} the right --id column?"
         )
     for reason, count in report.rejected.items():
         where = f" (the first: row {report.first_rejected:,})" if report.first_rejected is not None else ""
-        note(f"  {count:,} rows left out: {reason}{where}.")
+        note(f"  {_rows(count)} left out: {reason}{where}.")
     for warning in report.warnings:
         note(f"  {warning}")
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"

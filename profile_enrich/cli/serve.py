@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import signal
 import tempfile
@@ -132,6 +133,8 @@ def serve(
         key, secret = ApiKey.generate(workspace=workspace)
         allowed.append(key)
 
+    if access_log:
+        _log_to_stderr("profile_enrich.server.access")
     with _directory(store) as path:
         if specs:
             build(path, specs)
@@ -151,6 +154,15 @@ def serve(
             on_ready=ready,
         )
     note("Stopped.")
+
+
+def _log_to_stderr(name: str) -> None:
+    logger = logging.getLogger(name)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 @contextlib.contextmanager
