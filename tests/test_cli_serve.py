@@ -218,6 +218,21 @@ def test_SIGTERM_while_building_removes_the_temporary_store(users: Path, tmp_pat
     assert list(temporary.iterdir()) == []
 
 
+def test_what_a_kill_left_behind_the_next_run_removes(users: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "t"
+    arguments: list[str | Path] = ["--data", users, "--id", "user_id", "--no-auth"]
+    with serving(temporary, *arguments) as alive, serving(temporary, *arguments) as killed:
+        killed.stop(signal.SIGKILL)
+        assert len(list(temporary.iterdir())) == 2
+        with serving(temporary, *arguments) as fresh:
+            assert len(list(temporary.iterdir())) == 2  # of the two that run
+            assert httpx.get(f"{alive.url}/api/v1/entities").status_code == 200
+            fresh.stop(signal.SIGHUP)  # the terminal was closed
+        assert len(list(temporary.iterdir())) == 1
+        alive.stop(signal.SIGTERM)
+    assert list(temporary.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
-import signal
-import tempfile
-from collections.abc import Generator
 from pathlib import Path
-from types import FrameType
 
 import click
 
@@ -20,6 +15,7 @@ from ..store import ProfileStore
 from ._build import build, specifications
 from ._exit import guarded
 from ._output import note
+from ._temporary import temporary_store
 
 __all__ = ["serve"]
 
@@ -135,7 +131,7 @@ def serve(
 
     if access_log:
         _log_to_stderr("profile_enrich.server.access")
-    with _directory(store) as path:
+    with contextlib.nullcontext(store) if store is not None else temporary_store() as path:
         if specs:
             build(path, specs)
 
@@ -163,25 +159,6 @@ def _log_to_stderr(name: str) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-
-
-@contextlib.contextmanager
-def _directory(given: Path | None) -> Generator[Path]:
-    """The store's directory; a temporary one is removed at the end, also after SIGTERM."""
-    if given is not None:
-        yield given
-        return
-    parent = Path(tempfile.mkdtemp(prefix="profile-enrich-"))  # mode 0700: it will hold personal data
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)  # while building; the server has handlers of its own
-    try:
-        yield parent / "profiles.store"
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        shutil.rmtree(parent, ignore_errors=True)
 
 
 def _announce(url: str, store: ProfileStore, *, secret: str | None, workspace: str, no_auth: bool) -> None:
