@@ -1,0 +1,92 @@
+"""Memory that a cached profile takes, per KB of its JSON, by tracemalloc: the values and the cache's own structures."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from cachetools import LRUCache, TTLCache
+
+from profile_enrich import MemorySource, ProfileClient
+
+from ._profiles import payload
+from ._table import Table, main
+
+OURS = "profile_enrich"
+
+Texts = dict[str, bytes]
+Fill = Callable[[Texts], Awaitable[tuple[object, str]]]
+
+
+async def _ours(texts: Texts) -> tuple[object, str]:
+    client = ProfileClient(MemorySource(lambda key: json.loads(texts[key.value])), max_bytes=2**31)
+    await client.get_many(texts)
+    await asyncio.sleep(0)  # the tasks of the loads end
+    stats = client.stats()
+    assert stats.entries == len(texts)
+    return client, f"{stats.bytes / len(texts):,.0f}"
+
+
+def _in(make: Callable[[], Any], decode: Callable[[bytes], Any]) -> Fill:
+    async def fill(texts: Texts) -> tuple[object, str]:
+        cache = make()
+        for key, text in texts.items():
+            cache[key] = decode(text)
+        return cache, "-"
+
+    return fill
+
+
+CONTENDERS: dict[str, Fill] = {
+    OURS: _ours,
+    "dict of dicts": _in(dict, json.loads),
+    "LRUCache of dicts": _in(lambda: LRUCache(10**6), json.loads),
+    "TTLCache of dicts": _in(lambda: TTLCache(10**6, 60), json.loads),
+    "dict of JSON bytes": _in(dict, lambda text: bytes(bytearray(text))),
+}
+
+
+async def measure(fill: Fill, texts: Texts) -> tuple[float, str]:
+    """Bytes that a profile takes, and what the client says that it takes."""
+    await fill(dict(list(texts.items())[:5]))  # what Python keeps of the first use
+    gc.collect()
+    gc.freeze()  # what is alive now is not looked at again
+    tracemalloc.start()
+    try:
+        kept, counted = await fill(texts)
+        gc.collect()
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+        gc.unfreeze()
+    del kept
+    return used / len(texts), counted
+
+
+def run(quick: bool) -> list[Table]:
+    """Memory of cached profiles of 1, 4 and 16 KB of JSON."""
+    count = 10 if quick else 2_000
+    table = Table(
+        f"Memory of {count:,} cached profiles",
+        ("contender", "JSON bytes", "bytes a profile", "bytes per KB of JSON", "× the JSON", "counted by the client"),
+    )
+    for kilobytes in (1.0, 4.0, 16.0):
+        texts = {f"u{number:08d}": payload(f"u{number:08d}", kilobytes) for number in range(count)}
+        size = sum(map(len, texts.values())) / count
+        for name, fill in CONTENDERS.items():
+            used, counted = asyncio.run(measure(fill, texts))
+            cells = (f"{size:,.0f}", f"{used:,.0f}", f"{used / size * 1024:,.0f}", f"{used / size:.2f}", counted)
+            table.add(name, *cells)
+    table.notes.append(
+        "One round: tracemalloc counts bytes, it does not sample. The keys' own text is not counted. 'Counted by the "
+        "client' is what `max_bytes` bounds."
+    )
+    return [table]
+
+
+if __name__ == "__main__":
+    main(run)
