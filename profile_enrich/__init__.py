@@ -45,7 +45,7 @@ from .limits import Breaker, RateLimit, RetryPolicy
 from .middleware import ProfileMiddleware
 from .profile import Profile, ProfileKey, Reason, Record, Status
 from .sources.amperity import AmperitySource
-from .sources.base import Excluded, Found, NotFound, NotModified, ProfileSource
+from .sources.base import BatchSource, Excluded, Found, NotFound, NotModified, ProfileSource
 from .sources.census import CensusSource
 from .sources.memory import MemorySource
 from .sources.store import StoreSource
@@ -53,6 +53,7 @@ from .sources.store import StoreSource
 __all__ = [
     "AmbiguousMatch",
     "AmperitySource",
+    "BatchSource",
     "BlockingProfileClient",
     "Breaker",
     "BreakerDetails",

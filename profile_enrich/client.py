@@ -55,6 +55,7 @@ class ProfileClient(Lookups):
         retry: when a failed call is repeated. Default `RetryPolicy()`: once, for at most a tenth of the calls.
         rate_limit: bounds the calls a second. Default none. A page never waits for it.
         max_in_flight: calls of the source at the same time, at most, on each event loop. Default 100.
+        batch_window: seconds in which lookups gather for one call of a source that has batches. Default 0.002.
         cache: a cachetools cache to keep the known profiles in, instead of the built-in LRU (see `ProfileCache`).
         hooks: called with a frozen `LookupDetails` or `FlightDetails` for each lookup and each call of the source.
         sweep_every: seconds between two rounds that drop what has expired. Default 10.
@@ -89,6 +90,7 @@ class ProfileClient(Lookups):
         retry: RetryPolicy | None = None,
         rate_limit: RateLimit | None = None,
         max_in_flight: int = 100,
+        batch_window: float = 0.002,
         cache: Cache[Any, Any] | None = None,
         hooks: Sequence[Hook] = (),
         sweep_every: float = 10.0,
@@ -136,6 +138,7 @@ class ProfileClient(Lookups):
             retry=RetryPolicy() if retry is None else retry,
             rate_limit=rate_limit,
             max_in_flight=whole("max_in_flight", max_in_flight),
+            batch_window=number("batch_window", batch_window),
             deadline=number("deadline", deadline, positive=True),
             timer=timer,
         )
@@ -282,13 +285,11 @@ class ProfileClient(Lookups):
 
         Only what this package opened is closed; an HTTP client handed in stays open. A second call does nothing.
         """
-        self._loader.closed = True
-        self._sweeper.stop()
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return  # another kind of loop, such as trio's: no lookup was made on it
-        await self._loader.flights.aclose(self._close_timeout)
+        await self._loader.aclose(self._close_timeout)
         await self.source.aclose()
 
     def __repr__(self) -> str:

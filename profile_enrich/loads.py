@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from ._deadline import Deadline
 from ._freshness import Validators
 from ._sweeper import Sweeper
+from .batches import Batch, Batcher
 from .cache import Entry, Load, ProfileCache
 from .errors import (
     CircuitOpen,
@@ -26,11 +27,13 @@ from .flights import Flight, Flights
 from .hooks import Observer
 from .limits import Breaker, Permit, RateLimit, RetryPolicy
 from .profile import Profile, ProfileKey, Reason, Record, Status
-from .sources.base import Excluded, Found, NotFound, NotModified, ProfileSource, SourceResult
+from .sources.base import BatchSource, Excluded, Found, NotFound, NotModified, ProfileSource, SourceResult
 
 __all__ = ["Answer", "CacheKey", "Loader"]
 
 logger = logging.getLogger("profile_enrich")
+
+R = TypeVar("R")
 
 CacheKey = tuple[str, str, str]
 """Namespace of the source, type and value of the key: plain strings, whose hashes Python remembers."""
@@ -59,6 +62,7 @@ class Loader:
         retry: decides whether a failed one is repeated.
         rate_limit: bounds the calls a second, where one was set.
         max_in_flight: calls at the same time, at most, on each event loop.
+        batch_window: seconds in which lookups gather for one call of a source that has a batch endpoint.
         deadline: seconds that one load may take.
         timer: the monotonic clock of the cache, in seconds.
     """
@@ -75,6 +79,7 @@ class Loader:
         retry: RetryPolicy,
         rate_limit: RateLimit | None,
         max_in_flight: int,
+        batch_window: float,
         deadline: float,
         timer: Callable[[], float],
     ) -> None:
@@ -90,6 +95,7 @@ class Loader:
         self._retry = retry
         self._rate_limit = rate_limit
         self._max_in_flight = max_in_flight
+        self._batcher = Batcher(source, batch_window, self._call) if isinstance(source, BatchSource) else None
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._deadline = deadline
         self._timer = timer
@@ -120,7 +126,7 @@ class Loader:
         base = self._cache.get(cache_key, self._timer())
         if base is not None and base.record is None:
             base = None
-        permit = self._admit()
+        permit, batch = self._admit()
         load = self._cache.begin(cache_key)
         observer = self._observer
         digest = key.digest() if observer.hooks else ""
@@ -129,7 +135,7 @@ class Loader:
 
         async def work(deadline: Deadline) -> Answer:
             nonlocal outcome
-            result = await self._ask(key, deadline, None if base is None else base.validators)
+            result = await self._ask(key, batch, deadline, None if base is None else base.validators)
             answer, outcome = self._settle(key, load, base, result)
             return answer
 
@@ -148,44 +154,68 @@ class Loader:
         self._sweeper.arm()
         return flight
 
-    def _admit(self) -> Permit:
-        """The right to make a call now."""
+    def _admit(self) -> tuple[Permit, Batch | None]:
+        """The right to make a call now, and the batch that it is made in, where the source has batches."""
         permit = self._breaker.ask()
         if permit is None:
             raise CircuitOpen("the source failed several times in a row and is left alone for a moment")
-        if self._rate_limit is not None:
-            pause = self._rate_limit.take()
-            if pause:
-                permit.end(ClientClosed())  # not a word about the source
-                raise RateLimitReached(
-                    "the rate limit set for this source is used up for the moment", retry_after=pause
-                )
-        return permit
+        try:
+            if self._batcher is not None:
+                return permit, self._batcher.reserve(self._pay)
+            self._pay()
+        except RateLimitReached as error:
+            permit.end(error)
+            raise
+        return permit, None
 
-    async def _ask(self, key: ProfileKey, deadline: Deadline, validators: Validators | None) -> SourceResult:
-        """Calls the source when there is a slot, and once more where that is polite and may help."""
-        loop = asyncio.get_running_loop()
-        slots = self._slots.get(loop)
-        if slots is None:
-            slots = self._slots[loop] = asyncio.Semaphore(self._max_in_flight)
+    def _pay(self) -> None:
+        """Takes one call from the rate limit."""
+        pause = 0.0 if self._rate_limit is None else self._rate_limit.take()
+        if pause:
+            raise RateLimitReached("the rate limit set for this source is used up for the moment", retry_after=pause)
+
+    async def _ask(
+        self, key: ProfileKey, batch: Batch | None, deadline: Deadline, validators: Validators | None
+    ) -> SourceResult:
+        """Calls the source, and once more where that is polite and may help."""
         self._retry.began()
         attempt = 0
         while True:
             attempt += 1
-            async with slots:
-                self._observer.called()
-                try:
-                    return await self._source.fetch(key, deadline=deadline, validators=validators)
-                except SourceError as error:
-                    pause = self._retry.pause(error, attempt, deadline.remaining())
-                    if pause is None:
-                        raise
+            try:
+                if self._batcher is not None and batch is not None:
+                    return await self._batcher.fetch(key, batch, deadline)
+                return await self._call(lambda: self._source.fetch(key, deadline=deadline, validators=validators))
+            except SourceError as error:
+                pause = self._retry.pause(error, attempt, deadline.remaining())
+                if pause is None:
+                    raise
             await asyncio.sleep(pause)
+
+    async def _call(self, call: Callable[[], Awaitable[R]]) -> R:
+        """Makes one call of the source, when there is a slot for it."""
+        loop = asyncio.get_running_loop()
+        slots = self._slots.get(loop)
+        if slots is None:
+            slots = self._slots[loop] = asyncio.Semaphore(self._max_in_flight)
+        async with slots:
+            self._observer.called()
+            return await call()
+
+    async def aclose(self, patience: float) -> None:
+        """Waits up to `patience` seconds for the loads under way, and ends what is left."""
+        self.closed = True
+        self._sweeper.stop()
+        await self.flights.aclose(patience)
+        if self._batcher is not None:
+            await self._batcher.aclose()
 
     def after_fork(self) -> None:
         """In a forked child: the loads and slots are the parent's."""
         self.flights.forget()
         self._slots = WeakKeyDictionary()
+        if self._batcher is not None:
+            self._batcher.after_fork()
         self._breaker.after_fork()
         self._retry.after_fork()
         if self._rate_limit is not None:

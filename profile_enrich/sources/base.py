@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -9,7 +10,17 @@ from .._deadline import Deadline
 from .._freshness import Freshness, Validators
 from ..profile import ProfileKey, Record
 
-__all__ = ["Excluded", "Found", "Freshness", "NotFound", "NotModified", "ProfileSource", "SourceResult", "Validators"]
+__all__ = [
+    "BatchSource",
+    "Excluded",
+    "Found",
+    "Freshness",
+    "NotFound",
+    "NotModified",
+    "ProfileSource",
+    "SourceResult",
+    "Validators",
+]
 
 
 _SILENT = Freshness()
@@ -85,4 +96,25 @@ class ProfileSource(Protocol):
 
     async def aclose(self) -> None:
         """Frees what the source itself opened. It may be used again afterwards, and opens anew."""
+        ...
+
+
+@runtime_checkable
+class BatchSource(ProfileSource, Protocol):
+    """A source that can be asked for many profiles in one call."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many keys one call takes at most."""
+        ...
+
+    async def fetch_many(self, keys: Sequence[ProfileKey], *, deadline: Deadline) -> Mapping[ProfileKey, SourceResult]:
+        """Asks the vendor for up to `batch_size` different profiles.
+
+        Returns:
+            An answer for each key.
+
+        Raises:
+            SourceError: as `fetch`; it fails the whole batch.
+        """
         ...
