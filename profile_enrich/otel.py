@@ -1,0 +1,249 @@
+"""Lookups as OpenTelemetry metrics and spans.
+
+```python
+telemetry = OpenTelemetryHook()
+profiles = ProfileClient(source, hooks=[telemetry])
+telemetry.watch(profiles)
+```
+
+There is no semantic convention for lookups and caches, so the names are under `profile_enrich.`; the naming rules, the
+unit of durations (seconds), `error.type` and the shape of a state metric are those of the conventions
+(https://opentelemetry.io/docs/specs/semconv/general/). Neither metrics nor spans hold an identifier or an attribute
+value.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from ._version import __version__
+from ._watched import BREAKER_STATES, Totals, Watched
+from .errors import MissingExtraError
+from .hooks import BreakerDetails, Details, FlightDetails, LookupDetails
+from .profile import Status
+
+try:
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
+    from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TracerProvider, get_tracer
+except ImportError:
+    raise MissingExtraError("profile_enrich.otel", "otel") from None
+
+if TYPE_CHECKING:
+    from .client import ProfileClient
+
+__all__ = ["OpenTelemetryHook"]
+
+SCOPE = "profile_enrich"
+
+LOOKUP_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5)
+"""From a hit, which takes microseconds, by way of a page's usual budget of 50 ms to the end of a load."""
+
+FLIGHT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+"""Those of `http.client.request.duration`."""
+
+ANSWERS = frozenset({"found", "not_found", "withheld", "not_modified"})
+"""The outcomes of a flight that are not an error's code."""
+
+WAITED = frozenset({Status.MISS, Status.COALESCED, Status.TIMEOUT, Status.ERROR})
+"""What gets a span. The others take microseconds; a span each would cost more than it tells."""
+
+LINKED_FLIGHTS = 1024
+"""So many flights are remembered, for the lookups that waited for them to link to."""
+
+Labels = dict[str, str]
+
+_watched: WeakKeyDictionary[MeterProvider, Watched] = WeakKeyDictionary()
+_watched_globally = Watched()
+
+
+class OpenTelemetryHook:
+    """Reports each lookup, flight and change of the circuit breaker to OpenTelemetry.
+
+    One hook may serve several clients. The metrics: `profile_enrich.lookup.duration` and
+    `profile_enrich.flight.duration` (histograms, in seconds; their counts are the numbers of lookups and flights),
+    `profile_enrich.breaker.changes`, and for clients that are handed to `watch` also `profile_enrich.cache.entries`,
+    `profile_enrich.cache.usage`, `profile_enrich.flight.active` and `profile_enrich.breaker.status`.
+
+    The spans: one for each flight, a root span, because a load is shared by all who wait for it; and one for each
+    lookup that had to wait, within the span of the request, linked to the flight that answered it.
+
+    Args:
+        tracer_provider: where spans go; the global one by default.
+        meter_provider: where metrics go; the global one by default.
+        include_key: whether spans carry `profile_enrich.key.hash`, the salted hash of the key. Default false.
+
+    Raises:
+        MissingExtraError: on import of this module, when opentelemetry-api is not installed.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        *,
+        include_key: bool = False,
+    ) -> None:
+        self._include_key = include_key
+        self._tracer = get_tracer(SCOPE, __version__, tracer_provider)
+        meter = get_meter(SCOPE, __version__, meter_provider)
+        self._lookups = meter.create_histogram(
+            "profile_enrich.lookup.duration",
+            unit="s",
+            description="How long lookups took, by how they were answered.",
+            explicit_bucket_boundaries_advisory=LOOKUP_BUCKETS,
+        )
+        self._flights = meter.create_histogram(
+            "profile_enrich.flight.duration",
+            unit="s",
+            description="How long loads from the source took, by outcome.",
+            explicit_bucket_boundaries_advisory=FLIGHT_BUCKETS,
+        )
+        self._changes = meter.create_counter(
+            "profile_enrich.breaker.changes",
+            unit="{change}",
+            description="Changes of the circuit breaker, by the new state.",
+        )
+        self._labels: dict[tuple[str, str, str | None, str | None], Labels] = {}
+        self._landed: OrderedDict[tuple[str, str], tuple[str, SpanContext]] = OrderedDict()
+        # Hooks with the same provider share the instruments, and so the clients: an SDK takes the callbacks of an
+        # observable instrument only once.
+        self._watched = _watched_globally if meter_provider is None else _watched.setdefault(meter_provider, Watched())
+        for name, unit, description, observe in (
+            ("cache.entries", "{entry}", "Answers in the cache.", _entries),
+            ("cache.usage", "By", "Roughly the memory of the profiles in the cache.", _usage),
+            ("flight.active", "{flight}", "Loads under way.", _active),
+            ("breaker.status", "1", "Circuit breakers in the state: 1 or 0 for one client.", _breakers),
+        ):
+            meter.create_observable_up_down_counter(
+                f"profile_enrich.{name}",
+                [_callback(self._watched, observe)],
+                unit=unit,
+                description=description,
+            )
+
+    def watch(self, client: ProfileClient) -> None:
+        """Reports what the client holds, whenever metrics are collected. It does not keep the client alive.
+
+        Several clients of one source are added up. This costs the lookups nothing, and works also for a client that
+        does not have this hook.
+
+        Raises:
+            ConfigurationError: `client` is not a `ProfileClient`.
+        """
+        self._watched.add(client)
+
+    def __call__(self, details: Details) -> None:
+        """What `ProfileClient` calls."""
+        if isinstance(details, LookupDetails):
+            self._lookup(details)
+        elif isinstance(details, FlightDetails):
+            self._flight(details)
+        else:
+            self._breaker(details)
+
+    def _lookup(self, details: LookupDetails) -> None:
+        status = details.status
+        # An error beside an answer, as with stale data, was handled: the conventions leave `error.type` off then.
+        error = details.error if status in (Status.TIMEOUT, Status.ERROR) else None
+        identity = (details.source, status.value, details.reason and details.reason.value, error)
+        labels = self._labels.get(identity)
+        if labels is None:
+            labels = self._labels[identity] = _labelled(
+                details.source, error, {"lookup.status": status.value, "lookup.reason": identity[2]}
+            )
+        self._lookups.record(details.seconds, labels)
+        if status in WAITED:
+            landed = self._landed.get((details.source, details.key))
+            # A lookup that failed without a flight of its own (circuit open, bad key) must not point to an older one.
+            links = [Link(landed[1])] if landed is not None and _answers(landed[0], status, error) else []
+            self._span("lookup", details, labels, error, SpanKind.INTERNAL, None, links)
+
+    def _flight(self, details: FlightDetails) -> None:
+        error = None if details.outcome in ANSWERS else details.outcome
+        labels = _labelled(details.source, error, {"flight.outcome": details.outcome})
+        self._flights.record(details.seconds, labels)
+        # An empty context: whoever happened to ask first is not the parent of a load that others share.
+        span = self._span("fetch", details, labels, error, SpanKind.CLIENT, Context(), [])
+        if span.is_valid:
+            self._landed[(details.source, details.key)] = (details.outcome, span)
+            if len(self._landed) > LINKED_FLIGHTS:
+                self._landed.popitem(last=False)
+
+    def _breaker(self, details: BreakerDetails) -> None:
+        self._changes.add(1, _labelled(details.source, None, {"breaker.state": details.state}))
+
+    def _span(
+        self,
+        verb: str,
+        details: LookupDetails | FlightDetails,
+        labels: Labels,
+        error: str | None,
+        kind: SpanKind,
+        context: Context | None,
+        links: list[Link],
+    ) -> SpanContext:
+        if self._include_key and details.key:
+            labels = {**labels, "profile_enrich.key.hash": details.key}
+        end = time.time_ns()
+        span = self._tracer.start_span(
+            f"{verb} {details.source}",
+            context=context,
+            kind=kind,
+            attributes=labels,
+            links=links,
+            start_time=end - int(details.seconds * 1e9),
+        )
+        if error is not None:
+            span.set_status(StatusCode.ERROR)
+        span.end(end)
+        return span.get_span_context()
+
+
+def _labelled(source: str, error: str | None, more: dict[str, str | None]) -> Labels:
+    labels = {"profile_enrich.source": source}
+    labels.update({f"profile_enrich.{name}": value for name, value in more.items() if value is not None})
+    if error is not None:
+        labels["error.type"] = error
+    return labels
+
+
+def _answers(outcome: str, status: Status, error: str | None) -> bool:
+    """Whether a lookup of this status can have been answered by a flight of this outcome."""
+    if status in (Status.MISS, Status.COALESCED):
+        return outcome in ANSWERS
+    return outcome == error
+
+
+Observe = Callable[[Totals], Iterable[tuple[int, Labels]]]
+
+
+def _callback(watched: Watched, observe: Observe) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def callback(_: CallbackOptions) -> Iterable[Observation]:
+        for source, totals in watched.totals().items():
+            for value, more in observe(totals):
+                yield Observation(value, {"profile_enrich.source": source, **more})
+
+    return callback
+
+
+def _entries(totals: Totals) -> Iterable[tuple[int, Labels]]:
+    yield totals.entries, {"profile_enrich.entry.kind": "known"}
+    yield totals.negative_entries, {"profile_enrich.entry.kind": "unknown"}
+
+
+def _usage(totals: Totals) -> Iterable[tuple[int, Labels]]:
+    yield totals.bytes, {}
+
+
+def _active(totals: Totals) -> Iterable[tuple[int, Labels]]:
+    yield totals.in_flight, {}
+
+
+def _breakers(totals: Totals) -> Iterable[tuple[int, Labels]]:
+    for state in BREAKER_STATES:
+        yield totals.breakers[state], {"profile_enrich.breaker.state": state}

@@ -1,0 +1,194 @@
+"""Lookups as Prometheus metrics.
+
+```python
+metrics = PrometheusHook()
+profiles = ProfileClient(source, hooks=[metrics])
+metrics.watch(profiles)
+```
+
+The names follow https://prometheus.io/docs/practices/naming/: seconds, bytes, `_total`. No label holds an identifier or
+an attribute value; their values come from short closed lists (statuses, error codes, the names of sources).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from ._watched import BREAKER_STATES, Watched
+from .errors import ConfigurationError, MissingExtraError
+from .hooks import Details, FlightDetails, LookupDetails
+
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError:
+    raise MissingExtraError("profile_enrich.prometheus", "prometheus") from None
+
+if TYPE_CHECKING:
+    from .client import ProfileClient
+
+__all__ = ["PrometheusHook"]
+
+LOOKUP_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""From a hit, which takes microseconds, by way of a page's usual budget of 50 ms to the end of a load."""
+
+FLIGHT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+
+_NAMESPACE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+class _State(Collector):
+    """Reads the clients' state when the registry is collected."""
+
+    def __init__(self, namespace: str) -> None:
+        self.watched = Watched()
+        self._namespace = namespace
+
+    def describe(self) -> Iterable[Metric]:
+        """The same families without samples: the registry checks the names with them."""
+        return self._families()
+
+    def collect(self) -> Iterable[Metric]:
+        """One sample a source; sources with several clients are added up."""
+        families = self._families()
+        lookups, calls, errors, breakers, active, entries, size = families
+        for source, totals in self.watched.totals().items():
+            for status, count in totals.lookups.items():
+                lookups.add_metric([source, status], count)
+            calls.add_metric([source], totals.source_calls)
+            for code, count in totals.source_errors.items():
+                errors.add_metric([source, code], count)
+            for state in BREAKER_STATES:
+                breakers.add_metric([source, state], totals.breakers[state])
+            active.add_metric([source], totals.in_flight)
+            entries.add_metric([source, "known"], totals.entries)
+            entries.add_metric([source, "unknown"], totals.negative_entries)
+            size.add_metric([source], totals.bytes)
+        return families
+
+    def _families(self) -> list[CounterMetricFamily | GaugeMetricFamily]:
+        def counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
+            return CounterMetricFamily(f"{self._namespace}_{name}", text, labels=["source", *labels])
+
+        def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"{self._namespace}_{name}", text, labels=["source", *labels])
+
+        return [
+            counter("lookups", "Lookups, by how they were answered.", "status"),
+            counter("source_calls", "Calls of the source, retries included."),
+            counter("source_errors", "Loads that failed, by the code of the error.", "code"),
+            gauge("breaker_state", "Circuit breakers in the state: 1 or 0 for one client.", "state"),
+            gauge("flights_in_progress", "Loads under way."),
+            gauge("cache_entries", "Answers in the cache: known profiles, and keys known to have none.", "kind"),
+            gauge("cache_bytes", "Roughly the memory of the profiles in the cache."),
+        ]
+
+
+class _Instruments:
+    """The metrics of one registry and namespace, shared by all hooks on it."""
+
+    def __init__(self, registry: CollectorRegistry, namespace: str) -> None:
+        self.state = _State(namespace)
+        registry.register(self.state)
+        made: list[Collector] = [self.state]
+        try:
+            self.lookups = Histogram(
+                "lookup_duration_seconds",
+                "How long lookups took, by how they were answered.",
+                ["source", "status"],
+                namespace=namespace,
+                registry=registry,
+                buckets=LOOKUP_BUCKETS,
+            )
+            made.append(self.lookups)
+            self.flights = Histogram(
+                "flight_duration_seconds",
+                "How long loads from the source took, by outcome.",
+                ["source", "outcome"],
+                namespace=namespace,
+                registry=registry,
+                buckets=FLIGHT_BUCKETS,
+            )
+            made.append(self.flights)
+            self.changes = Counter(
+                "breaker_changes_total",
+                "Changes of the circuit breaker, by the new state.",
+                ["source", "state"],
+                namespace=namespace,
+                registry=registry,
+            )
+        except ValueError:
+            for collector in made:
+                registry.unregister(collector)
+            raise
+
+
+_shared: WeakKeyDictionary[CollectorRegistry, dict[str, _Instruments]] = WeakKeyDictionary()
+_sharing = threading.Lock()
+
+
+class PrometheusHook:
+    """Reports each lookup, flight and change of the circuit breaker to a Prometheus registry.
+
+    One hook may serve several clients, and several hooks on one registry share their metrics.
+
+    Args:
+        registry: where the metrics are registered; prometheus_client's own by default.
+        namespace: what the names of the metrics begin with: letters, digits and underscores. Default `profile_enrich`.
+
+    Raises:
+        ConfigurationError: the namespace is not usable, or something else in the registry has these names already.
+        MissingExtraError: on import of this module, when prometheus-client is not installed.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None, namespace: str = "profile_enrich") -> None:
+        if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+            raise ConfigurationError("namespace must consist of letters, digits and underscores, as in 'shop_profiles'")
+        self._instruments = _instruments(REGISTRY if registry is None else registry, namespace)
+        # `labels()` takes longer than the observation itself, so its result is kept.
+        self._lookups: dict[tuple[str, str], Histogram] = {}
+
+    def watch(self, client: ProfileClient) -> None:
+        """Reports what the client counts and holds, whenever the registry is collected.
+
+        It does not keep the client alive. Several clients of one source are added up. This costs the lookups nothing,
+        and works also for a client that does not have this hook.
+
+        Raises:
+            ConfigurationError: `client` is not a `ProfileClient`.
+        """
+        self._instruments.state.watched.add(client)
+
+    def __call__(self, details: Details) -> None:
+        """What `ProfileClient` calls."""
+        if isinstance(details, LookupDetails):
+            labels = (details.source, details.status.value)
+            histogram = self._lookups.get(labels)
+            if histogram is None:
+                histogram = self._lookups[labels] = self._instruments.lookups.labels(*labels)
+            histogram.observe(details.seconds)
+        elif isinstance(details, FlightDetails):
+            self._instruments.flights.labels(details.source, details.outcome).observe(details.seconds)
+        else:
+            self._instruments.changes.labels(details.source, details.state).inc()
+
+
+def _instruments(registry: CollectorRegistry, namespace: str) -> _Instruments:
+    with _sharing:
+        mine = _shared.setdefault(registry, {})
+        if namespace not in mine:
+            taken = False
+            try:
+                mine[namespace] = _Instruments(registry, namespace)
+            except ValueError:  # prometheus_client's DuplicateTimeseries, which older versions do not have
+                taken = True
+            if taken:
+                raise ConfigurationError(
+                    f"namespace: the registry has metrics called {namespace}_... already; choose another namespace"
+                )
+        return mine[namespace]
