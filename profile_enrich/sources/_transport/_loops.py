@@ -20,8 +20,24 @@ _open_leases: set[Lease[Any]] = set()
 """Every client that is open in this process. Without it, a transport that is dropped unclosed would take its clients
 with it in one garbage collection, before they can be closed on their loops."""
 
-_inherited: list[object] = []
-"""What a forked child got from its parent: neither used nor closed (the sockets are the parent's), so never freed."""
+
+def _disown() -> None:
+    """In a forked child: the clients that are open are the parent's, so here they are neither used, closed nor freed.
+
+    Not even at the end of the interpreter, which is why a reference in a module would not do: an aiohttp session that
+    is freed takes its sockets out of the epoll instance, and that is shared with the parent, whose next request on them
+    would wait for ever.
+    """
+    if _open_leases:
+        import ctypes  # some milliseconds, which only such a child has to spend
+
+        for lease in _open_leases:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(lease))
+        _open_leases.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)
 
 
 class Lease(Generic[C]):
@@ -74,7 +90,6 @@ class LoopClients(Generic[C]):
 
     async def _new(self, loop: asyncio.AbstractEventLoop) -> Lease[C]:
         if self._pid != os.getpid():
-            _inherited.extend((*self._leases.values(), *self._retired))
             self._leases.clear()
             self._retired.clear()
             self._pid = os.getpid()
