@@ -18,7 +18,7 @@ import pytest
 from examples import demo
 from profile_enrich.testing import VendorServer
 from tests._shop import Visitor
-from tests.apps.serving import HOST, UNCLEAN, Served, command_of, free_port
+from tests.apps.serving import HOST, Served, command_of, free_port
 from tests.helpers import ScriptedSource, client_of
 
 SERVERS = ["uvicorn", "granian", "hypercorn"]
@@ -148,7 +148,7 @@ def check_clean(served: Served) -> None:
     assert len(told) == 1, served.errors
     assert ", closed>" in told[0]
     assert told[0].endswith("its tasks: []")
-    assert not [words for words in UNCLEAN if words in served.errors], served.errors
+    assert not served.unclean()
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -265,7 +265,7 @@ def test_A21_the_storefront_is_the_same_on_all_three() -> None:
             seen = {server: shop_of(served.wait().url) for server, served in shops.items()}
             for server, served in shops.items():
                 served.stop()
-                assert not [words for words in UNCLEAN if words in served.errors], (server, served.errors)
+                assert not served.unclean(), server
     finally:
         api.stop()
     for household in ("2280", "1740"):

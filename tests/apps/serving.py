@@ -29,6 +29,16 @@ UNCLEAN = (
 """What standard error must not hold after a clean shutdown."""
 
 
+def unclean(said: str, port: int = 0) -> list[str]:
+    """The lines that should not be there. A server's own listener on `port` is its own affair."""
+    listener = f"laddr=('{HOST}', {port})>"
+    return [
+        line
+        for line in said.splitlines()
+        if any(words in line for words in UNCLEAN) and listener not in line and "Enable tracemalloc" not in line
+    ]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -106,6 +116,10 @@ class Served:
         finally:
             self.errors = self._read()
         return code
+
+    def unclean(self) -> list[str]:
+        """What it should not have said."""
+        return unclean(self.errors, self.port)
 
     def _read(self) -> str:
         self._said.seek(0)
