@@ -45,6 +45,7 @@ from .limits import Breaker, RateLimit, RetryPolicy
 from .middleware import ProfileMiddleware
 from .profile import Profile, ProfileKey, Reason, Record, Status
 from .sources.amperity import AmperitySource
+from .sources.auth import ClientCredentials, IssuerToken, StaticToken
 from .sources.base import BatchSource, Excluded, Found, NotFound, NotModified, ProfileSource
 from .sources.census import CensusSource
 from .sources.memory import MemorySource
@@ -61,6 +62,7 @@ __all__ = [
     "CensusSource",
     "CircuitOpen",
     "ClientClosed",
+    "ClientCredentials",
     "ConfigurationError",
     "CursorError",
     "Excluded",
@@ -68,6 +70,7 @@ __all__ = [
     "Found",
     "Health",
     "InvalidKeyError",
+    "IssuerToken",
     "LookupDetails",
     "MemorySource",
     "MissingExtraError",
@@ -95,6 +98,7 @@ __all__ = [
     "SourceResponseError",
     "SourceTimeout",
     "SourceUnavailable",
+    "StaticToken",
     "Stats",
     "Status",
     "StoreError",

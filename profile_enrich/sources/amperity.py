@@ -3,8 +3,6 @@
 Source: the vendor's OpenAPI file of that version.
 """
 
-# ruff: noqa: ASYNC109  # a `timeout` in seconds is the public way to say it; inside it becomes a deadline
-
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping

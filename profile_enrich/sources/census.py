@@ -3,8 +3,6 @@
 Source: the vendor's "Profile API" page and Postman collection; the embedded `ProfileAPI` speaks the same format.
 """
 
-# ruff: noqa: ASYNC109  # a `timeout` in seconds is the public way to say it; inside it becomes a deadline
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,0 +1,67 @@
+"""The documents tell the truth: their code runs, and their tables follow the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+import profile_enrich
+from profile_enrich import ProfileClient, ProfileEnrichError, ProfileMiddleware, Status, errors
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = Sybil(parsers=[PythonCodeBlockParser()])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page: Path) -> None:
+    document = CODE.parse(page)
+    for example in document:
+        example.evaluate()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(("thing", "heading"), [(ProfileClient, "ProfileClient("), (ProfileMiddleware, "ProfileMidd")])
+def test_every_option_is_documented_with_its_default(thing: type, heading: str) -> None:
+    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    section = text.split(f"## `{heading}", 1)[1].split("\n## ", 1)[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", section, re.MULTILINE))
+    parameters = list(inspect.signature(thing).parameters.values())[1:]
+    assert list(rows) != []
+    assert set(rows) == {parameter.name for parameter in parameters}
+    for parameter in parameters:
+        written = rows[parameter.name]
+        if parameter.default is inspect.Parameter.empty:
+            assert written == "required"
+        elif callable(parameter.default):
+            assert written.strip("`").endswith(parameter.default.__name__)
+        else:
+            assert eval(written.strip("`")) == parameter.default, parameter.name
+
+
+def test_every_error_and_every_status_is_documented() -> None:
+    failing = (ROOT / "docs" / "failing.md").read_text(encoding="utf-8")
+    for name in errors.__all__:
+        cls = getattr(errors, name)
+        if cls not in (ProfileEnrichError, errors.ProfileUnavailable, errors.SourceError):
+            assert f"| `{cls.code}` |" in failing, cls
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for status in Status:
+        assert f"| `{status.value}` |" in readme
+
+
+def test_what_the_readme_imports_is_exported() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for names in re.findall(r"^from profile_enrich import (.+)$", readme, re.MULTILINE):
+        assert {name.strip() for name in names.split(",")} <= set(profile_enrich.__all__)
