@@ -57,7 +57,7 @@ class ProfileClient(Lookups):
         max_in_flight: calls of the source at the same time, at most, on each event loop. Default 100.
         batch_window: seconds in which lookups gather for one call of a source that has batches. Default 0.002.
         cache: a cachetools cache to keep the known profiles in, instead of the built-in LRU (see `ProfileCache`).
-        hooks: called with a frozen `LookupDetails` or `FlightDetails` for each lookup and each call of the source.
+        hooks: called with frozen `LookupDetails`, `FlightDetails` or `BreakerDetails` (see `profile_enrich.hooks`).
         sweep_every: seconds between two rounds that drop what has expired. Default 10.
         close_timeout: seconds that `aclose` waits for loads under way. Default 2.
         timer: the monotonic clock of the cache, in seconds.

@@ -225,7 +225,7 @@ class Lookups:
         observer.count(profile.status)
         if observer.hooks:
             observer.lookup(
-                "" if key is None else key.digest(),
+                "" if key is None else (profile._key or key).digest(),  # the key of a hit remembers its digest
                 profile.status,
                 profile.reason,
                 time.perf_counter() - started,

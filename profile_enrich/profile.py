@@ -26,6 +26,9 @@ T = TypeVar("T")
 MAX_KEY_BYTES = 2048
 """The longest identifier that is looked up, in bytes of UTF-8. Longer ones do not fit every vendor's URL."""
 
+MAX_TYPE_LENGTH = 256
+"""The longest name of an identifier's type, in characters."""
+
 _SALT = os.environ.get("PROFILE_ENRICH_LOG_SALT", "").encode() or os.urandom(16)
 
 
@@ -82,7 +85,7 @@ class ProfileKey:
     processes to correlate their logs; without it each process has a random salt.
     """
 
-    __slots__ = ("_hash", "type", "value")
+    __slots__ = ("_digest", "_hash", "type", "value")
 
     type: str
     value: str
@@ -92,8 +95,8 @@ class ProfileKey:
             raise InvalidKeyError(
                 f"a profile key must be a string, not {_type_name(value)}; pass str(value) if its text form is the id"
             )
-        if not isinstance(type, str) or not type:
-            raise InvalidKeyError("the type of a profile key must be a non-empty string such as 'id' or 'email'")
+        if not isinstance(type, str) or not type or len(type) > MAX_TYPE_LENGTH or not type.isprintable():
+            raise InvalidKeyError("the type of a profile key must be a short name such as 'id' or 'email'")
         if not value:
             raise InvalidKeyError("a profile key must not be empty")
         if len(value) > MAX_KEY_BYTES or not value.isascii():
@@ -110,6 +113,7 @@ class ProfileKey:
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "type", type)
         object.__setattr__(self, "_hash", hash((value, type)))
+        object.__setattr__(self, "_digest", None)
 
     @classmethod
     def of(cls, key: str | ProfileKey) -> ProfileKey:
@@ -118,8 +122,12 @@ class ProfileKey:
 
     def digest(self) -> str:
         """A salted hash of type and value, 12 hex characters: what logs, metrics and hooks may show."""
-        text = f"{self.type}\0{self.value}".encode()
-        return hashlib.blake2b(text, digest_size=6, key=_SALT[:64]).hexdigest()
+        digest: str | None = self._digest  # type: ignore[attr-defined]  # as `_hash` below
+        if digest is None:
+            text = f"{self.type}\0{self.value}".encode()
+            digest = hashlib.blake2b(text, digest_size=6, key=_SALT[:64]).hexdigest()
+            object.__setattr__(self, "_digest", digest)
+        return digest
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ProfileKey):

@@ -44,8 +44,11 @@ class TestProfileKey:
     def test_refuses_an_empty_value_and_an_empty_type(self) -> None:
         with pytest.raises(InvalidKeyError, match="must not be empty"):
             ProfileKey("")
+
+    @pytest.mark.parametrize("type_", ["", None, 5, "x" * 257, "\ud800", "line\nbreak"])
+    def test_refuses_a_type_that_is_no_name(self, type_: Any) -> None:
         with pytest.raises(InvalidKeyError, match="type of a profile key"):
-            ProfileKey("a", "")
+            ProfileKey("a", type_)
 
     def test_is_bounded_in_bytes(self) -> None:
         assert ProfileKey("x" * MAX_KEY_BYTES).value == "x" * MAX_KEY_BYTES

@@ -11,12 +11,12 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from profile_enrich import CensusSource, ProfileClient, ProfileMiddleware, ProfileSource
+from profile_enrich import CensusSource, ProfileClient, ProfileMiddleware, ProfileSource, from_session
 
 from .catalogue import Catalogue
 from .pages import Pages
 from .security import SecurityMiddleware
-from .sessions import household_in_session
+from .sessions import HOUSEHOLD, consent_in_session
 from .settings import Settings
 
 HERE = Path(__file__).resolve().parent
@@ -48,7 +48,8 @@ def create_app(settings: Settings | None = None, source: ProfileSource | None = 
             Middleware(
                 ProfileMiddleware,
                 client=profiles,
-                identify=household_in_session,
+                identify=from_session(HOUSEHOLD),
+                consent=consent_in_session,
                 budget=settings.budget,
                 exclude=["/static", "/ready"],
             ),

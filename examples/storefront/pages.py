@@ -151,15 +151,15 @@ class Pages:
     # --- the buttons of the strip -----------------------------------------------------------------------------------
 
     async def drop(self, request: Request) -> Response:
-        household = sessions.household_in_session(request)
-        if household is not None:
+        household = sessions.signed_in(request)
+        if household is not None and sessions.consents(request):
             self.client.invalidate(household)
             sessions.leave_notice(request, "Dropped from the cache: this page had to ask the Profile API again.")
         return await self._back(request)
 
     async def refresh(self, request: Request) -> Response:
-        household = sessions.household_in_session(request)
-        if household is not None:
+        household = sessions.signed_in(request)
+        if household is not None and sessions.consents(request):
             notice = "Fetched anew from the Profile API."
             try:
                 await self.client.refresh(household, budget=ACT_SECONDS)

@@ -9,10 +9,9 @@ CONSENT = "consent"
 NOTICE = "notice"
 
 
-def household_in_session(connection: HTTPConnection) -> str | None:
-    """The identity function of the middleware: whose profile is looked up. Without consent: nobody's."""
-    session = connection.scope.get("session", {})
-    return session.get(HOUSEHOLD) if session.get(CONSENT, True) else None
+def consent_in_session(connection: HTTPConnection) -> bool:
+    """The consent function of the middleware: whether a profile may be looked up."""
+    return connection.scope.get("session", {}).get(CONSENT, True) is True
 
 
 def signed_in(request: Request) -> str | None:

@@ -54,7 +54,7 @@ def strip_of(request: Request, client: ProfileClient) -> Strip:
         meaning = "from the cache; the Profile API cannot be reached"
     if details is not None and details.reason is Reason.NOT_FOUND and status is Status.MISS:
         meaning = "asked the Profile API: there is no such profile"
-    if status is Status.SKIPPED and signed_in(request) and not consents(request):
+    if details is not None and details.reason is Reason.NO_CONSENT:
         meaning = "you said no, so nobody is looked up"
     return Strip(
         status=status.value,
