@@ -89,6 +89,8 @@ class ProfileKey:
 
     type: str
     value: str
+    _digest: str | None
+    _hash: int
 
     def __init__(self, value: str, type: str = "id") -> None:
         if not isinstance(value, str):
@@ -122,7 +124,7 @@ class ProfileKey:
 
     def digest(self) -> str:
         """A salted hash of type and value, 12 hex characters: what logs, metrics and hooks may show."""
-        digest: str | None = self._digest  # type: ignore[attr-defined]  # as `_hash` below
+        digest = self._digest
         if digest is None:
             text = f"{self.type}\0{self.value}".encode()
             digest = hashlib.blake2b(text, digest_size=6, key=_SALT[:64]).hexdigest()
@@ -135,7 +137,7 @@ class ProfileKey:
         return self.value == other.value and self.type == other.type
 
     def __hash__(self) -> int:
-        return cast(int, self._hash)  # type: ignore[attr-defined]  # set through object.__setattr__: the class is frozen
+        return self._hash
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"ProfileKey is immutable; cannot set {name}")
