@@ -38,15 +38,16 @@ class _Protocol(asyncio.StreamReaderProtocol):
 
 
 async def serve_connection(
-    stack: contextlib.AsyncExitStack, recorder: Recorder, play: Play, tls: ssl.SSLContext | None
+    stack: contextlib.AsyncExitStack, recorder: Recorder, play: Play, tls: ssl.SSLContext | None, port: int = 0
 ) -> int:
-    """Listens on a free port of 127.0.0.1 until the stack unwinds, and plays every request.
+    """Listens on 127.0.0.1 until the stack unwinds, and plays every request.
 
     Args:
         stack: closes the listener, then aborts all connections and waits for their tasks.
         recorder: counts connections and calls.
         play: answers one request; returns whether the connection lives on.
         tls: serves HTTPS.
+        port: where; 0 for any that is free.
 
     Returns:
         The port.
@@ -75,11 +76,11 @@ async def serve_connection(
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0)  # transports close their sockets in a callback of their own
 
-    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=tls, backlog=1024)
+    server = await loop.create_server(factory, "127.0.0.1", port, ssl=tls, backlog=1024)
     stack.push_async_callback(end_all)
     stack.callback(server.close)
-    port: int = server.sockets[0].getsockname()[1]
-    return port
+    bound: int = server.sockets[0].getsockname()[1]
+    return bound
 
 
 async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recorder: Recorder, play: Play) -> None:

@@ -252,11 +252,11 @@ class VendorServer(Recorder):
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Starts it; the `with` block does.
+        """Starts it; the `with` block does. After `close()` it comes back on the port that it had.
 
         Raises:
             RuntimeError: it runs already.
-            OSError: it cannot listen.
+            OSError: it cannot listen, e.g. because somebody else has taken the port meanwhile.
         """
         if self._thread is not None:
             raise RuntimeError("the vendor server runs already")
@@ -294,7 +294,7 @@ class VendorServer(Recorder):
         self._loop = asyncio.get_running_loop()
         self._stop, self._release = asyncio.Event(), asyncio.Event()
         async with contextlib.AsyncExitStack() as stack:
-            self._port = await serve_connection(stack, self, self._play, self._tls)
+            self._port = await serve_connection(stack, self, self._play, self._tls, self._port)
             ready.set()
             await self._stop.wait()
 
