@@ -285,6 +285,7 @@ class ProfileClient(Lookups):
 
         Only what this package opened is closed; an HTTP client handed in stays open. A second call does nothing.
         """
+        self._loader.closed = True
         try:
             asyncio.get_running_loop()
         except RuntimeError:
