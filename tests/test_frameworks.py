@@ -44,8 +44,6 @@ async def id_of(app: AsgiApp, path: str, user: str | None = None, **cookies: str
 class Contract:
     """What holds in every framework. `create` makes its application, without the middleware when settings are none."""
 
-    websockets: ClassVar[bool] = True
-    lifespan: ClassVar[bool] = True
     raises: ClassVar[bool] = False
     """Whether the framework lets an application's exception out to the server."""
 
@@ -113,19 +111,23 @@ class Contract:
         assert wrapped.status == 500
         await client.aclose()
 
+
+class WebSockets(Contract):
+    """What holds in frameworks that have them."""
+
     async def test_A20_A3_a_websocket_has_its_profile_before_accept(self) -> None:
-        """A20, A3: where the framework has WebSockets."""
-        if not self.websockets:
-            pytest.skip("the framework has no WebSockets of its own")
+        """A20, A3: for anonymous visitors too."""
         client = client_of(ScriptedSource())
         app = self.create(Stage(), settings_of(client))
         assert [await run_websocket(app, user) for user in ("u1", "u2", None)] == ["u1", "u2", "nobody"]
         await client.aclose()
 
+
+class Lifespan(Contract):
+    """What holds where the middleware sees one."""
+
     async def test_A20_A8_with_and_without_a_lifespan(self) -> None:
         """A20, A8: pages are served either way; the shutdown of the application closes the client."""
-        if not self.lifespan:
-            pytest.skip("the framework has no lifespan")
         source = ScriptedSource()
         stage = Stage()
         app = self.create(stage, settings_of(client_of(source)))
@@ -140,7 +142,7 @@ class Contract:
         assert stage.journal == ["startup", "shutdown"] * 2
 
 
-class TestStarlette(Contract):
+class TestStarlette(WebSockets, Lifespan):
     """A20: Starlette."""
 
     raises = True
@@ -151,7 +153,7 @@ class TestStarlette(Contract):
         return starlette_app.create(stage, settings)
 
 
-class TestFastAPI(Contract):
+class TestFastAPI(WebSockets, Lifespan):
     """A20: FastAPI."""
 
     raises = True
@@ -166,7 +168,7 @@ class TestFastAPI(Contract):
         return fastapi_app.create(stage, settings)
 
 
-class TestLitestar(Contract):
+class TestLitestar(WebSockets, Lifespan):
     """A20: Litestar, wrapped."""
 
     @pytest.fixture(autouse=True)
@@ -177,6 +179,19 @@ class TestLitestar(Contract):
         from tests.apps import litestar_app
 
         return litestar_app.create(stage, settings)
+
+
+class TestLitestarOwn(WebSockets):
+    """A20: Litestar, installed among its own middlewares. They do not see its lifespan."""
+
+    @pytest.fixture(autouse=True)
+    def _installed(self) -> None:
+        needs("litestar", "Litestar", "litestar")
+
+    def create(self, stage: Stage, settings: dict[str, Any] | None) -> AsgiApp:
+        from tests.apps import litestar_app
+
+        return litestar_app.create(stage, settings, own=True)
 
     async def test_A20_litestar_with_its_own_sessions(self) -> None:
         """A20: installed as a middleware of Litestar's, inside its session middleware, `from_session` works."""
@@ -201,18 +216,7 @@ class TestLitestar(Contract):
         await client.aclose()
 
 
-class TestLitestarOwn(TestLitestar):
-    """A20: Litestar, installed among its own middlewares. They do not see its lifespan."""
-
-    lifespan = False
-
-    def create(self, stage: Stage, settings: dict[str, Any] | None) -> AsgiApp:
-        from tests.apps import litestar_app
-
-        return litestar_app.create(stage, settings, own=True)
-
-
-class TestQuart(Contract):
+class TestQuart(WebSockets, Lifespan):
     """A20: Quart."""
 
     @pytest.fixture(autouse=True)
@@ -252,9 +256,6 @@ class TestQuart(Contract):
 
 class TestDjango(Contract):
     """A20: Django over ASGI. It speaks HTTP only."""
-
-    websockets = False
-    lifespan = False
 
     @pytest.fixture(autouse=True)
     def _installed(self) -> None:

@@ -186,6 +186,17 @@ def test_A21_A6_A10_a_page_that_fails_and_a_vendor_that_fails(server: str, vendo
         assert "Unclosed" not in served.errors
 
 
+@pytest.mark.parametrize(("server", "loop"), [("uvicorn", "uvloop"), ("granian", "asyncio"), ("hypercorn", "asyncio")])
+def test_A21_A8_without_a_lifespan(server: str, loop: str, vendor: VendorServer) -> None:
+    """A21, A8: the client opens by itself, and closes with its event loop."""
+    target = "tests.apps.served:without_lifespan"
+    with serving(server, {"VENDOR_URL": vendor.base_url}, target, loop=loop) as served:
+        url = served.wait().url
+        check_pages(url, "u1")
+        served.stop()
+        assert not [line for line in served.unclean() if "Traceback" not in line], served.errors
+
+
 def test_A10_on_trio_it_says_so_and_serves_pages_anonymous(vendor: VendorServer) -> None:
     """A10: asyncio is the supported loop; on another one pages are anonymous, never broken."""
     with serving("hypercorn", {"VENDOR_URL": vendor.base_url}, loop="trio") as served:

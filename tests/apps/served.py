@@ -178,6 +178,14 @@ app: ASGIApp = Outermost(
 )
 """It has no lifespan of its own: the middleware closes the client."""
 
+
+async def without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    """The same, refusing a lifespan as Django does."""
+    if scope["type"] == "lifespan":
+        raise ValueError("no lifespan here")
+    await app(scope, receive, send)
+
+
 if "WARM_UP" in os.environ:
     # A client that was used before a fork, on a loop that has ended.
     asyncio.run(profiles.get(os.environ["WARM_UP"]))
