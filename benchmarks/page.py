@@ -2,7 +2,8 @@
 
 Four processes: shop, vendor, visitors, and this one. Regulars are in the cache when the vendor changes condition, but
 profiles are fresh for one second only; a part of the visitors was never seen before. The first half of the visits shows
-what the change does, the second half what is left of it.
+what the change does; the second half begins after the first calls have failed (ours gives them 5 seconds), and shows what is
+left of it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Plan:
     patience: float = 3.0
 
 
-FULL = Plan(visits=900, rate=150, regulars=100, rounds=3)
+FULL = Plan(visits=2_100, rate=150, regulars=100, rounds=3)
 QUICK = Plan(visits=12, rate=80, regulars=3, rounds=1, patience=0.5)
 
 
