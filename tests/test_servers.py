@@ -16,9 +16,12 @@ import httpx
 import pytest
 
 from examples import demo
+from profile_enrich import from_cookie
 from profile_enrich.testing import VendorServer
 from tests._shop import Visitor
+from tests.apps import starlette_app
 from tests.apps.serving import HOST, Served, command_of, free_port
+from tests.apps.stage import Stage, http_scope
 from tests.helpers import ScriptedSource, client_of
 
 SERVERS = ["uvicorn", "granian", "hypercorn"]
@@ -204,7 +207,6 @@ def test_A10_on_trio_it_says_so_and_serves_pages_anonymous(vendor: VendorServer)
         for user in ("u1", "u2"):
             with visitor(url, user) as client:
                 assert Answer.of(client.get("/")) == home_of(None, "unavailable")
-            check_websocket(url, user, "nobody")
         check_untouched(url)
         with visitor(url, "u1") as client, client.stream("GET", "/events") as response:
             events = (line for line in response.iter_lines() if line)
@@ -214,6 +216,28 @@ def test_A10_on_trio_it_says_so_and_serves_pages_anonymous(vendor: VendorServer)
         check_clean(served)
         assert served.errors.count("profile_enrich runs on asyncio only") == 1
     assert vendor.call_count == 0
+
+
+def test_A10_A3_a_websocket_on_trio_is_anonymous() -> None:
+    """A10, A3: without a server, because Hypercorn's trio worker can break when a WebSocket is closed."""
+    needs("trio")
+    import trio
+
+    source = ScriptedSource()
+    settings = {"client": client_of(source), "identify": from_cookie("user")}
+    app = starlette_app.create(Stage(), settings)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    trio.run(app, {**http_scope("/ws", "u1"), "type": "websocket", "scheme": "ws", "subprotocols": []}, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.send", "websocket.close"]
+    assert sent[1]["text"] == "nobody"
+    assert source.calls == []
 
 
 def test_A10_a_lifespan_on_another_kind_of_loop_ends_well() -> None:
