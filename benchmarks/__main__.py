@@ -46,7 +46,7 @@ def results(tables: list[Table], quick: bool, seconds: float, loads: tuple[str, 
     parts.append("\n".join(f"- {name}: {value}" for name, value in facts) + "\n")
     versions = ", ".join(f"{name} {version}" for name, version in _machine.versions())
     parts.append(f"Versions: {versions}.\n")
-    missed = [str(verdict) for table in tables for verdict in table.verdicts if not verdict.met]
+    missed = [f"{table.title}. {verdict}" for table in tables for verdict in table.verdicts if not verdict.met]
     parts.append("## Targets missed\n\n" + ("\n".join(f"- {text}" for text in missed) or "None.") + "\n")
     return "\n".join([*parts, *(table.markdown() for table in tables)])
 

@@ -2,8 +2,8 @@
 
 Four processes: shop, vendor, visitors, and this one. Regulars are in the cache when the vendor changes condition, but
 profiles are fresh for one second only; a part of the visitors was never seen before. The first half of the visits shows
-what the change does; the second half begins after the first calls have failed (ours gives them 5 seconds), and shows what is
-left of it.
+what the change does. The second half begins after the first calls have failed (ours gives them 5 seconds), and shows
+what is left of it.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def _table(found: dict[tuple[str, str], list[dict[str, Any]]], plan: Plan) -> Ta
     table.notes.append(
         f"Medians of {plan.rounds} rounds of {plan.visits:,} visits; {plan.newcomers:.0%} newcomers, {plan.regulars} "
         f"regulars. Latency counts from when a visit was due; after {plan.patience:g} s a visitor gives up and the "
-        "page counts as failed. A healthy vendor takes 20 ms. The hand-written middleware fails open (no profile on "
-        "any httpx error)."
+        "page counts as failed. uvicorn runs on asyncio's own loop. A healthy vendor takes 20 ms. The hand-written "
+        "middleware fails open (no profile on any httpx error)."
     )
     return table
 

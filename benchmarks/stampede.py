@@ -102,8 +102,8 @@ async def measure(title: str, keys: list[str], rounds: int, check: Callable[[dic
     table.verdicts.append(check(found))
     table.notes.extend(
         [
-            "CPU includes making and gathering the tasks, which is the same for all. No peer bounds its calls in flight, "
-            "so ours is told to allow all of them; by default it makes 100 at a time.",
+            "CPU includes making and gathering the tasks, which is the same for all. No peer bounds its calls in "
+            "flight, so ours is told to allow all of them; by default it makes 100 at a time.",
             *note_on_missing(),
         ]
     )

@@ -161,7 +161,7 @@ def test_the_whole_run_writes_machine_versions_tables_and_missed_targets(
     assert quick == [True]
     assert "`--quick` run" in text
     assert "| one \\| two | 3 |" in text
-    assert "- Target: under 2 ns. Measured: 3 ns: MISSED." in text
+    assert "- A | title. Target: under 2 ns. Measured: 3 ns: MISSED." in text
     assert text.count("over 2 ns") == 1
     for name, value in [*_machine.facts(), *_machine.versions()]:
         assert f"{name}: {value}" in text or f"{name} {value}" in text
