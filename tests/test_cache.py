@@ -116,15 +116,22 @@ class TestBounds:
         assert cache.bytes == 2
         assert cache.sweep(100) == 0
 
-    @pytest.mark.parametrize("store", [TTLCache(2, 1), TLRUCache(2, lambda *_: 1), {}])
-    def test_refuses_a_store_that_could_not_serve_stale(self, store: Any) -> None:
-        with pytest.raises(ConfigurationError, match="cache"):
+    @pytest.mark.parametrize(
+        ("store", "complaint"),
+        [
+            (TTLCache(2, 1), "cache: TTLCache and TLRUCache drop what could be served stale; use LRUCache"),
+            (TLRUCache(2, lambda *_: 1), "cache: TTLCache and TLRUCache drop what could be served stale; use LRUCache"),
+            ({}, "cache must be a cachetools cache such as LRUCache"),
+        ],
+    )
+    def test_refuses_a_store_that_could_not_serve_stale(self, store: Any, complaint: str) -> None:
+        with pytest.raises(ConfigurationError, match=f"^{complaint}"):
             ProfileCache(store=store)
 
     @pytest.mark.parametrize("name", ["max_entries", "max_bytes", "max_entry_bytes", "max_negative_entries"])
     @pytest.mark.parametrize("value", [0, -1, 1.5, True, None])
     def test_refuses_bounds_that_are_none(self, name: str, value: Any) -> None:
-        with pytest.raises(ConfigurationError, match=name):
+        with pytest.raises(ConfigurationError, match=f"^{name} must be"):
             ProfileCache(**{name: value})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 
@@ -21,6 +22,8 @@ from profile_enrich.flights import Flight, Flights
 from tests.helpers import own_tasks, settle
 
 Table = Flights[str, int]
+
+CLOSED = r"^the lookup was ended because the client or its event loop was closed$"
 
 
 class Landing:
@@ -46,6 +49,7 @@ async def test_L1_all_who_wait_get_the_one_result() -> None:
     """L1: one load, shared by its waiters; its key is free afterwards."""
     flights, landing = Table(), Landing()
     flight = launch(flights, seven, landing)
+    assert flight.key == "a"
     assert flights.find("a") is flight
     assert flights.count == 1
     assert await asyncio.gather(*(flight.wait(None) for _ in range(100))) == [7] * 100
@@ -126,6 +130,7 @@ async def test_L3_a_budget_ends_the_wait_only() -> None:
     flight = launch(Table(), work)
     with pytest.raises(BudgetExceeded, match=r"0\.01 s"):
         await flight.wait(0.01)
+    assert flight._waiters == {}, "who has gone is forgotten, however long the load still takes"
     gate.set()
     assert await flight.wait(1.0) == 7
 
@@ -151,15 +156,23 @@ async def test_L3_a_hung_load_frees_its_key_by_the_deadline() -> None:
 async def test_L3_one_that_never_ends_is_cancelled_after_a_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """L3: nothing is left behind for ever."""
     monkeypatch.setattr("profile_enrich.flights.GRACE", 0.02)
+    cancelled = asyncio.Event()
 
     async def work(_: Deadline) -> int:
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
         return 7
 
-    flight = launch(Table(), work, seconds=0.01)
+    flights = Table()
+    flight = launch(flights, work, seconds=0.01)
     with pytest.raises(SourceTimeout):
         await flight.wait(None)
-    await asyncio.sleep(0.05)
+    assert not cancelled.is_set(), "it has its grace"
+    await asyncio.wait_for(cancelled.wait(), 5)
+    await settle()
     assert own_tasks() == set()
 
 
@@ -222,7 +235,7 @@ async def test_L14_closing_waits_then_cancels() -> None:
     await settle(1)
     await flights.aclose(0.02)
     assert await quick.wait(None) == 7
-    with pytest.raises(ClientClosed):
+    with pytest.raises(ClientClosed, match=CLOSED):
         await waiter
     await settle()
     assert own_tasks() == set()
@@ -236,8 +249,65 @@ async def test_L14_a_flight_cancelled_before_its_first_step_tells_its_waiters() 
     flight = launch(flights, seven)
     for task in own_tasks():
         task.cancel()
+    with pytest.raises(ClientClosed, match=CLOSED):
+        await flight.wait(1.0)
+
+
+async def test_a_load_knows_its_time_and_its_task_has_a_name_to_find_it_by() -> None:
+    seen: list[tuple[float, str]] = []
+
+    async def work(deadline: Deadline) -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        seen.append((deadline.seconds, task.get_name()))
+        return 7
+
+    assert await launch(Table(), work, seconds=3.0).wait(None) == 7
+    assert seen == [(3.0, "profile_enrich flight")]
+
+
+async def test_a_load_that_was_cancelled_ends_as_cancelled_and_leaves_nothing() -> None:
+    """No error that nobody fetched, and no task that the table still holds."""
+    flights, complaints = Table(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def hang(_: Deadline) -> int:
+        await asyncio.Event().wait()
+        return 7
+
+    flight = launch(flights, hang)
+    await settle(1)
+    (task,) = own_tasks()
+    task.cancel()
     with pytest.raises(ClientClosed):
         await flight.wait(1.0)
+    await settle()
+    assert task.cancelled()
+    assert [tower.running for tower in flights._towers.values()] == [set()]
+    assert complaints == []
+
+
+async def test_L14_closing_waits_no_longer_than_a_grace_for_a_load_that_will_not_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """L14: closing is bounded in time, whatever a source does."""
+    monkeypatch.setattr("profile_enrich.flights.GRACE", 0.02)
+    released = asyncio.Event()
+
+    async def stubborn(_: Deadline) -> int:
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+        return 7
+
+    flights = Table()
+    launch(flights, stubborn)
+    await settle(1)
+    await asyncio.wait_for(flights.aclose(0.01), 5)
+    assert not released.is_set()
+    released.set()
+    await settle()
+    assert own_tasks() == set()
 
 
 def test_L9_each_loop_has_flights_of_its_own() -> None:
@@ -270,3 +340,43 @@ def test_L9_each_loop_has_flights_of_its_own() -> None:
     assert len(outcome) == 1
     flights.forget()
     assert flights.count == 0
+
+
+def test_L9_closing_on_one_loop_reaches_all_others() -> None:
+    """L9: also those that came to the table after the loop it is closed on."""
+    flights = Table()
+    started, outcome = threading.Event(), list[BaseException]()
+
+    async def hang(_: Deadline) -> int:
+        started.set()
+        await asyncio.Event().wait()
+        return 7
+
+    async def other() -> None:
+        try:
+            await launch(flights, hang).wait(5.0)
+        except ProfileEnrichError as error:
+            outcome.append(error)
+
+    async def first() -> None:
+        assert await launch(flights, seven).wait(None) == 7
+        thread = threading.Thread(target=asyncio.run, args=(other(),))
+        thread.start()
+        await asyncio.to_thread(started.wait, 5)
+        await flights.aclose(0.01)
+        await asyncio.to_thread(thread.join, 10)
+
+    asyncio.run(first())
+    assert [type(error) for error in outcome] == [ClientClosed]
+
+
+def test_A9_a_forked_child_starts_with_an_empty_table() -> None:
+    """A9: the loads of the parent are not the child's, nor is a lock that a thread of the parent held."""
+    flights = Table()
+    flights._lock.acquire()
+    flights.forget()
+
+    async def main() -> int:
+        return await launch(flights, seven).wait(None)
+
+    assert asyncio.run(main()) == 7

@@ -35,6 +35,10 @@ class TestVary:
             (["Cookie", "Origin"], ["Cookie", "Origin"]),
             ([""], ["Cookie"]),
             (["Accept,"], ["Accept, Cookie"]),
+            ([" , "], ["Cookie"]),
+            (["X"], ["X, Cookie"]),
+            (["DeviceX ,"], ["DeviceX , Cookie"]),
+            (["Cookie,Accept"], ["Cookie,Accept"]),
         ],
     )
     def test_A14_vary_is_merged(self, before: list[str], after: list[str]) -> None:
@@ -46,6 +50,8 @@ class TestVary:
         """A13: … or the header that identity came from."""
         headers, _ = changed(("Vary", "authorization"), vary_on=("Authorization", "Cookie", "cookie"))
         assert headers[0] == ("Vary", "authorization, Cookie")
+        headers, _ = changed(vary_on=("Authorization", "Cookie"))
+        assert values(headers, "vary") == ["Authorization, Cookie"]
 
 
 class TestCacheControl:
@@ -71,6 +77,9 @@ class TestCacheControl:
             (["public", "no-store"], ["no-store"], True),
             ([""], ["private"], False),
             (["max-age=60, stale-while-revalidate=5"], ["private, max-age=60, stale-while-revalidate=5"], False),
+            (["max-age=60 , must-revalidate , public"], ["private, max-age=60, must-revalidate"], True),
+            (["group=MAX, public"], ["private, group=MAX"], True),
+            (["private ,max-age=0"], ["private ,max-age=0"], False),
         ],
     )
     def test_A14_shared_caches_are_kept_out(self, before: list[str], after: list[str], invited: bool) -> None:

@@ -166,6 +166,70 @@ class TestBreaker:
         assert changes == ["open", "half_open", "open", "half_open", "closed"]
         assert repr(breaker) == "<Breaker closed>"
 
+    def test_L10_a_try_that_fails_opens_it_however_many_failures_it_takes_otherwise(self) -> None:
+        """L10: one failed try is enough."""
+        clock = ManualClock()
+        breaker = Breaker(3, open_for=5, timer=clock)
+        fail(breaker, 3)
+        clock.advance(5)
+        fail(breaker, 1)
+        assert state_of(breaker) == "open"
+        clock.advance(10)
+        fail(breaker, 1, None)
+        fail(breaker, 2)
+        assert state_of(breaker) == "closed", "the row begins anew"
+
+    def test_L10_a_short_retry_after_is_taken_at_its_word(self) -> None:
+        """L10: honour `Retry-After`, also one that is shorter than the breaker's own pause."""
+        clock = ManualClock()
+        breaker = Breaker(5, open_for=5, timer=clock)
+        fail(breaker, 1, SourceUnavailable(retry_after=0.5))
+        clock.advance(0.49)
+        assert breaker.ask() is None
+        clock.advance(0.01)
+        assert breaker.ask() is not None
+
+    def test_its_defaults_are_those_that_are_documented(self) -> None:
+        clock = ManualClock()
+        breaker = Breaker(timer=clock)
+        fail(breaker, 4)
+        assert state_of(breaker) == "closed"
+        fail(breaker, 1)
+        assert state_of(breaker) == "open"
+        for pause in (5, 10, 20, 40, 60, 60):
+            clock.advance(pause - 0.01)
+            assert breaker.ask() is None
+            clock.advance(0.01)
+            fail(breaker, 1)
+
+    def test_it_survives_an_outage_of_any_length(self) -> None:
+        clock = ManualClock()
+        breaker = Breaker(1, open_for=0.001, max_open=60, timer=clock)
+        for _ in range(1_100):
+            fail(breaker, 1)
+            clock.advance(60)
+        assert breaker.ask() is not None
+
+    def test_a_permit_tells_its_outcome_once(self) -> None:
+        breaker = Breaker(2, timer=ManualClock())
+        permit = permit_of(breaker)
+        permit.end(DOWN)
+        permit.end(DOWN)
+        assert state_of(breaker) == "closed"
+
+    def test_outcomes_from_an_earlier_closed_time_say_nothing_about_a_later_try(self) -> None:
+        clock = ManualClock()
+        breaker = Breaker(1, open_for=5, timer=clock)
+        fail(breaker, 1)
+        clock.advance(5)
+        fail(breaker, 1, None)
+        late = permit_of(breaker)
+        fail(breaker, 1)
+        clock.advance(5)
+        permit_of(breaker)
+        late.end(None)
+        assert state_of(breaker) == "half_open"
+
     def test_it_can_be_switched_off(self) -> None:
         breaker = Breaker(0, timer=ManualClock())
         fail(breaker, 1000)
@@ -178,6 +242,7 @@ class TestBreaker:
         clock.advance(1)
         permit_of(breaker)
         breaker.after_fork()
+        assert state_of(breaker) == "open"
         assert breaker.ask() is not None
 
     @pytest.mark.parametrize(
@@ -185,7 +250,7 @@ class TestBreaker:
         [{"failures": -1}, {"failures": True}, {"open_for": 0}, {"max_open": 1, "open_for": 2}, {"open_for": "5"}],
     )
     def test_bad_settings_are_refused_by_name(self, setting: dict[str, Any]) -> None:
-        with pytest.raises(ConfigurationError, match=next(iter(setting))):
+        with pytest.raises(ConfigurationError, match=f"^{next(iter(setting))} must be"):
             Breaker(**setting)
 
 
@@ -214,9 +279,29 @@ class TestRateLimit:
             taken += sum(limit.take() == 0.0 for _ in range(20))
         assert taken <= burst + rate * clock.now + 1e-3
 
-    @pytest.mark.parametrize("setting", [{"rate": 0}, {"rate": -1}, {"rate": 5, "burst": 0.5}, {"rate": None}])
-    def test_bad_settings_are_refused_by_name(self, setting: dict[str, Any]) -> None:
-        with pytest.raises(ConfigurationError, match=list(setting)[-1]):
+    def test_the_wait_it_names_is_until_a_whole_token_is_there(self) -> None:
+        clock = ManualClock()
+        limit = RateLimit(2, burst=1, timer=clock)
+        assert limit.take() == 0.0
+        clock.advance(0.125)
+        assert limit.take() == pytest.approx(0.375)
+
+    def test_without_a_burst_it_lets_through_what_a_second_allows_and_at_least_one(self) -> None:
+        for rate, at_once in ((0.5, 1), (1, 1), (3, 3)):
+            limit = RateLimit(rate, timer=ManualClock())
+            assert [limit.take() == 0.0 for _ in range(at_once + 1)] == [True] * at_once + [False]
+
+    @pytest.mark.parametrize(
+        ("setting", "complaint"),
+        [
+            ({"rate": 0}, "rate must be a number of calls a second, above 0"),
+            ({"rate": -1}, "rate must be a number of calls a second, above 0"),
+            ({"rate": None}, "rate must be a number of calls a second, above 0"),
+            ({"rate": 5, "burst": 0.5}, "burst must be a number of calls, 1 or more"),
+        ],
+    )
+    def test_bad_settings_are_refused_by_name(self, setting: dict[str, Any], complaint: str) -> None:
+        with pytest.raises(ConfigurationError, match=f"^{complaint}"):
             RateLimit(**setting)
 
 
@@ -256,6 +341,7 @@ class TestRetries:
         policy = self.rich()
         assert policy.pause(SourceUnavailable(retry_after=2.0), 1, 5.0) == 2.0
         assert policy.pause(SourceRateLimited(retry_after=2.0), 1, 5.0) == 2.0
+        assert policy.pause(SourceRateLimited(retry_after=5.0), 1, 5.0) is None
         assert policy.pause(SourceRateLimited(retry_after=6.0), 1, 5.0) is None
         assert policy.pause(SourceRateLimited(), 1, 5.0) is None
 
@@ -270,13 +356,23 @@ class TestRetries:
         policy = self.rich(attempts=3, chance=lambda: 0.0)
         assert [policy.pause(DOWN, attempt, 5.0) for attempt in (1, 2, 3)] == [0.0, 0.0, None]
         assert self.rich(attempts=1).pause(DOWN, 1, 5.0) is None
+        assert self.rich().pause(DOWN, 2, 5.0) is None, "by default a load makes two calls at most"
         assert repr(policy) == "RetryPolicy(attempts=3, ratio=0.1)"
 
     @pytest.mark.parametrize(
-        "setting", [{"attempts": 0}, {"ratio": 1.5}, {"ratio": -1}, {"base": 0}, {"cap": None}, {"attempts": 1.5}]
+        ("setting", "complaint"),
+        [
+            ({"attempts": 0}, "attempts must be a whole number"),
+            ({"attempts": 1.5}, "attempts must be a whole number"),
+            ({"ratio": 1.5}, "ratio must be a fraction of at most 1"),
+            ({"ratio": -1}, "ratio must be a number of retries a call"),
+            ({"base": 0}, "base must be a number of seconds, above 0"),
+            ({"cap": 0}, "cap must be a number of seconds, above 0"),
+            ({"cap": None}, "cap must be a number of seconds, above 0"),
+        ],
     )
-    def test_bad_settings_are_refused_by_name(self, setting: dict[str, Any]) -> None:
-        with pytest.raises(ConfigurationError, match=next(iter(setting))):
+    def test_bad_settings_are_refused_by_name(self, setting: dict[str, Any], complaint: str) -> None:
+        with pytest.raises(ConfigurationError, match=f"^{complaint}"):
             RetryPolicy(**setting)
 
 
