@@ -17,8 +17,7 @@ from profile_enrich import (
     SourceError,
     SourceTimeout,
 )
-from profile_enrich._deadline import Deadline
-from profile_enrich.flights import Flight, Flights
+from profile_enrich.flights import Flight, Flights, Fuse
 from tests.helpers import own_tasks, settle
 
 Table = Flights[str, int]
@@ -40,7 +39,8 @@ def launch(flights: Table, work: object, landing: Landing | None = None, seconds
     return flights.start("a", work, seconds=seconds, token=None, on_end=landing or Landing())  # type: ignore[arg-type]
 
 
-async def seven(_: Deadline) -> int:
+async def seven(fuse: Fuse) -> int:
+    fuse.light()
     await asyncio.sleep(0)
     return 7
 
@@ -62,7 +62,8 @@ async def test_L1_all_who_wait_get_the_one_result() -> None:
 async def test_L1_each_waiter_gets_an_error_of_its_own() -> None:
     """L1: with a failing upstream every waiter gets the error."""
 
-    async def fail(_: Deadline) -> int:
+    async def fail(fuse: Fuse) -> int:
+        fuse.light()
         raise SourceConnectionError("down", request_id="r1")
 
     flight = launch(Table(), fail)
@@ -77,7 +78,8 @@ async def test_L2_cancelled_waiters_cancel_nothing() -> None:
     gate = asyncio.Event()
     cancelled = []
 
-    async def work(_: Deadline) -> int:
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
         try:
             await gate.wait()
         except asyncio.CancelledError:
@@ -101,7 +103,8 @@ async def test_L2_all_waiters_gone_and_the_load_still_ends() -> None:
     """L2: … or all waiters."""
     gate = asyncio.Event()
 
-    async def work(_: Deadline) -> int:
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
         await gate.wait()
         return 7
 
@@ -123,7 +126,8 @@ async def test_L3_a_budget_ends_the_wait_only() -> None:
     """L3: the page goes on, the flight too."""
     gate = asyncio.Event()
 
-    async def work(_: Deadline) -> int:
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
         await gate.wait()
         return 7
 
@@ -139,7 +143,8 @@ async def test_L3_a_hung_load_frees_its_key_by_the_deadline() -> None:
     """L3: a hung upstream frees its key by the flight's deadline, and what then comes is not counted."""
     gate = asyncio.Event()
 
-    async def work(_: Deadline) -> int:
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
         await gate.wait()
         return 7
 
@@ -158,7 +163,8 @@ async def test_L3_one_that_never_ends_is_cancelled_after_a_grace(monkeypatch: py
     monkeypatch.setattr("profile_enrich.flights.GRACE", 0.02)
     cancelled = asyncio.Event()
 
-    async def work(_: Deadline) -> int:
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -179,7 +185,8 @@ async def test_L3_one_that_never_ends_is_cancelled_after_a_grace(monkeypatch: py
 async def test_a_newer_flight_takes_the_place_of_an_older_one() -> None:
     gate = asyncio.Event()
 
-    async def slow(_: Deadline) -> int:
+    async def slow(fuse: Fuse) -> int:
+        fuse.light()
         await gate.wait()
         return 1
 
@@ -196,7 +203,8 @@ async def test_a_newer_flight_takes_the_place_of_an_older_one() -> None:
 async def test_A18_an_unexpected_error_is_passed_on_without_its_text() -> None:
     """A18: whatever a source raises may quote the key."""
 
-    async def work(_: Deadline) -> int:
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
         raise RuntimeError("alice@example.com")
 
     flight = launch(Table(), work)
@@ -212,7 +220,8 @@ async def test_L9_a_load_runs_in_a_fresh_context() -> None:
     user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
     seen: list[str] = []
 
-    async def work(_: Deadline) -> int:
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
         seen.append(user.get())
         return 7
 
@@ -224,7 +233,8 @@ async def test_L9_a_load_runs_in_a_fresh_context() -> None:
 async def test_L14_closing_waits_then_cancels() -> None:
     """L14: closing waits a bounded time for flights, and leaves no task."""
 
-    async def hang(_: Deadline) -> int:
+    async def hang(fuse: Fuse) -> int:
+        fuse.light()
         await asyncio.Event().wait()
         return 7
 
@@ -233,7 +243,7 @@ async def test_L14_closing_waits_then_cancels() -> None:
     hung = flights.start("hung", hang, seconds=5.0, token=None, on_end=landing)
     waiter = asyncio.create_task(hung.wait(None))
     await settle(1)
-    await flights.aclose(0.02)
+    await asyncio.wait_for(flights.aclose(0.02), 5)
     assert await quick.wait(None) == 7
     with pytest.raises(ClientClosed, match=CLOSED):
         await waiter
@@ -271,7 +281,8 @@ async def test_a_load_that_was_cancelled_ends_as_cancelled_and_leaves_nothing() 
     flights, complaints = Table(), list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
 
-    async def hang(_: Deadline) -> int:
+    async def hang(fuse: Fuse) -> int:
+        fuse.light()
         await asyncio.Event().wait()
         return 7
 
@@ -294,7 +305,8 @@ async def test_L14_closing_waits_no_longer_than_a_grace_for_a_load_that_will_not
     monkeypatch.setattr("profile_enrich.flights.GRACE", 0.02)
     released = asyncio.Event()
 
-    async def stubborn(_: Deadline) -> int:
+    async def stubborn(fuse: Fuse) -> int:
+        fuse.light()
         while not released.is_set():
             with contextlib.suppress(asyncio.CancelledError):
                 await released.wait()
@@ -303,9 +315,10 @@ async def test_L14_closing_waits_no_longer_than_a_grace_for_a_load_that_will_not
     flights = Table()
     launch(flights, stubborn)
     await settle(1)
-    await asyncio.wait_for(flights.aclose(0.01), 5)
-    assert not released.is_set()
-    released.set()
+    try:
+        await asyncio.wait_for(flights.aclose(0.01), 5)
+    finally:
+        released.set()
     await settle()
     assert own_tasks() == set()
 
@@ -315,7 +328,8 @@ def test_L9_each_loop_has_flights_of_its_own() -> None:
     flights = Table()
     started, outcome = threading.Event(), []
 
-    async def hang(_: Deadline) -> int:
+    async def hang(fuse: Fuse) -> int:
+        fuse.light()
         started.set()
         await asyncio.Event().wait()
         return 7
@@ -347,7 +361,8 @@ def test_L9_closing_on_one_loop_reaches_all_others() -> None:
     flights = Table()
     started, outcome = threading.Event(), list[BaseException]()
 
-    async def hang(_: Deadline) -> int:
+    async def hang(fuse: Fuse) -> int:
+        fuse.light()
         started.set()
         await asyncio.Event().wait()
         return 7
