@@ -22,6 +22,7 @@ from profile_enrich.sources._transport import (
     Transport,
     open_transport,
 )
+from profile_enrich.sources._transport._loops import LoopClients
 from profile_enrich.testing import VendorServer, faults
 
 from .transport_fixtures import (
@@ -196,6 +197,55 @@ def run(script: str, name: str, vendor: VendorServer) -> subprocess.CompletedPro
     # Measured for coverage, anyio's `except asyncio.InvalidStateError` lets one through in such a short-lived process.
     env = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=env)
+
+
+async def test_L2_L14_closing_a_retired_client_is_no_requests_business() -> None:
+    """L2, L14: whoever gives a client back last is often late or cancelled; closing neither waits for that nor ends."""
+    gate = asyncio.Event()
+    closed: list[str] = []
+    names = iter(("first", "second"))
+
+    async def close(client: str) -> None:
+        await gate.wait()
+        closed.append(client)
+
+    clients = LoopClients(lambda: next(names), close)
+    first = await clients.acquire()
+    clients.retire(first)
+    assert (await clients.acquire()).client == "second"  # `first` is in use: nothing is closed yet
+    clients.release(first)
+    tasks = asyncio.all_tasks()
+    user = asyncio.create_task(clients.acquire())
+    second = await user
+    (closing,) = asyncio.all_tasks() - tasks
+    assert (second.client, closed) == ("second", [])
+    assert not user.cancel()
+    clients.release(second)
+    end = asyncio.create_task(clients.aclose())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    gate.set()
+    await end
+    assert sorted(closed) == ["first", "second"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+async def test_L14_a_retired_pool_is_closed_with_the_next_request(name: str, vendor: VendorServer) -> None:
+    transport = open_transport(name)  # type: ignore[arg-type]  # the parameter's values are the allowed names
+    vendor.script(faults.Hang())
+    task = asyncio.create_task(transport.send(request(vendor.origin + "/x"), deadline=Deadline(5)))
+    other = [transport.send(request(vendor.origin + "/x"), deadline=Deadline(5)) for _ in range(5)]
+    await asyncio.gather(*other)
+    await vendor.calls_reached(6)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await transport.send(request(vendor.origin + "/x"), deadline=Deadline(5))
+    await asyncio.sleep(0.05)
+    assert vendor.open_connections == 1  # the fresh pool's
+    await transport.aclose()
+    await asyncio.to_thread(assert_closed, vendor)
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ class AiohttpTransport(_Aiohttp):
             return await self._exchange(opened.session, request, deadline, opened.proxies.of(request.url))
         finally:
             # aiohttp survives cancellation: it closes the connection and frees its place. Nothing to retire.
-            await self._clients.release(lease)
+            self._clients.release(lease)
 
     async def aclose(self) -> None:
         await self._clients.aclose()

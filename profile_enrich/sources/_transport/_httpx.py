@@ -185,7 +185,7 @@ class HttpxTransport(_Httpx):
             # a cancellation, from here or from outside, is not used again.
             if not finished:
                 self._clients.retire(lease)
-            await self._clients.release(lease)
+            self._clients.release(lease)
         raise timed_out(deadline.seconds)
 
     async def aclose(self) -> None:

@@ -82,6 +82,8 @@ class LoopClients(Generic[C]):
     async def acquire(self) -> Lease[C]:
         """The running loop's client; give it back with `release`."""
         loop = asyncio.get_running_loop()
+        if self._retired:
+            self._close_idle(loop)
         lease = self._leases.get(loop)
         if lease is None or self._pid != os.getpid():
             lease = await self._new(loop)
@@ -104,12 +106,13 @@ class LoopClients(Generic[C]):
         _open_leases.add(lease)
         return lease
 
-    async def release(self, lease: Lease[C]) -> None:
-        """Gives a client back; the last user of a retired one closes it."""
+    def release(self, lease: Lease[C]) -> None:
+        """Gives a client back. A retired one that nobody uses any more is closed at the next `acquire`.
+
+        Not here: closing takes its time, and whoever gives back is past a deadline or cancelled, so that the closing
+        would be broken off in the middle, and leave its connections open.
+        """
         lease.in_use -= 1
-        if lease.retired and lease.in_use == 0:
-            self._retired.discard(lease)
-            await lease.close()
 
     def retire(self, lease: Lease[C]) -> None:
         """Takes a client out of use: the next `acquire` opens a fresh one."""
@@ -132,6 +135,15 @@ class LoopClients(Generic[C]):
             else:
                 self._forget(lease)
                 _close_elsewhere(lease)
+        closing = [task for task in _closing if task.get_loop() is here]
+        if closing:
+            await asyncio.wait(closing)  # each ends by itself within CLOSE_SECONDS
+
+    def _close_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        for lease in list(self._retired):
+            if lease.loop is loop and lease.in_use == 0 and self._pid == os.getpid():
+                self._retired.discard(lease)
+                _start_closing(lease)
 
     def _forget(self, lease: Lease[C]) -> None:
         lease.retired = True
