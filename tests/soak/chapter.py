@@ -1,0 +1,211 @@
+"""One chapter: one client over one dialect and one transport, used by everybody at the same time, then closed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+
+from profile_enrich import AmperitySource, CensusSource, ClientCredentials, ProfileClient, RateLimit
+from profile_enrich.hooks import Details, LookupDetails
+from profile_enrich.sources._transport import TransportOptions
+from profile_enrich.sources.base import ProfileSource
+from profile_enrich.testing import VendorServer
+
+from .doors import AsgiDoor, Door, Server, SocketDoor
+from .referee import Referee
+from .settings import COMBINATIONS, Dialect, Settings, TransportName
+from .shop import Shop
+from .staff import Crew, Operator
+from .truth import Truth
+from .visitors import Device, Visitor
+from .watch import WatchedBreaker, WatchedRetry, WatchedSource
+from .weather import Weather
+
+__all__ = ["Chapter"]
+
+
+class Chapter:
+    """See above.
+
+    Args:
+        number: from 0; decides dialect, transport, and whether hooks and a rate limit are set.
+        expire: at the end, waits until all profiles have expired, and sees that they are gone.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        vendor: VendorServer,
+        weather: Weather,
+        truth: Truth,
+        settings: Settings,
+        referee: Referee,
+        *,
+        expire: bool = False,
+    ) -> None:
+        self._expire = expire
+        self._rng = random.Random(settings.seed * 1000 + number)
+        self._vendor = vendor
+        self._weather = weather
+        self._truth = truth
+        self._settings = settings
+        self._referee = referee
+        self._hooked = (number + number // len(COMBINATIONS)) % 2 == 1
+        self._told = 0
+        self._telling = threading.Lock()
+        dialect, transport = COMBINATIONS[number % len(COMBINATIONS)]
+        self.name = f"{dialect} over {transport}" + (", hooks" if self._hooked else "")
+        self._retry = WatchedRetry()
+        self._source = WatchedSource(self._open(dialect, transport), truth, referee, settings.max_in_flight)
+        self._client = ProfileClient(
+            self._source,
+            ttl=settings.ttl,
+            stale_ttl=settings.stale_ttl,
+            max_stale=settings.max_stale,
+            negative_ttl=settings.negative_ttl,
+            throttle=settings.throttle,
+            min_ttl=0.5 * settings.ttl,
+            max_ttl=settings.max_ttl,
+            deadline=settings.deadline,
+            max_entries=settings.max_entries,
+            max_bytes=settings.max_bytes,
+            max_negative_entries=settings.max_negative_entries,
+            max_in_flight=settings.max_in_flight,
+            breaker=WatchedBreaker(referee, 0.3 * settings.pace),
+            retry=self._retry,
+            rate_limit=RateLimit(200, burst=50) if number % 4 == 1 else None,
+            hooks=[self._hook] if self._hooked else (),
+            sweep_every=1.0,
+            close_timeout=1.0,
+        )
+
+    def _open(self, dialect: Dialect, transport: TransportName) -> ProfileSource:
+        # The body limit lets the largest profile through, and nothing like 50 MB.
+        limit, options = 2**20, TransportOptions(max_connections=self._settings.max_in_flight + 10)
+        if dialect == "census":
+            return CensusSource(
+                "secret", entity="Users", base_url=self._vendor.base_url, transport=transport,
+                max_body_bytes=limit, options=options,
+            )  # fmt: skip
+        token = ClientCredentials(self._vendor.token_url, "client", "client-secret", "acme")
+        return AmperitySource(
+            index="Users", tenant="acme", token=token, base_url=self._vendor.amperity_url, transport=transport,
+            max_body_bytes=limit, options=options,
+        )  # fmt: skip
+
+    def _hook(self, details: Details) -> None:
+        if isinstance(details, LookupDetails):
+            with self._telling:
+                self._told += 1
+        self._referee.check(not self._truth.planted(repr(details)), "A18: personal data in a details object")
+
+    async def run(self) -> None:
+        """Plays it, and checks that nothing is left of it."""
+        self._referee.check(self._client.transport == self._source.transport_name, "another transport than asked for")
+        shop = Shop(self._client, self._truth, self._settings, self._referee)
+        server = Server(shop)
+        port = server.start()
+        crew = Crew(self._client, self._source, self._truth, self._referee, self._rng)
+        until = time.monotonic() + self._settings.chapter_seconds
+        crew.start(until)
+        self._weather.start()
+        try:
+            async with asyncio.TaskGroup() as everybody:
+                for visitor in self._visitors(shop, port):
+                    everybody.create_task(visitor.stay(until))
+                everybody.create_task(self._operator(shop).work(until))
+                everybody.create_task(self._look_on(until))
+        finally:
+            await asyncio.to_thread(crew.join)
+            await self._end(server, crew)
+
+    # --- who comes ----------------------------------------------------------------------------------------------------
+
+    def _visitors(self, shop: Shop, port: int) -> list[Visitor]:
+        """Every fifth device has three tabs."""
+        found: list[Visitor] = []
+
+        def come(count: int, by_socket: bool) -> None:
+            last = len(found) + count
+            while len(found) < last:
+                device = Device()
+                for _ in range(min(3 if self._rng.random() < 0.2 else 1, last - len(found))):
+                    found.append(self._visitor(device, self._door(shop, port if by_socket else None)))
+
+        come(self._settings.visitors, False)
+        come(self._settings.socket_visitors, True)
+        return found
+
+    def _door(self, shop: Shop, port: int | None) -> Door:
+        if port is not None:
+            return SocketDoor(port, self._settings, self._referee)
+        return AsgiDoor(shop, self._settings, self._referee, random.Random(self._rng.random()))
+
+    def _visitor(self, device: Device, door: Door) -> Visitor:
+        rng = random.Random(self._rng.random())
+        return Visitor(device, door, self._truth, self._settings, self._referee, rng)
+
+    def _operator(self, shop: Shop) -> Operator:
+        rng = random.Random(self._rng.random())
+        return Operator(self._client, self._door(shop, None), self._truth, self._referee, rng)
+
+    async def _look_on(self, until: float) -> None:
+        """Sees to the bounds, and measures how late the loop is."""
+        settings, check = self._settings, self._referee.check
+        while time.monotonic() < until:
+            before = time.monotonic()
+            await asyncio.sleep(0.05)
+            self._referee.lagged(time.monotonic() - before - 0.05)
+            stats = self._client.stats()
+            check(stats.entries <= settings.max_entries, "L8: too many entries", stats.entries)
+            check(stats.bytes <= settings.max_bytes, "L8: too many bytes", stats.bytes)
+            check(stats.negative_entries <= settings.max_negative_entries, "L8: too many negative entries")
+            seats = self._client._cache.sweep_span / 2
+            check(seats <= 2 * settings.max_entries, "L8: the list that is swept outgrows the cache", seats)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    async def _end(self, server: Server, crew: Crew) -> None:
+        await asyncio.to_thread(self._weather.stop)
+        if self._rng.random() < 0.5:
+            self._weather.clear_up()
+        if self._expire:
+            await self._all_expires()
+        await asyncio.to_thread(server.stop)
+        self._source.closing = True
+        await asyncio.to_thread(crew.blocking.close)
+        started = time.monotonic()
+        await self._client.aclose()
+        took = time.monotonic() - started
+        check, client = self._referee.check, self._client
+        # close_timeout, a second for what does not end when cancelled, and the two seconds of an HTTP client.
+        check(took <= 1.0 + 1.0 + 2.0 + self._settings.slack, "L14: closing takes too long", f"{took:.2f} s")
+        check(client.stats().in_flight == 0, "L14: loads are in flight after closing", client.stats().in_flight)
+        check(not client._cache._loads, "L14: tokens of loads are left after closing", len(client._cache._loads))
+        check(not client._cache._invalidated, "L14: marks of invalidations are left after closing")
+        check(not +self._source.busy, "L14: calls of the source are left after closing")
+        self._count_up()
+
+    async def _all_expires(self) -> None:
+        """With nobody there, everything personal goes by itself (L8)."""
+        self._referee.count("waited for all to expire")
+        # Until the last entry is to be dropped, and two rounds of the sweeper with their pauses.
+        await asyncio.sleep(self._settings.oldest_age + self._settings.deadline + 3.0)
+        stats = self._client.stats()
+        held = (stats.entries, stats.negative_entries, len(self._client._cache._overlays.store))
+        self._referee.check(held == (0, 0, 0), "L8: expired profiles are kept", held)
+
+    def _count_up(self) -> None:
+        """What was counted is complete and keeps the bounds, now that all lookups are over."""
+        stats, check, retry = self._client.stats(), self._referee.check, self._retry
+        if self._hooked:
+            check(self._told == stats.total, "L11: hooks and counters differ", f"{self._told} and {stats.total}")
+        for status, number in stats.lookups.items():
+            self._referee.count(f"lookup: {status.value}", number)
+        for code, number in stats.source_errors.items():
+            self._referee.count(f"source error: {code}", number)
+        self._referee.count("loads", retry.loads)
+        self._referee.count("retries", retry.retries)
+        check(retry.retries <= 0.1 * retry.loads, "L10: more retries than 10 %", f"{retry.retries} of {retry.loads}")

@@ -1,0 +1,200 @@
+"""The two ways into the shop: the ASGI application called in process, and sockets to uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import uvicorn
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message
+
+from .referee import Referee
+from .settings import Settings
+
+__all__ = ["AsgiDoor", "Door", "Reply", "Server", "SocketDoor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole response."""
+
+    status: int
+    headers: Headers
+    text: str
+
+
+class Door(Protocol):
+    """Sends one request. The reply is `None` for a visitor who left before it came."""
+
+    async def ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"", *, leave_after: float | None = None
+    ) -> Reply | None: ...
+
+    @property
+    def takes_websockets(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class AsgiDoor:
+    """Calls the application. Who leaves either disconnects, or has the request's task cancelled."""
+
+    takes_websockets = True
+
+    def __init__(self, app: ASGIApp, settings: Settings, referee: Referee, rng: random.Random) -> None:
+        self._app = app
+        self._patience = settings.slowest_page
+        self._referee = referee
+        self._rng = rng
+
+    async def ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"", *, leave_after: float | None = None
+    ) -> Reply | None:
+        websocket = path == "/ws"
+        scope: dict[str, Any] = {
+            "type": "websocket" if websocket else "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "scheme": "ws" if websocket else "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "server": ("shop.test", 80),
+            "client": ("127.0.0.1", 1),
+            **({"subprotocols": []} if websocket else {"method": method}),
+        }
+        gone = asyncio.Event()
+        first: list[Message] = [
+            {"type": "websocket.connect"} if websocket else {"type": "http.request", "body": body, "more_body": False}
+        ]
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            if first:
+                return first.pop()
+            await gone.wait()
+            return {"type": "websocket.disconnect", "code": 1001} if websocket else {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+            if len(sent) % 2:
+                await asyncio.sleep(0)  # servers may suspend here
+
+        task = asyncio.ensure_future(self._app(scope, receive, send))
+        try:
+            await asyncio.wait((task,), timeout=leave_after if leave_after is not None else self._patience)
+            if not task.done() and leave_after is not None:
+                gone.set()
+                if self._rng.random() < 0.7:
+                    await self._cancel(task, path)
+                    return None
+                await asyncio.wait((task,), timeout=self._patience)
+        finally:
+            if not task.done():
+                self._referee.check(False, "A11: a page hangs", f"{path}, {self._patience:g} s")
+                task.cancel()
+        error = None if task.cancelled() else task.exception()
+        self._referee.check(error is None, "A10: a page raised", f"{path}: {type(error).__name__}")
+        return None if error is not None else _reply(sent, websocket)
+
+    async def _cancel(self, task: asyncio.Future[None], path: str) -> None:
+        self._referee.count("left: cancelled")
+        taken = task.cancel()
+        await asyncio.wait((task,), timeout=self._patience)
+        swallowed = taken and task.done() and not task.cancelled()
+        self._referee.check(not swallowed, "L2: a request's cancellation was swallowed", path)
+
+    def close(self) -> None:
+        return None
+
+
+def _reply(sent: list[Message], websocket: bool) -> Reply:
+    if websocket:
+        text = "".join(message["text"] for message in sent if message["type"] == "websocket.send")
+        return Reply(200 if text else 500, Headers(), text)
+    start = sent[0]
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return Reply(start["status"], Headers(raw=start["headers"]), body.decode())
+
+
+class SocketDoor:
+    """Talks HTTP/1.1 to uvicorn over one kept-alive connection. Who leaves breaks it off."""
+
+    takes_websockets = False
+
+    def __init__(self, port: int, settings: Settings, referee: Referee) -> None:
+        self._port = port
+        self._patience = settings.slowest_page
+        self._referee = referee
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"", *, leave_after: float | None = None
+    ) -> Reply | None:
+        limit = self._patience if leave_after is None else leave_after
+        reply = None
+        try:
+            async with asyncio.timeout(limit):
+                reply = await self._exchange(method, path, headers, body)
+        except TimeoutError:
+            self._referee.check(leave_after is not None, "A11: a page hangs", f"{path} over a socket, {limit:g} s")
+            self._referee.count("left: broke the connection off")
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            self._referee.check(False, "A10: uvicorn broke a connection off", f"{path}: {type(error).__name__}")
+        finally:
+            if reply is None:
+                self.close()
+        return reply
+
+    async def _exchange(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        lines = [f"{method} {path} HTTP/1.1", "host: shop.test", f"content-length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        pairs = [line.partition(":") for line in head[1:-2]]
+        found = Headers(raw=[(name.lower().encode(), value.strip().encode()) for name, _, value in pairs])
+        content = await reader.readexactly(int(found["content-length"]))
+        return Reply(int(head[0].split(" ")[1]), found, content.decode())
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
+
+
+class Server:
+    """uvicorn on a loop of its own in a thread of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        config = uvicorn.Config(
+            app, port=0, lifespan="off", log_config=None, access_log=False, http="h11", ws="none", loop="asyncio"
+        )
+        config.timeout_graceful_shutdown = 2
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="soak uvicorn", daemon=True)
+
+    def start(self) -> int:
+        """The port."""
+        self._thread.start()
+        patience = time.monotonic() + 20
+        while not self._server.started:
+            if time.monotonic() > patience or not self._thread.is_alive():
+                raise RuntimeError("uvicorn did not start")
+            time.sleep(0.01)
+        port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        return port
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()

@@ -1,0 +1,179 @@
+"""The whole run: chapter after chapter, a line each minute, and a table at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from profile_enrich.testing import VendorServer
+
+from .chapter import Chapter
+from .referee import Referee, say
+from .settings import COMBINATIONS, Settings
+from .truth import Truth
+from .watch import Ears, Held
+from .weather import DECK, Weather
+
+__all__ = ["Outcome", "soak"]
+
+BLOCKS_TOLERANCE = (0.03, 5_000)
+"""How many more memory blocks Python may hold at the end than after the warm-up: a fraction, and a number."""
+
+RSS_TOLERANCE = (0.10, 16 * 2**20)
+"""How much more memory the process may hold: a fraction, and bytes for the allocator's fragments."""
+
+LONG_RUN = 100.0
+"""Seconds from which on each fault must have been played, and the last chapter waits until all has expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it.
+
+    Args:
+        referee: violations and counts.
+        warm: what was held after the warm-up; `None` when the run was too short for one.
+        final: what was held at the end.
+    """
+
+    referee: Referee
+    warm: Held | None
+    final: Held
+
+
+async def soak(settings: Settings, *, loud: bool = True) -> Outcome:
+    """Plays all chapters.
+
+    Args:
+        settings: how long, how many.
+        loud: prints violations as they happen, and a line each minute.
+    """
+    referee = Referee(loud=loud)
+    truth = Truth(settings, referee)
+    warm: Held | None = None
+    long = settings.chapters * settings.chapter_seconds >= LONG_RUN
+    # The same data are served as are changed while it runs.
+    with Ears(truth, referee), VendorServer(truth.profiles, key="secret", etags=True, seed=settings.seed) as vendor:
+        weather = Weather(vendor, settings, referee)
+        reporter = asyncio.create_task(_report(referee)) if loud else None
+        first = held = Held.now()
+        for number in range(settings.chapters):
+            expire = long and number == settings.chapters - 1
+            await _chapter(number, vendor, weather, truth, settings, referee, expire)
+            held = await _settled(first, vendor, referee)
+            if number == len(COMBINATIONS) - 1 and settings.chapters > len(COMBINATIONS):
+                warm = held
+        if reporter is not None:
+            reporter.cancel()
+    if warm is not None:
+        _judge_memory(warm, held, referee)
+    if long:
+        missing = [name for name in DECK if not referee.counts[f"fault: {name}"]]
+        referee.check(not missing, "the soak itself: faults that were never played", missing)
+    return Outcome(referee, warm, held)
+
+
+async def _chapter(
+    number: int,
+    vendor: VendorServer,
+    weather: Weather,
+    truth: Truth,
+    settings: Settings,
+    referee: Referee,
+    expire: bool,
+) -> None:
+    # A function of its own, so that nothing here keeps the chapter alive.
+    chapter = Chapter(number, vendor, weather, truth, settings, referee, expire=expire)
+    referee.count(f"chapter: {chapter.name}")
+    try:
+        await chapter.run()
+    except Exception as error:
+        referee.check(False, "the soak itself: a chapter broke off", f"{chapter.name}: {error!r}")
+        raise
+    finally:
+        truth.new_chapter()
+
+
+async def _settled(first: Held, vendor: VendorServer, referee: Referee) -> Held:
+    """What is held when a chapter is over; it must be what was held before the first."""
+    patience = time.monotonic() + 5
+    while True:
+        vendor.reset_calls()
+        held = Held.now()
+        # Fewer is possible: the vendor's loop opens its own anew at each restart.
+        if (held.tasks, held.threads) == (first.tasks, first.threads) and held.sockets <= first.sockets:
+            return held
+        if time.monotonic() > patience:
+            break
+        await asyncio.sleep(0.1)
+    referee.check(held.tasks <= first.tasks, "L14: tasks are left", f"{held.tasks}, {first.tasks} before")
+    referee.check(held.threads == first.threads, "L14: threads are left", f"{held.threads}, {first.threads} before")
+    referee.check(held.sockets <= first.sockets, "L14: sockets are left", f"{held.sockets}, {first.sockets} before")
+    return held
+
+
+def _judge_memory(warm: Held, final: Held, referee: Referee) -> None:
+    blocks = warm.blocks * (1 + BLOCKS_TOLERANCE[0]) + BLOCKS_TOLERANCE[1]
+    referee.check(final.blocks <= blocks, "memory: Python's blocks grow", f"{warm.blocks:,} to {final.blocks:,}")
+    rss = warm.rss * (1 + RSS_TOLERANCE[0]) + RSS_TOLERANCE[1]
+    referee.check(final.rss <= rss, "memory: the process grows", f"{_mib(warm.rss)} to {_mib(final.rss)}")
+
+
+async def _report(referee: Referee) -> None:
+    minute = 0
+    while True:
+        await asyncio.sleep(60)
+        minute += 1
+        responses = referee.part("response: ")
+        say(
+            f"minute {minute}: {sum(responses.values()):,} responses {responses}, {referee.counts['upstream']:,} calls "
+            f"at the vendor, {referee.total('fault: '):,} faults, slowest page {1000 * referee.slowest:.0f} ms, "
+            f"{len(referee.violations)} rules violated"
+        )
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
+def table(outcome: Outcome, settings: Settings) -> str:
+    """Everything that was counted, as text."""
+    referee, warm, final = outcome.referee, outcome.warm, outcome.final
+    counts = referee.counts
+    loads, retries = counts["loads"], counts["retries"]
+
+    def listed(prefix: str) -> str:
+        return ", ".join(f"{name} {number:,}" for name, number in referee.part(prefix).items()) or "none"
+
+    rows = [
+        ("seed", str(settings.seed)),
+        ("time", f"{referee.seconds:.0f} s"),
+        ("chapters", listed("chapter: ")),
+        ("visitors", f"{settings.visitors} in process, {settings.socket_visitors} through uvicorn"),
+        ("responses, by status", listed("response: ")),
+        ("left in mid-request", listed("left: ")),
+        ("profiles on pages", listed("page status: ")),
+        ("lookups elsewhere", f"{referee.total('elsewhere: '):,}"),
+        ("lookups", listed("lookup: ")),
+        ("operator", listed("operator: ")),
+        ("loads of the source", f"{loads:,}, and {retries:,} retries ({100 * retries / max(1, loads):.1f} %)"),
+        ("errors of the source", listed("source error: ")),
+        ("tries of the breaker", f"{counts['breaker: tries']:,}"),
+        ("calls at the vendor", f"{counts['upstream']:,}"),
+        ("faults played", f"{referee.total('fault: '):,}: {listed('fault: ')}"),
+        ("weather", listed("weather: ")),
+        ("slowest page", f"{1000 * referee.slowest:.0f} ms; the loop was late by {1000 * referee.lag:.0f} ms at most"),
+        ("stalest profile", f"{referee.stalest:.2f} s behind the vendor; allowed are {settings.oldest:.2f} s"),
+        ("log messages", listed("log: ")),
+        ("held at the end", f"{final.tasks} tasks, {len(final.threads)} threads, {final.sockets} sockets"),
+    ]
+    if warm is None:
+        rows.append(("memory", f"{_mib(final.rss)}, {final.blocks:,} blocks; too short a run to judge"))
+    else:
+        rows.append(("memory", f"{_mib(warm.rss)} and {warm.blocks:,} blocks after the first turn; "
+                               f"{_mib(final.rss)} and {final.blocks:,} at the end"))  # fmt: skip
+        rows.append(("allowed", f"{RSS_TOLERANCE[0]:.0%} and {_mib(RSS_TOLERANCE[1])} more; "
+                                f"{BLOCKS_TOLERANCE[0]:.0%} and {BLOCKS_TOLERANCE[1]:,} blocks more"))  # fmt: skip
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)

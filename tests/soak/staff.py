@@ -1,0 +1,194 @@
+"""What else uses the client at the same time: operators, synchronous threads, and event loops that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from profile_enrich import BlockingProfileClient, Profile, ProfileClient, ProfileEnrichError
+from profile_enrich.invalidation import sign
+
+from .doors import Door
+from .referee import Referee
+from .shop import HOOK_SECRET
+from .truth import Expectation, Sight, Truth
+from .watch import WatchedSource
+
+__all__ = ["BACK_OFFICE", "Crew", "Operator"]
+
+BACK_OFFICE = 3
+"""Synchronous threads."""
+
+
+class _Judge:
+    """Looks something up and has it judged."""
+
+    def __init__(self, truth: Truth, referee: Referee, rng: random.Random) -> None:
+        self._truth = truth
+        self._referee = referee
+        self._rng = rng
+
+    def expect(self) -> Expectation:
+        return self._truth.expect(self._truth.somebody(self._rng))
+
+    def saw(self, profile: Profile | None, expected: Expectation, where: str) -> None:
+        self._referee.count(f"elsewhere: {where}")
+        if profile is not None:
+            self._truth.judge(Sight.of(profile), expected, where)
+
+    def refused(self, error: Exception, where: str) -> None:
+        """An error is an answer; but one that says whose it was is not."""
+        expected = isinstance(error, ProfileEnrichError)
+        self._referee.check(expected, "an error of another family", f"{where}: {type(error).__name__}")
+        text = f"{error!r} {error} {error.__cause__!r} {error.__context__!r}"
+        self._referee.check(not self._truth.planted(text), "A18: personal data in an error", where)
+        self._referee.count(f"elsewhere: {where}, {getattr(error, 'code', 'error')}")
+
+
+class Operator:
+    """Changes profiles at the vendor, invalidates, refreshes, clears, and reads in bulk."""
+
+    def __init__(self, client: ProfileClient, door: Door, truth: Truth, referee: Referee, rng: random.Random) -> None:
+        self._client = client
+        self._door = door
+        self._truth = truth
+        self._referee = referee
+        self._rng = rng
+        self._judge = _Judge(truth, referee, rng)
+        self._calls = 0
+
+    async def work(self, until: float) -> None:
+        """Does one thing after the other until then, on the monotonic clock."""
+        rng, truth = self._rng, self._truth
+        duties = (
+            (30, self._invalidate), (10, self._call_hook), (5, self._invalidate_tag), (0.3, self._clear),
+            (15, self._refresh), (6, self._read_many), (8, self._peek), (20, self._rest),
+        )  # fmt: skip
+        while time.monotonic() < until:
+            await asyncio.sleep(rng.expovariate(1 / 0.03))
+            for _ in range(rng.randrange(4)):
+                truth.change(truth.people[int(len(truth.people) * rng.random() ** 3)])
+            duty = rng.choices([duty for _, duty in duties], [weight for weight, _ in duties])[0]
+            self._referee.count(f"operator: {duty.__name__.lstrip('_')}")
+            await duty()
+
+    def _some(self, most: int) -> list[str]:
+        return sorted({self._truth.somebody(self._rng) for _ in range(self._rng.randrange(1, most))})
+
+    async def _rest(self) -> None:
+        return None
+
+    async def _invalidate(self) -> None:
+        self._truth.invalidate(self._client, self._some(4))
+
+    async def _invalidate_tag(self) -> None:
+        self._truth.invalidate(self._client, tag=f"group-{2 * self._rng.randrange(10) + 1}")
+
+    async def _clear(self) -> None:
+        self._truth.clear(self._client)
+
+    async def _call_hook(self) -> None:
+        keys = self._some(6)
+        self._calls += 1
+        # The same body within the same second would be a repetition.
+        body = json.dumps({"keys": keys, "tags": [f"call-{self._calls}"]}).encode()
+        headers = {"content-type": "application/json", "x-attach": "eager"}
+        headers |= {name.lower(): value for name, value in sign(HOOK_SECRET, body).items()}
+        with self._truth.invalidating(keys):
+            reply = await self._door.ask("POST", "/hook", headers, body)
+        self._referee.check(reply is not None and reply.status == 200, "a signed call was refused")
+
+    async def _refresh(self) -> None:
+        expected = self._judge.expect()
+        try:
+            profile = await self._client.refresh(expected.key, budget=self._rng.choice((None, 0.05)))
+        except Exception as error:
+            self._judge.refused(error, "refresh")
+        else:
+            self._judge.saw(profile, expected, "refresh")
+
+    async def _read_many(self) -> None:
+        expected = {key: self._truth.expect(key) for key in self._some(40)}
+        for key, profile in (await self._client.get_many(expected, budget=0.2, concurrency=8)).items():
+            self._judge.saw(profile, expected[str(key)], "get_many")
+
+    async def _peek(self) -> None:
+        expected = self._judge.expect()
+        self._judge.saw(self._client.peek(expected.key), expected, "peek")
+
+
+class Crew:
+    """Threads: some use the synchronous face, one runs event loops that end in the middle of things."""
+
+    def __init__(
+        self, client: ProfileClient, source: WatchedSource, truth: Truth, referee: Referee, rng: random.Random
+    ) -> None:
+        self.blocking: BlockingProfileClient = client.blocking()
+        self._client = client
+        self._source = source
+        self._truth = truth
+        self._referee = referee
+        self._until = 0.0
+        jobs: list[Callable[[random.Random], None]] = [*[self._office] * BACK_OFFICE, self._short_loops]
+        self._threads = [
+            threading.Thread(target=self._run, args=(job, random.Random(rng.random())), name=f"soak {job.__name__}")
+            for job in jobs
+        ]
+
+    def start(self, until: float) -> None:
+        """Works until then, on the monotonic clock."""
+        self._until = until
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, job: Callable[[random.Random], None], rng: random.Random) -> None:
+        try:
+            while time.monotonic() < self._until:
+                job(rng)
+        except Exception as error:
+            self._referee.check(False, "a thread that uses the client failed", f"{job.__name__}: {error!r}")
+
+    def _office(self, rng: random.Random) -> None:
+        time.sleep(rng.expovariate(1 / 0.03))
+        judge = _Judge(self._truth, self._referee, rng)
+        expected = judge.expect()
+        budget = rng.choice((None, 0.0, 0.05, 0.3))
+        way = rng.choice(("get", "lookup", "lookup", "refresh", "get_many"))
+        where = f"blocking {way}"
+        try:
+            if way == "get_many":
+                profile = self.blocking.get_many([expected.key], budget=budget)[expected.key]
+            else:
+                profile = getattr(self.blocking, way)(expected.key, budget=budget)
+        except Exception as error:
+            judge.refused(error, where)
+        else:
+            judge.saw(profile, expected, where)
+
+    def _short_loops(self, rng: random.Random) -> None:
+        """As a test client does: a loop for some requests, and it ends whatever is under way."""
+        asyncio.run(self._short_visit(rng))
+        time.sleep(rng.expovariate(1 / 0.1))
+
+    async def _short_visit(self, rng: random.Random) -> None:
+        self._source.mortal.add(asyncio.get_running_loop())
+        judge = _Judge(self._truth, self._referee, rng)
+
+        async def look() -> None:
+            expected = judge.expect()
+            try:
+                profile = await self._client.get(expected.key, budget=rng.choice((0.01, 0.05, None)))
+            except Exception as error:
+                judge.refused(error, "short loop")
+            else:
+                judge.saw(profile, expected, "short loop")
+
+        await asyncio.wait([asyncio.ensure_future(look()) for _ in range(10)], timeout=rng.uniform(0.0, 0.3))

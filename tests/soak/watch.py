@@ -1,0 +1,239 @@
+"""What watches from outside: the source and the limits from their seams, logs, warnings, threads, sockets, memory."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import sys
+import threading
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakSet
+
+from profile_enrich import Breaker, ProfileKey, RetryPolicy, SourceError
+from profile_enrich._deadline import Deadline
+from profile_enrich.limits import Permit
+from profile_enrich.sources.base import Found, ProfileSource, SourceResult, Validators
+
+from .referee import Referee
+from .truth import Truth
+
+__all__ = ["WHO", "Ears", "Held", "WatchedBreaker", "WatchedRetry", "WatchedSource"]
+
+WHO: ContextVar[str] = ContextVar("soak_who", default="")
+"""Set by each request. No load may see it."""
+
+_again: ContextVar[bool] = ContextVar("soak_again", default=False)
+
+
+class WatchedSource:
+    """A source that notes how it is called, and gives half of the profiles a tag."""
+
+    def __init__(self, inner: ProfileSource, truth: Truth, referee: Referee, max_in_flight: int) -> None:
+        self.name, self.namespace = inner.name, inner.namespace
+        self.transport_name = getattr(inner, "transport_name", None)
+        self.closing = False
+        self.mortal: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        """Loops that may end at any moment, and their loads with them."""
+        self.busy: Counter[int] = Counter()
+        self._inner = inner
+        self._truth = truth
+        self._referee = referee
+        self._most = max_in_flight
+        self._lock = threading.Lock()
+
+    async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
+        check = self._referee.check
+        check(not WHO.get(), "L9: a request's context rides on a load")
+        self._referee.count("retry" if _again.get() else "load")
+        _again.set(True)  # a load has a context of its own, so this is seen by its own retry alone
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self.busy[id(loop)] += 1
+            busy = self.busy[id(loop)]
+        check(busy <= self._most, "L10: more calls in flight than max_in_flight", busy)
+        try:
+            result = await self._inner.fetch(key, deadline=deadline, validators=validators)
+        except asyncio.CancelledError as error:
+            if not self.closing and loop not in self.mortal:
+                frames = [
+                    f"{Path(each.filename).name}:{each.lineno}" for each in traceback.extract_tb(error.__traceback__)
+                ]
+                check(False, "L2: a load was cancelled", " > ".join(frames))
+            raise
+        finally:
+            with self._lock:
+                self.busy[id(loop)] -= 1
+        if isinstance(result, Found):
+            tag = self._truth.tag_of(key.value)
+            if tag is not None:
+                return replace(result, tags=frozenset({tag}))
+        return result
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class WatchedBreaker(Breaker):
+    """A breaker that notes how many calls each half-open phase lets through."""
+
+    def __init__(self, referee: Referee, open_for: float) -> None:
+        super().__init__(5, open_for=open_for, max_open=4 * open_for)
+        self._referee = referee
+        self._asking = threading.Lock()
+        self._tries: Counter[int] = Counter()
+
+    def ask(self) -> Permit | None:
+        with self._asking:
+            before = self.state
+            permit = super().ask()
+            if permit is not None and before != "closed":
+                self._tries[permit.generation] += 1
+                self._referee.count("breaker: tries")
+                tries = self._tries[permit.generation]
+                self._referee.check(tries == 1, "L10: a half-open breaker lets more than one through", tries)
+            return permit
+
+
+class WatchedRetry(RetryPolicy):
+    """A retry policy that counts retries, and the loads that earn them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads = 0
+        self.retries = 0
+        self._counting = threading.Lock()
+
+    def began(self) -> None:
+        with self._counting:
+            self.loads += 1
+        super().began()
+
+    def pause(self, error: SourceError, attempt: int, remaining: float) -> float | None:
+        granted = super().pause(error, attempt, remaining)
+        with self._counting:
+            self.retries += granted is not None
+        return granted
+
+
+class Ears(logging.Handler):
+    """Listens to everything that Python says by itself: logs at every level, warnings, exceptions that nobody took.
+
+    Personal data in any log message is a violation; so is whatever asyncio has to complain of.
+    """
+
+    def __init__(self, truth: Truth, referee: Referee) -> None:
+        super().__init__(logging.DEBUG)
+        self._truth = truth
+        self._referee = referee
+        self._undo: list[Callable[[], object]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info:
+            text += "\n" + logging.Formatter().formatException(record.exc_info)
+        self._referee.count(f"log: {record.name.partition('.')[0]} {record.levelname.lower()}")
+        planted = self._truth.planted(text)
+        self._referee.check(not planted, f"A18: personal data in a log message of {record.name}", record.msg)
+        if record.name == "asyncio" and record.levelno >= logging.WARNING and not planted:
+            self._referee.check(False, "L14: asyncio complains", text)
+
+    def __enter__(self) -> Self:
+        root = logging.getLogger()
+        level = root.level
+        root.addHandler(self)
+        root.setLevel(logging.DEBUG)
+        caught = warnings.catch_warnings()
+        caught.__enter__()
+        warnings.simplefilter("always", ResourceWarning)
+        warnings.showwarning = self._warned
+        hook, thread_hook = sys.unraisablehook, threading.excepthook
+        sys.unraisablehook = self._unraisable
+        threading.excepthook = self._thread_died
+
+        def undo() -> None:
+            sys.unraisablehook, threading.excepthook = hook, thread_hook
+            caught.__exit__(None, None, None)
+            root.setLevel(level)
+            root.removeHandler(self)
+
+        self._undo.append(undo)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        gc.collect()
+        self._undo.pop()()
+
+    def _warned(self, message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        self._referee.check(not issubclass(category, ResourceWarning), "L14: a ResourceWarning", message)
+
+    def _unraisable(self, args: Any) -> None:
+        self._referee.check(False, "L14: an exception that nobody took", f"{args.err_msg}: {args.exc_value!r}")
+
+    def _thread_died(self, args: Any) -> None:
+        name = "?" if args.thread is None else args.thread.name
+        self._referee.check(False, "a thread died", f"{name}: {args.exc_value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the process holds at a quiet moment."""
+
+    tasks: int
+    threads: tuple[str, ...]
+    sockets: int
+    blocks: int
+    """Memory blocks that Python has given out."""
+    rss: int
+    """Bytes."""
+
+    @classmethod
+    def now(cls) -> Held:
+        for _ in range(3):
+            gc.collect()
+        _trim()
+        threads = [thread.name for thread in threading.enumerate()]
+        return cls(
+            tasks=len(asyncio.all_tasks()),
+            # Worker threads of Starlette and of the loop stay as long as the loop.
+            threads=tuple(sorted(name for name in threads if not name.startswith(("AnyIO", "asyncio_")))),
+            sockets=_sockets(),
+            blocks=sys.getallocatedblocks(),
+            rss=_rss(),
+        )
+
+
+def _sockets() -> int:
+    found = 0
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        return 0
+    for entry in list(folder.iterdir()):
+        try:
+            found += str(entry.readlink()).startswith(("socket:", "anon_inode:[eventpoll]", "pipe:"))
+        except OSError:
+            continue  # the folder's own descriptor
+    return found
+
+
+def _rss() -> int:
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+def _trim() -> None:
+    """Gives freed memory back to the system, so that what is measured is what is held."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

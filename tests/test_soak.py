@@ -1,0 +1,114 @@
+"""The soak test, for a second or two: so that it goes on working, and goes on seeing what it is there to see."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from profile_enrich import ProfileKey
+from profile_enrich.cache import Load, ProfileCache
+from profile_enrich.expiry import Expiry
+from profile_enrich.limits import RetryPolicy
+from profile_enrich.loads import CacheKey, Loader
+
+from .soak import __main__ as command
+from .soak.referee import Referee
+from .soak.run import Outcome, soak, table
+from .soak.settings import Settings
+
+MINIATURE = Settings(
+    seed=7, chapters=3, chapter_seconds=1.2, visitors=50, socket_visitors=8, people=60, think=0.1, pace=0.2,
+    max_entries=40, max_negative_entries=10,
+)  # fmt: skip
+
+SABOTAGED = dataclasses.replace(MINIATURE, chapters=1, chapter_seconds=1.5)
+
+
+def run(settings: Settings) -> Outcome:
+    return asyncio.run(soak(settings, loud=False))
+
+
+def test_L8_L9_L10_L14_A10_a_shop_under_faults_serves_every_page_and_mixes_nobody_up() -> None:
+    outcome = run(MINIATURE)
+    referee = outcome.referee
+    assert referee.violations == {}
+    # It was a soak: pages, faults, refreshes, threads and people who left.
+    assert referee.counts["response: 200"] == referee.total("response: ") > 300
+    assert referee.total("fault: ") > 20
+    assert referee.total("elsewhere: blocking") > 10
+    assert referee.total("elsewhere: short loop") > 10
+    assert referee.total("left: ") > 5
+    assert referee.total("operator: ") > 20
+    assert {"hit", "miss", "error", "skipped"} <= set(referee.part("page status: "))
+    assert {name.split(" ")[2].rstrip(",") for name in referee.part("chapter: ")} == {"aiohttp", "httpx2", "httpx"}
+    assert "too short a run" in table(outcome, MINIATURE)
+
+
+def test_it_sees_two_people_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mixed(self: Loader, key: ProfileKey) -> CacheKey:
+        return ("", key.type, key.value[:-1])
+
+    monkeypatch.setattr(Loader, "cache_key", mixed)
+    rules = run(SABOTAGED).referee.violations
+    assert "isolation: another owner" in rules
+    assert "isolation: a response holds another person's data" in rules
+
+
+def test_it_sees_what_outlives_its_invalidation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ProfileCache, "_invalidate", lambda self, key: False)
+    rules = run(SABOTAGED).referee.violations
+    assert "L6: what was invalidated came back" in rules
+    assert "an overlay came back after it was invalidated" in rules
+
+
+def test_it_sees_profiles_that_are_kept_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Expiry, "_factor", lambda self: 100.0)
+    settings = dataclasses.replace(SABOTAGED, pace=0.1, slack=0.1, chapter_seconds=4.0)
+    rules = run(settings).referee.violations
+    assert any(rule.startswith("staleness") for rule in rules)
+
+
+def test_it_sees_lost_tokens_and_too_many_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(self: ProfileCache[CacheKey], load: Load[CacheKey]) -> None:
+        return None
+
+    monkeypatch.setattr(ProfileCache, "end", forget)
+    monkeypatch.setattr(RetryPolicy, "pause", lambda self, error, attempt, left: 0.0 if attempt == 1 else None)
+    rules = run(SABOTAGED).referee.violations
+    assert "L14: tokens of loads are left after closing" in rules
+    assert "L10: more retries than 10 %" in rules
+
+
+def test_a_violation_is_told_with_its_first_case_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Settings] = []
+
+    async def violated(settings: Settings) -> Outcome:
+        seen.append(settings)
+        outcome = await soak(dataclasses.replace(MINIATURE, chapters=1, chapter_seconds=0.2), loud=False)
+        for number in range(7):
+            outcome.referee.check(False, "a rule", f"case {number}")
+        return outcome
+
+    monkeypatch.setattr(command, "soak", violated)
+    assert command.main(["--minutes", "3", "--seed", "5", "--visitors", "10"]) == 1
+    said = capsys.readouterr().out
+    assert "seed 5" in said
+    assert "- a rule: 7 times" in said
+    assert "case 0" in said
+    assert "case 6" not in said
+    assert (seen[0].seed, seen[0].visitors, seen[0].chapters) == (5, 10, 12)
+    assert 150 < seen[0].chapters * (seen[0].chapter_seconds + 1) <= 180
+
+
+def test_the_referee_counts_by_prefix() -> None:
+    referee = Referee(loud=False)
+    referee.count("fault: hang", 2)
+    referee.count("fault: 500")
+    referee.check(True, "holds")
+    assert referee.total("fault: ") == 3
+    assert list(referee.part("fault: ")) == ["hang", "500"]
+    assert referee.violations == {}
