@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 import time
@@ -19,11 +18,15 @@ from ._deadline import Deadline
 from .client import ProfileClient
 from .consent import Consent
 from .errors import InvalidKeyError, ProfileEnrichError
-from .identity import Identify, Identity
+from .identity import Identify
 from .lookups import Prefetch
 from .profile import Profile, ProfileKey, Reason, Status
 
 __all__ = ["SCOPE_KEY", "Attachment", "LookupView", "Once", "Plan", "attachment_of"]
+
+Key = str | ProfileKey
+
+_NOT_ASKED: Any = object()
 
 SCOPE_KEY = "profile_enrich"
 """Where the attachments of a request are in its ASGI scope, by the name of the state's attribute."""
@@ -87,31 +90,60 @@ class Attachment:
     `Reason.NOT_LOOKED_UP`.
     """
 
-    __slots__ = ("_key", "_marks_session", "_plan", "_prefetch", "_resolving", "_scope", "headers_sent", "profile",
-                 "read", "resolved", "seconds")  # fmt: skip
+    # Defaults on the class: most requests change few of them, and setting each one would be a third of the cost.
+    headers_sent: bool = False
+    """Whether the response has started: too late for its headers."""
+    read: bool = False
+    """Whether the application read the profile."""
+    resolved: bool = False
+    """Whether the lookup was made."""
+    seconds: float = 0.0
+    """How long the request waited for the lookup."""
+    _key: Key | None = None
+    _asked: Any = _NOT_ASKED
+    _marks_session: bool = False
+    _prefetch: Prefetch | None = None
+    _resolving: asyncio.Future[None] | None = None
 
     def __init__(self, plan: Plan, scope: Scope) -> None:
         self._plan = plan
         self._scope = scope
-        self._key: ProfileKey | None = None
-        self._marks_session = False
-        self._prefetch: Prefetch | None = None
-        self._resolving: asyncio.Future[None] | None = None
-        self.headers_sent = False
-        """Whether the response has started: too late for its headers."""
-        self.read = False
-        """Whether the application read the profile."""
-        self.resolved = False
-        """Whether the lookup was made."""
-        self.seconds = 0.0
-        """How long the request waited for the lookup."""
-        self.profile = Profile(reason=Reason.NOT_LOOKED_UP, on_read=self._on_read)
+        self.profile = Profile._pending(self._on_read)
 
     # --- the lookup -------------------------------------------------------------------------------------------------
 
+    def resolve_now(self) -> bool:
+        """Makes the lookup if that needs no waiting, neither for the user's functions nor for the source. Never raises.
+
+        Returns:
+            Whether it was made; else `resolve` goes on from where this stopped.
+        """
+        if self.resolved:
+            return True
+        plan = self._plan
+        if plan.consent is not None or self._asked is not _NOT_ASKED:
+            return self.resolved
+        role = "the identity function"
+        try:
+            identity = self._asked = self._ask(plan.identify)
+            if identity is None or identity == "":
+                self.skip(Reason.ANONYMOUS)
+                return True
+            if type(identity) is not str and inspect.isawaitable(identity):
+                return False
+            key = _key_of(identity)
+            role = "the lookup"
+            answer = plan.client.lookup_cached(key)
+        except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
+            self._failed(role, plan.identify, error)
+            return True
+        if answer is not None:
+            self._settle(answer)
+        return self.resolved
+
     async def resolve(self) -> Profile:
         """Makes the lookup, once however often it is called, and waits for it within the budget. Never raises."""
-        if self.resolved:
+        if self.resolved or not self._on_asyncio():
             return self.profile
         if self._resolving is not None:
             await asyncio.shield(self._resolving)
@@ -136,45 +168,47 @@ class Attachment:
         try:
             answer = plan.client.lookup_cached(key)
             if answer is None:
-                answer = await plan.client.lookup(
-                    key, budget=None if end is None else end.remaining(), prefetch=self._prefetch
-                )
+                budget = None if end is None else end.remaining()
+                answer = await plan.client.lookup(key, budget=budget, prefetch=self._prefetch)
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
-            plan.once.failed("the lookup", plan.client, error)
-            self._settle(Profile(status=Status.ERROR, reason=Reason.UNAVAILABLE))
+            self._failed("the lookup", plan.client, error)
             return
         self._settle(answer)
 
     async def prefetch(self) -> None:
         """Finds out who is in session and starts the load, without waiting for it."""
+        if not self._on_asyncio():
+            return
         started = time.perf_counter()
         plan = self._plan
-        key = await self.identify(None if plan.budget is None else Deadline(plan.budget))
-        if key is None:
-            self.resolved = True
-        elif not self._from_cache(key):
-            self._prefetch = plan.client.prefetch(key)
+        try:
+            key = await self.identify(None if plan.budget is None else Deadline(plan.budget))
+            if key is not None:
+                answer = plan.client.lookup_cached(key)
+                if answer is not None:
+                    self._settle(answer)
+                else:
+                    self._prefetch = plan.client.prefetch(key)
+        except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
+            self._failed("the lookup", plan.client, error)
         self.seconds += time.perf_counter() - started
 
-    async def identify(self, end: Deadline | None) -> ProfileKey | None:
-        """Who is in session; `None` settles the profile as anonymous."""
+    async def identify(self, end: Deadline | None) -> Key | None:
+        """Who is in session; `None` when that settled the profile as an empty one."""
         plan = self._plan
         if plan.consent is not None and not await self._consents(plan.consent, end):
-            self._settle(plan.client.skip(Reason.NO_CONSENT))
+            self.skip(Reason.NO_CONSENT)
             return None
         try:
-            identity = await _within(end, self._ask(plan.identify))
-            key = _key_of(identity)
+            asked, self._asked = self._asked, None
+            identity = await _within(end, self._ask(plan.identify) if asked is _NOT_ASKED else asked)
+            if identity is None or identity == "":
+                self.skip(Reason.ANONYMOUS)
+            else:
+                self._key = _key_of(identity)
         except Exception as error:  # noqa: BLE001  # a user's function must not break the page
-            plan.once.failed("the identity function", plan.identify, error)
-            status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
-            known = error if isinstance(error, ProfileEnrichError) else None
-            self._settle(Profile(status=status, reason=Reason.UNAVAILABLE, error=known))
-            return None
-        if key is None:
-            self._settle(plan.client.skip(Reason.ANONYMOUS))
-        self._key = key
-        return key
+            self._failed("the identity function", plan.identify, error)
+        return self._key
 
     async def _consents(self, consent: Consent, end: Deadline | None) -> bool:
         """Whether the lookup is allowed. A consent function that fails, or says anything but `True`, denies it."""
@@ -187,31 +221,41 @@ class Attachment:
     def _ask(self, function: Callable[[HTTPConnection], Any]) -> Any:
         """Asks a function of the user's about the connection, and leaves no trace of that on the session."""
         session = self._scope.get("session")
-        accessed = getattr(session, "accessed", None)
+        if session is None or getattr(session, "accessed", None) is not False:
+            return function(HTTPConnection(self._scope))
         try:
             return function(HTTPConnection(self._scope))
         finally:
-            if accessed is False and session is not None:
-                touched = bool(session.accessed)
-                if touched and not getattr(session, "modified", False):
-                    session.accessed = False
-                self._marks_session = self._marks_session or touched or getattr(function, "needs_session", False)
+            touched = bool(session.accessed)
+            if touched and not getattr(session, "modified", False):
+                session.accessed = False
+            self._marks_session = self._marks_session or touched or getattr(function, "needs_session", False)
 
-    def _from_cache(self, key: ProfileKey) -> bool:
-        answer = self._plan.client.lookup_cached(key)
-        if answer is None:
+    def _on_asyncio(self) -> bool:
+        """Whether there is a loop to wait on; where there is none, the profile is settled as not available."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            if self._plan.once.first("loop"):
+                logger.error("profile_enrich runs on asyncio only; on this event loop all pages are served anonymous")
+            self.skip(Reason.UNAVAILABLE)
             return False
-        self._settle(answer)
-        self.resolved = True
         return True
+
+    def _failed(self, role: str, function: object, error: Exception) -> None:
+        """Settles the profile after a failure outside of the source."""
+        self._plan.once.failed(role, function, error)
+        status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
+        known = error if isinstance(error, ProfileEnrichError) else None
+        self._settle(Profile(status=status, reason=Reason.UNAVAILABLE, error=known))
 
     def _settle(self, answer: Profile) -> None:
         self.profile._adopt(answer)
+        self.resolved = True
 
     def skip(self, reason: Reason) -> None:
         """Settles the profile as one that is not looked up."""
         self._settle(self._plan.client.skip(reason))
-        self.resolved = True
 
     def details(self) -> LookupView:
         """How the lookup went. Not a reading of the profile."""
@@ -264,9 +308,12 @@ class Attachment:
 
     def _read_too_early(self) -> None:
         """The page reads the profile without having awaited it: what the cache has is good enough, else it is told."""
-        with contextlib.suppress(RuntimeError):  # no loop in this thread
+        try:
             asyncio.get_running_loop()
-            self._resolve_now()
+        except RuntimeError:
+            self._peek()  # a synchronous handler, in a thread of its own
+        else:
+            self._resolve_early()
         if not self.resolved and self._plan.once.first("early", self._endpoint()):
             logger.warning(
                 "the profile was read before it was looked up, in %s: with attach='lazy' or 'prefetch', get it with "
@@ -274,8 +321,8 @@ class Attachment:
                 self._endpoint(),
             )
 
-    def _resolve_now(self) -> None:
-        """Resolves the profile if that needs no waiting: neither for the user's functions nor for the source."""
+    def _resolve_early(self) -> None:
+        """On the loop: resolves the profile as far as that needs no waiting."""
         if self._key is None:
             step = self.identify(None)
             try:
@@ -283,12 +330,18 @@ class Attachment:
             except StopIteration:
                 pass
             else:
-                step.close()
-                return
-            if self._key is None:
-                self.resolved = True
-                return
-        self._from_cache(self._key)
+                step.close()  # the user's function wants to be awaited
+                self._asked = _NOT_ASKED
+        if self._key is not None and not self.resolved:
+            answer = self._plan.client.lookup_cached(self._key)
+            if answer is not None:
+                self._settle(answer)
+
+    def _peek(self) -> None:
+        """In another thread: takes what the cache holds, for whom a prefetch has already found out."""
+        answer = None if self._key is None else self._plan.client.peek(self._key)
+        if answer is not None:
+            self._settle(answer)
 
     def _endpoint(self) -> str:
         endpoint = self._scope.get("endpoint")
@@ -309,13 +362,14 @@ async def _within(end: Deadline | None, answer: Any) -> Any:
         return await answer
 
 
-def _key_of(identity: Identity) -> ProfileKey | None:
-    if identity is None or identity == "":
-        return None
+def _key_of(identity: object) -> Key:
+    """What the client takes; a whole number, as sessions often hold, counts as its decimal text."""
+    if type(identity) is str or type(identity) is ProfileKey:
+        return identity
     if isinstance(identity, int) and not isinstance(identity, bool):
         identity = str(identity)
     if not isinstance(identity, str | ProfileKey):
         raise InvalidKeyError(
             f"an identity function must return a string, a ProfileKey or None, not {type(identity).__name__}"
         )
-    return ProfileKey.of(identity)
+    return identity

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from weakref import WeakKeyDictionary
 
-from ._deadline import Deadline
 from .errors import ClientClosed, ProfileEnrichError, SourceError, SourceResponseError
+from .flights import Fuse
 from .profile import ProfileKey
 from .sources.base import BatchSource, SourceResult
 
@@ -17,16 +18,16 @@ __all__ = ["Batch", "Batcher"]
 
 Answers = Mapping[ProfileKey, SourceResult]
 
-Call = Callable[[Callable[[], Awaitable[Answers]]], Awaitable[Answers]]
+Slot = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Batch:
     """The keys of one call, each with the load that waits for it."""
 
-    __slots__ = ("deadline", "places", "sent", "timer", "waiting")
+    __slots__ = ("fuses", "places", "sent", "timer", "waiting")
 
     def __init__(self) -> None:
-        self.deadline: Deadline | None = None
+        self.fuses: list[Fuse] = []
         self.places = 0
         self.sent = False
         self.timer: asyncio.TimerHandle | None = None
@@ -39,13 +40,13 @@ class Batcher:
     Args:
         source: has the batch endpoint, and says how many keys it takes.
         window: seconds for which a batch stays open after its first place was taken.
-        call: makes one call of the source; takes care of slots and counters.
+        slot: the turn to make one call of the source.
     """
 
-    def __init__(self, source: BatchSource, window: float, call: Call) -> None:
+    def __init__(self, source: BatchSource, window: float, slot: Slot) -> None:
         self._source = source
         self._window = window
-        self._call = call
+        self._slot = slot
         self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, Batch] = WeakKeyDictionary()
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -65,12 +66,12 @@ class Batcher:
         batch.places += 1
         return batch
 
-    async def fetch(self, key: ProfileKey, batch: Batch, deadline: Deadline) -> SourceResult:
+    async def fetch(self, key: ProfileKey, batch: Batch, fuse: Fuse) -> SourceResult:
         """Asks for one key with the others of its batch. See `ProfileSource.fetch`."""
         loop = asyncio.get_running_loop()
         if batch.sent:  # the loop was too busy to start this load within the window
             batch = self.reserve()
-        batch.deadline = batch.deadline or deadline
+        batch.fuses.append(fuse)
         answer = batch.waiting.setdefault(key, loop.create_future())
         if len(batch.waiting) >= self._source.batch_size:
             self._send(loop, batch)
@@ -98,21 +99,21 @@ class Batcher:
             del self._open[loop]
         if batch.timer is not None:
             batch.timer.cancel()
-        if not batch.waiting or batch.deadline is None:
+        if not batch.waiting:
             return
         # A fresh context, as for every load: it is shared by loads of many requests.
-        task = loop.create_task(
-            self._run(batch, batch.deadline), name="profile_enrich batch", context=contextvars.Context()
-        )
+        task = loop.create_task(self._run(batch), name="profile_enrich batch", context=contextvars.Context())
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 
-    async def _run(self, batch: Batch, deadline: Deadline) -> None:
+    async def _run(self, batch: Batch) -> None:
         answers: Answers = {}
         error: ProfileEnrichError = SourceResponseError("the source's answer to a batch lacks a key that was asked for")
         failure = ""
         try:
-            answers = await self._call(lambda: self._source.fetch_many(list(batch.waiting), deadline=deadline))
+            async with self._slot():
+                deadlines = [fuse.light() for fuse in batch.fuses]
+                answers = await self._source.fetch_many(list(batch.waiting), deadline=deadlines[0])
         except asyncio.CancelledError:
             self._deliver(batch, {}, ClientClosed("the lookup was ended because its event loop was closed"))
             raise

@@ -15,9 +15,9 @@ from typing import Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from ._deadline import Deadline
-from .errors import BudgetExceeded, ClientClosed, ProfileEnrichError, SourceError, SourceTimeout
+from .errors import BudgetExceeded, ClientClosed, ConfigurationError, ProfileEnrichError, SourceError, SourceTimeout
 
-__all__ = ["Flight", "Flights"]
+__all__ = ["Flight", "Flights", "Fuse"]
 
 GRACE = 1.0
 """Seconds past its deadline after which a load that did not end by itself is cancelled."""
@@ -82,6 +82,41 @@ def _release(waiter: asyncio.Future[bool], landed: bool) -> None:
         waiter.set_result(landed)
 
 
+class Fuse:
+    """The end of a load, once it is lit: at its deadline the key is free, and a moment later the task is cancelled."""
+
+    __slots__ = ("_due", "_last", "_loop", "_overrun", "_seconds", "deadline", "task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, overrun: Callable[[], None]) -> None:
+        self.deadline: Deadline | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._loop = loop
+        self._seconds = seconds
+        self._overrun = overrun
+        self._due: asyncio.TimerHandle | None = None
+        self._last: asyncio.TimerHandle | None = None
+
+    def light(self) -> Deadline:
+        """The deadline from now on; a second time, the same."""
+        if self.deadline is None:
+            self.deadline = Deadline(self._seconds)
+            self._due = self._loop.call_later(self._seconds, self._burnt)
+        return self.deadline
+
+    def cancel(self) -> None:
+        """The load has ended."""
+        if self._due is not None:
+            self._due.cancel()
+        if self._last is not None:
+            self._last.cancel()
+
+    def _burnt(self) -> None:
+        # Sources end by the deadline by themselves; cancelling is for one that does not.
+        if self.task is not None and not self.task.done():
+            self._last = self._loop.call_later(GRACE, self.task.cancel)
+        self._overrun()
+
+
 class _Tower(Generic[K, R]):
     """The flights of one loop."""
 
@@ -100,14 +135,22 @@ class Flights(Generic[K, R]):
         self._lock = threading.Lock()
 
     def find(self, key: K) -> Flight[K, R] | None:
-        """The flight of a key on the running loop."""
-        tower = self._towers.get(asyncio.get_running_loop())
+        """The flight of a key on the running loop.
+
+        Raises:
+            ConfigurationError: there is no running asyncio loop.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigurationError("profile_enrich asks sources from a running asyncio loop only") from None
+        tower = self._towers.get(loop)
         return None if tower is None else tower.by_key.get(key)
 
     def start(
         self,
         key: K,
-        work: Callable[[Deadline], Awaitable[R]],
+        work: Callable[[Fuse], Awaitable[R]],
         *,
         seconds: float,
         token: object,
@@ -117,8 +160,9 @@ class Flights(Generic[K, R]):
 
         Args:
             key: what is loaded.
-            work: does it, by the deadline that it is given.
-            seconds: how long it may take. The key is free afterwards, whatever `work` does.
+            work: does it. It lights the fuse that it is given when the source is really asked, and not while it waits
+                for its turn.
+            seconds: how long it may take from then on. The key is free afterwards, whatever `work` does.
             token: kept on the flight.
             on_end: called once when the flight lands, with its error if it failed, before any waiter goes on.
         """
@@ -135,12 +179,17 @@ class Flights(Generic[K, R]):
             on_end(error)
             flight.land(result, error)
 
+        def overrun() -> None:
+            land(None, SourceTimeout(f"the source did not answer within {seconds:g} s"))
+
+        fuse = Fuse(loop, seconds, overrun)
+
         async def fly() -> None:
             result: R | None = None
             error: ProfileEnrichError | None = None
             failure = ""
             try:
-                result = await work(Deadline(seconds))
+                result = await work(fuse)
             except asyncio.CancelledError:
                 land(None, ClientClosed("the lookup was ended because the client or its event loop was closed"))
                 raise
@@ -155,18 +204,11 @@ class Flights(Generic[K, R]):
 
         # A fresh context: what the user in session left in context variables must not ride on a load that others share.
         task = loop.create_task(fly(), name="profile_enrich flight", context=contextvars.Context())
+        fuse.task = task
         tower.running.add(task)
 
-        def overrun() -> None:
-            land(None, SourceTimeout(f"the source did not answer within {seconds:g} s"))
-
-        due = loop.call_later(seconds, overrun)
-        # Sources end by the deadline by themselves; cancelling is for one that does not.
-        last = loop.call_later(seconds + GRACE, task.cancel)
-
         def done(_: asyncio.Task[None]) -> None:
-            due.cancel()
-            last.cancel()
+            fuse.cancel()
             tower.running.discard(task)
             # A task that was cancelled before its first step never ran `fly`.
             land(None, ClientClosed("the lookup was ended because the client or its event loop was closed"))

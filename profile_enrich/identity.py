@@ -64,6 +64,8 @@ def _key(value: object, type_: str) -> Identity:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
+    if type_ == "id" and isinstance(value, str):
+        return value  # the client makes a key of it where it needs one
     return ProfileKey(cast(str, value), type_)
 
 

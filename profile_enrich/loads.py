@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from collections.abc import AsyncGenerator, Callable
+from typing import cast
 from weakref import WeakKeyDictionary
 
-from ._deadline import Deadline
 from ._freshness import Validators
 from ._sweeper import Sweeper
 from .batches import Batch, Batcher
@@ -23,7 +23,7 @@ from .errors import (
     SourceResponseError,
 )
 from .expiry import Expiry
-from .flights import Flight, Flights
+from .flights import Flight, Flights, Fuse
 from .hooks import Observer
 from .limits import Breaker, Permit, RateLimit, RetryPolicy
 from .profile import Profile, ProfileKey, Reason, Record, Status
@@ -32,8 +32,6 @@ from .sources.base import BatchSource, Excluded, Found, NotFound, NotModified, P
 __all__ = ["Answer", "CacheKey", "Loader"]
 
 logger = logging.getLogger("profile_enrich")
-
-R = TypeVar("R")
 
 CacheKey = tuple[str, str, str]
 """Namespace of the source, type and value of the key: plain strings, whose hashes Python remembers."""
@@ -95,7 +93,7 @@ class Loader:
         self._retry = retry
         self._rate_limit = rate_limit
         self._max_in_flight = max_in_flight
-        self._batcher = Batcher(source, batch_window, self._call) if isinstance(source, BatchSource) else None
+        self._batcher = Batcher(source, batch_window, self._slot) if isinstance(source, BatchSource) else None
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._deadline = deadline
         self._timer = timer
@@ -133,9 +131,9 @@ class Loader:
         started = time.perf_counter()
         outcome = ""
 
-        async def work(deadline: Deadline) -> Answer:
+        async def work(fuse: Fuse) -> Answer:
             nonlocal outcome
-            result = await self._ask(key, batch, deadline, None if base is None else base.validators)
+            result = await self._ask(key, batch, fuse, None if base is None else base.validators)
             answer, outcome = self._settle(key, load, base, result)
             return answer
 
@@ -175,7 +173,7 @@ class Loader:
             raise RateLimitReached("the rate limit set for this source is used up for the moment", retry_after=pause)
 
     async def _ask(
-        self, key: ProfileKey, batch: Batch | None, deadline: Deadline, validators: Validators | None
+        self, key: ProfileKey, batch: Batch | None, fuse: Fuse, validators: Validators | None
     ) -> SourceResult:
         """Calls the source, and once more where that is polite and may help."""
         self._retry.began()
@@ -184,23 +182,28 @@ class Loader:
             attempt += 1
             try:
                 if self._batcher is not None and batch is not None:
-                    return await self._batcher.fetch(key, batch, deadline)
-                return await self._call(lambda: self._source.fetch(key, deadline=deadline, validators=validators))
+                    return await self._batcher.fetch(key, batch, fuse)
+                async with self._slot():
+                    return await self._source.fetch(key, deadline=fuse.light(), validators=validators)
             except SourceError as error:
-                pause = self._retry.pause(error, attempt, deadline.remaining())
+                pause = self._retry.pause(error, attempt, fuse.light().remaining())
                 if pause is None:
                     raise
             await asyncio.sleep(pause)
 
-    async def _call(self, call: Callable[[], Awaitable[R]]) -> R:
-        """Makes one call of the source, when there is a slot for it."""
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncGenerator[None]:
+        """The turn to make one call. Waiting for it counts neither as the source's time nor as its failure."""
         loop = asyncio.get_running_loop()
         slots = self._slots.get(loop)
         if slots is None:
             slots = self._slots[loop] = asyncio.Semaphore(self._max_in_flight)
+        waits = slots.locked()
         async with slots:
+            if waits and self._breaker.state == "open":
+                raise CircuitOpen("the source failed several times in a row while this load waited for its turn")
             self._observer.called()
-            return await call()
+            yield
 
     async def aclose(self, patience: float) -> None:
         """Waits up to `patience` seconds for the loads under way, and ends what is left."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Literal, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -108,33 +107,31 @@ class ProfileMiddleware:
                 send = _Lifespan(self._plan.client, send)
             await self.app(scope, receive, send)
             return
-        attachments: dict[str, Attachment] = scope.get(SCOPE_KEY) or {}
-        if self._attribute in attachments:
+        name = self._attribute
+        attachment = Attachment(self._plan, scope)
+        attachments: dict[str, Attachment] | None = scope.get(SCOPE_KEY)
+        if attachments is None:
+            scope[SCOPE_KEY] = {name: attachment}
+        elif name not in attachments:
+            scope[SCOPE_KEY] = {**attachments, name: attachment}
+        else:
             # Installed twice: the outer one has made the lookup of this request.
             await self.app(scope, receive, send)
             return
-        attachment = Attachment(self._plan, scope)
-        scope[SCOPE_KEY] = {**attachments, self._attribute: attachment}
         # A copy: some servers share one `state` between requests (hypercorn#274).
-        scope["state"] = {**_state_of(scope), self._attribute: attachment.profile}
+        state = scope["state"] = _state_of(scope)
+        state[name] = attachment.profile
         if self._exclude and self._is_excluded(scope):
             attachment.skip(Reason.NOT_LOOKED_UP)
             await self.app(scope, receive, send)
             return
-        if not _on_asyncio():
-            if self._plan.once.first("loop"):
-                logger.error("profile_enrich runs on asyncio only; on this event loop all pages are served anonymous")
-            attachment.skip(Reason.UNAVAILABLE)
-        else:
-            if self._needs_session and "session" not in scope and self._plan.once.first("session"):
-                logger.warning(
-                    "there is no session where ProfileMiddleware looks for one: put SessionMiddleware before it in the "
-                    "middleware list, so that it is outside; until then all pages are served anonymous"
-                )
-            if self._attach == "eager":
-                await attachment.resolve()
-            elif self._attach == "prefetch":
-                await attachment.prefetch()
+        if self._needs_session and "session" not in scope and self._plan.once.first("session"):
+            logger.warning(
+                "there is no session where ProfileMiddleware looks for one: put SessionMiddleware before it in the "
+                "middleware list, so that it is outside; until then all pages are served anonymous"
+            )
+        if self._attach != "lazy" and not attachment.resolve_now():  # most requests have nothing to wait for
+            await (attachment.resolve() if self._attach == "eager" else attachment.prefetch())
         await self.app(scope, receive, _Responder(attachment, send, self._server_timing) if kind == "http" else send)
 
     def _is_excluded(self, scope: Scope) -> bool:
@@ -155,7 +152,8 @@ class _Responder:
         self._send = send
         self._server_timing = server_timing
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
+        # Not a coroutine of its own: most messages only pass through.
         if message["type"] == "http.response.start":
             attachment = self._attachment
             attachment.headers_sent = True
@@ -167,7 +165,7 @@ class _Responder:
             if self._server_timing:
                 headers = [*(message.get("headers") or ()), (b"server-timing", attachment.server_timing())]
                 message = {**message, "headers": headers}
-        await self._send(message)
+        return self._send(message)
 
 
 class _Lifespan:
@@ -188,14 +186,9 @@ class _Lifespan:
         await self._send(message)
 
 
-def _state_of(scope: Scope) -> Mapping[str, object]:
+def _state_of(scope: Scope) -> dict[str, object]:
+    """A copy of the request's state; an empty one where there is none."""
     state = scope.get("state")
-    return cast("Mapping[str, object]", state) if isinstance(state, Mapping) else {}
-
-
-def _on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    if state is None:
+        return {}
+    return dict(cast("Mapping[str, object]", state)) if isinstance(state, Mapping) else {}

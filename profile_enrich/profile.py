@@ -269,6 +269,18 @@ class Profile(Mapping[str, Any]):
 
     # --- what is known about it -------------------------------------------------------------------------------------
 
+    @classmethod
+    def _pending(cls, on_read: Callable[[], None]) -> Profile:
+        """The profile of a request whose lookup is still to come. Short: there is one in each request."""
+        profile = cls.__new__(cls)
+        profile._record = None
+        profile._status = Status.SKIPPED
+        profile._reason = Reason.NOT_LOOKED_UP
+        profile._error = None
+        profile._key = None
+        profile._on_read = on_read
+        return profile
+
     def _adopt(self, answer: Profile) -> None:
         """Takes over another lookup's answer, and stays the same object to those who hold it."""
         self._record = answer._record

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import logging
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from profile_enrich import NotFound, ProfileKey, Record
 from profile_enrich._deadline import Deadline
@@ -73,6 +76,11 @@ def nobody(_: ProfileKey) -> SourceResult:
 def client_of(source: Any, **settings: Any) -> ProfileClient:
     """A client without jitter, so that times are exact."""
     return ProfileClient(source, **{"jitter": 0.0, **settings})
+
+
+def own_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What the package logged; other libraries' records depend on how the log is set up."""
+    return [record for record in caplog.records if record.name.startswith("profile_enrich")]
 
 
 async def settle(rounds: int = 5) -> None:

@@ -174,6 +174,21 @@ class TestRateInTheClient:
         assert all(profile.found for profile in profiles)
         assert most == 7
 
+    async def test_L10_waiting_for_a_turn_is_no_failure_of_the_source(self) -> None:
+        """L10: a load's time begins with its turn; a healthy source is not blamed for a long queue."""
+        client = client_of(ScriptedSource(delay=0.01), max_in_flight=2, deadline=0.2, retry=RetryPolicy(1))
+        profiles = await client.get_many([str(index) for index in range(100)], concurrency=100)
+        assert all(profile.found for profile in profiles.values())
+        assert client.stats().breaker == "closed"
+
+    async def test_L10_loads_that_wait_for_a_turn_do_not_ask_a_source_that_is_left_alone(self) -> None:
+        """L10: once the breaker is open the queue ends without calls."""
+        source = ScriptedSource(Switch(SourceConnectionError("down")), delay=0.001)
+        client = client_of(source, max_in_flight=1, breaker=Breaker(3), retry=RetryPolicy(1))
+        profiles = await client.get_many([str(index) for index in range(50)], concurrency=50)
+        assert len(source.calls) == 3
+        assert [type(profile.error) for profile in profiles.values()].count(CircuitOpen) == 47
+
     @pytest.mark.parametrize("value", [0, 1.5, True, None])
     def test_the_bound_must_be_one(self, value: Any) -> None:
         with pytest.raises(ConfigurationError, match="max_in_flight"):

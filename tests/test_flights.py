@@ -266,7 +266,9 @@ async def test_L14_a_flight_cancelled_before_its_first_step_tells_its_waiters() 
 async def test_a_load_knows_its_time_and_its_task_has_a_name_to_find_it_by() -> None:
     seen: list[tuple[float, str]] = []
 
-    async def work(deadline: Deadline) -> int:
+    async def work(fuse: Fuse) -> int:
+        deadline = fuse.light()
+        assert fuse.light() is deadline
         task = asyncio.current_task()
         assert task is not None
         seen.append((deadline.seconds, task.get_name()))

@@ -128,7 +128,8 @@ def _listen(host: str, port: int) -> socket.socket:
             f"the host {host!r} is not an address of this machine; 127.0.0.1 is this machine alone, 0.0.0.0 all"
         )
     family, _, _, _, address = found[0]
-    listener = socket.socket(family)
+    # With TCP named: asyncio switches Nagle's algorithm off for such sockets only, and each answer would wait 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform != "win32":  # on Windows this would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

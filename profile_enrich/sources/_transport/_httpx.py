@@ -24,6 +24,10 @@ GRACE_SECONDS = 0.1
 """How long after the deadline the last resort waits; by then the HTTP client's own timeouts have fired."""
 
 
+MOST_IDLE = 20
+"""Idle connections kept in a pool."""
+
+
 class _Timeouts(dict[str, float]):
     """The timeouts of a request, each worked out at the moment it begins: what is left until the deadline.
 
@@ -58,7 +62,8 @@ class _Pools:
                 proxy=proxy,
                 limits=self._httpx.Limits(
                     max_connections=self._options.max_connections,
-                    max_keepalive_connections=self._options.max_connections,
+                    # httpcore 1.0 looks at each idle connection for each one: more of them cost more than they save.
+                    max_keepalive_connections=min(MOST_IDLE, self._options.max_connections),
                     keepalive_expiry=self._options.keepalive_seconds,
                 ),
             )
