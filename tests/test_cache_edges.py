@@ -119,6 +119,13 @@ class TestBounds:
 
 
 class TestLoads:
+    def test_L6_an_older_load_does_not_bring_back_who_a_newer_one_did_not_find(self, cache: ProfileCache[str]) -> None:
+        """L6: a superseded load never touches the newer answer, also where that is no."""
+        older, newer = cache.begin("a"), cache.begin("a")
+        assert cache.commit(newer, negative()) is True
+        assert cache.commit(older, entry()) is False
+        assert (cache.entries, cache.negative_entries) == (0, 1)
+
     def test_L6_what_must_not_be_kept_takes_an_older_no_with_it(self, cache: ProfileCache[str]) -> None:
         """L6: whether there was a profile or not."""
         put(cache, "a", negative())
