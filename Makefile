@@ -1,6 +1,7 @@
 # Everything sets itself up: Python 3.11 or newer and make are enough.
 #   make demo   the storefront and the embedded Profile API, as two processes
 #   make test   lint, layers, types and all tests
+#   make soak   minutes of faults at random (MINUTES=3); make bench   what it costs beside others
 # Variables: PYTHON (which interpreter), API_PORT, SHOP_PORT (of the demo).
 
 SHELL := /bin/sh
@@ -9,16 +10,17 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 API_PORT ?= 8787
 SHOP_PORT ?= 8000
+MINUTES ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test lint types soak bench format clean
 
 demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev lint types
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -28,6 +30,12 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pyright
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -48,6 +56,11 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "Installing profile_enrich with what its tests need ..."
 	@$(PIP) install --editable '.[all]' --group dev
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	@echo "Installing profile_enrich with what it is measured beside ..."
+	@$(PIP) install --editable '.[all]' --group bench
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

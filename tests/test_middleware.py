@@ -557,9 +557,9 @@ class TestFailingOpen:
         """A10: asyncio is the supported loop; a page on another one is served anonymous."""
 
         async def page(scope: Scope, receive: Receive, send: Send) -> None:
-            profile = await get_profile(HTTPConnection(scope))
+            reason = (await get_profile(HTTPConnection(scope))).reason or ""
             await send({"type": "http.response.start", "status": 200})
-            await send({"type": "http.response.body", "body": (profile.reason or "").encode()})
+            await send({"type": "http.response.body", "body": reason.encode()})
 
         app = ProfileMiddleware(page, client=client_of(ScriptedSource()), identify=WHO, attach=attach)
         sent: list[Message] = []
