@@ -12,6 +12,7 @@ import pytest
 from profile_enrich import (
     BudgetExceeded,
     ClientClosed,
+    ConfigurationError,
     ProfileEnrichError,
     SourceConnectionError,
     SourceError,
@@ -261,6 +262,11 @@ async def test_L14_a_flight_cancelled_before_its_first_step_tells_its_waiters() 
         task.cancel()
     with pytest.raises(ClientClosed, match=CLOSED):
         await flight.wait(1.0)
+
+
+def test_without_a_running_loop_it_says_what_it_needs() -> None:
+    with pytest.raises(ConfigurationError, match=r"^profile_enrich asks sources from a running asyncio loop only$"):
+        Table().find("a")
 
 
 async def test_a_load_knows_its_time_and_its_task_has_a_name_to_find_it_by() -> None:
