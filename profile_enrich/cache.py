@@ -98,6 +98,7 @@ class ProfileCache(Generic[K]):
         self._cleared = NEVER
         self._loads: dict[K, int] = {}
         self._invalidated: dict[K, int] = {}
+        self._answered: dict[K, int] = {}
         self._tags: dict[str, int] = {}
         self._tags_before = NEVER
 
@@ -153,10 +154,7 @@ class ProfileCache(Generic[K]):
             Whether the load was still current. (An entry over `max_entry_bytes` displaces an older one, unkept.)
         """
         with self._lock:
-            if not self._is_current(load) or not self._tags_hold(entry.tags, load.stamp):
-                return False
-            older = self._known.glance(load.key) or self._unknown.glance(load.key)
-            if older is not None and older.stamp > load.stamp:
+            if not self._is_current(load) or not self._tags_hold(entry.tags, load.stamp) or not self._answer(load):
                 return False
             entry.stamp = load.stamp
             here, other = (self._known, self._unknown) if entry.record is not None else (self._unknown, self._known)
@@ -171,11 +169,9 @@ class ProfileCache(Generic[K]):
     def discard(self, load: Load[K]) -> None:
         """A load brought what must not be kept: drops what an older load left."""
         with self._lock:
-            if self._is_current(load):
-                for shelf in (self._known, self._unknown):
-                    older = shelf.glance(load.key)
-                    if older is not None and older.stamp <= load.stamp:
-                        shelf.remove(load.key)
+            if self._is_current(load) and self._answer(load):
+                self._known.remove(load.key)
+                self._unknown.remove(load.key)
 
     def defer(self, load: Load[K], *, until: float, error: ProfileEnrichError) -> None:
         """After a failed load: keeps what is there, and no refresh before `until`."""
@@ -197,6 +193,7 @@ class ProfileCache(Generic[K]):
             else:
                 del self._loads[load.key]
                 self._invalidated.pop(load.key, None)
+                self._answered.pop(load.key, None)
 
     # --- overlays ---------------------------------------------------------------------------------------------------
 
@@ -304,6 +301,14 @@ class ProfileCache(Generic[K]):
 
     def _is_current(self, load: Load[K]) -> bool:
         return not load.ended and load.stamp > self._cleared and load.stamp > self._invalidated.get(load.key, NEVER)
+
+    def _answer(self, load: Load[K]) -> bool:
+        """Notes that a load has answered its key, unless a newer one did. Holds also where the answer is not kept."""
+        if load.stamp < self._answered.get(load.key, NEVER):
+            return False
+        if self._loads[load.key] > 1:
+            self._answered[load.key] = load.stamp
+        return True
 
     def _tags_hold(self, tags: frozenset[str], stamp: int) -> bool:
         if not tags:

@@ -7,6 +7,7 @@ next page. A load ends by its own deadline at the latest, and frees its key then
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import copy
 import threading
@@ -219,7 +220,7 @@ class Flights(Generic[K, R]):
     @property
     def count(self) -> int:
         """Flights under way, on all loops."""
-        return sum(len(tower.by_key) for tower in list(self._towers.values()))
+        return sum(len(tower.by_key) for _, tower in self._all())
 
     async def aclose(self, patience: float) -> None:
         """Waits up to `patience` seconds for this loop's loads, then cancels what is left.
@@ -227,11 +228,12 @@ class Flights(Generic[K, R]):
         Loads on other loops are cancelled there.
         """
         here = asyncio.get_running_loop()
-        for loop, tower in list(self._towers.items()):
+        for loop, tower in self._all():
             if loop is here or loop.is_closed():
                 continue
             for task in list(tower.running):
-                loop.call_soon_threadsafe(task.cancel)
+                with contextlib.suppress(RuntimeError):  # its thread has closed the loop in this very moment
+                    loop.call_soon_threadsafe(task.cancel)
         tower_here = self._towers.get(here)
         if tower_here is None:
             return
@@ -247,6 +249,10 @@ class Flights(Generic[K, R]):
         """After a fork: the loops of the parent process do not run here."""
         self._lock = threading.Lock()
         self._towers = WeakKeyDictionary()
+
+    def _all(self) -> list[tuple[asyncio.AbstractEventLoop, _Tower[K, R]]]:
+        with self._lock:  # other threads may be adding their loops
+            return list(self._towers.items())
 
     def _tower(self, loop: asyncio.AbstractEventLoop) -> _Tower[K, R]:
         tower = self._towers.get(loop)

@@ -160,6 +160,31 @@ class TestLoads:
         assert item is not None
         assert (item.retry_at, item.error) == (9.0, error)
 
+    @pytest.mark.parametrize("answer", ["discarded", "oversize", "larger than all"])
+    def test_L6_an_older_load_is_superseded_by_an_answer_that_was_not_kept(
+        self, clock: ManualClock, answer: str
+    ) -> None:
+        """L6: a superseded load never touches the newer answer, which may be that nothing may be kept."""
+        cache: ProfileCache[str] = ProfileCache(max_bytes=8_000, max_entry_bytes=6_000, timer=clock)
+        older, newer = cache.begin("a"), cache.begin("a")
+        if answer == "discarded":
+            cache.discard(newer)
+        else:
+            cache.commit(newer, entry("x" * (7_000 if answer == "oversize" else 10_000)))
+        cache.end(newer)
+        assert cache.commit(older, entry("old")) is False
+        assert cache.get("a", 0.0) is None
+        cache.end(older)
+        assert cache._answered == {}
+        assert put(cache, "a", entry()) is True
+
+    def test_L6_an_older_load_stands_where_the_newer_one_failed(self, cache: ProfileCache[str]) -> None:
+        """L6: a failure is no answer."""
+        older, newer = cache.begin("a"), cache.begin("a")
+        cache.defer(newer, until=9.0, error=SourceConnectionError())
+        cache.end(newer)
+        assert cache.commit(older, entry()) is True
+
 
 class TestInvalidating:
     def test_it_says_whether_there_was_something(self, cache: ProfileCache[str]) -> None:

@@ -96,6 +96,12 @@ class TestCacheControl:
         assert len(headers) == 3
         assert invited
 
+    @pytest.mark.parametrize("value", ["a" * 100_000 + " b", "a" + " " * 100_000 + "b", 'a="' * 30_000])
+    def test_a_long_malformed_value_is_passed_on_without_delay(self, value: str) -> None:
+        """Tried in every possible way, it would take minutes."""
+        headers, invited = changed(("Cache-Control", value))
+        assert (values(headers, "cache-control"), invited) == ([f"private, {value}"], False)
+
     @given(
         st.lists(
             st.tuples(
