@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 import ssl
 import threading
 import time
+import warnings
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -337,6 +339,44 @@ def test_an_address_that_cannot_be_listened_on_is_an_error_of_start(monkeypatch:
     with pytest.raises(OSError, match="no sockets today"):
         vendor.start()
     assert "stopped" in repr(vendor)
+
+
+def test_L14_closing_while_connections_come_in_leaves_no_socket() -> None:
+    """L14: a connection that was accepted at the very moment of the end is closed, too."""
+    over = threading.Event()
+    with VendorServer() as vendor:
+        port = vendor.port
+
+        def knock() -> None:
+            while not over.is_set():
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2) as visitor:
+                    visitor.sendall(b"GET /api/v1/entities HTTP/1.1\r\n\r\n")
+
+        knockers = [threading.Thread(target=knock) for _ in range(4)]
+        for knocker in knockers:
+            knocker.start()
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for _ in range(10):
+                    vendor.close()
+                    gc.collect()
+                    restart(vendor)
+        finally:
+            over.set()
+            for knocker in knockers:
+                knocker.join()
+    assert [str(each.message) for each in caught if issubclass(each.category, ResourceWarning)] == []
+
+
+def restart(vendor: VendorServer) -> None:
+    """A connection that was tried meanwhile may hold the port for a moment."""
+    for _ in range(500):
+        with contextlib.suppress(OSError):
+            vendor.start()
+            return
+        time.sleep(0.01)
+    pytest.fail("the port was not free again")
 
 
 def test_L14_closing_with_hung_requests_leaves_no_thread_socket_or_task() -> None:

@@ -68,6 +68,13 @@ async def serve_connection(
         return protocol
 
     async def end_all() -> None:
+        # asyncio leaves sockets open that it accepted just before its server is closed: stop accepting first, and give
+        # what was accepted the rounds of the loop that it takes to get a task.
+        for listener in server.sockets:
+            loop.remove_reader(listener.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        server.close()
         tasks = list(alive)
         for writer in list(alive.values()):
             writer.transport.abort()
@@ -78,7 +85,6 @@ async def serve_connection(
 
     server = await loop.create_server(factory, "127.0.0.1", port, ssl=tls, backlog=1024)
     stack.push_async_callback(end_all)
-    stack.callback(server.close)
     bound: int = server.sockets[0].getsockname()[1]
     return bound
 
