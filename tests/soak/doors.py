@@ -181,6 +181,7 @@ class Server:
             app, port=0, lifespan="off", log_config=None, access_log=False, http="h11", ws="none", loop="asyncio"
         )
         config.timeout_graceful_shutdown = 2
+        config.timeout_keep_alive = 60  # a visitor who thinks for long is no broken connection
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="soak uvicorn", daemon=True)
 
