@@ -119,6 +119,17 @@ class TestBounds:
 
 
 class TestLoads:
+    def test_one_may_think_better_of_its_answer(self, cache: ProfileCache[str]) -> None:
+        load = cache.begin("a")
+        assert cache.commit(load, entry(1)) is True
+        better = entry(2)
+        assert cache.commit(load, better) is True
+        assert cache.get("a", 0.0) is better
+        cache.defer(load, until=9.0, error=SourceConnectionError())
+        assert better.retry_at == 9.0
+        cache.discard(load)
+        assert cache.get("a", 0.0) is None
+
     def test_L6_an_older_load_does_not_bring_back_who_a_newer_one_did_not_find(self, cache: ProfileCache[str]) -> None:
         """L6: a superseded load never touches the newer answer, also where that is no."""
         older, newer = cache.begin("a"), cache.begin("a")
@@ -194,6 +205,13 @@ class TestInvalidating:
         assert [cache.invalidate(key) for key in ("known", "unknown", "laid", "none")] == [True, True, True, False]
         assert [cache.invalidate(key) for key in ("known", "unknown", "laid")] == [False] * 3
         assert cache.overlay_of("laid", 0.0) is None
+
+    def test_L6_a_tag_drops_what_came_just_before(self, cache: ProfileCache[str]) -> None:
+        """L6: … or a tag, whatever else was loaded meanwhile."""
+        for key in "abc":
+            put(cache, key, entry(tags=frozenset({"gold"})))
+        cache.invalidate_tag("gold")
+        assert [cache.get(key, 0.0) for key in "abc"] == [None] * 3
 
     def test_L6_a_tag_that_is_invalidated_again_is_the_newest(
         self, cache: ProfileCache[str], monkeypatch: pytest.MonkeyPatch
