@@ -7,6 +7,8 @@ it, in the meantime.
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -92,8 +94,12 @@ class ProfileCache(Generic[K]):
         self._overlays: Shelf[K] = Shelf(LRUCache(maxsize=MAX_OVERLAYS), MAX_OVERLAYS)
         self._timer = timer
         self._lock = threading.Lock()
-        self.hits = 0
-        """How often `fresh` had the answer."""
+        # The built-in LRUCache is read without the lock where an interpreter lock makes each of its steps whole: a read
+        # that meets a write half done finds no key, and goes the locked way. The lock costs as much as the read itself.
+        self._reads_unlocked = type(store) is LRUCache and _has_interpreter_lock()
+        self._overlaid = False
+        self._hits = itertools.count()  # whole steps, too
+        self._hits_read = 0
         self._stamp = 0
         self._cleared = NEVER
         self._loads: dict[K, int] = {}
@@ -123,15 +129,10 @@ class ProfileCache(Generic[K]):
 
     def fresh(self, key: K, now: float) -> Profile | None:
         """The answer of a known key that is fresh at `now`, counted in `hits`; `None` when in doubt."""
-        with self._lock:
-            try:
-                entry = self._known.store[key]
-            except KeyError:
-                return None
-            if now < entry.soft and not entry.tags and not (self._overlays.store and key in self._overlays.store):
-                self.hits += 1
-                return entry.view
-            return None
+        if not self._reads_unlocked:
+            with self._lock:
+                return self._fresh(key, now)
+        return self._fresh(key, now)
 
     # --- loading ----------------------------------------------------------------------------------------------------
 
@@ -204,11 +205,12 @@ class ProfileCache(Generic[K]):
             if older is not None and older.record is not None and older.drop > self._timer():
                 record = Record({**older.record.attributes, **record.attributes})
             self._overlays.put(key, Entry(record, soft=until, hard=until, drop=until))
+            self._overlaid = True
             self._sweep(SWEPT_PER_WRITE)
 
     def overlay_of(self, key: K, now: float) -> Record | None:
         """What lies over a key at `now`."""
-        if not self._overlays.store:
+        if not self._overlaid:
             return None
         with self._lock:
             entry = self._overlays.glance(key)
@@ -222,6 +224,7 @@ class ProfileCache(Generic[K]):
             self._invalidate(new)
             if entry is not None:
                 self._overlays.put(new, Entry(entry.record, soft=entry.soft, hard=entry.hard, drop=entry.drop))
+                self._overlaid = True
 
     # --- invalidating -----------------------------------------------------------------------------------------------
 
@@ -259,6 +262,14 @@ class ProfileCache(Generic[K]):
     # --- what is in it ----------------------------------------------------------------------------------------------
 
     @property
+    def hits(self) -> int:
+        """How often `fresh` had the answer."""
+        with self._lock:
+            count = next(self._hits) - self._hits_read
+            self._hits_read += 1
+            return count
+
+    @property
     def entries(self) -> int:
         """Known profiles in the cache."""
         return len(self._known.store)
@@ -286,11 +297,23 @@ class ProfileCache(Generic[K]):
     def __repr__(self) -> str:
         return f"<ProfileCache {self.entries} entries, {self.negative_entries} negative, {self.bytes} bytes>"
 
+    def _fresh(self, key: K, now: float) -> Profile | None:
+        try:
+            entry = self._known.store[key]
+        except KeyError:
+            return None
+        if now >= entry.soft or entry.tags or (self._overlaid and key in self._overlays.store):
+            return None
+        next(self._hits)
+        return entry.view
+
     # --- with the lock held -----------------------------------------------------------------------------------------
 
     def _sweep(self, limit: int) -> int:
         now = self._timer()
-        return sum(shelf.sweep(now, limit) for shelf in (self._known, self._unknown, self._overlays))
+        dropped = sum(shelf.sweep(now, limit) for shelf in (self._known, self._unknown, self._overlays))
+        self._overlaid = self._overlays.seats > 0
+        return dropped
 
     def _invalidate(self, key: K) -> bool:
         self._stamp += 1
@@ -318,3 +341,8 @@ class ProfileCache(Generic[K]):
 
 def _size_of(entry: Entry) -> int:
     return entry.size
+
+
+def _has_interpreter_lock() -> bool:
+    is_enabled: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)  # since Python 3.13
+    return True if is_enabled is None else is_enabled()

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from profile_enrich import ConfigurationError, Reason, Record, SourceConnectionError
+from profile_enrich import ConfigurationError, Profile, Reason, Record, SourceConnectionError
 from profile_enrich.cache import MAX_TAGS, Entry, ProfileCache
 from profile_enrich.testing import ManualClock
 
@@ -27,6 +27,7 @@ def negative(until: float = 1_000_000.0) -> Entry:
 
 
 def put(cache: ProfileCache[str], key: str, item: Entry) -> bool:
+    item.view = None if item.record is None else Profile(item.record)
     load = cache.begin(key)
     try:
         return cache.commit(load, item)
@@ -272,6 +273,9 @@ def test_L9_is_safe_under_threads() -> None:
                 step = chance.randrange(6)
                 if step == 0:
                     cache.invalidate(key)
+                elif step == 5:
+                    view = cache.fresh(key, time.monotonic())
+                    assert view is None or view["value"] == key
                 elif step == 1:
                     put(cache, key, negative(time.monotonic() + 0.001))
                 elif step == 2:
@@ -291,6 +295,36 @@ def test_L9_is_safe_under_threads() -> None:
         thread.join()
     assert failures == []
     assert cache.entries <= 50
+
+
+@pytest.mark.parametrize("store", [None, LFUCache(maxsize=10)])
+def test_L11_each_fresh_answer_is_counted_also_under_threads(store: Any) -> None:
+    """L11: counters see them all, however often they are read meanwhile."""
+    cache: ProfileCache[str] = ProfileCache(store=store, timer=ManualClock(0.0))
+    put(cache, "a", entry("a"))
+
+    def work() -> None:
+        for _ in range(2_000):
+            assert cache.fresh("a", 0.0) is not None
+            assert cache.fresh("b", 0.0) is None
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert cache.hits <= 8_000
+    assert [cache.hits, cache.hits] == [8_000, 8_000]
+    assert cache.fresh("a", 2_000_000.0) is None
+
+
+def test_an_overlaid_or_tagged_key_is_never_answered_the_short_way() -> None:
+    cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
+    put(cache, "a", entry("a"))
+    put(cache, "b", entry("b", tags=frozenset({"gold"})))
+    assert cache.fresh("a", 0.0) is not None
+    assert cache.fresh("b", 0.0) is None
+    cache.overlay("a", Record({"points": 5}), 10.0)
+    assert cache.fresh("a", 0.0) is None
 
 
 def test_A18_reprs_show_no_keys_and_no_values() -> None:
