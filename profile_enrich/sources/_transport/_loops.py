@@ -13,8 +13,9 @@ __all__ = ["Lease", "LoopClients"]
 
 C = TypeVar("C")
 
-CLOSE_SECONDS = 2.0
-"""How long closing a client may take before it is left to the garbage collector."""
+CLOSE_SECONDS = 10.0
+"""How long closing a client may take before what is left of it is left to the garbage collector. httpx closes one
+connection after the other and suspends at each, so that a pool takes seconds on a loop that is very busy."""
 
 _open_leases: set[Lease[Any]] = set()
 """Every client that is open in this process. Without it, a transport that is dropped unclosed would take its clients
