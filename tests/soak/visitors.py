@@ -96,7 +96,7 @@ class Visitor:
             sight = Sight(page["attributes"], page["status"], page["reason"], page["age"], page["at"])
             self._referee.count(f"page status: {sight.status}")
             self._referee.check(
-                page["waited"] <= self._settings.budget + self._settings.slack,
+                page["waited"] <= self._settings.budget + self._settings.slack + 2 * self._referee.lag,
                 "A11: a page waited for longer than its budget", f"{where}: {page['waited']:.3f} s",
             )  # fmt: skip
             if expected is not None:
