@@ -161,7 +161,15 @@ def test_P2_the_tenant_must_be_the_keys(app: ProfileAPI) -> None:
         error(get(app, target, headers=amperity(tenant="other")), 403)
         error(get(app, target, headers=amperity(STRANGER, tenant="other")), 403)
         error(get(app, target, headers=amperity(STRANGER)), 403)
-        error(get(app, target, headers={**bearer(), "api-version": "2025-07-31"}), 400)
+
+
+def test_P1_a_missing_header_gets_a_status_that_the_vendor_documents_for_the_endpoint(app: ProfileAPI) -> None:
+    """P1: 400 is documented for the lists only, 401 for all."""
+    documented = {"": 400, "/{users}/profiles": 400, "/{users}": 401, "/{users}/profiles/u7": 401, "/nope": 401}
+    for target, status in documented.items():
+        error(get(app, target, headers={**bearer(), "api-version": "2025-07-31"}), status)
+        error(get(app, target, headers={**bearer(), "amperity-tenant": "acme"}), status)
+        error(get(app, target, headers=amperity(version="2024-01-01")), status)
 
 
 def test_P2_no_key_or_a_wrong_one_learns_nothing(app: ProfileAPI) -> None:

@@ -53,27 +53,26 @@ def route(segments: list[bytes]) -> str | None:
     return {3: "amperity.profiles", 4: "amperity.profile"}.get(len(segments))
 
 
-def refuse(request: Request, workspace: str | None) -> Response | None:
+def refuse(kind: str, request: Request, workspace: str | None) -> Response | None:
     """What is wrong with the tenant or the version of a request; `None` when they are right.
 
     Args:
+        kind: the endpoint. The vendor documents 400 for its lists only; a single index or profile answers 401 instead.
         request: already authenticated.
         workspace: the tenant that is served; `None` for any.
-
-    Raises:
-        BadRequest: the request is malformed.
     """
+    wrong = 400 if kind in ("amperity.indexes", "amperity.profiles") else 401
     tenant = request.one_header(b"amperity-tenant")
     if not tenant:
-        raise BadRequest("The header amperity-tenant is required, once.")
+        return error(wrong, "The header amperity-tenant is required, once.")
     if workspace is not None and tenant != workspace.encode():
         return error(403)
     versions = {value.strip() for value in request.header(b"api-version")}
     versions |= {value.encode() for name, value in request.parameters() if name == "api_version"}
     if not versions:
-        raise BadRequest(f"The header api-version (or the parameter api_version) is required: {VERSION}.")
+        return error(wrong, f"The header api-version (or the parameter api_version) is required: {VERSION}.")
     if versions != {VERSION.encode()}:
-        raise BadRequest(f"This version is not supported; supported is {VERSION}.")
+        return error(wrong, f"This version is not supported; supported is {VERSION}.")
     return None
 
 

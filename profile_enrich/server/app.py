@@ -171,7 +171,7 @@ class ProfileAPI:
         if kind == "status":
             return self._status(key)
         if dialect is amperity:
-            refused = amperity.refuse(request, None if key is ANYONE else self._workspace)
+            refused = amperity.refuse(kind, request, None if key is ANYONE else self._workspace)
             if refused is not None:
                 return refused
         if kind.endswith(".unknown"):
