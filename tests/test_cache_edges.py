@@ -120,6 +120,7 @@ class TestBounds:
 
 class TestLoads:
     def test_one_may_think_better_of_its_answer(self, cache: ProfileCache[str]) -> None:
+        cache.begin("a")
         load = cache.begin("a")
         assert cache.commit(load, entry(1)) is True
         better = entry(2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import threading
 
 import pytest
 
@@ -329,77 +328,3 @@ async def test_L14_closing_waits_no_longer_than_a_grace_for_a_load_that_will_not
         released.set()
     await settle()
     assert own_tasks() == set()
-
-
-def test_L9_each_loop_has_flights_of_its_own() -> None:
-    """L9: safe across event loops: a flight belongs to one, and closing from elsewhere ends it there."""
-    flights = Table()
-    started, outcome = threading.Event(), []
-
-    async def hang(fuse: Fuse) -> int:
-        fuse.light()
-        started.set()
-        await asyncio.Event().wait()
-        return 7
-
-    async def other() -> None:
-        flight = launch(flights, hang)
-        try:
-            await flight.wait(None)
-        except ClientClosed as error:
-            outcome.append(error)
-
-    async def close() -> None:
-        assert flights.find("a") is None
-        assert flights.count == 1
-        await flights.aclose(0.01)
-
-    thread = threading.Thread(target=asyncio.run, args=(other(),))
-    thread.start()
-    assert started.wait(5)
-    asyncio.run(close())
-    thread.join(5)
-    assert len(outcome) == 1
-    flights.forget()
-    assert flights.count == 0
-
-
-def test_L9_closing_on_one_loop_reaches_all_others() -> None:
-    """L9: also those that came to the table after the loop it is closed on."""
-    flights = Table()
-    started, outcome = threading.Event(), list[BaseException]()
-
-    async def hang(fuse: Fuse) -> int:
-        fuse.light()
-        started.set()
-        await asyncio.Event().wait()
-        return 7
-
-    async def other() -> None:
-        try:
-            await launch(flights, hang).wait(5.0)
-        except ProfileEnrichError as error:
-            outcome.append(error)
-
-    async def first() -> None:
-        assert await launch(flights, seven).wait(None) == 7
-        thread = threading.Thread(target=asyncio.run, args=(other(),))
-        thread.start()
-        await asyncio.to_thread(started.wait, 5)
-        await flights.aclose(0.01)
-        await asyncio.to_thread(thread.join, 10)
-
-    asyncio.run(first())
-    assert [type(error) for error in outcome] == [ClientClosed]
-
-
-def test_A9_a_forked_child_starts_with_an_empty_table() -> None:
-    """A9: the loads of the parent are not the child's, nor is a lock that a thread of the parent held."""
-    flights = Table()
-    flights._lock.acquire()
-    flights.forget()
-
-    async def main() -> int:
-        return await launch(flights, seven).wait(None)
-
-    assert asyncio.run(main()) == 7
