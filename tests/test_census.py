@@ -296,3 +296,22 @@ def test_wrong_arguments_are_named(changes: dict[str, Any], names: str) -> None:
     with pytest.raises(ConfigurationError, match=names) as caught:
         CensusSource(**arguments)
     assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body", ['{"data":{"id":"u2","tier":"gold"}}', '{"data":{"tier":"gold"}}', '{"data":{"id":null}}']
+)
+async def test_L9_another_persons_record_is_refused(vendor: VendorServer, sources: Any, body: str) -> None:
+    """L9: whatever a proxy on the way mixes up, nobody gets another's record where the id column is known."""
+    source = sources(entity=vendor.entity_id, id_column="id")
+    assert isinstance(await ask(source), Found)
+    vendor.script(faults.Respond(200, body.encode(), {"Content-Type": "application/json"}), match="record")
+    with pytest.raises(SourceResponseError, match="another record") as raised:
+        await ask(source)
+    assert "u1" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["", 5])
+def test_the_id_column_is_a_name(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match="id_column"):
+        CensusSource("secret", entity="Users", id_column=name)

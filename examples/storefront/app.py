@@ -31,7 +31,10 @@ def create_app(settings: Settings | None = None, source: ProfileSource | None = 
     """
     settings = settings or Settings.from_environment()
     profiles = ProfileClient(
-        source or CensusSource(api_key=settings.api_key, entity="Households", base_url=settings.api_url),
+        source
+        or CensusSource(
+            api_key=settings.api_key, entity="Households", id_column="household_id", base_url=settings.api_url
+        ),
         ttl=settings.ttl,
         stale_ttl=settings.stale_ttl,
         negative_ttl=settings.negative_ttl,

@@ -52,6 +52,8 @@ class CensusSource:
         api_key: the workspace's key, with or without its `secret-token:` prefix, exactly as Census shows it.
         entity: which entity: its id as an `int`, or its name as a `str`. A name is resolved once, through `/entities`,
             and remembered; a text of digits that is nobody's name is taken as an id.
+        id_column: the column of the entity's primary id, e.g. `"user_id"`. When it is given, an answer whose column
+            holds another id than was asked for is refused: it would be another person's record.
         base_url: of the API, e.g. `"http://127.0.0.1:8000/api/v1"` for the embedded server; from the region when not
             given.
         region: `"us"` or `"eu"`; ignored when `base_url` is given.
@@ -70,6 +72,7 @@ class CensusSource:
         api_key: str | Secret,
         *,
         entity: str | int,
+        id_column: str | None = None,
         base_url: str | None = None,
         region: Literal["us", "eu"] = "us",
         transport: TransportChoice = "auto",
@@ -84,6 +87,9 @@ class CensusSource:
             raise ConfigurationError("entity: an id is not negative")
         if base_url is None and region not in _REGIONS:
             raise ConfigurationError(f"region must be one of {', '.join(map(repr, _REGIONS))}")
+        if id_column is not None and (not isinstance(id_column, str) or not id_column):
+            raise ConfigurationError("id_column must be the name of the entity's primary id column")
+        self._id_column = id_column
         base = check_base_url(
             _REGIONS[region] if base_url is None else base_url, allow_insecure_http=allow_insecure_http
         )
@@ -143,6 +149,10 @@ class CensusSource:
         if body["data"] is None:
             return NotFound()
         data = obj(body["data"], "data")
+        if self._id_column is not None and str(data.get(self._id_column)) != key.value:
+            raise SourceResponseError(
+                "census answered with another record than was asked for, or without its id; check id_column"
+            )
         return Found(make_record(data, id=key.value, source="census"), freshness(response.headers))
 
     async def _record(
