@@ -1,12 +1,14 @@
-"""The cache by itself, at its edges: the fast path, overlays, moments that coincide, the shelf underneath."""
+"""The cache by itself, at its edges: the fast path, overlays, moments that coincide."""
 
 from __future__ import annotations
 
+import threading
+
 import pytest
-from cachetools import LRUCache
+from cachetools import LFUCache
 
 from profile_enrich import Profile, Reason, Record, SourceConnectionError, Status
-from profile_enrich._shelf import NEVER, Shelf
+from profile_enrich._shelf import NEVER
 from profile_enrich.cache import MAX_OVERLAYS, SWEPT_PER_WRITE, Entry, ProfileCache
 from profile_enrich.testing import ManualClock
 
@@ -39,7 +41,50 @@ def cache(clock: ManualClock) -> ProfileCache[str]:
     return ProfileCache(timer=clock)
 
 
+class CountedLock:
+    """A lock that counts how often it is taken."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self.taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class TestFresh:
+    @pytest.mark.parametrize(("store", "taken"), [(None, 0), (LFUCache(maxsize=10), 1)])
+    def test_takes_the_lock_only_for_a_store_that_it_does_not_know(
+        self, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, store: LFUCache[str, Entry] | None, taken: int
+    ) -> None:
+        cache: ProfileCache[str] = ProfileCache(store=store, timer=clock)
+        item = entry(until=10.0)
+        put(cache, "a", item)
+        lock = CountedLock()
+        monkeypatch.setattr(cache, "_lock", lock)
+        assert cache.fresh("a", 0.0) is item.view
+        assert cache.fresh("a", 10.0) is None
+        assert lock.taken == 2 * taken
+
+    @pytest.mark.parametrize("enabled", [True, False, None])
+    def test_takes_the_lock_where_no_interpreter_lock_makes_steps_whole(
+        self, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, enabled: bool | None
+    ) -> None:
+        """Python before 3.13 has that lock, and no function that says so."""
+        if enabled is None:
+            monkeypatch.delattr("sys._is_gil_enabled", raising=False)
+        else:
+            monkeypatch.setattr("sys._is_gil_enabled", lambda: enabled, raising=False)
+        cache: ProfileCache[str] = ProfileCache(timer=clock)
+        lock = CountedLock()
+        monkeypatch.setattr(cache, "_lock", lock)
+        assert cache.fresh("a", 0.0) is None
+        assert lock.taken == (1 if enabled is False else 0)
+
     def test_answers_and_counts_while_an_entry_is_fresh(self, cache: ProfileCache[str]) -> None:
         item = entry(until=10.0)
         put(cache, "a", item)
@@ -258,6 +303,22 @@ class TestInvalidating:
 
 
 class TestOverlays:
+    def test_where_none_is_kept_asking_for_one_takes_no_lock(
+        self, cache: ProfileCache[str], clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lock = CountedLock()
+        put(cache, "a", entry())
+        monkeypatch.setattr(cache, "_lock", lock)
+        assert cache.overlay_of("a", 0.0) is None
+        assert lock.taken == 0
+        cache.overlay("a", Record({"value": 2}), 10.0)
+        assert cache.overlay_of("a", 0.0) is not None
+        assert lock.taken == 2
+        clock.advance(10.0)
+        cache.sweep()
+        assert cache.overlay_of("a", 10.0) is None
+        assert lock.taken == 3, "the one that has ended is gone"
+
     def test_one_that_has_ended_adds_nothing_to_the_next(self, cache: ProfileCache[str], clock: ManualClock) -> None:
         cache.overlay("a", Record({"tier": "gold"}), 10.0)
         clock.advance(10.0)
@@ -274,89 +335,3 @@ class TestForks:
         cache._lock.acquire()
         cache.renew_lock()
         assert put(cache, "a", entry()) is True
-
-
-class TestReprs:
-    def test_an_entry_says_what_it_is_and_how_large(self) -> None:
-        item = entry()
-        assert repr(item) == f"<Entry known, {item.size} bytes>"
-        assert repr(negative()) == "<Entry negative, 200 bytes>"
-
-
-class TestShelf:
-    def shelf(self, max_entries: int = 100) -> Shelf[str]:
-        return Shelf(LRUCache(maxsize=100), max_entries)
-
-    def test_sweeping_goes_on_where_it_stopped(self) -> None:
-        shelf = self.shelf()
-        for key, until in zip("abcde", (10.0, 10.0, 5.0, 10.0, 5.0), strict=True):
-            assert shelf.put(key, entry(until=until)) is True
-        assert shelf.sweep(0.0, 2) == 0
-        assert shelf.sweep(5.0, 2) == 2, "c, and then e, which took its place"
-        assert sorted(shelf.store) == ["a", "b", "d"]
-        assert shelf.sweep(5.0, 1) == 0
-        assert shelf.sweep(10.0, 1) == 1, "at the end it begins anew, with a"
-        assert sorted(shelf.store) == ["b", "d"]
-        assert shelf.sweep(10.0, 100) == 2
-        assert (len(shelf.store), shelf.seats) == (0, 0)
-        assert shelf.sweep(10.0, 100) == 0
-
-    def test_L8_seats_of_what_is_gone_are_given_up(self) -> None:
-        """L8: the list of seats stays bounded, also when one key comes and goes for ever."""
-        shelf = self.shelf()
-        for _ in range(50):
-            shelf.put("a", entry(until=5.0))
-            assert shelf.remove("a") is True
-            assert shelf.remove("a") is False
-        shelf.put("a", entry(until=5.0))
-        assert shelf.seats == 51
-        assert shelf.sweep(0.0, 51) == 0
-        assert shelf.seats == 1
-        assert shelf.glance("a") is not None
-
-    def test_a_new_answer_keeps_the_seat_of_the_old_one(self) -> None:
-        shelf = self.shelf()
-        shelf.put("a", entry(until=5.0))
-        shelf.put("a", entry(until=9.0))
-        assert shelf.seats == 1
-        assert shelf.sweep(5.0, 10) == 0
-        assert shelf.sweep(9.0, 10) == 1
-
-    def test_only_a_new_key_takes_the_place_of_another(self) -> None:
-        shelf = self.shelf(2)
-        for key in "abaa":
-            shelf.put(key, entry())
-        assert sorted(shelf.store) == ["a", "b"]
-        shelf.put("c", entry())
-        assert sorted(shelf.store) == ["a", "c"]
-
-    def test_a_glance_is_no_use(self) -> None:
-        shelf = self.shelf(2)
-        shelf.put("a", entry())
-        shelf.put("b", entry())
-        assert shelf.glance("a") is not None
-        assert shelf.glance("c") is None
-        shelf.put("c", entry())
-        assert sorted(shelf.store) == ["b", "c"]
-
-    def test_what_is_larger_than_all_of_it_is_not_kept(self) -> None:
-        shelf: Shelf[str] = Shelf(LRUCache(maxsize=100, getsizeof=lambda item: item.size), 100)
-        assert shelf.put("a", entry()) is False
-        assert (len(shelf.store), shelf.seats) == (0, 0)
-
-    def test_after_clearing_sweeping_begins_at_the_front(self) -> None:
-        shelf = self.shelf()
-        for key in "abc":
-            shelf.put(key, entry())
-        shelf.sweep(0.0, 2)
-        shelf.clear()
-        assert (len(shelf.store), shelf.seats) == (0, 0)
-        shelf.put("a", entry(until=5.0))
-        shelf.put("b", entry(until=9.0))
-        assert shelf.sweep(5.0, 1) == 1
-
-    def test_a_new_entry_has_no_history(self) -> None:
-        item = Entry(None, soft=1.0, hard=2.0, drop=3.0)
-        assert (item.soft, item.hard, item.drop) == (1.0, 2.0, 3.0)
-        assert (item.record, item.reason, item.error, item.validators, item.view, item.seat) == (None,) * 6
-        assert (item.stamp, item.retry_at, item.tags) == (NEVER, 0.0, frozenset())
