@@ -7,8 +7,6 @@ it, in the meantime.
 
 from __future__ import annotations
 
-import itertools
-import sys
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -94,12 +92,9 @@ class ProfileCache(Generic[K]):
         self._overlays: Shelf[K] = Shelf(LRUCache(maxsize=MAX_OVERLAYS), MAX_OVERLAYS)
         self._timer = timer
         self._lock = threading.Lock()
-        # The built-in LRUCache is read without the lock where an interpreter lock makes each of its steps whole: a read
-        # that meets a write half done finds no key, and goes the locked way. The lock costs as much as the read itself.
-        self._reads_unlocked = type(store) is LRUCache and _has_interpreter_lock()
         self._overlaid = False
-        self._hits = itertools.count()  # whole steps, too
-        self._hits_read = 0
+        self.hits = 0
+        """How often `fresh` had the answer."""
         self._stamp = 0
         self._cleared = NEVER
         self._loads: dict[K, int] = {}
@@ -129,10 +124,17 @@ class ProfileCache(Generic[K]):
 
     def fresh(self, key: K, now: float) -> Profile | None:
         """The answer of a known key that is fresh at `now`, counted in `hits`; `None` when in doubt."""
-        if not self._reads_unlocked:
-            with self._lock:
-                return self._fresh(key, now)
-        return self._fresh(key, now)
+        # With the lock, although it costs as much as the read: a read moves the key, which a writer that evicts in
+        # another thread at that moment would stumble over.
+        with self._lock:
+            try:
+                entry = self._known.store[key]
+            except KeyError:
+                return None
+            if now >= entry.soft or entry.tags or (self._overlaid and key in self._overlays.store):
+                return None
+            self.hits += 1
+            return entry.view
 
     # --- loading ----------------------------------------------------------------------------------------------------
 
@@ -262,14 +264,6 @@ class ProfileCache(Generic[K]):
     # --- what is in it ----------------------------------------------------------------------------------------------
 
     @property
-    def hits(self) -> int:
-        """How often `fresh` had the answer."""
-        with self._lock:
-            count = next(self._hits) - self._hits_read
-            self._hits_read += 1
-            return count
-
-    @property
     def entries(self) -> int:
         """Known profiles in the cache."""
         return len(self._known.store)
@@ -296,16 +290,6 @@ class ProfileCache(Generic[K]):
 
     def __repr__(self) -> str:
         return f"<ProfileCache {self.entries} entries, {self.negative_entries} negative, {self.bytes} bytes>"
-
-    def _fresh(self, key: K, now: float) -> Profile | None:
-        try:
-            entry = self._known.store[key]
-        except KeyError:
-            return None
-        if now >= entry.soft or entry.tags or (self._overlaid and key in self._overlays.store):
-            return None
-        next(self._hits)
-        return entry.view
 
     # --- with the lock held -----------------------------------------------------------------------------------------
 
@@ -341,8 +325,3 @@ class ProfileCache(Generic[K]):
 
 def _size_of(entry: Entry) -> int:
     return entry.size
-
-
-def _has_interpreter_lock() -> bool:
-    is_enabled: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)  # since Python 3.13
-    return True if is_enabled is None else is_enabled()

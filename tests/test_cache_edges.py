@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 import pytest
-from cachetools import LFUCache
 
 from profile_enrich import Profile, Reason, Record, SourceConnectionError, Status
 from profile_enrich._shelf import NEVER
@@ -57,34 +56,6 @@ class CountedLock:
 
 
 class TestFresh:
-    @pytest.mark.parametrize(("store", "taken"), [(None, 0), (LFUCache(maxsize=10), 1)])
-    def test_takes_the_lock_only_for_a_store_that_it_does_not_know(
-        self, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, store: LFUCache[str, Entry] | None, taken: int
-    ) -> None:
-        cache: ProfileCache[str] = ProfileCache(store=store, timer=clock)
-        item = entry(until=10.0)
-        put(cache, "a", item)
-        lock = CountedLock()
-        monkeypatch.setattr(cache, "_lock", lock)
-        assert cache.fresh("a", 0.0) is item.view
-        assert cache.fresh("a", 10.0) is None
-        assert lock.taken == 2 * taken
-
-    @pytest.mark.parametrize("enabled", [True, False, None])
-    def test_takes_the_lock_where_no_interpreter_lock_makes_steps_whole(
-        self, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, enabled: bool | None
-    ) -> None:
-        """Python before 3.13 has that lock, and no function that says so."""
-        if enabled is None:
-            monkeypatch.delattr("sys._is_gil_enabled", raising=False)
-        else:
-            monkeypatch.setattr("sys._is_gil_enabled", lambda: enabled, raising=False)
-        cache: ProfileCache[str] = ProfileCache(timer=clock)
-        lock = CountedLock()
-        monkeypatch.setattr(cache, "_lock", lock)
-        assert cache.fresh("a", 0.0) is None
-        assert lock.taken == (1 if enabled is False else 0)
-
     def test_answers_and_counts_while_an_entry_is_fresh(self, cache: ProfileCache[str]) -> None:
         item = entry(until=10.0)
         put(cache, "a", item)
