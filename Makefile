@@ -14,7 +14,7 @@ MINUTES ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types soak bench format clean
+.PHONY: demo test lint types soak bench mutants format clean
 
 demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python examples/demo.py
@@ -36,6 +36,9 @@ soak: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+
+mutants: $(VENV)/.mutants
+	$(BIN)/mutmut run --max-children 1
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -62,5 +65,10 @@ $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable '.[all]' --group bench
 	@touch $@
 
+$(VENV)/.mutants: pyproject.toml | $(BIN)/python
+	@echo "Installing profile_enrich with what changes it behind its back ..."
+	@$(PIP) install --editable '.[all]' --group mutants
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist mutants
