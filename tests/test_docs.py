@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 import re
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,3 +71,45 @@ def test_what_the_readme_imports_is_exported() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for names in re.findall(r"^from profile_enrich import (.+)$", readme, re.MULTILINE):
         assert {name.strip() for name in names.split(",")} <= set(profile_enrich.__all__)
+
+
+def test_the_readmes_commands_work_against_the_server_it_starts(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (serve,) = re.findall(r"^\$ profile-enrich (serve .+)$", readme, re.MULTILINE)
+    asking = re.findall(r"^\$ profile-enrich ((?:lookup|export|doctor) .+)$", readme, re.MULTILINE)
+    assert len(asking) == 3
+    (tmp_path / "users.csv").write_text("user_id,email,tier\n478060,a@b.example,gold\n", encoding="utf-8")
+    key = "a-key-of-this-test-only"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PROFILE_ENRICH_")},
+        "PROFILE_ENRICH_KEYS": key,
+        "PROFILE_ENRICH_API_KEY": key,
+        "PROFILE_ENRICH_TOKEN": key,
+    }
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "profile_enrich"]
+    server = subprocess.Popen(
+        [*command, *serve.split(), "--port", port],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(port)), timeout=1):
+                break
+            time.sleep(0.1)
+        for line in asking:
+            arguments = line.replace("8787", port).split()
+            done = subprocess.run(
+                [*command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+            )
+            assert done.returncode == 0, (line, done.stderr)
+    finally:
+        server.terminate()
+        server.wait(30)
+    assert "478060,a@b.example,gold" in (tmp_path / "profiles.csv").read_text(encoding="utf-8")
