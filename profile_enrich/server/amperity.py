@@ -18,7 +18,7 @@ from ..store.model import MAX_PAGE
 from .auth import ApiKey
 from .wire import MAX_ID_BYTES, BadRequest, Request, Response, json_response, segment_text
 
-__all__ = ["VERSION", "answer", "error"]
+__all__ = ["VERSION", "answer", "collection_of", "error"]
 
 VERSION = "2025-07-31"
 
@@ -84,9 +84,9 @@ def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Res
     """
     if kind == "amperity.indexes":
         return _list_indexes(request, store, key)
-    index = store.find_index(segment_text(request.segments[2]))
-    if index is None or index.index_fields is None or not key.may_read(index.name):
-        return error(404 if key.entities is None else 403)
+    index = collection_of(request, store, key)
+    if isinstance(index, Response):
+        return index
     if kind == "amperity.index":
         return json_response(200, _index(index))
     if kind == "amperity.profiles":
@@ -96,6 +96,18 @@ def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Res
     if len(profile_id.encode()) <= MAX_ID_BYTES:
         payload = store.get_payload(index, profile_id, "amperity")
     return error(404) if payload is None else Response(200, payload)
+
+
+def collection_of(request: Request, store: ProfileStore, key: ApiKey) -> Collection | Response:
+    """The index that the path names, or what to answer instead.
+
+    Raises:
+        BadRequest: the path is malformed.
+    """
+    index = store.find_index(segment_text(request.segments[2]))
+    if index is None or index.index_fields is None or not key.may_read(index.name):
+        return error(404 if key.entities is None else 403)
+    return index
 
 
 def _list_indexes(request: Request, store: ProfileStore, key: ApiKey) -> Response:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 
-from ..store import ProfileStore
+from ..store import Collection, ProfileStore
 from .auth import ApiKey
 from .wire import MAX_ID_BYTES, BadRequest, Request, Response, json_response, segment_text
 
-__all__ = ["answer", "error"]
+__all__ = ["answer", "collection_of", "error", "record_id_of"]
 
 _CODES = {
     400: "bad_request",
@@ -20,6 +20,7 @@ _CODES = {
     404: "not_found",
     405: "method_not_allowed",
     413: "too_large",
+    415: "unsupported_media_type",
     500: "internal",
     503: "unavailable",
 }
@@ -58,13 +59,27 @@ def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Res
     return _record(request, store, key)
 
 
-def _record(request: Request, store: ProfileStore, key: ApiKey) -> Response:
+def collection_of(request: Request, store: ProfileStore, key: ApiKey) -> Collection | Response:
+    """The entity that the path names, or what to answer instead.
+
+    Raises:
+        BadRequest: the path is malformed.
+    """
     entity = segment_text(request.segments[3])
     collection = store.find(int(entity)) if _ENTITY_ID.fullmatch(entity) else None
     if collection is None or not key.may_read(collection.name):
         if key.entities is not None:
             return error(403, "This key may not read this entity.")
         return error(404, "There is no such entity.")
+    return collection
+
+
+def record_id_of(request: Request) -> str:
+    """The record that the query names.
+
+    Raises:
+        BadRequest: it names none, several, or one that no record can have.
+    """
     ids = [value for name, value in request.parameters() if name == "record_id"]
     if len(ids) != 1:
         raise BadRequest("The parameter record_id is required." if not ids else "record_id must be given once.")
@@ -72,5 +87,12 @@ def _record(request: Request, store: ProfileStore, key: ApiKey) -> Response:
         raise BadRequest("record_id must not be empty.")
     if len(ids[0].encode()) > MAX_ID_BYTES:
         raise BadRequest(f"record_id has at most {MAX_ID_BYTES} bytes.")
-    payload = store.get_payload(collection, ids[0], "census")
+    return ids[0]
+
+
+def _record(request: Request, store: ProfileStore, key: ApiKey) -> Response:
+    collection = collection_of(request, store, key)
+    if isinstance(collection, Response):
+        return collection
+    payload = store.get_payload(collection, record_id_of(request), "census")
     return error(404, "There is no such record.") if payload is None else Response(200, payload)
