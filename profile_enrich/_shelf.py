@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar, cast
 
@@ -11,10 +12,13 @@ from ._freshness import Validators
 from .errors import ProfileEnrichError
 from .profile import Profile, Reason, Record
 
-__all__ = ["NEVER", "Entry", "Shelf"]
+__all__ = ["NEVER", "Entry", "SecondChanceCache", "Shelf"]
 
 NEVER = -1
 """The stamp before all stamps."""
+
+MOST_CHANCES = 64
+"""Entries that get a second chance before one is evicted all the same, so that no eviction takes long."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -34,7 +38,7 @@ class Entry:
     """
 
     __slots__ = ("drop", "error", "hard", "reason", "record", "retry_at", "seat", "size", "soft", "stamp", "tags",
-                 "validators", "view")  # fmt: skip
+                 "used", "validators", "view")  # fmt: skip
 
     def __init__(
         self,
@@ -66,6 +70,8 @@ class Entry:
         """The answer to all who ask while it is fresh."""
         self.seat: object = None
         """Its place in the list that sweeping walks along."""
+        self.used = False
+        """Whether it was read since it was last considered for eviction."""
 
     def __repr__(self) -> str:
         return f"<Entry {'negative' if self.record is None else 'known'}, {self.size} bytes>"
@@ -73,6 +79,64 @@ class Entry:
 
 _plain_get: Callable[[Any, Any], Entry] = cast(Any, Cache).__getitem__
 """Reads from any cachetools cache without counting it as a use, which the subclasses' own `__getitem__` does."""
+
+
+class SecondChanceCache(Cache[K, Entry]):
+    """Evicts what was not used lately: an LRU in effect, whose reads need no lock.
+
+    A use only marks the entry. Eviction goes through the entries in the order in which they came; a marked one loses
+    its mark and goes to the end of the queue (F. J. Corbato, "A Paging Experiment with the Multics System", 1968).
+
+    Args:
+        maxsize: the sum of all sizes, at most.
+        getsizeof: the size of an entry; 1 by default.
+    """
+
+    def __init__(self, maxsize: float, getsizeof: Callable[[Entry], float] | None = None) -> None:
+        super().__init__(maxsize, getsizeof)
+        self._order: OrderedDict[K, None] = OrderedDict()
+        self.at_hand: dict[K, Entry] = {}
+        """Entries that any thread may read without a lock; they leave it when they leave the cache."""
+
+    def __getitem__(self, key: K) -> Entry:
+        entry = super().__getitem__(key)
+        entry.used = True
+        return entry
+
+    def __setitem__(self, key: K, entry: Entry) -> None:
+        self.at_hand.pop(key, None)
+        super().__setitem__(key, entry)
+        self._order[key] = None
+        self._order.move_to_end(key)
+
+    def __delitem__(self, key: K) -> None:
+        self.at_hand.pop(key, None)
+        super().__delitem__(key)
+        del self._order[key]
+
+    def clear(self) -> None:
+        """Removes everything."""
+        self.at_hand.clear()
+        super().clear()
+        self._order.clear()
+
+    def popitem(self) -> tuple[K, Entry]:
+        """Removes and returns a key that was not used lately, with its entry.
+
+        Raises:
+            KeyError: the cache is empty.
+        """
+        for _ in range(min(MOST_CHANCES, len(self._order))):
+            oldest = next(iter(self._order))
+            entry = _plain_get(self, oldest)
+            if not entry.used:
+                break
+            entry.used = False
+            self._order.move_to_end(oldest)
+        if not self._order:
+            raise KeyError("the cache is empty")
+        oldest = next(iter(self._order))
+        return oldest, self.pop(oldest)
 
 
 class Shelf(Generic[K]):
@@ -110,6 +174,16 @@ class Shelf(Generic[K]):
         else:
             entry.seat = older.seat
         return True
+
+    def offer(self, key: K, entry: Entry) -> None:
+        """Lets an entry that was put be read without a lock, where the cache has a place for that."""
+        if isinstance(self.store, SecondChanceCache):
+            self.store.at_hand[key] = entry
+
+    def withdraw(self, key: K) -> None:
+        """From now on the entry is read with the lock held only."""
+        if isinstance(self.store, SecondChanceCache):
+            self.store.at_hand.pop(key, None)
 
     def remove(self, key: K) -> bool:
         return self.store.pop(key, None) is not None

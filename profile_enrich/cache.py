@@ -7,15 +7,16 @@ it, in the meantime.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from cachetools import Cache, LRUCache, TLRUCache, TTLCache
+from cachetools import Cache, TLRUCache, TTLCache
 
 from ._check import whole
-from ._shelf import NEVER, Entry, Shelf
+from ._shelf import NEVER, Entry, SecondChanceCache, Shelf
 from .errors import ConfigurationError, ProfileEnrichError
 from .profile import Profile, Record
 
@@ -25,7 +26,7 @@ SWEPT_PER_WRITE = 4
 """Seats looked at on each write: more than one new seat, so that the list of seats cannot outgrow the cache."""
 
 MAX_OVERLAYS = 10_000
-"""Overlays kept at the same time; the one used least recently goes first."""
+"""Overlays kept at the same time; the oldest goes first."""
 
 MAX_TAGS = 10_000
 """Invalidated tags remembered one by one; beyond, the oldest one invalidates all tagged entries older than itself."""
@@ -48,12 +49,13 @@ class ProfileCache(Generic[K]):
     """A bounded cache of answers, safe under threads and across event loops.
 
     Args:
-        max_entries: known profiles kept; the least recently used goes first. Default 50,000.
+        max_entries: known profiles kept; one that was not used lately goes first. Default 50,000.
         max_bytes: roughly the memory they may take together, in bytes. Default 256 MiB.
         max_entry_bytes: a larger record is served but not kept. Default 1 MiB.
         max_negative_entries: unknown keys kept, in a cache of their own. Default 10,000.
-        store: a cachetools cache to use instead of the built-in `LRUCache`, e.g. an `LFUCache`. Its own `maxsize`
-            and `getsizeof` then take the place of `max_bytes`; `entry.size` is there for a `getsizeof`.
+        store: a cachetools cache to use instead of the built-in one, e.g. an `LFUCache`. Its own `maxsize` and
+            `getsizeof` then take the place of `max_bytes`; `entry.size` is there for a `getsizeof`. Each read of it
+            takes the lock, which costs about a microsecond.
         timer: the monotonic clock, in seconds.
 
     Raises:
@@ -79,7 +81,7 @@ class ProfileCache(Generic[K]):
         for name, value in bounds.items():
             whole(name, value)
         if store is None:
-            store = LRUCache(maxsize=max_bytes, getsizeof=_size_of)
+            store = SecondChanceCache(max_bytes, _size_of)
         elif isinstance(store, TTLCache | TLRUCache):
             raise ConfigurationError(
                 "cache: TTLCache and TLRUCache drop what could be served stale; use LRUCache, LFUCache or FIFOCache"
@@ -88,13 +90,14 @@ class ProfileCache(Generic[K]):
             raise ConfigurationError("cache must be a cachetools cache such as LRUCache(maxsize=50_000)")
         self.max_entry_bytes = max_entry_bytes
         self._known: Shelf[K] = Shelf(store, max_entries)
-        self._unknown: Shelf[K] = Shelf(LRUCache(maxsize=max_negative_entries), max_negative_entries)
-        self._overlays: Shelf[K] = Shelf(LRUCache(maxsize=MAX_OVERLAYS), MAX_OVERLAYS)
+        self._unknown: Shelf[K] = Shelf(SecondChanceCache(max_negative_entries), max_negative_entries)
+        self._overlays: Shelf[K] = Shelf(SecondChanceCache(MAX_OVERLAYS), MAX_OVERLAYS)
         self._timer = timer
         self._lock = threading.Lock()
         self._overlaid = False
-        self.hits = 0
-        """How often `fresh` had the answer."""
+        self._at_hand: dict[K, Entry] = store.at_hand if isinstance(store, SecondChanceCache) else {}
+        self._hits = itertools.count()
+        self._hits_read = 0
         self._stamp = 0
         self._cleared = NEVER
         self._loads: dict[K, int] = {}
@@ -124,17 +127,13 @@ class ProfileCache(Generic[K]):
 
     def fresh(self, key: K, now: float) -> Profile | None:
         """The answer of a known key that is fresh at `now`, counted in `hits`; `None` when in doubt."""
-        # With the lock, although it costs as much as the read: a read moves the key, which a writer that evicts in
-        # another thread at that moment would stumble over.
-        with self._lock:
-            try:
-                entry = self._known.store[key]
-            except KeyError:
-                return None
-            if now >= entry.soft or entry.tags or (self._overlaid and key in self._overlays.store):
-                return None
-            self.hits += 1
-            return entry.view
+        # Without the lock, which would cost more than the read. Entries with tags or an overlay are not at hand.
+        entry = self._at_hand.get(key)
+        if entry is None or now >= entry.soft:
+            return None
+        entry.used = True
+        next(self._hits)
+        return entry.view
 
     # --- loading ----------------------------------------------------------------------------------------------------
 
@@ -164,8 +163,8 @@ class ProfileCache(Generic[K]):
             other.remove(load.key)
             if entry.size > self.max_entry_bytes:
                 here.remove(load.key)
-            else:
-                here.put(load.key, entry)
+            elif here.put(load.key, entry) and entry.view is not None and not self._is_special(load.key, entry):
+                here.offer(load.key, entry)
             self._sweep(SWEPT_PER_WRITE)
             return True
 
@@ -208,6 +207,7 @@ class ProfileCache(Generic[K]):
                 record = Record({**older.record.attributes, **record.attributes})
             self._overlays.put(key, Entry(record, soft=until, hard=until, drop=until))
             self._overlaid = True
+            self._known.withdraw(key)
             self._sweep(SWEPT_PER_WRITE)
 
     def overlay_of(self, key: K, now: float) -> Record | None:
@@ -264,6 +264,14 @@ class ProfileCache(Generic[K]):
     # --- what is in it ----------------------------------------------------------------------------------------------
 
     @property
+    def hits(self) -> int:
+        """How often `fresh` had the answer."""
+        # Counting on is the one thing that needs no lock, so looking at the counter counts as well.
+        with self._lock:
+            self._hits_read += 1
+            return next(self._hits) - self._hits_read + 1
+
+    @property
     def entries(self) -> int:
         """Known profiles in the cache."""
         return len(self._known.store)
@@ -298,6 +306,10 @@ class ProfileCache(Generic[K]):
         dropped = sum(shelf.sweep(now, limit) for shelf in (self._known, self._unknown, self._overlays))
         self._overlaid = self._overlays.seats > 0
         return dropped
+
+    def _is_special(self, key: K, entry: Entry) -> bool:
+        """Whether there is more to a read of it than its expiry."""
+        return bool(entry.tags) or (self._overlaid and key in self._overlays.store)
 
     def _invalidate(self, key: K) -> bool:
         self._stamp += 1

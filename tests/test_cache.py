@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
-import time
 from typing import Any
 
 import pytest
@@ -257,74 +255,6 @@ class TestSweeping:
         assert cache.sweep(500) == 500
         assert put(cache, "b", entry())
         assert cache.entries >= 20_000 - 500 - 8
-
-
-def test_L9_is_safe_under_threads() -> None:
-    """L9: the cache is safe under threads."""
-    cache: ProfileCache[str] = ProfileCache(max_entries=50, max_negative_entries=20, timer=time.monotonic)
-    failures: list[BaseException] = []
-    until = time.monotonic() + 1.0
-
-    def work(seed: int) -> None:
-        chance = random.Random(seed)
-        try:
-            while time.monotonic() < until:
-                key = f"k{chance.randrange(100)}"
-                step = chance.randrange(6)
-                if step == 0:
-                    cache.invalidate(key)
-                elif step == 5:
-                    view = cache.fresh(key, time.monotonic())
-                    assert view is None or view["value"] == key
-                elif step == 1:
-                    put(cache, key, negative(time.monotonic() + 0.001))
-                elif step == 2:
-                    cache.sweep(10)
-                elif step == 3:
-                    put(cache, key, entry(key, until=time.monotonic() + chance.random() / 100))
-                else:
-                    item = cache.get(key, time.monotonic())
-                    assert item is None or item.record is None or item.record.attributes["value"] == key
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert cache.entries <= 50
-
-
-@pytest.mark.parametrize("store", [None, LFUCache(maxsize=10)])
-def test_L11_each_fresh_answer_is_counted_also_under_threads(store: Any) -> None:
-    """L11: counters see them all, however often they are read meanwhile."""
-    cache: ProfileCache[str] = ProfileCache(store=store, timer=ManualClock(0.0))
-    put(cache, "a", entry("a"))
-
-    def work() -> None:
-        for _ in range(2_000):
-            assert cache.fresh("a", 0.0) is not None
-            assert cache.fresh("b", 0.0) is None
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        assert cache.hits <= 8_000
-    assert [cache.hits, cache.hits] == [8_000, 8_000]
-    assert cache.fresh("a", 2_000_000.0) is None
-
-
-def test_an_overlaid_or_tagged_key_is_never_answered_the_short_way() -> None:
-    cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
-    put(cache, "a", entry("a"))
-    put(cache, "b", entry("b", tags=frozenset({"gold"})))
-    assert cache.fresh("a", 0.0) is not None
-    assert cache.fresh("b", 0.0) is None
-    cache.overlay("a", Record({"points": 5}), 10.0)
-    assert cache.fresh("a", 0.0) is None
 
 
 def test_A18_reprs_show_no_keys_and_no_values() -> None:
