@@ -90,12 +90,15 @@ def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Res
     if kind == "amperity.index":
         return json_response(200, _index(index))
     if kind == "amperity.profiles":
-        return _list_profiles(request, store, index)
+        return _list_profiles(request, store, index, key)
     profile_id = segment_text(request.segments[4])
     payload = None
     if len(profile_id.encode()) <= MAX_ID_BYTES:
         payload = store.get_payload(index, profile_id, "amperity")
-    return error(404) if payload is None else Response(200, payload)
+    if payload is None:
+        return error(404)
+    view = key.view(index, store.secret) if key.fields else None
+    return Response(200, payload if view is None else view.amperity(payload))
 
 
 def collection_of(request: Request, store: ProfileStore, key: ApiKey) -> Collection | Response:
@@ -131,13 +134,22 @@ def _list_indexes(request: Request, store: ProfileStore, key: ApiKey) -> Respons
     return json_response(200, content)
 
 
-def _list_profiles(request: Request, store: ProfileStore, index: Collection) -> Response:
+def _list_profiles(request: Request, store: ProfileStore, index: Collection, key: ApiKey) -> Response:
     limit, token, with_total, filters = _page_parameters(request)
+    view = key.view(index, store.secret) if key.fields else None
+    if view is not None:
+        if not view.may_list:
+            return error(403)
+        if not filters.keys() <= set(view.filterable):
+            # As the store says it of any attribute that is not filterable: whether there is such a one does not show.
+            allowed = ", ".join(view.filterable) or "none"
+            raise BadRequest(f"a filter names an attribute that is not filterable; filterable are: {allowed}.")
     problem = ""
     try:
         page = store.page(index, filters, limit=limit, cursor=token, with_total=with_total)
-        # The profiles are joined as they are stored: nothing is decoded.
-        body = b'{"data":[' + b",".join(page.payloads) + b"]"
+        # The profiles are joined as they are stored: for a key without field scopes nothing is decoded.
+        payloads = page.payloads if view is None else [view.amperity(payload) for payload in page.payloads]
+        body = b'{"data":[' + b",".join(payloads) + b"]"
         if page.next_cursor is not None:
             body += b',"next_token":"' + page.next_cursor.encode() + b'"'
         if page.total is not None:

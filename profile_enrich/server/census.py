@@ -21,6 +21,7 @@ _CODES = {
     405: "method_not_allowed",
     413: "too_large",
     415: "unsupported_media_type",
+    429: "rate_limited",
     500: "internal",
     503: "unavailable",
 }
@@ -95,4 +96,7 @@ def _record(request: Request, store: ProfileStore, key: ApiKey) -> Response:
     if isinstance(collection, Response):
         return collection
     payload = store.get_payload(collection, record_id_of(request), "census")
-    return error(404, "There is no such record.") if payload is None else Response(200, payload)
+    if payload is None:
+        return error(404, "There is no such record.")
+    view = key.view(collection, store.secret) if key.fields else None
+    return Response(200, payload if view is None else view.census(payload))

@@ -1,7 +1,7 @@
 """Access tokens of the Amperity dialect: JWTs that expire, in the vendor's two ways of getting one.
 
 A token is signed (HMAC-SHA256, RFC 7515) with a key derived from the store's secret and the API key's hash: all workers
-of a store accept it, and it dies with the API key.
+of a store accept it, and it dies with the API key and with its secret.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from . import amperity
-from .auth import ApiKey, KeyRing, bearer_of
+from .auth import ApiKey, Keys, bearer_of
 from .wire import BadRequest, Request, Response, form_pairs, json_response, segment_text
 
 __all__ = ["LIFETIME", "TokenIssuer"]
@@ -54,7 +54,7 @@ class TokenIssuer:
         clock: seconds since the epoch; injectable for tests.
     """
 
-    def __init__(self, secret: bytes, keys: KeyRing, workspace: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, secret: bytes, keys: Keys, workspace: str, clock: Callable[[], float] = time.time) -> None:
         self._secret = secret
         self._keys = keys
         self._workspace = workspace
@@ -64,7 +64,7 @@ class TokenIssuer:
         """A token for this key."""
         claims = {"sub": key.id, "tnt": key.workspace, "iat": int(self._clock()), "exp": int(expires_at)}
         signed = _HEADER + b"." + _encode(json.dumps(claims, separators=(",", ":")).encode())
-        return (signed + b"." + _encode(self._sign(key, signed))).decode()
+        return (signed + b"." + _encode(self._sign(key.digest, signed))).decode()
 
     def verify(self, token: bytes) -> ApiKey | None:
         """The key that a token was made for; `None` when it was changed, has expired, or its key is gone."""
@@ -79,12 +79,16 @@ class TokenIssuer:
         facts = cast("dict[str, Any]", claims) if isinstance(claims, dict) else {}
         subject, expires = facts.get("sub"), facts.get("exp")
         key = self._keys.by_id(subject) if isinstance(subject, str) else None
-        if key is None or not hmac.compare_digest(signature, _encode(self._sign(key, signed))):
+        if key is None:
+            return None
+        # A token of the secret before a rotation is good as long as that secret is.
+        digests = key.digests(self._clock())
+        if not any([hmac.compare_digest(signature, _encode(self._sign(digest, signed))) for digest in digests]):  # noqa: C419  # all are compared
             return None
         return key if isinstance(expires, int) and expires > self._clock() else None
 
-    def _sign(self, key: ApiKey, signed: bytes) -> bytes:
-        return hmac.digest(hmac.digest(self._secret, b"token\0" + key.digest, "sha256"), signed, hashlib.sha256)
+    def _sign(self, digest: bytes, signed: bytes) -> bytes:
+        return hmac.digest(hmac.digest(self._secret, b"token\0" + digest, "sha256"), signed, hashlib.sha256)
 
     def answer(self, kind: str, request: Request, body: bytes) -> Response:
         """Answers a request to one of the two endpoints.
