@@ -3,7 +3,9 @@
 ```text
 ProfileEnrichError                   code
 ├── ConfigurationError (ValueError)  configuration      an argument, a setting or the vendor's set-up is wrong
-│   └── MissingExtraError (ImportError) missing_extra   an optional dependency is not installed
+│   ├── MissingExtraError (ImportError) missing_extra   an optional dependency is not installed
+│   ├── MissingVariable              missing_variable   a worker's environment lacks a variable that holds a secret
+│   └── SecretByValue                secret_by_value    a secret was handed in where it would travel with a job
 ├── InvalidKeyError (ValueError)     invalid_key        this key cannot be looked up; no call was made
 ├── CursorError (ValueError)         bad_cursor         a page token was refused
 ├── StoreError                       store              the local store cannot be read or written
@@ -43,10 +45,12 @@ __all__ = [
     "CursorError",
     "InvalidKeyError",
     "MissingExtraError",
+    "MissingVariable",
     "ProfileEnrichError",
     "ProfileRequired",
     "ProfileUnavailable",
     "RateLimitReached",
+    "SecretByValue",
     "SourceAuthError",
     "SourceConnectionError",
     "SourceError",
@@ -93,6 +97,18 @@ class MissingExtraError(ConfigurationError, ImportError):
         # `copy` and `pickle` rebuild an exception from its single argument.
         text = f"{feature} needs an extra: pip install 'profile-enrich[{extra}]'" if extra else feature
         super().__init__(text)
+
+
+class MissingVariable(ConfigurationError):
+    """The environment of this worker lacks a variable that holds a secret; the message names the variable."""
+
+    code = "missing_variable"
+
+
+class SecretByValue(ConfigurationError):
+    """A secret was handed in itself, and would travel with the job; hand in the name of a variable that holds it."""
+
+    code = "secret_by_value"
 
 
 class InvalidKeyError(ProfileEnrichError, ValueError):

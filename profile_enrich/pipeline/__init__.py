@@ -1,0 +1,1 @@
+"""Enrichment in pipelines, on the same lookup core as the middleware."""

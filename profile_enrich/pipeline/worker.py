@@ -1,0 +1,170 @@
+"""What runs on a worker of Spark, Ray, Dask or Beam: one client a process, made there, kept between tasks."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import Secret
+
+from .._fork import renew_after_fork
+from ..blocking import BlockingProfileClient
+from ..client import ProfileClient
+from ..errors import ConfigurationError, MissingVariable, ProfileEnrichError
+from ..limits import RateLimit
+from ..sources.amperity import AmperitySource
+from ..sources.auth import ClientCredentials
+from ..sources.base import ProfileSource
+from ..sources.census import CensusSource
+from ..sources.store import StoreSource
+from .configuration import ClientConfig, client_arguments
+
+__all__ = ["ClientConfig", "close_worker_clients", "worker_async_client", "worker_client"]
+
+_BURST_SECONDS = 0.05
+"""How far a worker may run ahead of its share of the rate: workers that all start at once must not double it."""
+
+
+def worker_client(config: ClientConfig) -> BlockingProfileClient:
+    """This process's client for synchronous code. It is made at the first call, and closed when the process exits.
+
+    Args:
+        config: what the client is like; equal ones get the same client, whichever task or thread asks.
+
+    Returns:
+        The client; do not close it, other tasks use it too.
+
+    Raises:
+        MissingVariable: the environment of this process lacks a variable that `config.secrets` names.
+        ConfigurationError: the source cannot be made.
+    """
+    return _clients.of(config)[1]
+
+
+def worker_async_client(config: ClientConfig) -> ProfileClient:
+    """The same client for asynchronous code, on whichever loop calls it: cache and rate are one with `worker_client`'s.
+
+    Raises:
+        MissingVariable, ConfigurationError: as `worker_client` does.
+    """
+    return _clients.of(config)[0]
+
+
+def close_worker_clients() -> None:
+    """Closes this process's clients, and forgets them; the next `worker_client` makes a new one. Not on a loop."""
+    _clients.close()
+
+
+class _Clients:
+    """The clients of one process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[ClientConfig, tuple[ProfileClient, BlockingProfileClient]] = {}
+        self._inherited: list[object] = []
+        renew_after_fork(self)
+
+    def of(self, config: ClientConfig) -> tuple[ProfileClient, BlockingProfileClient]:
+        with self._lock:
+            pair = self._made.get(config)
+            if pair is None:
+                client = _make(config)
+                pair = self._made[config] = (client, client.blocking())
+            return pair
+
+    def close(self) -> None:
+        with self._lock:
+            made, self._made = self._made, {}
+        for _, blocking in made.values():
+            blocking.close()
+
+    def after_fork(self) -> None:
+        # The parent's clients are not closed or freed here: their sockets and loops are the parent's.
+        self._lock = threading.Lock()
+        self._inherited.append(self._made)
+        self._made = {}
+
+
+_clients = _Clients()
+atexit.register(close_worker_clients)
+
+
+def _make(config: ClientConfig) -> ProfileClient:
+    arguments = client_arguments(config.client)
+    arguments["max_in_flight"] = config.worker_concurrency
+    if config.worker_rate is not None:
+        burst = max(1.0, config.worker_rate * _BURST_SECONDS)
+        arguments["rate_limit"] = RateLimit(config.worker_rate, burst=burst)
+    return ProfileClient(_source(config), **arguments)
+
+
+def _source(config: ClientConfig) -> ProfileSource:
+    options = config.options
+    secrets = {option: _secret(option, variable) for option, variable in config.secrets.items()}
+    if ":" in config.source:
+        return _from_factory(config.source, {**options, **{option: str(secret) for option, secret in secrets.items()}})
+    if config.source == "amperity" and "client_secret" in secrets:
+        options["token"] = _credentials(options, secrets.pop("client_secret"))
+    maker: Any = {"census": CensusSource, "amperity": AmperitySource, "store": StoreSource}[config.source]
+    missing = ""
+    try:
+        made: ProfileSource = maker(**options, **secrets)
+    except TypeError as error:
+        missing = str(error).partition("()")[2] or "the arguments do not fit"
+    else:
+        return made
+    raise ConfigurationError(f"the source {config.source!r} cannot be made: {missing.strip()}; see options and secrets")
+
+
+def _secret(option: str, variable: str) -> Secret:
+    value = os.environ.get(variable, "")
+    if not value:
+        raise MissingVariable(
+            f"the environment of this worker has no {variable}, which holds the source's {option}: set it where the "
+            "workers run, not only where the job is submitted"
+        )
+    return Secret(value)
+
+
+def _credentials(options: dict[str, Any], secret: Secret) -> ClientCredentials:
+    needed: dict[str, Any] = {}
+    for name in ("token_url", "client_id"):
+        if name not in options:
+            raise ConfigurationError(f"options[{name!r}] is needed beside the secret 'client_secret'")
+        needed[name] = options.pop(name)
+    return ClientCredentials(
+        **needed,
+        client_secret=secret,
+        tenant=options.get("tenant", ""),
+        allow_insecure_http=bool(options.get("allow_insecure_http", False)),
+    )
+
+
+def _from_factory(path: str, arguments: dict[str, Any]) -> ProfileSource:
+    module, _, name = path.partition(":")
+    made: Any = None
+    fault = ""
+    try:
+        made = importlib.import_module(module)
+        for part in name.split("."):
+            made = getattr(made, part)
+    except (ImportError, AttributeError) as error:
+        fault = f"cannot be imported on this worker ({type(error).__name__})"
+    else:
+        try:
+            made = made(**arguments)
+        except ProfileEnrichError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the text of a user's error may quote a secret: it is not passed on
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            fault = f"raised {type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
+    if not fault:
+        if isinstance(made, ProfileSource):
+            return made
+        fault = f"returned {type(made).__name__}, not a ProfileSource"
+    raise ConfigurationError(f"the source's factory {path} {fault}")
