@@ -10,6 +10,7 @@ with ProfileStore("profiles.store") as store:
 from __future__ import annotations
 
 from .build import build_store, drop_collections
+from .inputs import SqlQuery, Stream
 from .model import BuildReport, Collection, CollectionReport, CollectionSpec, Column, Progress, StoredRecord, StorePage
 from .store import ProfileStore
 
@@ -21,8 +22,10 @@ __all__ = [
     "Column",
     "ProfileStore",
     "Progress",
+    "SqlQuery",
     "StorePage",
     "StoredRecord",
+    "Stream",
     "build_store",
     "drop_collections",
 ]

@@ -16,6 +16,7 @@ from .encode import RowEncoder, RowRejected
 from .manifest import MANIFEST, Manifest, locked, new_manifest, read_manifest, remove_leftovers, write_manifest
 from .model import MAX_INDEX_FIELDS, BuildReport, Collection, CollectionReport, CollectionSpec, Column, Progress
 from .readers import Reader, check_columns, open_reader
+from .rejects import Rejects
 from .writer import CollectionWriter
 
 __all__ = ["build_store", "drop_collections"]
@@ -167,8 +168,7 @@ def index_id_of(name: str) -> str:
 
 class _Tally(NamedTuple):
     read: int
-    rejected: dict[str, int]
-    first_rejected: int | None
+    rejects: Rejects
 
 
 def _build_one(
@@ -219,8 +219,9 @@ def _build_one(
         stored=written.rows,
         duplicates=written.duplicates,
         first_duplicate=written.first_duplicate,
-        rejected=tally.rejected,
-        first_rejected=tally.first_rejected,
+        rejected=tally.rejects.reasons,
+        first_rejected=tally.rejects.first_row,
+        first_rejected_line=tally.rejects.first_line,
         warnings=tuple(_warnings(collection)),
     )
     manifest = replace(
@@ -239,8 +240,6 @@ def _copy(
     writer: CollectionWriter,
     progress: Callable[[Progress], None] | None,
 ) -> _Tally:
-    rejected: dict[str, int] = {}
-    first: int | None = None
     number = 0
     next_report = 0.0
     for number, (names, values) in enumerate(reader.rows(), 1):
@@ -252,8 +251,7 @@ def _copy(
         except RecursionError:
             reason = "it is nested too deeply"
         if reason:
-            rejected[reason] = rejected.get(reason, 0) + 1
-            first = first or number
+            reader.reject(number, names, values, reason)
         if not number & 0xFF:
             if spec.index_fields is None and encoder.with_index and len(reader.columns()) > MAX_INDEX_FIELDS:
                 encoder.with_index = False
@@ -262,7 +260,7 @@ def _copy(
                 next_report = time.monotonic() + _PROGRESS_EVERY
     if progress is not None:
         progress(Progress(spec.name, number, number))
-    return _Tally(number, rejected, first)
+    return _Tally(number + reader.rejects.broken, reader.rejects)
 
 
 def _warnings(collection: Collection) -> Iterable[str]:

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from .inputs import Format, SqlQuery, Stream
+
 __all__ = [
     "MAX_INDEX_FIELDS",
     "MAX_PAGE",
@@ -41,8 +43,8 @@ class CollectionSpec:
 
     Args:
         name: the entity's and the index's name, 1 to 200 characters.
-        source: a CSV, TSV, JSONL or Parquet file (told by its suffix; `.gz` is fine for CSV and JSONL), or an iterable
-            of dicts.
+        source: a CSV, TSV, JSONL or Parquet file (told by its suffix; `.gz` is fine for CSV and JSONL), a `SqlQuery`, a
+            `Stream`, or an iterable of dicts.
         key: the column that identifies a record. Its values are looked up as text, exactly.
         filterable: the columns that pages can be filtered by, and that `StoreSource` can look up by.
         fields: the columns to keep, in this order; all of them by default. The key column is always kept.
@@ -54,10 +56,13 @@ class CollectionSpec:
         encoding: of a CSV or JSONL file: `utf-8` (default), `latin-1` or `utf-16`.
         delimiter: of a CSV file, one character; found out from the header line by default.
         description: shown in the Amperity view.
+        format: of a file whose suffix does not say it: `csv`, `tsv`, `jsonl` or `parquet`.
+        rejects: a file for the rows that are left out, as JSON lines with the reason. With it, a broken line of a CSV
+            or JSONL file is left out too; without it, a broken line ends the build.
     """
 
     name: str
-    source: Path | str | Iterable[Mapping[str, Any]]
+    source: Path | str | SqlQuery | Stream | Iterable[Mapping[str, Any]]
     key: str = "id"
     filterable: Sequence[str] = ()
     fields: Sequence[str] | None = None
@@ -66,6 +71,8 @@ class CollectionSpec:
     encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
     delimiter: str | None = None
     description: str = ""
+    format: Format | None = None
+    rejects: Path | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,7 @@ class CollectionReport:
         first_duplicate: the number of the first row whose key occurred before (1 is the first data row), or `None`.
         rejected: rows left out, by reason, e.g. `{"the key is missing or empty": 3}`.
         first_rejected: the number of the first row left out, or `None`.
+        first_rejected_line: the line of the first one left out, where lines are known, or `None`.
         warnings: what the user should know, without values.
     """
 
@@ -164,6 +172,7 @@ class CollectionReport:
     first_duplicate: int | None = None
     rejected: Mapping[str, int] = field(default_factory=dict[str, int])
     first_rejected: int | None = None
+    first_rejected_line: int | None = None
     warnings: tuple[str, ...] = ()
 
 

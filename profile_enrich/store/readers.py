@@ -1,7 +1,8 @@
-"""Reads the user's data: iterables of dicts, JSONL here; CSV and Parquet in `tables`."""
+"""Reads the user's data: iterables of dicts and JSONL here; CSV and Parquet in `tables`, databases in `sql`."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -12,7 +13,9 @@ from typing import IO, Any, Protocol, cast
 
 from ..errors import ConfigurationError, StoreError
 from .encode import merge_types, to_json, type_of
+from .inputs import FORMATS, Format, SqlQuery, Stream
 from .model import CollectionSpec, ColumnType
+from .rejects import Rejects
 
 __all__ = ["Reader", "check_columns", "open_reader"]
 
@@ -33,6 +36,15 @@ class Reader(Protocol):
     @property
     def total(self) -> int | None:
         """How many rows there are, where that is known beforehand."""
+        ...
+
+    @property
+    def rejects(self) -> Rejects:
+        """The rows that were left out, so far."""
+        ...
+
+    def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
+        """Leaves out the row that `rows` gave last; `number` counts from 1."""
         ...
 
     def columns(self) -> dict[str, ColumnType]:
@@ -56,30 +68,70 @@ def open_reader(spec: CollectionSpec) -> Reader:
     """The reader for a specification's source.
 
     Raises:
-        ConfigurationError: the file's suffix says nothing.
-        StoreError: there is no such file, or it lacks a column.
-        MissingExtraError: CSV and Parquet need the extra `server`.
+        ConfigurationError: the file's suffix says nothing, or no such format is known.
+        StoreError: there is no such file, or it lacks a column; the database does not answer.
+        MissingExtraError: CSV and Parquet need the extra `server`, databases the extra `sql`.
     """
     source = spec.source
+    if spec.format is not None and spec.format not in FORMATS:
+        raise ConfigurationError(f"the format {spec.format!r} is not known; there are: {', '.join(FORMATS)}")
+    if isinstance(source, SqlQuery):
+        from .sql import SqlReader  # SQLAlchemy, only when it is needed
+
+        return SqlReader(spec, source)
+    if isinstance(source, Stream):
+        from .streams import open_stream
+
+        return open_stream(spec, source)
     if not isinstance(source, str | Path):
         if isinstance(source, Mapping) or not isinstance(source, Iterable):
-            raise ConfigurationError("the source of a collection is a path or an iterable of dicts")
-        return ObjectReader(spec, _objects(source), f"the source of {spec.name!r}")
+            raise ConfigurationError(
+                "the source of a collection is a path or an iterable of dicts, a SqlQuery or a Stream"
+            )
+        where = f"the source of {spec.name!r}"
+        return ObjectReader(spec, _objects(source), where, Rejects(spec.rejects, where))
     path = Path(source)
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    gzipped = suffixes[-1:] == [".gz"]
-    kind = (suffixes[:-1] if gzipped else suffixes)[-1:]
     if not path.is_file():
         raise StoreError(f"{path} is not there" if not path.exists() else f"{path} is not a file")
-    if kind in ([".csv"], [".tsv"]) or (kind in ([".parquet"], [".pq"]) and not gzipped):
-        from .tables import CsvReader, ParquetReader  # DuckDB, only when it is needed
+    kind, gzipped = kind_of(path, spec.format)
+    if kind == "jsonl":
+        lines = JsonLines(path, spec.encoding, gzipped, Rejects(spec.rejects, str(path)))
+        return ObjectReader(spec, lines.objects(), str(path), lines.rejects, lines)
+    return open_table(spec, path, kind, str(path))
 
-        return CsvReader(spec, path) if kind in ([".csv"], [".tsv"]) else ParquetReader(spec, path)
-    if kind in ([".jsonl"], [".ndjson"]):
-        return ObjectReader(spec, _json_lines(path, spec.encoding, gzipped), str(path))
-    raise ConfigurationError(
-        f"{path.name}: its suffix does not say what it is; .csv, .tsv, .jsonl, .ndjson (also .gz) and .parquet are read"
-    )
+
+def open_table(spec: CollectionSpec, path: Path, kind: Format, where: str) -> Reader:
+    """The reader of a CSV or Parquet file; `where` names it in messages."""
+    from .tables import CsvReader, ParquetReader  # DuckDB, only when it is needed
+
+    return ParquetReader(spec, path, where) if kind == "parquet" else CsvReader(spec, path, kind, where)
+
+
+_SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+
+def kind_of(path: Path, said: Format | None) -> tuple[Format, bool]:
+    """How a file is written, by what is said of it or else by its suffix; and whether it is packed with gzip.
+
+    Raises:
+        ConfigurationError: nothing is said and the suffix says nothing.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    gzipped = suffixes[-1:] == [".gz"]
+    kind = said or _SUFFIXES.get("".join((suffixes[:-1] if gzipped else suffixes)[-1:]))
+    if kind is None or (kind == "parquet" and gzipped):
+        raise ConfigurationError(
+            f"{path.name}: its suffix does not say what it is; .csv, .tsv, .jsonl, .ndjson (also .gz) and .parquet are"
+            " read; or say its format"
+        )
+    return kind, gzipped
 
 
 def check_columns(spec: CollectionSpec, names: Iterable[str], where: str) -> None:
@@ -111,14 +163,30 @@ class ObjectReader:
         spec: which fields to keep.
         objects: the rows.
         where: the source, for messages.
+        rejects: takes the rows that are left out.
+        lines: says on which line the last row is, if the source has lines.
     """
 
-    def __init__(self, spec: CollectionSpec, objects: Generator[Mapping[str, Any]], where: str) -> None:
+    def __init__(
+        self,
+        spec: CollectionSpec,
+        objects: Generator[Mapping[str, Any]],
+        where: str,
+        rejects: Rejects,
+        lines: JsonLines | None = None,
+    ) -> None:
         self._kept = None if spec.fields is None else kept_fields(spec)
         self._objects = objects
         self._types: dict[str, ColumnType | None] = {}
+        self._lines = lines
         self.where = where
         self.total: int | None = None
+        self.rejects = rejects
+
+    def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
+        """Leaves out the row that `rows` gave last."""
+        line = None if self._lines is None else self._lines.line
+        self.rejects.add(reason, row=number, line=line, data=dict(zip(names, values, strict=True)))
 
     def columns(self) -> dict[str, ColumnType]:
         """The columns seen so far. One that is null in every row counts as text."""
@@ -147,6 +215,7 @@ class ObjectReader:
     def close(self) -> None:
         """Closes the file, if it is one."""
         self._objects.close()
+        self.rejects.close()
 
 
 def kept_fields(spec: CollectionSpec) -> list[str]:
@@ -162,14 +231,14 @@ def _objects(source: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]
         yield item
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: Path, *, gzipped: bool) -> IO[bytes]:
     """The file's bytes, unpacked.
 
     Raises:
         StoreError: it cannot be opened.
     """
     try:
-        return cast("IO[bytes]", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+        return cast("IO[bytes]", gzip.open(path)) if gzipped else path.open("rb")
     except OSError as error:
         problem = error.strerror
     raise StoreError(f"{path} cannot be read: {problem}")
@@ -179,39 +248,95 @@ def _number(text: str) -> object:
     return float(text) if "e" in text or "E" in text else Decimal(text)  # a decimal keeps its digits: 12.50
 
 
-def _json_lines(path: Path, encoding: str, gzipped: bool) -> Generator[Mapping[str, Any]]:
-    decode = json.JSONDecoder(parse_float=_number, parse_constant=lambda _: None).decode
-    number = 0
-    problem = ""
-    with open_bytes(path) as raw:
-        # UTF-16 cannot be split into lines before it is decoded.
-        lines: IO[Any] = io.TextIOWrapper(raw, encoding=encoding, newline="\n") if encoding == "utf-16" else raw
+_NOT_OBJECT = "not a JSON object; one object a line is read"
+_NOT_JSON = "not JSON; one JSON object a line is read"
+_DEEP = "nested too deeply"
+
+
+class JsonLines:
+    """The objects of a JSONL file.
+
+    Args:
+        source: the file, or its bytes.
+        encoding: of the text.
+        gzipped: for messages about a broken file.
+        rejects: where it keeps rows, it takes the broken lines; else the first one ends the reading.
+        where: the source, for messages; the path by default.
+
+    Attributes:
+        line: the number of the last line that was read.
+    """
+
+    def __init__(
+        self, source: Path | IO[bytes], encoding: str, gzipped: bool, rejects: Rejects, where: str | None = None
+    ) -> None:
+        self._source = source
+        self._encoding = encoding
+        self._gzipped = gzipped
+        self._where = where or str(source)
+        self.rejects = rejects
+        self.line = 0
+
+    def objects(self) -> Generator[Mapping[str, Any]]:
+        """One mapping a line.
+
+        Raises:
+            StoreError: a line is broken, the encoding is wrong, or the file cannot be read to its end.
+        """
+        source, problem = self._source, ""
+        opened = contextlib.nullcontext(source) if not isinstance(source, Path) else self._open(source)
+        with opened as raw:
+            # UTF-16 cannot be split into lines before it is decoded.
+            wide = self._encoding == "utf-16"
+            lines: IO[Any] = io.TextIOWrapper(raw, encoding=self._encoding, newline="\n") if wide else raw
+            try:
+                for self.line, line in enumerate(lines, 1):
+                    item = self._decoded(line)
+                    if item is not None:
+                        yield item
+            except UnicodeDecodeError:  # UTF-16 alone: the others are decoded line by line
+                self.line += 1
+                problem = wrong_encoding(self._where, self.line, self._encoding)
+            except (OSError, EOFError):  # a broken gzip file
+                problem = f"{self._where} cannot be {'unpacked' if self._gzipped else 'read'} after line {self.line:,}"
+                problem += "; is it whole?"
+        if problem:
+            raise StoreError(problem)
+
+    def _open(self, path: Path) -> IO[bytes]:
+        return open_bytes(path, gzipped=self._gzipped)
+
+    def _decoded(self, line: bytes | str) -> dict[str, Any] | None:
+        """The line's object; `None` for an empty line and for one that was left out."""
+        reason = ""
         try:
-            for number, line in enumerate(lines, 1):
-                text: str = line if isinstance(line, str) else line.decode(encoding)
-                text = text.strip("\ufeff \t\r\n")
-                if not text:
-                    continue
-                item = decode(text)
-                if not isinstance(item, dict):
-                    problem = f"{path}, line {number:,}: not a JSON object; one object a line is read"
-                    break
-                yield cast("dict[str, Any]", item)
+            text = line if isinstance(line, str) else line.decode(self._encoding)
+            text = text.strip("\ufeff \t\r\n")
+            item = _DECODE(text) if text else None
+            if not text or isinstance(item, dict):
+                return cast("dict[str, Any] | None", item)
+            reason = _NOT_OBJECT
         except UnicodeDecodeError:
-            problem = wrong_encoding(path, number + (encoding == "utf-16"), encoding)
+            reason = f"not valid {self._encoding.upper()}"
         except RecursionError:
-            problem = f"{path}, line {number:,}: nested too deeply"
+            reason = _DEEP
         except ValueError:
-            problem = f"{path}, line {number:,}: not JSON; one JSON object a line is read"
-        except (OSError, EOFError):  # a broken gzip file
-            problem = f"{path} cannot be unpacked after line {number:,}; is it whole?"
-    if problem:
-        raise StoreError(problem)
+            reason = _NOT_JSON
+        if self.rejects.kept:
+            raw = line if isinstance(line, str) else line.decode(self._encoding, "backslashreplace")
+            self.rejects.add(reason, line=self.line, raw=raw.rstrip("\r\n"))
+            return None
+        if reason.startswith("not valid"):
+            raise StoreError(wrong_encoding(self._where, self.line, self._encoding))
+        raise StoreError(f"{self._where}, line {self.line:,}: {reason}")
 
 
-def wrong_encoding(path: Path, line: int, encoding: str) -> str:
+_DECODE = json.JSONDecoder(parse_float=_number, parse_constant=lambda _: None).decode
+
+
+def wrong_encoding(where: str | Path, line: int, encoding: str) -> str:
     """What to say about a file that is not in its encoding."""
     return (
-        f"{path}, line {line:,}: not valid {encoding.upper()}; say encoding='latin-1' or 'utf-16' if it is that,"
+        f"{where}, line {line:,}: not valid {encoding.upper()}; say encoding='latin-1' or 'utf-16' if it is that,"
         " or convert the file to UTF-8"
     )

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, MissingExtraError, StoreError
 from .encode import to_json
+from .inputs import Format
 from .model import CollectionSpec, ColumnType
-from .readers import MAX_COLUMNS, Row, check_columns, kept_fields, open_bytes, wrong_encoding
+from .readers import MAX_COLUMNS, Row, check_columns, kept_fields, kind_of, open_bytes, wrong_encoding
+from .rejects import Rejects
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -35,7 +37,7 @@ _BOOLEAN = r"[Tt]rue|[Ff]alse|TRUE|FALSE"
 class TableReader:
     """What CSV and Parquet have in common: a query, and columns known beforehand."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, spec: CollectionSpec, path: Path, where: str) -> None:
         try:
             import duckdb
         except ImportError:
@@ -46,8 +48,9 @@ class TableReader:
         self._path = path
         # `glob.escape`: DuckDB takes paths for patterns.
         self._pattern = glob.escape(str(path))
-        self.where = str(path)
+        self.where = where
         self.total: int | None = None
+        self.rejects = Rejects(spec.rejects, where)
         self._types: dict[str, ColumnType] = {}
         self._query = ""
         self._parameters: dict[str, object] = {}
@@ -65,9 +68,14 @@ class TableReader:
         """The values of a row as JSON."""
         return [encode(value) for encode, value in zip(self._encoders, values, strict=True)]
 
+    def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
+        """Leaves out the row that `rows` gave last."""
+        self.rejects.add(reason, row=number, data=dict(zip(names, values, strict=True)))
+
     def close(self) -> None:
         """Closes DuckDB."""
         self._connection.close()
+        self.rejects.close()
 
     def rows(self) -> Iterator[Row]:
         """Names and values of each row."""
@@ -77,6 +85,12 @@ class TableReader:
             for row in batch:
                 yield names, row
             batch = self._fetch(None)
+
+    def _fetch_rest(self) -> list[tuple[Any, ...]]:
+        rest = list[tuple[Any, ...]]()
+        while batch := self._fetch(None):
+            rest += batch
+        return rest
 
     def _fetch(self, query: str | None) -> list[tuple[Any, ...]]:
         problem = ""
@@ -93,10 +107,10 @@ class TableReader:
         raise NotImplementedError
 
 
-def _wrong_line(path: Path, encoding: str) -> int:
+def _wrong_line(path: Path, encoding: str, gzipped: bool) -> int:
     """The first line that is not in this encoding: text is decoded ahead in blocks, so it need not be the header."""
     if encoding == "utf-8":
-        with open_bytes(path) as lines:
+        with open_bytes(path, gzipped=gzipped) as lines:
             for number, line in enumerate(lines, 1):
                 if "\ufffd" in line.decode(errors="replace") and b"\xef\xbf\xbd" not in line:
                     return number
@@ -119,25 +133,37 @@ _LITERALS: dict[ColumnType, Callable[[Any], str]] = {
 }
 
 
+_BROKEN = {
+    "TOO MANY COLUMNS": "more fields than the header line names; one that holds the delimiter must be quoted",
+    "MISSING COLUMNS": "fewer fields than the header line names",
+    "UNQUOTED VALUE": "a quoted field is not closed properly",
+    "LINE SIZE OVER MAXIMUM": "longer than 4 MB",
+    "INVALID ENCODING": "not valid {}",
+}
+
+
 class CsvReader(TableReader):
     """A CSV or TSV file with a header line.
 
     An empty field is null, a quoted empty field (`""`) is the empty text.
     """
 
-    def __init__(self, spec: CollectionSpec, path: Path) -> None:
+    def __init__(self, spec: CollectionSpec, path: Path, kind: Format, where: str) -> None:
         if unknown := set(spec.types.values()) - set(_LITERALS):
             raise ConfigurationError(
                 f"a CSV column cannot be of the types {sorted(unknown)}; there are text, integer, number and boolean"
             )
-        super().__init__(path)
+        super().__init__(spec, path, where)
         self._encoding = spec.encoding
-        delimiter, names = self._header(spec)
+        self._gzipped = kind_of(path, kind)[1]
+        delimiter, names = self._header(spec, kind)
         self._scan = (
             "read_csv($path, auto_detect=false, header=true, columns=$columns, delim=$delimiter, quote='\"',"
             " escape='\"', nullstr='', allow_quoted_nulls=false, strict_mode=true, null_padding=false,"
-            " encoding=$encoding, max_line_size=4194304)"
+            " encoding=$encoding, max_line_size=4194304"
         )
+        first_scan = self._scan + (", store_rejects=true, rejects_limit=0)" if self.rejects.kept else ")")
+        self._scan += ", ignore_errors=true)" if self.rejects.kept else ")"
         self._parameters = {
             "path": self._pattern,
             # By position: DuckDB takes `ID` and `id` for the same name.
@@ -148,50 +174,55 @@ class CsvReader(TableReader):
         self._place = {name: f"c{number}" for number, name in enumerate(names)}
         kept = names if spec.fields is None else kept_fields(spec)
         try:
-            check_columns(spec, names, str(path))
-            self._types = self._find_types(spec, kept)
+            check_columns(spec, names, where)
+            self._types = self._find_types(spec, kept, first_scan)
+            if self.rejects.kept:
+                self._take_broken_lines()
         except StoreError:
             self.close()
             raise
         self._encoders = [_LITERALS[self._types[name]] for name in kept]
         self._query = f"SELECT {', '.join([self._place[name] for name in kept])} FROM {self._scan}"  # noqa: S608  # c0, c1…
 
-    def _header(self, spec: CollectionSpec) -> tuple[str, list[str]]:
+    def _header(self, spec: CollectionSpec, kind: Format) -> tuple[str, list[str]]:
         encoding = "utf-8-sig" if spec.encoding == "utf-8" else spec.encoding
         problem = ""
         first: list[str] = []
-        delimiter = spec.delimiter or ("\t" if ".tsv" in self._path.name.lower() else "")
+        delimiter = spec.delimiter or ("\t" if kind == "tsv" else "")
         try:
-            with open_bytes(self._path) as raw, io.TextIOWrapper(raw, encoding=encoding, newline="") as text:
+            with (
+                open_bytes(self._path, gzipped=self._gzipped) as raw,
+                io.TextIOWrapper(raw, encoding=encoding, newline="") as text,
+            ):
                 if not delimiter:
                     line = text.readline()
                     delimiter = max(",;\t|", key=line.count)
                     text.seek(0)
                 first = next(csv.reader(text, delimiter=delimiter, strict=True), first)
         except UnicodeDecodeError:
-            problem = wrong_encoding(self._path, _wrong_line(self._path, spec.encoding), spec.encoding)
+            problem = wrong_encoding(self.where, _wrong_line(self._path, spec.encoding, self._gzipped), spec.encoding)
         except csv.Error:
-            problem = f"{self._path}, line 1: the header line is not CSV"
+            problem = f"{self.where}, line 1: the header line is not CSV"
         except (OSError, EOFError):
-            problem = f"{self._path} cannot be unpacked; is it whole?"
+            problem = f"{self.where} cannot be unpacked; is it whole?"
         if not problem:
             if not any(first):
                 problem = (
-                    f"{self._path} is empty or begins with an empty line; a header line with the column names is needed"
+                    f"{self.where} is empty or begins with an empty line; a header line with the column names is needed"
                 )
             elif "" in first:
-                problem = f"{self._path}, line 1: column {first.index('') + 1} has no name"
+                problem = f"{self.where}, line 1: column {first.index('') + 1} has no name"
             elif len(set(first)) < len(first):
                 twice = next(name for number, name in enumerate(first) if name in first[:number])
-                problem = f"{self._path}, line 1: two columns are named {twice!r}; rename one"
+                problem = f"{self.where}, line 1: two columns are named {twice!r}; rename one"
             elif len(first) > MAX_COLUMNS:
-                problem = f"{self._path} has more than {MAX_COLUMNS:,} columns"
+                problem = f"{self.where} has more than {MAX_COLUMNS:,} columns"
         if problem:
             self.close()
             raise StoreError(problem)
         return delimiter, first
 
-    def _find_types(self, spec: CollectionSpec, kept: Sequence[str]) -> dict[str, ColumnType]:
+    def _find_types(self, spec: CollectionSpec, kept: Sequence[str], scan: str) -> dict[str, ColumnType]:
         free = [name for name in kept if name != spec.key]  # a key is text, so that `007` stays `007`
         facts = ["count(*)"]
         for name in free:
@@ -201,7 +232,7 @@ class CsvReader(TableReader):
                 f"coalesce(bool_and(regexp_full_match({place}, '{pattern}')), false)"
                 for pattern in (_INTEGER, _NUMBER, _BOOLEAN)
             ]
-        found = self._fetch(f"SELECT {', '.join(facts)} FROM {self._scan}")[0]  # noqa: S608  # c0, c1… and constants
+        found = self._fetch(f"SELECT {', '.join(facts)} FROM {scan}")[0]  # noqa: S608  # c0, c1… and constants
         self.total = found[0]
         types: dict[str, ColumnType] = dict.fromkeys(kept, "text")
         for number, name in enumerate(free):
@@ -214,16 +245,45 @@ class CsvReader(TableReader):
                 types[name] = wanted
             else:
                 raise StoreError(
-                    f"{self._path}: column {name!r} cannot be read as {wanted}: some of its values are not written as"
+                    f"{self.where}: column {name!r} cannot be read as {wanted}: some of its values are not written as"
                     " JSON writes it (no leading zeros, at most 15 digits, a point before decimals, true or false)"
                 )
         return types
 
+    def _take_broken_lines(self) -> None:
+        """Leaves out the lines that DuckDB passed over in the first scan."""
+        found = self._fetch(
+            "SELECT line_byte_position, min(line), arg_min(error_type::VARCHAR, column_idx), min(csv_line)"
+            " FROM reject_errors GROUP BY line_byte_position ORDER BY 1"
+        )
+        found += self._fetch_rest()
+        places = self._lines_at([row[0] for row in found])
+        for (_, line, kind, raw), counted in zip(found, places, strict=True):
+            reason = _BROKEN.get(kind, "not CSV").format(self._encoding.upper())
+            self.rejects.add(reason, line=counted or line, raw=raw)
+
+    def _lines_at(self, positions: Sequence[int]) -> list[int]:
+        """The lines in which these bytes of the file are; 0 where that cannot be told.
+
+        DuckDB counts rows for lines, and a quoted field can have several lines.
+        """
+        if self._encoding != "utf-8" or not positions:
+            return [0] * len(positions)
+        lines: list[int] = []
+        with open_bytes(self._path, gzipped=self._gzipped) as file:
+            begin = 3 if file.peek(3)[:3] == b"\xef\xbb\xbf" else 0  # type: ignore[attr-defined]  # both kinds have it
+            end = 0
+            for number, line in enumerate(file, 1):
+                end += len(line)
+                while len(lines) < len(positions) and positions[len(lines)] + begin < end:
+                    lines.append(number)
+        return lines + [0] * (len(positions) - len(lines))
+
     def _explain(self, message: str) -> str:
         at = re.search(r"on Line: (\d+)", message)
-        where = f"{self._path}, line {int(at[1]):,}" if at else str(self._path)
+        where = f"{self.where}, line {int(at[1]):,}" if at else self.where
         if "Invalid unicode" in message or "encoded" in message:
-            return wrong_encoding(self._path, int(at[1]) if at else 1, self._encoding)
+            return wrong_encoding(self.where, int(at[1]) if at else 1, self._encoding)
         if columns := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
             return (
                 f"{where}: {columns[2]} fields, but the header line names {columns[1]};"
@@ -233,7 +293,7 @@ class CsvReader(TableReader):
             return f'{where}: a quoted field is not closed properly; a quote inside quotes is written twice ("")'
         if "line size" in message.lower():
             return f"{where}: longer than 4 MB"
-        if self._path.suffix.lower() == ".gz":
+        if self._gzipped:
             return f"{where}: cannot be read to its end; is it whole, and CSV?"
         return f"{where}: not CSV; fields are separated by one delimiter and quoted with double quotes"
 
@@ -282,8 +342,8 @@ def _nested(value: str | None) -> str:
 class ParquetReader(TableReader):
     """A Parquet file. Values keep its types; NaN and infinities, which JSON does not have, become null."""
 
-    def __init__(self, spec: CollectionSpec, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, spec: CollectionSpec, path: Path, where: str) -> None:
+        super().__init__(spec, path, where)
         if spec.types:
             self.close()
             raise ConfigurationError("`types` is for CSV files; a Parquet file brings its own")
@@ -293,7 +353,7 @@ class ParquetReader(TableReader):
             described = self._fetch("DESCRIBE SELECT * FROM read_parquet($path)")
             found = {str(row[0]): str(row[1]) for row in described}
             self.total = self._fetch("SELECT count(*) FROM read_parquet($path)")[0][0]
-            check_columns(spec, found, str(path))
+            check_columns(spec, found, where)
         except StoreError:
             self.close()
             raise
@@ -303,10 +363,10 @@ class ParquetReader(TableReader):
         if self._types[spec.key] not in ("text", "integer") or found[spec.key] == "BLOB":
             self.close()
             raise StoreError(
-                f"{path}: the key column {spec.key!r} is {found[spec.key]}; a key is text or an integer, so cast it"
+                f"{where}: the key column {spec.key!r} is {found[spec.key]}; a key is text or an integer, so cast it"
             )
         self._encoders = [encode for _, _, encode in columns]
         self._query = f"SELECT {', '.join(sql for sql, _, _ in columns)} FROM read_parquet($path)"  # noqa: S608  # quoted names
 
     def _explain(self, message: str) -> str:
-        return f"{self._path} cannot be read as Parquet; is it whole?"
+        return f"{self.where} cannot be read as Parquet; is it whole?"
