@@ -7,6 +7,7 @@ ProfileEnrichError                   code
 │   ├── MissingVariable              missing_variable   a worker's environment lacks a variable that holds a secret
 │   └── SecretByValue                secret_by_value    a secret was handed in where it would travel with a job
 ├── InvalidKeyError (ValueError)     invalid_key        this key cannot be looked up; no call was made
+├── InputError (ValueError)          bad_input          a pipeline's input cannot be read; the place is in the message
 ├── CursorError (ValueError)         bad_cursor         a page token was refused
 ├── StoreError                       store              the local store cannot be read or written
 ├── ProfileUnavailable               unavailable        the question could not be answered now
@@ -43,6 +44,7 @@ __all__ = [
     "ClientClosed",
     "ConfigurationError",
     "CursorError",
+    "InputError",
     "InvalidKeyError",
     "MissingExtraError",
     "MissingVariable",
@@ -115,6 +117,12 @@ class InvalidKeyError(ProfileEnrichError, ValueError):
     """The key cannot be looked up (empty, not text, too long, of a type that the source has not); no call was made."""
 
     code = "invalid_key"
+
+
+class InputError(ProfileEnrichError, ValueError):
+    """The input of a pipeline cannot be read, or a record of it cannot be used; the message says where, never what."""
+
+    code = "bad_input"
 
 
 class CursorError(ProfileEnrichError, ValueError):
