@@ -73,6 +73,11 @@ class ProfileStore:
         return self._path
 
     @property
+    def check_every(self) -> float:
+        """Seconds between two looks at whether a newer generation is there."""
+        return self._check_every
+
+    @property
     def generation(self) -> int:
         """The generation that is being served; each build makes a new one."""
         return self._current().manifest.generation
