@@ -1,6 +1,7 @@
 # Everything sets itself up: Python 3.11 or newer and make are enough.
 #   make demo   the storefront and the embedded Profile API, as two processes
 #   make test   lint, layers, types and all tests
+#   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
 #   make soak   minutes of faults at random (MINUTES=3); make bench   what it costs beside others
 # Variables: PYTHON (which interpreter), API_PORT, SHOP_PORT (of the demo).
 
@@ -11,16 +12,23 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 API_PORT ?= 8787
 SHOP_PORT ?= 8000
 MINUTES ?= 3
+ENGINES ?= beam faststream
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types soak bench mutants format clean
+.PHONY: demo test test-engines lint types soak bench mutants format clean
 
 demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+# Each engine wants another pyarrow. The variable turns "the engine is not there" from a skip into a failure.
+test-engines: $(ENGINES:%=test-engine-%)
+
+test-engine-%: $(VENV)-engines/%/.ready
+	PROFILE_ENRICH_ENGINE=$* $(VENV)-engines/$*/bin/python -m pytest -p no:cacheprovider tests/engines/test_$*.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -65,10 +73,19 @@ $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable '.[all]' --group bench
 	@touch $@
 
+$(VENV)-engines/%/.ready: pyproject.toml
+	@test -x $(@D)/bin/python || { echo "Creating $(@D) with $(PYTHON) ..."; $(PYTHON) -m venv $(@D); }
+	@echo "Installing profile_enrich with $* ..."
+	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[$*,aiohttp]' --group engines
+	@touch $@
+
+.PRECIOUS: $(VENV)-engines/%/.ready
+
 $(VENV)/.mutants: pyproject.toml | $(BIN)/python
 	@echo "Installing profile_enrich with what changes it behind its back ..."
 	@$(PIP) install --editable '.[all]' --group mutants
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist mutants
+	rm -rf $(VENV) $(VENV)-engines .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist mutants
