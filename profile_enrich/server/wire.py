@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.types import Receive, Scope
 
-__all__ = ["MAX_ID_BYTES", "BadRequest", "Request", "Response", "json_response", "read_body"]
+__all__ = ["MAX_ID_BYTES", "BadRequest", "Noted", "Request", "Response", "json_response", "read_body"]
 
 MAX_ID_BYTES = 2048
 """The longest identifier that is looked up; the store has no longer ones."""
@@ -66,6 +67,21 @@ def _text(raw: bytes) -> str:
     raise BadRequest("percent-encoded text must be UTF-8")
 
 
+@dataclass(slots=True)
+class Noted:
+    """What the audit log is told about a request.
+
+    Attributes:
+        key: the id of the key that asks.
+        entity: the collection that is asked for, once it is known that the key may read it.
+        records: the ids that are asked for; each with its own status, where that is not the answer's.
+    """
+
+    key: str | None = None
+    entity: str | None = None
+    records: list[tuple[str, int | None]] = field(default_factory=list[tuple[str, int | None]], repr=False)
+
+
 class Request:
     """A request's line and headers.
 
@@ -73,12 +89,15 @@ class Request:
         scope: of ASGI, type `http`.
     """
 
-    __slots__ = ("_headers", "method", "query", "segments")
+    __slots__ = ("_headers", "limits", "method", "noted", "query", "segments")
 
     def __init__(self, scope: Scope) -> None:
         self.method: str = scope["method"]
         self.query: bytes = scope.get("query_string", b"")
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.limits: tuple[tuple[bytes, bytes], ...] = ()
+        """Header fields for every answer: what is left of the key's rate."""
+        self.noted = Noted()
         self.segments = _segments(scope)
         """The path below the mount point, split at slashes; each part still percent-encoded, a trailing slash gone."""
 
@@ -139,8 +158,8 @@ def _segments(scope: Scope) -> list[bytes]:
     return segments
 
 
-async def read_body(receive: Receive) -> bytes | None:
-    """The request's body; `None` when it is longer than 64 KiB or the client went away."""
+async def read_body(receive: Receive, limit: int = MAX_BODY_BYTES) -> bytes | None:
+    """The request's body; `None` when it is longer than `limit` bytes or the client went away."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -151,7 +170,7 @@ async def read_body(receive: Receive) -> bytes | None:
         if isinstance(part, bytes):
             size += len(part)
             parts.append(part)
-        if size > MAX_BODY_BYTES:
+        if size > limit:
             return None
         if not message.get("more_body", False):
             return b"".join(parts)
