@@ -1,20 +1,20 @@
-"""One data file, opened for reading."""
+"""One collection, opened for reading: its base and the layers of changes above it, seen as one."""
 
 from __future__ import annotations
 
+import heapq
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
-from ..errors import StoreError
+from .layer import FileGone, Layer
 from .model import Collection, Dialect
-from .postings import LIVE, SingleTerm, Term, count, make_term, select
+from .postings import Mask, Term, count, matching
 
-__all__ = ["CollectionReader", "FileGone"]
-
-_MMAP = 1 << 40  # SQLite takes as much as it was built for
+__all__ = ["CollectionReader", "FileGone", "Found"]
 
 _PAYLOAD: dict[Dialect, str] = {
     "census": "SELECT census FROM record WHERE key = ?",
@@ -32,78 +32,87 @@ _THESE: dict[Dialect, str] = {
 PageRow = tuple[int, str, bytes]
 
 
-class FileGone(Exception):
-    """The data file is not there: a build has just swapped in another."""
+class Found(NamedTuple):
+    """What a collection holds under a key.
+
+    Attributes:
+        docid: its number, which it keeps for as long as it is there.
+        census: its payload; `None` when it was deleted.
+        amperity: its payload, where there is that view.
+    """
+
+    docid: int
+    census: bytes | None
+    amperity: bytes | None
 
 
 class CollectionReader:
-    """Reads one collection's data file, for one thread.
+    """Reads one collection, for one thread.
 
-    The file never changes once it is named in the manifest, so it is opened as immutable: no locks, no checks, mapped
-    into memory.
+    What a newer layer says of a docid hides what is below. Without layers this costs nothing.
 
     Args:
-        file: the data file.
-        collection: what is in it.
+        files: the data files: the base, then the layers above it, oldest first.
+        collection: what is in them.
 
     Raises:
-        FileGone: it is not there.
-        StoreError: it cannot be opened.
+        FileGone: one is not there.
+        StoreError: one cannot be opened.
     """
 
-    def __init__(self, file: Path, collection: Collection) -> None:
-        self._file = file
-        self._attrs = {name: number for number, name in enumerate(collection.filterable)}
-        self._key = collection.key
+    def __init__(self, files: Sequence[Path], collection: Collection) -> None:
+        attrs = {name: number for number, name in enumerate(collection.filterable)}
         self._rows = collection.rows
-        if not file.exists():
-            raise FileGone
-        failed: sqlite3.Error | None = None
+        self._layers: list[Layer] = []
         try:
-            self._connection = sqlite3.connect(
-                f"file:{quote(str(file.absolute()))}?mode=ro&immutable=1",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,  # so that another thread may close it
-                cached_statements=32,
-            )
-            self._connection.execute(f"PRAGMA mmap_size = {_MMAP}")
-            self._execute = self._connection.execute
-            self._has_holes = self._execute("SELECT 1 FROM post WHERE id < 4194304 LIMIT 1").fetchone() is not None
-        except sqlite3.Error as error:
-            failed = error
-        if failed is not None:
+            for file in reversed(files):  # newest first
+                self._layers.append(Layer(file, attrs, collection.key))
+        except Exception:
             self.close()
-            raise self._failure(failed)
+            raise
+        self._base = self._layers[-1]
+        self._executes = [layer.execute for layer in self._layers]
+        touched = [layer.live() for layer in self._layers[:-1]]
+        self._masks = [Mask(touched[:rank]) if rank else None for rank in range(len(self._layers))]
 
     def payload(self, key: str, dialect: Dialect) -> bytes | None:
         """The payload of the record with this key."""
         failed: sqlite3.Error
         try:
-            row = self._execute(_PAYLOAD[dialect], (key,)).fetchone()
-            return None if row is None else row[0]
+            sql = _PAYLOAD[dialect]
+            for execute in self._executes:
+                row = execute(sql, (key,)).fetchone()
+                if row is not None:
+                    return row[0]
+            return None
         except UnicodeEncodeError:  # a lone surrogate: no stored key has one
             return None
         except sqlite3.Error as error:
             failed = error
-        raise self._failure(failed)
+        raise self._base.failure(failed)
+
+    def find(self, key: str) -> Found | None:
+        """What is stored under this key, also the mark of a deleted record."""
+        for execute in self._executes:
+            row = execute("SELECT docid, census, amperity FROM record WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                return Found(*row)
+        return None
 
     def page(self, filters: Mapping[str, str], *, after: int, limit: int, dialect: Dialect) -> list[PageRow]:
         """The next records after this docid that match all filters: docid, key, payload."""
         failed: sqlite3.Error
         try:
             if not filters:
-                return self._execute(_NEXT[dialect], (after, limit)).fetchall()
-            terms = self._terms(filters)
-            if terms is None:
-                return []
-            docids = select(terms, after=after, limit=limit)
-            return self._execute(_THESE[dialect], (json.dumps(docids),)).fetchall() if docids else []
+                if len(self._layers) == 1:
+                    return self._base.execute(_NEXT[dialect], (after, limit)).fetchall()
+                return list(islice(self._scan(after, dialect), limit))
+            return self._fetch(list(islice(self._matching(filters, after), limit)), dialect)
         except UnicodeEncodeError:
             return []
         except sqlite3.Error as error:
             failed = error
-        raise self._failure(failed)
+        raise self._base.failure(failed)
 
     def count(self, filters: Mapping[str, str]) -> int:
         """How many records match all filters."""
@@ -111,38 +120,77 @@ class CollectionReader:
             return self._rows
         failed: sqlite3.Error
         try:
-            terms = self._terms(filters)
-            return 0 if terms is None else count(terms)
+            return sum(count(terms, self._masks[rank]) for rank, terms in self._terms(filters))
         except UnicodeEncodeError:
             return 0
         except sqlite3.Error as error:
             failed = error
-        raise self._failure(failed)
+        raise self._base.failure(failed)
 
-    def _terms(self, filters: Mapping[str, str]) -> list[Term] | None:
-        terms: list[Term] = []
-        for name, value in filters.items():
-            if name == self._key:  # every value is another: the index finds it
-                row = self._execute("SELECT docid FROM record WHERE key = ?", (value,)).fetchone()
-                term: Term | None = None if row is None else SingleTerm(self._connection, row[0])
-            else:
-                term = make_term(self._connection, self._attrs[name], value)
-            if term is None:
-                return None
-            terms.append(term)
-        if self._has_holes:
-            terms.append(Term(self._connection, LIVE, 1 << 40))
-        return terms
+    def keys(self, after: int = 0) -> Iterator[tuple[int, str]]:
+        """Docid and key of every record after this docid, ascending."""
+        if len(self._layers) == 1:
+            yield from ((docid, key) for docid, key, _ in self._base.keys(after))
+            return
+        streams = [_ranked(layer.keys(after), rank) for rank, layer in enumerate(self._layers)]
+        last = after
+        for docid, _, key, there in heapq.merge(*streams):
+            if docid != last:
+                last = docid
+                if there:
+                    yield docid, key
+
+    def changes(self, generation: int, limit: int) -> list[tuple[str, bool]]:
+        """Key and whether there is a record still, of what the layers changed after a generation."""
+        seen: dict[str, bool] = {}
+        for layer in self._layers[:-1]:
+            for key, there in layer.execute(
+                "SELECT key, census NOT NULL FROM record WHERE gen > ? ORDER BY gen LIMIT ?", (generation, limit)
+            ):
+                seen.setdefault(key, bool(there))
+        return list(seen.items())
+
+    def _scan(self, after: int, dialect: Dialect) -> Iterator[PageRow]:
+        streams = [_ranked(layer.execute(_NEXT[dialect], (after, -1)), rank) for rank, layer in enumerate(self._layers)]
+        last = after
+        for docid, _, key, payload in heapq.merge(*streams):
+            if docid != last:  # the newest comes first
+                last = docid
+                if payload is not None:
+                    yield docid, key, payload
+
+    def _terms(self, filters: Mapping[str, str]) -> Iterator[tuple[int, list[Term]]]:
+        for rank, layer in enumerate(self._layers):
+            terms = layer.terms(filters, base=layer is self._base)
+            if terms is not None:
+                yield rank, terms
+
+    def _matching(self, filters: Mapping[str, str], after: int) -> Iterator[tuple[int, int]]:
+        streams = [_tagged(matching(terms, after, self._masks[rank]), rank) for rank, terms in self._terms(filters)]
+        return streams[0] if len(streams) == 1 else heapq.merge(*streams)
+
+    def _fetch(self, found: list[tuple[int, int]], dialect: Dialect) -> list[PageRow]:
+        wanted: dict[int, list[int]] = {}
+        for docid, rank in found:
+            wanted.setdefault(rank, []).append(docid)
+        rows: list[PageRow] = []
+        for rank, docids in wanted.items():
+            rows += self._layers[rank].execute(_THESE[dialect], (json.dumps(docids),))
+        if len(wanted) > 1:
+            rows.sort()
+        return rows
 
     def close(self) -> None:
-        """Closes the file."""
-        connection = getattr(self, "_connection", None)
-        if connection is not None:
-            connection.close()
+        """Closes the files."""
+        for layer in self._layers:
+            layer.close()
 
-    def __del__(self) -> None:
-        self.close()  # when its thread ended
 
-    def _failure(self, error: sqlite3.Error) -> StoreError:
-        name = getattr(error, "sqlite_errorname", type(error).__name__)
-        return StoreError(f"the data file {self._file} cannot be read ({name}); build the store anew")
+def _ranked(rows: Iterator[tuple[int, Any, Any]], rank: int) -> Iterator[tuple[int, int, Any, Any]]:
+    for docid, one, other in rows:
+        yield docid, rank, one, other
+
+
+def _tagged(docids: Iterator[int], rank: int) -> Iterator[tuple[int, int]]:
+    for docid in docids:
+        yield docid, rank

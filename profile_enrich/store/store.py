@@ -247,7 +247,7 @@ class ProfileStore:
                 return found, reader
             # A file that is gone: a build swapped in another after this snapshot was taken.
             with contextlib.suppress(FileGone):
-                reader = CollectionReader(self._path / snapshot.manifest.files[found.id], found)
+                reader = CollectionReader([self._path / snapshot.manifest.files[found.id]], found)
                 local.readers[found.id] = reader
                 self._open.add(reader)
                 return found, reader

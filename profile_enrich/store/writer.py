@@ -1,4 +1,4 @@
-"""Writes one collection into a data file of its own."""
+"""Writes one data file: the base of a collection, or a layer of changes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import NamedTuple
 
 from ..errors import StoreError
 from .encode import EncodedRow
-from .postings import PostingsBuilder
+from .inverting import PostingsBuilder
 
 __all__ = ["CollectionWriter", "Written"]
 
 _BATCH = 2000
 
-# `docid` is the number of the row in its source. The records lie in that order; the index finds them by key.
+# `docid` is the number that a record keeps; records lie in that order, and the index finds them by key. A record of
+# which `census` is null was deleted: only layers have such. `gen` is the generation that changed it (layers only).
 _SCHEMA = """
-CREATE TABLE record (docid INTEGER PRIMARY KEY, key TEXT NOT NULL, census BLOB NOT NULL, amperity BLOB);
+CREATE TABLE record (docid INTEGER PRIMARY KEY, key TEXT NOT NULL, gen INTEGER, census BLOB, amperity BLOB);
 """
 
 
@@ -27,7 +28,7 @@ class Written(NamedTuple):
     Attributes:
         rows: how many records.
         duplicates: rows that a later one with the same key replaced.
-        first_duplicate: the number of the first row whose key had occurred before, or `None`.
+        first_duplicate: the docid of the first row whose key had occurred before, or `None`.
     """
 
     rows: int
@@ -41,36 +42,42 @@ class CollectionWriter:
     Args:
         file: where; it must not exist.
         filterable: how many filterable columns there are.
+        layer: whether it is a layer of changes: every row then has its generation.
     """
 
-    def __init__(self, file: Path, filterable: int) -> None:
+    def __init__(self, file: Path, filterable: int, *, layer: bool = False) -> None:
         self._file = file
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # personal data: for the owner alone
         self._connection = sqlite3.connect(file, isolation_level=None)
         # No journal: a file that was not finished is thrown away.
         self._connection.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;"
-            f" PRAGMA cache_size = -65536; BEGIN; {_SCHEMA}"
+            f" PRAGMA cache_size = -65536; PRAGMA threads = 2; BEGIN; {_SCHEMA}"
         )
-        self._postings = PostingsBuilder(self._connection)
+        self._postings = PostingsBuilder(self._connection, filterable)
         self._filters = bool(filterable)
-        self._batch: list[tuple[int, str, bytes, bytes | None]] = []
+        self._layer = layer
+        self._batch: list[tuple[int, str, int | None, bytes | None, bytes | None]] = []
         self._rows = 0
 
-    def add(self, docid: int, row: EncodedRow) -> None:
-        """One row; docids must ascend."""
-        self._batch.append((docid, row.key, row.census, row.amperity))
+    def add(self, docid: int, row: EncodedRow, generation: int | None = None) -> None:
+        """One row. Docids differ; in a layer, keys too."""
+        self._batch.append((docid, row.key, generation, row.census, row.amperity))
         if self._filters:
             self._postings.add(docid, row.values)
         if len(self._batch) >= _BATCH:
             self._flush()
 
+    def bury(self, docid: int, key: str, generation: int) -> None:
+        """Marks a record as deleted, in a layer."""
+        self._batch.append((docid, key, generation, None, None))
+
     def _flush(self) -> None:
         self._rows += len(self._batch)
-        self._connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", self._batch)
+        self._connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?)", self._batch)
         self._batch.clear()
 
-    def finish(self, *, fail_on_duplicate: bool) -> Written:
+    def finish(self, *, fail_on_duplicate: bool = False) -> Written:
         """Indexes, syncs and closes the file.
 
         Raises:
@@ -81,9 +88,11 @@ class CollectionWriter:
         # Not a unique index: with the journal off, one that fails half-way would leave the file corrupt.
         execute("CREATE INDEX record_key ON record (key)")
         duplicates, first = 0, None
-        if execute("SELECT 1 FROM record GROUP BY key HAVING count(*) > 1 LIMIT 1").fetchone():
+        if self._layer:
+            execute("CREATE INDEX record_gen ON record (gen)")
+        elif execute("SELECT 1 FROM record GROUP BY key HAVING count(*) > 1 LIMIT 1").fetchone():
             duplicates, first = self._drop_duplicates(fail_on_duplicate)
-        self._postings.finish(holes=bool(duplicates))
+        self._postings.finish(live=self._layer or bool(duplicates))
         execute("COMMIT")
         self.close()
         with self._file.open("rb") as file:
