@@ -24,6 +24,9 @@ class _AsyncClient(Protocol):
     async def get_many(
         self, keys: Iterable[Key], *, budget: float | None = None, concurrency: int = 64
     ) -> dict[Key, Profile]: ...
+    async def lookup_many(
+        self, keys: Iterable[Key], *, concurrency: int = 64, patience: float = 60.0
+    ) -> dict[Key, Profile]: ...
     def peek_fresh(self, key: object) -> Profile | None: ...
     async def aclose(self) -> None: ...
 
@@ -61,6 +64,10 @@ class BlockingProfileClient:
     ) -> dict[Key, Profile]:
         """See `ProfileClient.get_many`."""
         return self._run(self._client.get_many(keys, budget=budget, concurrency=concurrency))
+
+    def lookup_many(self, keys: Iterable[Key], *, concurrency: int = 64, patience: float = 60.0) -> dict[Key, Profile]:
+        """See `ProfileClient.lookup_many`."""
+        return self._run(self._client.lookup_many(keys, concurrency=concurrency, patience=patience))
 
     def close(self) -> None:
         """Closes the client, and ends the thread. A second call does nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from cachetools import Cache
 from ._check import number, whole
 from ._deadline import Deadline
 from ._fork import renew_after_fork
+from ._patience import Patience, crew
 from ._sweeper import Sweeper
 from .blocking import BlockingProfileClient
 from .cache import ProfileCache
@@ -23,7 +25,7 @@ from .limits import Breaker, RateLimit, RetryPolicy
 from .loads import CacheKey, Loader
 from .lookups import Lookups
 from .profile import Profile, ProfileKey, Record, Status
-from .sources.base import ProfileSource
+from .sources.base import BatchSource, ProfileSource
 
 __all__ = ["ProfileClient"]
 
@@ -143,6 +145,13 @@ class ProfileClient(Lookups):
             timer=timer,
         )
         super().__init__(source.namespace, cache=store, loader=loader, observer=observer, timer=timer)
+        self._patience = Patience(
+            self,
+            loader=loader,
+            breaker=self._breaker,
+            batch_size=source.batch_size if isinstance(source, BatchSource) else 1,
+            timer=timer,
+        )
         self._close_timeout = number("close_timeout", close_timeout, positive=True)
         renew_after_fork(self)
 
@@ -151,7 +160,10 @@ class ProfileClient(Lookups):
     async def get_many(
         self, keys: Iterable[str | ProfileKey], *, budget: float | None = None, concurrency: int = 64
     ) -> dict[str | ProfileKey, Profile]:
-        """The profiles of many keys, each looked up once. One key's failure does not fail the others.
+        """The profiles of many keys, for a page: each looked up once, none waited for beyond the budget.
+
+        What the rate limit or the breaker has no call for is skipped; `lookup_many` waits. One key's failure does not
+        fail the others.
 
         Args:
             keys: primary keys as strings, or `ProfileKey`s; repeated ones count once.
@@ -181,6 +193,45 @@ class ProfileClient(Lookups):
         async with asyncio.TaskGroup() as group:
             for _ in range(min(workers, len(waiting))):
                 group.create_task(work())
+        return {key: profile for key, profile in profiles.items() if profile is not None}
+
+    async def lookup_many(
+        self, keys: Iterable[str | ProfileKey], *, concurrency: int = 64, patience: float = 60.0
+    ) -> dict[str | ProfileKey, Profile]:
+        """The profiles of many keys, for a pipeline: each looked up once, however long the rate limit takes.
+
+        A call that failed in a way that may pass is repeated; one that was refused for the moment (429, the breaker is
+        open) waits for its time. One key's failure does not fail the others.
+
+        Args:
+            keys: primary keys as strings, or `ProfileKey`s; repeated ones count once.
+            concurrency: calls of the source at the same time, at most. Default 64.
+            patience: seconds for which a source that fails is waited for, since it last answered. Default 60; with 0
+                nothing is repeated.
+
+        Returns:
+            A profile for each key, in the order of first appearance. `profile.error` says what failed.
+
+        Raises:
+            ConfigurationError: an argument makes no sense, or the source is set up wrong.
+            SourceAuthError: the vendor refuses the credentials, so that no key can be looked up.
+            ClientClosed: the client was closed.
+        """
+        workers, seconds = whole("concurrency", concurrency), number("patience", patience)
+        profiles: dict[str | ProfileKey, Profile | None] = dict.fromkeys(keys)
+        waiting: list[str | ProfileKey] = []
+        for key in profiles:
+            profiles[key] = self.lookup_cached(key)
+            if profiles[key] is None:
+                waiting.append(key)
+        rest, size = iter(waiting), self._patience.batch_size
+
+        async def work() -> None:
+            while some := list(itertools.islice(rest, size)):
+                answers = await self._patience.lookup([ProfileKey.of(key) for key in some], seconds)
+                profiles.update(zip(some, answers, strict=True))
+
+        await crew(work, min(workers, -(-len(waiting) // size)))
         return {key: profile for key, profile in profiles.items() if profile is not None}
 
     # --- invalidation -----------------------------------------------------------------------------------------------
@@ -300,6 +351,7 @@ class ProfileClient(Lookups):
     def after_fork(self) -> None:
         """In a forked child: lets go of the parent's loads and timers, and keeps the cache. Called by itself."""
         self._loader.after_fork()
+        self._patience.after_fork()
         self._cache.renew_lock()
         self._observer.renew_lock()
         self._sweeper.forget()

@@ -38,6 +38,9 @@ _FAILURES = (
 _REPEATABLE = (SourceConnectionError, SourceUnavailable, SourceRateLimited)
 """What may go better a moment later. A time-out has used up its time, and a refusal stays one."""
 
+_LEFT_TO_PAGES = 0.1
+"""The part of a rate limit's burst that those who wait leave to those who do not."""
+
 
 class Permit:
     """The right to make one call. Its outcome is told to the breaker once."""
@@ -117,6 +120,11 @@ class Breaker:
         self._tell("half_open")
         return permit
 
+    def pause(self) -> float:
+        """Seconds until `ask` may say yes; 0.0 also while one call is trying, which can end any moment."""
+        with self._lock:
+            return max(0.0, self._until - self._timer()) if self._state == "open" else 0.0
+
     def succeeded(self, generation: int) -> None:
         """A call went well. One from before the last change says nothing about now."""
         with self._lock:
@@ -193,8 +201,12 @@ class RateLimit:
         self._tokens = self.burst
         self._at = timer()
 
-    def take(self) -> float:
+    def take(self, *, patient: bool = False) -> float:
         """Takes a token if there is one.
+
+        Args:
+            patient: for a caller who waits, as pipelines do. It leaves up to a tenth of the burst to those who do not,
+                so that a pipeline at full rate does not turn all pages away.
 
         Returns:
             0.0 when it was taken, else the seconds until there will be one.
@@ -203,10 +215,11 @@ class RateLimit:
             now = self._timer()
             self._tokens = min(self.burst, self._tokens + max(0.0, now - self._at) * self.rate)
             self._at = now
-            if self._tokens >= 1.0 - 1e-9:
+            least = min(1.0 + self.burst * _LEFT_TO_PAGES, self.burst) if patient else 1.0
+            if self._tokens >= least - 1e-9:
                 self._tokens -= 1.0
                 return 0.0
-            return (1.0 - self._tokens) / self.rate
+            return (least - self._tokens) / self.rate
 
     def after_fork(self) -> None:
         """In a forked child: the lock may have been held."""

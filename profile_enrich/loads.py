@@ -103,15 +103,24 @@ class Loader:
         """The key under which the answer is kept: no two sources or tenants share one."""
         return (self._namespace, key.type, key.value)
 
-    def join(self, key: ProfileKey) -> tuple[Flight[CacheKey, Answer], bool]:
-        """The load of a key that is under way, or a new one; and whether it was under way."""
+    def find(self, key: ProfileKey) -> Flight[CacheKey, Answer] | None:
+        """The load of a key that is under way and may be joined."""
         flight = self.flights.find(self.cache_key(key))
         if flight is not None and self._cache.is_current(cast("Load[CacheKey]", flight.token)):
-            return flight, True
-        return self.launch(key), False
+            return flight
+        return None
 
-    def launch(self, key: ProfileKey) -> Flight[CacheKey, Answer]:
+    def join(self, key: ProfileKey) -> tuple[Flight[CacheKey, Answer], bool]:
+        """The load of a key that is under way, or a new one; and whether it was under way."""
+        flight = self.find(key)
+        return (self.launch(key), False) if flight is None else (flight, True)
+
+    def launch(self, key: ProfileKey, *, patient: bool = False) -> Flight[CacheKey, Answer]:
         """Starts a load of a key, in the place of one that is under way.
+
+        Args:
+            key: what to load.
+            patient: the caller waits when there is no call left, and leaves some to those who do not.
 
         Raises:
             ClientClosed: the client was closed.
@@ -124,7 +133,7 @@ class Loader:
         base = self._cache.get(cache_key, self._timer())
         if base is not None and base.record is None:
             base = None
-        permit, batch = self._admit()
+        permit, batch = self._admit(patient)
         load = self._cache.begin(cache_key)
         observer = self._observer
         digest = key.digest() if observer.hooks else ""
@@ -152,23 +161,23 @@ class Loader:
         self._sweeper.arm()
         return flight
 
-    def _admit(self) -> tuple[Permit, Batch | None]:
+    def _admit(self, patient: bool) -> tuple[Permit, Batch | None]:
         """The right to make a call now, and the batch that it is made in, where the source has batches."""
         permit = self._breaker.ask()
         if permit is None:
             raise CircuitOpen("the source failed several times in a row and is left alone for a moment")
         try:
             if self._batcher is not None:
-                return permit, self._batcher.reserve(self._pay)
-            self._pay()
+                return permit, self._batcher.reserve(lambda: self._pay(patient))
+            self._pay(patient)
         except RateLimitReached as error:
             permit.end(error)
             raise
         return permit, None
 
-    def _pay(self) -> None:
+    def _pay(self, patient: bool = False) -> None:
         """Takes one call from the rate limit."""
-        pause = 0.0 if self._rate_limit is None else self._rate_limit.take()
+        pause = 0.0 if self._rate_limit is None else self._rate_limit.take(patient=patient)
         if pause:
             raise RateLimitReached("the rate limit set for this source is used up for the moment", retry_after=pause)
 
@@ -189,7 +198,17 @@ class Loader:
                 pause = self._retry.pause(error, attempt, fuse.light().remaining())
                 if pause is None:
                     raise
+                failed = error
             await asyncio.sleep(pause)
+            paid = False
+            with contextlib.suppress(RateLimitReached):  # a repeated call is a call, too
+                if self._batcher is None:
+                    self._pay()
+                else:
+                    batch = self._batcher.reserve(self._pay)
+                paid = True
+            if not paid:
+                raise failed
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncGenerator[None]:
