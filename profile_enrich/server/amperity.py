@@ -61,7 +61,7 @@ def refuse(kind: str, request: Request, workspace: str | None) -> Response | Non
         request: already authenticated.
         workspace: the tenant that is served; `None` for any.
     """
-    wrong = 400 if kind in ("amperity.indexes", "amperity.profiles") else 401
+    wrong = 400 if kind in ("amperity.indexes", "amperity.profiles", "amperity.batch") else 401
     tenant = request.one_header(b"amperity-tenant")
     if not tenant:
         return error(wrong, "The header amperity-tenant is required, once.")
@@ -92,6 +92,7 @@ def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Res
     if kind == "amperity.profiles":
         return _list_profiles(request, store, index, key)
     profile_id = segment_text(request.segments[4])
+    request.noted.records.append((profile_id, None))
     payload = None
     if len(profile_id.encode()) <= MAX_ID_BYTES:
         payload = store.get_payload(index, profile_id, "amperity")
@@ -101,15 +102,22 @@ def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Res
     return Response(200, payload if view is None else view.amperity(payload))
 
 
-def collection_of(request: Request, store: ProfileStore, key: ApiKey) -> Collection | Response:
+def collection_of(request: Request, store: ProfileStore, key: ApiKey, *, place: int = 2) -> Collection | Response:
     """The index that the path names, or what to answer instead.
+
+    Args:
+        request: what was asked.
+        store: where it may be.
+        key: who asks.
+        place: which segment of the path is the index's id.
 
     Raises:
         BadRequest: the path is malformed.
     """
-    index = store.find_index(segment_text(request.segments[2]))
+    index = store.find_index(segment_text(request.segments[place]))
     if index is None or index.index_fields is None or not key.may_read(index.name):
         return error(404 if key.entities is None else 403)
+    request.noted.entity = index.name
     return index
 
 

@@ -67,6 +67,8 @@ class ApiKey:
         if {len(self.digest), len(self.previous or self.digest)} != {hashlib.sha256().digest_size}:
             raise ConfigurationError("the digest of a key is the SHA-256 of its secret: 32 bytes")
         object.__setattr__(self, "fields", freeze_scopes(self.fields))
+        if self.admin and self.fields:
+            raise ConfigurationError("a key that may change data (admin) sees whole records: leave out its fields")
         if self.entities is None and self.fields:
             object.__setattr__(self, "entities", frozenset(self.fields))
         elif self.entities is not None and not self.entities >= set(self.fields):

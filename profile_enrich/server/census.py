@@ -72,6 +72,7 @@ def collection_of(request: Request, store: ProfileStore, key: ApiKey) -> Collect
         if key.entities is not None:
             return error(403, "This key may not read this entity.")
         return error(404, "There is no such entity.")
+    request.noted.entity = collection.name
     return collection
 
 
@@ -95,7 +96,9 @@ def _record(request: Request, store: ProfileStore, key: ApiKey) -> Response:
     collection = collection_of(request, store, key)
     if isinstance(collection, Response):
         return collection
-    payload = store.get_payload(collection, record_id_of(request), "census")
+    record_id = record_id_of(request)
+    request.noted.records.append((record_id, None))
+    payload = store.get_payload(collection, record_id, "census")
     if payload is None:
         return error(404, "There is no such record.")
     view = key.view(collection, store.secret) if key.fields else None
