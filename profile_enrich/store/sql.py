@@ -115,9 +115,9 @@ def _engine(source: SqlQuery) -> Engine:
     """The engine for a URL. Nothing that it raises quotes the URL, which may hold a password."""
     import sqlalchemy
 
-    problem = ""
+    url, problem = source.resolved(), ""
     try:
-        return sqlalchemy.create_engine(source.resolved(), poolclass=sqlalchemy.pool.NullPool)
+        return sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
     except sqlalchemy.exc.NoSuchModuleError:
         problem = "SQLAlchemy does not know the kind of database that its URL begins with; e.g. postgresql+psycopg://"
     except ImportError as error:

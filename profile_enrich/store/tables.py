@@ -81,16 +81,14 @@ class TableReader:
         """Names and values of each row."""
         names = tuple(self._types)
         batch = self._fetch(self._query)
+        count = 0
         while batch:
             for row in batch:
                 yield names, row
+            count += len(batch)
             batch = self._fetch(None)
-
-    def _fetch_rest(self) -> list[tuple[Any, ...]]:
-        rest = list[tuple[Any, ...]]()
-        while batch := self._fetch(None):
-            rest += batch
-        return rest
+        if count != self.total:
+            raise StoreError(f"{self.where} changed while it was read; try again when it is complete")
 
     def _fetch(self, query: str | None) -> list[tuple[Any, ...]]:
         problem = ""
@@ -162,8 +160,8 @@ class CsvReader(TableReader):
             " escape='\"', nullstr='', allow_quoted_nulls=false, strict_mode=true, null_padding=false,"
             " encoding=$encoding, max_line_size=4194304"
         )
-        first_scan = self._scan + (", store_rejects=true, rejects_limit=0)" if self.rejects.kept else ")")
-        self._scan += ", ignore_errors=true)" if self.rejects.kept else ")"
+        # Not `ignore_errors` alone: it stops at the first broken line without a word.
+        self._scan += ", store_rejects=true, rejects_limit=0)" if self.rejects.kept else ")"
         self._parameters = {
             "path": self._pattern,
             # By position: DuckDB takes `ID` and `id` for the same name.
@@ -175,7 +173,7 @@ class CsvReader(TableReader):
         kept = names if spec.fields is None else kept_fields(spec)
         try:
             check_columns(spec, names, where)
-            self._types = self._find_types(spec, kept, first_scan)
+            self._types = self._find_types(spec, kept)
             if self.rejects.kept:
                 self._take_broken_lines()
         except StoreError:
@@ -186,19 +184,23 @@ class CsvReader(TableReader):
 
     def _header(self, spec: CollectionSpec, kind: Format) -> tuple[str, list[str]]:
         encoding = "utf-8-sig" if spec.encoding == "utf-8" else spec.encoding
+        # Text is decoded ahead in blocks: where broken lines are left out, only the header line itself must be right.
+        errors = "surrogateescape" if self.rejects.kept and spec.encoding == "utf-8" else "strict"
         problem = ""
         first: list[str] = []
         delimiter = spec.delimiter or ("\t" if kind == "tsv" else "")
         try:
             with (
                 open_bytes(self._path, gzipped=self._gzipped) as raw,
-                io.TextIOWrapper(raw, encoding=encoding, newline="") as text,
+                io.TextIOWrapper(raw, encoding=encoding, errors=errors, newline="") as text,
             ):
                 if not delimiter:
                     line = text.readline()
                     delimiter = max(",;\t|", key=line.count)
                     text.seek(0)
                 first = next(csv.reader(text, delimiter=delimiter, strict=True), first)
+            if any("\udc80" <= character <= "\udcff" for name in first for character in name):
+                problem = wrong_encoding(self.where, 1, spec.encoding)
         except UnicodeDecodeError:
             problem = wrong_encoding(self.where, _wrong_line(self._path, spec.encoding, self._gzipped), spec.encoding)
         except csv.Error:
@@ -222,7 +224,7 @@ class CsvReader(TableReader):
             raise StoreError(problem)
         return delimiter, first
 
-    def _find_types(self, spec: CollectionSpec, kept: Sequence[str], scan: str) -> dict[str, ColumnType]:
+    def _find_types(self, spec: CollectionSpec, kept: Sequence[str]) -> dict[str, ColumnType]:
         free = [name for name in kept if name != spec.key]  # a key is text, so that `007` stays `007`
         facts = ["count(*)"]
         for name in free:
@@ -232,7 +234,7 @@ class CsvReader(TableReader):
                 f"coalesce(bool_and(regexp_full_match({place}, '{pattern}')), false)"
                 for pattern in (_INTEGER, _NUMBER, _BOOLEAN)
             ]
-        found = self._fetch(f"SELECT {', '.join(facts)} FROM {scan}")[0]  # noqa: S608  # c0, c1… and constants
+        found = self._fetch(f"SELECT {', '.join(facts)} FROM {self._scan}")[0]  # noqa: S608  # c0, c1… and constants
         self.total = found[0]
         types: dict[str, ColumnType] = dict.fromkeys(kept, "text")
         for number, name in enumerate(free):
@@ -252,11 +254,10 @@ class CsvReader(TableReader):
 
     def _take_broken_lines(self) -> None:
         """Leaves out the lines that DuckDB passed over in the first scan."""
-        found = self._fetch(
+        found = self._connection.execute(
             "SELECT line_byte_position, min(line), arg_min(error_type::VARCHAR, column_idx), min(csv_line)"
             " FROM reject_errors GROUP BY line_byte_position ORDER BY 1"
-        )
-        found += self._fetch_rest()
+        ).fetchall()
         places = self._lines_at([row[0] for row in found])
         for (_, line, kind, raw), counted in zip(found, places, strict=True):
             reason = _BROKEN.get(kind, "not CSV").format(self._encoding.upper())
@@ -271,11 +272,10 @@ class CsvReader(TableReader):
             return [0] * len(positions)
         lines: list[int] = []
         with open_bytes(self._path, gzipped=self._gzipped) as file:
-            begin = 3 if file.peek(3)[:3] == b"\xef\xbb\xbf" else 0  # type: ignore[attr-defined]  # both kinds have it
             end = 0
             for number, line in enumerate(file, 1):
-                end += len(line)
-                while len(lines) < len(positions) and positions[len(lines)] + begin < end:
+                end += len(line)  # DuckDB counts bytes from 1
+                while len(lines) < len(positions) and positions[len(lines)] <= end:
                     lines.append(number)
         return lines + [0] * (len(positions) - len(lines))
 
