@@ -17,7 +17,9 @@ from .errors import (
     CursorError,
     InvalidKeyError,
     MissingExtraError,
+    MissingKeyError,
     ProfileEnrichError,
+    ProfileMissing,
     ProfileRequired,
     ProfileUnavailable,
     RateLimitReached,
@@ -30,6 +32,7 @@ from .errors import (
     SourceTimeout,
     SourceUnavailable,
     StoreError,
+    TooManyErrors,
 )
 from .hooks import BreakerDetails, FlightDetails, Health, LookupDetails, Stats
 from .identity import (
@@ -74,6 +77,7 @@ __all__ = [
     "LookupDetails",
     "MemorySource",
     "MissingExtraError",
+    "MissingKeyError",
     "NotFound",
     "NotModified",
     "Profile",
@@ -82,6 +86,7 @@ __all__ = [
     "ProfileEnrichError",
     "ProfileKey",
     "ProfileMiddleware",
+    "ProfileMissing",
     "ProfileRequired",
     "ProfileSource",
     "ProfileUnavailable",
@@ -103,6 +108,7 @@ __all__ = [
     "Status",
     "StoreError",
     "StoreSource",
+    "TooManyErrors",
     "__version__",
     "first_of",
     "from_cookie",

@@ -7,6 +7,9 @@ ProfileEnrichError                   code
 │   ├── MissingVariable              missing_variable   a worker's environment lacks a variable that holds a secret
 │   └── SecretByValue                secret_by_value    a secret was handed in where it would travel with a job
 ├── InvalidKeyError (ValueError)     invalid_key        this key cannot be looked up; no call was made
+│   └── MissingKeyError              missing_key        the record has no key: the field is absent, null or empty
+├── ProfileMissing                   profile_missing    a record of a pipeline has no profile, and may not go without
+├── TooManyErrors                    too_many_errors    a pipeline ended because more records failed than allowed
 ├── InputError (ValueError)          bad_input          a pipeline's input cannot be read; the place is in the message
 ├── CursorError (ValueError)         bad_cursor         a page token was refused
 ├── StoreError                       store              the local store cannot be read or written
@@ -47,8 +50,10 @@ __all__ = [
     "InputError",
     "InvalidKeyError",
     "MissingExtraError",
+    "MissingKeyError",
     "MissingVariable",
     "ProfileEnrichError",
+    "ProfileMissing",
     "ProfileRequired",
     "ProfileUnavailable",
     "RateLimitReached",
@@ -62,6 +67,7 @@ __all__ = [
     "SourceTimeout",
     "SourceUnavailable",
     "StoreError",
+    "TooManyErrors",
 ]
 
 
@@ -123,6 +129,24 @@ class InputError(ProfileEnrichError, ValueError):
     """The input of a pipeline cannot be read, or a record of it cannot be used; the message says where, never what."""
 
     code = "bad_input"
+
+
+class MissingKeyError(InvalidKeyError):
+    """The record of a pipeline has no key: the field is absent, null or empty. No call was made."""
+
+    code = "missing_key"
+
+
+class ProfileMissing(ProfileEnrichError):
+    """A record of a pipeline has no profile, and `on_missing="raise"` was asked for."""
+
+    code = "profile_missing"
+
+
+class TooManyErrors(ProfileEnrichError):
+    """A pipeline ended because more of its records failed than `max_errors` allows."""
+
+    code = "too_many_errors"
 
 
 class CursorError(ProfileEnrichError, ValueError):
