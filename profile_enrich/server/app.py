@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from ..errors import ConfigurationError, StoreError
-from ..store import ProfileStore
-from . import amperity, census, tokens
-from .auth import ANYONE, ApiKey, KeyRing, bearer_of
-from .wire import JSON, BadRequest, Request, Response, json_response, read_body
+from ..store import Collection, ProfileStore
+from . import amperity, batch, census, tokens, writing
+from .audit import AuditLog
+from .auth import ANYONE, ApiKey, KeyRing, Keys, bearer_of
+from .caching import HttpCaching
+from .compression import FROM_BYTES, Compression
+from .feed import ChangeFeed, ChangeStream
+from .quota import Quotas, Rate
+from .wire import JSON, MAX_ID_BYTES, BadRequest, Request, Response, json_response, read_body, segment_text
 
 __all__ = ["ProfileAPI"]
 
@@ -23,7 +28,12 @@ _log = logging.getLogger("profile_enrich.server")
 _access = logging.getLogger("profile_enrich.server.access")
 
 _Headers = tuple[tuple[bytes, bytes], ...]
+_TOO_MANY = "Too many requests with this key; the header Retry-After says how many seconds to wait."
 _CHALLENGE: _Headers = ((b"www-authenticate", b"Bearer"),)
+_LATER: _Headers = ((b"retry-after", b"5"),)
+
+_CHECK_EVERY = 0.1
+_MAX_RECORD = 1024 * 1024
 
 
 class _Dialect(Protocol):
@@ -32,6 +42,8 @@ class _Dialect(Protocol):
     def error(self, status: int, message: str, headers: _Headers = ...) -> Response: ...
 
     def answer(self, kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Response: ...
+
+    def collection_of(self, request: Request, store: ProfileStore, key: ApiKey) -> Collection | Response: ...
 
 
 class ProfileAPI:
@@ -47,14 +59,26 @@ class ProfileAPI:
     `/api/v0/admin/api-keys/{key id}/tokens`. `/healthz` answers everybody and says nothing of the data; `/status` tells
     a key's holder the collections, their age and how many requests of each kind this process has answered.
 
+    Below each entity and index, `/changes` is a feed of the keys that changed, as server-sent events (see `docs`); keys
+    that may `admin` can `PUT` and `DELETE` single records where they are read.
+
     Args:
         store: the store, or its path (then it is closed when the server stops).
-        keys: who may ask. Required unless `no_auth`.
+        keys: who may ask: keys, or a `KeyFile` of them. Required unless `no_auth`.
         no_auth: answer everybody. Only for tests, and for networks that nobody else is on.
         workspace: the workspace (Amperity: tenant) that the store belongs to; that of the keys when they all have the
             same. Keys of other workspaces are refused.
         access_log: log one line a request to `profile_enrich.server.access`: what kind of request, status,
             milliseconds; never an id.
+        max_age: seconds for which a client may use an answer without asking again (`Cache-Control: max-age`). By
+            default nothing is said of it; all answers are `private`, and a client that asks again with `If-None-Match`
+            gets 304.
+        compress_from: answers from so many bytes on are sent as gzip to clients that take it; `None` for none.
+        feed: how the change feed behaves, e.g. `{"heartbeat": 30.0}`; see `ChangeFeed`.
+        rate: how often each key may ask that has no rate of its own: a `Rate`, `"100/s"`, or the name of a vendor's
+            documented limit (`"amperity"`); no limit by default.
+        workers: how many processes serve together; each grants its share of the rates.
+        audit: where to note who asked for whose profile.
 
     Raises:
         ConfigurationError: there are no keys and `no_auth` was not said; or both; or the keys have different
@@ -66,18 +90,28 @@ class ProfileAPI:
         self,
         store: ProfileStore | Path | str,
         *,
-        keys: Iterable[ApiKey] | None = None,
+        keys: Iterable[ApiKey] | Keys | None = None,
         no_auth: bool = False,
         workspace: str | None = None,
         access_log: bool = False,
+        max_age: int | None = None,
+        compress_from: int | None = FROM_BYTES,
+        feed: Mapping[str, Any] | None = None,
+        rate: Rate | str | None = None,
+        workers: int = 1,
+        audit: AuditLog | None = None,
     ) -> None:
-        ring = KeyRing(keys or ())
+        self._caching = HttpCaching(max_age)
+        self._compression = Compression(compress_from)
+        self._quotas = Quotas(Rate.parse(rate) if isinstance(rate, str) else rate, workers=workers)
+        self._audit = audit
+        ring = keys if isinstance(keys, Keys) else KeyRing(keys or ())
         if not ring and not no_auth:
             raise ConfigurationError(
                 "the Profile API needs at least one key: keys=[ApiKey.from_secret(...)];"
                 " to answer everybody, say no_auth=True"
             )
-        if ring and no_auth:
+        if no_auth and (ring or isinstance(keys, Keys)):
             raise ConfigurationError("keys and no_auth contradict each other; give one of them")
         if workspace is None and len(ring.workspaces) > 1:
             raise ConfigurationError("the keys belong to several workspaces; say workspace= which one is served")
@@ -86,7 +120,8 @@ class ProfileAPI:
             raise ConfigurationError("no key belongs to the workspace that is served, so nobody could ask")
         self._keys = None if no_auth else ring
         self._owns = not isinstance(store, ProfileStore)
-        self._store = store if isinstance(store, ProfileStore) else ProfileStore(store)
+        self._store = store if isinstance(store, ProfileStore) else ProfileStore(store, check_every=_CHECK_EVERY)
+        self._feed = ChangeFeed(self._store, **(feed or {}))
         self._tokens = tokens.TokenIssuer(self._store.secret, ring, self._workspace)
         self._access_log = access_log
         self._requests: Counter[str] = Counter()
@@ -103,6 +138,14 @@ class ProfileAPI:
         """How many requests of each kind were answered, e.g. `{"census.record": 12}`."""
         return dict(self._requests)
 
+    def end_streams(self) -> None:
+        """Ends the streams of the change feed, so that a server that waits for open responses can stop.
+
+        `serve` calls it, and a uvicorn that was started otherwise is noticed; call it on shutdown where the application
+        is mounted in another server that waits without a limit. Any thread may.
+        """
+        self._feed.end()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, refuses a WebSocket, or follows the lifespan."""
         if scope["type"] == "http":
@@ -117,8 +160,12 @@ class ProfileAPI:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                self._feed.begin()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
+                self._feed.end()
+                if self._audit is not None:
+                    self._audit.close()
                 if self._owns:
                     self._store.close()
                 await send({"type": "lifespan.shutdown.complete"})
@@ -139,15 +186,28 @@ class ProfileAPI:
             # Not the exception itself: its text may quote what was asked for.
             _log.error("%s in the answer to a %s request", type(failure).__name__, kind)
             response = dialect.error(500, "An internal error occurred.")
-        self._requests[kind] += 1
-        self._responses[f"{response.status // 100}xx"] += 1
-        headers = [JSON, (b"content-length", b"%d" % len(response.body)), *response.headers]
+        if self._audit is not None:
+            self._note(self._audit, kind, request, 200 if isinstance(response, ChangeStream) else response.status)
+        if isinstance(response, ChangeStream):
+            self._count(kind, 200, began)
+            await response.run(receive, send, head=request.method == "HEAD")
+            return
+        headers = [JSON, *response.headers, *request.limits]
+        if response.status != 304:  # without a body, it would say that of the whole answer
+            headers.append((b"content-length", b"%d" % len(response.body)))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else response.body})
-        if self._access_log:
-            _access.info("%s %s %.1f ms", kind, response.status, (time.perf_counter() - began) * 1e3)
+        self._count(kind, response.status, began)
 
-    async def _answer(self, kind: str, dialect: _Dialect, request: Request, receive: Receive) -> Response:
+    def _count(self, kind: str, status: int, began: float) -> None:
+        self._requests[kind] += 1
+        self._responses[f"{status // 100}xx"] += 1
+        if self._access_log:
+            _access.info("%s %s %.1f ms", kind, status, (time.perf_counter() - began) * 1e3)
+
+    async def _answer(
+        self, kind: str, dialect: _Dialect, request: Request, receive: Receive
+    ) -> Response | ChangeStream:
         if kind.startswith("token."):
             if request.method != "POST":
                 return _not_allowed(dialect, b"POST")
@@ -157,8 +217,12 @@ class ProfileAPI:
             if self._keys is None:
                 raise BadRequest("Authentication is off: no token is needed.")
             return self._tokens.answer(kind, request, body)
-        if request.method not in ("GET", "HEAD"):
-            return _not_allowed(dialect, b"GET, HEAD")
+        writes = request.method in writing.METHODS and kind in _WRITABLE
+        batched = kind.endswith(".batch")
+        if batched and request.method != "POST":
+            return _not_allowed(dialect, b"POST")
+        if request.method not in ("GET", "HEAD") and not writes and not batched:
+            return _not_allowed(dialect, b"GET, HEAD, PUT, DELETE" if kind in _WRITABLE else b"GET, HEAD")
         if kind == "healthz":
             return json_response(200, {"status": "ok"})
         if kind == "unknown":
@@ -168,6 +232,9 @@ class ProfileAPI:
             return dialect.error(401, "A valid key is required: Authorization: Bearer <key>.", _CHALLENGE)
         if key is not ANYONE and key.workspace != self._workspace:
             return dialect.error(403, "This key belongs to another workspace.")
+        request.noted.key = key.id
+        if not batched and not self._admit(request, key, 1):
+            return dialect.error(429, _TOO_MANY)
         if kind == "status":
             return self._status(key)
         if dialect is amperity:
@@ -176,7 +243,75 @@ class ProfileAPI:
                 return refused
         if kind.endswith(".unknown"):
             return dialect.error(404, "There is nothing here.")
-        return dialect.answer(kind, request, self._store, key)
+        if kind.endswith(".changes"):
+            return self._follow(dialect, request, key)
+        if writes:
+            return await self._write(dialect, request, key, receive)
+        if batched:
+            response = await self._batch(kind, dialect, request, receive, key)
+            return self._compression.answer(request, response)
+        response = dialect.answer(kind, request, self._store, key)
+        return self._compression.answer(request, self._caching.answer(request, response))
+
+    def _follow(self, dialect: _Dialect, request: Request, key: ApiKey) -> Response | ChangeStream:
+        collection = dialect.collection_of(request, self._store, key)
+        if isinstance(collection, Response):
+            return collection
+        if not _sees_ids(key, collection):
+            return dialect.error(403, "This key does not see the ids that the feed is made of.")
+        after = request.one_header(b"last-event-id")
+
+        def allowed() -> bool:
+            # The key may have been taken back, or its token have run out, since the stream was opened.
+            now = self._authenticate(request, dialect)
+            return now is not None and now.may_read(collection.name) and _sees_ids(now, collection)
+
+        stream = self._feed.open(collection, None if after is None else after.decode("latin-1"), allowed)
+        return stream or dialect.error(503, "There are too many streams; come back later.", _LATER)
+
+    async def _write(self, dialect: _Dialect, request: Request, key: ApiKey, receive: Receive) -> Response:
+        collection = dialect.collection_of(request, self._store, key)
+        if isinstance(collection, Response):
+            return collection
+        if not key.admin:
+            return dialect.error(403, "This key may not change data.")
+        record_id = census.record_id_of(request) if dialect is census else segment_text(request.segments[4])
+        if not record_id or len(record_id.encode()) > MAX_ID_BYTES:
+            raise BadRequest(f"The id of a record has 1 to {MAX_ID_BYTES} bytes.")
+        request.noted.records.append((record_id, None))
+        if request.method == "DELETE":
+            if not await writing.delete(self._store, collection, record_id):
+                return dialect.error(404, "There is no such record.")
+            self._feed.poke()
+            return Response(204, b"")
+        body = await read_body(receive, _MAX_RECORD)
+        if body is None:
+            return dialect.error(413, "The body is too large.")
+        record = writing.read_record(body, request.header(b"content-type"))
+        new = await writing.put(self._store, collection, record_id, record)
+        self._feed.poke()
+        return json_response(201 if new else 200, {"id": record_id, "created": new})
+
+    async def _batch(self, kind: str, dialect: _Dialect, request: Request, receive: Receive, key: ApiKey) -> Response:
+        body = await read_body(receive, batch.MAX_BODY)
+        if body is None:
+            return dialect.error(413, "The body is too large.")
+        ids = batch.ids_of(body)
+        if not self._admit(request, key, len(ids)):
+            return dialect.error(429, _TOO_MANY)
+        return batch.answer(kind, request, ids, self._store, key)
+
+    def _admit(self, request: Request, key: ApiKey, cost: int) -> bool:
+        """Whether the key's rate has this left."""
+        taken = self._quotas.take(key.id, key.workspace, key.rate, cost)
+        if taken is None:
+            return True
+        request.limits = taken.headers
+        return taken.granted
+
+    def _note(self, audit: AuditLog, kind: str, request: Request, status: int) -> None:
+        if kind != "healthz":
+            audit.note(self._store.secret, kind, request, status)
 
     def _authenticate(self, request: Request, dialect: _Dialect) -> ApiKey | None:
         if self._keys is None:
@@ -214,6 +349,14 @@ class ProfileAPI:
         return json_response(200, content)
 
 
+_WRITABLE = ("census.record", "amperity.profile")
+
+
+def _sees_ids(key: ApiKey, collection: Collection) -> bool:
+    scope = key.fields.get(collection.name)
+    return scope is None or collection.key in scope.show
+
+
 def _not_allowed(dialect: _Dialect, methods: bytes) -> Response:
     return dialect.error(405, "This method is not allowed here.", ((b"allow", methods),))
 
@@ -223,10 +366,17 @@ def _route(segments: list[bytes]) -> tuple[str, _Dialect]:
     if segments[:1] == [b"api"]:
         rest = segments[2:]
         if segments[1:2] == [b"v1"]:
+            if len(rest) == 3 and rest[0] == b"entities" and rest[2] == b"changes":
+                return "census.changes", census
             return census.route(rest) or "census.unknown", census
         if segments[1:2] == [b"v0"]:
             return tokens.route(rest) or "amperity.unknown", amperity
+        if segments[1:2] == [b"x"]:
+            extension = batch.route(rest)
+            return extension or "unknown", amperity if extension == "amperity.batch" else census
         if segments[1:2] == [b"indexes"]:
+            if len(segments) == 4 and segments[3] == b"changes":
+                return "amperity.changes", amperity
             return amperity.route(segments[1:]) or "amperity.unknown", amperity
     if segments in ([b"healthz"], [b"status"]):
         return segments[0].decode(), census
