@@ -20,6 +20,7 @@ from .blocking import BlockingProfileClient
 from .cache import ProfileCache
 from .errors import ConfigurationError
 from .expiry import Expiry
+from .following import Follower, FollowingSweeper, check_follows
 from .hooks import Health, Hook, Observer, Stats
 from .limits import Breaker, RateLimit, RetryPolicy
 from .loads import CacheKey, Loader
@@ -59,6 +60,9 @@ class ProfileClient(Lookups):
         max_in_flight: calls of the source at the same time, at most, on each event loop. Default 100.
         batch_window: seconds in which lookups gather for one call of a source that has batches. Default 0.002.
         cache: a cachetools cache to keep the known profiles in, instead of the built-in LRU (see `ProfileCache`).
+        follow_changes: drop at once what the source says has changed, so that `ttl` can be an hour: for `CensusSource`
+            and `AmperitySource` with the `base_url` of an embedded Profile API. Default false. While the feed is lost,
+            `ttl` counts as always.
         hooks: called with frozen `LookupDetails`, `FlightDetails` or `BreakerDetails` (see `profile_enrich.hooks`).
         sweep_every: seconds between two rounds that drop what has expired. Default 10.
         close_timeout: seconds that `aclose` waits for loads under way. Default 2.
@@ -94,6 +98,7 @@ class ProfileClient(Lookups):
         max_in_flight: int = 100,
         batch_window: float = 0.002,
         cache: Cache[Any, Any] | None = None,
+        follow_changes: bool = False,
         hooks: Sequence[Hook] = (),
         sweep_every: float = 10.0,
         close_timeout: float = 2.0,
@@ -127,7 +132,11 @@ class ProfileClient(Lookups):
             timer=timer,
         )
         observer = Observer(source.name, hooks)
-        self._sweeper = Sweeper(store, number("sweep_every", sweep_every, positive=True))
+        every = number("sweep_every", sweep_every, positive=True)
+        self._follower = Follower(check_follows(source), store) if follow_changes else None
+        self._sweeper = (
+            Sweeper(store, every) if self._follower is None else FollowingSweeper(store, every, self._follower)
+        )
         self._breaker = Breaker(timer=timer) if breaker is None else breaker
         self._breaker.on_change = observer.breaker
         loader = Loader(
@@ -297,6 +306,7 @@ class ProfileClient(Lookups):
             entries=self._cache.entries,
             negative_entries=self._cache.negative_entries,
             bytes=self._cache.bytes,
+            feed=None if self._follower is None else self._follower.stats(),
         )
 
     @property
@@ -312,6 +322,7 @@ class ProfileClient(Lookups):
             closed=self._loader.closed,
             breaker=self._breaker.state,
             last_error=self._observer.last_error,
+            feed=None if self._follower is None else self._follower.stats().state,
         )
 
     def blocking(self) -> BlockingProfileClient:
@@ -341,6 +352,8 @@ class ProfileClient(Lookups):
             asyncio.get_running_loop()
         except RuntimeError:
             return  # another kind of loop, such as trio's: no lookup was made on it
+        if self._follower is not None:
+            await self._follower.aclose()
         await self._loader.aclose(self._close_timeout)
         await self.source.aclose()
 

@@ -14,7 +14,17 @@ from typing import Literal
 
 from .profile import Reason, Status
 
-__all__ = ["BreakerDetails", "Details", "FlightDetails", "Health", "Hook", "LookupDetails", "Observer", "Stats"]
+__all__ = [
+    "BreakerDetails",
+    "Details",
+    "FeedStats",
+    "FlightDetails",
+    "Health",
+    "Hook",
+    "LookupDetails",
+    "Observer",
+    "Stats",
+]
 
 logger = logging.getLogger("profile_enrich")
 
@@ -79,6 +89,26 @@ Hook = Callable[[Details], None]
 
 
 @dataclass(frozen=True, slots=True)
+class FeedStats:
+    """How the source's change feed is followed.
+
+    Args:
+        state: `idle` before the first load, then `connecting`, `live`, or `lost` (then `ttl` alone keeps profiles up to
+            date); `closed` after `aclose`.
+        connections: streams that were opened.
+        keys: keys that were named as changed.
+        resets: how often everything was dropped, because too much had changed to name it.
+        last_error: the `code` of the error that the feed was lost with; `None` while it is there.
+    """
+
+    state: Literal["idle", "connecting", "live", "lost", "closed"] = "idle"
+    connections: int = 0
+    keys: int = 0
+    resets: int = 0
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """What a `ProfileClient` did since it was made, and what it holds now.
 
@@ -91,6 +121,7 @@ class Stats:
         entries: known profiles in the cache now.
         negative_entries: unknown keys in the cache now.
         bytes: roughly the memory of the known profiles now, in bytes.
+        feed: how the change feed is followed; `None` where it is not.
     """
 
     lookups: dict[Status, int]
@@ -101,6 +132,7 @@ class Stats:
     entries: int
     negative_entries: int
     bytes: int
+    feed: FeedStats | None = None
 
     @property
     def total(self) -> int:
@@ -117,12 +149,15 @@ class Health:
         closed: the client was closed.
         breaker: the circuit breaker's state.
         last_error: the `code` of the last load's error; `None` when it went well or none was made.
+        feed: the state of the change feed (see `FeedStats`); `None` where it is not followed. Losing it makes a client
+            less up to date, not unwell.
     """
 
     ok: bool
     closed: bool
     breaker: Literal["closed", "open", "half_open"]
     last_error: str | None
+    feed: Literal["idle", "connecting", "live", "lost", "closed"] | None = None
 
 
 class Observer:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ..errors import SourceResponseError
 from ..profile import Record
 
-__all__ = ["make_record"]
+__all__ = ["id_tag", "make_record"]
 
 
 def make_record(attributes: Mapping[str, object], *, id: str | None, source: str) -> Record:
@@ -21,3 +21,8 @@ def make_record(attributes: Mapping[str, object], *, id: str | None, source: str
     except ValueError:
         pass
     raise SourceResponseError("the source's answer is nested too deeply")
+
+
+def id_tag(id: str) -> str:
+    """The tag of what was found under another identifier: a change feed names records by their primary id."""
+    return f"id\0{id}"

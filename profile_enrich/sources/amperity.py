@@ -5,25 +5,28 @@ Source: the vendor's OpenAPI file of that version.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from starlette.datastructures import Secret
 
 from .._deadline import Deadline
-from ..errors import AmbiguousMatch, ConfigurationError, SourceResponseError
+from ..errors import AmbiguousMatch, ConfigurationError, SourceAuthError, SourceResponseError
 from ..profile import ProfileKey
 from ._amperity_rows import Index, Page, ProfileRow, advance, pages, read_index, read_page, read_profile
 from ._amperity_urls import base_of, filters_of, index_path, query
 from ._caching import freshness
 from ._collection import NamedCollection
+from ._feed import read_changes
 from ._http import HttpApi
 from ._json import decode_json
-from ._records import make_record
+from ._records import id_tag, make_record
 from ._transport import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
 from ._urls import check_base_url, check_header, check_timeout, path_segment
 from .auth import StaticToken, TokenAuth
-from .base import Found, Freshness, NotFound, NotModified, SourceResult, Validators
+from .base import Changes, Found, Freshness, NotFound, NotModified, SourceResult, Validators
 
 __all__ = ["AmperitySource", "Index", "Page", "ProfileRow"]
 
@@ -88,6 +91,7 @@ class AmperitySource:
         base = check_base_url(base, allow_insecure_http=allow_insecure_http)
         self._headers = {"amperity-tenant": self._tenant, "api-version": version}
         self._first = on_multiple == "first"
+        self._options = options
         self._transport = open_transport(transport, options=options, max_body_bytes=max_body_bytes)
         # The vendor documents both statuses for a version that it does not know.
         hint = f"it answers like this, too, when it does not support api_version {version}"
@@ -162,11 +166,42 @@ class AmperitySource:
             raise AmbiguousMatch(
                 f"more than one profile of the index has this {key.type}; look up by id, or pass on_multiple='first'"
             )
-        return _found(rows[0], kept) if rows else NotFound()
+        # The tag: a change of the profile, which the feed names by its id, must find this entry, too.
+        return replace(_found(rows[0], kept), tags=frozenset((id_tag(rows[0].id),))) if rows else NotFound()
 
     async def _profile(self, id: str, deadline: Deadline, validators: Validators | None = None) -> HttpResponse | None:
         segment = path_segment(id, "a profile id")
         return await self._in_index(f"/profiles/{segment}", deadline, private=(id,), validators=validators)
+
+    async def changes(self, after: str | None = None) -> AsyncGenerator[Changes]:
+        """What changes in the index; see `ChangeSource.changes`. The embedded server has such a feed, Amperity not.
+
+        The connection is one of its own, made with `options`, also where `transport` is a client of yours.
+        """
+        if self._index is None:
+            raise ConfigurationError("index was not given; list_indexes() shows those that exist")
+        path = index_path(await self._index.id(Deadline(10.0)), "/changes")
+        refused: str | None = None
+        while True:
+            deadline = Deadline(10.0)
+            token = await self._auth.token(self._transport, deadline=deadline, refused=refused)
+            feed = read_changes(
+                self._api,
+                path,
+                headers={**self._headers, "authorization": f"Bearer {token}"},
+                private=(token,),
+                after=after,
+                options=self._options,
+            )
+            try:
+                async with contextlib.aclosing(feed):
+                    async for change in feed:
+                        yield change
+                return
+            except SourceAuthError as error:
+                if error.status != 401 or refused is not None or isinstance(self._auth, StaticToken):
+                    raise
+            refused = token  # it ran out; a new one is fetched, once
 
     # --- the four endpoints -----------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +12,8 @@ from ..profile import ProfileKey, Record
 
 __all__ = [
     "BatchSource",
+    "ChangeSource",
+    "Changes",
     "Excluded",
     "Found",
     "Freshness",
@@ -116,5 +118,38 @@ class BatchSource(ProfileSource, Protocol):
 
         Raises:
             SourceError: as `fetch`; it fails the whole batch.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a change feed says. The first thing that a stream says names no keys: it is open now.
+
+    Args:
+        keys: these records changed, or are gone.
+        reset: more changed than can be named.
+        id: how far the feed has come; it goes on from there after an interruption.
+        retry: seconds that the source asks to wait before coming back after the stream ended.
+    """
+
+    keys: tuple[ProfileKey, ...] = field(default=(), repr=False)
+    reset: bool = False
+    id: str = ""
+    retry: float | None = None
+
+
+@runtime_checkable
+class ChangeSource(ProfileSource, Protocol):
+    """A source that tells which records change."""
+
+    def changes(self, after: str | None = None) -> AsyncGenerator[Changes]:
+        """What changes from now on, or since `after`, until the stream ends; then it can be asked for again.
+
+        Args:
+            after: `Changes.id` of the last one that was dealt with.
+
+        Raises:
+            SourceError: as `fetch`. `SourceRequestError` with status 404: the vendor has no such feed.
         """
         ...

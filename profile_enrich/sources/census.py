@@ -5,6 +5,8 @@ Source: the vendor's "Profile API" page and Postman collection; the embedded `Pr
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,12 +17,13 @@ from ..errors import ConfigurationError, InvalidKeyError, SourceResponseError
 from ..profile import ProfileKey
 from ._caching import freshness
 from ._collection import NamedCollection
+from ._feed import read_changes
 from ._http import HttpApi, fingerprint
 from ._json import array, decode_json, obj
 from ._records import make_record
 from ._transport import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
 from ._urls import check_base_url, check_header, check_timeout, query_value
-from .base import Found, NotFound, NotModified, SourceResult, Validators
+from .base import Changes, Found, NotFound, NotModified, SourceResult, Validators
 
 __all__ = ["CensusSource", "Entity"]
 
@@ -93,6 +96,7 @@ class CensusSource:
         base = check_base_url(
             _REGIONS[region] if base_url is None else base_url, allow_insecure_http=allow_insecure_http
         )
+        self._options = options
         self._transport = open_transport(transport, options=options, max_body_bytes=max_body_bytes)
         self._api = HttpApi("census", base, self._transport, secrets=(str(self._key),))
         self._namespace = f"census|{base}|{entity!r}|{fingerprint(str(self._key))}"
@@ -166,6 +170,24 @@ class CensusSource:
             validators=validators,
             accept=(200, 404),
         )
+
+    async def changes(self, after: str | None = None) -> AsyncGenerator[Changes]:
+        """What changes in the entity; see `ChangeSource.changes`. The embedded server has such a feed, Census not.
+
+        The connection is one of its own, made with `options`, also where `transport` is a client of yours.
+        """
+        entity = await self._entity.id(Deadline(10.0))
+        feed = read_changes(
+            self._api,
+            f"/entities/{entity}/changes",
+            headers=self._headers(),
+            private=(),
+            after=after,
+            options=self._options,
+        )
+        async with contextlib.aclosing(feed):
+            async for change in feed:
+                yield change
 
     async def entities(self, *, timeout: float = 10.0) -> list[Entity]:
         """All entities that the key sees, in the vendor's order.
