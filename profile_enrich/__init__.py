@@ -31,6 +31,7 @@ from .errors import (
     SourceResponseError,
     SourceTimeout,
     SourceUnavailable,
+    StoreBusy,
     StoreError,
     TooManyErrors,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "StaticToken",
     "Stats",
     "Status",
+    "StoreBusy",
     "StoreError",
     "StoreSource",
     "TooManyErrors",

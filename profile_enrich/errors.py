@@ -13,6 +13,7 @@ ProfileEnrichError                   code
 ├── InputError (ValueError)          bad_input          a pipeline's input cannot be read; the place is in the message
 ├── CursorError (ValueError)         bad_cursor         a page token was refused
 ├── StoreError                       store              the local store cannot be read or written
+│   └── StoreBusy                    store_busy         another build of the store is running
 ├── ProfileUnavailable               unavailable        the question could not be answered now
 │   ├── BudgetExceeded (TimeoutError) budget_exceeded   the caller's budget ran out; the load goes on
 │   ├── ClientClosed                 client_closed      the ProfileClient was closed
@@ -66,6 +67,7 @@ __all__ = [
     "SourceResponseError",
     "SourceTimeout",
     "SourceUnavailable",
+    "StoreBusy",
     "StoreError",
     "TooManyErrors",
 ]
@@ -159,6 +161,12 @@ class StoreError(ProfileEnrichError):
     """The local store cannot be opened, read or written."""
 
     code = "store"
+
+
+class StoreBusy(StoreError):
+    """Another build or refresh of the store is running; nothing was changed."""
+
+    code = "store_busy"
 
 
 class ProfileUnavailable(ProfileEnrichError):

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import StoreError
+from ..errors import StoreBusy, StoreError
 from .model import Collection, Column
 
 __all__ = ["FORMAT", "Manifest", "locked", "read_manifest", "write_manifest"]
@@ -131,11 +131,12 @@ def locked(path: Path) -> Generator[None]:
     """Holds the store's lock, which the system frees when the process dies.
 
     Raises:
-        StoreError: another process (or thread) holds it.
+        StoreBusy: another process (or thread) holds it.
+        StoreError: it cannot be locked at all.
     """
     # SQLite's own file lock works on every system that Python's sqlite3 does.
     connection: sqlite3.Connection | None = None
-    problem = ""
+    problem, busy = "", False
     try:
         try:
             connection = sqlite3.connect(path / "LOCK", timeout=0, isolation_level=None)
@@ -148,7 +149,7 @@ def locked(path: Path) -> Generator[None]:
                 else f"the store in {path} cannot be locked ({error.sqlite_errorname}); is the directory writable?"
             )
         if problem:
-            raise StoreError(problem)
+            raise StoreBusy(problem) if busy else StoreError(problem)
         yield
     finally:
         if connection is not None:
