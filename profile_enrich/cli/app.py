@@ -7,6 +7,7 @@ import click
 from .._version import __version__
 from .doctor import doctor
 from .export import export
+from .keys import keys
 from .lists import entities, indexes
 from .lookup import lookup
 from .serve import serve
@@ -27,5 +28,5 @@ def cli() -> None:
     """
 
 
-for _command in (serve, lookup, entities, indexes, export, doctor):
+for _command in (serve, lookup, entities, indexes, export, doctor, keys):
     cli.add_command(_command)

@@ -7,7 +7,11 @@ cannot cancel out.
 from __future__ import annotations
 
 from .app import ProfileAPI
+from .audit import AuditLog
 from .auth import ApiKey
+from .keys import KeyFile
+from .quota import Rate
 from .run import serve
+from .scopes import FieldScope
 
-__all__ = ["ApiKey", "ProfileAPI", "serve"]
+__all__ = ["ApiKey", "AuditLog", "FieldScope", "KeyFile", "ProfileAPI", "Rate", "serve"]
