@@ -222,7 +222,7 @@ class ProfileAPI:
         if batched and request.method != "POST":
             return _not_allowed(dialect, b"POST")
         if request.method not in ("GET", "HEAD") and not writes and not batched:
-            return _not_allowed(dialect, b"GET, HEAD, PUT, DELETE" if kind in _WRITABLE else b"GET, HEAD")
+            return _not_allowed(dialect, b"GET, HEAD")
         if kind == "healthz":
             return json_response(200, {"status": "ok"})
         if kind == "unknown":
@@ -273,8 +273,8 @@ class ProfileAPI:
         collection = dialect.collection_of(request, self._store, key)
         if isinstance(collection, Response):
             return collection
-        if not key.admin:
-            return dialect.error(403, "This key may not change data.")
+        if not key.admin:  # for other keys it is the vendors' API and no more
+            return _not_allowed(dialect, b"GET, HEAD")
         record_id = census.record_id_of(request) if dialect is census else segment_text(request.segments[4])
         if not record_id or len(record_id.encode()) > MAX_ID_BYTES:
             raise BadRequest(f"The id of a record has 1 to {MAX_ID_BYTES} bytes.")
