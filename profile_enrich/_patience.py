@@ -139,21 +139,18 @@ class Patience:
     async def _board(self, question: _Question, seconds: float) -> Profile | tuple[Flight[CacheKey, Answer], bool]:
         """The load of the key once there is one; or the profile, where that came otherwise or will not come."""
         key = question.key
-        flight = self._loader.find(key)
-        if flight is not None:
-            return flight, True
         queue = self._queue()
         if not queue.locked():
+            ready = self._ready(question)
+            if ready is not None:
+                return ready
             with contextlib.suppress(CircuitOpen, RateLimitReached):
                 return self._loader.launch(key, patient=True), False
         async with queue:  # first come, first served; only the first one looks after the time
             while True:
-                flight = self._loader.find(key)
-                if flight is not None:
-                    return flight, True
-                profile = self._lookups._from_cache(key)
-                if profile is not None and profile.reason is not Reason.UNAVAILABLE:
-                    return self._lookups._observed(key, profile, question.started)
+                ready = self._ready(question)
+                if ready is not None:
+                    return ready
                 try:
                     return self._loader.launch(key, patient=True), False
                 except RateLimitReached as error:
@@ -164,6 +161,16 @@ class Patience:
                         return self._lookups._observed(key, _unavailable(error, key), question.started)
                     pause = min(max(pause, _LEAST), _LOOK)
                 await asyncio.sleep(pause)
+
+    def _ready(self, question: _Question) -> Profile | tuple[Flight[CacheKey, Answer], bool] | None:
+        """What others have brought, or are about to bring."""
+        flight = self._loader.find(question.key)
+        if flight is not None:
+            return flight, True
+        profile = self._lookups._from_cache(question.key)
+        if profile is None or profile.reason is Reason.UNAVAILABLE:
+            return None
+        return self._lookups._observed(question.key, profile, question.started)
 
     async def _landed(
         self, question: _Question, flight: Flight[CacheKey, Answer], joined: bool, seconds: float

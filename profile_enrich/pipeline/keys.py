@@ -43,7 +43,7 @@ def key_of(value: object) -> str | ProfileKey:
         return str(value)
     if not isinstance(value, bool) and hasattr(value, "__index__"):
         try:
-            return str(operator.index(value))  # type: ignore[arg-type]  # asked for in the line above
+            return str(operator.index(value))
         except TypeError:  # an array of several numbers has the method, too
             pass
     name = type(value).__name__
@@ -73,7 +73,10 @@ def key_reader(key: KeyOf) -> Callable[[Any], object]:
 
 def _field(name: str) -> Callable[[Any], object]:
     def read(row: Any) -> object:
-        value = row.get(name, _ABSENT) if isinstance(row, Mapping) else getattr(row, name, _ABSENT)
+        if type(row) is dict or isinstance(row, Mapping):  # the first is the usual case, and ten times as fast
+            value = row.get(name, _ABSENT)
+        else:
+            value = getattr(row, name, _ABSENT)
         if value is _ABSENT:
             raise MissingKeyError(f"the record has no field {name!r}")
         return value
