@@ -62,7 +62,7 @@ class Columns:
         for name in fields:
             if not isinstance(name, str) or not name:
                 raise ConfigurationError("fields must name attributes as text that is not empty")
-            self.types[name] = _type(pa, name, fields[name]) if isinstance(fields, Mapping) else None
+            self.types[name] = _type(pa, name, cast("Mapping[str, object]", fields)[name]) if typed else None
         if not self.types:
             raise ConfigurationError("fields must name at least one attribute" + (" with its type" if typed else ""))
 
