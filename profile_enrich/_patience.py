@@ -125,7 +125,7 @@ class Patience:
                     profiles[question.place] = boarded
                 else:
                     flights.append((question, *boarded))
-            rest = []
+            rest = list[_Question]()
             for question, flight, joined in flights:
                 profile = await self._landed(question, flight, joined, seconds)
                 if profile is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, SupportsIndex, cast
 from uuid import UUID
 
 from ..errors import ConfigurationError, InvalidKeyError, MissingKeyError
@@ -43,7 +43,7 @@ def key_of(value: object) -> str | ProfileKey:
         return str(value)
     if not isinstance(value, bool) and hasattr(value, "__index__"):
         try:
-            return str(operator.index(value))
+            return str(operator.index(cast("SupportsIndex", value)))
         except TypeError:  # an array of several numbers has the method, too
             pass
     name = type(value).__name__
@@ -73,10 +73,9 @@ def key_reader(key: KeyOf) -> Callable[[Any], object]:
 
 def _field(name: str) -> Callable[[Any], object]:
     def read(row: Any) -> object:
-        if type(row) is dict or isinstance(row, Mapping):  # the first is the usual case, and ten times as fast
-            value = row.get(name, _ABSENT)
-        else:
-            value = getattr(row, name, _ABSENT)
+        # The first test is for speed: most rows are plain dicts, and the second costs ten times as much.
+        mapped = type(row) is dict or isinstance(row, Mapping)
+        value: Any = row.get(name, _ABSENT) if mapped else getattr(row, name, _ABSENT)
         if value is _ABSENT:
             raise MissingKeyError(f"the record has no field {name!r}")
         return value
