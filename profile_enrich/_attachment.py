@@ -20,13 +20,15 @@ from .consent import Consent
 from .errors import InvalidKeyError, ProfileEnrichError
 from .identity import Identify
 from .lookups import Prefetch
-from .profile import Profile, ProfileKey, Reason, Status
+from .profile import Profile, ProfileKey, Reason, Status, pending
 
 __all__ = ["SCOPE_KEY", "Attachment", "LookupView", "Once", "Plan", "attachment_of"]
 
 Key = str | ProfileKey
 
 _NOT_ASKED: Any = object()
+
+_ENDED: Scope = {}
 
 SCOPE_KEY = "profile_enrich"
 """Where the attachments of a request are in its ASGI scope, by the name of the state's attribute."""
@@ -108,7 +110,7 @@ class Attachment:
     def __init__(self, plan: Plan, scope: Scope) -> None:
         self._plan = plan
         self._scope = scope
-        self.profile = Profile._pending(self._on_read)
+        self.profile = pending(self._on_read)
 
     # --- the lookup -------------------------------------------------------------------------------------------------
 
@@ -118,10 +120,8 @@ class Attachment:
         Returns:
             Whether it was made; else `resolve` goes on from where this stopped.
         """
-        if self.resolved:
-            return True
         plan = self._plan
-        if plan.consent is not None or self._asked is not _NOT_ASKED:
+        if self.resolved or plan.consent is not None or self._asked is not _NOT_ASKED:
             return self.resolved
         role = "the identity function"
         try:
@@ -129,11 +129,12 @@ class Attachment:
             if identity is None or identity == "":
                 self.skip(Reason.ANONYMOUS)
                 return True
-            if type(identity) is not str and inspect.isawaitable(identity):
-                return False
-            key = _key_of(identity)
+            if type(identity) is not str:
+                if inspect.isawaitable(identity):
+                    return False
+                identity = _key_of(identity)
             role = "the lookup"
-            answer = plan.client.lookup_cached(key)
+            answer = plan.client.lookup_cached(identity)
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
             self._failed(role, plan.identify, error)
             return True
@@ -250,17 +251,23 @@ class Attachment:
         self._settle(Profile(status=status, reason=Reason.UNAVAILABLE, error=known))
 
     def _settle(self, answer: Profile) -> None:
-        self.profile._adopt(answer)
+        self.profile._facts = answer._facts  # it stays the same object to those who hold it
         self.resolved = True
 
     def skip(self, reason: Reason) -> None:
         """Settles the profile as one that is not looked up."""
         self._settle(self._plan.client.skip(reason))
 
+    def end(self) -> None:
+        """The request has ended: lets go of it, so that what belongs to it is freed at once, not by the collector."""
+        if self.resolved:
+            self.profile._on_read = None
+            self._scope = _ENDED
+
     def details(self) -> LookupView:
         """How the lookup went. Not a reading of the profile."""
         answer = Profile()
-        answer._adopt(self.profile)
+        answer._facts = self.profile._facts
         return LookupView(answer.status, answer.reason, self.seconds, answer.age)
 
     # --- the response -----------------------------------------------------------------------------------------------
@@ -292,6 +299,8 @@ class Attachment:
     def _on_read(self) -> None:
         if not self.resolved and self._resolving is None:
             self._read_too_early()
+        if self.resolved:
+            self.profile._on_read = None  # once is enough
         if self.read:
             return
         self.read = True

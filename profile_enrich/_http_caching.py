@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 
@@ -14,8 +15,15 @@ _DIRECTIVE = re.compile(rb"""\s*+(?<![^\s,=])([^\s,=]++)\s*+(=\s*+(?:"(?:[^"\\]|
 
 _SHARED = frozenset({b"public", b"s-maxage"})
 
+_HARMLESS = frozenset(
+    {b"content-length", b"content-type", b"set-cookie", b"location", b"content-language", b"content-encoding", b"date"}
+)
+"""Names of headers that say nothing to a cache, as most responses spell them."""
 
-def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: Sequence[str]) -> tuple[Headers, bool]:
+_PRIVATE = (b"cache-control", b"private")
+
+
+def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: tuple[str, ...]) -> tuple[Headers, bool]:
     """The headers of a response that was made for one person.
 
     `Vary` names the request headers that the person is known by, and `Cache-Control` keeps shared caches out.
@@ -28,15 +36,24 @@ def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: Sequence[str]) 
     Returns:
         The new headers, and whether the response had invited shared caches.
     """
+    headers = list(headers)
+    for name, _ in headers:
+        if name not in _HARMLESS:
+            break
+    else:
+        return [*headers, _PRIVATE, *_vary_line(vary_on)], False
     result: Headers = []
     vary_lines: list[int] = []
     control_lines: list[int] = []
     invited = False
     for name, value in headers:
         lower = name.lower()
-        # Targeted fields win over Cache-Control in the CDNs that know them.
+        # Targeted fields win over Cache-Control in the CDNs that know them: only one that keeps them out may stay.
         if lower == b"surrogate-control" or lower.endswith(b"cdn-cache-control"):
-            invited = True
+            if _keeps_out(value):
+                result.append((name, value))
+            else:
+                invited = True
             continue
         if lower == b"vary":
             vary_lines.append(len(result))
@@ -46,6 +63,11 @@ def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: Sequence[str]) 
     invited = _keep_private(result, control_lines) or invited
     _vary(result, vary_lines, vary_on)
     return [header for header in result if header[1] or header[0].lower() != b"cache-control"], invited
+
+
+def _keeps_out(value: bytes) -> bool:
+    """Whether a targeted field forbids to keep the response at all."""
+    return any(match[1].lower() == b"no-store" for match in _DIRECTIVE.finditer(value))
 
 
 def _keep_private(result: Headers, lines: list[int]) -> bool:
@@ -74,8 +96,16 @@ def _keep_private(result: Headers, lines: list[int]) -> bool:
         name, value = result[lines[0]]
         result[lines[0]] = (name, b"private, " + value if value.strip() else b"private")
     else:
-        result.append((b"cache-control", b"private"))
+        result.append(_PRIVATE)
     return invited
+
+
+@functools.cache
+def _vary_line(vary_on: tuple[str, ...]) -> Headers:
+    """`Vary` where there was none: one line, or no line."""
+    line: Headers = []
+    _vary(line, [], vary_on)
+    return line
 
 
 def _vary(result: Headers, lines: list[int], vary_on: Sequence[str]) -> None:

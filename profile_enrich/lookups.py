@@ -162,7 +162,11 @@ class Lookups:
 
     def skip(self, reason: Reason) -> Profile:
         """The empty profile of a lookup that is not made, because nobody is in session for example. It is counted."""
-        return self._observed(None, Profile(reason=reason), time.perf_counter())
+        observer = self._observer
+        observer.count(Status.SKIPPED)
+        if observer.hooks:
+            observer.lookup("", Status.SKIPPED, reason, 0.0, None)
+        return _SKIPPED[reason]
 
     # --- the decision -----------------------------------------------------------------------------------------------
 
@@ -208,15 +212,16 @@ class Lookups:
 
     def _overlaid(self, key: ProfileKey, profile: Profile) -> Profile:
         """The profile with what was laid over it. A withheld or unavailable one stays as it is."""
-        record = profile._record
-        if record is None and profile._reason is not Reason.NOT_FOUND:
+        facts = profile._facts
+        record = facts.record
+        if record is None and facts.reason is not Reason.NOT_FOUND:
             return profile
         overlay = self._cache.overlay_of(self._loader.cache_key(key), self._timer())
         if overlay is None:
             return profile
         if record is not None:
             overlay = record.overlaid(overlay.attributes)
-        return Profile(overlay, status=profile._status, error=profile._error, key=key)
+        return Profile(overlay, status=facts.status, error=facts.error, key=key)
 
     def _observed(self, key: ProfileKey | None, profile: Profile, started: float) -> Profile:
         if key is not None:
@@ -225,13 +230,16 @@ class Lookups:
         observer.count(profile.status)
         if observer.hooks:
             observer.lookup(
-                "" if key is None else (profile._key or key).digest(),  # the key of a hit remembers its digest
+                "" if key is None else (profile.key or key).digest(),  # the key of a hit remembers its digest
                 profile.status,
                 profile.reason,
                 time.perf_counter() - started,
                 None if profile.error is None else profile.error.code,
             )
         return profile
+
+
+_SKIPPED = {reason: Profile(reason=reason) for reason in Reason}
 
 
 def _profile_of(entry: Entry, key: ProfileKey, now: float) -> Profile:

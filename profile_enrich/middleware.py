@@ -123,7 +123,10 @@ class ProfileMiddleware:
         state[name] = attachment.profile
         if self._exclude and self._is_excluded(scope):
             attachment.skip(Reason.NOT_LOOKED_UP)
-            await self.app(scope, receive, send)
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                attachment.end()
             return
         if self._needs_session and "session" not in scope and self._plan.once.first("session"):
             logger.warning(
@@ -132,7 +135,30 @@ class ProfileMiddleware:
             )
         if self._attach != "lazy" and not attachment.resolve_now():  # most requests have nothing to wait for
             await (attachment.resolve() if self._attach == "eager" else attachment.prefetch())
-        await self.app(scope, receive, _Responder(attachment, send, self._server_timing) if kind == "http" else send)
+        try:
+            await self.app(scope, receive, self._responder(attachment, send) if kind == "http" else send)
+        finally:
+            attachment.end()
+
+    def _responder(self, attachment: Attachment, send: Send) -> Send:
+        """Sends the response of one request, and marks it as personal where the profile was read."""
+        server_timing = self._server_timing
+
+        def respond(message: Message) -> Awaitable[None]:
+            # Not a coroutine of its own: most messages only pass through.
+            if message["type"] == "http.response.start":
+                attachment.headers_sent = True
+                if attachment.read:
+                    headers, invited = personalise(message.get("headers") or (), attachment.vary_on())
+                    message = {**message, "headers": headers}
+                    if invited:
+                        attachment.warn_shared()
+                if server_timing:
+                    headers = [*(message.get("headers") or ()), (b"server-timing", attachment.server_timing())]
+                    message = {**message, "headers": headers}
+            return send(message)
+
+        return respond
 
     def _is_excluded(self, scope: Scope) -> bool:
         path: str = scope["path"]
@@ -140,32 +166,6 @@ class ProfileMiddleware:
         if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
             path = path[len(root) :]
         return any(path == prefix or path.startswith(prefix + "/") for prefix in self._exclude)
-
-
-class _Responder:
-    """Sends the response of one request, and marks it as personal where the profile was read."""
-
-    __slots__ = ("_attachment", "_send", "_server_timing")
-
-    def __init__(self, attachment: Attachment, send: Send, server_timing: bool) -> None:
-        self._attachment = attachment
-        self._send = send
-        self._server_timing = server_timing
-
-    def __call__(self, message: Message) -> Awaitable[None]:
-        # Not a coroutine of its own: most messages only pass through.
-        if message["type"] == "http.response.start":
-            attachment = self._attachment
-            attachment.headers_sent = True
-            if attachment.read:
-                headers, invited = personalise(message.get("headers") or (), attachment.vary_on())
-                message = {**message, "headers": headers}
-                if invited:
-                    attachment.warn_shared()
-            if self._server_timing:
-                headers = [*(message.get("headers") or ()), (b"server-timing", attachment.server_timing())]
-                message = {**message, "headers": headers}
-        return self._send(message)
 
 
 class _Lifespan:
@@ -189,6 +189,6 @@ class _Lifespan:
 def _state_of(scope: Scope) -> dict[str, object]:
     """A copy of the request's state; an empty one where there is none."""
     state = scope.get("state")
-    if state is None:
-        return {}
+    if type(state) is dict:
+        return cast("dict[str, object]", state).copy()
     return dict(cast("Mapping[str, object]", state)) if isinstance(state, Mapping) else {}

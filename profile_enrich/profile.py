@@ -7,7 +7,6 @@ made for one request.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import os
 import time
@@ -17,7 +16,8 @@ from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from ._frozen import freeze, thaw
-from .errors import ConfigurationError, InvalidKeyError, ProfileEnrichError
+from ._models import convert
+from .errors import InvalidKeyError, ProfileEnrichError
 
 __all__ = ["MAX_KEY_BYTES", "Profile", "ProfileKey", "Reason", "Record", "Status"]
 
@@ -209,6 +209,29 @@ class Record:
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
+class _Facts:
+    """What a lookup found out. Shared by all profiles that are views of the same answer, and never changed."""
+
+    __slots__ = ("error", "key", "reason", "record", "status")
+
+    def __init__(
+        self,
+        record: Record | None,
+        status: Status,
+        reason: Reason | None,
+        error: ProfileEnrichError | None,
+        key: ProfileKey | None,
+    ) -> None:
+        self.record = record
+        self.status = status
+        self.reason = reason
+        self.error = error
+        self.key = key
+
+
+_PENDING = _Facts(None, Status.SKIPPED, Reason.NOT_LOOKED_UP, None, None)
+
+
 class Profile(Mapping[str, Any]):
     """The profile of one lookup: a read-only mapping of the attributes. Never `None`; falsy when there is none.
 
@@ -218,7 +241,10 @@ class Profile(Mapping[str, Any]):
     Reading anything from a profile marks the response as personalised (see `ProfileMiddleware`).
     """
 
-    __slots__ = ("_error", "_key", "_on_read", "_reason", "_record", "_status")
+    __slots__ = ("_facts", "_on_read")
+
+    _facts: _Facts
+    _on_read: Callable[[], None] | None
 
     def __init__(
         self,
@@ -230,11 +256,7 @@ class Profile(Mapping[str, Any]):
         key: ProfileKey | None = None,
         on_read: Callable[[], None] | None = None,
     ) -> None:
-        self._record = record
-        self._status = status
-        self._reason = reason
-        self._error = error
-        self._key = key
+        self._facts = _Facts(record, status, reason, error, key)
         self._on_read = on_read
 
     # --- the mapping ------------------------------------------------------------------------------------------------
@@ -244,7 +266,8 @@ class Profile(Mapping[str, Any]):
         """The attributes as a read-only mapping (the same values as the profile itself)."""
         if self._on_read is not None:
             self._on_read()
-        return _NOTHING if self._record is None else self._record.attributes
+        record = self._facts.record
+        return _NOTHING if record is None else record.attributes
 
     def __getitem__(self, name: str) -> Any:
         return self.attributes[name]
@@ -269,26 +292,6 @@ class Profile(Mapping[str, Any]):
 
     # --- what is known about it -------------------------------------------------------------------------------------
 
-    @classmethod
-    def _pending(cls, on_read: Callable[[], None]) -> Profile:
-        """The profile of a request whose lookup is still to come. Short: there is one in each request."""
-        profile = cls.__new__(cls)
-        profile._record = None
-        profile._status = Status.SKIPPED
-        profile._reason = Reason.NOT_LOOKED_UP
-        profile._error = None
-        profile._key = None
-        profile._on_read = on_read
-        return profile
-
-    def _adopt(self, answer: Profile) -> None:
-        """Takes over another lookup's answer, and stays the same object to those who hold it."""
-        self._record = answer._record
-        self._status = answer._status
-        self._reason = answer._reason
-        self._error = answer._error
-        self._key = answer._key
-
     def _read(self) -> None:
         if self._on_read is not None:
             self._on_read()
@@ -297,25 +300,25 @@ class Profile(Mapping[str, Any]):
     def found(self) -> bool:
         """Whether the source has this profile. A profile without a single attribute is found, and truthy."""
         self._read()
-        return self._record is not None
+        return self._facts.record is not None
 
     @property
     def status(self) -> Status:
         """How the lookup was answered."""
         self._read()
-        return self._status
+        return self._facts.status
 
     @property
     def reason(self) -> Reason | None:
         """Why the profile is empty; `None` when it was found."""
         self._read()
-        return self._reason
+        return self._facts.reason
 
     @property
     def error(self) -> ProfileEnrichError | None:
         """What went wrong: with `Reason.UNAVAILABLE`, and beside stale data that stand in for a failing source."""
         self._read()
-        return self._error
+        return self._facts.error
 
     @property
     def is_stale(self) -> bool:
@@ -326,31 +329,31 @@ class Profile(Mapping[str, Any]):
     def truncated(self) -> bool:
         """Whether the vendor cut attributes off."""
         self._read()
-        return self._record is not None and self._record.truncated
+        return self._facts.record is not None and self._facts.record.truncated
 
     @property
     def id(self) -> str | None:
         """The vendor's own id of the profile, where it has one."""
         self._read()
-        return None if self._record is None else self._record.id
+        return None if self._facts.record is None else self._facts.record.id
 
     @property
     def key(self) -> ProfileKey | None:
         """The key that was looked up; `None` for an anonymous profile."""
         self._read()
-        return self._key
+        return self._facts.key
 
     @property
     def source(self) -> str | None:
         """The name of the source that it came from."""
         self._read()
-        return None if self._record is None else self._record.source
+        return None if self._facts.record is None else self._facts.record.source
 
     @property
     def age(self) -> float | None:
         """Seconds since the source was asked; `None` when there is no record."""
         self._read()
-        return None if self._record is None else max(0.0, time.time() - self._record.loaded_at)
+        return None if self._facts.record is None else max(0.0, time.time() - self._facts.record.loaded_at)
 
     # --- copies -----------------------------------------------------------------------------------------------------
 
@@ -367,36 +370,27 @@ class Profile(Mapping[str, Any]):
             ConfigurationError: the class is none of the three, or the attributes do not fit it. The message names the
                 class; the library's own account of what did not fit quotes values and is therefore not passed on.
         """
-        return _convert(self.to_dict(), model)
+        return convert(self.to_dict(), model)
 
     def __copy__(self) -> Profile:
         return self
 
     def __repr__(self) -> str:
         # Shows up in logs and debuggers: says how the lookup went, never what the profile holds.
-        facts = [self._status.value]
-        if self._reason is not None:
-            facts.append(self._reason.value)
-        if self._record is not None:
-            facts.append(f"{len(self._record.attributes)} attributes")
+        facts = [self._facts.status.value]
+        if self._facts.reason is not None:
+            facts.append(self._facts.reason.value)
+        if self._facts.record is not None:
+            facts.append(f"{len(self._facts.record.attributes)} attributes")
         return f"<Profile {', '.join(facts)}>"
 
 
-def _convert(data: dict[str, Any], model: type[T]) -> T:
-    name = getattr(model, "__name__", "the model")
-    failed = ""
-    try:
-        if dataclasses.is_dataclass(model):
-            fields = {field.name for field in dataclasses.fields(model) if field.init}
-            return cast("type[T]", model)(**{key: value for key, value in data.items() if key in fields})
-        if hasattr(model, "model_validate"):
-            return cast("T", cast(Any, model).model_validate(data))
-        if hasattr(model, "__struct_fields__"):
-            import msgspec  # only with a msgspec class, and then it is there
+def pending(on_read: Callable[[], None]) -> Profile:
+    """The profile of a request whose lookup is still to come. Short: there is one in each request."""
+    profile = _new(Profile)
+    profile._facts = _PENDING
+    profile._on_read = on_read
+    return profile
 
-            return msgspec.convert(data, model, strict=False)
-    except (TypeError, ValueError) as error:  # pydantic's and msgspec's validation errors are ValueErrors
-        failed = type(error).__name__
-    if failed:
-        raise ConfigurationError(f"the profile does not fit {name} ({failed}); make the field optional or fix its type")
-    raise ConfigurationError(f"{name} is not a dataclass, a pydantic model or a msgspec struct")
+
+_new = Profile.__new__

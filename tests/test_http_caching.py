@@ -96,6 +96,27 @@ class TestCacheControl:
         assert len(headers) == 3
         assert invited
 
+    @pytest.mark.parametrize("value", ["no-store", "max-age=0, No-Store"])
+    def test_A14_what_keeps_a_cdn_out_stays(self, value: str) -> None:
+        """A14: an existing `no-store` is kept, and says nothing to warn of."""
+        headers, invited = changed(("CDN-Cache-Control", value))
+        assert values(headers, "cdn-cache-control") == [value]
+        assert values(headers, "cache-control") == ["private"]
+        assert not invited
+
+    def test_A14_a_plain_response_gets_both_lines(self) -> None:
+        """A14: nothing to merge with."""
+        plain = [(b"content-type", b"text/html"), (b"content-length", b"5")]
+        assert personalise(iter(plain), COOKIE) == (
+            [*plain, (b"cache-control", b"private"), (b"vary", b"Cookie")],
+            False,
+        )
+        assert personalise(plain, ()) == ([*plain, (b"cache-control", b"private")], False)
+        assert personalise(plain, ("Cookie", "cookie", "Authorization")) == (
+            [*plain, (b"cache-control", b"private"), (b"vary", b"Cookie, Authorization")],
+            False,
+        )
+
     @pytest.mark.parametrize("value", ["a" * 100_000 + " b", "a" + " " * 100_000 + "b", 'a="' * 30_000])
     def test_a_long_malformed_value_is_passed_on_without_delay(self, value: str) -> None:
         """Tried in every possible way, it would take minutes."""
