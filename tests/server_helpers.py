@@ -138,15 +138,16 @@ def served(app: ProfileAPI) -> Generator[str]:
     """The application on a real uvicorn; its base URL."""
     import uvicorn
 
-    from profile_enrich.server.run import _listen, _url
+    from profile_enrich.server._listen import listen, url_of
 
-    listener = _listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="critical", ws="none", lifespan="on"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
     try:
-        yield _url(listener)
+        yield url_of(listener)
     finally:
+        app.end_streams()
         server.should_exit = True
         thread.join(10)
         listener.close()

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from profile_enrich.errors import ConfigurationError, MissingExtraError
-from profile_enrich.server import run as run_module
-from profile_enrich.server import serve
+from profile_enrich.server import _listen, serve
 
 from .server_helpers import KEYS, build
 
@@ -102,7 +101,7 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
 )
 def test_addresses_that_cannot_be_had(host: str, port: int, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
-        run_module._listen(host, port)
+        _listen.listen(host, port)
     assert caught.value.__context__ is None
 
 
@@ -115,16 +114,16 @@ def test_what_the_system_refuses_is_said(monkeypatch: pytest.MonkeyPatch, error:
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(ConfigurationError, match=message):
-        run_module._listen("127.0.0.1", 80)
+        _listen.listen("127.0.0.1", 80)
 
 
 def test_ipv6_urls_have_brackets() -> None:
     try:
-        listener = run_module._listen("::1", 0)
+        listener = _listen.listen("::1", 0)
     except ConfigurationError:
         pytest.skip("this machine has no IPv6")
     with listener:
-        assert run_module._url(listener).startswith("http://[::1]:")
+        assert _listen.url_of(listener).startswith("http://[::1]:")
 
 
 def test_without_uvicorn_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,18 @@ class ProfileAPI:
         """
         self._feed.end()
 
+    def started(self) -> None:
+        """The server starts, on the running loop. Called by the lifespan; without one, nothing is missing."""
+        self._feed.begin()
+
+    def close(self) -> None:
+        """The server has stopped: ends the streams, writes the audit log to its end, closes the store if it is ours."""
+        self._feed.end()
+        if self._audit is not None:
+            self._audit.close()
+        if self._owns:
+            self._store.close()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, refuses a WebSocket, or follows the lifespan."""
         if scope["type"] == "http":
@@ -160,14 +172,10 @@ class ProfileAPI:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._feed.begin()
+                self.started()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
-                self._feed.end()
-                if self._audit is not None:
-                    self._audit.close()
-                if self._owns:
-                    self._store.close()
+                self.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
