@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
 
 from profile_enrich.pipeline.worker import ClientConfig, close_worker_clients
 from profile_enrich.testing import VendorServer
 
+ROOT = Path(__file__).parent.parent.parent
 KEY = "engine-test-key"
 VARIABLE = "ENGINE_TEST_KEY"
 UNKNOWN = "nobody-"
@@ -96,3 +100,12 @@ def config_for(vendor: VendorServer, **arguments: Any) -> ClientConfig:
 def lookups(vendor: VendorServer) -> int:
     """Calls for records: asking which entities there are, after the first 404, is not one."""
     return sum("/record" in call.path for call in vendor.calls)
+
+
+def run_page(page: Path) -> None:
+    """Runs the code of a page of the documentation."""
+    document = Sybil(parsers=[PythonCodeBlockParser()]).parse(ROOT / page)
+    examples = list(document)
+    assert examples
+    for example in examples:
+        example.evaluate()

@@ -1,0 +1,182 @@
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# Messages are of any type, and the engine's own types are not seen here.
+"""FastStream: the customer's profile on every message of Kafka, NATS, RabbitMQ, Redis and the other brokers.
+
+```python
+broker = NatsBroker(middlewares=[MessageProfiles(client=profiles, key="user_id")])
+
+@broker.subscriber("orders")
+async def handle(order: Order, profile: MessageProfile) -> None: ...
+```
+
+Source: FastStream 0.7, "Middlewares" and "Context".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, cast
+
+from .._check import number
+from .._deadline import Deadline
+from ..client import ProfileClient
+from ..errors import ConfigurationError, InvalidKeyError, MissingKeyError, ProfileEnrichError
+from ..profile import Profile, ProfileKey, Reason, Status
+from ._engine import engine
+from .keys import key_of
+
+_faststream = engine("faststream", "the FastStream middleware", "faststream")
+
+__all__ = ["MessageKey", "MessageProfile", "MessageProfiles", "from_header"]
+
+logger = logging.getLogger("profile_enrich")
+
+MessageKey = Callable[[Any], Any]
+"""Says whose profile a message is about: takes FastStream's message, returns a key or `None`. It may be async."""
+
+MessageProfile = Annotated[Profile, _faststream.Context("profile")]
+"""The profile of the message, as a handler's parameter: `profile: MessageProfile`."""
+
+
+class MessageProfiles:
+    """Looks up whose message it is, and hands the profile to the handler. For the `middlewares` of any broker.
+
+    Whatever goes wrong, the message is handled: with a stale profile where there is one, else with an empty one. A
+    fresh profile is handed over without waiting. Message and acknowledgement are left as they are.
+
+    A handler that takes batches gets a list of profiles, one a message, in their order.
+
+    Args:
+        client: makes the lookups.
+        key: the name of a field of the message's body (a JSON object); or a callable such as `from_header("user-id")`
+            that takes FastStream's message and returns a key or `None` (for a batch, a list of them). It may be async.
+            What counts as a key is the same everywhere: see `key_of`.
+        budget: seconds that a message waits for its profile at most; `None` waits for the client's `deadline`. Default
+            1: nobody looks at a page meanwhile, but a handler that waits holds up its queue.
+        name: of the value in FastStream's context. Default `"profile"`; another one needs
+            `Annotated[Profile, Context("other")]` in the handler.
+
+    Raises:
+        ConfigurationError: an argument is not usable; the message names it.
+    """
+
+    def __init__(
+        self, *, client: ProfileClient, key: str | MessageKey, budget: float | None = 1.0, name: str = "profile"
+    ) -> None:
+        if not isinstance(client, ProfileClient):
+            raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
+        if not (isinstance(key, str) and key) and not callable(key):
+            raise ConfigurationError("key must be the name of a field, or callable, e.g. from_header('user-id')")
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ConfigurationError("name must be a name that a handler's parameter could have, e.g. 'profile'")
+        self._client = client
+        self._key = key
+        self._budget = None if budget is None else number("budget", budget)
+        self._name = name
+        self._said: set[type[BaseException]] = set()
+
+    def __call__(self, msg: Any, /, *, context: Any) -> Any:
+        """Called by the broker for each message."""
+        return _Message(msg, context=context, plan=self)
+
+    async def profile_of(self, message: Any) -> Profile | list[Profile]:
+        """The profile of a message, or the profiles of a batch. Never raises."""
+        end = None if self._budget is None else Deadline(self._budget)
+        try:
+            found = await self._found(message, end)
+            several: list[Any] = found if isinstance(found, list) else [found]
+            profiles = await self._profiles([self._asked(value) for value in several], end)
+            return profiles if several is found else profiles[0]
+        except Exception as error:  # noqa: BLE001  # whatever breaks, the message is handled
+            self._say(error)
+            return _unavailable(error)
+
+    async def _found(self, message: Any, end: Deadline | None) -> Any:
+        """The raw key of a message, or those of a batch."""
+        if isinstance(self._key, str):
+            body: Any = await message.decode()
+            if not isinstance(body, list):
+                return _field(body, self._key)
+            batch: list[Any] = body
+            return [_field(item, self._key) for item in batch]
+        found = self._key(message)
+        if inspect.isawaitable(found):
+            async with asyncio.timeout(None if end is None else end.remaining()):
+                found = await found
+        return found
+
+    def _asked(self, value: Any) -> str | ProfileKey | Profile:
+        """What the client takes; or the empty profile that says why there is nothing to look up."""
+        try:
+            return key_of(value)
+        except MissingKeyError:
+            return self._client.skip(Reason.ANONYMOUS)
+        except InvalidKeyError as error:
+            return _unavailable(error)
+
+    async def _profiles(self, asked: list[str | ProfileKey | Profile], end: Deadline | None) -> list[Profile]:
+        budget = None if end is None else end.remaining()
+        if len(asked) == 1 and not isinstance(asked[0], Profile):
+            return [self._client.lookup_cached(asked[0]) or await self._client.lookup(asked[0], budget=budget)]
+        keys = [key for key in asked if not isinstance(key, Profile)]
+        profiles = await self._client.get_many(keys, budget=budget) if keys else {}
+        return [key if isinstance(key, Profile) else profiles[key] for key in asked]
+
+    def _say(self, error: Exception) -> None:
+        """Logs a bug once a kind: its place and type, without its text, which may quote the message."""
+        if type(error) not in self._said:
+            self._said.add(type(error))
+            trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+            logger.error(
+                "finding a message's key raised %s; the message is handled without a profile\n%s",
+                type(error).__name__,
+                trace,
+            )
+
+
+_Base: Any = _faststream.BaseMiddleware
+
+
+class _Message(_Base):  # type: ignore[misc]  # its types are not seen here
+    """The middleware of one message."""
+
+    def __init__(self, msg: Any, /, *, context: Any, plan: MessageProfiles) -> None:
+        super().__init__(msg, context=context)
+        self._plan = plan
+
+    async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: Any) -> Any:
+        """Handles the message with its profile in the context."""
+        profile = await self._plan.profile_of(msg)
+        with self.context.scope(self._plan._name, profile):
+            return await call_next(msg)
+
+
+def from_header(name: str) -> MessageKey:
+    """The key is the text of a header of the message; of a batch, of each message's.
+
+    Raises:
+        ConfigurationError: the name is empty.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError("from_header takes the name of a header")
+
+    def key(message: Any) -> Any:
+        if message.batch_headers:
+            return [headers.get(name) for headers in message.batch_headers]
+        return message.headers.get(name)
+
+    return key
+
+
+def _field(body: Any, name: str) -> Any:
+    return cast("Mapping[str, Any]", body).get(name) if isinstance(body, Mapping) else None
+
+
+def _unavailable(error: Exception) -> Profile:
+    status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
+    known = error if isinstance(error, ProfileEnrichError) else None
+    return Profile(status=status, reason=Reason.UNAVAILABLE, error=known)
