@@ -62,13 +62,14 @@ class Holder:
     def reload(self) -> None:
         """Puts a new application in the place of the old one, which ends its streams and answers what it has begun."""
         problem = ""
+        new: ProfileAPI | None = None
         try:
             new = self._make()
         except ProfileEnrichError as error:  # its message is free of secrets
             problem = error.message
         except Exception as error:  # noqa: BLE001  # whatever it is, what runs must go on
             problem = type(error).__name__
-        if problem:
+        if new is None:
             _log.error("not reloaded, the old settings stay: %s", problem)
             return
         old, self.app = self.app, new
@@ -141,7 +142,11 @@ def _handling_signals(leave: Callable[[int, FrameType | None], None], reload: Ca
     hup: int | None = getattr(signal, "SIGHUP", None)
     if hup is not None and not on_terminal():
         loop = asyncio.get_running_loop()
-        handlers[hup] = lambda number, frame: loop.call_soon_threadsafe(reload)
+
+        def on_hup(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(reload)
+
+        handlers[hup] = on_hup
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

@@ -200,9 +200,9 @@ class ProfileAPI:
             self._count(kind, 200, began)
             await response.run(receive, send, head=request.method == "HEAD")
             return
-        headers = [JSON, *response.headers, *request.limits]
-        if response.status != 304:  # without a body, it would say that of the whole answer
-            headers.append((b"content-length", b"%d" % len(response.body)))
+        headers = [*response.headers, *request.limits]
+        if response.status not in (204, 304):  # they have no body, and say nothing of one
+            headers += [JSON, (b"content-length", b"%d" % len(response.body))]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else response.body})
         self._count(kind, response.status, began)
