@@ -19,7 +19,7 @@ from typing import IO, Any
 from ..errors import ProfileEnrichError, StoreBusy
 from .last_refresh import read_last_refresh
 from .recipe import specs_from_tables
-from .refreshing import refresh_from_sources
+from .from_sources import refresh_from_sources
 
 __all__ = ["main"]
 
