@@ -47,6 +47,7 @@ from .identity import (
 )
 from .limits import Breaker, RateLimit, RetryPolicy
 from .middleware import ProfileMiddleware
+from .pipeline import enrich, enrich_blocking
 from .profile import Profile, ProfileKey, Reason, Record, Status
 from .sources.amperity import AmperitySource
 from .sources.auth import ClientCredentials, IssuerToken, StaticToken
@@ -112,6 +113,8 @@ __all__ = [
     "StoreSource",
     "TooManyErrors",
     "__version__",
+    "enrich",
+    "enrich_blocking",
     "first_of",
     "from_cookie",
     "from_header",

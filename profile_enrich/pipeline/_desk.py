@@ -87,6 +87,16 @@ class Desk(Generic[R]):
         """Whether no more records may be taken in for the moment."""
         return self.held >= self._window
 
+    @property
+    def room(self) -> int:
+        """How many records may be taken in now."""
+        return self._window - self.held
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task of this desk is running."""
+        return bool(self._workers) or (self._reader is not None and not self._reader.done())
+
     def accept(self, row: R) -> None:
         """Takes one record in. It is answered here and now when the cache can."""
         outcome = Outcome(self.read, row)

@@ -74,7 +74,8 @@ def key_reader(key: KeyOf) -> Callable[[Any], object]:
 def _field(name: str) -> Callable[[Any], object]:
     def read(row: Any) -> object:
         # The first test is for speed: most rows are plain dicts, and the second costs ten times as much.
-        mapped = type(row) is dict or isinstance(row, Mapping)
+        kind = cast("type[object]", type(row))
+        mapped = kind is dict or issubclass(kind, Mapping)
         value: Any = row.get(name, _ABSENT) if mapped else getattr(row, name, _ABSENT)
         if value is _ABSENT:
             raise MissingKeyError(f"the record has no field {name!r}")
