@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import ConfigurationError, StoreError
 from ..store import Collection, ProfileStore
-from . import amperity, batch, census, tokens, writing
+from . import amperity, batch, census, openapi, tokens, writing
 from .audit import AuditLog
 from .auth import ANYONE, ApiKey, KeyRing, Keys, bearer_of
 from .caching import HttpCaching
@@ -245,6 +245,8 @@ class ProfileAPI:
             return dialect.error(429, _TOO_MANY)
         if kind == "status":
             return self._status(key)
+        if kind == "openapi":
+            return self._describe(request, key)
         if dialect is amperity:
             refused = amperity.refuse(kind, request, None if key is ANYONE else self._workspace)
             if refused is not None:
@@ -333,6 +335,11 @@ class ProfileAPI:
         key = self._keys.by_secret(bearer)
         return self._tokens.verify(bearer) if key is None and dialect is amperity else key
 
+    def _describe(self, request: Request, key: ApiKey) -> Response:
+        tenant = None if key is ANYONE else self._workspace
+        document = openapi.describe(self._store.collections(), key, server=request.root or "/", workspace=tenant)
+        return self._compression.answer(request, self._caching.answer(request, json_response(200, document)))
+
     def _status(self, key: ApiKey) -> Response:
         now = time.time()
         content = {
@@ -386,6 +393,8 @@ def _route(segments: list[bytes]) -> tuple[str, _Dialect]:
             if len(segments) == 4 and segments[3] == b"changes":
                 return "amperity.changes", amperity
             return amperity.route(segments[1:]) or "amperity.unknown", amperity
+    if segments == [b"openapi.json"]:
+        return "openapi", census
     if segments in ([b"healthz"], [b"status"]):
         return segments[0].decode(), census
     return "unknown", census

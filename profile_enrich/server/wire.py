@@ -89,11 +89,13 @@ class Request:
         scope: of ASGI, type `http`.
     """
 
-    __slots__ = ("_headers", "limits", "method", "noted", "query", "segments")
+    __slots__ = ("_headers", "limits", "method", "noted", "query", "root", "segments")
 
     def __init__(self, scope: Scope) -> None:
         self.method: str = scope["method"]
         self.query: bytes = scope.get("query_string", b"")
+        self.root: str = scope.get("root_path", "").rstrip("/")
+        """Where the application is mounted."""
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.limits: tuple[tuple[bytes, bytes], ...] = ()
         """Header fields for every answer: what is left of the key's rate."""
