@@ -6,10 +6,13 @@ import click
 
 from .._version import __version__
 from .doctor import doctor
+from .enrich import enrich
 from .export import export
+from .index import index
 from .keys import keys
 from .lists import entities, indexes
 from .lookup import lookup
+from .openapi import openapi
 from .serve import serve
 
 __all__ = ["cli"]
@@ -28,5 +31,5 @@ def cli() -> None:
     """
 
 
-for _command in (serve, lookup, entities, indexes, export, doctor, keys):
+for _command in (serve, index, lookup, entities, indexes, export, enrich, doctor, keys, openapi):
     cli.add_command(_command)

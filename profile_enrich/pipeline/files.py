@@ -1,0 +1,487 @@
+"""Files enriched as a whole: CSV, JSONL and Parquet, in and out, with checkpoints to go on from after a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import operator
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .._check import number, whole
+from ..client import ProfileClient
+from ..errors import ConfigurationError, InputError, ProfileEnrichError
+from ..profile import Profile, Reason
+from ._assembly import assemble, entry
+from ._checkpoint import Output, Sink, State, Stream
+from ._formats import FileFormat, FileSpec, identity
+from ._kinds import json_text, notice, plain
+from ._layout import Added, Attributes, Lines
+from ._readers import Item, Reader, open_reader
+from .columns import Columns
+from .outcomes import Outcome, outcomes
+
+__all__ = ["FileProgress", "FileReport", "OnMissing", "enrich_file"]
+
+OnMissing = Literal["null", "drop", "dead_letter", "raise"]
+
+_KEY = operator.attrgetter("key")
+
+_ENOUGH = 1000
+"""Records after which a fraction of failures says something."""
+
+_TELL = 0.1
+"""Seconds between two calls of `progress`, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileProgress:
+    """How far a run is. Counts go on from those of the run that is resumed.
+
+    Args:
+        rows: records done.
+        written: records in the output.
+        missing: records whose key the source does not know, or withholds.
+        failed: records that could not be enriched.
+        calls: of the source, by this process.
+        fraction: of the input that was read, from 0 to 1; `None` when that cannot be known.
+        seconds: since this process began.
+        resumed: records that were done before.
+    """
+
+    rows: int
+    written: int
+    missing: int
+    failed: int
+    calls: int
+    fraction: float | None
+    seconds: float
+    resumed: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What became of a file. `rows` is the sum of `written`, `dropped` and `dead`.
+
+    Args:
+        rows: records of the input.
+        written: records in the output.
+        missing: records whose key the source does not know, or withholds.
+        dropped: records left out because of `on_missing="drop"`.
+        dead: records in the dead letters.
+        reasons: of those, how many for which reason.
+        clashes: columns that the records had already and kept, and in how many records.
+        calls: of the source, by this process.
+        seconds: that this process took.
+        resumed: records that were done by an earlier process.
+    """
+
+    rows: int
+    written: int
+    missing: int
+    dropped: int
+    dead: int
+    calls: int
+    seconds: float
+    resumed: int
+    reasons: dict[str, int] = field(default_factory=dict[str, int])
+    clashes: dict[str, int] = field(default_factory=dict[str, int])
+
+
+async def enrich_file(
+    source: str | Path,
+    target: str | Path,
+    *,
+    client: ProfileClient,
+    key: str,
+    fields: Mapping[str, str | None] | Iterable[str] | None = None,
+    prefix: str = "profile_",
+    into: str | None = None,
+    on_missing: OnMissing = "null",
+    dead_letter: str | Path | None = None,
+    max_errors: float | None = None,
+    encoding: str | None = None,
+    source_format: FileFormat | None = None,
+    target_format: FileFormat | None = None,
+    resume: bool = False,
+    force: bool = False,
+    window: int = 4096,
+    concurrency: int = 64,
+    checkpoint_rows: int = 50_000,
+    checkpoint_every: float = 5.0,
+    progress: Callable[[FileProgress], None] | None = None,
+) -> FileReport:
+    """Enriches each record of a file with the profile of its key. Memory stays flat whatever the length of the file.
+
+    Records stay in order. Their own columns stay as they are, and come first; a column that a record has already is not
+    replaced. The output appears when it is whole. Killed, the run goes on with `resume=True` from its last checkpoint,
+    and the result is the same, byte for byte.
+
+    Args:
+        source: a `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet` file, text also as `.gz`; `-` is standard input.
+        target: likewise; `-` is standard output. It can have another format than the source.
+        client: looks the profiles up.
+        key: the column to look up by. Whole numbers are looked up as their text.
+        fields: the attributes to add; as a mapping, with the Arrow types of a Parquet file's columns (`None`: told by
+            the values). Default: all.
+        prefix: put before each attribute's name to name its column. Default `"profile_"`.
+        into: instead, one column of this name that holds the attributes as an object (in CSV and Parquet: as JSON).
+        on_missing: what becomes of records without a profile: nothing is added (`"null"`), they are left out
+            (`"drop"`), go to the dead letters, or end the run (`"raise"`).
+        dead_letter: a JSONL file for the records that cannot be enriched, each with the reason. Without it the first
+            one ends the run.
+        max_errors: end the run when more records than this fail: a number, or below 1 a fraction. Default: no bound.
+        encoding: of the text, e.g. `"latin-1"`; the output has it too. Default: by the byte order mark, else UTF-8.
+        source_format: where its name does not say it.
+        target_format: where its name does not say it.
+        resume: go on with the run that was interrupted.
+        force: replace files that are there, and an interrupted run.
+        window: records under way at most.
+        concurrency: calls of the source at the same time, at most.
+        checkpoint_rows: a checkpoint is written after so many records at the latest.
+        checkpoint_every: … and after so many seconds.
+        progress: called with a `FileProgress`, up to ten times a second; keep it short.
+
+    Returns:
+        What became of the records.
+
+    Raises:
+        ConfigurationError: an argument makes no sense, a file is there already, there is nothing to resume, or the
+            input or the arguments changed since.
+        InputError: the input cannot be read, or one of its records, and there is no dead letter file.
+        ProfileEnrichError: a lookup failed, and there is no dead letter file; the source refuses the credentials.
+    """
+    plan = _Plan(
+        source=FileSpec.of(source, source_format, what="the input"),
+        target=FileSpec.of(target, target_format, what="the output"),
+        key=key,
+        fields=_fields(fields),
+        prefix=prefix,
+        into=into,
+        on_missing=on_missing,
+        dead=None if dead_letter is None else Path(dead_letter),
+        encoding=encoding,
+        max_errors=None if max_errors is None else number("max_errors", max_errors, unit="records"),
+    )
+    plan.check(resume)
+    whole("checkpoint_rows", checkpoint_rows)
+    number("checkpoint_every", checkpoint_every)
+    with contextlib.closing(_Run(plan, client, resume=resume, force=force)) as run:
+        run.saves(checkpoint_rows, checkpoint_every)
+        run.progress = progress
+        await run.go(window=window, concurrency=concurrency)
+        return run.report()
+
+
+def _fields(given: Mapping[str, str | None] | Iterable[str] | None) -> dict[str, str | None] | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        raise ConfigurationError("fields must be a list of attributes, or a mapping of them to types, not text")
+    named: dict[str, str | None] = {}
+    for name in given:
+        named[name] = given[name] if isinstance(given, Mapping) else None
+    if not named or not all(isinstance(name, str) and name for name in named):
+        raise ConfigurationError("fields must name at least one attribute, each as text that is not empty")
+    return named
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be done."""
+
+    source: FileSpec
+    target: FileSpec
+    key: str
+    fields: dict[str, str | None] | None
+    prefix: str
+    into: str | None
+    on_missing: OnMissing
+    dead: Path | None
+    encoding: str | None
+    max_errors: float | None
+
+    @property
+    def two_passes(self) -> bool:
+        """Whether the output's columns are known only when all records are done."""
+        if self.target.format == "jsonl":
+            return False
+        if self.target.format == "parquet":
+            return True
+        return self.source.format == "jsonl" or (self.fields is None and self.into is None)
+
+    @property
+    def declared(self) -> dict[str, str]:
+        """The types that were said, by column."""
+        return {self.prefix + name: kind for name, kind in (self.fields or {}).items() if kind is not None}
+
+    def check(self, resume: bool) -> None:
+        if not self.key or not isinstance(self.key, str):
+            raise ConfigurationError("key must name the column to look up by")
+        if self.into is not None and not self.into:
+            raise ConfigurationError("into must be the name of a column")
+        if self.on_missing not in ("null", "drop", "dead_letter", "raise"):
+            raise ConfigurationError("on_missing must be 'null', 'drop', 'dead_letter' or 'raise'")
+        if self.on_missing == "dead_letter" and self.dead is None:
+            raise ConfigurationError("on_missing='dead_letter' needs a dead_letter file")
+        if self.declared and (self.target.format != "parquet" or self.into is not None):
+            raise ConfigurationError("types of fields are for the columns of a Parquet file; name the fields alone")
+        if self.declared:
+            Columns(self.declared, "")
+        if self.two_passes and self.source.path is None:
+            raise ConfigurationError(
+                "the columns of this output are known only when all records were read, so the input is read twice: "
+                "give a file instead of standard input, or write JSONL, or CSV with fields"
+            )
+        if resume and (self.source.path is None or self.target.path is None):
+            raise ConfigurationError("only a run from a file to a file can be resumed")
+        paths = [path.resolve() for path in (self.source.path, self.target.path, self.dead) if path is not None]
+        if len(set(paths)) < len(paths):
+            raise ConfigurationError("the input, the output and the dead letters must be different files")
+
+    def added(self, profile: Profile | None) -> dict[str, Any]:
+        """The columns of a profile."""
+        if self.into is not None:
+            return {self.into: None if profile is None else self._chosen(profile, "")}
+        if profile is None:
+            return {} if self.fields is None else {self.prefix + name: None for name in self.fields}
+        return self._chosen(profile, self.prefix)
+
+    def _chosen(self, profile: Profile, prefix: str) -> dict[str, Any]:
+        names = profile if self.fields is None else self.fields
+        return {prefix + name: plain(profile.get(name)) for name in names}
+
+    def columns(self) -> list[str]:
+        """The columns that a CSV gets."""
+        return [self.into] if self.into is not None else [self.prefix + name for name in self.fields or ()]
+
+    def job(self, client: ProfileClient) -> dict[str, str]:
+        """What an interrupted run must agree in to be gone on with."""
+        facts = {f"the input's {name}": value for name, value in identity(self.source).items()}
+        return facts | {
+            "source": hashlib.sha256(client.source.namespace.encode()).hexdigest()[:16],
+            "key": self.key,
+            "fields": json.dumps(self.fields),
+            "columns": f"prefix {self.prefix}" if self.into is None else f"into {self.into}",
+            "what becomes of missing profiles": self.on_missing,
+            "format": f"{self.source.format} to {self.target.format}, {self.source.delimiter}{self.target.delimiter}",
+            "encoding": self.encoding or "",
+            "dead letters": "" if self.dead is None else str(self.dead.absolute()),
+        }
+
+
+class _Run:
+    """One process's part in enriching a file."""
+
+    progress: Callable[[FileProgress], None] | None = None
+
+    def __init__(self, plan: _Plan, client: ProfileClient, *, resume: bool, force: bool) -> None:
+        self._plan = plan
+        self._client = client
+        self._calls = client.stats().source_calls
+        self._began = time.monotonic()
+        self._rows_between, self._seconds_between = 0, 0.0
+        self.reader: Reader = open_reader(
+            plan.source, plan.key, encoding=plan.encoding, whole=not plan.two_passes or plan.dead is not None
+        )
+        try:
+            self._out: Sink
+            if plan.target.path is None:
+                self._out = Stream(plan.dead, force=force)
+            else:
+                self._out = Output(plan.target.path, plan.dead, job=plan.job(client), resume=resume, force=force)
+        except BaseException:
+            self.reader.close()
+            raise
+        self._state: State = self._out.state
+        self._resumed = self._state.rows
+        declared = Columns(plan.declared, "") if plan.declared else None
+        self._attributes = Attributes(plan.added, declared)
+        self._lines = Lines(self.reader, plan.target, plan.columns(), self._state.clashes)
+
+    def saves(self, rows: int, seconds: float) -> None:
+        """When to write checkpoints."""
+        self._rows_between, self._seconds_between = rows, seconds
+
+    # --- the first pass ---------------------------------------------------------------------------------------------
+
+    async def go(self, *, window: int, concurrency: int) -> None:
+        """All records, then the whole files."""
+        if not self._state.done:
+            try:
+                await self._records(window, concurrency)
+                self._check_errors(final=True)
+            except BaseException:
+                self._out.save()
+                raise
+            self._state.done = True
+            self._out.save()
+        if self._plan.two_passes:
+            self._assemble()
+        self._out.finish(packed=self._plan.target.gzip)
+
+    async def _records(self, window: int, concurrency: int) -> None:
+        if not self._state.rows and not self._plan.two_passes and not self._out.size:
+            self._out.write(self._lines.header())
+        items = itertools.islice(iter(self.reader), self._state.rows, None)
+        results: AsyncGenerator[Outcome[Item]] = outcomes(
+            items, client=self._client, key=_KEY, ordered=True, window=window, concurrency=concurrency
+        )
+        saved, saved_at, told = self._state.rows, time.monotonic(), 0.0
+        async with contextlib.aclosing(results):
+            async for outcome in results:
+                self._one(outcome)
+                self._state.rows += 1
+                now = time.monotonic()
+                if self.progress is not None and now - told >= _TELL:
+                    told = now
+                    self.progress(self.now())
+                if self._state.rows - saved >= self._rows_between or now - saved_at >= self._seconds_between:
+                    self._out.save()
+                    saved, saved_at = self._state.rows, time.monotonic()
+
+    def _one(self, outcome: Outcome[Item]) -> None:
+        """What becomes of one record."""
+        item, plan = outcome.row, self._plan
+        if item.fault is not None:
+            self._fail(item, "bad_input", item.fault, None)
+            return
+        profile, problem = outcome.profile, outcome.problem
+        if problem is not None:
+            self._fail(item, problem.code, problem.message, problem)
+            return
+        assert profile is not None  # noqa: S101  # there is one of the two
+        if not profile.found:
+            self._count("missing")
+            if plan.on_missing == "drop":
+                self._count("dropped")
+                return
+            if plan.on_missing != "null":
+                reason = (profile.reason or Reason.NOT_FOUND).value
+                self._fail(
+                    item, reason, "the source has no profile for this key", None, letter=plan.on_missing != "raise"
+                )
+                return
+        added = self._attributes.of(profile)
+        if added.fault is not None:
+            self._fail(item, "bad_attribute", added.fault, None)
+            return
+        if plan.two_passes:
+            self._note(item, added)
+        else:
+            line = self._lines.line(item, added)
+            if line is None:
+                self._fail(item, "bad_encoding", f"a character that {self._lines.text.codec} has not", None)
+                return
+            self._out.write(line)
+        self._count("written")
+
+    def _note(self, item: Item, added: Added) -> None:
+        """Into the journal, which the second pass makes the output of."""
+        if added.tail is None:
+            notice(self._state.kinds, added.values)
+            added.tail = json_text(added.values).encode()
+        if self._plan.source.format == "jsonl":
+            notice(self._state.read_kinds, item.record)
+        self._out.write(entry(item.number, added.tail))
+
+    def _count(self, what: str) -> None:
+        counts = self._state.counts
+        counts[what] = counts.get(what, 0) + 1
+
+    def _fail(self, item: Item, code: str, why: str, error: ProfileEnrichError | None, *, letter: bool = True) -> None:
+        """To the dead letters, or the end of the run."""
+        if self._plan.dead is None or not letter:
+            if error is not None:
+                raise error
+            raise InputError(
+                f"{self._plan.source.name}, {item.place}: {why}. Mend it, or keep such records in a dead letter file"
+            )
+        record: Any = item.raw
+        if item.record is not None:
+            whole_row = item.fault is None
+            record = {n: plain(v) for n, v in self.reader.values(item).items()} if whole_row else item.record
+        content = {"row": item.number, **({"line": item.line} if item.line else {}), "reason": code, "detail": why}
+        self._out.write_dead(json_text({**content, "record": record}).encode() + b"\n")
+        self._count("dead")
+        self._count(f"reason {code}")
+        self._check_errors(final=False)
+
+    def _check_errors(self, *, final: bool) -> None:
+        most, rows = self._plan.max_errors, self._state.rows
+        failed = self._failed()
+        if most is None or failed <= (most if most >= 1 else most * max(rows, 0 if final else _ENOUGH)):
+            return
+        allowed = f"{most:g}" if most >= 1 or not most else f"{most:.3%}".rstrip("0%").rstrip(".") + " %"
+        raise InputError(
+            f"{failed:,} of {rows:,} records failed, more than the {allowed} that max_errors allows; "
+            "see the dead letters for the reasons"
+        )
+
+    def _failed(self) -> int:
+        counts = self._state.counts
+        return counts.get("dead", 0) - sum(counts.get(f"reason {reason.value}", 0) for reason in Reason)
+
+    # --- the second pass --------------------------------------------------------------------------------------------
+
+    def _assemble(self) -> None:
+        out = self._out
+        assert isinstance(out, Output)  # noqa: S101  # two passes are only made to a file
+        if out.fresh.exists() or not out.part.exists():
+            return  # it was made before the run was killed
+        out.close()
+        self.reader.close()
+        reader = open_reader(self._plan.source, self._plan.key, encoding=self._plan.encoding)
+        try:
+            clashes = assemble(
+                reader,
+                out.part,
+                out.fresh,
+                self._plan.target,
+                kinds=self._state.kinds,
+                read_kinds=self._state.read_kinds,
+                declared=self._plan.declared,
+            )
+        finally:
+            reader.close()
+        for name in clashes:
+            self._state.clashes[name] = self._state.counts.get("written", 0)
+
+    # --- what can be seen -------------------------------------------------------------------------------------------
+
+    def now(self) -> FileProgress:
+        counts = self._state.counts
+        return FileProgress(
+            rows=self._state.rows,
+            written=counts.get("written", 0),
+            missing=counts.get("missing", 0),
+            failed=self._failed(),
+            calls=self._client.stats().source_calls - self._calls,
+            fraction=self.reader.fraction,
+            seconds=time.monotonic() - self._began,
+            resumed=self._resumed,
+        )
+
+    def report(self) -> FileReport:
+        counts = self._state.counts
+        return FileReport(
+            rows=self._state.rows,
+            written=counts.get("written", 0),
+            missing=counts.get("missing", 0),
+            dropped=counts.get("dropped", 0),
+            dead=counts.get("dead", 0),
+            calls=self._client.stats().source_calls - self._calls,
+            seconds=time.monotonic() - self._began,
+            resumed=self._resumed,
+            reasons={name.removeprefix("reason "): n for name, n in counts.items() if name.startswith("reason ")},
+            clashes=dict(self._state.clashes),
+        )
+
+    def close(self) -> None:
+        self.reader.close()
+        self._out.close()
