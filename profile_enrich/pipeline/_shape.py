@@ -62,7 +62,7 @@ class Shape:
         Raises:
             InputError: the record has no fields.
         """
-        made: dict[str, Any] = row.copy() if type(row) is dict else _dict_of(row)
+        made = dict(cast("dict[str, Any]", row)) if type(row) is dict else _dict_of(row)
         found = None if profile is None or not profile.found else profile.attributes
         if found is not None and self.unseen:
             self.unseen -= found.keys()
