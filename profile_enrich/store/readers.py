@@ -180,8 +180,12 @@ class ObjectReader:
         self._types: dict[str, ColumnType | None] = {}
         self._lines = lines
         self.where = where
-        self.total: int | None = None
         self.rejects = rejects
+
+    @property
+    def total(self) -> int | None:
+        """About how many rows there are, as far as that can be told."""
+        return None if self._lines is None else self._lines.total()
 
     def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
         """Leaves out the row that `rows` gave last."""
@@ -276,6 +280,16 @@ class JsonLines:
         self._where = where or str(source)
         self.rejects = rejects
         self.line = 0
+        self._raw: IO[bytes] | None = None
+
+    def total(self) -> int | None:
+        """About how many lines there are, from how much of the file those that were read take up."""
+        if self._raw is None or self._gzipped or not isinstance(self._source, Path) or not self.line:
+            return None
+        with contextlib.suppress(OSError, ValueError):  # it is closed
+            read = self._raw.tell()
+            return self.line * self._source.stat().st_size // read if read else None
+        return None
 
     def objects(self) -> Generator[Mapping[str, Any]]:
         """One mapping a line.
@@ -286,6 +300,7 @@ class JsonLines:
         source, problem = self._source, ""
         opened = contextlib.nullcontext(source) if not isinstance(source, Path) else self._open(source)
         with opened as raw:
+            self._raw = raw
             # UTF-16 cannot be split into lines before it is decoded.
             wide = self._encoding == "utf-16"
             lines: IO[Any] = io.TextIOWrapper(raw, encoding=self._encoding, newline="\n") if wide else raw
