@@ -11,21 +11,43 @@ from __future__ import annotations
 
 from .build import build_store, drop_collections
 from .inputs import SqlQuery, Stream
-from .model import BuildReport, Collection, CollectionReport, CollectionSpec, Column, Progress, StoredRecord, StorePage
+from .model import (
+    BuildReport,
+    Changes,
+    Collection,
+    CollectionReport,
+    CollectionSpec,
+    Column,
+    Progress,
+    RefreshedCollection,
+    RefreshReport,
+    RefreshSpec,
+    StoredRecord,
+    StorePage,
+)
+from .records import delete_record, put_record
+from .refreshing import refresh_store
 from .store import ProfileStore
 
 __all__ = [
     "BuildReport",
+    "Changes",
     "Collection",
     "CollectionReport",
     "CollectionSpec",
     "Column",
     "ProfileStore",
     "Progress",
+    "RefreshReport",
+    "RefreshSpec",
+    "RefreshedCollection",
     "SqlQuery",
     "StorePage",
     "StoredRecord",
     "Stream",
     "build_store",
+    "delete_record",
     "drop_collections",
+    "put_record",
+    "refresh_store",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +13,13 @@ from typing import Literal, NamedTuple
 
 from ..errors import ConfigurationError, StoreError
 from .encode import RowEncoder, RowRejected
-from .manifest import MANIFEST, Manifest, locked, new_manifest, read_manifest, remove_leftovers, write_manifest
+from .layer import FileGone, Layer
+from .manifest import MANIFEST, DataFile, Manifest, Parts, new_manifest, read_manifest
 from .model import MAX_INDEX_FIELDS, BuildReport, Collection, CollectionReport, CollectionSpec, Column, Progress
+from .numbering import Placing
 from .readers import Reader, check_columns, open_reader
 from .rejects import Rejects
+from .swap import change_store
 from .writer import CollectionWriter
 
 __all__ = ["build_store", "drop_collections"]
@@ -65,26 +68,17 @@ def build_store(
         problem = error.strerror or type(error).__name__
     if problem:
         raise StoreError(f"the directory {path} cannot be made: {problem}")
-    with locked(path):
-        old = read_manifest(path) if (path / MANIFEST).exists() else _fresh(path)
-        remove_leftovers(path, old)
-        manifest, reports = old, list[CollectionReport]()
-        try:
-            for spec in specs:
-                manifest, report = _build_one(path, manifest, old.generation + 1, spec, on_duplicate, progress)
-                reports.append(report)
-            manifest = replace(manifest, generation=old.generation + 1)
-            write_manifest(path, manifest)
-        except (OSError, sqlite3.Error) as error:
-            problem = str(getattr(error, "strerror", None) or getattr(error, "sqlite_errorname", type(error).__name__))
-            manifest = old
-        except BaseException:
-            remove_leftovers(path, old)
-            raise
-        remove_leftovers(path, manifest)
-    if problem:
-        raise StoreError(f"the store in {path} cannot be written: {problem}")
-    return BuildReport(path, manifest.generation, tuple(reports), time.monotonic() - began)
+
+    def change(old: Manifest) -> tuple[Manifest, BuildReport]:
+        new, reports = old, list[CollectionReport]()
+        for spec in specs:
+            new, report = _build_one(path, new, old.generation + 1, spec, on_duplicate, progress)
+            reports.append(report)
+        new = replace(new, generation=old.generation + 1)
+        return new, BuildReport(path, new.generation, tuple(reports), 0.0)
+
+    report = change_store(path, change, start=_start)
+    return replace(report, seconds=time.monotonic() - began)
 
 
 def drop_collections(path: Path | str, names: Iterable[str]) -> None:
@@ -95,22 +89,26 @@ def drop_collections(path: Path | str, names: Iterable[str]) -> None:
     """
     path = Path(path)
     read_manifest(path)
-    with locked(path):
-        manifest = read_manifest(path)
+
+    def change(manifest: Manifest) -> tuple[Manifest, None]:
         gone: set[int] = set()
         for name in names:
             found = next((item.id for item in manifest.collections.values() if item.name == name), None)
             if found is None:
                 raise StoreError(f"the store in {path} has no collection {name!r}")
             gone.add(found)
-        manifest = replace(
+        return replace(
             manifest,
             generation=manifest.generation + 1,
             collections={key: item for key, item in manifest.collections.items() if key not in gone},
-            files={key: file for key, file in manifest.files.items() if key not in gone},
-        )
-        write_manifest(path, manifest)
-        remove_leftovers(path, manifest)
+            parts={key: parts for key, parts in manifest.parts.items() if key not in gone},
+        ), None
+
+    change_store(path, change)
+
+
+def _start(path: Path) -> Manifest:
+    return read_manifest(path) if (path / MANIFEST).exists() else _fresh(path)
 
 
 def _fresh(path: Path) -> Manifest:
@@ -184,19 +182,28 @@ def _build_one(
     index_id = index_id_of(spec.name)
     encoder = RowEncoder(key=spec.key, index_id=index_id, index_fields=spec.index_fields, filterable=spec.filterable)
     reader = open_reader(spec)
-    file = f"{number}-{generation:06}.db"
+    name = f"{number}-{generation:06}"
     try:
-        writer = CollectionWriter(path / file, len(spec.filterable))
-        try:
-            tally = _copy(spec, reader, encoder, writer, progress)
-            columns = reader.columns()
-            if tally.read or columns:
-                check_columns(spec, columns, reader.where)
-            written = writer.finish(fail_on_duplicate=on_duplicate == "fail")
-        finally:
-            writer.close()
+        with _old_layers(path, manifest, before) as layers:
+            placing = Placing(before, layers, 1 if before is None else manifest.parts[number].next_docid)
+            with CollectionWriter(path / f"{name}.db", len(spec.filterable)) as writer:
+                tally = _copy(spec, reader, encoder, placing, writer, progress)
+                columns = reader.columns()
+                if tally.read or columns:
+                    check_columns(spec, columns, reader.where)
+                if on_duplicate == "fail":
+                    placing.refuse_duplicates()
+                written = writer.finish(fail_on_duplicate=on_duplicate == "fail", row_of=placing.row_of)
+        files = [DataFile(f"{name}.db", written.rows)]
+        if placing.late:
+            with CollectionWriter(path / f"{name}-last.db", len(spec.filterable), layer=True) as writer:
+                for docid, row in sorted(placing.late.items()):
+                    writer.add(docid, row, generation)
+                writer.finish()
+            files.append(DataFile(f"{name}-last.db", len(placing.late)))
     finally:
         reader.close()
+    firsts = [first for first in (written.first_duplicate, placing.first_late) if first is not None]
     shown = tuple(columns if spec.index_fields is None else spec.index_fields)
     now = datetime.now(UTC)
     collection = Collection(
@@ -217,8 +224,8 @@ def _build_one(
         collection=collection,
         read=tally.read,
         stored=written.rows,
-        duplicates=written.duplicates,
-        first_duplicate=written.first_duplicate,
+        duplicates=written.duplicates + placing.repeated,
+        first_duplicate=min(firsts, default=None),
         rejected=tally.rejects.reasons,
         first_rejected=tally.rejects.first_row,
         first_rejected_line=tally.rejects.first_line,
@@ -227,16 +234,33 @@ def _build_one(
     manifest = replace(
         manifest,
         next_id=max(manifest.next_id, number + 1),
-        files={**manifest.files, number: file},
+        parts={**manifest.parts, number: Parts(tuple(files), placing.next_docid, since=generation)},
         collections={**manifest.collections, number: collection},
     )
     return manifest, report
+
+
+@contextlib.contextmanager
+def _old_layers(path: Path, manifest: Manifest, before: Collection | None) -> Generator[list[Layer]]:
+    """What the collection has been; nothing when it is new, or damaged: then it is built as if it were new."""
+    layers: list[Layer] = []
+    try:
+        if before is not None:
+            with contextlib.suppress(FileGone, StoreError):
+                layers.extend(Layer(path / file.name, before) for file in manifest.parts[before.id].files)
+            if len(layers) < len(manifest.parts[before.id].files):
+                layers.clear()
+        yield layers
+    finally:
+        for layer in layers:
+            layer.close()
 
 
 def _copy(
     spec: CollectionSpec,
     reader: Reader,
     encoder: RowEncoder,
+    placing: Placing,
     writer: CollectionWriter,
     progress: Callable[[Progress], None] | None,
 ) -> _Tally:
@@ -245,7 +269,10 @@ def _copy(
     for number, (names, values) in enumerate(reader.rows(), 1):
         reason = ""
         try:
-            writer.add(number, encoder.encode(names, reader.texts(values), values))
+            row = encoder.encode(names, reader.texts(values), values)
+            docid = placing.place(number, row)
+            if docid is not None:
+                writer.add(docid, row)
         except RowRejected as error:
             reason = error.reason
         except RecursionError:

@@ -1,4 +1,8 @@
-"""Page tokens: opaque, signed, bound to what they continue."""
+"""Page tokens: opaque, signed, bound to what they continue.
+
+A token holds the number of the last record of its page (and an id of what is paged through). Records keep their numbers
+over refreshes, so a token does not grow old: the next page is what lies behind that record in the newest data.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from ..errors import CursorError
 __all__ = ["filter_scope", "open_cursor", "sign_cursor"]
 
 _MAC = 17
-# 8 bytes generation, 8 bytes position, 17 bytes MAC: 33 bytes are exactly 44 characters of base64, with no spare bits
+# 8 bytes id, 8 bytes position, 17 bytes MAC: 33 bytes are exactly 44 characters of base64, with no spare bits
 # that could be changed without notice.
 _SIZE = 8 + 8 + _MAC
 
@@ -29,17 +33,17 @@ def _mac(secret: bytes, scope: bytes, body: bytes) -> bytes:
     return hmac.digest(secret, b"cursor\0" + body + hashlib.sha256(scope).digest(), "sha256")[:_MAC]
 
 
-def sign_cursor(secret: bytes, scope: bytes, generation: int, position: int) -> str:
-    """The token for the page after this position."""
-    body = generation.to_bytes(8, "big") + position.to_bytes(8, "big")
+def sign_cursor(secret: bytes, scope: bytes, owner: int, position: int) -> str:
+    """The token for the page after this position. `owner` is the id of what is paged through, never used twice."""
+    body = owner.to_bytes(8, "big") + position.to_bytes(8, "big")
     return base64.urlsafe_b64encode(body + _mac(secret, scope, body)).decode()
 
 
-def open_cursor(secret: bytes, scope: bytes, generation: int, token: str) -> int:
+def open_cursor(secret: bytes, scope: bytes, owner: int, token: str) -> int:
     """The position that a token continues from.
 
     Raises:
-        CursorError: it was changed, or belongs to another collection, filter or generation.
+        CursorError: it was changed, or belongs to another collection or filter, or to one that was dropped.
     """
     try:
         raw = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
@@ -49,7 +53,7 @@ def open_cursor(secret: bytes, scope: bytes, generation: int, token: str) -> int
     if len(raw) == _SIZE and base64.urlsafe_b64encode(raw).decode() == token:
         body, mac = raw[:16], raw[16:]
         if hmac.compare_digest(mac, _mac(secret, scope, body)):
-            if int.from_bytes(body[:8], "big") == generation:
+            if int.from_bytes(body[:8], "big") == owner:
                 return int.from_bytes(body[8:], "big")
-            raise CursorError("the page token is of data that have been refreshed since; start from the first page")
+            raise CursorError("the page token is of a collection that was dropped since; start from the first page")
     raise CursorError("the page token is not one that was given for this collection and these filters")

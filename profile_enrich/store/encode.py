@@ -14,7 +14,16 @@ from uuid import UUID
 
 from .model import ColumnType
 
-__all__ = ["MAX_KEY_BYTES", "MAX_RECORD_BYTES", "EncodedRow", "RowEncoder", "RowRejected", "key_text", "to_json"]
+__all__ = [
+    "MAX_KEY_BYTES",
+    "MAX_RECORD_BYTES",
+    "EncodedRow",
+    "RowEncoder",
+    "RowRejected",
+    "key_text",
+    "stored_values",
+    "to_json",
+]
 
 MAX_KEY_BYTES = 2048
 """The longest key, in bytes of UTF-8: what the clients send at most."""
@@ -169,6 +178,31 @@ def _as_value(text: str, value: object) -> str | None:
     if text[0] != '"':
         return None if text == "null" else text
     return value if isinstance(value, str) else cast("str", json.loads(text))
+
+
+def stored_values(census: bytes, filterable: Sequence[str]) -> tuple[str | None, ...]:
+    """What filters are compared with, taken out of a stored record."""
+    if not filterable:
+        return ()
+    text = census.decode()
+    values: dict[str, str | None] = {}
+    at = len('{"data":{')
+    while text[at] == '"':
+        name, at = scanstring(text, at + 1)
+        if text[at + 1] == '"':
+            values[name], end = scanstring(text, at + 2)
+        else:
+            _, end = _DECODER.raw_decode(text, at + 1)  # the literal itself is needed: 12.50
+            literal = text[at + 1 : end]
+            values[name] = None if literal == "null" else literal
+        at = end + 1
+        if text[end] == "}":
+            break
+    return tuple([values.get(name) for name in filterable])
+
+
+_DECODER = json.JSONDecoder()
+scanstring: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]  # not in typeshed  # pyright: ignore
 
 
 class RowEncoder:

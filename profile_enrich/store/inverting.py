@@ -167,8 +167,10 @@ class PostingsBuilder:
         """Puts the pieces of each chunk together."""
         self._connection.create_aggregate("unite", 1, _United)  # type: ignore[arg-type]  # typeshed wants final methods
         execute = self._connection.execute
-        execute("CREATE TEMP TABLE whole AS SELECT attr, val, chunk, sum(n) AS n, unite(data) AS data FROM stage"
-                " GROUP BY attr, val, chunk")
+        execute(
+            "CREATE TEMP TABLE whole AS SELECT attr, val, chunk, sum(n) AS n, unite(data) AS data FROM stage"
+            " GROUP BY attr, val, chunk"
+        )
         execute("DROP TABLE stage")
         execute("ALTER TABLE whole RENAME TO stage")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..errors import StoreError
+from .model import Collection
 from .postings import LIVE, ListTerm, Term, find_term
 
 __all__ = ["FileGone", "Layer"]
@@ -27,8 +28,7 @@ class Layer:
 
     Args:
         file: the data file.
-        attrs: the number of each filterable column.
-        key: the name of the key column.
+        collection: what is in it.
 
     Attributes:
         execute: runs a statement.
@@ -38,10 +38,10 @@ class Layer:
         StoreError: it cannot be opened.
     """
 
-    def __init__(self, file: Path, attrs: Mapping[str, int], key: str) -> None:
+    def __init__(self, file: Path, collection: Collection) -> None:
         self._file = file
-        self._attrs = attrs
-        self._key = key
+        self._attrs = {name: number for number, name in enumerate(collection.filterable)}
+        self._key = collection.key
         if not file.exists():
             raise FileGone
         failed: sqlite3.Error | None = None

@@ -5,10 +5,12 @@ profiles.store/
 ├── CURRENT                 the manifest (JSON): what is served
 ├── LOCK                    held while a build runs
 ├── 1-000004.db             entity 1 as of generation 4
+├── 1-000007.db             what has changed of it until generation 7
 └── 2-000003.db             entity 2 as of generation 3
 ```
 
-A build writes new data files, syncs them, and then renames a new manifest over the old one: this rename is the swap.
+A build writes new data files, syncs them, and then renames a new manifest over the old one: this rename is the swap. A
+refresh does the same with a small file, which lies above the others as a layer.
 Whatever kills the process before it leaves the old manifest and its files whole.
 """
 
@@ -28,12 +30,40 @@ from typing import Any, cast
 from ..errors import StoreBusy, StoreError
 from .model import Collection, Column
 
-__all__ = ["FORMAT", "Manifest", "locked", "read_manifest", "write_manifest"]
+__all__ = ["FORMAT", "DataFile", "Manifest", "Parts", "locked", "read_manifest", "write_manifest"]
 
-FORMAT = 1
+FORMAT = 2
 """The version of the format; a store of another one is refused."""
 
 MANIFEST = "CURRENT"
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One data file of a collection.
+
+    Args:
+        name: in the store's directory.
+        rows: how many records and marks of deleted ones are in it.
+    """
+
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a collection is made of.
+
+    Args:
+        files: the base, then the layers above it, oldest first.
+        next_docid: the number of the next new record; numbers are never used twice.
+        since: the generation after which the layers know every change.
+    """
+
+    files: tuple[DataFile, ...]
+    next_docid: int
+    since: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +74,7 @@ class Manifest:
         generation: counts the builds.
         next_id: the entity id of the next new collection; ids are never used twice.
         secret: signs cursors (and the embedded server's tokens).
-        files: the data file of each collection, by entity id.
+        parts: what each collection is made of, by entity id.
         collections: all of them, by entity id.
         signature: tells this manifest from a later one at the cost of a `stat`.
     """
@@ -52,14 +82,14 @@ class Manifest:
     generation: int
     next_id: int
     secret: bytes = field(repr=False)
-    files: dict[int, str]
+    parts: dict[int, Parts]
     collections: dict[int, Collection]
     signature: tuple[int, int, int] = (0, 0, 0)
 
 
 def new_manifest() -> Manifest:
     """The manifest of an empty store."""
-    return Manifest(generation=0, next_id=1, secret=secrets.token_bytes(32), files={}, collections={})
+    return Manifest(generation=0, next_id=1, secret=secrets.token_bytes(32), parts={}, collections={})
 
 
 def signature(path: Path) -> tuple[int, int, int] | None:
@@ -127,8 +157,12 @@ def _private(path: str, flags: int) -> int:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Generator[None]:
+def locked(path: Path, wait: float = 0) -> Generator[None]:
     """Holds the store's lock, which the system frees when the process dies.
+
+    Args:
+        path: the store's directory.
+        wait: seconds to wait for it.
 
     Raises:
         StoreBusy: another process (or thread) holds it.
@@ -139,7 +173,7 @@ def locked(path: Path) -> Generator[None]:
     problem, busy = "", False
     try:
         try:
-            connection = sqlite3.connect(path / "LOCK", timeout=0, isolation_level=None)
+            connection = sqlite3.connect(path / "LOCK", timeout=wait, isolation_level=None)
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
             busy = error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED")
@@ -158,7 +192,7 @@ def locked(path: Path) -> Generator[None]:
 
 def remove_leftovers(path: Path, manifest: Manifest) -> None:
     """Deletes data files that the manifest does not name. Only under the lock."""
-    kept = set(manifest.files.values())
+    kept = {file.name for parts in manifest.parts.values() for file in parts.files}
     for file in path.glob("*.db*"):
         if file.name not in kept:
             with contextlib.suppress(OSError):  # on Windows a reader may still have it open: the next build gets it
@@ -189,16 +223,24 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
                 "generation": item.generation,
                 "created_at": item.created_at.isoformat(),
                 "updated_at": item.updated_at.isoformat(),
-                "file": manifest.files[item.id],
+                **_parts_to_json(manifest.parts[item.id]),
             }
             for item in manifest.collections.values()
         ],
     }
 
 
+def _parts_to_json(parts: Parts) -> dict[str, Any]:
+    return {
+        "files": [[file.name, file.rows] for file in parts.files],
+        "next_docid": parts.next_docid,
+        "since": parts.since,
+    }
+
+
 def _from_json(content: dict[str, Any], seen: tuple[int, int, int]) -> Manifest:
     collections: dict[int, Collection] = {}
-    files: dict[int, str] = {}
+    parts: dict[int, Parts] = {}
     for item in content["collections"]:
         shown = item["index_fields"]
         collection = Collection(
@@ -216,12 +258,17 @@ def _from_json(content: dict[str, Any], seen: tuple[int, int, int]) -> Manifest:
             updated_at=_time(item["updated_at"]),
         )
         collections[collection.id] = collection
-        files[collection.id] = Path(item["file"]).name  # a name in this directory, whatever the manifest says
+        parts[collection.id] = Parts(
+            # A name in this directory, whatever the manifest says.
+            files=tuple(DataFile(Path(name).name, int(rows)) for name, rows in item["files"]),
+            next_docid=int(item["next_docid"]),
+            since=int(item["since"]),
+        )
     return Manifest(
         generation=int(content["generation"]),
         next_id=int(content["next_id"]),
         secret=bytes.fromhex(content["secret"]),
-        files=files,
+        parts=parts,
         collections=collections,
         signature=seen,
     )

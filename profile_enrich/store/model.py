@@ -14,12 +14,16 @@ __all__ = [
     "MAX_INDEX_FIELDS",
     "MAX_PAGE",
     "BuildReport",
+    "Changes",
     "Collection",
     "CollectionReport",
     "CollectionSpec",
     "Column",
     "Dialect",
     "Progress",
+    "RefreshReport",
+    "RefreshSpec",
+    "RefreshedCollection",
     "StorePage",
     "StoredRecord",
 ]
@@ -147,6 +151,106 @@ class StorePage:
     payloads: tuple[bytes, ...] = field(repr=False)
     next_cursor: str | None = None
     total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed in a collection after some generation.
+
+    Args:
+        generation: up to which this is complete.
+        written: the keys of the records that were written, each once.
+        deleted: the keys of the records that are gone.
+    """
+
+    generation: int
+    written: tuple[str, ...] = field(repr=False)
+    deleted: tuple[str, ...] = field(repr=False)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.written + self.deleted
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshSpec:
+    """What changes in one collection.
+
+    A row replaces the record with its key as a whole. Columns that the collection does not have are left out; to add
+    columns, build it anew.
+
+    Args:
+        name: the collection's.
+        source: the changed rows, or all rows (then those that did not change are found out by comparing): whatever a
+            `CollectionSpec` takes. `None` when there are only keys to delete.
+        vanished: what becomes of records that the source does not have: `"keep"` them (the source has the changed rows
+            only), or `"delete"` them (the source has all rows).
+        tombstone: a column of the source that says that a row's record is to be deleted: true, `1`, `t`, `y` or `yes`.
+            It is not stored.
+        deleted: keys of records to delete; or a text file (UTF-8) with one key a line. They are deleted after the rows
+            were taken in.
+        encoding: of a CSV or JSONL file.
+        delimiter: of a CSV file.
+        format: of a file whose suffix does not say it.
+        rejects: a file for the rows that are left out.
+    """
+
+    name: str
+    source: Path | str | SqlQuery | Stream | Iterable[Mapping[str, Any]] | None = None
+    vanished: Literal["keep", "delete"] = "keep"
+    tombstone: str | None = None
+    deleted: Path | str | Iterable[str] = ()
+    encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
+    delimiter: str | None = None
+    format: Format | None = None
+    rejects: Path | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshedCollection:
+    """What a refresh did to one collection.
+
+    Args:
+        collection: as it is now.
+        read: rows read.
+        inserted: records that are new.
+        updated: records that are different now.
+        unchanged: rows that brought what was there already.
+        deleted: records that are gone.
+        duplicates: rows that another row with the same key replaced.
+        rejected: rows left out, by reason.
+        first_rejected: the number of the first row left out, or `None`.
+        merged: whether the layers of changes had grown so much that the collection was written anew.
+    """
+
+    collection: Collection
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    duplicates: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict[str, int])
+    first_rejected: int | None = None
+    merged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshReport:
+    """What `refresh_store` did.
+
+    Args:
+        path: the store.
+        generation: what is served now; the same as before when nothing changed.
+        collections: one report a collection, in the order asked.
+        seconds: how long it took.
+    """
+
+    path: Path
+    generation: int
+    collections: tuple[RefreshedCollection, ...]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

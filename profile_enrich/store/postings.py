@@ -84,9 +84,7 @@ class Term:
 
     def chunk(self, chunk: int) -> bytes | None:
         """One chunk."""
-        row = self._connection.execute(
-            "SELECT data FROM post WHERE id = ?", ((self._vid << SHIFT) + chunk,)
-        ).fetchone()
+        row = self._connection.execute("SELECT data FROM post WHERE id = ?", ((self._vid << SHIFT) + chunk,)).fetchone()
         return None if row is None else row[0]
 
 

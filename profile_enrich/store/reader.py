@@ -7,14 +7,13 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from .layer import FileGone, Layer
+from .layer import Layer
 from .model import Collection, Dialect
 from .postings import Mask, Term, count, matching
 
-__all__ = ["CollectionReader", "FileGone", "Found"]
+__all__ = ["CollectionReader", "Found"]
 
 _PAYLOAD: dict[Dialect, str] = {
     "census": "SELECT census FROM record WHERE key = ?",
@@ -52,24 +51,13 @@ class CollectionReader:
     What a newer layer says of a docid hides what is below. Without layers this costs nothing.
 
     Args:
-        files: the data files: the base, then the layers above it, oldest first.
+        layers: the data files: the base, then the layers above it, oldest first. They are not closed with it.
         collection: what is in them.
-
-    Raises:
-        FileGone: one is not there.
-        StoreError: one cannot be opened.
     """
 
-    def __init__(self, files: Sequence[Path], collection: Collection) -> None:
-        attrs = {name: number for number, name in enumerate(collection.filterable)}
+    def __init__(self, layers: Sequence[Layer], collection: Collection) -> None:
         self._rows = collection.rows
-        self._layers: list[Layer] = []
-        try:
-            for file in reversed(files):  # newest first
-                self._layers.append(Layer(file, attrs, collection.key))
-        except Exception:
-            self.close()
-            raise
+        self._layers = list(reversed(layers))  # newest first
         self._base = self._layers[-1]
         self._executes = [layer.execute for layer in self._layers]
         touched = [layer.live() for layer in self._layers[:-1]]
@@ -80,6 +68,7 @@ class CollectionReader:
         failed: sqlite3.Error
         try:
             sql = _PAYLOAD[dialect]
+            row: tuple[bytes | None] | None
             for execute in self._executes:
                 row = execute(sql, (key,)).fetchone()
                 if row is not None:
@@ -97,6 +86,15 @@ class CollectionReader:
             row = execute("SELECT docid, census, amperity FROM record WHERE key = ?", (key,)).fetchone()
             if row is not None:
                 return Found(*row)
+        return None
+
+    def docid(self, key: str) -> int | None:
+        """The number of the record with this key, also of a deleted one of which the mark is still there."""
+        row: tuple[int] | None
+        for execute in self._executes:
+            row = execute("SELECT docid FROM record WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                return row[0]
         return None
 
     def page(self, filters: Mapping[str, str], *, after: int, limit: int, dialect: Dialect) -> list[PageRow]:
@@ -127,7 +125,7 @@ class CollectionReader:
             failed = error
         raise self._base.failure(failed)
 
-    def keys(self, after: int = 0) -> Iterator[tuple[int, str]]:
+    def walk(self, after: int = 0) -> Iterator[tuple[int, str]]:
         """Docid and key of every record after this docid, ascending."""
         if len(self._layers) == 1:
             yield from ((docid, key) for docid, key, _ in self._base.keys(after))
@@ -140,15 +138,22 @@ class CollectionReader:
                 if there:
                     yield docid, key
 
-    def changes(self, generation: int, limit: int) -> list[tuple[str, bool]]:
-        """Key and whether there is a record still, of what the layers changed after a generation."""
-        seen: dict[str, bool] = {}
-        for layer in self._layers[:-1]:
-            for key, there in layer.execute(
-                "SELECT key, census NOT NULL FROM record WHERE gen > ? ORDER BY gen LIMIT ?", (generation, limit)
-            ):
-                seen.setdefault(key, bool(there))
-        return list(seen.items())
+    def changes(self, generation: int, limit: int) -> list[tuple[str, bool]] | None:
+        """Key and whether there is a record still, of what the layers changed after a generation; `None`: too many."""
+        failed: sqlite3.Error
+        try:
+            seen: dict[str, bool] = {}
+            for layer in self._layers[:-1]:
+                for key, there in layer.execute(
+                    "SELECT key, census NOT NULL FROM record WHERE gen > ? LIMIT ?", (generation, limit + 1)
+                ):
+                    seen.setdefault(key, bool(there))
+                if len(seen) > limit:
+                    return None
+            return list(seen.items())
+        except sqlite3.Error as error:
+            failed = error
+        raise self._base.failure(failed)
 
     def _scan(self, after: int, dialect: Dialect) -> Iterator[PageRow]:
         streams = [_ranked(layer.execute(_NEXT[dialect], (after, -1)), rank) for rank, layer in enumerate(self._layers)]
@@ -179,11 +184,6 @@ class CollectionReader:
         if len(wanted) > 1:
             rows.sort()
         return rows
-
-    def close(self) -> None:
-        """Closes the files."""
-        for layer in self._layers:
-            layer.close()
 
 
 def _ranked(rows: Iterator[tuple[int, Any, Any]], rank: int) -> Iterator[tuple[int, int, Any, Any]]:

@@ -15,9 +15,11 @@ from typing import Any, cast
 
 from ..errors import ConfigurationError, StoreError
 from .cursor import filter_scope, open_cursor, sign_cursor
-from .manifest import Manifest, read_manifest, signature
-from .model import MAX_PAGE, Collection, Dialect, StoredRecord, StorePage
-from .reader import CollectionReader, FileGone
+from .layer import FileGone, Layer
+from .manifest import Manifest, Parts, read_manifest, signature
+from .model import MAX_PAGE, Changes, Collection, Dialect, StoredRecord, StorePage
+from .reader import CollectionReader
+from .records import delete_record, put_record
 
 __all__ = ["ProfileStore"]
 
@@ -38,6 +40,8 @@ class _PerThread(threading.local):
     def __init__(self) -> None:
         self.snapshot: _Snapshot | None = None
         self.readers: dict[int, CollectionReader] = {}
+        self.layers: dict[str, Layer] = {}
+        self.parts: dict[int, Parts] = {}
 
 
 class ProfileStore:
@@ -64,7 +68,7 @@ class ProfileStore:
         self._snapshot = _Snapshot(read_manifest(self._path))
         self._next_check = timer() + check_every
         self._local = _PerThread()
-        self._open: weakref.WeakSet[CollectionReader] = weakref.WeakSet()
+        self._open: weakref.WeakSet[Layer] = weakref.WeakSet()
         _STORES.add(self)
 
     @property
@@ -151,7 +155,9 @@ class ProfileStore:
     ) -> StorePage:
         """One page of the records that match all filters exactly (case-sensitive, nothing trimmed).
 
-        Records come in the order of the source. Values are compared as text, as the Amperity view shows them.
+        Records come in the order in which they first came into the store, and keep their places when they are
+        refreshed: paging on while refreshes happen shows each record that stays exactly once, as it is at that moment.
+        New records come at the end. Values are compared as text, as the Amperity view shows them.
 
         Args:
             collection: which.
@@ -162,7 +168,7 @@ class ProfileStore:
             dialect: the form of the payloads.
 
         Raises:
-            CursorError: the cursor was changed, or is of another collection, filter or generation.
+            CursorError: the cursor was changed, or is of another collection or filter.
             ConfigurationError: an attribute is not filterable, or the limit is out of range.
             StoreError: there is no such collection, or it cannot be read.
         """
@@ -174,12 +180,12 @@ class ProfileStore:
         if dialect == "amperity" and found.index_fields is None:
             raise ConfigurationError(f"the collection {found.name!r} has no Amperity view; see the report of its build")
         scope, secret = filter_scope(f"{found.index_id}\0{dialect}", wanted), self._snapshot.manifest.secret
-        after = 0 if cursor is None else open_cursor(secret, scope, found.generation, cursor)
+        after = 0 if cursor is None else open_cursor(secret, scope, found.id, cursor)
         rows = reader.page(wanted, after=after, limit=limit + 1, dialect=dialect)
         following = None
         if len(rows) > limit:
             rows = rows[:limit]
-            following = sign_cursor(secret, scope, found.generation, rows[-1][0])
+            following = sign_cursor(secret, scope, found.id, rows[-1][0])
         total = reader.count(wanted) if with_total else None
         return StorePage(tuple(payload for _, _, payload in rows), following, total)
 
@@ -197,6 +203,45 @@ class ProfileStore:
         rows = reader.page(filters, after=0, limit=limit, dialect="census")
         return [StoredRecord(key, _attributes(payload)) for _, key, payload in rows]
 
+    def changes_since(
+        self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
+    ) -> Changes | None:
+        """The keys of the records that were written or deleted after a generation.
+
+        Args:
+            collection: which.
+            generation: what is known already: a `Collection.generation` or `ProfileStore.generation` of before.
+            limit: how many keys at most.
+
+        Returns:
+            The keys, each once, and the generation up to which they are complete; or `None` when that cannot be said:
+            there are more than `limit`, or the collection was built anew since, or that generation is too long ago.
+            Then everything may have changed.
+
+        Raises:
+            StoreError: there is no such collection, or it cannot be read.
+        """
+        found, reader = self._reader(collection)
+        if generation < self._local.parts[found.id].since:
+            return None
+        changed = reader.changes(generation, limit)
+        if changed is None:
+            return None
+        written = tuple(key for key, there in changed if there)
+        return Changes(found.generation, written, tuple(key for key, there in changed if not there))
+
+    def put_record(self, collection: str | int | Collection, record_id: str, record: Mapping[str, Any]) -> bool:
+        """Writes one record over what was there: see `profile_enrich.store.put_record`. Whether it is a new one."""
+        new = put_record(self._path, self.collection(_ref(collection)).name, record_id, record)
+        self.refresh()
+        return new
+
+    def delete_record(self, collection: str | int | Collection, record_id: str) -> bool:
+        """Removes one record: see `profile_enrich.store.delete_record`. Whether there was one."""
+        there = delete_record(self._path, self.collection(_ref(collection)).name, record_id)
+        self.refresh()
+        return there
+
     def refresh(self) -> bool:
         """Looks for a newer generation now, whatever `check_every` says; whether there was one.
 
@@ -211,8 +256,8 @@ class ProfileStore:
 
     def close(self) -> None:
         """Closes every connection. The store opens anew when it is used again; no other thread may be using it now."""
-        for reader in list(self._open):
-            reader.close()
+        for layer in list(self._open):
+            layer.close()
         self._open.clear()
         self._local = _PerThread()
 
@@ -239,26 +284,35 @@ class ProfileStore:
         for _ in range(_ATTEMPTS):
             snapshot, local = self._current(), self._local
             if local.snapshot is not snapshot:
-                self._close_all(local)
-                local.snapshot = snapshot
-            found = self.collection(ref.id if isinstance(ref, Collection) else ref)
+                self._close_old(local, snapshot)
+            found = self.collection(_ref(ref))
             reader = local.readers.get(found.id)
             if reader is not None:
                 return found, reader
+            parts = snapshot.manifest.parts[found.id]
             # A file that is gone: a build swapped in another after this snapshot was taken.
             with contextlib.suppress(FileGone):
-                reader = CollectionReader([self._path / snapshot.manifest.files[found.id]], found)
+                reader = CollectionReader([self._layer(local, file.name, found) for file in parts.files], found)
                 local.readers[found.id] = reader
-                self._open.add(reader)
                 return found, reader
             self.refresh()
         raise StoreError(f"the store in {self._path} is damaged: a data file is missing; build it anew")
 
+    def _layer(self, local: _PerThread, name: str, collection: Collection) -> Layer:
+        layer = local.layers.get(name)
+        if layer is None:
+            layer = local.layers[name] = Layer(self._path / name, collection)
+            self._open.add(layer)
+        return layer
+
     @staticmethod
-    def _close_all(local: _PerThread) -> None:
-        for reader in local.readers.values():
-            reader.close()
+    def _close_old(local: _PerThread, snapshot: _Snapshot) -> None:
+        """Closes what the new generation does not hold any more. The rest stays open: it is warm."""
         local.readers = {}
+        kept = {file.name for parts in snapshot.manifest.parts.values() for file in parts.files}
+        for name in [name for name in local.layers if name not in kept]:
+            local.layers.pop(name).close()
+        local.snapshot, local.parts = snapshot, snapshot.manifest.parts
 
     def _after_fork(self) -> None:
         # SQLite connections must not cross a fork: the child opens its own. The parent's are kept from being closed.
@@ -267,7 +321,7 @@ class ProfileStore:
         self._open = weakref.WeakSet()
 
 
-_ATTEMPTS = 3
+_ATTEMPTS = 10  # builds that swap while this reader opens its files
 _STORES: weakref.WeakSet[ProfileStore] = weakref.WeakSet()
 
 
@@ -278,6 +332,10 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _ref(ref: str | int | Collection) -> str | int:
+    return ref.id if isinstance(ref, Collection) else ref
 
 
 def _attributes(payload: bytes) -> dict[str, Any]:

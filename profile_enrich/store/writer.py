@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
 from ..errors import StoreError
 from .encode import EncodedRow
 from .inverting import PostingsBuilder
 
-__all__ = ["CollectionWriter", "Written"]
+__all__ = ["CollectionWriter", "Written", "duplicates_found"]
 
 _BATCH = 2000
 
@@ -28,7 +30,7 @@ class Written(NamedTuple):
     Attributes:
         rows: how many records.
         duplicates: rows that a later one with the same key replaced.
-        first_duplicate: the docid of the first row whose key had occurred before, or `None`.
+        first_duplicate: the number of the first row whose key had occurred before, or `None`.
     """
 
     rows: int
@@ -77,8 +79,12 @@ class CollectionWriter:
         self._connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?)", self._batch)
         self._batch.clear()
 
-    def finish(self, *, fail_on_duplicate: bool = False) -> Written:
+    def finish(self, *, fail_on_duplicate: bool = False, row_of: Callable[[int], int] = int) -> Written:
         """Indexes, syncs and closes the file.
+
+        Args:
+            fail_on_duplicate: whether two rows may not have the same key.
+            row_of: the row that has a docid, for the message.
 
         Raises:
             StoreError: two rows have the same key and that was not allowed.
@@ -91,7 +97,7 @@ class CollectionWriter:
         if self._layer:
             execute("CREATE INDEX record_gen ON record (gen)")
         elif execute("SELECT 1 FROM record GROUP BY key HAVING count(*) > 1 LIMIT 1").fetchone():
-            duplicates, first = self._drop_duplicates(fail_on_duplicate)
+            duplicates, first = self._drop_duplicates(fail_on_duplicate, row_of)
         self._postings.finish(live=self._layer or bool(duplicates))
         execute("COMMIT")
         self.close()
@@ -99,7 +105,7 @@ class CollectionWriter:
             os.fsync(file.fileno())
         return Written(self._rows - duplicates, duplicates, first)
 
-    def _drop_duplicates(self, fail: bool) -> tuple[int, int]:
+    def _drop_duplicates(self, fail: bool, row_of: Callable[[int], int]) -> tuple[int, int]:
         execute = self._connection.execute
         execute(
             "CREATE TEMP TABLE twice AS SELECT docid, row_number() OVER later AS from_last,"
@@ -109,14 +115,27 @@ class CollectionWriter:
         )
         count, first = execute("SELECT count(*), min(docid) FROM twice WHERE nth > 1").fetchone()
         if fail:
-            raise StoreError(
-                f"{count:,} rows have a key that an earlier row has; the first is row {first:,}."
-                " Make the keys unique, or let the last row win with on_duplicate='last'"
-            )
+            raise StoreError(duplicates_found(count, row_of(first)))
         execute("DELETE FROM record WHERE docid IN (SELECT docid FROM twice WHERE from_last > 1)")
         execute("DROP TABLE twice")
-        return count, first
+        return count, row_of(first)
 
     def close(self) -> None:
         """Closes the file, finished or not."""
         self._connection.close()
+
+    def __enter__(self) -> CollectionWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def duplicates_found(count: int, first: int) -> str:
+    """What to say about keys that occur twice where they may not."""
+    return (
+        f"{count:,} rows have a key that an earlier row has; the first is row {first:,}."
+        " Make the keys unique, or let the last row win with on_duplicate='last'"
+    )
