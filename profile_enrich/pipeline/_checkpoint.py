@@ -220,16 +220,15 @@ class Output:
             self.fresh.unlink(missing_ok=True)
         self._part: _Part | None = None
         self._dead_part: _Part | None = None
-        if not self.state.done:
-            self._part = _Part(path, self.state.size if resume else None)
-            if dead is not None:
-                try:
-                    self._dead_part = _Part(dead, self.state.dead_size if resume else None)
-                except BaseException:
-                    self._part.file.close()
-                    raise
-        if not resume:
-            self.save()
+        try:
+            if not self.state.done:
+                self._part = _Part(path, self.state.size if resume else None)
+                self._dead_part = None if dead is None else _Part(dead, self.state.dead_size if resume else None)
+            if not resume:
+                self.save()
+        except BaseException:
+            self.close()
+            raise
 
     def _refuse_to_destroy(self) -> None:
         for path in (self.path, self.dead):

@@ -88,9 +88,9 @@ class Reader:
 
 
 class _TextReader(Reader):
-    def __init__(self, spec: FileSpec, key: str, encoding: str | None) -> None:
+    def __init__(self, spec: FileSpec, key: str, encoding: str | None, file: BinaryIO) -> None:
         super().__init__(spec, key)
-        self._file: BinaryIO = open_binary(spec)
+        self._file = file
         self._size = spec.path.stat().st_size if spec.path is not None and not spec.gzip else 0
         self._read = 0
         head = self._file.read(4)
@@ -172,8 +172,8 @@ def _decoded(raw: bytes, codec: str) -> str | None:
 class _CsvReader(_TextReader):
     """A header, then a record a row. A row can go over several lines, and keeps its text as it is."""
 
-    def __init__(self, spec: FileSpec, key: str, encoding: str | None) -> None:
-        super().__init__(spec, key, encoding)
+    def __init__(self, spec: FileSpec, key: str, encoding: str | None, file: BinaryIO) -> None:
+        super().__init__(spec, key, encoding, file)
         self._taken: list[str] = []
         self._rows = csv.reader(self._remembered(), delimiter=spec.delimiter, strict=True)
         row, fault = self._next()
@@ -293,6 +293,7 @@ class _ParquetReader(Reader):
         self.columns = list(self.schema.names)
         self.total = self._file.metadata.num_rows
         if key not in self.columns:
+            self._file.close()
             raise ConfigurationError(f"the input has no column {key!r}; it has {', '.join(self.columns[:50])}")
         self._wanted = None if whole else [key]
         self._done = 0
@@ -354,4 +355,11 @@ def open_reader(spec: FileSpec, key: str, *, encoding: str | None = None, whole:
     """
     if spec.format == "parquet":
         return _ParquetReader(spec, key, whole=whole)
-    return _CsvReader(spec, key, encoding) if spec.format == "csv" else _JsonReader(spec, key, encoding)
+    made = _CsvReader if spec.format == "csv" else _JsonReader
+    file = open_binary(spec)
+    try:
+        return made(spec, key, encoding, file)
+    except BaseException:
+        if spec.path is not None:
+            file.close()
+        raise

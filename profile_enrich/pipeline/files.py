@@ -169,6 +169,8 @@ async def enrich_file(
         max_errors=None if max_errors is None else number("max_errors", max_errors, unit="records"),
     )
     plan.check(resume)
+    whole("window", window)
+    whole("concurrency", concurrency)
     whole("checkpoint_rows", checkpoint_rows)
     number("checkpoint_every", checkpoint_every)
     with contextlib.closing(_Run(plan, client, resume=resume, force=force)) as run:
@@ -300,6 +302,8 @@ class _Run:
             raise
         self._state: State = self._out.state
         self._resumed = self._state.rows
+        for name in plan.columns():
+            self._state.kinds.setdefault(name, "null")
         declared = Columns(plan.declared, "") if plan.declared else None
         self._attributes = Attributes(plan.added, declared)
         self._lines = Lines(self.reader, plan.target, plan.columns(), self._state.clashes)
