@@ -1,0 +1,99 @@
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
+# Rows are of any type, and the engine's own types are not seen here.
+"""A source handler for pipelines that use Beam's own Enrichment transform.
+
+Source: `apache_beam.transforms.enrichment`, which imports `google.api_core` (of the extra `apache-beam[gcp]`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._check import number, whole
+from .._frozen import thaw
+from ..errors import ConfigurationError
+from ..profile import Profile, ProfileKey, Reason
+from ._asking import Asking, config_of, fields_of
+from ._engine import engine
+from .keys import KeyOf, key_of, key_reader
+from .worker import ClientConfig
+
+_beam = engine("apache_beam", "the handler for Beam's Enrichment", "beam")
+_Handler: Any = engine(
+    "apache_beam.transforms.enrichment", "the handler for Beam's Enrichment", "beam"
+).EnrichmentSourceHandler
+
+__all__ = ["ProfileHandler"]
+
+
+class ProfileHandler(_Handler):  # type: ignore[misc]  # its types are not seen here
+    """For pipelines that use Beam's own `Enrichment`: a source handler that looks profiles up.
+
+    ```python
+    rows | Enrichment(ProfileHandler(config, key="user_id", fields=["tier", "score"]))
+    ```
+
+    Each `beam.Row` comes out with the fields as columns of its own (`None` where there is no profile), as `Enrichment`
+    joins them. What fails raises, as `Enrichment` wants it, and so ends the job once its repeats are used up: only
+    `EnrichProfiles` has an output for that. No Redis cache is needed: each process keeps what it has looked up.
+
+    Args:
+        config: how each worker makes its client.
+        key: a field's name, or a function of the row.
+        fields: the attributes to take over; all rows have to have the same columns.
+        prefix: put before the attributes' names. Default `""`.
+        batch: rows that are looked up together, at most. Default 1,000. 1 keeps Beam from batching, which loses the
+            timestamps of rows in the global window.
+        patience: seconds for which a source that fails is waited for. Default 20: `Enrichment` gives up after 30.
+
+    Raises:
+        ConfigurationError: an argument is not usable; the message names it.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        key: KeyOf,
+        fields: list[str] | tuple[str, ...],
+        prefix: str = "",
+        batch: int = 1000,
+        patience: float = 20.0,
+    ) -> None:
+        key_reader(key)
+        if not isinstance(prefix, str):
+            raise ConfigurationError("prefix must be text")
+        names = fields_of(fields)
+        if names is None:
+            raise ConfigurationError("fields must name the attributes to take over")
+        self._columns = {prefix + name: name for name in names}
+        self._asking = Asking(config_of(config), names, number("patience", patience))
+        self._key: Any = key
+        self._batch = whole("batch", batch)
+
+    def __call__(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Called by Beam with one row, or with a list of them."""
+        rows = request if isinstance(request, list) else [request]
+        read = key_reader(self._key)
+        keys = [key_of(read(row)) for row in rows]
+        profiles = self._asking.profiles(keys)
+        pairs = [(row, self._columns_of(profiles[key])) for row, key in zip(rows, keys, strict=True)]
+        return pairs if isinstance(request, list) else pairs[0]
+
+    def _columns_of(self, profile: Profile) -> Any:
+        if profile.reason is Reason.UNAVAILABLE and profile.error is not None:
+            raise profile.error
+        return _beam.Row(**{column: thaw(profile.get(name)) for column, name in self._columns.items()})
+
+    def get_cache_key(self, request: Any) -> Any:
+        """For Beam's Redis cache: the type and the key itself, not the whole row."""
+        rows = request if isinstance(request, list) else [request]
+        read = key_reader(self._key)
+        keys = [ProfileKey.of(key_of(read(row))) for row in rows]
+        texts = [f"{key.type}:{key.value}" for key in keys]
+        return texts if isinstance(request, list) else texts[0]
+
+    def batch_elements_kwargs(self) -> Mapping[str, Any]:
+        """How Beam batches the rows."""
+        return {} if self._batch == 1 else {"min_batch_size": min(10, self._batch), "max_batch_size": self._batch}
