@@ -50,7 +50,7 @@ def test_add_with_everything(store: str) -> None:
     stored = KeyFile(f"{store}.keys.json").stored()[0]
     key = stored.key
     assert key.workspace == "acme"
-    assert key.entities == {"Orders", "Users"}
+    assert key.entities == frozenset({"Orders", "Users"})
     scope = FieldScope(show=frozenset({"tier", "a:b"}), hash=frozenset({"email"}), redact=frozenset({"phone"}))
     assert key.fields == {"Users": scope}
     assert key.rate == Rate(700, 60)

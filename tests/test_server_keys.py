@@ -72,7 +72,7 @@ def test_it_comes_back_as_it_was(file: KeyFile) -> None:
     assert [each.created_at for each in file.stored()] == [NOW] * 3
     assert KeyFile(file.path).workspaces == {"default", "acme"}
     assert made[2].expires_at == NOW + 90
-    assert made[2].entities == {"Users"}
+    assert made[2].entities == frozenset({"Users"})
 
 
 def test_a_server_follows_the_file_within_a_second(

@@ -108,9 +108,9 @@ def test_workers_grant_their_share() -> None:
         assert taken[0] is not None
         assert taken[0].headers[0][1] == b'"key";q=2;w=60'
     assert granted == 8
-    taken = Quotas(Rate(1, 60), workers=4, timer=clock).take("k", "w", None)  # at least 1, or nobody could ask
-    assert taken is not None
-    assert taken.granted
+    alone = Quotas(Rate(1, 60), workers=4, timer=clock).take("k", "w", None)  # at least 1, or nobody could ask
+    assert alone is not None
+    assert alone.granted
 
 
 @given(

@@ -20,7 +20,7 @@ from typing import Any, cast
 from ..store import ProfileStore
 from . import amperity, census
 from .auth import ApiKey
-from .wire import MAX_ID_BYTES, BadRequest, Request, Response
+from .wire import BadRequest, Request, Response
 
 __all__ = ["MAX_BATCH", "MAX_BODY", "answer", "ids_of", "route"]
 
@@ -59,8 +59,6 @@ def ids_of(body: bytes) -> list[str]:
     for id in ids:
         if not isinstance(id, str) or not id:
             raise BadRequest("Each of ids must be a text that is not empty.")
-        if len(id.encode(errors="surrogatepass")) > MAX_ID_BYTES:
-            raise BadRequest(f"Each of ids has at most {MAX_ID_BYTES} bytes.")
     return cast("list[str]", ids)
 
 

@@ -337,7 +337,7 @@ def _fixed_schemas() -> dict[str, Any]:
                         "type": "array",
                         "minItems": 1,
                         "maxItems": MAX_BATCH,
-                        "items": {"type": "string", "minLength": 1, "maxLength": _MAX_ID // 4},
+                        "items": {"type": "string", "minLength": 1},
                     }
                 },
                 "ids",
