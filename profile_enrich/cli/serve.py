@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigurationError
-from ..server import ApiKey
+from ..server import ApiKey, AuditLog, KeyFile, Rate
 from ..server import serve as serve_api
+from ..server.keys import keys_beside
 from ..store import ProfileStore
 from ._build import build, specifications
 from ._exit import guarded
@@ -88,6 +89,27 @@ __all__ = ["serve"]
     help="The workspace (Amperity: tenant) that the keys belong to.",
 )
 @click.option("--access-log", is_flag=True, help="Log one line a request, without ids.")
+@click.option(
+    "--keys-file",
+    type=click.Path(path_type=Path),
+    envvar="PROFILE_ENRICH_KEYS_FILE",
+    show_envvar=True,
+    help="Who may ask: the file that `profile-enrich keys` made. Default: STORE.keys.json, where it is there.",
+)
+@click.option(
+    "--rate",
+    metavar="RATE",
+    envvar="PROFILE_ENRICH_RATE",
+    show_envvar=True,
+    help="How often each key may ask that has no rate of its own: 100/s, 700/m, or a vendor's: amperity.",
+)
+@click.option(
+    "--audit-log",
+    type=click.Path(path_type=Path),
+    envvar="PROFILE_ENRICH_AUDIT_LOG",
+    show_envvar=True,
+    help="Note here who asked for whose profile, as JSON lines with hashed ids.",
+)
 @guarded
 def serve(
     data: tuple[Path, ...],
@@ -102,13 +124,16 @@ def serve(
     no_auth: bool,
     workspace: str,
     access_log: bool,
+    keys_file: Path | None,
+    rate: str | None,
+    audit_log: Path | None,
 ) -> None:
     """Serve a Profile API of your own: Census's and Amperity's URLs over your files, on this machine.
 
     \b
     profile-enrich serve --data users.csv --entity Users --id user_id --filter email --generate-key
     profile-enrich serve --data users.parquet --data accounts.csv --entity Users --entity Accounts --id id
-    profile-enrich serve --store profiles.store          (built before)
+    profile-enrich serve --store profiles.store          (built before; with the keys made by `profile-enrich keys`)
 
     It listens on this machine only, and wants a key, unless told otherwise.
     """
@@ -118,11 +143,15 @@ def serve(
         raise ConfigurationError("--entity, --id and --filter describe --data, and there is none")
     if no_auth and (keys or generate_key):
         raise ConfigurationError("--no-auth contradicts --key, --generate-key and PROFILE_ENRICH_KEYS; leave one out")
-    if not (no_auth or keys or generate_key):
+    keys_file = _keys_file(keys_file, store, chosen=bool(no_auth or keys or generate_key))
+    if not (no_auth or keys or generate_key or keys_file):
         raise ConfigurationError(
-            "who may ask? Give a key in PROFILE_ENRICH_KEYS, or --generate-key, or say --no-auth to answer everybody"
+            "who may ask? Give a key in PROFILE_ENRICH_KEYS, or --generate-key, or make one for a --store with"
+            " `profile-enrich keys add`, or say --no-auth to answer everybody"
         )
     specs = specifications(data, entities, ids, filters)
+    file = None if keys_file is None else KeyFile(keys_file)
+    limit = None if rate is None else Rate.parse(rate)
     allowed = [ApiKey.from_secret(secret, workspace=workspace) for secret in keys]
     secret: str | None = None
     if generate_key:
@@ -141,15 +170,34 @@ def serve(
 
         serve_api(
             path,
-            keys=allowed or None,
+            keys=allowed or file,
             no_auth=no_auth,
-            workspace=workspace,
+            # The keys of a file say themselves which workspace is theirs, unless it was said here.
+            workspace=None if file is not None and workspace not in file.workspaces else workspace,
             host=host,
             port=port,
             access_log=access_log,
             on_ready=ready,
+            rate=limit,
+            audit=None if audit_log is None else AuditLog(audit_log),
         )
     note("Stopped.")
+
+
+def _keys_file(named: Path | None, store: Path | None, *, chosen: bool) -> Path | None:
+    """The file of keys to use: the one that was named, or the store's own unless another way was chosen.
+
+    Raises:
+        ConfigurationError: a file was named, and another way too; or it is not there.
+    """
+    if named is not None:
+        if chosen:
+            raise ConfigurationError("--keys-file contradicts --key, --generate-key and --no-auth; leave one out")
+        if not named.exists():
+            raise ConfigurationError(f"there is no key file {named}; `profile-enrich keys add` makes it")
+        return named
+    beside = None if store is None else keys_beside(store)
+    return beside if beside is not None and not chosen and beside.exists() else None
 
 
 def _log_to_stderr(name: str) -> None:
