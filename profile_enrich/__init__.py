@@ -7,7 +7,7 @@ from ._version import __version__
 from .blocking import BlockingProfileClient
 from .client import ProfileClient
 from .consent import honour_gpc
-from .dependencies import ProfileDependency, get_profile, lookup_details, require_profile
+from .dependencies import ProfileDependency, get_profile, lookup_details, personalised, require_profile
 from .errors import (
     AmbiguousMatch,
     BudgetExceeded,
@@ -16,8 +16,10 @@ from .errors import (
     ConfigurationError,
     CursorError,
     InvalidKeyError,
+    MissingAttribute,
     MissingExtraError,
     MissingKeyError,
+    ModelMismatch,
     ProfileEnrichError,
     ProfileMissing,
     ProfileRequired,
@@ -78,8 +80,10 @@ __all__ = [
     "IssuerToken",
     "LookupDetails",
     "MemorySource",
+    "MissingAttribute",
     "MissingExtraError",
     "MissingKeyError",
+    "ModelMismatch",
     "NotFound",
     "NotModified",
     "Profile",
@@ -125,5 +129,6 @@ __all__ = [
     "hashed_email",
     "honour_gpc",
     "lookup_details",
+    "personalised",
     "require_profile",
 ]

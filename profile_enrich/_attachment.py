@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from ._deadline import Deadline
+from ._once import Once
 from .client import ProfileClient
 from .consent import Consent
 from .errors import InvalidKeyError, ProfileEnrichError
@@ -22,7 +22,7 @@ from .identity import Identify
 from .lookups import Prefetch
 from .profile import Profile, ProfileKey, Reason, Status, pending
 
-__all__ = ["SCOPE_KEY", "Attachment", "LookupView", "Once", "Plan", "attachment_of"]
+__all__ = ["SCOPE_KEY", "Attachment", "LookupView", "Plan", "attachment_of", "attachments_of"]
 
 Key = str | ProfileKey
 
@@ -30,30 +30,12 @@ _NOT_ASKED: Any = object()
 
 _ENDED: Scope = {}
 
+_ANONYMOUS = "the page is served anonymous"
+
 SCOPE_KEY = "profile_enrich"
 """Where the attachments of a request are in its ASGI scope, by the name of the state's attribute."""
 
 logger = logging.getLogger("profile_enrich")
-
-
-class Once:
-    """Says each thing once: a mistake in set-up must be seen, and not a million times."""
-
-    def __init__(self) -> None:
-        self._said: set[tuple[object, ...]] = set()
-
-    def first(self, *what: object) -> bool:
-        """Whether this is the first time."""
-        if what in self._said:
-            return False
-        self._said.add(what)
-        return True
-
-    def failed(self, role: str, function: object, error: BaseException) -> None:
-        """Logs a bug of a user's function: its place and type, without its text, which may quote personal data."""
-        if self.first(role, type(error), function):
-            trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-            logger.error("%s raised %s; the page is served anonymous\n%s", role, type(error).__name__, trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +198,7 @@ class Attachment:
         try:
             return await _within(end, self._ask(consent)) is True
         except Exception as error:  # noqa: BLE001  # a user's function must not break the page
-            self._plan.once.failed("the consent function", consent, error)
+            self._plan.once.failed("the consent function", consent, error, instead=_ANONYMOUS)
             return False
 
     def _ask(self, function: Callable[[HTTPConnection], Any]) -> Any:
@@ -245,7 +227,7 @@ class Attachment:
 
     def _failed(self, role: str, function: object, error: Exception) -> None:
         """Settles the profile after a failure outside of the source."""
-        self._plan.once.failed(role, function, error)
+        self._plan.once.failed(role, function, error, instead=_ANONYMOUS)
         status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
         known = error if isinstance(error, ProfileEnrichError) else None
         self._settle(Profile(status=status, reason=Reason.UNAVAILABLE, error=known))
@@ -301,6 +283,10 @@ class Attachment:
             self._read_too_early()
         if self.resolved:
             self.profile._on_read = None  # once is enough
+        self.mark_read()
+
+    def mark_read(self) -> None:
+        """The response is made for this person, so it must say that to caches."""
         if self.read:
             return
         self.read = True
@@ -361,6 +347,12 @@ def attachment_of(connection: HTTPConnection, attribute: str = "profile") -> Att
     """The attachment that `ProfileMiddleware` made for this request; `None` where it is not installed."""
     attachments: dict[str, Attachment] = connection.scope.get(SCOPE_KEY) or {}
     return attachments.get(attribute)
+
+
+def attachments_of(connection: HTTPConnection) -> list[Attachment]:
+    """All attachments of this request: one for each `ProfileMiddleware` with an attribute of its own."""
+    attachments: dict[str, Attachment] = connection.scope.get(SCOPE_KEY) or {}
+    return list(attachments.values())
 
 
 async def _within(end: Deadline | None, answer: Any) -> Any:

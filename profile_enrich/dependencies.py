@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from starlette.exceptions import WebSocketException
 from starlette.requests import HTTPConnection
 
-from ._attachment import LookupView, Once, attachment_of
+from ._attachment import LookupView, attachment_of, attachments_of
+from ._once import Once
 from .errors import ProfileRequired
 from .profile import Profile, Reason
 
-__all__ = ["LookupView", "ProfileDependency", "get_profile", "lookup_details", "require_profile"]
+__all__ = ["LookupView", "ProfileDependency", "get_profile", "lookup_details", "personalised", "require_profile"]
 
 logger = logging.getLogger("profile_enrich")
 
@@ -114,3 +115,17 @@ def lookup_details(connection: HTTPConnection, attribute: str = "profile") -> Lo
     """
     attachment = attachment_of(connection, attribute)
     return None if attachment is None else attachment.details()
+
+
+def personalised(connection: HTTPConnection) -> None:
+    """Says that the response is made for whoever is in session, before the profile is read.
+
+    For a response that starts streaming first: its headers are sent by then, and could not say so any more. It gets the
+    `Vary` and `Cache-Control: private` of a page that read the profile. Call it in the handler, or let FastAPI do so
+    with `dependencies=[Depends(personalised)]`. Without `ProfileMiddleware` it does nothing.
+
+    Args:
+        connection: the request.
+    """
+    for attachment in attachments_of(connection):
+        attachment.mark_read()

@@ -11,6 +11,8 @@ ProfileEnrichError                   code
 ├── ProfileMissing                   profile_missing    a record of a pipeline has no profile, and may not go without
 ├── TooManyErrors                    too_many_errors    a pipeline ended because more records failed than allowed
 ├── InputError (ValueError)          bad_input          a pipeline's input cannot be read; the place is in the message
+├── ModelMismatch (ValueError)       model_mismatch     a profile does not fit a class; `.problems` says where
+├── MissingAttribute                 missing_attribute  a profile lacks what an audience asks for
 ├── CursorError (ValueError)         bad_cursor         a page token was refused
 ├── StoreError                       store              the local store cannot be read or written
 │   └── StoreBusy                    store_busy         another build of the store is running
@@ -50,9 +52,11 @@ __all__ = [
     "CursorError",
     "InputError",
     "InvalidKeyError",
+    "MissingAttribute",
     "MissingExtraError",
     "MissingKeyError",
     "MissingVariable",
+    "ModelMismatch",
     "ProfileEnrichError",
     "ProfileMissing",
     "ProfileRequired",
@@ -149,6 +153,28 @@ class TooManyErrors(ProfileEnrichError):
     """A pipeline ended because more of its records failed than `max_errors` allows."""
 
     code = "too_many_errors"
+
+
+class ModelMismatch(ProfileEnrichError, ValueError):
+    """A profile does not fit the class that `Profile.as_model` was given.
+
+    Args:
+        message: the class, and what to do.
+        problems: each place that does not fit, as its path and what is wrong there, e.g. `("age", "missing")` or
+            `("address.zip", "expected `int`, got `str`")`. Never a value.
+    """
+
+    code = "model_mismatch"
+
+    def __init__(self, message: str = "", *, problems: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class MissingAttribute(ProfileEnrichError):
+    """A profile lacks an attribute that an `Audience` asks for, or has a value there that cannot be compared."""
+
+    code = "missing_attribute"
 
 
 class CursorError(ProfileEnrichError, ValueError):

@@ -8,9 +8,10 @@ from typing import Literal, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ._attachment import SCOPE_KEY, Attachment, Once, Plan
+from ._attachment import SCOPE_KEY, Attachment, Plan
 from ._check import number
 from ._http_caching import personalise
+from ._once import Once
 from .client import ProfileClient
 from .consent import Consent
 from .errors import ConfigurationError

@@ -364,11 +364,13 @@ class Profile(Mapping[str, Any]):
     def as_model(self, model: type[T]) -> T:
         """The attributes as an object of the user's class: a dataclass, a pydantic model or a msgspec struct.
 
-        Attributes that a dataclass has no field for are left out; pydantic and msgspec follow the class's own settings.
+        Attributes that a dataclass has no field for are left out, and the types of its fields are not looked at;
+        pydantic and msgspec follow the class's own settings.
 
         Raises:
-            ConfigurationError: the class is none of the three, or the attributes do not fit it. The message names the
-                class; the library's own account of what did not fit quotes values and is therefore not passed on.
+            ModelMismatch: the attributes do not fit. It says where and what is wrong there, without values (the
+                library's own account quotes them, and is therefore not passed on).
+            ConfigurationError: the class is none of the three.
         """
         return convert(self.to_dict(), model)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.websockets import WebSocketDisconnect
 
@@ -24,6 +25,7 @@ from profile_enrich import (
     Status,
     from_cookie,
     get_profile,
+    personalised,
     require_profile,
 )
 from profile_enrich.fastapi import CurrentProfile, RequiredProfile
@@ -180,3 +182,52 @@ def test_the_fastapi_module_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "fastapi", None)
     with pytest.raises(MissingExtraError, match=r"profile-enrich\[fastapi\]"):
         importlib.reload(profile_enrich.fastapi)
+
+
+@pytest.mark.parametrize("attach", ["eager", "prefetch", "lazy"])
+def test_A13_a_page_that_streams_first_can_say_beforehand_that_it_is_personal(
+    attach: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A13, A16: it gets the headers of a page that read the profile, and nothing is logged."""
+
+    async def page(request: Request) -> StreamingResponse:
+        personalised(request)
+
+        async def body() -> AsyncIterator[str]:
+            yield "hello "
+            yield (await get_profile(request)).get("id", "nobody")
+
+        return StreamingResponse(body())
+
+    app = Starlette(
+        routes=[Route("/", page)],
+        middleware=[
+            Middleware(
+                ProfileMiddleware,
+                client=client_of(ScriptedSource(Switch())),
+                identify=from_cookie("user"),
+                attach=attach,
+            )
+        ],
+    )
+    response = TestClient(app).get("/", headers=cookie("u1"))
+    assert response.text == "hello u1"
+    assert (response.headers["vary"], response.headers["cache-control"]) == ("Cookie", "private")
+    assert own_records(caplog) == []
+
+
+def test_A13_in_fastapi_it_is_a_dependency() -> None:
+    """A13: for a route, or for all of a router's."""
+    app = fastapi_app()
+    app.add_api_route("/stream", lambda: "x", dependencies=[Depends(personalised)])
+    response = TestClient(app).get("/stream", headers=cookie("u1"))
+    assert (response.headers["vary"], response.headers["cache-control"]) == ("Cookie", "private")
+
+
+def test_without_the_middleware_saying_it_changes_nothing() -> None:
+    async def page(request: Request) -> Response:
+        personalised(request)
+        return Response("x")
+
+    response = TestClient(Starlette(routes=[Route("/", page)])).get("/")
+    assert "vary" not in response.headers

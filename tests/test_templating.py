@@ -1,0 +1,111 @@
+"""The profile in Jinja2 templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.templating import Jinja2Templates
+from starlette.testclient import TestClient
+
+from profile_enrich import MemorySource, Profile, ProfileClient, ProfileMiddleware, Record
+from profile_enrich.templating import ProfileContext, TemplateProfile, profile_context
+
+ADA = {
+    "first_name": "Ada",
+    "age": 36,
+    "status": "member",
+    "items": ["tea"],
+    "email": None,
+    "address": {"city": "London", "items": {"n": 3}},
+}
+
+
+def rendered(text: str, who: Profile, undefined: Any = jinja2.Undefined) -> str:
+    environment = jinja2.Environment(undefined=undefined, autoescape=True)
+    return environment.from_string(text).render(profile=TemplateProfile(who))
+
+
+@pytest.mark.parametrize("undefined", [jinja2.Undefined, jinja2.StrictUndefined])
+@pytest.mark.parametrize(
+    ("text", "known", "unknown"),
+    [
+        ("{{ profile.first_name or 'there' }}", "Ada", "there"),
+        ("{{ profile.email or 'no address' }}", "no address", "no address"),
+        ("{{ profile.nothing }}", "", ""),
+        ("{{ profile.address.city or 'your city' }}", "London", "your city"),
+        ("{{ profile.address.zip or 'no zip' }}", "no zip", "no zip"),
+        ("{{ profile.address['items'].n }}", "3", ""),
+        ("{{ profile.age }} {{ profile.status }}", "36 member", " "),
+        ("{{ profile['items'] | length }}", "1", "0"),
+        ("{% if profile %}yes{% else %}no{% endif %}", "yes", "no"),
+        ("{% if 'age' in profile %}yes{% else %}no{% endif %}", "yes", "no"),
+        ("{{ profile | length }}", "6", "0"),
+        ("{% for name in profile %}{{ name }},{% endfor %}", "first_name,age,status,items,email,address,", ""),
+    ],
+)
+def test_names_are_the_customers_attributes_and_nothing_missing_fails(
+    text: str, known: str, unknown: str, undefined: Any
+) -> None:
+    assert rendered(text, Profile(Record(ADA)), undefined) == known
+    assert rendered(text, Profile(), undefined) == unknown
+
+
+def test_values_are_escaped_as_any_other() -> None:
+    assert rendered("{{ profile.name }}", Profile(Record({"name": "<b>"}))) == "&lt;b&gt;"
+
+
+def test_A18_printing_the_whole_shows_nothing_personal() -> None:
+    """A18: no personal data in reprs."""
+    page = rendered("{{ profile }} {{ profile.address }}", Profile(Record(ADA)))
+    assert page == "&lt;Profile skipped, 6 attributes&gt; &lt;TemplateProfile, 2 attributes&gt;"
+
+
+@pytest.fixture
+def templates(tmp_path: Path) -> Jinja2Templates:
+    (tmp_path / "home.html").write_text("hello {{ profile.first_name or 'there' }}", encoding="utf-8")
+    (tmp_path / "plain.html").write_text("hello", encoding="utf-8")
+    (tmp_path / "other.html").write_text("{{ who.first_name }}", encoding="utf-8")
+    return Jinja2Templates(
+        directory=tmp_path, context_processors=[profile_context, ProfileContext("person", name="who")]
+    )
+
+
+def shop(templates: Jinja2Templates, **options: Any) -> TestClient:
+    async def page(request: Request) -> Response:
+        return templates.TemplateResponse(request, request.path_params["name"])
+
+    client = ProfileClient(MemorySource({"u1": ADA}))
+    middleware = [
+        Middleware(ProfileMiddleware, client=client, identify=lambda request: request.headers.get("x-user"), **options)
+    ]
+    return TestClient(Starlette(routes=[Route("/{name}", page)], middleware=middleware))
+
+
+def test_A13_a_template_that_uses_the_profile_makes_the_page_private(templates: Jinja2Templates) -> None:
+    """A13: handing it to the template is not reading it."""
+    browser = shop(templates)
+    home = browser.get("/home.html", headers={"x-user": "u1"})
+    assert (home.text, home.headers["cache-control"], home.headers["vary"]) == ("hello Ada", "private", "Cookie")
+    assert browser.get("/home.html").text == "hello there"
+    plain = browser.get("/plain.html", headers={"x-user": "u1"})
+    assert "cache-control" not in plain.headers
+    assert "vary" not in plain.headers
+
+
+def test_another_name_and_attribute(templates: Jinja2Templates) -> None:
+    assert shop(templates, attribute="person").get("/other.html", headers={"x-user": "u1"}).text == "Ada"
+
+
+def test_without_the_middleware_it_is_empty(templates: Jinja2Templates) -> None:
+    async def page(request: Request) -> Response:
+        return templates.TemplateResponse(request, "home.html")
+
+    assert TestClient(Starlette(routes=[Route("/", page)])).get("/").text == "hello there"
