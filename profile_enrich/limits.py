@@ -147,8 +147,8 @@ class Breaker:
             asked = min(max(0.0, retry_after or 0.0), self._max_open)
             if not tripped and not asked:
                 return
-            own = min(self._open_for * 2 ** min(self._opened, 30), self._max_open) if tripped else 0.0
-            pause = max(own, asked)
+            # A vendor that says when knows better than a guess that doubles.
+            pause = asked or min(self._open_for * 2 ** min(self._opened, 30), self._max_open)
             self._opened += 1
             self._until = self._timer() + pause
             self._change("open")

@@ -189,6 +189,29 @@ class TestBreaker:
         clock.advance(0.01)
         assert breaker.ask() is not None
 
+    def test_L10_a_retry_after_of_the_try_itself_stands_before_the_doubling(self) -> None:
+        """L10: honour `Retry-After`: a vendor that limits by the second is not left alone for minutes."""
+        clock = ManualClock()
+        breaker = Breaker(1, open_for=5, timer=clock)
+        for _ in range(4):
+            fail(breaker, 1, SourceRateLimited(retry_after=1))
+            assert breaker.pause() == 1.0
+            clock.advance(1)
+        fail(breaker, 1)
+        assert breaker.pause() > 5
+
+    def test_its_pause_is_what_is_left_until_a_try(self) -> None:
+        clock = ManualClock()
+        breaker = Breaker(1, open_for=5, timer=clock)
+        assert breaker.pause() == 0.0
+        fail(breaker, 1)
+        clock.advance(2)
+        assert breaker.pause() == 3.0
+        clock.advance(4)
+        assert breaker.pause() == 0.0
+        assert breaker.ask() is not None
+        assert breaker.pause() == 0.0, "one is trying, and can end any moment"
+
     def test_its_defaults_are_those_that_are_documented(self) -> None:
         clock = ManualClock()
         breaker = Breaker(timer=clock)
