@@ -14,6 +14,9 @@ from profile_enrich import ConfigurationError, MissingAttribute, Profile, Record
 from profile_enrich.audiences import Audience, gt, gte, lt, lte, one_of
 
 
+wrong: Any = {}
+
+
 def profile(**attributes: Any) -> Profile:
     return Profile(Record(attributes))
 
@@ -116,10 +119,11 @@ class TestAudience:
 
     def test_other_errors_of_a_function_are_its_own(self) -> None:
         own = {"a": 1}
+        numbered: dict[int, int] = {}
         with pytest.raises(KeyError, match="visits"):
             Audience("broken", lambda who: bool(own["visits"])).matches(profile(visits=1))
         with pytest.raises(KeyError):
-            Audience("broken", lambda who: bool({}[0])).matches(profile())
+            Audience("broken", lambda who: bool(numbered[0])).matches(profile())
         with pytest.raises(ZeroDivisionError):
             Audience("broken", lambda who: 1 / 0 > 0).matches(profile())
 
@@ -128,11 +132,11 @@ class TestAudience:
         [
             (lambda: Audience("", tier="gold"), "needs a name"),
             (lambda: Audience("vip"), "audience 'vip' needs a condition"),
-            (lambda: Audience("vip", "gold"), "must be a function of the profile"),
+            (lambda: Audience("vip", wrong), "must be a function of the profile"),
             (lambda: one_of("gold"), "a collection of values"),
             (lambda: one_of([]), "a collection of values"),
             (lambda: gte(True), "not bool"),
-            (lambda: gte([1]), "not list"),
+            (lambda: gte(wrong), "not dict"),
         ],
     )
     def test_refuses_what_tells_nobody(self, make: Any, complaint: str) -> None:

@@ -29,6 +29,7 @@ from profile_enrich import (
     require_profile,
 )
 from profile_enrich.fastapi import CurrentProfile, RequiredProfile
+from profile_enrich.middleware import Attach
 from tests.helpers import Answer, ScriptedSource, Switch, client_of, nobody, own_records
 
 CASES: list[tuple[Answer, str | None, int]] = [
@@ -186,7 +187,7 @@ def test_the_fastapi_module_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("attach", ["eager", "prefetch", "lazy"])
 def test_A13_a_page_that_streams_first_can_say_beforehand_that_it_is_personal(
-    attach: str, caplog: pytest.LogCaptureFixture
+    attach: Attach, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A13, A16: it gets the headers of a page that read the profile, and nothing is logged."""
 
