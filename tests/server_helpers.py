@@ -134,13 +134,13 @@ def amperity(secret: str = SECRET, tenant: str = "acme", version: str = "2025-07
 
 
 @contextmanager
-def served(app: ProfileAPI) -> Generator[str]:
+def served(app: ProfileAPI, port: int = 0) -> Generator[str]:
     """The application on a real uvicorn; its base URL."""
     import uvicorn
 
     from profile_enrich.server._listen import listen, url_of
 
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", port)
     server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="critical", ws="none", lifespan="on"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()

@@ -142,6 +142,7 @@ class ChangeFeed:
         wake = asyncio.Event()
         hub.wakes.add(wake)
         if hub.watcher is None or hub.watcher.done():
+            hub.seen = self.store.generation  # here, not in the task: a stream counts from what is there now
             hub.watcher = loop.create_task(self._watch(hub))
         try:
             yield wake
@@ -152,7 +153,6 @@ class ChangeFeed:
 
     async def _watch(self, hub: _Hub) -> None:
         """Looks for newer generations while anybody listens: the manifest is the only thing that all workers share."""
-        seen = self._look()
         while hub.wakes:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll):
@@ -162,11 +162,8 @@ class ChangeFeed:
                 self.end()
                 return
             now = self._look()
-            if now != seen:
-                seen = now
-                # A client asks again as soon as it hears of a change, perhaps another worker. By then, that one must
-                # have looked at the store, too: it does so every `check_every` seconds.
-                await asyncio.sleep(self.store.check_every)
+            if now != hub.seen:
+                hub.seen = now
                 hub.wake_all()
 
     def _look(self) -> int:
@@ -181,6 +178,7 @@ class _Hub:
     def __init__(self) -> None:
         self.wakes: set[asyncio.Event] = set()
         self.look = asyncio.Event()
+        self.seen = 0
         self.watcher: asyncio.Task[None] | None = None
 
     def wake_all(self) -> None:
@@ -242,6 +240,10 @@ class ChangeStream:
             if collection is None or not self._allowed():
                 return
             if collection.generation != seen:
+                # The client asks again as soon as it hears of a change, perhaps another worker. By then, that one must
+                # have looked at the store, too: it does so every `check_every` seconds. What is written meanwhile is
+                # said now and once more in the next round.
+                await asyncio.sleep(self._store.check_every)
                 for event in await self._changes(collection, seen):
                     yield event
                 seen = collection.generation
