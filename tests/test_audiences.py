@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from profile_enrich import ConfigurationError, MissingAttribute, Profile, Record
 from profile_enrich.audiences import Audience, gt, gte, lt, lte, one_of
 
-
 wrong: Any = {}
 
 
