@@ -35,6 +35,10 @@ def row(key: str, n: int = 0, **more: Any) -> dict[str, Any]:
     return {"id": key, "tier": ["gold", "silver"][n % 2], "n": n, **more}
 
 
+def _no_sync(_: int) -> None:
+    """Instead of `os.fsync`: no test pulls the plug."""
+
+
 PEOPLE: Rows = [row(f"u{n}", n) for n in range(60)]
 
 
@@ -82,7 +86,7 @@ def test_P4_P5_any_sequence_of_refreshes_gives_what_a_dict_gives(
     model = {item["id"]: item for item in start}
     known: set[str] = set()
     with pytest.MonkeyPatch.context() as patch, ProfileStore(path, check_every=0) as store:
-        patch.setattr(os, "fsync", lambda _: None)  # no test pulls the plug
+        patch.setattr(os, "fsync", _no_sync)
         patch.setattr(delta, "_SMALL", small)
         patch.setattr(delta, "_GROWTH", 1)
         patch.setattr(delta, "_MERGE_FROM", share)
@@ -350,7 +354,7 @@ def test_a_record_may_bring_new_attributes(path: Path) -> None:
 
 
 def test_many_single_records_leave_few_files_and_the_base_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(os, "fsync", _no_sync)
     base = path / "1-000001.db"
     before = base.stat()
     with ProfileStore(path, check_every=1000) as store:
