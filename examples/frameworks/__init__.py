@@ -1,0 +1,1 @@
+"""The smallest complete application in each of three frameworks."""
