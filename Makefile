@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 API_PORT ?= 8787
 SHOP_PORT ?= 8000
 MINUTES ?= 3
-ENGINES ?= beam faststream
+ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 

@@ -15,7 +15,7 @@ from profile_enrich import ConfigurationError, SourceAuthError
 from profile_enrich.testing import VendorServer, faults
 
 from . import needs
-from .conftest import KEY, VARIABLE, Job, config_for, lookups, run_page
+from .conftest import KEY, VARIABLE, Job, config_for, lookups
 from .tables import (
     BRISK,
     FIELDS,
@@ -24,8 +24,10 @@ from .tables import (
     columns,
     core,
     distinct,
+    expected_of_page,
     key_columns,
     most_in_a_second,
+    run_page,
     say,
     wait_until,
 )
@@ -210,6 +212,6 @@ def test_without_a_cluster_threads_share_the_budget(vendor: VendorServer) -> Non
     assert _processes(config_for(vendor)) == 1
 
 
-def test_the_code_of_the_page_runs() -> None:
+def test_the_code_of_the_page_runs(client: Client, vendor: VendorServer, tmp_path: Path) -> None:
     """The documentation."""
-    run_page(Path("docs/dask.md"))
+    assert run_page("dask.md", vendor, tmp_path) == expected_of_page()

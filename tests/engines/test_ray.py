@@ -16,7 +16,7 @@ from profile_enrich import ConfigurationError
 from profile_enrich.testing import VendorServer, faults
 
 from . import needs
-from .conftest import KEY, VARIABLE, Job, config_for, lookups, run_page
+from .conftest import KEY, VARIABLE, Job, config_for, lookups
 from .tables import (
     BRISK,
     FIELDS,
@@ -25,8 +25,10 @@ from .tables import (
     columns,
     core,
     distinct,
+    expected_of_page,
     key_columns,
     most_in_a_second,
+    run_page,
     say,
     wait_until,
 )
@@ -204,6 +206,6 @@ def test_arguments_are_checked_before_the_job_runs(vendor: VendorServer) -> None
         enrich_dataset(dataset, config=config, key="id", fields=FIELDS, batch_size=0)
 
 
-def test_the_code_of_the_page_runs() -> None:
+def test_the_code_of_the_page_runs(vendor: VendorServer, tmp_path: Path) -> None:
     """The documentation."""
-    run_page(Path("docs/ray.md"))
+    assert run_page("ray.md", vendor, tmp_path) == expected_of_page()

@@ -16,7 +16,7 @@ from profile_enrich import ConfigurationError
 from profile_enrich.testing import VendorServer, faults
 
 from . import needs
-from .conftest import KEY, VARIABLE, Job, config_for, lookups, run_page
+from .conftest import KEY, VARIABLE, Job, config_for, lookups
 from .tables import (
     BRISK,
     FIELDS,
@@ -26,8 +26,10 @@ from .tables import (
     columns,
     core,
     distinct,
+    expected_of_page,
     key_columns,
     most_in_a_second,
+    run_page,
     say,
     wait_until,
 )
@@ -200,6 +202,6 @@ def test_how_many_workers_share_the_budget(spark: SparkSession, vendor: VendorSe
         _parallelism(object(), config_for(vendor))
 
 
-def test_the_code_of_the_page_runs() -> None:
+def test_the_code_of_the_page_runs(spark: SparkSession, vendor: VendorServer, tmp_path: Path) -> None:
     """The documentation."""
-    run_page(Path("docs/spark.md"))
+    assert run_page("spark.md", vendor, tmp_path) == expected_of_page()
