@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from profile_enrich.pipeline.beam_enrichment import ProfileHandler  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")  # Beam's own
 
+OUTPUTS = ("enriched", "missing", "failed")
 IN_PROCESS = PipelineOptions(["--runner=FnApiRunner"])
 
 
@@ -38,16 +40,23 @@ class Order(NamedTuple):
     amount: float
 
 
-def run(elements: list[Any], transform: EnrichProfiles, tmp: Path, options: Any = IN_PROCESS) -> dict[str, list[Any]]:
+def run(elements: list[Any], transform: EnrichProfiles, tmp: Path) -> dict[str, list[Any]]:
     """What comes out, by output."""
-    with beam.Pipeline(options=options) as pipeline:
-        found = pipeline | beam.Create(elements, reshuffle=False) | transform
-        for name in ("enriched", "missing", "failed"):
-            lines = found[name] | f"Text of {name}" >> beam.Map(_text)
-            lines | f"Write {name}" >> beam.io.WriteToText(str(tmp / name))
+    with beam.Pipeline(options=IN_PROCESS) as pipeline:
+        _write(pipeline | beam.Create(elements, reshuffle=False) | transform, tmp)
+    return _written(tmp)
+
+
+def _write(found: Any, tmp: Path) -> None:
+    for name in OUTPUTS:
+        lines = found[name] | f"Text of {name}" >> beam.Map(_text)
+        lines | f"Write {name}" >> beam.io.WriteToText(str(tmp / name))
+
+
+def _written(tmp: Path) -> dict[str, list[Any]]:
     return {
         name: [json.loads(line) for file in sorted(tmp.glob(f"{name}-*")) for line in file.read_text().splitlines()]
-        for name in ("enriched", "missing", "failed")
+        for name in OUTPUTS
     }
 
 
@@ -94,10 +103,17 @@ def test_E2_E3_two_workers_share_the_budget(job: Job, vendor: VendorServer, tmp_
     options = PipelineOptions(
         ["--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"]
     )
-    out = run(job.records, EnrichProfiles(config, key="user_id", keyed=keyed), tmp_path, options)
-    check_all(job, out)
+    with beam.Pipeline(options=options) as pipeline:
+        found = pipeline | beam.Create(job.records) | EnrichProfiles(config, key="user_id", keyed=keyed)
+        _write(found, tmp_path)
+        processes = found.enriched | beam.Map(lambda element: str(os.getpid())) | beam.Distinct()
+        processes | "Write processes" >> beam.io.WriteToText(str(tmp_path / "processes"))
+    check_all(job, _written(tmp_path))
+    workers = {line for file in tmp_path.glob("processes-*") for line in file.read_text().split()}
     calls = [call for call in vendor.calls if "/record" in call.path]
-    print(f"\nkeyed={keyed}: {len(calls)} calls for {len(job.keys)} keys on 2 workers")  # noqa: T201  # to be read
+    print(f"\nkeyed={keyed}: {len(calls)} calls for {len(job.keys)} keys in {len(workers)} processes")  # noqa: T201  # to be read
+    assert len(workers) == 2
+    assert str(os.getpid()) not in workers
     assert len(calls) == len(job.keys) if keyed else len(job.keys) <= len(calls) <= 2 * len(job.keys)
     assert vendor.max_in_flight <= 8
     times = sorted(call.at for call in calls)
@@ -156,16 +172,17 @@ def test_E1_a_bundle_that_is_tried_again_loses_and_doubles_nothing(
     job: Job, vendor: VendorServer, config: ClientConfig, tmp_path: Path
 ) -> None:
     crashes = tmp_path / "crashes"
+    records = job.records[:1_000]
 
     def fragile(element: Any) -> Any:
         # After the lookup, in the same bundle: what was emitted before it is thrown away by the runner.
-        if element["position"] == 2_000 and not crashes.exists():
+        if element["position"] == 500 and not crashes.exists():
             crashes.write_text("once")
             raise RuntimeError("a worker dies")
         return element
 
     with beam.Pipeline(runner="BundleBasedDirectRunner") as pipeline:
-        found = pipeline | beam.Create(job.records) | EnrichProfiles(config, key="user_id")
+        found = pipeline | beam.Create(records) | EnrichProfiles(config, key="user_id")
         whole = (
             (
                 found.enriched | beam.Map(fragile),
@@ -175,9 +192,9 @@ def test_E1_a_bundle_that_is_tried_again_loses_and_doubles_nothing(
             | beam.Flatten()
             | beam.Map(lambda element: element["position"])
         )
-        assert_that(whole, equal_to([record["position"] for record in job.records]))
+        assert_that(whole, equal_to([record["position"] for record in records]))
     assert crashes.exists()
-    assert lookups(vendor) == len(job.keys)  # what the first try looked up, the second found in the cache
+    assert lookups(vendor) == len(Job(records, {}).keys)  # what the first try looked up, the second found in the cache
 
 
 # --- windows, types, options --------------------------------------------------------------------------------------
