@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from ..errors import ConfigurationError, ProfileEnrichError
+from ..store.from_sources import check_vanished
 from ..store.last_refresh import LastRefresh, note_refresh, read_last_refresh
 from ..store.manifest import read_manifest
 from ..store.model import CollectionSpec
@@ -80,6 +81,8 @@ class RefreshSchedule:
         specs: what to refresh from; by default what `profile-enrich index build` kept in the store, read each time.
         every: seconds between the beginnings of two refreshes.
         jitter: part of `every` by which the time varies, so that many servers do not read the source at once.
+        changed_only: write only what is different, and let the change feed tell exactly that; see `refresh_store`.
+        vanished: with `changed_only`, what becomes of records that the sources do not have any more.
         on_duplicate: as in `build_store`.
 
     Raises:
@@ -94,12 +97,15 @@ class RefreshSchedule:
         *,
         every: float,
         jitter: float = 0.1,
+        changed_only: bool = False,
+        vanished: Literal["keep", "delete"] = "keep",
         on_duplicate: Literal["last", "fail"] = "last",
     ) -> None:
         if isinstance(every, bool) or not 0 < every <= 366 * 86400:
             raise ConfigurationError("every is the seconds between two refreshes, more than 0 and at most a year")
         if not 0 <= jitter <= 1:
             raise ConfigurationError("jitter is a part of `every`, from 0 to 1")
+        check_vanished(vanished, changed_only, specs or ())
         self._path = Path(path)
         read_manifest(self._path)
         self._order: dict[str, Any] = {
@@ -107,6 +113,8 @@ class RefreshSchedule:
             "collections": None
             if specs is None
             else {spec.name: spec_to_table(spec, keep_password=True) for spec in specs},
+            "changed_only": changed_only,
+            "vanished": vanished,
             "on_duplicate": on_duplicate,
         }
         self._every = float(every)

@@ -13,20 +13,23 @@ from ..errors import ConfigurationError, ProfileEnrichError, StoreBusy, StoreErr
 from .build import build_store
 from .last_refresh import note_refresh, read_last_refresh
 from .manifest import read_manifest
-from .model import BuildReport, CollectionSpec, Progress
+from .model import BuildReport, CollectionSpec, Progress, RefreshReport, RefreshSpec
 from .recipe import read_recipe
+from .refreshing import refresh_store
 
-__all__ = ["refresh_from_sources"]
+__all__ = ["check_vanished", "refresh_from_sources"]
 
 
 def refresh_from_sources(
     path: Path | str,
     specs: Sequence[CollectionSpec] | None = None,
     *,
+    changed_only: bool = False,
+    vanished: Literal["keep", "delete"] = "keep",
     on_duplicate: Literal["last", "fail"] = "last",
     since: datetime | None = None,
     progress: Callable[[Progress], None] | None = None,
-) -> BuildReport | None:
+) -> BuildReport | RefreshReport | None:
     """Builds the next generation of a store's collections beside the one that is served, and swaps it in.
 
     How it went is noted in the store's directory: `read_last_refresh` and the server's status read it there.
@@ -34,6 +37,8 @@ def refresh_from_sources(
     Args:
         path: the store's directory.
         specs: what to refresh; by default all that `index build` kept the sources of.
+        changed_only: write only the rows that are different from what is stored, see `refresh_store`; otherwise all.
+        vanished: with `changed_only`, what becomes of records that the sources do not have any more.
         on_duplicate: as in `build_store`.
         since: do nothing if another refresh has begun after this time (UTC); `None`: refresh in any case.
         progress: as in `build_store`.
@@ -44,9 +49,10 @@ def refresh_from_sources(
     Raises:
         StoreBusy: another process is refreshing or building it; nothing is noted.
         StoreError: as `build_store`; the old data are still there.
-        ConfigurationError: it is not known what to refresh from.
+        ConfigurationError: it is not known what to refresh from; or see `check_vanished`.
     """
     path = Path(path)
+    check_vanished(vanished, changed_only, specs or ())
     read_manifest(path)  # there must be a store
     with _alone(path):
         last = read_last_refresh(path)
@@ -61,7 +67,13 @@ def refresh_from_sources(
                     f"it is not known what the store in {path} was built from: say its sources, or build it with"
                     " `profile-enrich index build`"
                 )
-            report = build_store(path, sources, on_duplicate=on_duplicate, progress=progress)
+            report: BuildReport | RefreshReport
+            if changed_only:
+                check_vanished(vanished, changed_only, sources)
+                changes = [_changes(spec, vanished) for spec in sources]
+                report = refresh_store(path, changes, on_duplicate=on_duplicate, progress=progress)
+            else:
+                report = build_store(path, sources, on_duplicate=on_duplicate, progress=progress)
         except StoreBusy:
             problem = ""
             raise
@@ -78,6 +90,36 @@ def refresh_from_sources(
             if problem:
                 note_refresh(path, began, problem)
     return report
+
+
+def check_vanished(vanished: str, changed_only: bool, specs: Sequence[CollectionSpec]) -> None:
+    """That it can be told which records have vanished.
+
+    Raises:
+        ConfigurationError: all is built anew in any case; or broken lines are left out, so that the records whose lines
+            are broken would be taken for vanished.
+    """
+    if vanished == "delete" and not changed_only:
+        raise ConfigurationError(
+            "a full refresh has what the sources have, nothing else; what has vanished is asked with changed-only"
+        )
+    if vanished == "delete" and any(spec.rejects is not None for spec in specs):
+        raise ConfigurationError(
+            "leaving out broken lines (rejects) and deleting what has vanished contradict each other: the record of a"
+            " broken line would be deleted"
+        )
+
+
+def _changes(spec: CollectionSpec, vanished: Literal["keep", "delete"]) -> RefreshSpec:
+    return RefreshSpec(
+        spec.name,
+        spec.source,
+        vanished=vanished,
+        encoding=spec.encoding,
+        delimiter=spec.delimiter,
+        format=spec.format,
+        rejects=spec.rejects,
+    )
 
 
 @contextlib.contextmanager

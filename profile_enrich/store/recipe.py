@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ from ..errors import ConfigurationError, StoreError
 from .inputs import SqlQuery, Stream
 from .model import CollectionSpec
 
-__all__ = ["SQL_URL", "read_recipe", "spec_from_table", "spec_to_table", "specs_from_tables", "write_recipe"]
+__all__ = ["SQL_URL", "forget", "read_recipe", "spec_from_table", "spec_to_table", "specs_from_tables", "write_recipe"]
 
 RECIPE = "SOURCES"
 
@@ -139,8 +139,20 @@ def write_recipe(path: Path | str, specs: Sequence[CollectionSpec]) -> list[str]
         except ConfigurationError:
             tables.pop(spec.name, None)
             lost.append(spec.name)
-    replace_file(path / RECIPE, json.dumps({"collections": tables}, indent=1, ensure_ascii=False).encode())
+    _write(path, tables)
     return lost
+
+
+def forget(path: Path | str, names: Iterable[str]) -> None:
+    """Forgets what these collections were built from."""
+    path, tables = Path(path), _tables(Path(path))
+    for name in names:
+        tables.pop(name, None)
+    _write(path, tables)
+
+
+def _write(path: Path, tables: Mapping[str, Any]) -> None:
+    replace_file(path / RECIPE, json.dumps({"collections": tables}, indent=1, ensure_ascii=False).encode())
 
 
 def read_recipe(path: Path | str) -> list[CollectionSpec]:

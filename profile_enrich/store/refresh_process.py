@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import ProfileEnrichError, StoreBusy
+from .from_sources import refresh_from_sources
 from .last_refresh import read_last_refresh
 from .recipe import specs_from_tables
-from .from_sources import refresh_from_sources
 
 __all__ = ["main"]
 
@@ -34,6 +34,8 @@ def main(stdin: IO[str], stdout: IO[str]) -> None:
         report = refresh_from_sources(
             path,
             None if tables is None else specs_from_tables(tables, path),
+            changed_only=order["changed_only"],
+            vanished=order["vanished"],
             on_duplicate=order["on_duplicate"],
             since=None if since is None else datetime.fromisoformat(since),
         )
