@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from typing import Any
 
 import pytest
 
@@ -77,10 +78,10 @@ class TestLookupMany:
         assert all(profiles.values())
 
     @pytest.mark.parametrize("settings", [{"concurrency": 0}, {"patience": -1.0}])
-    async def test_an_argument_that_makes_no_sense_is_named(self, settings: dict[str, int]) -> None:
+    async def test_an_argument_that_makes_no_sense_is_named(self, settings: dict[str, Any]) -> None:
         async with client_for(CountingSource()) as client:
             with pytest.raises(ConfigurationError, match=next(iter(settings))):
-                await client.lookup_many(["u1"], **settings)  # type: ignore[arg-type]  # a wrong one on purpose
+                await client.lookup_many(["u1"], **settings)
 
     async def test_cancelling_it_leaves_no_task_and_the_loads_go_on(self) -> None:
         source = CountingSource(delay=0.02)

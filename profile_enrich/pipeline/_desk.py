@@ -19,6 +19,12 @@ __all__ = ["Desk"]
 
 R = TypeVar("R")
 
+_GATHER = 0.02
+"""Seconds without a new record after which keys that do not fill a batch are looked up all the same."""
+
+_GATHER_MOST = 0.1
+"""Seconds that a key waits at most for others to fill its batch."""
+
 _SLICE = 0.001
 """Seconds of reading after which others on the event loop get their turn."""
 
@@ -75,6 +81,9 @@ class Desk(Generic[R]):
         self._line: deque[Outcome[R]] = deque()  # all records in order, or the finished ones
         self._waiting: dict[str | ProfileKey, list[Outcome[R]]] = {}
         self._queue: deque[str | ProfileKey] = deque()
+        self._size = client._patience.batch_size
+        self._gathering: asyncio.TimerHandle | None = None
+        self._partly = False
         self._workers: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -123,8 +132,11 @@ class Desk(Generic[R]):
                 self._waiting[key] = [outcome]
                 self._queue.append(key)
                 self.lookups += 1
-                if len(self._workers) < self._hands:
-                    self._hire()
+                if len(self._queue) >= self._size:
+                    if len(self._workers) < self._hands:
+                        self._hire()
+                elif self._gathering is None:
+                    self._gather(time.monotonic() + _GATHER_MOST)
                 return
             if profile.reason is Reason.UNAVAILABLE:
                 outcome.problem = profile.error
@@ -161,6 +173,7 @@ class Desk(Generic[R]):
             async for row in rows:
                 self.accept(row)
                 if self.held >= self._window:
+                    self._send()
                     self._room = asyncio.get_running_loop().create_future()
                     await self._room
                 elif time.perf_counter() > end:  # an input that never waits lets no one else run
@@ -172,9 +185,31 @@ class Desk(Generic[R]):
             self._broken = error
         finally:
             self.ended = True
+            if not self._closed:
+                self._send()
             self._nudge()
 
     # --- between ----------------------------------------------------------------------------------------------------
+
+    def _gather(self, until: float) -> None:
+        read = self.read
+
+        def look() -> None:
+            if self.read != read and time.monotonic() < until:
+                self._gather(until)
+            else:
+                self._send()
+
+        self._gathering = asyncio.get_running_loop().call_later(_GATHER, look)
+
+    def _send(self) -> None:
+        """Lets the keys that were gathered be looked up although they do not fill a batch."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        self._partly = bool(self._queue)
+        for _ in range(min(-(-len(self._queue) // self._size), self._hands - len(self._workers))):
+            self._hire()
 
     def _hire(self) -> None:
         worker = asyncio.create_task(self._work(), name="profile_enrich lookups")
@@ -183,11 +218,14 @@ class Desk(Generic[R]):
 
     async def _work(self) -> None:
         queue, patience = self._queue, self._client._patience
-        while queue:
-            keys = [queue.popleft() for _ in range(min(patience.batch_size, len(queue)))]
+        while len(queue) >= self._size or (queue and self._partly):
+            keys = [queue.popleft() for _ in range(min(self._size, len(queue)))]
+            self._partly = self._partly and bool(queue)
             profiles = await patience.lookup([ProfileKey.of(key) for key in keys], self._patience)
             for key, profile in zip(keys, profiles, strict=True):
                 self._answer(key, profile)
+        if queue and self._gathering is None:
+            self._gather(time.monotonic() + _GATHER_MOST)
 
     def _left(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
@@ -235,6 +273,8 @@ class Desk(Generic[R]):
 
     async def ready(self) -> None:
         """Waits until there is something to `take`, the input has ended, or the run must end."""
+        if self.ended or self.held >= self._window:
+            self._send()
         if not self._is_ready():
             self._wake = asyncio.get_running_loop().create_future()
             try:
@@ -263,6 +303,8 @@ class Desk(Generic[R]):
     async def aclose(self) -> None:
         """Ends the reading and the waiting. Loads that are under way belong to the client, and go on."""
         self._closed = True
+        if self._gathering is not None:
+            self._gathering.cancel()
         tasks = [*self._workers] if self._reader is None else [*self._workers, self._reader]
         for task in tasks:
             task.cancel()
