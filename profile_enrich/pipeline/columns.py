@@ -149,7 +149,10 @@ def _array(pa: Any, values: Sequence[object], kind: Any, unfit: set[int]) -> Any
     plain = [thaw(value) for value in values]
     try:
         # A cast refuses what would lose something; `type=` alone cuts 1.5 to 1.
-        return pa.array(plain, type=kind) if pa.types.is_nested(kind) else pa.array(plain).cast(kind)
+        if not pa.types.is_nested(kind):
+            return pa.array(plain).cast(kind)
+        if not any(isinstance(value, str | bytes) for value in plain):  # they would become lists of characters
+            return pa.array(plain, type=kind)
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
         pass
     fitted = [_fitted(pa, value, kind) for value in plain]
@@ -167,7 +170,7 @@ def _fitted(pa: Any, value: object, kind: Any) -> Any:
     """The value as Arrow converts it: JSON carries dates, and some vendors numbers, as text."""
     try:
         if pa.types.is_nested(kind):
-            return pa.array([value], type=kind)[0]
+            return None if isinstance(value, str | bytes) else pa.array([value], type=kind)[0].as_py()
         return pa.scalar(value).cast(kind)
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
         return None
