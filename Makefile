@@ -16,7 +16,7 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-engines lint types soak bench mutants format clean
+.PHONY: demo test test-engines lint types soak hostile bench mutants format clean
 
 demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python examples/demo.py
@@ -41,6 +41,9 @@ types: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
+hostile: $(VENV)/.dev
+	$(BIN)/python -m tests.hostile 100000
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
