@@ -22,6 +22,7 @@ from .errors import (
     SourceAuthError,
     SourceConnectionError,
     SourceRateLimited,
+    SourceResponseError,
     SourceTimeout,
     SourceUnavailable,
 )
@@ -39,7 +40,15 @@ HOPELESS = (SourceAuthError, ConfigurationError, ClientClosed)
 LOADS = 3
 """Loads of one key at most, while the source fails otherwise than by asking for time."""
 
-_PASSING = (SourceConnectionError, SourceUnavailable, SourceRateLimited, SourceTimeout, CircuitOpen, RateLimitReached)
+_PASSING = (
+    SourceConnectionError,
+    SourceUnavailable,
+    SourceRateLimited,
+    SourceTimeout,
+    SourceResponseError,  # such as an answer that was cut short, or a proxy's page
+    CircuitOpen,
+    RateLimitReached,
+)
 """What may go better later. A lookup only reads, so that repeating it is safe."""
 
 _NOT_NOW = (SourceRateLimited, CircuitOpen, RateLimitReached)
