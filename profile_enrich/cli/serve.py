@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..errors import ConfigurationError
-from ..server import ApiKey, AuditLog, KeyFile, Rate
-from ..server import serve as serve_api
+from ..server import ApiKey, AuditLog, KeyFile, ProfileAPI, Rate
+from ..server.compression import FROM_BYTES
 from ..server.keys import keys_beside
+from ..server.refreshing import RefreshSchedule, seconds_of
+from ..server.run import serve_app
+from ..server.totals import shared_totals
+from ..server.workers import MAX_WORKERS
 from ..store import ProfileStore
 from ._build import build, specifications
+from ._collections import specs_from_file
+from ._configured import Configured, config_option
 from ._exit import guarded
 from ._output import note
 from ._temporary import temporary_store
@@ -21,7 +29,8 @@ from ._temporary import temporary_store
 __all__ = ["serve"]
 
 
-@click.command()
+@click.command(cls=Configured)
+@config_option
 @click.option(
     "--data",
     multiple=True,
@@ -90,6 +99,43 @@ __all__ = ["serve"]
 )
 @click.option("--access-log", is_flag=True, help="Log one line a request, without ids.")
 @click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, MAX_WORKERS),
+    envvar="PROFILE_ENRICH_WORKERS",
+    show_envvar=True,
+    help="Processes that share the port.",
+)
+@click.option(
+    "--max-age",
+    type=click.IntRange(0),
+    metavar="SECONDS",
+    help="Clients may use an answer for so long without asking again. Default: they decide.",
+)
+@click.option(
+    "--compress-from",
+    default=FROM_BYTES,
+    show_default=True,
+    type=click.IntRange(0),
+    metavar="BYTES",
+    help="Send answers from this size on as gzip to clients that take it; 0 for none.",
+)
+@click.option(
+    "--metrics",
+    default="off",
+    show_default=True,
+    type=click.Choice(["off", "keys", "open"]),
+    help="Prometheus metrics at /metrics: for nobody, for holders of a key, for everybody.",
+)
+@click.option(
+    "--refresh-every",
+    metavar="SPAN",
+    envvar="PROFILE_ENRICH_REFRESH_EVERY",
+    show_envvar=True,
+    help="Refresh the store from its sources every 90s, 15m, 2h or 1d, give or take a tenth.",
+)
+@click.option(
     "--keys-file",
     type=click.Path(path_type=Path),
     envvar="PROFILE_ENRICH_KEYS_FILE",
@@ -110,8 +156,11 @@ __all__ = ["serve"]
     show_envvar=True,
     help="Note here who asked for whose profile, as JSON lines with hashed ids.",
 )
+@click.pass_context
 @guarded
 def serve(
+    ctx: click.Context,
+    config: Path | None,
     data: tuple[Path, ...],
     entities: tuple[str, ...],
     ids: tuple[str, ...],
@@ -124,6 +173,11 @@ def serve(
     no_auth: bool,
     workspace: str,
     access_log: bool,
+    workers: int,
+    max_age: int | None,
+    compress_from: int,
+    metrics: str,
+    refresh_every: str | None,
     keys_file: Path | None,
     rate: str | None,
     audit_log: Path | None,
@@ -135,9 +189,15 @@ def serve(
     profile-enrich serve --data users.parquet --data accounts.csv --entity Users --entity Accounts --id id
     profile-enrich serve --store profiles.store          (built before; with the keys made by `profile-enrich keys`)
 
-    It listens on this machine only, and wants a key, unless told otherwise.
+    profile-enrich serve --config server.toml
+
+    It listens on this machine only, and wants a key, unless told otherwise. With --config, SIGHUP has it read the file
+    anew (all but store, host, port and workers), except in a terminal.
     """
-    if not data and store is None:
+    described = config is not None and bool(ctx.meta.get("collections"))
+    if described and data:
+        raise ConfigurationError("--data contradicts the [collections] of the configuration file; leave one out")
+    if not data and not described and store is None:
         raise ConfigurationError("give --data FILE (with --entity and --id), or --store PATH of a store built before")
     if not data and (entities or ids or filters):
         raise ConfigurationError("--entity, --id and --filter describe --data, and there is none")
@@ -149,39 +209,79 @@ def serve(
             "who may ask? Give a key in PROFILE_ENRICH_KEYS, or --generate-key, or make one for a --store with"
             " `profile-enrich keys add`, or say --no-auth to answer everybody"
         )
-    specs = specifications(data, entities, ids, filters)
-    file = None if keys_file is None else KeyFile(keys_file)
-    limit = None if rate is None else Rate.parse(rate)
-    allowed = [ApiKey.from_secret(secret, workspace=workspace) for secret in keys]
+    if described and config is not None:
+        specs = specs_from_file(config)
+    else:
+        specs = specifications(data, entities, ids, filters)
+    for wrong in keys:  # before the build, which may take long
+        ApiKey.from_secret(wrong, workspace=workspace)
+    if rate is not None:
+        Rate.parse(rate)
+    every = None if refresh_every is None else seconds_of(refresh_every)
+    if every is not None and store is None and not specs:
+        raise ConfigurationError("--refresh-every needs sources to refresh from")
     secret: str | None = None
+    generated: list[ApiKey] = []
     if generate_key:
         key, secret = ApiKey.generate(workspace=workspace)
-        allowed.append(key)
-
-    if access_log:
-        _log_to_stderr("profile_enrich.server.access")
-    with contextlib.nullcontext(store) if store is not None else temporary_store() as path:
-        if specs:
+        generated.append(key)
+    with contextlib.ExitStack() as stack:
+        path = store if store is not None else stack.enter_context(temporary_store())
+        if specs and not (described and (path / "CURRENT").exists()):
             build(path, specs)
+        totals = stack.enter_context(shared_totals(workers))
+        schedule = None if every is None else RefreshSchedule(path, specs or None, every=every)
+
+        def make(again: bool = True) -> ProfileAPI:
+            now = ctx.command.again(ctx) if again and isinstance(ctx.command, Configured) else ctx.params
+            return _api(path, now, generated, schedule, totals)
 
         def ready(url: str) -> None:
+            if schedule is not None:  # only now: the workers are there, and a thread does not outlive a fork
+                schedule.start()
             with ProfileStore(path) as built:
                 _announce(url, built, secret=secret, workspace=workspace, no_auth=no_auth)
 
-        serve_api(
-            path,
-            keys=allowed or file,
-            no_auth=no_auth,
-            # The keys of a file say themselves which workspace is theirs, unless it was said here.
-            workspace=None if file is not None and workspace not in file.workspaces else workspace,
-            host=host,
-            port=port,
-            access_log=access_log,
-            on_ready=ready,
-            rate=limit,
-            audit=None if audit_log is None else AuditLog(audit_log),
-        )
+        make(again=False).close()  # what is wrong is said before anything listens
+        _log_to_stderr("profile_enrich.server", logging.INFO if access_log else logging.WARNING)
+        try:
+            serve_app(make, host=host, port=port, workers=workers, on_ready=ready, reload=config is not None)
+        finally:
+            if schedule is not None:
+                schedule.stop()
     note("Stopped.")
+
+
+def _api(
+    path: Path,
+    options: Mapping[str, Any],
+    generated: list[ApiKey],
+    schedule: RefreshSchedule | None,
+    totals: Path | None,
+) -> ProfileAPI:
+    """The application as the options say it."""
+    keys, no_auth, workspace = options["keys"], options["no_auth"], options["workspace"]
+    chosen = bool(no_auth or keys or generated)
+    keys_file = _keys_file(options["keys_file"], options["store"], chosen=chosen)
+    file = None if keys_file is None else KeyFile(keys_file)
+    allowed = [ApiKey.from_secret(secret, workspace=workspace) for secret in keys] + generated
+    audit_log: Path | None = options["audit_log"]
+    return ProfileAPI(
+        path,
+        keys=allowed or file,
+        no_auth=no_auth,
+        # The keys of a file say themselves which workspace is theirs, unless it was said here.
+        workspace=None if file is not None and workspace not in file.workspaces else workspace,
+        access_log=options["access_log"],
+        rate=None if options["rate"] is None else Rate.parse(options["rate"]),
+        audit=None if audit_log is None else AuditLog(audit_log),
+        workers=options["workers"],
+        max_age=options["max_age"],
+        compress_from=options["compress_from"] or None,
+        metrics=options["metrics"],
+        totals=totals,
+        refreshing=None if schedule is None else schedule.status,
+    )
 
 
 def _keys_file(named: Path | None, store: Path | None, *, chosen: bool) -> Path | None:
@@ -200,13 +300,13 @@ def _keys_file(named: Path | None, store: Path | None, *, chosen: bool) -> Path 
     return beside if beside is not None and not chosen and beside.exists() else None
 
 
-def _log_to_stderr(name: str) -> None:
+def _log_to_stderr(name: str, level: int) -> None:
     logger = logging.getLogger(name)
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
 
 
 def _announce(url: str, store: ProfileStore, *, secret: str | None, workspace: str, no_auth: bool) -> None:

@@ -47,10 +47,10 @@ class Holder:
 
     Args:
         app: the first one.
-        make: makes the next.
+        make: makes the next; `None` where there is to be none.
     """
 
-    def __init__(self, app: ProfileAPI, make: Callable[[], ProfileAPI]) -> None:
+    def __init__(self, app: ProfileAPI, make: Callable[[], ProfileAPI] | None) -> None:
         self.app = app
         self._make = make
         self._replaced: list[ProfileAPI] = []
@@ -59,8 +59,15 @@ class Holder:
         """Hands on to the application of this moment."""
         await self.app(scope, receive, send)
 
+    @property
+    def reloads(self) -> bool:
+        """Whether there may be another one."""
+        return self._make is not None
+
     def reload(self) -> None:
         """Puts a new application in the place of the old one, which ends its streams and answers what it has begun."""
+        if self._make is None:
+            return
         problem = ""
         new: ProfileAPI | None = None
         try:
@@ -119,7 +126,7 @@ def make_server(uvicorn: Any, config: Any, holder: Holder, ready: Callable[[], N
 
         @contextlib.contextmanager
         def capture_signals(self) -> Generator[None]:
-            with _handling_signals(self.handle_exit, holder.reload):
+            with _handling_signals(self.handle_exit, holder.reload if holder.reloads else None):
                 yield
 
     return Server(config)
@@ -134,13 +141,15 @@ def on_terminal() -> bool:
 
 
 @contextlib.contextmanager
-def _handling_signals(leave: Callable[[int, FrameType | None], None], reload: Callable[[], None]) -> Generator[None]:
+def _handling_signals(
+    leave: Callable[[int, FrameType | None], None], reload: Callable[[], None] | None
+) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python hears signals only there
         yield
         return
     handlers: dict[int, Any] = {signal.SIGINT: leave, signal.SIGTERM: leave}
     hup: int | None = getattr(signal, "SIGHUP", None)
-    if hup is not None and not on_terminal():
+    if hup is not None and reload is not None:
         loop = asyncio.get_running_loop()
 
         def on_hup(number: int, frame: FrameType | None) -> None:

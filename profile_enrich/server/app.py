@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from starlette.types import Receive, Scope, Send
 
@@ -19,7 +20,10 @@ from .auth import ANYONE, ApiKey, KeyRing, Keys, bearer_of
 from .caching import HttpCaching
 from .compression import FROM_BYTES, Compression
 from .feed import ChangeFeed, ChangeStream
+from .metrics import CONTENT_TYPE as METRICS_TYPE
+from .metrics import Metrics
 from .quota import Quotas, Rate
+from .totals import Totals
 from .wire import JSON, MAX_ID_BYTES, BadRequest, Request, Response, json_response, read_body, segment_text
 
 __all__ = ["ProfileAPI"]
@@ -75,6 +79,10 @@ class ProfileAPI:
             gets 304.
         compress_from: answers from so many bytes on are sent as gzip to clients that take it; `None` for none.
         feed: how the change feed behaves, e.g. `{"heartbeat": 30.0}`; see `ChangeFeed`.
+        metrics: who may read Prometheus metrics at `/metrics` (extra `prometheus`): nobody (`"off"`), holders of a key
+            to all collections (`"keys"`), everybody (`"open"`).
+        totals: a directory where the workers of one server keep their counts, for `/status` and `/metrics`.
+        refreshing: tells `/status` how refreshing goes, e.g. `RefreshSchedule.status`.
         rate: how often each key may ask that has no rate of its own: a `Rate`, `"100/s"`, or the name of a vendor's
             documented limit (`"amperity"`); no limit by default.
         workers: how many processes serve together; each grants its share of the rates.
@@ -100,6 +108,9 @@ class ProfileAPI:
         rate: Rate | str | None = None,
         workers: int = 1,
         audit: AuditLog | None = None,
+        metrics: Literal["off", "keys", "open"] = "off",
+        totals: Path | None = None,
+        refreshing: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self._caching = HttpCaching(max_age)
         self._compression = Compression(compress_from)
@@ -124,9 +135,12 @@ class ProfileAPI:
         self._feed = ChangeFeed(self._store, **(feed or {}))
         self._tokens = tokens.TokenIssuer(self._store.secret, ring, self._workspace)
         self._access_log = access_log
-        self._requests: Counter[str] = Counter()
-        self._responses: Counter[str] = Counter()
-        self._started = time.time()
+        if metrics not in ("off", "keys", "open"):
+            raise ConfigurationError('metrics is "off", "keys" or "open"')
+        self._totals = Totals(totals)
+        self._metrics = None if metrics == "off" else Metrics(self._totals, self._store, self._feed)
+        self._metrics_open = metrics == "open"
+        self._refreshing = refreshing
 
     @property
     def store(self) -> ProfileStore:
@@ -136,7 +150,10 @@ class ProfileAPI:
     @property
     def requests(self) -> dict[str, int]:
         """How many requests of each kind were answered, e.g. `{"census.record": 12}`."""
-        return dict(self._requests)
+        counts: dict[str, int] = {}
+        for (kind, _), count in self._totals.requests.items():
+            counts[kind] = counts.get(kind, 0) + count
+        return counts
 
     def end_streams(self) -> None:
         """Ends the streams of the change feed, so that a server that waits for open responses can stop.
@@ -153,6 +170,7 @@ class ProfileAPI:
     def close(self) -> None:
         """The server has stopped: ends the streams, writes the audit log to its end, closes the store if it is ours."""
         self._feed.end()
+        self._totals.write()
         if self._audit is not None:
             self._audit.close()
         if self._owns:
@@ -202,16 +220,18 @@ class ProfileAPI:
             return
         headers = [*response.headers, *request.limits]
         if response.status not in (204, 304):  # they have no body, and say nothing of one
-            headers += [JSON, (b"content-length", b"%d" % len(response.body))]
+            if METRICS_TYPE not in headers:
+                headers.append(JSON)
+            headers += [(b"content-length", b"%d" % len(response.body))]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else response.body})
         self._count(kind, response.status, began)
 
     def _count(self, kind: str, status: int, began: float) -> None:
-        self._requests[kind] += 1
-        self._responses[f"{status // 100}xx"] += 1
+        seconds = time.perf_counter() - began
+        self._totals.count(kind, status, seconds)
         if self._access_log:
-            _access.info("%s %s %.1f ms", kind, status, (time.perf_counter() - began) * 1e3)
+            _access.info("%s %s %.1f ms", kind, status, seconds * 1e3)
 
     async def _answer(
         self, kind: str, dialect: _Dialect, request: Request, receive: Receive
@@ -233,7 +253,9 @@ class ProfileAPI:
             return _not_allowed(dialect, b"GET, HEAD")
         if kind == "healthz":
             return json_response(200, {"status": "ok"})
-        if kind == "unknown":
+        if kind == "metrics" and self._metrics is not None and self._metrics_open:
+            return Response(200, self._metrics.text(), (METRICS_TYPE,))
+        if kind == "unknown" or (kind == "metrics" and self._metrics is None):
             return dialect.error(404, "There is nothing here.")
         key = self._authenticate(request, dialect)
         if key is None:
@@ -245,6 +267,10 @@ class ProfileAPI:
             return dialect.error(429, _TOO_MANY)
         if kind == "status":
             return self._status(key)
+        if kind == "metrics" and self._metrics is not None:
+            if key.entities is not None:  # they name all collections
+                return dialect.error(403, "This key may not read the metrics.")
+            return Response(200, self._metrics.text(), (METRICS_TYPE,))
         if kind == "openapi":
             return self._describe(request, key)
         if dialect is amperity:
@@ -342,9 +368,15 @@ class ProfileAPI:
 
     def _status(self, key: ApiKey) -> Response:
         now = time.time()
-        content = {
+        totals = self._totals.all()
+        requests: Counter[str] = Counter()
+        responses: Counter[str] = Counter()
+        for (kind, family), count in totals["requests"].items():
+            requests[kind] += count
+            responses[family] += count
+        content: dict[str, Any] = {
             "generation": self._store.generation,
-            "uptime_seconds": round(now - self._started, 3),
+            "uptime_seconds": round(now - self._totals.started, 3),
             "collections": [
                 {
                     "id": item.id,
@@ -358,9 +390,14 @@ class ProfileAPI:
                 for item in self._store.collections()
                 if key.may_read(item.name)
             ],
-            "requests": dict(self._requests),
-            "responses": dict(self._responses),
+            "process": os.getpid(),
+            "processes": totals["processes"],
+            "requests": requests,
+            "responses": responses,
+            "feed": {"streams": self._feed.streams, "keys_sent": self._feed.sent},
         }
+        if self._refreshing is not None:
+            content["refreshing"] = dict(self._refreshing())
         return json_response(200, content)
 
 
@@ -395,6 +432,6 @@ def _route(segments: list[bytes]) -> tuple[str, _Dialect]:
             return amperity.route(segments[1:]) or "amperity.unknown", amperity
     if segments == [b"openapi.json"]:
         return "openapi", census
-    if segments in ([b"healthz"], [b"status"]):
+    if segments in ([b"healthz"], [b"status"], [b"metrics"]):
         return segments[0].decode(), census
     return "unknown", census

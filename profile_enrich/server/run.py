@@ -11,9 +11,10 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..store import ProfileStore
 from ._listen import listen, url_of
-from ._uvicorn import Holder, import_uvicorn, make_server
+from ._uvicorn import Holder, import_uvicorn, make_server, on_terminal
 from .app import ProfileAPI
 from .auth import ApiKey, Keys
+from .totals import shared_totals
 from .workers import MAX_WORKERS, Supervisor
 
 __all__ = ["serve", "serve_app"]
@@ -68,10 +69,12 @@ def serve(
             workspace=workspace,
             access_log=access_log,
             workers=workers,
+            totals=totals,
             **options,
         )
 
-    serve_app(make, host=host, port=port, workers=workers, log_level=log_level, on_ready=on_ready)
+    with shared_totals(workers) as totals:
+        serve_app(make, host=host, port=port, workers=workers, log_level=log_level, on_ready=on_ready)
 
 
 def serve_app(
@@ -82,16 +85,19 @@ def serve_app(
     workers: int = 1,
     log_level: str = "warning",
     on_ready: Callable[[str], None] | None = None,
+    reload: bool = False,
 ) -> None:
-    """Serves what `make` makes, once in each worker; on SIGHUP it is made anew and takes over without a pause.
+    """Serves what `make` makes, once in each worker.
 
     Args:
-        make: makes the application. When it fails on SIGHUP, the old one goes on.
+        make: makes the application.
         host: see `serve`; so are the others.
         port: see `serve`.
         workers: see `serve`.
         log_level: see `serve`.
         on_ready: see `serve`.
+        reload: on SIGHUP, make the application anew, and have it take over without a pause; when it cannot be made, the
+            old one goes on. Not in a terminal: when that closes, SIGHUP ends what runs in it.
 
     Raises:
         ConfigurationError: see `serve`.
@@ -105,11 +111,12 @@ def serve_app(
         raise ConfigurationError("several workers need a system with fork, such as Linux or macOS; leave workers at 1")
     if workers > 1 and threading.current_thread() is not threading.main_thread():
         raise ConfigurationError("several workers are run from the main thread only: it hears the signals")
+    reload = reload and not on_terminal()
     first = make()  # here, so that what is wrong is said by this call
     listener = listen(host, port)
 
     def run(app: ProfileAPI, ready: Callable[[], None], parent: int | None) -> None:
-        holder = Holder(app, make)
+        holder = Holder(app, make if reload else None)
         config = uvicorn.Config(
             holder,
             # uvicorn's access log prints whole URLs, and they hold ids.
@@ -132,6 +139,7 @@ def serve_app(
                 lambda ready: run(make(), ready, boss),
                 workers,
                 drain=_DRAIN + 2,
+                reload=reload,
                 on_ready=lambda: on_ready(url_of(listener)) if on_ready is not None else None,
             ).run()
     finally:

@@ -15,7 +15,6 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from ..errors import ConfigurationError
-from ._uvicorn import on_terminal
 
 __all__ = ["MAX_WORKERS", "Supervisor"]
 
@@ -78,21 +77,29 @@ def _work(run: Callable[[Callable[[], None]], None], writer: Connection) -> None
 
 
 class Supervisor:
-    """Runs `count` workers until SIGINT or SIGTERM; starts one anew that dies; on SIGHUP replaces them one by one.
+    """Runs `count` workers until SIGINT or SIGTERM, and starts one anew that dies.
 
     Args:
         run: what a worker does; it calls its argument once it answers requests.
         count: how many.
         drain: seconds that a worker has to end.
+        reload: whether SIGHUP replaces them one by one; otherwise it ends them.
         on_ready: called once all answer.
     """
 
     def __init__(
-        self, run: Callable[[Callable[[], None]], None], count: int, *, drain: float, on_ready: Callable[[], None]
+        self,
+        run: Callable[[Callable[[], None]], None],
+        count: int,
+        *,
+        drain: float,
+        reload: bool,
+        on_ready: Callable[[], None],
     ) -> None:
         self._run = run
         self._count = count
         self._drain = drain
+        self._reloads = reload
         self._on_ready = on_ready
         self._workers: list[_Worker] = []
         self._stop = False
@@ -165,7 +172,7 @@ class Supervisor:
         def reload(number: int, frame: FrameType | None) -> None:
             self._reload = True
 
-        handlers = {signal.SIGINT: leave, signal.SIGTERM: leave, signal.SIGHUP: leave if on_terminal() else reload}
+        handlers = {signal.SIGINT: leave, signal.SIGTERM: leave, signal.SIGHUP: reload if self._reloads else leave}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
