@@ -1,0 +1,1 @@
+"""Personal pages behind an HTTP cache, in the three ways that work."""
