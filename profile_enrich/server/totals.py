@@ -64,7 +64,7 @@ class Totals:
 
     def write(self) -> None:
         """Lets the siblings see the counts of now."""
-        if self._file is None:
+        if self._file is None or not self.requests:
             return
         new = self._file.with_suffix(".new")
         with contextlib.suppress(OSError):  # a full disk must not stop the server

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ProfileEnrichError
 
 __all__ = ["MAX_WORKERS", "Supervisor"]
 
@@ -71,9 +71,18 @@ def _work(run: Callable[[Callable[[], None]], None], writer: Connection) -> None
             writer.send(True)
             writer.close()
 
-    with contextlib.suppress(KeyboardInterrupt):
+    problem = ""
+    try:
         run(ready)
-    sys.stdout.flush()
+    except KeyboardInterrupt:
+        pass
+    except ProfileEnrichError as error:
+        problem = error.message
+    except Exception as error:  # noqa: BLE001  # a traceback could quote a record or a key
+        problem = type(error).__name__
+    if problem:
+        _log.error("a worker failed: %s", problem)
+        sys.exit(1)
 
 
 class Supervisor:
