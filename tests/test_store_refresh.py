@@ -90,7 +90,6 @@ def test_P4_P5_any_sequence_of_refreshes_gives_what_a_dict_gives(
         patch.setattr(delta, "_SMALL", small)
         patch.setattr(delta, "_GROWTH", 1)
         patch.setattr(delta, "_MERGE_FROM", share)
-        patch.setattr(inverting, "_LOOK", 4)
         patch.setattr(inverting, "_COMMON", 3)
         for what, value in steps:
             before, generation = dict(model), store.generation
@@ -402,12 +401,13 @@ def test_docids_in_any_order_and_common_values_in_a_near_unique_column(
 ) -> None:
     """Docids that jump between chunks, pieces of postings put together, singles that turn out to be common."""
     monkeypatch.setattr(inverting, "_HELD", held)
-    monkeypatch.setattr(inverting, "_LOOK", 100)
     connection = sqlite3.connect(":memory:", isolation_level=None)
     builder = inverting.PostingsBuilder(connection, 3)
     order = [(n * 7) % 3001 for n in range(3001)]
-    for n in order:
-        builder.add(n * 100, (str(n % 2), f"m{n}" if n % 2 else "none", None if n % 5 else f"f{n % 1000}"))
+    for start in range(0, 3001, 40):
+        some = order[start : start + 40]
+        values = [(str(n % 2), f"m{n}" if n % 2 else "none", None if n % 5 else f"f{n % 1000}") for n in some]
+        builder.extend([n * 100 for n in some], values)
     builder.finish(live=False)
     for values, expected in (
         (("1", None, None), [n for n in range(3001) if n % 2]),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..errors import ConfigurationError, StoreError
+from .bulk import BulkRows, bulk_rows, checked
 from .encode import RowEncoder, RowRejected
 from .layer import FileGone, Layer
 from .manifest import MANIFEST, DataFile, Manifest, Parts, new_manifest, read_manifest
@@ -187,7 +188,12 @@ def _build_one(
         with _old_layers(path, manifest, before) as layers:
             placing = Placing(before, layers, 1 if before is None else manifest.parts[number].next_docid)
             with CollectionWriter(path / f"{name}.db", len(spec.filterable)) as writer:
-                tally = _copy(spec, reader, encoder, placing, writer, progress)
+                bulk = bulk_rows(reader, spec, index_id)
+                if bulk is None:
+                    tally = _copy(spec, reader, encoder, placing, writer, progress)
+                else:
+                    encoder.with_index = bulk.with_index
+                    tally = _copy_bulk(spec, bulk, reader, placing, writer, progress)
                 columns = reader.columns()
                 if tally.read or columns:
                     check_columns(spec, columns, reader.where)
@@ -288,6 +294,38 @@ def _copy(
     if progress is not None:
         progress(Progress(spec.name, number, number))
     return _Tally(number + reader.rejects.broken, reader.rejects)
+
+
+def _copy_bulk(
+    spec: CollectionSpec,
+    bulk: BulkRows,
+    reader: Reader,
+    placing: Placing,
+    writer: CollectionWriter,
+    progress: Callable[[Progress], None] | None,
+) -> _Tally:
+    number = 0
+    next_report = 0.0
+    for batch in bulk:
+        for values in batch:
+            number += 1
+            reason = ""
+            try:
+                row = checked(values)
+            except RowRejected as error:
+                reason = error.reason
+            if reason:
+                reader.rejects.add(reason, row=number)
+                continue
+            docid = placing.place(number, row)
+            if docid is not None:
+                writer.add(docid, row)
+        if progress is not None and time.monotonic() >= next_report:
+            progress(Progress(spec.name, number, reader.total))
+            next_report = time.monotonic() + _PROGRESS_EVERY
+    if progress is not None:
+        progress(Progress(spec.name, number, number))
+    return _Tally(number, reader.rejects)
 
 
 def _warnings(collection: Collection) -> Iterable[str]:

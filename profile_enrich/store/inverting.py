@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,9 +23,16 @@ _SCHEMA = (
 )
 
 _HELD = 1 << 17  # rows whose numbers are held before they are written: two chunks' worth
-_LOOK = 4096  # rows after which it is decided how a column is kept
 _NEAR_UNIQUE = 0.5  # distinct values a row, from which on a column has no posting lists
 _COMMON = 256  # a value that occurs this often has a posting list, whatever the column
+
+
+_Lists = defaultdict[str | None, list[int]]
+
+
+def _near_unique(values: Sequence[str | None]) -> bool:
+    there = [value for value in values if value is not None]
+    return len(there) > 1 and len(set(there)) > len(there) * _NEAR_UNIQUE
 
 
 class PostingsBuilder:
@@ -44,78 +52,68 @@ class PostingsBuilder:
         for statement in _SCHEMA:  # not executescript, which would commit
             connection.execute(statement)
         self._columns = columns
-        self._posted = list(range(columns))
+        self._posted: list[int] | None = None
         self._single: list[int] = []
-        self._lone: list[tuple[int, str, int]] = []
-        self._first: list[tuple[int, Sequence[str | None]]] | None = []
-        self._chunk = -1
-        self._current: dict[tuple[int, str], array[int]] = {}
-        self._open: dict[int, dict[tuple[int, str], array[int]]] = {}
+        self._open: dict[int, list[_Lists]] = {}
         self._held = 0
         self._last = -1
         self._ascending = True
         self._written: set[int] = set()
         self._pieces = False  # a chunk was written in several pieces
 
-    def add(self, docid: int, values: Sequence[str | None]) -> None:
-        """The values of one record, in the order of the filterable columns."""
-        if self._first is not None:
-            self._first.append((docid, values))
-            if len(self._first) >= _LOOK:
-                self._decide()
+    def extend(self, docids: Sequence[int], rows: Sequence[Sequence[str | None]]) -> None:
+        """The values of some records, in the order of the filterable columns. The first call should bring many."""
+        if not docids or not self._columns:
             return
-        chunk, low = docid >> CHUNK, docid & LOW
-        if chunk != self._chunk:
-            if self._held >= _HELD:
-                self._flush()
-            self._chunk = chunk
-            self._current = self._open.setdefault(chunk, {})
-        opened = self._current
-        for attr in self._posted:
-            value = values[attr]
-            if value is not None:
-                lows = opened.get((attr, value))
-                if lows is None:
-                    opened[attr, value] = array("H", (low,))
-                else:
-                    lows.append(low)
-        for attr in self._single:
-            value = values[attr]
-            if value is not None:
-                self._lone.append((attr, value, docid))
-        if docid < self._last:
+        if docids[0] < self._last or docids != sorted(docids):
             self._ascending = False
-        self._last = docid
-        self._held += 1
-        if len(self._lone) >= _LOOK:
-            self._write_lone()
+        self._last = docids[-1]
+        columns = list(zip(*rows, strict=True))
+        if self._posted is None:
+            self._single = [attr for attr, values in enumerate(columns) if _near_unique(values)]
+            self._posted = [attr for attr in range(self._columns) if attr not in self._single]
+        for attr in self._single:
+            self._connection.executemany(
+                "INSERT INTO lone VALUES (?, ?, ?)",
+                ((attr, value, docid) for value, docid in zip(columns[attr], docids, strict=True) if value is not None),
+            )
+        if self._held >= _HELD:
+            self._flush(but=docids[0] >> CHUNK)
+        self._held += len(docids)
+        if min(docids) >> CHUNK == max(docids) >> CHUNK:
+            self._post(docids[0] >> CHUNK, docids, columns)
+            return
+        places: dict[int, list[int]] = {}
+        for place, docid in enumerate(docids):
+            places.setdefault(docid >> CHUNK, []).append(place)
+        for chunk, some in places.items():
+            self._post(chunk, [docids[n] for n in some], [[values[n] for n in some] for values in columns])
 
-    def _decide(self) -> None:
-        first, self._first = self._first or [], None
-        for attr in range(self._columns):
-            values = [row[attr] for _, row in first if row[attr] is not None]
-            if len(values) > 1 and len(set(values)) > len(values) * _NEAR_UNIQUE:
-                self._single.append(attr)
-        self._posted = [attr for attr in self._posted if attr not in self._single]
-        for docid, row in first:
-            self.add(docid, row)
+    def _post(self, chunk: int, docids: Sequence[int], columns: Sequence[Sequence[str | None]]) -> None:
+        opened = self._open.get(chunk)
+        if opened is None:
+            opened = self._open[chunk] = [defaultdict(list) for _ in range(self._columns)]
+        lows = [docid & LOW for docid in docids]
+        for attr in self._posted or ():
+            lists = opened[attr]
+            for value, low in zip(columns[attr], lows, strict=True):
+                lists[value].append(low)
 
-    def _write_lone(self) -> None:
-        self._connection.executemany("INSERT INTO lone VALUES (?, ?, ?)", self._lone)
-        self._lone.clear()
-
-    def _flush(self) -> None:
+    def _flush(self, but: int = -1) -> None:
+        """Writes what is held; not of one chunk, to which more will come."""
+        kept = self._open.pop(but, None)
         for chunk, opened in self._open.items():
             self._pieces = self._pieces or chunk in self._written
             self._written.add(chunk)
             self._connection.executemany("INSERT INTO stage VALUES (?, ?, ?, ?, ?)", self._staged(chunk, opened))
-        self._open = {}
-        self._chunk = -1
+        self._open = {} if kept is None else {but: kept}
         self._held = 0
 
-    def _staged(self, chunk: int, opened: dict[tuple[int, str], array[int]]) -> Iterator[tuple[Any, ...]]:
-        for (attr, value), lows in opened.items():
-            yield attr, value, chunk, len(lows), pack(lows if self._ascending else array("H", sorted(lows)))
+    def _staged(self, chunk: int, opened: list[_Lists]) -> Iterator[tuple[Any, ...]]:
+        for attr, lists in enumerate(opened):
+            for value, lows in lists.items():
+                if value is not None:
+                    yield attr, value, chunk, len(lows), pack(array("H", lows if self._ascending else sorted(lows)))
 
     def finish(self, *, live: bool) -> None:
         """Writes the posting lists.
@@ -123,10 +121,7 @@ class PostingsBuilder:
         Args:
             live: whether to write down which docids the file speaks of, too.
         """
-        if self._first is not None:
-            self._decide()
         self._flush()
-        self._write_lone()
         execute = self._connection.execute
         execute("INSERT INTO single SELECT attr, val, docid FROM lone ORDER BY attr, val, docid")
         execute("DROP TABLE lone")

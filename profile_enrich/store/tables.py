@@ -7,7 +7,7 @@ import glob
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +89,15 @@ class TableReader:
             batch = self._fetch(None)
         if count != self.total:
             raise StoreError(f"{self.where} changed while it was read; try again when it is complete")
+
+    @property
+    def places(self) -> Mapping[str, str]:
+        """What each kept column is called in SQL, where all of them are text there; else nothing."""
+        return {}
+
+    def batches(self, expressions: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
+        """The values of SQL expressions over the columns, in the order of the file."""
+        raise NotImplementedError
 
     def _fetch(self, query: str | None) -> list[tuple[Any, ...]]:
         problem = ""
@@ -181,6 +190,22 @@ class CsvReader(TableReader):
             raise
         self._encoders = [_LITERALS[self._types[name]] for name in kept]
         self._query = f"SELECT {', '.join([self._place[name] for name in kept])} FROM {self._scan}"  # noqa: S608  # c0, c1…
+
+    @property
+    def places(self) -> Mapping[str, str]:
+        """What each kept column is called in SQL."""
+        return {name: self._place[name] for name in self._types}
+
+    def batches(self, expressions: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
+        """The values of SQL expressions over the columns, in the order of the file."""
+        batch = self._fetch(f"SELECT {', '.join(expressions)} FROM {self._scan}")  # noqa: S608  # quoted by its maker
+        count = 0
+        while batch:
+            yield batch
+            count += len(batch)
+            batch = self._fetch(None)
+        if count != self.total:
+            raise StoreError(f"{self.where} changed while it was read; try again when it is complete")
 
     def _header(self, spec: CollectionSpec, kind: Format) -> tuple[str, list[str]]:
         encoding = "utf-8-sig" if spec.encoding == "utf-8" else spec.encoding

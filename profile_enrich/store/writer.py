@@ -15,7 +15,7 @@ from .inverting import PostingsBuilder
 
 __all__ = ["CollectionWriter", "Written", "duplicates_found"]
 
-_BATCH = 2000
+_BATCH = 4096
 
 # `docid` is the number that a record keeps; records lie in that order, and the index finds them by key. A record of
 # which `census` is null was deleted: only layers have such. `gen` is the generation that changed it (layers only).
@@ -60,13 +60,16 @@ class CollectionWriter:
         self._filters = bool(filterable)
         self._layer = layer
         self._batch: list[tuple[int, str, int | None, bytes | None, bytes | None]] = []
+        self._docids: list[int] = []
+        self._values: list[tuple[str | None, ...]] = []
         self._rows = 0
 
     def add(self, docid: int, row: EncodedRow, generation: int | None = None) -> None:
         """One row. Docids differ; in a layer, keys too."""
         self._batch.append((docid, row.key, generation, row.census, row.amperity))
         if self._filters:
-            self._postings.add(docid, row.values)
+            self._docids.append(docid)
+            self._values.append(row.values)
         if len(self._batch) >= _BATCH:
             self._flush()
 
@@ -78,6 +81,9 @@ class CollectionWriter:
         self._rows += len(self._batch)
         self._connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?)", self._batch)
         self._batch.clear()
+        self._postings.extend(self._docids, self._values)
+        self._docids.clear()
+        self._values.clear()
 
     def finish(self, *, fail_on_duplicate: bool = False, row_of: Callable[[int], int] = int) -> Written:
         """Indexes, syncs and closes the file.
