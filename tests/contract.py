@@ -13,6 +13,7 @@ SECTIONS: dict[str, tuple[str, str]] = {
     "L": ("The lookup core", "cache, flights, limits"),
     "A": ("The ASGI middleware", "scope and protocol, lifecycle, failing open, HTTP caching, privacy, frameworks"),
     "P": ("The embedded Profile API", "the server"),
+    "E": ("Enrichment in pipelines", "records in, enriched records out"),
 }
 
 LINES: dict[str, str] = {
@@ -64,6 +65,12 @@ LINES: dict[str, str] = {
     "P3": "Any bytes as id, path, filter, token or limit: a 4xx in the vendor's envelope, never another record.",
     "P4": "A build is atomic; killed at any point it leaves the old data whole.",
     "P6": "It listens on 127.0.0.1 unless told otherwise, and wants a key unless told `--no-auth`.",
+    "E1": "As many records come out as went in, in order or not, whatever fails: each with its profile, or with a stated "
+    "reason. Nothing lost, nothing doubled.",
+    "E2": "Calls are as many as different keys (or batches of them), never as records; memory is bounded whatever the "
+    "length of the input; a slow consumer slows the producer.",
+    "E3": "The source's rate limit is kept: pipelines wait, pages never do.",
+    "E4": "One lookup core: pipelines, middleware and commands share cache, loads, limits and counters.",
 }
 
 ELSEWHERE: dict[str, str] = {
@@ -78,7 +85,7 @@ def proofs() -> dict[str, list[str]]:
     for path in sorted(TESTS.glob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                for number in re.findall(r"(?<![A-Za-z0-9])([LAP]\d+)(?=_)", node.name.replace("test_", "_", 1)):
+                for number in re.findall(r"(?<![A-Za-z0-9])([LAPE]\d+)(?=_)", node.name.replace("test_", "_", 1)):
                     found.setdefault(number, []).append(f"{path.stem}::{node.name}")
     return found
 
