@@ -143,6 +143,13 @@ def _fields(context: click.Context, parameter: click.Parameter, given: str | Non
 @click.option("--output-format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Default: told by the suffix.")
 @click.option("--resume", is_flag=True, help="Go on with the run to this file that was interrupted.")
 @click.option("--force", is_flag=True, help="Replace the output when it is there already.")
+@click.option(
+    "--checkpoint-rows",
+    type=click.IntRange(1),
+    default=50_000,
+    show_default=True,
+    help="A checkpoint after so many records, and every 5 seconds.",
+)
 @click.option("--dry-run", is_flag=True, help="Read and count only: records, keys, calls, time. Nothing is asked.")
 @_coded
 def enrich(
@@ -164,6 +171,7 @@ def enrich(
     output_format: FileFormat | None,
     resume: bool,
     force: bool,
+    checkpoint_rows: int,
     dry_run: bool,
 ) -> int:
     """Enrich a file: each record of INPUT with the profile of its key. `-` is standard input or output.
@@ -198,6 +206,7 @@ def enrich(
         "target_format": form,
         "resume": resume,
         "force": force,
+        "checkpoint_rows": checkpoint_rows,
         "window": window,
         "concurrency": concurrency,
     }
