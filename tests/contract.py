@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -79,6 +80,7 @@ ELSEWHERE: dict[str, str] = {
 """Lines that no test can prove, and what does."""
 
 
+@functools.cache
 def proofs() -> dict[str, list[str]]:
     """The tests of each line: those with its number in their name."""
     found: dict[str, list[str]] = {line: [] for line in LINES}
