@@ -93,7 +93,9 @@ class Loader:
         self._retry = retry
         self._rate_limit = rate_limit
         self._max_in_flight = max_in_flight
-        self._batcher = Batcher(source, batch_window, self._slot) if isinstance(source, BatchSource) else None
+        self._batcher: Batcher | None = None
+        if isinstance(source, BatchSource) and source.batch_size > 1:  # some can only when they were told to
+            self._batcher = Batcher(source, batch_window, self._slot)
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._deadline = deadline
         self._timer = timer

@@ -6,7 +6,7 @@ Source: the vendor's "Profile API" page and Postman collection; the embedded `Pr
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from starlette.datastructures import Secret
 from .._deadline import Deadline
 from ..errors import ConfigurationError, InvalidKeyError, SourceResponseError
 from ..profile import ProfileKey
+from ._batch import MAX_BATCH, batch_base, fetch_records
 from ._caching import freshness
 from ._collection import NamedCollection
 from ._feed import read_changes
@@ -65,6 +66,8 @@ class CensusSource:
         allow_insecure_http: lets `base_url` be plain `http://` on a host that is not this machine.
         max_body_bytes: the largest answer that is read, in bytes after decompression.
         options: connection limits and TLS of the HTTP client that the source opens itself.
+        batch: lookups that are made at the same time become one call. Only the embedded server can do this; its key
+            must be one that sees whole records, or `id_column`, where that is given.
 
     Raises:
         ConfigurationError: an argument makes no sense; the message names it.
@@ -82,6 +85,7 @@ class CensusSource:
         allow_insecure_http: bool = False,
         max_body_bytes: int = MAX_BODY_BYTES,
         options: TransportOptions | None = None,
+        batch: bool = False,
     ) -> None:
         self._key = Secret(check_header(api_key, "api_key"))
         if isinstance(entity, bool) or not isinstance(entity, int | str) or entity == "":
@@ -99,6 +103,11 @@ class CensusSource:
         self._options = options
         self._transport = open_transport(transport, options=options, max_body_bytes=max_body_bytes)
         self._api = HttpApi("census", base, self._transport, secrets=(str(self._key),))
+        self._batches = (
+            HttpApi("census", batch_base(base_url and base), self._transport, secrets=(str(self._key),))
+            if batch
+            else None
+        )
         self._namespace = f"census|{base}|{entity!r}|{fingerprint(str(self._key))}"
         self._entity = NamedCollection(
             "entity",
@@ -158,6 +167,42 @@ class CensusSource:
                 "census answered with another record than was asked for, or without its id; check id_column"
             )
         return Found(make_record(data, id=key.value, source="census"), freshness(response.headers))
+
+    @property
+    def batch_size(self) -> int:
+        """How many records one call can ask for: 100 with `batch=True`, otherwise 1."""
+        return MAX_BATCH if self._batches is not None else 1
+
+    async def fetch_many(self, keys: Sequence[ProfileKey], *, deadline: Deadline) -> Mapping[ProfileKey, SourceResult]:
+        """Asks for several records in one call; see `BatchSource.fetch_many`.
+
+        Keys of another type than `"id"` get no answer.
+
+        Raises:
+            ConfigurationError: the source was made without `batch=True`; or the entity does not exist.
+            SourceError: a subclass says how it failed.
+        """
+        if self._batches is None:
+            raise ConfigurationError("the source was made without batch=True")
+        wanted = [key for key in keys if key.type == "id"]
+        if not wanted:
+            return {}
+        entity: str | None = await self._entity.id(deadline)
+        for _ in range(2):
+            if entity is None:
+                break
+            found = await fetch_records(
+                self._batches,
+                entity,
+                wanted,
+                id_column=self._id_column,
+                headers=self._headers(),
+                deadline=deadline,
+            )
+            if found is not None:
+                return found
+            entity = await self._entity.confirm(entity, deadline)
+        raise SourceResponseError("census has no batch endpoint at this base_url; leave batch out")
 
     async def _record(
         self, entity: str, record_id: str, key: ProfileKey, deadline: Deadline, validators: Validators | None
