@@ -31,9 +31,9 @@ $ .venv/bin/python -m benchmarks --quick    # tiny sizes: shows that it works, n
 """
 
 
-def results(tables: list[Table], quick: bool, seconds: float, loads: tuple[str, str]) -> str:
+def results(tables: list[Table], quick: bool, seconds: float, loads: tuple[str, str], head: str = _HEAD) -> str:
     """The whole file."""
-    parts = [_HEAD]
+    parts = [head]
     if quick:
         parts.append("**This was a `--quick` run: its figures mean nothing.**\n")
     facts = [

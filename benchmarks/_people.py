@@ -9,8 +9,46 @@ from pathlib import Path
 
 __all__ = ["COLUMNS", "FILTERABLE", "write_csv"]
 
-_FIRST = "Anna Ben Carla David Emma Felix Grace Hugo Ida Jonas Klara Liam Mia Noah Olga Paul Quinn Rosa Sam Tara".split()
-_CITY = "Berlin Hamburg Munich Cologne Vienna Graz Zurich Basel Bern Lyon Paris Lille Milan Rome Turin Madrid".split()
+_FIRST = [
+    "Anna",
+    "Ben",
+    "Carla",
+    "David",
+    "Emma",
+    "Felix",
+    "Grace",
+    "Hugo",
+    "Ida",
+    "Jonas",
+    "Klara",
+    "Liam",
+    "Mia",
+    "Noah",
+    "Olga",
+    "Paul",
+    "Quinn",
+    "Rosa",
+    "Sam",
+    "Tara",
+]
+_CITY = [
+    "Berlin",
+    "Hamburg",
+    "Munich",
+    "Cologne",
+    "Vienna",
+    "Graz",
+    "Zurich",
+    "Basel",
+    "Bern",
+    "Lyon",
+    "Paris",
+    "Lille",
+    "Milan",
+    "Rome",
+    "Turin",
+    "Madrid",
+]
 
 
 def _random(column: int) -> str:
@@ -27,9 +65,9 @@ def _among(values: list[str], column: int) -> str:
 COLUMNS: dict[str, str] = {
     "id": "'u' || lpad(i::VARCHAR, 8, '0')",
     "email": "'person' || i || '@' || (['mail','post','web'])[1 + (i % 3)] || '.example'",
-    "first_name": f"{_among(_FIRST, 1)} || CASE WHEN {_random(2)} < 0.7 THEN '' ELSE floor({_random(3)} * 50)::INT::VARCHAR END",
+    "first_name": f"{_among(_FIRST, 1)} || if({_random(2)} < 0.7, '', floor({_random(3)} * 50)::INT::VARCHAR)",
     "surname": f"'Surname' || floor(pow({_random(4)}, 3) * 20000)::INT",
-    "city": f"{_among(_CITY, 5)} || CASE WHEN {_random(6)} < 0.4 THEN '' ELSE ' ' || floor({_random(7)} * 60)::INT::VARCHAR END",
+    "city": f"{_among(_CITY, 5)} || if({_random(6)} < 0.4, '', ' ' || floor({_random(7)} * 60)::INT)",
     "country": _among(["DE", "AT", "CH", "FR", "IT", "ES", "NL", "BE"], 8),
     "tier": _among(["bronze", "silver", "gold", "platinum"], 9),
     "opted_in": f"CASE WHEN {_random(10)} < 0.6 THEN 'true' ELSE 'false' END",

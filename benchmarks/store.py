@@ -1,0 +1,290 @@
+"""The embedded store at a million profiles (and ten, with BIG=1): building, refreshing, lookups, pages, totals.
+
+Beside it: the same rows in a plain SQLite table with an index for each filtered column, and in a DuckDB table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from profile_enrich.store import ProfileStore
+
+from ._people import COLUMNS, FILTERABLE, write_csv
+from ._table import Table, Verdict, main
+
+__all__ = ["run"]
+
+_LIMIT = 100
+_ROUND_SECONDS = 3.0
+_SHAPES: dict[str, tuple[str, ...]] = {
+    "no filter": (),
+    "1, selective (e-mail)": ("email",),
+    "1, unselective (opted in)": ("opted_in",),
+    "3, unselective (opted in, country, tier)": ("opted_in", "country", "tier"),
+    "3, adversarial (first name, surname, city)": ("first_name", "surname", "city"),
+    "5 (first name, city, country, tier, opted in)": ("first_name", "city", "country", "tier", "opted_in"),
+    "10 (all)": FILTERABLE,
+}
+
+
+def run(quick: bool) -> list[Table]:
+    """The store at scale."""
+    sizes = [(20_000, 10)] if quick else [(1_000_000, 5), (1_000_000, 10), (1_000_000, 30)]
+    if os.environ.get("BIG") and not quick:
+        sizes.append((10_000_000, 10))
+    building = Table(
+        "Building and refreshing",
+        (
+            "rows × columns",
+            "build s",
+            "rows/s",
+            "on disk MB",
+            "peak MB",
+            "1 % s",
+            "swap ms",
+            "worker anon MB",
+            "mapped MB",
+        ),
+    )
+    tables = [building]
+    with tempfile.TemporaryDirectory(prefix="profile-enrich-bench-") as name:
+        for rows, columns in sizes:
+            folder = Path(name) / f"{rows}-{columns}"
+            folder.mkdir()
+            tables += _measure(folder, rows, columns, building)
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    file.unlink()
+    building.notes.append(
+        "Anonymous memory is a worker's own; mapped memory is the page cache, shared by all workers and given back when"
+        " it is needed. A swap is: notice the new generation, open its files, answer one lookup."
+    )
+    return tables
+
+
+def _measure(folder: Path, rows: int, columns: int, building: Table) -> list[Table]:
+    csv, changed, path = folder / "people.csv", folder / "changed.csv", folder / "people.store"
+    write_csv(csv, rows, columns)
+    # One in a hundred: the same ids with the other values of another seed.
+    write_csv(changed, rows // 100, columns, seed=2, first=rows // 2)
+    built = _child("build", path, csv, columns)
+    label = f"{rows:,} × {columns}"
+    with ProfileStore(path, check_every=1e9) as store:
+        memory = _child("memory", path, rows)
+        pages = _pages(store, csv, folder, rows, columns)
+        quiet, busy, refreshed = _reading_while(store, rows, lambda: _child("refresh", path, changed, "keep"))
+        began = time.perf_counter()
+        store.refresh()
+        store.get_payload("Users", "u00000001")
+        swap = (time.perf_counter() - began) * 1e3
+        after = _point(store, rows, 20_000)
+    building.add(
+        label, f"{built['seconds']:.1f}", f"{rows / built['seconds']:,.0f}", f"{built['size']:,.0f}",
+        f"{built['peak']:,.0f}", f"{refreshed['seconds']:.2f}", f"{swap:.2f}", f"{memory['RssAnon']:.0f}",
+        f"{memory['RssFile']:.0f}",
+    )  # fmt: skip
+    limit = {(1_000_000, 10): 15, (10_000_000, 10): 90}.get((rows, columns))
+    if limit is not None:
+        took = built["seconds"]
+        building.verdicts.append(Verdict(f"build {label} in {limit} s", f"{took:.1f} s", took <= limit))
+    if (rows, columns) == (1_000_000, 10):
+        took = refreshed["seconds"]
+        building.verdicts.append(Verdict("refresh 1 % of 1,000,000 in 3 s", f"{took:.2f} s", took <= 3))
+    if rows >= 10_000_000:
+        held = memory["RssAnon"]
+        building.verdicts.append(Verdict("400 MB a worker", f"{held:.0f} MB of its own", held <= 400))
+    lookups = Table(f"Point lookups, {label}", ("when", "p50 µs", "p99 µs", "longest ms"))
+    for when, times in (
+        ("nothing else runs", quiet),
+        ("while 1 % is refreshed", busy),
+        ("after that, with a layer", after),
+    ):
+        lookups.add(when, *_percentiles(times), f"{max(times) * 1e3:.2f}")
+    stall = max(busy) * 1e3
+    lookups.verdicts.append(Verdict("no stall over 10 ms in a refresh", f"{stall:.1f} ms", stall <= 10))
+    return [pages, lookups]
+
+
+def _child(*arguments: object) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks._store_work", *map(str, arguments)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout)
+
+
+def _point(store: ProfileStore, rows: int, times: int) -> list[float]:
+    choose, clock = random.Random(5), time.perf_counter
+    taken: list[float] = []
+    for _ in range(times):
+        key = f"u{choose.randrange(rows):08}"
+        began = clock()
+        found = store.get_payload("Users", key)
+        taken.append(clock() - began)
+        if found is None:
+            raise AssertionError("a record is missing")
+    return taken
+
+
+def _reading_while(
+    store: ProfileStore, rows: int, work: Callable[[], dict[str, float]]
+) -> tuple[list[float], list[float], dict[str, float]]:
+    """Latencies of lookups without and with another process at work, and what that one said."""
+    _point(store, rows, 5_000)
+    quiet = _point(store, rows, 50_000)
+    busy: list[float] = []
+    with _thread(work) as result:
+        while not result:
+            busy += _point(store, rows, 500)
+            time.sleep(0.001)
+    return quiet, busy, result[0]
+
+
+@contextmanager
+def _thread(work: Callable[[], dict[str, float]]) -> Iterator[list[dict[str, float]]]:
+    """Waits for a child process in a thread, which sleeps meanwhile."""
+    import threading
+
+    result: list[dict[str, float]] = []
+    waiter = threading.Thread(target=lambda: result.append(work()))
+    waiter.start()
+    try:
+        yield result
+    finally:
+        waiter.join()
+
+
+def _percentiles(times: Sequence[float]) -> tuple[str, str]:
+    ordered = sorted(times)
+    return f"{ordered[len(ordered) // 2] * 1e6:,.1f}", f"{ordered[len(ordered) * 99 // 100] * 1e6:,.1f}"
+
+
+def _pages(store: ProfileStore, csv: Path, folder: Path, rows: int, columns: int) -> Table:
+    names = list(COLUMNS)[:columns]
+    samples = _samples(store, rows)
+    table = Table(
+        f"Pages of {_LIMIT}, {rows:,} × {columns}",
+        ("filters", "p50 µs", "p99 µs", "total p50 µs", "SQLite p50 µs", "SQLite p99 µs", "DuckDB p50 µs"),
+    )
+    with _sqlite(csv, folder, names) as plain, _duckdb(csv) as duck:
+        for shape, attributes in _SHAPES.items():
+            if not set(attributes) <= set(names):
+                continue
+            wanted = [{name: sample[name] for name in attributes if name in sample} for sample in samples]
+            ours = _timed(wanted, lambda filters: store.page("Users", filters, limit=_LIMIT))
+            totals = _timed(wanted, lambda filters: store.page("Users", filters, limit=1, with_total=True))
+            theirs = _timed(wanted, plain)
+            analytic = _timed(wanted[:50], duck)
+            table.add(
+                shape, *_percentiles(ours), _percentiles(totals)[0], *_percentiles(theirs), _percentiles(analytic)[0]
+            )
+        cursor = _deep(store)
+        deep = _timed([{}] * 200, lambda _: store.page("Users", {"opted_in": "true"}, limit=_LIMIT, cursor=cursor))
+        table.add("a deep page of opted in", *_percentiles(deep), "-", "-", "-", "-")
+    table.notes.append(
+        "Values of each filter are those of rows chosen at random (seeded), so every query finds something. SQLite has"
+        " an index for each filtered column and the same payload; DuckDB scans a table. PostgreSQL was not measured."
+    )
+    return table
+
+
+def _timed(wanted: Sequence[Mapping[str, str]], ask: Callable[[Mapping[str, str]], object]) -> list[float]:
+    clock = time.perf_counter
+    times: list[float] = []
+    until = clock() + _ROUND_SECONDS
+    for filters in wanted:
+        began = clock()
+        ask(filters)
+        times.append(clock() - began)
+        if began > until:
+            break
+    return times
+
+
+def _samples(store: ProfileStore, rows: int) -> list[dict[str, str]]:
+    choose = random.Random(7)
+    found: list[dict[str, str]] = []
+    for _ in range(300):
+        payload = store.get_payload("Users", f"u{choose.randrange(rows):08}", "amperity")
+        found.append(json.loads(payload or b"{}")["attributes"])
+    return found
+
+
+def _deep(store: ProfileStore) -> str | None:
+    """Nine tenths of the way through."""
+    total = store.page("Users", {"opted_in": "true"}, limit=1, with_total=True).total or 0
+    cursor = None
+    for _ in range(total * 9 // 10 // 1000):
+        cursor = store.page("Users", {"opted_in": "true"}, limit=1000, cursor=cursor).next_cursor
+    return cursor
+
+
+@contextmanager
+def _sqlite(csv: Path, folder: Path, names: Sequence[str]) -> Iterator[Callable[[Mapping[str, str]], object]]:
+    import duckdb
+
+    with duckdb.connect() as source:
+        rows = source.execute(
+            f"SELECT {', '.join(names)}, to_json(p)::VARCHAR FROM read_csv('{csv}', all_varchar=true) p"
+        )
+        file = folder / "plain.db"
+        writer = sqlite3.connect(file, isolation_level=None)
+        writer.execute("PRAGMA journal_mode = OFF")
+        writer.execute("BEGIN")
+        writer.execute(f"CREATE TABLE p (docid INTEGER PRIMARY KEY, {', '.join(names)}, payload)")
+        while batch := rows.fetchmany(4096):
+            marks = ", ".join("?" * (len(names) + 1))
+            writer.executemany(f"INSERT INTO p VALUES (NULL, {marks})", batch)
+    for name in names:
+        if name in FILTERABLE:
+            writer.execute(f"CREATE INDEX by_{name} ON p ({name})")
+    writer.execute("COMMIT")
+    writer.execute("ANALYZE")
+    writer.close()
+    connection = sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)
+    connection.execute(f"PRAGMA mmap_size = {1 << 40}")
+
+    def ask(filters: Mapping[str, str]) -> list[Any]:
+        where = " AND ".join(f"{name} = ?" for name in filters) or "1"
+        return connection.execute(
+            f"SELECT payload FROM p WHERE {where} ORDER BY docid LIMIT {_LIMIT + 1}", tuple(filters.values())
+        ).fetchall()
+
+    yield ask
+    connection.close()
+
+
+@contextmanager
+def _duckdb(csv: Path) -> Iterator[Callable[[Mapping[str, str]], object]]:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"CREATE TABLE p AS SELECT row_number() OVER () AS docid, *, to_json(q)::VARCHAR AS payload"
+            f" FROM read_csv('{csv}', all_varchar=true) q"
+        )
+
+        def ask(filters: Mapping[str, str]) -> list[Any]:
+            where = " AND ".join(f"{name} = ?" for name in filters) or "true"
+            return connection.execute(
+                f"SELECT payload FROM p WHERE {where} ORDER BY docid LIMIT {_LIMIT + 1}", list(filters.values())
+            ).fetchall()
+
+        yield ask
+
+
+if __name__ == "__main__":
+    main(run)
