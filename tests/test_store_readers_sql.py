@@ -128,7 +128,8 @@ def test_types_are_the_querys_own(tmp_path: Path, sqlite: str) -> None:
 
 
 def test_without_the_extra_it_says_which(tmp_path: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    for name in ("sqlalchemy", "sqlalchemy.exc"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=r"profile-enrich\[sql\]") as caught:
         load(tmp_path, sqlite, "SELECT * FROM users")
     assert caught.value.__context__ is None

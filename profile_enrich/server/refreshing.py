@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from ..errors import ConfigurationError, ProfileEnrichError
-from ..store.from_sources import check_vanished
+from ..store.from_sources import check_vanished, is_refreshing
 from ..store.last_refresh import LastRefresh, note_refresh, read_last_refresh
 from ..store.manifest import read_manifest
 from ..store.model import CollectionSpec
@@ -30,7 +30,9 @@ _log = logging.getLogger("profile_enrich.server.refreshing")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BUSY_PAUSE = 30.0
-"""Seconds until the next look when another process is building."""
+"""Seconds until the next look when the store is being built by hand."""
+_OTHERS_PAUSE = 2.0
+"""Seconds until the next look when another worker or host is refreshing."""
 _END = 5.0
 """Seconds that a refresh has to end when the server stops."""
 
@@ -159,16 +161,18 @@ class RefreshSchedule:
         }
 
     def _run(self) -> None:
-        pause = self._until_due()
-        while not self._stopping.wait(pause):
+        while not self._stopping.wait(self._until_due()):
+            if is_refreshing(self._path):  # a look is cheaper than a process that finds it out
+                self._stopping.wait(self._in(min(_OTHERS_PAUSE, self._every)))
+                continue
             self._next = None
-            outcome = "busy"
+            outcome = ""
             try:
                 outcome = self._refresh(read_last_refresh(self._path))
             except OSError as error:
                 _log.warning("the store cannot be refreshed: %s; trying again", error.strerror)
-            # A manual build leaves no note to wait from, so that the next look is a while later.
-            pause = self._in(min(_BUSY_PAUSE, self._every)) if outcome == "busy" else self._until_due()
+            if outcome in ("busy", ""):  # there is no note to wait from
+                self._stopping.wait(self._in(min(_BUSY_PAUSE, self._every)))
 
     def _until_due(self) -> float:
         """Seconds until the next refresh: `every` after the last one of any process began, or the build."""

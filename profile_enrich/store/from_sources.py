@@ -17,7 +17,7 @@ from .model import BuildReport, CollectionSpec, Progress, RefreshReport, Refresh
 from .recipe import read_recipe
 from .refreshing import refresh_store
 
-__all__ = ["check_vanished", "refresh_from_sources"]
+__all__ = ["check_vanished", "is_refreshing", "refresh_from_sources"]
 
 
 def refresh_from_sources(
@@ -122,6 +122,17 @@ def _changes(spec: CollectionSpec, vanished: Literal["keep", "delete"]) -> Refre
     )
 
 
+def is_refreshing(path: Path | str) -> bool:
+    """Whether some process is refreshing this store at the moment."""
+    try:
+        with _alone(Path(path)):
+            return False
+    except StoreBusy:
+        return True
+    except StoreError:  # who wants to refresh will be told
+        return False
+
+
 @contextlib.contextmanager
 def _alone(path: Path) -> Generator[None]:
     """Holds the right to refresh this store, which the system frees when the process dies.
@@ -136,7 +147,7 @@ def _alone(path: Path) -> Generator[None]:
     connection: sqlite3.Connection | None = None
     try:
         try:
-            connection = sqlite3.connect(path / "REFRESHING", timeout=0, isolation_level=None)
+            connection = sqlite3.connect(path / "REFRESHING", timeout=0.25, isolation_level=None)  # longer than a look
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
             busy = error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED")

@@ -24,10 +24,17 @@ from .recipe import specs_from_tables
 __all__ = ["main"]
 
 
-def main(stdin: IO[str], stdout: IO[str]) -> None:
-    """Does one refresh, and says how it went."""
+def main(stdin: IO[str], stdout: IO[str], *, watch: bool = True) -> None:
+    """Does one refresh, and says how it went.
+
+    Args:
+        stdin: where the order comes from.
+        stdout: takes the answer.
+        watch: end this process when `stdin` ends.
+    """
     order: dict[str, Any] = json.loads(stdin.readline())
-    threading.Thread(target=_end_with, args=(stdin,), daemon=True).start()
+    if watch:
+        threading.Thread(target=_end_with, args=(stdin,), daemon=True).start()
     path, outcome, error = Path(order["path"]), "done", None
     try:
         tables, since = order["collections"], order["since"]
