@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import traceback
 
+from .errors import ProfileEnrichError
+
 __all__ = ["Once"]
 
 logger = logging.getLogger("profile_enrich")
@@ -26,6 +28,8 @@ class Once:
     def failed(self, role: str, function: object, error: BaseException, *, instead: str) -> None:
         """Logs a bug of a user's function: its place and type, without its text, which may quote personal data.
 
+        The text of this package's own errors is free of personal data, and shown.
+
         Args:
             role: what the function is, e.g. "the identity function".
             function: said once for each of them and each type of error.
@@ -34,4 +38,7 @@ class Once:
         """
         if self.first(role, type(error), function):
             trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-            logger.error("%s raised %s; %s\n%s", role, type(error).__name__, instead, trace)
+            what = type(error).__name__
+            if isinstance(error, ProfileEnrichError):
+                what = f"{what}: {error.message}"
+            logger.error("%s raised %s; %s\n%s", role, what, instead, trace)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -69,6 +70,11 @@ class ProfileMiddleware:
         server_timing: bool = False,
         vary_on: Iterable[str] | None = None,
     ) -> None:
+        if _is_wsgi(app):
+            raise ConfigurationError(
+                f"the application ({type(app).__name__}) is a WSGI one, which takes environ and start_response: wrap "
+                "it in an adapter such as a2wsgi.WSGIMiddleware, or use ProfileClient(...).blocking() in its handlers"
+            )
         if not isinstance(client, ProfileClient):
             raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
         if not callable(identify):
@@ -193,3 +199,15 @@ def _state_of(scope: Scope) -> dict[str, object]:
     if type(state) is dict:
         return cast("dict[str, object]", state).copy()
     return dict(cast("Mapping[str, object]", state)) if isinstance(state, Mapping) else {}
+
+
+def _is_wsgi(app: object) -> bool:
+    """Whether it is called with two arguments: ASGI has three, and nothing else that a server calls has two."""
+    try:
+        parameters = inspect.signature(cast(Any, app)).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    kinds = [parameter.kind for parameter in parameters if parameter.default is parameter.empty]
+    return len(kinds) == 2 and all(
+        kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds
+    )

@@ -134,7 +134,10 @@ class _Httpx:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, it may hold the URL
             if isinstance(error, RuntimeError) and ("event loop" in str(error) or "closed" in str(error)):
-                failure = ConfigurationError("the HTTP client handed in is closed, or belongs to another event loop")
+                failure = ConfigurationError(
+                    "the HTTP client handed in is closed, or belongs to another event loop; without it, each loop gets "
+                    "one of its own"
+                )
             else:
                 failure = unexpected(error)
         finally:
