@@ -123,7 +123,8 @@ def _child(*arguments: object) -> dict[str, float]:
         capture_output=True,
         text=True,
     )
-    return json.loads(done.stdout)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def _point(store: ProfileStore, rows: int, times: int) -> list[float]:

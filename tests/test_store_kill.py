@@ -60,7 +60,7 @@ def check_whole(path: Path, *, single: bool) -> int:
     with ProfileStore(path) as store:
         page = store.page("Users", limit=1000, dialect="census", with_total=True)
         found = [json.loads(payload)["data"] for payload in page.payloads]
-        version = max(row["v"] for row in found)
+        version: int = max(row["v"] for row in found)
         expected = kill.rows(1) + [kill.rows(2)[-1]] * (version - 1) if single else kill.rows(version)
         assert sorted(found, key=lambda row: row["id"]) == sorted(expected, key=lambda row: row["id"])
         assert page.total == len(expected) == store.collection("Users").rows
