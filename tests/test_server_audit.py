@@ -149,7 +149,7 @@ def test_a_slow_disk_stops_no_answer_and_what_is_lost_is_counted(
     audit.close()
     rows = [json.loads(line) for line in handler.lines]
     assert sum(row.get("dropped", 0) for row in rows) + len(rows) == 21
-    assert rows[-1]["dropped"] > 10
+    assert sum(row.get("dropped", 0) for row in rows) >= 16  # three waited, one was being written
 
 
 class Failing(logging.Handler):

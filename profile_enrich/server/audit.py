@@ -36,7 +36,6 @@ _WAITING = 20_000
 """The most lines that wait for the disk; more are counted and dropped, so that a full disk stops no answer."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})  # others are a stranger's text
-_END = None
 
 
 def hash_id(secret: bytes, record_id: str) -> str:
@@ -185,7 +184,7 @@ class AuditLog:
             thread, self._thread = self._thread, None
         if thread is not None and self._process == os.getpid():
             with contextlib.suppress(queue.Full):
-                self._queue.put(_END, timeout=timeout)
+                self._queue.put(None, timeout=timeout)  # the end
                 thread.join(timeout)
         if self._owns:
             self._handler.close()
@@ -203,7 +202,7 @@ class AuditLog:
             self._thread.start()
 
     def _write(self, lines: queue.Queue[str | None]) -> None:
-        while (line := lines.get()) is not _END:
+        while (line := lines.get()) is not None:
             failure = ""
             try:
                 # Not `Handler.emit` of a stream: that prints failures, and the line with them.

@@ -53,13 +53,13 @@ def ids_of(body: bytes) -> list[str]:
     listed: Any = cast("dict[str, Any]", content).get("ids") if isinstance(content, dict) else None
     if not isinstance(listed, list):
         raise BadRequest('The body must be JSON: {"ids": ["…", "…"]}.')
-    ids: list[Any] = listed
+    ids = cast("list[object]", listed)
     if not 1 <= len(ids) <= MAX_BATCH:
         raise BadRequest(f"ids must have 1 to {MAX_BATCH} entries.")
     for id in ids:
         if not isinstance(id, str) or not id:
             raise BadRequest("Each of ids must be a text that is not empty.")
-    return cast("list[str]", ids)
+    return cast("list[str]", listed)
 
 
 def answer(kind: str, request: Request, ids: list[str], store: ProfileStore, key: ApiKey) -> Response:

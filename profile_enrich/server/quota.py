@@ -69,11 +69,11 @@ class Rate:
 
 
 PRESETS: dict[str, Rate] = {}
-PRESETS |= {
-    "amperity": Rate(2000, 1, shared=True),
-    "segment": Rate(100, 1, shared=True),
-    "mparticle": Rate(15, 1, shared=True),
-}
+PRESETS.update(
+    amperity=Rate(2000, 1, shared=True),
+    segment=Rate(100, 1, shared=True),
+    mparticle=Rate(15, 1, shared=True),
+)
 """The limits that vendors document, to try a client against: a tenant's or a space's, so all keys share them. Census
 documents none for its Profile API."""
 

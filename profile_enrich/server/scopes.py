@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from ..errors import ConfigurationError
 from ..store import Collection
@@ -51,7 +52,7 @@ class FieldScope:
             if isinstance(given, str) or not isinstance(given, Iterable):
                 raise ConfigurationError(f"{name} of a field scope is a sequence of field names")
             # Lists and tuples are welcome; what is held is immutable.
-            object.__setattr__(self, name, frozenset(given))
+            object.__setattr__(self, name, frozenset(cast("Iterable[str]", given)))
         if not self.named or not all(isinstance(field, str) and field for field in self.named):
             raise ConfigurationError("a field scope names at least one field; to show all, give the key no field scope")
         if len(self.named) != len(self.show) + len(self.hash) + len(self.redact):
