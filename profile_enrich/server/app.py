@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -282,7 +283,10 @@ class ProfileAPI:
         if kind.endswith(".changes"):
             return self._follow(dialect, request, key)
         if writes:
-            return await self._write(dialect, request, key, receive)
+            with contextlib.suppress(StoreError):
+                return await self._write(dialect, request, key, receive)
+            _log.error("the store cannot be written")
+            return dialect.error(503, "The profiles cannot be changed at the moment.", _LATER)
         if batched:
             response = await self._batch(kind, dialect, request, receive, key)
             return self._compression.answer(request, response)

@@ -58,6 +58,7 @@ def serve(
         MissingExtraError: the extra `server` (uvicorn) is not installed.
         StoreError: the store cannot be opened.
     """
+    _check_workers(workers)
     if not isinstance(keys, Keys) and keys is not None:
         keys = list(keys)
 
@@ -105,12 +106,7 @@ def serve_app(
         StoreError: see `serve`.
     """
     uvicorn = import_uvicorn()
-    if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS:
-        raise ConfigurationError(f"workers must be a whole number from 1 to {MAX_WORKERS}")
-    if workers > 1 and not hasattr(os, "fork"):
-        raise ConfigurationError("several workers need a system with fork, such as Linux or macOS; leave workers at 1")
-    if workers > 1 and threading.current_thread() is not threading.main_thread():
-        raise ConfigurationError("several workers are run from the main thread only: it hears the signals")
+    _check_workers(workers)
     reload = reload and not on_terminal()
     first = make()  # here, so that what is wrong is said by this call
     listener = listen(host, port)
@@ -144,3 +140,12 @@ def serve_app(
             ).run()
     finally:
         listener.close()
+
+
+def _check_workers(workers: int) -> None:
+    if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS:
+        raise ConfigurationError(f"workers must be a whole number from 1 to {MAX_WORKERS}")
+    if workers > 1 and not hasattr(os, "fork"):
+        raise ConfigurationError("several workers need a system with fork, such as Linux or macOS; leave workers at 1")
+    if workers > 1 and threading.current_thread() is not threading.main_thread():
+        raise ConfigurationError("several workers are run from the main thread only: it hears the signals")
