@@ -104,10 +104,12 @@ class Meter:
                 "rows": report.rows,
                 "written": report.written,
                 "missing": report.missing,
+                "keyless": report.keyless,
                 "dropped": report.dropped,
                 "dead": report.dead,
                 "reasons": report.reasons,
                 "clashes": report.clashes,
+                "unseen": report.unseen,
                 "calls": report.calls,
                 "hit_percent": _hits(own, report.calls),
                 "seconds": round(report.seconds, 2),
@@ -121,11 +123,15 @@ class Meter:
         note(f"{report.seconds:.1f} s, {speed:,.0f} rows/s, {report.calls:,} calls, {hits:.1f} % hits.")
         if report.resumed:
             note(f"{report.resumed:,} of them were done before.")
-        if report.missing:
-            note(
-                f"Without a profile: {report.missing:,}"
-                + (f"; left out: {report.dropped:,}." if report.dropped else ".")
-            )
+        for count, what in (
+            (report.missing, "Without a profile"),
+            (report.keyless, "Without a key"),
+            (report.dropped, "Left out"),
+        ):
+            if count:
+                note(f"{what}: {count:,}.")
+        for name in report.unseen:
+            note(f"No profile has the attribute {name}.")
         for name, count in report.clashes.items():
             note(f"The column {name} was there already, and was kept, in {count:,} records.")
         for reason, count in sorted(report.reasons.items()):

@@ -74,14 +74,12 @@ def _rate(context: click.Context, parameter: click.Parameter, given: str | None)
     return rate
 
 
-def _most(context: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
+def _most(context: click.Context, parameter: click.Parameter, given: str) -> float:
     """A number of records, or a fraction of `1%`."""
-    if given is None:
-        return None
     found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)\s*%", given.strip())
     if found is None or (found[2] is not None and float(found[2]) >= 100):
         raise click.BadParameter("write a number of records, e.g. 100, or a share of them below 100%, e.g. 1%")
-    return float(found[1]) if found[1] is not None else float(found[2]) / 100
+    return int(found[1]) if found[1] is not None else float(found[2]) / 100
 
 
 def _fields(context: click.Context, parameter: click.Parameter, given: str | None) -> dict[str, str | None] | None:
@@ -127,14 +125,19 @@ def _fields(context: click.Context, parameter: click.Parameter, given: str | Non
     help="JSONL for the records that cannot be enriched, with reasons. Without it the first one ends the run.",
 )
 @click.option(
-    "--max-errors", callback=_most, metavar="N|N%", help="End the run when more fail: 100, or 1%. Default: no bound."
+    "--max-errors",
+    callback=_most,
+    default="1%",
+    show_default=True,
+    metavar="N|N%",
+    help="End the run when more fail: a number, or a share of the records so far, of 1,000 at least.",
 )
 @click.option(
     "--on-missing",
     type=click.Choice(["null", "drop", "dead-letter", "raise"]),
     default="null",
     show_default=True,
-    help="What becomes of records whose profile the source does not have.",
+    help="What becomes of records whose profile the source does not have, and of those without a key.",
 )
 @click.option(
     "--encoding", metavar="NAME", help="Of CSV and JSONL: utf-8, latin-1, utf-16 … Default: found out, utf-8."
@@ -164,7 +167,7 @@ def enrich(
     concurrency: int,
     window: int,
     dead_letter: Path | None,
-    max_errors: float | None,
+    max_errors: float,
     on_missing: str,
     encoding: str | None,
     input_format: FileFormat | None,
@@ -184,7 +187,7 @@ def enrich(
     Records keep their order and their columns; each key is asked once. The output appears when it is whole.
     Interrupted or killed, the same command with --resume goes on, and the result is the same, byte for byte.
 
-    Exit codes: 0 all records are in the output, 2 finished, and some are dead letters, 1 failed (a wrong command line
+    Exit codes: 0 done, 2 finished, and some are dead letters, 1 failed (a wrong command line
     too), 130 interrupted (Ctrl-C, SIGTERM) and resumable.
     """
     if dry_run:
@@ -276,11 +279,12 @@ def _dry_run(
     note(f"{found.rows:,} records, {about}{found.distinct:,} different keys.")
     for count, what in (
         (found.unreadable, "cannot be read"),
-        (found.without_key, "have no key"),
         (found.unusable, "have a key that cannot be looked up"),
     ):
         if count:
             note(f"{count:,} {what}: these would be dead letters.")
+    if found.without_key:
+        note(f"{found.without_key:,} have no key.")
     batches = f" of up to {size:,} keys each" if size > 1 else ""
     note(f"{about.capitalize()}{calls:,} calls{batches}.")
     if rate is not None:

@@ -15,14 +15,22 @@ from typing import Any, Literal
 
 from .._check import number, whole
 from ..client import ProfileClient
-from ..errors import ConfigurationError, InputError, ProfileEnrichError
-from ..profile import Profile, Reason
+from ..errors import (
+    ConfigurationError,
+    InputError,
+    MissingKeyError,
+    ProfileEnrichError,
+    ProfileMissing,
+    TooManyErrors,
+)
+from ..profile import Reason
 from ._assembly import assemble, entry
 from ._checkpoint import Output, Sink, State, Stream
 from ._formats import FileFormat, FileSpec, identity
 from ._kinds import json_text, notice, plain
 from ._layout import Added, Attributes, Lines
 from ._readers import Item, Reader, open_reader
+from ._shape import Shape
 from .columns import Columns
 from .outcomes import Outcome, outcomes
 
@@ -33,7 +41,7 @@ OnMissing = Literal["null", "drop", "dead_letter", "raise"]
 _KEY = operator.attrgetter("key")
 
 _ENOUGH = 1000
-"""Records after which a fraction of failures says something."""
+"""A fraction that may fail is one of so many records at least: the first failure must not end a run."""
 
 _TELL = 0.1
 """Seconds between two calls of `progress`, at least."""
@@ -71,11 +79,13 @@ class FileReport:
     Args:
         rows: records of the input.
         written: records in the output.
-        missing: records whose key the source does not know, or withholds.
+        missing: records whose profile the source does not have, or withholds.
+        keyless: records without a key.
         dropped: records left out because of `on_missing="drop"`.
         dead: records in the dead letters.
         reasons: of those, how many for which reason.
         clashes: columns that the records had already and kept, and in how many records.
+        unseen: of the fields, those that no profile has; empty for a run that was resumed.
         calls: of the source, by this process.
         seconds: that this process took.
         resumed: records that were done by an earlier process.
@@ -84,6 +94,7 @@ class FileReport:
     rows: int
     written: int
     missing: int
+    keyless: int
     dropped: int
     dead: int
     calls: int
@@ -91,6 +102,7 @@ class FileReport:
     resumed: int
     reasons: dict[str, int] = field(default_factory=dict[str, int])
     clashes: dict[str, int] = field(default_factory=dict[str, int])
+    unseen: list[str] = field(default_factory=list[str])
 
 
 async def enrich_file(
@@ -104,7 +116,7 @@ async def enrich_file(
     into: str | None = None,
     on_missing: OnMissing = "null",
     dead_letter: str | Path | None = None,
-    max_errors: float | None = None,
+    max_errors: float = 0.01,
     encoding: str | None = None,
     source_format: FileFormat | None = None,
     target_format: FileFormat | None = None,
@@ -131,11 +143,12 @@ async def enrich_file(
             the values). Default: all.
         prefix: put before each attribute's name to name its column. Default `"profile_"`.
         into: instead, one column of this name that holds the attributes as an object (in CSV and Parquet: as JSON).
-        on_missing: what becomes of records without a profile: nothing is added (`"null"`), they are left out
-            (`"drop"`), go to the dead letters, or end the run (`"raise"`).
+        on_missing: what becomes of records without a profile or without a key: nothing is added (`"null"`), they are
+            left out (`"drop"`), go to the dead letters, or end the run (`"raise"`).
         dead_letter: a JSONL file for the records that cannot be enriched, each with the reason. Without it the first
             one ends the run.
-        max_errors: end the run when more records than this fail: a number, or below 1 a fraction. Default: no bound.
+        max_errors: records that may fail before the run ends: a fraction (a `float`) of the records so far, of 1,000 at
+            least; or a number (an `int`). Default 0.01.
         encoding: of the text, e.g. `"latin-1"`; the output has it too. Default: by the byte order mark, else UTF-8.
         source_format: where its name does not say it.
         target_format: where its name does not say it.
@@ -154,6 +167,8 @@ async def enrich_file(
         ConfigurationError: an argument makes no sense, a file is there already, there is nothing to resume, or the
             input or the arguments changed since.
         InputError: the input cannot be read, or one of its records, and there is no dead letter file.
+        TooManyErrors: more records failed than `max_errors` allows.
+        ProfileMissing: as `on_missing="raise"` asks for.
         ProfileEnrichError: a lookup failed, and there is no dead letter file; the source refuses the credentials.
     """
     plan = _Plan(
@@ -166,7 +181,7 @@ async def enrich_file(
         on_missing=on_missing,
         dead=None if dead_letter is None else Path(dead_letter),
         encoding=encoding,
-        max_errors=None if max_errors is None else number("max_errors", max_errors, unit="records"),
+        max_errors=max_errors,
     )
     plan.check(resume)
     whole("window", window)
@@ -206,7 +221,7 @@ class _Plan:
     on_missing: OnMissing
     dead: Path | None
     encoding: str | None
-    max_errors: float | None
+    max_errors: float
 
     @property
     def two_passes(self) -> bool:
@@ -229,6 +244,10 @@ class _Plan:
             raise ConfigurationError("into must be the name of a column")
         if self.on_missing not in ("null", "drop", "dead_letter", "raise"):
             raise ConfigurationError("on_missing must be 'null', 'drop', 'dead_letter' or 'raise'")
+        most = self.max_errors
+        number("max_errors", most, unit="records, or a fraction of them")
+        if isinstance(most, float) and most > 1:
+            raise ConfigurationError("max_errors as a fraction must be at most 1.0; give a whole number of records")
         if self.on_missing == "dead_letter" and self.dead is None:
             raise ConfigurationError("on_missing='dead_letter' needs a dead_letter file")
         if self.declared and (self.target.format != "parquet" or self.into is not None):
@@ -246,17 +265,11 @@ class _Plan:
         if len(set(paths)) < len(paths):
             raise ConfigurationError("the input, the output and the dead letters must be different files")
 
-    def added(self, profile: Profile | None) -> dict[str, Any]:
-        """The columns of a profile."""
+    def shape(self) -> Shape:
+        """Makes the columns of a profile, as `enrich` does."""
         if self.into is not None:
-            return {self.into: None if profile is None else self._chosen(profile, "")}
-        if profile is None:
-            return {} if self.fields is None else {self.prefix + name: None for name in self.fields}
-        return self._chosen(profile, self.prefix)
-
-    def _chosen(self, profile: Profile, prefix: str) -> dict[str, Any]:
-        names = profile if self.fields is None else self.fields
-        return {prefix + name: plain(profile.get(name)) for name in names}
+            return Shape(self.fields, self.into, None)
+        return Shape(self.fields, "profile", self.prefix)
 
     def columns(self) -> list[str]:
         """The columns that a CSV gets."""
@@ -305,7 +318,8 @@ class _Run:
         for name in plan.columns():
             self._state.kinds.setdefault(name, "null")
         declared = Columns(plan.declared, "") if plan.declared else None
-        self._attributes = Attributes(plan.added, declared)
+        self._shape = plan.shape()
+        self._attributes = Attributes(lambda profile: self._shape.of({}, profile), declared)
         self._lines = Lines(self.reader, plan.target, plan.columns(), self._state.clashes)
 
     def saves(self, rows: int, seconds: float) -> None:
@@ -319,7 +333,6 @@ class _Run:
         if not self._state.done:
             try:
                 await self._records(window, concurrency)
-                self._check_errors(final=True)
             except BaseException:
                 self._out.save()
                 raise
@@ -356,22 +369,20 @@ class _Run:
             self._fail(item, "bad_input", item.fault, None)
             return
         profile, problem = outcome.profile, outcome.problem
-        if problem is not None:
+        if isinstance(problem, MissingKeyError):
+            self._count("keyless")
+            if not self._passes(item, problem.code, problem.message):
+                return
+        elif problem is not None:
             self._fail(item, problem.code, problem.message, problem)
             return
-        assert profile is not None  # noqa: S101  # there is one of the two
-        if not profile.found:
+        elif profile is not None and not profile.found:
             self._count("missing")
-            if plan.on_missing == "drop":
-                self._count("dropped")
+            withheld = profile.reason is Reason.WITHHELD
+            code = (Reason.WITHHELD if withheld else Reason.NOT_FOUND).value
+            if not self._passes(item, code, f"the source {'withholds the' if withheld else 'has no'} profile"):
                 return
-            if plan.on_missing != "null":
-                reason = (profile.reason or Reason.NOT_FOUND).value
-                self._fail(
-                    item, reason, "the source has no profile for this key", None, letter=plan.on_missing != "raise"
-                )
-                return
-        added = self._attributes.of(profile)
+        added = self._attributes.missing if profile is None else self._attributes.of(profile)
         if added.fault is not None:
             self._fail(item, "bad_attribute", added.fault, None)
             return
@@ -398,14 +409,35 @@ class _Run:
         counts = self._state.counts
         counts[what] = counts.get(what, 0) + 1
 
-    def _fail(self, item: Item, code: str, why: str, error: ProfileEnrichError | None, *, letter: bool = True) -> None:
+    def _passes(self, item: Item, code: str, why: str) -> bool:
+        """Whether a record without a profile stays in the output."""
+        how = self._plan.on_missing
+        if how == "null":
+            return True
+        if how == "raise":
+            raise ProfileMissing(f"{self._plan.source.name}, {item.place}: {why}")
+        if how == "drop":
+            self._count("dropped")
+        else:
+            self._letter(item, code, why)
+        return False
+
+    def _fail(self, item: Item, code: str, why: str, error: ProfileEnrichError | None) -> None:
         """To the dead letters, or the end of the run."""
-        if self._plan.dead is None or not letter:
+        if self._plan.dead is None:
             if error is not None:
                 raise error
             raise InputError(
                 f"{self._plan.source.name}, {item.place}: {why}. Mend it, or keep such records in a dead letter file"
             )
+        self._count("failed")
+        self._letter(item, code, why)
+        most, failed, rows = self._plan.max_errors, self._state.counts["failed"], self._state.rows + 1
+        if failed > (most * max(rows, _ENOUGH) if isinstance(most, float) else most):
+            allowed = f"{most:.2%} of at least {_ENOUGH:,}" if isinstance(most, float) else f"{most:,}"
+            raise TooManyErrors(f"{failed:,} of {rows:,} records failed, and max_errors allows {allowed}")
+
+    def _letter(self, item: Item, code: str, why: str) -> None:
         record: Any = item.raw
         if item.record is not None:
             whole_row = item.fault is None
@@ -414,22 +446,6 @@ class _Run:
         self._out.write_dead(json_text({**content, "record": record}).encode() + b"\n")
         self._count("dead")
         self._count(f"reason {code}")
-        self._check_errors(final=False)
-
-    def _check_errors(self, *, final: bool) -> None:
-        most, rows = self._plan.max_errors, self._state.rows
-        failed = self._failed()
-        if most is None or failed <= (most if most >= 1 else most * max(rows, 0 if final else _ENOUGH)):
-            return
-        allowed = f"{most:g}" if most >= 1 or not most else f"{most:.3%}".rstrip("0%").rstrip(".") + " %"
-        raise InputError(
-            f"{failed:,} of {rows:,} records failed, more than the {allowed} that max_errors allows; "
-            "see the dead letters for the reasons"
-        )
-
-    def _failed(self) -> int:
-        counts = self._state.counts
-        return counts.get("dead", 0) - sum(counts.get(f"reason {reason.value}", 0) for reason in Reason)
 
     # --- the second pass --------------------------------------------------------------------------------------------
 
@@ -464,7 +480,7 @@ class _Run:
             rows=self._state.rows,
             written=counts.get("written", 0),
             missing=counts.get("missing", 0),
-            failed=self._failed(),
+            failed=counts.get("failed", 0),
             calls=self._client.stats().source_calls - self._calls,
             fraction=self.reader.fraction,
             seconds=time.monotonic() - self._began,
@@ -477,6 +493,7 @@ class _Run:
             rows=self._state.rows,
             written=counts.get("written", 0),
             missing=counts.get("missing", 0),
+            keyless=counts.get("keyless", 0),
             dropped=counts.get("dropped", 0),
             dead=counts.get("dead", 0),
             calls=self._client.stats().source_calls - self._calls,
@@ -484,6 +501,7 @@ class _Run:
             resumed=self._resumed,
             reasons={name.removeprefix("reason "): n for name, n in counts.items() if name.startswith("reason ")},
             clashes=dict(self._state.clashes),
+            unseen=[] if self._resumed else sorted(self._shape.unseen),
         )
 
     def close(self) -> None:
