@@ -70,9 +70,9 @@ def shop(*middleware: Middleware, page: Callable[[Request], Any] | None = None) 
         )
 
     app = Starlette(routes=[Route("/", home)], middleware=middleware)
-    with logged() as lines:
+    with logged() as lines, TestClient(app) as browser:
         for _ in range(2):
-            assert TestClient(app).get("/").status_code == 200
+            assert browser.get("/").status_code == 200
     return lines
 
 
@@ -180,12 +180,14 @@ def two_loops() -> list[str]:
         own = httpx.AsyncClient()
         source = CensusSource(KEY, entity="Users", base_url=vendor.base_url, allow_insecure_http=True, transport=own)
         client = ProfileClient(source)
-        asyncio.run(_closed_after(client.get("u1")))
-        return said(lambda: asyncio.run(client.get("u2")))
-
-
-async def _closed_after(lookup: Any) -> None:
-    await lookup
+        first = asyncio.new_event_loop()
+        try:
+            first.run_until_complete(client.get("u1"))
+            return said(lambda: asyncio.run(client.get("u2")))
+        finally:
+            first.run_until_complete(client.aclose())
+            first.run_until_complete(own.aclose())
+            first.close()
 
 
 def wsgi() -> list[str]:
@@ -232,8 +234,8 @@ SITUATIONS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "Read before it was looked up": (not_awaited, 'With `attach="lazy"` the lookup starts where it is awaited.'),
     "Two event loops": (
         two_loops,
-        "An HTTP client of one's own belongs to the loop that it was first used on. Leave `transport` out, and each loop "
-        "gets one of its own.",
+        "An HTTP client of one's own belongs to the loop that it was first used on. Leave `transport` out, and each "
+        "loop gets one of its own.",
     ),
     "A WSGI application": (wsgi, "The middleware is for ASGI."),
     "An extra is missing": (missing_extra, "The message has the command."),
