@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def _reading_while(
 
 
 @contextmanager
-def _thread(work: Callable[[], dict[str, float]]) -> Iterator[list[dict[str, float]]]:
+def _thread(work: Callable[[], dict[str, float]]) -> Generator[list[dict[str, float]]]:
     """Waits for a child process in a thread, which sleeps meanwhile."""
     import threading
 
@@ -193,7 +193,8 @@ def _pages(store: ProfileStore, csv: Path, folder: Path, rows: int, columns: int
                 shape, *_percentiles(ours), _percentiles(totals)[0], *_percentiles(theirs), _percentiles(analytic)[0]
             )
         cursor = _deep(store)
-        deep = _timed([{}] * 200, lambda _: store.page("Users", {"opted_in": "true"}, limit=_LIMIT, cursor=cursor))
+        nothing: dict[str, str] = {}
+        deep = _timed([nothing] * 200, lambda _: store.page("Users", {"opted_in": "true"}, limit=_LIMIT, cursor=cursor))
         table.add("a deep page of opted in", *_percentiles(deep), "-", "-", "-", "-")
     table.notes.append(
         "Values of each filter are those of rows chosen at random (seeded), so every query finds something. SQLite has"
@@ -234,7 +235,7 @@ def _deep(store: ProfileStore) -> str | None:
 
 
 @contextmanager
-def _sqlite(csv: Path, folder: Path, names: Sequence[str]) -> Iterator[Callable[[Mapping[str, str]], object]]:
+def _sqlite(csv: Path, folder: Path, names: Sequence[str]) -> Generator[Callable[[Mapping[str, str]], object]]:
     import duckdb
 
     with duckdb.connect() as source:
@@ -269,7 +270,7 @@ def _sqlite(csv: Path, folder: Path, names: Sequence[str]) -> Iterator[Callable[
 
 
 @contextmanager
-def _duckdb(csv: Path) -> Iterator[Callable[[Mapping[str, str]], object]]:
+def _duckdb(csv: Path) -> Generator[Callable[[Mapping[str, str]], object]]:
     import duckdb
 
     with duckdb.connect() as connection:

@@ -406,8 +406,8 @@ def test_docids_in_any_order_and_common_values_in_a_near_unique_column(
     order = [(n * 7) % 3001 for n in range(3001)]
     for start in range(0, 3001, 40):
         some = order[start : start + 40]
-        values = [(str(n % 2), f"m{n}" if n % 2 else "none", None if n % 5 else f"f{n % 1000}") for n in some]
-        builder.extend([n * 100 for n in some], values)
+        rows = [(str(n % 2), f"m{n}" if n % 2 else "none", None if n % 5 else f"f{n % 1000}") for n in some]
+        builder.extend([n * 100 for n in some], rows)
     builder.finish(live=False)
     for values, expected in (
         (("1", None, None), [n for n in range(3001) if n % 2]),

@@ -309,13 +309,10 @@ def _copy_bulk(
     for batch in bulk:
         for values in batch:
             number += 1
-            reason = ""
             try:
                 row = checked(values)
             except RowRejected as error:
-                reason = error.reason
-            if reason:
-                reader.rejects.add(reason, row=number)
+                reader.rejects.add(error.reason, row=number)
                 continue
             docid = placing.place(number, row)
             if docid is not None:

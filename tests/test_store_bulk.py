@@ -1,0 +1,66 @@
+"""CSV files whose payloads DuckDB makes: the same bytes as row by row, the same rows left out."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from profile_enrich.store import BuildReport, CollectionSpec, ProfileStore, Progress, build_store
+
+NASTY = [
+    "",
+    "a",
+    "quote \" and '",
+    "back\\slash",
+    "line\nbreak\t",
+    "\x01\x08\x0c\x7f",
+    "ünïcödé 😀",
+    "{braces} [1]",
+    "null",
+]
+
+
+def built(file: Path, path: Path, *, bulk: bool, progress: list[Progress] | None = None) -> BuildReport:
+    """With a file for rejects, rows are read one by one."""
+    spec = CollectionSpec(
+        "Users",
+        file,
+        filterable=["te'xt", "n", "flag", "price"],
+        index_fields=["id", "te'xt", "n", "flag", "price"],
+        rejects=None if bulk else path.with_suffix(".rejects"),
+    )
+    return build_store(path, [spec], progress=None if progress is None else progress.append)
+
+
+def test_the_bytes_are_those_of_the_other_way(tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["id", "te'xt", "n", "flag", "price", 'hid"den'])
+        for number, text in enumerate(NASTY):
+            flag = ["TRUE", "false", ""][number % 3]
+            writer.writerow([f"k{text}" if number else "k", text, number or "", flag, f"{number}.50", text])
+        writer.writerow(["", "no key", 1, "true", "1.00", ""])
+        writer.writerow(["k" * 3000, "long key", 1, "true", "1.00", ""])
+        writer.writerow(["é" * 600, "long enough", 1, "true", "1.00", ""])
+        writer.writerow(["huge", "x" * (1 << 20), 1, "true", "1.00", ""])
+    told: list[Progress] = []
+    one = built(file, tmp_path / "bulk", bulk=True, progress=told).collections[0]
+    other = built(file, tmp_path / "rows", bulk=False).collections[0]
+    assert told[-1].rows == one.read == len(NASTY) + 4
+    assert one.rejected == other.rejected
+    assert sum(one.rejected.values()) == 3
+    assert (one.stored, one.first_rejected) == (other.stored, other.first_rejected) == (len(NASTY) + 1, len(NASTY) + 1)
+    assert one.collection.columns == other.collection.columns
+    assert one.collection.index_fields == other.collection.index_fields
+    with ProfileStore(tmp_path / "bulk") as bulk, ProfileStore(tmp_path / "rows") as rows:
+        for dialect in ("census", "amperity"):
+            for number, text in enumerate(NASTY):
+                key = f"k{text}" if number else "k"
+                payload = bulk.get_payload("Users", key, dialect)
+                assert payload is not None
+                assert payload == rows.get_payload("Users", key, dialect)
+        for filters in ({"te'xt": NASTY[2]}, {"n": "3"}, {"flag": "true"}, {"price": "4.50"}):
+            one_page = bulk.page("Users", filters, with_total=True)
+            assert one_page == rows.page("Users", filters, with_total=True)
+            assert one_page.payloads
