@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import os
 import pickle
 import subprocess
@@ -10,12 +12,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from profile_enrich import MemorySource
-from profile_enrich.errors import ConfigurationError, MissingVariable, SecretByValue
+from profile_enrich import MemorySource, Reason
+from profile_enrich.errors import ConfigurationError, MissingExtraError, MissingVariable, SecretByValue
+from profile_enrich.pipeline._asking import Asking, config_of, fields_of
+from profile_enrich.pipeline._engine import engine
 from profile_enrich.pipeline.worker import ClientConfig, close_worker_clients, worker_async_client, worker_client
 from profile_enrich.sources.base import ProfileSource
 from profile_enrich.testing import VendorServer
@@ -274,8 +279,56 @@ print("both")
     assert (ran.stdout, ran.stderr, ran.returncode) == ("both\n", "", 0)
 
 
+def test_E2_a_job_remembers_for_an_hour_what_it_has_asked_unless_told_otherwise() -> None:
+    for config, ttl in ((ClientConfig(HERE), 3600), (ClientConfig(HERE, client={"ttl": 5, "negative_ttl": 5}), 5)):
+        expiry = worker_async_client(config)._loader._expiry
+        assert (expiry.ttl, expiry.negative_ttl) == (ttl, ttl)
+
+
 def test_E3_the_rate_is_split_and_the_burst_is_small() -> None:
     config = ClientConfig(HERE, rate=1000, workers=2)
     assert repr(worker_async_client(config)._loader._rate_limit) == "RateLimit(500/s, burst=25)"
     slow = ClientConfig(HERE, rate=1, workers=2)
     assert repr(worker_async_client(slow)._loader._rate_limit) == "RateLimit(0.5/s, burst=1)"
+
+
+# --- what the adapters share --------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_is_not_installed_is_named_with_its_extra() -> None:
+    with pytest.raises(
+        MissingExtraError, match=r"the Nosuch adapter needs an extra: .*profile-enrich\[nosuch\]"
+    ) as caught:
+        engine("nosuch_engine", "the Nosuch adapter", "nosuch")
+    assert caught.value.__context__ is None
+    assert engine("json", "the JSON adapter", "json").loads("1") == 1
+
+
+def test_an_engine_that_lacks_something_itself_says_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_engine.py").write_text("import nosuch_dependency")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="nosuch_dependency"):
+        engine("half_engine", "the adapter", "half")
+
+
+@pytest.mark.parametrize("adapter", ["beam", "beam_enrichment", "faststream"])
+def test_an_adapter_without_its_engine_names_the_extra(adapter: str) -> None:
+    if importlib.util.find_spec("apache_beam" if adapter.startswith("beam") else adapter):
+        pytest.skip("its engine is here")
+    with pytest.raises(MissingExtraError, match=adapter.partition("_")[0]):
+        importlib.import_module(f"profile_enrich.pipeline.{adapter}")
+
+
+def test_what_a_worker_asks_and_takes_over() -> None:
+    config = ClientConfig(HERE)
+    asking = Asking(config_of(config), fields_of(["tier", "nosuch"]), 1.0)
+    asking.open()
+    profiles = asking.profiles(["u1", "u2"])
+    assert asking.attributes(profiles["u1"]) == {"tier": "gold", "nosuch": None}
+    assert Asking(config, fields_of(None), 1.0).attributes(profiles["u1"]) == {"tier": "gold"}
+    assert profiles["u2"].reason is Reason.NOT_FOUND
+    with pytest.raises(ConfigurationError, match="config must be a ClientConfig, not dict"):
+        config_of({})
+    for fields in ("tier", [], [""], [3], {"tier": "string"}):
+        with pytest.raises(ConfigurationError, match="fields"):
+            fields_of(fields)

@@ -60,7 +60,7 @@ class ClientConfig:
             `StoreSource` take. `"amperity"` also takes `token_url` and `client_id`, beside the secret `client_secret`.
         secrets: by option, the name of the environment variable that holds it on each worker, in capitals.
         client: arguments of `ProfileClient` as plain data, e.g. `{"ttl": 300}`; `breaker` and `retry` as dicts of their
-            own arguments.
+            own arguments. `ttl` and `negative_ttl` are an hour by default, so that a job asks for each key once.
         rate: calls a second, at most, of the whole job; each worker gets its share. Default none.
         concurrency: calls at the same time, at most, of the whole job; each worker gets its share. Default 64.
         workers: how many processes share these. Default 1.

@@ -26,6 +26,9 @@ from .configuration import ClientConfig, client_arguments
 
 __all__ = ["ClientConfig", "close_worker_clients", "worker_async_client", "worker_client"]
 
+_FOR_A_JOB = {"ttl": 3600.0, "negative_ttl": 3600.0}
+"""A job asks for each key once; a page wants to know what has changed since a minute ago."""
+
 _BURST_SECONDS = 0.05
 """How far a worker may run ahead of its share of the rate: workers that all start at once must not double it."""
 
@@ -95,7 +98,7 @@ atexit.register(close_worker_clients)
 
 
 def _make(config: ClientConfig) -> ProfileClient:
-    arguments = client_arguments(config.client)
+    arguments: dict[str, Any] = {**_FOR_A_JOB, **client_arguments(config.client)}
     arguments["max_in_flight"] = config.worker_concurrency
     if config.worker_rate is not None:
         burst = max(1.0, config.worker_rate * _BURST_SECONDS)

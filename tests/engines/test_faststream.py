@@ -48,7 +48,7 @@ class Order(BaseModel):
 @pytest.fixture
 async def client(vendor: VendorServer) -> AsyncIterator[ProfileClient]:
     source = CensusSource(KEY, entity=vendor.entity_id, base_url=vendor.base_url)
-    async with ProfileClient(source, deadline=1.0) as profiles:
+    async with ProfileClient(source, deadline=1.0, ttl=3600, negative_ttl=3600) as profiles:
         yield profiles
 
 
