@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from profile_enrich.cli import keys as module
+from profile_enrich.cli import serve as serving
 from profile_enrich.cli.app import cli
-from profile_enrich.server import FieldScope, KeyFile, Rate
+from profile_enrich.server import FieldScope, KeyFile, ProfileAPI, Rate
+
+from .server_helpers import ask, bearer, build
 
 
 @pytest.fixture
@@ -116,3 +120,47 @@ def test_mistakes_are_one_line(store: str, arguments: list[str], said: str) -> N
     assert done.exit_code == 2
     assert said in done.stderr
     assert "Traceback" not in done.output
+
+
+class TestServing:
+    """`serve` with the keys of a file."""
+
+    @pytest.fixture
+    def served(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+        """What each server that was started answers: with the key's secret, and with the rate used up."""
+        build(tmp_path)
+        seen: list[tuple[int, int]] = []
+
+        def serve_app(make: Callable[[], ProfileAPI], **_: object) -> None:
+            app = make()
+            seen.append((ask(app, "/status", headers=bearer(self.secret)).status, len(app.store.collections())))
+            app.close()
+
+        monkeypatch.setattr(serving, "serve_app", serve_app)
+        return seen
+
+    secret = ""
+
+    def serve(self, *arguments: str) -> Result:
+        env = {"PROFILE_ENRICH_STORE": None, "PROFILE_ENRICH_KEYS": None}
+        return CliRunner().invoke(cli, ["serve", *arguments], env=env)
+
+    def test_the_stores_own_file_is_found(self, tmp_path: Path, served: list[tuple[int, int]]) -> None:
+        store = str(tmp_path / "s")
+        refused = self.serve("--store", store)
+        assert (refused.exit_code, "profile-enrich keys add" in refused.stderr) == (2, True)
+        type(self).secret = run("add", "website", "--store", store, "--workspace", "acme").stdout.strip()
+        done = self.serve("--store", store, "--rate", "100/s", "--audit-log", str(tmp_path / "audit.jsonl"))
+        assert (done.exit_code, served) == (0, [(200, 3)]), done.output
+        assert '"key":"website","kind":"status"' in (tmp_path / "audit.jsonl").read_text(encoding="utf-8")
+
+    def test_mistakes(self, tmp_path: Path, served: list[tuple[int, int]]) -> None:
+        store = str(tmp_path / "s")
+        for arguments, said in (
+            (["--keys-file", str(tmp_path / "none.json")], "there is no key file"),
+            (["--keys-file", str(tmp_path / "none.json"), "--no-auth"], "contradicts"),
+            (["--no-auth", "--rate", "many"], "a rate is written"),
+        ):
+            done = self.serve("--store", store, *arguments)
+            assert (done.exit_code, said in done.stderr) == (2, True), done.output
+        assert served == []
