@@ -118,7 +118,8 @@ def make_server(uvicorn: Any, config: Any, holder: Holder, ready: Callable[[], N
         async def on_tick(self, counter: int) -> bool:
             if parent is not None and os.getppid() != parent:
                 self.should_exit = True
-            return bool(await super().on_tick(counter))
+            leaving: Any = await super().on_tick(counter)
+            return bool(leaving)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             holder.end()
