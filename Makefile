@@ -16,7 +16,7 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-engines lint types soak hostile bench bench-server mutants format clean
+.PHONY: demo test test-engines lint types soak hostile bench bench-pipelines bench-server mutants format clean
 
 demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python examples/demo.py
@@ -47,6 +47,9 @@ hostile: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+
+bench-pipelines: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.pipelines
 
 bench-server: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.at_scale

@@ -1,0 +1,281 @@
+"""Enriching many records: by hand, with `enrich`, and with engines, against an upstream that takes 5 ms.
+
+`python -m benchmarks.pipelines` writes `benchmarks/PIPELINES.md`. Each contender runs in a process of its own, so that
+its memory is its own; they take turns in every round, each round in another order.
+
+To add an engine: a module of this package that says the line of `_pipe.report`, and a `Contender` in `ENGINES` that
+runs it with the Python of that engine's environment (left out where that environment is not there).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import _machine
+from ._child import Child
+from ._measure import number
+from ._table import Table, Verdict
+from .miss import TRANSPORTS
+
+RESULTS = Path(__file__).with_name("PIPELINES.md")
+
+UPSTREAM_SECONDS = 0.005
+SLOW_EVERY = 100
+
+_HEAD = """# Enriching records, side by side
+
+Events of customers, of whom a few come often and most seldom (Zipf, s = 1); an upstream of 5 ms in another process,
+which counts its calls; 64 calls at the same time. Each run is a process of its own; contenders take turns in every
+round, each round in another order; figures are medians over the rounds, ratios medians of the rounds' own ratios.
+Memory is how much the process grew at its peak (`ru_maxrss`). Ways without a cache do each record alike, so they run
+with a part of the records.
+
+```console
+$ make bench-pipelines                              # all of it; writes this file; on an idle machine
+$ .venv/bin/python -m benchmarks.pipelines --quick  # tiny sizes: shows that it works, not what it costs
+```
+"""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the table.
+
+    Args:
+        name: what it is called.
+        command: of the process, for a port, a number of records and a number of keys.
+        share: of the records that it does: 1.0, or less for what would take minutes.
+        base: the name of the contender that its ratio is over.
+    """
+
+    name: str
+    command: Callable[[int, int, int], list[str]]
+    share: float = 1.0
+    base: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run: records, seconds, CPU seconds, MB, and what the upstream saw."""
+
+    rows: int
+    seconds: float
+    cpu: float
+    mb: float
+    calls: int
+    most: int
+
+    @property
+    def rate(self) -> float:
+        return self.rows / self.seconds
+
+
+def _pipe(way: str, transport: str) -> Callable[[int, int, int], list[str]]:
+    def command(port: int, records: int, keys: int) -> list[str]:
+        return [sys.executable, "-m", "benchmarks._pipe", way, transport, str(port), str(records), str(keys)]
+
+    return command
+
+
+SEQUENTIAL = "httpx, one after the other"
+
+ENGINES: list[Contender] = []
+"""Rows of engines; each has an environment of its own."""
+
+
+def core() -> list[Contender]:
+    """The ways without an engine, over each HTTP client that is installed."""
+    found = [Contender(SEQUENTIAL, _pipe("sequential", "httpx"), 0.04)]
+    for transport in TRANSPORTS:
+        if importlib.util.find_spec(transport) is None:
+            continue
+        gather = f"{transport}, gather + semaphore"
+        found += [
+            Contender(gather, _pipe("gather", transport), 0.2),
+            Contender(f"{transport}, TTLCache + gather", _pipe("cached", transport), 0.2, gather),
+            Contender(f"{transport}, enrich ordered", _pipe("ordered", transport), base=gather),
+            Contender(f"{transport}, enrich unordered", _pipe("unordered", transport), base=gather),
+        ]
+    return found
+
+
+def one(upstream: Child, contender: Contender, records: int, keys: int, *, slow: bool = False) -> Result:
+    """Runs a contender once."""
+    upstream.ask(every=SLOW_EVERY if slow else 0)
+    count = max(keys, round(records * contender.share)) if contender.share == 1.0 else round(records * contender.share)
+    done = subprocess.run(
+        contender.command(upstream.ready()["port"], count, keys), check=True, capture_output=True, text=True
+    )
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if said["rows"] != count:
+        raise RuntimeError(f"{contender.name}: {said['rows']:,} of {count:,} records came out")
+    seen = upstream.ask(every=0)
+    return Result(count, said["seconds"], said["cpu"], said["mb"], seen["calls"], seen["most"])
+
+
+def rounds(
+    upstream: Child, contenders: list[Contender], records: int, keys: int, count: int, *, slow: bool = False
+) -> dict[str, list[Result]]:
+    """Each contender once a round."""
+    found: dict[str, list[Result]] = {contender.name: [] for contender in contenders}
+    for turn in range(count):
+        first = turn % len(contenders)
+        for contender in contenders[first:] + contenders[:first]:
+            print(f"... round {turn + 1}: {contender.name}", file=sys.stderr, flush=True)
+            found[contender.name].append(one(upstream, contender, records, keys, slow=slow))
+    return found
+
+
+def _median(results: Iterable[Result], figure: Callable[[Result], float]) -> float:
+    return statistics.median(map(figure, results))
+
+
+def _ratio(results: list[Result], base: list[Result]) -> float:
+    return statistics.median(one.rate / other.rate for one, other in zip(results, base, strict=True))
+
+
+def ways(upstream: Child, quick: bool) -> Table:
+    """All contenders side by side."""
+    records, keys, count = (500, 50, 1) if quick else (50_000, 5_000, 3)
+    contenders = [*core(), *ENGINES]
+    found = rounds(upstream, contenders, records, keys, count)
+    table = Table(
+        f"{records:,} records, {keys:,} keys",
+        (
+            "way",
+            "records",
+            "records/s",
+            "× sequential",
+            "× own pattern",
+            "calls",
+            "calls a record",
+            "CPU µs",
+            "peak MB",
+        ),
+    )
+    for contender in contenders:
+        results = found[contender.name]
+        rows = results[0].rows
+        table.add(
+            contender.name,
+            f"{rows:,}",
+            f"{_median(results, lambda each: each.rate):,.0f}",
+            number(_ratio(results, found[SEQUENTIAL])),
+            number(_ratio(results, found[contender.base])) if contender.base else "",
+            f"{_median(results, lambda each: each.calls):,.0f}",
+            f"{_median(results, lambda each: each.calls / each.rows):.3f}",
+            number(_median(results, lambda each: each.cpu / each.rows * 1e6)),
+            number(_median(results, lambda each: each.mb)),
+        )
+    for transport in TRANSPORTS:
+        ours = found.get(f"{transport}, enrich ordered")
+        if ours is None:
+            continue
+        ratio = _ratio(ours, found[f"{transport}, gather + semaphore"])
+        table.verdicts.append(Verdict(f"{transport}: at least 10 × gather + semaphore", f"{ratio:.1f} ×", ratio >= 10))
+        calls = max(each.calls for each in ours)
+        table.verdicts.append(Verdict(f"{transport}: calls = {keys:,} distinct keys", f"{calls:,}", calls == keys))
+        if transport == "aiohttp":
+            ratio = _ratio(ours, found[SEQUENTIAL])
+            table.verdicts.append(Verdict("aiohttp: at least 100 × sequential httpx", f"{ratio:.0f} ×", ratio >= 100))
+    most = max(each.most for results in found.values() for each in results)
+    table.verdicts.append(Verdict("at most 64 calls in flight", f"{most}", most <= 64))
+    return table
+
+
+def slow_calls(upstream: Child, quick: bool) -> Table:
+    """What 1 % of calls that take 500 ms do to it."""
+    records, keys, count = (500, 50, 1) if quick else (50_000, 5_000, 3)
+    ours = [each for each in core() if each.name.startswith("aiohttp, enrich")]
+    table = Table("1 % of calls take 500 ms (aiohttp)", ("way", "records/s", "with slow calls", "of the rate without"))
+    well = rounds(upstream, ours, records, keys, count)
+    badly = rounds(upstream, ours, records, keys, count, slow=True)
+    for contender in ours:
+        left = _ratio(badly[contender.name], well[contender.name])
+        table.add(
+            contender.name,
+            f"{_median(well[contender.name], lambda each: each.rate):,.0f}",
+            f"{_median(badly[contender.name], lambda each: each.rate):,.0f}",
+            f"{left:.0%}",
+        )
+    ordered, unordered = (badly[contender.name] for contender in ours)
+    ratio = _ratio(ordered, unordered)
+    table.verdicts.append(Verdict("ordered at least two thirds of unordered", f"{ratio:.0%}", ratio >= 2 / 3))
+    share = statistics.median(
+        # What 64 calls at a time can bring at best, when 1 % of them takes half a second.
+        (keys * ((1 - 1 / SLOW_EVERY) * UPSTREAM_SECONDS + 0.5 / SLOW_EVERY) / 64) / each.seconds
+        for each in unordered
+    )
+    table.notes.append(f"64 calls at a time cannot bring the keys faster than in {share:.0%} of unordered's time.")
+    return table
+
+
+def lengths(upstream: Child, quick: bool) -> Table:
+    """Memory over the length of the input."""
+    counts = (200, 2_000) if quick else (50_000, 500_000, 2_000_000)
+    keys = 50 if quick else 5_000
+    table = Table("Memory over the length (aiohttp, ordered)", ("records", "records/s", "calls", "peak MB"))
+    contender = next(each for each in core() if each.name == "aiohttp, enrich ordered")
+    peaks: list[float] = []
+    for count in counts:
+        print(f"... {count:,} records", file=sys.stderr, flush=True)
+        result = one(upstream, contender, count, keys)
+        peaks.append(result.mb)
+        table.add(f"{count:,}", f"{result.rate:,.0f}", f"{result.calls:,}", number(result.mb))
+    grown = peaks[-1] - peaks[0]
+    table.verdicts.append(
+        Verdict("the longest takes at most 5 MB more than the shortest", f"{grown:.1f} MB", grown <= 5)
+    )
+    return table
+
+
+PARTS = {"ways": ways, "slow": slow_calls, "lengths": lengths}
+
+
+def run(quick: bool, only: Iterable[str] = PARTS) -> list[Table]:
+    """All tables, against one upstream."""
+    with Child("_late", str(UPSTREAM_SECONDS)) as upstream:
+        upstream.ready()
+        return [PARTS[name](upstream, quick) for name in only]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipelines", description=run.__doc__)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not what it costs")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="some of the tables")
+    parser.add_argument("--output", type=Path, help=f"where to write; default: {RESULTS.name}, nothing when partial")
+    options = parser.parse_args(arguments)
+    whole = not options.quick and options.only == list(PARTS)
+    output: Path | None = options.output or (RESULTS if whole else None)
+    before, started = _machine.load(), time.monotonic()
+    tables = run(options.quick, options.only)
+    for table in tables:
+        print(table.text(), flush=True)
+    if output is None:
+        return
+    parts = [_HEAD]
+    if options.quick:
+        parts.append("**This was a `--quick` run: its figures mean nothing.**\n")
+    seconds = time.monotonic() - started
+    when = f"{datetime.now(UTC):%Y-%m-%d}, {seconds:,.0f} s, load average {before} before and {_machine.load()} after"
+    parts.append("\n".join(f"- {name}: {value}" for name, value in [*_machine.facts(), ("When", when)]) + "\n")
+    parts.append(f"Versions: {', '.join(f'{name} {version}' for name, version in _machine.versions())}.\n")
+    missed = [f"{table.title}. {verdict}" for table in tables for verdict in table.verdicts if not verdict.met]
+    parts.append("## Targets missed\n\n" + ("\n".join(f"- {text}" for text in missed) or "None.") + "\n")
+    output.write_text("\n".join([*parts, *(table.markdown() for table in tables)]))
+    print(f"Written to {output}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
