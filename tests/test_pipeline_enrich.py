@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gc
+import inspect
 import logging
 import pickle
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -488,3 +491,15 @@ def test_nothing_of_it_logs_what_the_records_hold(caplog: pytest.LogCaptureFixtu
     with people().blocking() as client:
         list(enrich_blocking(of("bad", "planted@example.com", 2.5), client=client, key="user_id"))
     assert "planted" not in caplog.text
+
+
+@pytest.mark.parametrize("function", [enrich, enrich_blocking])
+def test_every_option_is_documented_with_its_default(function: Any) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    section = page.split("## Options of", 1)[1].split("\n## ", 1)[0]
+    written = dict(re.findall(r"^\| `(\w+)` \| `?(.+?)`? \|", section, re.MULTILINE))
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    assert written == {
+        each.name: "required" if each.default is each.empty else repr(each.default).replace("'", '"')
+        for each in parameters
+    }
