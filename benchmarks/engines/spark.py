@@ -39,6 +39,7 @@ def _httpx() -> Any:
 
 
 def contend(name: str, transport: str, records: int, keys: int, port: int) -> float:
+    import pyarrow as pa
     from pyspark.sql import SparkSession
     from pyspark.sql.functions import arrow_udf
 
@@ -61,9 +62,9 @@ def contend(name: str, transport: str, records: int, keys: int, port: int) -> fl
     frame.mapInArrow(_same, frame.schema).count()  # warm: the workers are there, and the rows in memory
 
     def udf(keys: Any) -> Any:
-        import pyarrow as pa
-
         return pa.array([ask(_httpx(), url, key)["tier"] for key in keys.to_pylist()])
+
+    udf.__annotations__ = {"keys": pa.Array, "return": pa.Array}  # Spark reads them as types, not as text
 
     def threads(frames: Iterator[Any]) -> Iterator[Any]:
         with ThreadPoolExecutor(IN_FLIGHT // WORKERS) as pool:
