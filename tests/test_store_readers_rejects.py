@@ -13,6 +13,7 @@ import pytest
 
 from profile_enrich.errors import ConfigurationError, StoreError
 from profile_enrich.store import CollectionReport, CollectionSpec, ProfileStore, Stream, build_store
+from profile_enrich.store.readers import open_reader
 
 BROKEN = (
     b'id,n\n1,a\n2,b,c\n3\n4,"x\n5,y\n6,ez\n7,"q"u\n8,ok\n"9","several\nlines"\n10\n,nokey\n1,again\n11,\xe9\n12,last\n'
@@ -193,6 +194,40 @@ def test_a_format_that_is_not_known_is_refused(tmp_path: Path) -> None:
         load(tmp_path, Stream(io.BytesIO(b""), wrong))
     with pytest.raises(ConfigurationError, match="the format 'xml' is not known; there are: csv"):
         load(tmp_path, tmp_path / "u.xml", format=wrong)
+
+
+def test_json_lines_say_how_far_they_are(tmp_path: Path) -> None:
+    """For the bar: about how many lines there are, from how much of the file the first ones take up."""
+    file = tmp_path / "u.jsonl"
+    file.write_text("".join(f'{{"id": {n:05}}}\n'.replace(": 0", ": 1") for n in range(20_000)))
+    reader = open_reader(CollectionSpec("U", file))
+    totals = [reader.total]
+    rows = reader.rows()
+    for _ in range(5000):
+        next(rows)
+    totals.append(reader.total)
+    reader.close()
+    totals.append(reader.total)
+    assert (totals[0], totals[2]) == (None, None)
+    assert totals[1] is not None
+    assert 10_000 < totals[1] < 30_000
+    assert open_reader(CollectionSpec("U", [{"id": 1}])).total is None
+
+
+def test_utf_16_that_breaks_ends_the_build(tmp_path: Path) -> None:
+    file = tmp_path / "u.jsonl"
+    file.write_bytes('{"id": 1}\n'.encode("utf-16") + b"\x00\xd8\n\x00")
+    with pytest.raises(StoreError, match="not valid UTF-16") as caught:
+        load(tmp_path, file, encoding="utf-16")
+    assert caught.value.__context__ is None
+
+
+def test_a_packed_file_that_ends_early_ends_the_build(tmp_path: Path) -> None:
+    file = tmp_path / "u.jsonl.gz"
+    packed = gzip.compress("".join(f'{{"id": {n * n}}}\n' for n in range(5000)).encode(), mtime=0)
+    file.write_bytes(packed[:-2000])
+    with pytest.raises(StoreError, match=r"cannot be unpacked after line [\d,]+; is it whole\?"):
+        load(tmp_path, file)
 
 
 def test_a_format_can_be_said_of_a_file_whose_suffix_says_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from profile_enrich.errors import ConfigurationError, StoreBusy, StoreError
 from profile_enrich.store import CollectionSpec, ProfileStore, SqlQuery, Stream, build_store, from_sources
-from profile_enrich.store.from_sources import refresh_from_sources
+from profile_enrich.store.from_sources import is_refreshing, refresh_from_sources
 from profile_enrich.store.last_refresh import note_refresh, read_last_refresh
 from profile_enrich.store.manifest import locked
 from profile_enrich.store.model import BuildReport, RefreshReport
@@ -237,13 +237,16 @@ def test_two_refreshes_or_builds_do_not_overlap(store: Path) -> None:
         refresh_from_sources(store)
     connection = sqlite3.connect(store / "REFRESHING", isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
+    assert is_refreshing(store)
     with pytest.raises(StoreBusy, match="another process is refreshing") as caught:
         refresh_from_sources(store)
     connection.close()
+    assert not is_refreshing(store)
     assert caught.value.__context__ is None
     assert read_last_refresh(store) is None  # it did not fail: it did not begin
     (store / "REFRESHING").unlink()
     (store / "REFRESHING").mkdir()
+    assert not is_refreshing(store)  # who wants to refresh is told
     with pytest.raises(StoreError, match="cannot be locked"):
         refresh_from_sources(store)
 

@@ -114,7 +114,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         content = json.loads((path / MANIFEST).read_bytes())
     except FileNotFoundError:
-        problem = f"there is no store in {path}; build one with build_store() or `profile-enrich serve --data FILE`"
+        problem = f"there is no store in {path}; build one with build_store() or `profile-enrich index build`"
     except OSError as error:
         problem = f"the store in {path} cannot be read: {error.strerror}"
     except ValueError:

@@ -153,7 +153,10 @@ def check_columns(spec: CollectionSpec, names: Iterable[str], where: str) -> Non
     for argument, columns in asked.items():
         for column in columns:
             if column not in known:
-                raise StoreError(f"{where} has no column {column!r} ({argument}); its columns are: {shown or 'none'}")
+                hint = "; say which one identifies a record: key, or --id" if argument == "key" else ""
+                raise StoreError(
+                    f"{where} has no column {column!r} ({argument}); its columns are: {shown or 'none'}{hint}"
+                )
 
 
 class ObjectReader:
@@ -352,6 +355,6 @@ _DECODE = json.JSONDecoder(parse_float=_number, parse_constant=lambda _: None).d
 def wrong_encoding(where: str | Path, line: int, encoding: str) -> str:
     """What to say about a file that is not in its encoding."""
     return (
-        f"{where}, line {line:,}: not valid {encoding.upper()}; say encoding='latin-1' or 'utf-16' if it is that,"
-        " or convert the file to UTF-8"
+        f"{where}, line {line:,}: not valid {encoding.upper()}; say encoding='latin-1' or 'utf-16' (--encoding) if it"
+        " is that, or convert the file to UTF-8"
     )
