@@ -77,8 +77,8 @@ def _rate(context: click.Context, parameter: click.Parameter, given: str | None)
 def _most(context: click.Context, parameter: click.Parameter, given: str) -> float:
     """A number of records, or a fraction of `1%`."""
     found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)\s*%", given.strip())
-    if found is None or (found[2] is not None and float(found[2]) >= 100):
-        raise click.BadParameter("write a number of records, e.g. 100, or a share of them below 100%, e.g. 1%")
+    if found is None or (found[2] is not None and float(found[2]) > 100):
+        raise click.BadParameter("write a number of records, e.g. 100, or a share of them, e.g. 1%")
     return int(found[1]) if found[1] is not None else float(found[2]) / 100
 
 
