@@ -64,7 +64,8 @@ LINES: dict[str, str] = {
     "P1": "Answers follow the vendors' own descriptions.",
     "P2": "Without the right key: 401 or 403, and nothing learned about what exists.",
     "P3": "Any bytes as id, path, filter, token or limit: a 4xx in the vendor's envelope, never another record.",
-    "P4": "A build is atomic; killed at any point it leaves the old data whole.",
+    "P4": "A build, full or incremental, is atomic; killed at any point it leaves the old data whole.",
+    "P5": "Paging sees each record that stays exactly once while refreshes run.",
     "P6": "It listens on 127.0.0.1 unless told otherwise, and wants a key unless told `--no-auth`.",
     "E1": "As many records come out as went in, in order or not, whatever fails: each with its profile, or with a stated "
     "reason. Nothing lost, nothing doubled.",
