@@ -1,8 +1,9 @@
-"""The commands: `profile-enrich serve`, `lookup`, `entities`, `indexes`, `export`, `doctor`.
+"""The commands: `profile-enrich serve`, `lookup`, `entities`, `indexes`, `export`, `enrich`, `doctor`.
 
 Each command is a module. Options are also read from `PROFILE_ENRICH_*` variables, which is where secrets belong: what
 is on a command line, other users of the machine can see.
 
 Exit codes: 0 done; 1 no such profile (`lookup`), or something is wrong (`doctor`); 2 the command, the configuration or
-the credentials are wrong; 3 the source is unavailable; 130 and 143 interrupted.
+the credentials are wrong; 3 the source is unavailable; 130 and 143 interrupted. `enrich` has codes of its own: 0 done,
+2 done with dead letters, 1 failed, 130 interrupted and resumable.
 """

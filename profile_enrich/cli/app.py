@@ -28,6 +28,7 @@ def cli() -> None:
 
     Exit codes: 0 done, 1 no such profile (lookup) or something is wrong (doctor), 2 the command, the configuration or
     the credentials are wrong, 3 the source is unavailable, 130 interrupted.
+    `enrich` has codes of its own; its --help tells.
     """
 
 
