@@ -137,6 +137,7 @@ class TestServing:
             app.close()
 
         monkeypatch.setattr(serving, "serve_app", serve_app)
+        monkeypatch.setattr(serving, "_log_to_stderr", lambda *_: None)  # it would stay so for other tests
         return seen
 
     secret = ""
