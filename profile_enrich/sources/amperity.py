@@ -19,7 +19,6 @@ from ._amperity_rows import Index, Page, ProfileRow, advance, pages, read_index,
 from ._amperity_urls import base_of, filters_of, index_path, query
 from ._caching import freshness
 from ._collection import NamedCollection
-from ._feed import read_changes
 from ._http import HttpApi
 from ._json import decode_json
 from ._records import id_tag, make_record
@@ -185,6 +184,8 @@ class AmperitySource:
         while True:
             deadline = Deadline(10.0)
             token = await self._auth.token(self._transport, deadline=deadline, refused=refused)
+            from ._feed import read_changes  # here: it imports httpx, and that imports click
+
             feed = read_changes(
                 self._api,
                 path,

@@ -18,7 +18,6 @@ from ..profile import ProfileKey
 from ._batch import MAX_BATCH, batch_base, fetch_records
 from ._caching import freshness
 from ._collection import NamedCollection
-from ._feed import read_changes
 from ._http import HttpApi, fingerprint
 from ._json import array, decode_json, obj
 from ._records import make_record
@@ -222,6 +221,8 @@ class CensusSource:
         The connection is one of its own, made with `options`, also where `transport` is a client of yours.
         """
         entity = await self._entity.id(Deadline(10.0))
+        from ._feed import read_changes  # here: it imports httpx, and that imports click
+
         feed = read_changes(
             self._api,
             f"/entities/{entity}/changes",
