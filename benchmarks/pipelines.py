@@ -188,7 +188,7 @@ def ways(upstream: Child, quick: bool) -> Table:
             ratio = _ratio(ours, found[SEQUENTIAL])
             table.verdicts.append(Verdict("aiohttp: at least 100 × sequential httpx", f"{ratio:.0f} ×", ratio >= 100))
     table.notes.append(
-        f"Own pattern: gather + semaphore with the same HTTP client. It makes {records // keys} calls where enrich makes "
+        f"Own pattern: gather + semaphore with the same HTTP client. It makes {records // keys} calls where ours makes "
         "one, so that many times its rate is the most that fewer calls can bring while the CPU is what bounds it."
     )
     most = max(each.most for results in found.values() for each in results)
