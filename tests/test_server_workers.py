@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -18,9 +20,12 @@ from click.testing import CliRunner
 
 from profile_enrich.cli.app import cli
 from profile_enrich.errors import ConfigurationError, MissingExtraError
-from profile_enrich.server import serve
+from profile_enrich.server import ProfileAPI, serve
+from profile_enrich.server import workers as workers_module
+from profile_enrich.server._uvicorn import Holder
 from profile_enrich.server.config import read_config
 from profile_enrich.server.totals import Totals, shared_totals
+from profile_enrich.server.workers import Supervisor
 
 from .server_helpers import KEYS, LIMITED, SECRET, amperity, api, ask, bearer, build
 
@@ -250,3 +255,84 @@ def test_status_tells_how_refreshing_goes(tmp_path: Path) -> None:
     assert status["refreshing"] == {"every": 900.0, "last_error": None}
     assert status["feed"] == {"streams": 0, "keys_sent": 0}
     assert status["process"] == os.getpid()
+
+
+# --- the parts, in this process -------------------------------------------------------------------------------------
+
+
+def supervise(run: Callable[[Callable[[], None]], None], on_ready: Callable[[], None], reload: bool = False) -> None:
+    Supervisor(run, 2, drain=5, reload=reload, on_ready=on_ready).run()
+
+
+def idle(ready: Callable[[], None]) -> None:
+    ready()
+    time.sleep(30)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_all_workers(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    supervise(idle, lambda: os.kill(os.getpid(), number))
+    assert signal.getsignal(number) is before
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_SIGHUP_replaces_the_workers_and_a_dead_one_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "_AGAIN", 0.0)
+    pids: list[set[int]] = []
+
+    def now() -> set[int]:
+        return {each.pid or 0 for each in multiprocessing.active_children()}
+
+    def play() -> None:
+        pids.append(now())
+        os.kill(os.getpid(), signal.SIGHUP)
+        until(lambda: len(now()) == 2 and not now() & pids[0])
+        pids.append(now())
+        os.kill(min(pids[1]), signal.SIGKILL)
+        until(lambda: len(now()) == 2 and now() != pids[1])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    supervise(idle, threading.Thread(target=play).start, reload=True)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+@pytest.mark.parametrize("error", [ConfigurationError("wrong"), RuntimeError("planted")])
+def test_a_worker_that_cannot_start_is_said_and_stops_all(error: Exception) -> None:
+    def fail(ready: Callable[[], None]) -> None:
+        raise error
+
+    with pytest.raises(ConfigurationError, match="a worker ended before it could answer"):
+        supervise(fail, lambda: None)
+    assert not multiprocessing.active_children()
+
+
+async def test_a_new_application_takes_over_and_a_wrong_one_does_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = build(tmp_path)
+    made: list[ProfileAPI | Exception] = [api(path), ConfigurationError("said"), RuntimeError("planted")]
+
+    def make() -> ProfileAPI:
+        thing = made.pop(0)
+        if isinstance(thing, Exception):
+            raise thing
+        return thing
+
+    first, second = api(path), made[0]
+    holder = Holder(first, make)
+    assert holder.reloads
+    for _ in range(3):
+        holder.reload()
+        assert holder.app is second
+    assert "the old settings stay: said" in caplog.text
+    assert "the old settings stay: RuntimeError" in caplog.text
+    assert "planted" not in caplog.text
+    assert ask(holder, RECORD, headers=bearer()).status == 200
+    holder.end()
+    fixed = Holder(first, None)
+    fixed.reload()
+    assert fixed.app is first

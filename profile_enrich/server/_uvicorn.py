@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import Receive, Scope, Send
 
@@ -118,8 +118,7 @@ def make_server(uvicorn: Any, config: Any, holder: Holder, ready: Callable[[], N
         async def on_tick(self, counter: int) -> bool:
             if parent is not None and os.getppid() != parent:
                 self.should_exit = True
-            leaving: Any = await super().on_tick(counter)
-            return bool(leaving)
+            return cast("bool", await super().on_tick(counter))
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             holder.end()
