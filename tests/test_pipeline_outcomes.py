@@ -177,15 +177,22 @@ class TestCalls:
         async with client_for(source) as client:
             given = rows(*(f"u{number}" for number in range(20)))
 
-            def blocking() -> Iterator[Row]:
+            read = 0
+
+            def counted() -> Iterator[Row]:
+                nonlocal read
                 for row in given:
+                    read += 1
+                    yield row
+
+            def blocking() -> Iterator[Row]:
+                for row in counted():
                     time.sleep(0.03)
                     yield row
 
-            started = time.monotonic()
-            async for _ in outcomes(as_stream(given, 0.03) if stream else blocking(), client=client, key="user_id"):
+            async for _ in outcomes(as_stream(counted(), 0.03) if stream else blocking(), client=client, key="user_id"):
                 break
-            assert time.monotonic() - started < 0.5, "the first came before the last was read"
+            assert read < 20, "the first came before the last was read"
 
     async def test_E2_what_is_in_the_cache_waits_for_nothing(self) -> None:
         source = CountingSource(delay=5)
@@ -334,7 +341,7 @@ class TestEnd:
             run = outcomes(as_stream(zipf(5000, 5000), None), client=client, key="user_id")
             await anext(run)
             await run.aclose()
-            assert {task.get_name() for task in own_tasks()} == LOADS
+            assert {task.get_name() for task in own_tasks()} <= LOADS
 
     async def test_a_cancelled_consumer_leaves_no_task(self) -> None:
         async with client_for(CountingSource(delay=5), close_timeout=0.01) as client:
