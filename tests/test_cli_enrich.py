@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
-from profile_enrich.cli._enrich_progress import Meter
+from profile_enrich.cli._enrich_progress import Meter, metered
 from profile_enrich.cli.app import cli
-from profile_enrich.pipeline.files import FileProgress
+from profile_enrich.pipeline.files import FileProgress, FileReport
 from profile_enrich.store import CollectionSpec, build_store
 from profile_enrich.testing import VendorServer, faults
 from tests.test_cli import on_a_terminal
@@ -381,3 +382,42 @@ def test_nothing_personal_and_no_secret_is_said(vendor: VendorServer, tmp_path: 
     assert "Error" in said
     for secret in ("planted1", '"planted"', "example.com", KEY):
         assert secret not in said
+
+
+def test_a_bar_shows_the_numbers_and_the_summary_the_rest(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=160, stderr=True)
+    monkeypatch.setattr("profile_enrich.cli._enrich_progress.stderr_console", lambda: console)
+    with metered(to_stdout=False) as meter:
+        meter(FileProgress(100, 100, 0, 0, 0, 0.1, 0.1, 100))
+        meter(FileProgress(1100, 1090, 3, 10, 50, 0.5, 61.0, 100))
+    shown = console.file.getvalue() if isinstance(console.file, io.StringIO) else ""
+    for part in ("1,100 rows", "16 rows/s", "95.0 % hits", "1 calls/s", "10 errors", "1:16 left"):
+        assert part in shown, shown
+    report = FileReport(
+        rows=1100,
+        written=1080,
+        missing=3,
+        keyless=2,
+        dropped=5,
+        dead=15,
+        calls=50,
+        seconds=61.0,
+        resumed=100,
+        reasons={"bad_input": 15},
+        clashes={"profile_a": 7},
+        unseen=["b"],
+    )
+    meter.summary(report, " to out.csv")
+    assert capsys.readouterr().err.splitlines() == [
+        "Wrote 1,080 of 1,100 records to out.csv.",
+        "61.0 s, 16 rows/s, 50 calls, 95.0 % hits.",
+        "100 of them were done before.",
+        "Without a profile: 3.",
+        "Without a key: 2.",
+        "Left out: 5.",
+        "No profile has the attribute b.",
+        "The column profile_a was there already, and was kept, in 7 records.",
+        "Dead letters, bad_input: 15.",
+    ]
