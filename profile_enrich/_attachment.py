@@ -6,14 +6,15 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from starlette.requests import HTTPConnection
-from starlette.types import Scope
+from starlette.types import Message, Scope, Send
 
 from ._deadline import Deadline
+from ._http_caching import Headers, is_plain, personal_lines, personalise
 from ._once import Once
 from .client import ProfileClient
 from .consent import Consent
@@ -32,8 +33,8 @@ _ENDED: Scope = {}
 
 _ANONYMOUS = "the page is served anonymous"
 
-SCOPE_KEY = "profile_enrich"
-"""Where the attachments of a request are in its ASGI scope, by the name of the state's attribute."""
+SCOPE_KEY = "profile_enrich."
+"""Where the attachments of a request are in its ASGI scope: under this and the name of the state's attribute."""
 
 logger = logging.getLogger("profile_enrich")
 
@@ -48,6 +49,11 @@ class Plan:
     vary_on: tuple[str, ...]
     once: Once
     consent: Consent | None = None
+    server_timing: bool = False
+    personal_lines: Headers = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "personal_lines", personal_lines(self.vary_on))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +95,10 @@ class Attachment:
     _prefetch: Prefetch | None = None
     _resolving: asyncio.Future[None] | None = None
 
-    def __init__(self, plan: Plan, scope: Scope) -> None:
+    def __init__(self, plan: Plan, scope: Scope, send: Send) -> None:
         self._plan = plan
         self._scope = scope
+        self.send = send
         self.profile = pending(self._on_read)
 
     # --- the lookup -------------------------------------------------------------------------------------------------
@@ -107,22 +114,28 @@ class Attachment:
             return self.resolved
         role = "the identity function"
         try:
-            identity = self._asked = self._ask(plan.identify)
-            if identity is None or identity == "":
-                self.skip(Reason.ANONYMOUS)
-                return True
-            if type(identity) is not str:
+            identity = self._ask(plan.identify)
+            if type(identity) is not str or not identity:
+                if identity is None or identity == "":
+                    self.skip(Reason.ANONYMOUS)
+                    return True
                 if inspect.isawaitable(identity):
+                    self._asked = identity
                     return False
                 identity = _key_of(identity)
             role = "the lookup"
-            answer = plan.client.lookup_cached(identity)
+            answer = plan.client.peek_fresh(identity)
+            if answer is None:
+                self._asked = identity
+                answer = plan.client.lookup_cached(identity)
+                if answer is None:
+                    return False
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
             self._failed(role, plan.identify, error)
             return True
-        if answer is not None:
-            self._settle(answer)
-        return self.resolved
+        self.profile._facts = answer._facts
+        self.resolved = True
+        return True
 
     async def resolve(self) -> Profile:
         """Makes the lookup, once however often it is called, and waits for it within the budget. Never raises."""
@@ -254,20 +267,44 @@ class Attachment:
 
     # --- the response -----------------------------------------------------------------------------------------------
 
-    def vary_on(self) -> tuple[str, ...]:
+    def respond(self, message: Message) -> Awaitable[None]:
+        """Passes a message of the response on to `send`; marks it as personal where the profile was read."""
+        # Not a coroutine of its own: most messages only pass through.
+        if message["type"] == "http.response.start":
+            self.headers_sent = True
+            if self.read or self._plan.server_timing:
+                message = self._start(message)
+        return self.send(message)
+
+    def _start(self, message: Message) -> Message:
+        """The start of the response, with the headers that this request's profile asks for."""
+        headers: Any = message.get("headers") or ()
+        if self.read:
+            session, plan = self._scope.get("session"), self._plan
+            vary_on = plan.vary_on if session is None else self._vary_on(session)
+            if vary_on is plan.vary_on and type(headers) is list and is_plain(cast("Headers", headers)):  # as most are
+                headers = cast("Headers", headers) + plan.personal_lines
+            else:
+                headers, invited = personalise(headers, vary_on)
+                if invited:
+                    self._warn_shared()
+        if self._plan.server_timing:
+            headers = [*headers, (b"server-timing", self._server_timing())]
+        return {**message, "headers": headers}
+
+    def _vary_on(self, session: object) -> tuple[str, ...]:
         """The request headers that `Vary` has to name, less what a middleware outside of this one will add itself."""
-        session = self._scope.get("session")
         if getattr(session, "accessed", False) and type(session).__module__ == "starlette.middleware.sessions":
             # Starlette's SessionMiddleware appends `Cookie` without looking whether it is there.
             return tuple(name for name in self._plan.vary_on if name.lower() != "cookie")
         return self._plan.vary_on
 
-    def server_timing(self) -> bytes:
+    def _server_timing(self) -> bytes:
         """The lookup as a `Server-Timing` metric (W3C): its status, and how long the request waited for it."""
         details = self.details()
         return f'profile;desc="{details.status.value}";dur={1000 * details.seconds:.2f}'.encode()
 
-    def warn_shared(self) -> None:
+    def _warn_shared(self) -> None:
         """Says that a personalised response had invited shared caches."""
         if self._plan.once.first("shared", self._endpoint()):
             logger.warning(
@@ -283,7 +320,8 @@ class Attachment:
             self._read_too_early()
         if self.resolved:
             self.profile._on_read = None  # once is enough
-        self.mark_read()
+        if not self.read:
+            self.mark_read()
 
     def mark_read(self) -> None:
         """The response is made for this person, so it must say that to caches."""
@@ -345,14 +383,13 @@ class Attachment:
 
 def attachment_of(connection: HTTPConnection, attribute: str = "profile") -> Attachment | None:
     """The attachment that `ProfileMiddleware` made for this request; `None` where it is not installed."""
-    attachments: dict[str, Attachment] = connection.scope.get(SCOPE_KEY) or {}
-    return attachments.get(attribute)
+    attachment: Attachment | None = connection.scope.get(SCOPE_KEY + attribute)
+    return attachment
 
 
 def attachments_of(connection: HTTPConnection) -> list[Attachment]:
     """All attachments of this request: one for each `ProfileMiddleware` with an attribute of its own."""
-    attachments: dict[str, Attachment] = connection.scope.get(SCOPE_KEY) or {}
-    return list(attachments.values())
+    return [value for value in connection.scope.values() if isinstance(value, Attachment)]
 
 
 async def _within(end: Deadline | None, answer: Any) -> Any:

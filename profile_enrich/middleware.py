@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._attachment import SCOPE_KEY, Attachment, Plan
 from ._check import number
-from ._http_caching import personalise
 from ._once import Once
 from .client import ProfileClient
 from .consent import Consent
@@ -98,12 +97,18 @@ class ProfileMiddleware:
             headers = vary_of(identify) if consent is None else (*vary_of(consent), *vary_of(identify))
         self.app = app
         self._attach: Attach = attach
-        self._server_timing = server_timing
         self._attribute = attribute
+        self._scope_key = SCOPE_KEY + attribute
         self._exclude = tuple(prefix.rstrip("/") for prefix in prefixes)
         self._needs_session = bool(getattr(identify, "needs_session", False))
         self._plan = Plan(
-            client=client, identify=identify, budget=budget, vary_on=headers, once=Once(), consent=consent
+            client=client,
+            identify=identify,
+            budget=budget,
+            vary_on=headers,
+            once=Once(),
+            consent=consent,
+            server_timing=server_timing,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,20 +119,14 @@ class ProfileMiddleware:
                 send = _Lifespan(self._plan.client, send)
             await self.app(scope, receive, send)
             return
-        name = self._attribute
-        attachment = Attachment(self._plan, scope)
-        attachments: dict[str, Attachment] | None = scope.get(SCOPE_KEY)
-        if attachments is None:
-            scope[SCOPE_KEY] = {name: attachment}
-        elif name not in attachments:
-            scope[SCOPE_KEY] = {**attachments, name: attachment}
-        else:
+        if self._scope_key in scope:
             # Installed twice: the outer one has made the lookup of this request.
             await self.app(scope, receive, send)
             return
+        attachment = scope[self._scope_key] = Attachment(self._plan, scope, send)
         # A copy: some servers share one `state` between requests (hypercorn#274).
         state = scope["state"] = _state_of(scope)
-        state[name] = attachment.profile
+        state[self._attribute] = attachment.profile
         if self._exclude and self._is_excluded(scope):
             attachment.skip(Reason.NOT_LOOKED_UP)
             try:
@@ -143,29 +142,9 @@ class ProfileMiddleware:
         if self._attach != "lazy" and not attachment.resolve_now():  # most requests have nothing to wait for
             await (attachment.resolve() if self._attach == "eager" else attachment.prefetch())
         try:
-            await self.app(scope, receive, self._responder(attachment, send) if kind == "http" else send)
+            await self.app(scope, receive, attachment.respond if kind == "http" else send)
         finally:
             attachment.end()
-
-    def _responder(self, attachment: Attachment, send: Send) -> Send:
-        """Sends the response of one request, and marks it as personal where the profile was read."""
-        server_timing = self._server_timing
-
-        def respond(message: Message) -> Awaitable[None]:
-            # Not a coroutine of its own: most messages only pass through.
-            if message["type"] == "http.response.start":
-                attachment.headers_sent = True
-                if attachment.read:
-                    headers, invited = personalise(message.get("headers") or (), attachment.vary_on())
-                    message = {**message, "headers": headers}
-                    if invited:
-                        attachment.warn_shared()
-                if server_timing:
-                    headers = [*(message.get("headers") or ()), (b"server-timing", attachment.server_timing())]
-                    message = {**message, "headers": headers}
-            return send(message)
-
-        return respond
 
     def _is_excluded(self, scope: Scope) -> bool:
         path: str = scope["path"]

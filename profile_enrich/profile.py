@@ -274,7 +274,11 @@ class Profile(Mapping[str, Any]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """The attribute, or the default when the profile does not have it."""
-        return self.attributes.get(name, default)
+        # Not through `attributes`: it is what pages call most.
+        if self._on_read is not None:
+            self._on_read()
+        record = self._facts.record
+        return default if record is None else record.attributes.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.attributes)

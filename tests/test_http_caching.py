@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profile_enrich._http_caching import personalise
+from profile_enrich._http_caching import is_plain, personal_lines, personalise
 
 COOKIE = ("Cookie",)
 
@@ -103,6 +103,22 @@ class TestCacheControl:
         assert values(headers, "cdn-cache-control") == [value]
         assert values(headers, "cache-control") == ["private"]
         assert not invited
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from([b"content-type", b"Content-Type", b"set-cookie", b"vary", b"cache-control", b"x"]),
+                st.sampled_from([b"", b"public", b"a"]),
+            )
+        ),
+        st.sampled_from([(), COOKIE, ("Cookie", "cookie", "Authorization")]),
+    )
+    def test_A14_the_short_way_of_plain_headers_is_no_other_way(
+        self, headers: list[tuple[bytes, bytes]], vary_on: tuple[str, ...]
+    ) -> None:
+        """A14: what most pages have is judged at a glance, with the same outcome."""
+        if is_plain(headers):
+            assert (headers + personal_lines(vary_on), False) == personalise(headers, vary_on)
 
     def test_A14_a_plain_response_gets_both_lines(self) -> None:
         """A14: nothing to merge with."""
