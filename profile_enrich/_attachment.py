@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Scope, Send
@@ -278,12 +278,12 @@ class Attachment:
 
     def _start(self, message: Message) -> Message:
         """The start of the response, with the headers that this request's profile asks for."""
-        headers: Any = message.get("headers") or ()
+        headers: Headers = message.get("headers") or []  # or another iterable of pairs
         if self.read:
             session, plan = self._scope.get("session"), self._plan
             vary_on = plan.vary_on if session is None else self._vary_on(session)
-            if vary_on is plan.vary_on and type(headers) is list and is_plain(cast("Headers", headers)):  # as most are
-                headers = cast("Headers", headers) + plan.personal_lines
+            if vary_on is plan.vary_on and type(headers) is list and is_plain(headers):  # as most are
+                headers = headers + plan.personal_lines
             else:
                 headers, invited = personalise(headers, vary_on)
                 if invited:
