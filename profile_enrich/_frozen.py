@@ -26,13 +26,14 @@ def freeze(value: object) -> tuple[object, int]:
 
 
 _PLAIN = frozenset({str, int, float, bytes})
+_size_of = sys.getsizeof
 
 
 def _freeze(value: object, depth: int) -> tuple[object, int]:
     # Exact types first: nearly all values are of these, and looking at abstract classes costs three times as much.
     kind = type(value)
     if kind in _PLAIN:
-        return value, sys.getsizeof(value)
+        return value, _size_of(value)
     if value is None or kind is bool:
         return value, 0
     if depth > MAX_DEPTH:
@@ -42,9 +43,13 @@ def _freeze(value: object, depth: int) -> tuple[object, int]:
         size = 48  # the proxy
         for name, item in cast("Mapping[object, object]", value).items():
             text = sys.intern(name) if type(name) is str else str(name)  # names repeat in every record of a source
-            frozen[text], bytes_ = _freeze(item, depth + 1)
-            size += bytes_
-        return MappingProxyType(frozen), size + sys.getsizeof(frozen)
+            if type(item) in _PLAIN:  # as above; a call for each value would cost more than all the rest
+                frozen[text] = item
+                size += _size_of(item)
+            else:
+                frozen[text], bytes_ = _freeze(item, depth + 1)
+                size += bytes_
+        return MappingProxyType(frozen), size + _size_of(frozen)
     if isinstance(value, list | tuple | set | frozenset):
         items: list[object] = []
         size = 0
@@ -55,7 +60,7 @@ def _freeze(value: object, depth: int) -> tuple[object, int]:
         return tuple(items), size + 40 + 8 * len(items)
     if isinstance(value, bytearray):
         value = bytes(value)
-    return value, sys.getsizeof(value)
+    return value, _size_of(value)
 
 
 def thaw(value: object) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import cast
 from weakref import WeakKeyDictionary
 
@@ -45,6 +45,30 @@ class Answer:
     def __init__(self, record: Record | None, reason: Reason | None) -> None:
         self.record = record
         self.reason = reason
+
+
+class _Turn:
+    """One place among the calls that may be made at the same time; taken for the time of a `with` block."""
+
+    # A class: a generator under `asynccontextmanager` costs as much as all the rest of this.
+    __slots__ = ("_breaker", "_observer", "_slots")
+
+    def __init__(self, slots: asyncio.Semaphore, breaker: Breaker, observer: Observer) -> None:
+        self._slots = slots
+        self._breaker = breaker
+        self._observer = observer
+
+    async def __aenter__(self) -> None:
+        slots = self._slots
+        waits = slots.locked()
+        await slots.acquire()
+        if waits and self._breaker.state == "open":
+            slots.release()
+            raise CircuitOpen("the source failed several times in a row while this load waited for its turn")
+        self._observer.called()
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._slots.release()
 
 
 class Loader:
@@ -212,19 +236,13 @@ class Loader:
             if not paid:
                 raise failed
 
-    @contextlib.asynccontextmanager
-    async def _slot(self) -> AsyncGenerator[None]:
+    def _slot(self) -> _Turn:
         """The turn to make one call. Waiting for it counts neither as the source's time nor as its failure."""
         loop = asyncio.get_running_loop()
         slots = self._slots.get(loop)
         if slots is None:
             slots = self._slots[loop] = asyncio.Semaphore(self._max_in_flight)
-        waits = slots.locked()
-        async with slots:
-            if waits and self._breaker.state == "open":
-                raise CircuitOpen("the source failed several times in a row while this load waited for its turn")
-            self._observer.called()
-            yield
+        return _Turn(slots, self._breaker, self._observer)
 
     async def aclose(self, patience: float) -> None:
         """Waits up to `patience` seconds for the loads under way, and ends what is left."""
