@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ To reproduce, on a machine that does nothing else:
 ```console
 $ make bench                                # all of it; writes this file
 $ .venv/bin/python -m benchmarks.hit        # one table; also request, miss, stampede, expiry, memory, page
+$ .venv/bin/python -m benchmarks --only hit --replace   # one table, into this file
 $ .venv/bin/python -m benchmarks --quick    # tiny sizes: shows that it works, not what it costs
 ```
 """
@@ -51,10 +53,30 @@ def results(tables: list[Table], quick: bool, seconds: float, loads: tuple[str, 
     return "\n".join([*parts, *(table.markdown() for table in tables)])
 
 
+def replaced(text: str, tables: list[Table], loads: tuple[str, str]) -> str:
+    """The file with these tables in the place of those that were measured before, each saying when that was."""
+    head, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    when = f"Measured by itself on {datetime.now(UTC):%Y-%m-%d}, load average {loads[0]} before and {loads[1]} after."
+    for table in tables:
+        place = next((n for n, each in enumerate(sections) if each.startswith(f"## {table.title}\n")), None)
+        if place is None:
+            raise SystemExit(f"{RESULTS.name} has no table {table.title!r}; run all of them first")
+        sections[place] = f"{table.markdown()}\n{when}\n\n"
+    missed = [
+        f"- {each.partition(chr(10))[0].removeprefix('## ')}. {line}"
+        for each in sections
+        for line in each.splitlines()
+        if line.startswith("Target: ") and line.endswith("MISSED.")
+    ]
+    sections[0] = "## Targets missed\n\n" + ("\n".join(missed) or "None.") + "\n\n"
+    return (head + "".join(sections)).rstrip() + "\n"
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not what it costs")
     parser.add_argument("--only", nargs="+", choices=list(ALL), metavar="NAME", help=f"some of: {', '.join(ALL)}")
+    parser.add_argument("--replace", action="store_true", help=f"with --only: replace these tables in {RESULTS.name}")
     parser.add_argument("--output", type=Path, help=f"where to write; default: {RESULTS.name}, nothing when partial")
     options = parser.parse_args(arguments)
     output: Path | None = options.output
@@ -67,6 +89,9 @@ def main(arguments: list[str] | None = None) -> None:
         for table in ALL[name].run(options.quick):
             print(table.text(), flush=True)
             tables.append(table)
+    if options.replace and options.only and not options.quick:
+        RESULTS.write_text(replaced(RESULTS.read_text(), tables, (before, _machine.load())))
+        print(f"Replaced in {RESULTS}", file=sys.stderr)
     if output is not None:
         text = results(tables, options.quick, time.monotonic() - started, (before, _machine.load()))
         output.write_text(text)

@@ -86,7 +86,14 @@ def serve(kind: str) -> None:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(
-        uvicorn.Config(Shop(kind), lifespan="off", log_level="error", access_log=False, backlog=1024)
+        uvicorn.Config(
+            Shop(kind),
+            lifespan="off",
+            log_level="error",
+            access_log=False,
+            backlog=1024,
+            timeout_keep_alive=600,  # else a visitor who comes back just as it is closed counts as a failed page
+        )
     )
 
     def watch() -> None:
