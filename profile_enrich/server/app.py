@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from starlette.types import Receive, Scope, Send
 
@@ -24,6 +22,8 @@ from .feed import ChangeFeed, ChangeStream
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 from .metrics import Metrics
 from .quota import Quotas, Rate
+from .routing import Dialect, Headers, route
+from .status import status_of
 from .totals import Totals
 from .wire import JSON, MAX_ID_BYTES, BadRequest, Request, Response, json_response, read_body, segment_text
 
@@ -32,23 +32,12 @@ __all__ = ["ProfileAPI"]
 _log = logging.getLogger("profile_enrich.server")
 _access = logging.getLogger("profile_enrich.server.access")
 
-_Headers = tuple[tuple[bytes, bytes], ...]
 _TOO_MANY = "Too many requests with this key; the header Retry-After says how many seconds to wait."
-_CHALLENGE: _Headers = ((b"www-authenticate", b"Bearer"),)
-_LATER: _Headers = ((b"retry-after", b"5"),)
+_CHALLENGE: Headers = ((b"www-authenticate", b"Bearer"),)
+_LATER: Headers = ((b"retry-after", b"5"),)
 
 _CHECK_EVERY = 0.1
 _MAX_RECORD = 1024 * 1024
-
-
-class _Dialect(Protocol):
-    """What the modules `census` and `amperity` have in common."""
-
-    def error(self, status: int, message: str, headers: _Headers = ...) -> Response: ...
-
-    def answer(self, kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Response: ...
-
-    def collection_of(self, request: Request, store: ProfileStore, key: ApiKey) -> Collection | Response: ...
 
 
 class ProfileAPI:
@@ -201,7 +190,7 @@ class ProfileAPI:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         request = Request(scope)
-        kind, dialect = _route(request.segments)
+        kind, dialect = route(request.segments)
         try:
             response = await self._answer(kind, dialect, request, receive)
         except BadRequest as bad:
@@ -234,9 +223,7 @@ class ProfileAPI:
         if self._access_log:
             _access.info("%s %s %.1f ms", kind, status, seconds * 1e3)
 
-    async def _answer(
-        self, kind: str, dialect: _Dialect, request: Request, receive: Receive
-    ) -> Response | ChangeStream:
+    async def _answer(self, kind: str, dialect: Dialect, request: Request, receive: Receive) -> Response | ChangeStream:
         if kind.startswith("token."):
             if request.method != "POST":
                 return _not_allowed(dialect, b"POST")
@@ -293,7 +280,7 @@ class ProfileAPI:
         response = dialect.answer(kind, request, self._store, key)
         return self._compression.answer(request, self._caching.answer(request, response))
 
-    def _follow(self, dialect: _Dialect, request: Request, key: ApiKey) -> Response | ChangeStream:
+    def _follow(self, dialect: Dialect, request: Request, key: ApiKey) -> Response | ChangeStream:
         collection = dialect.collection_of(request, self._store, key)
         if isinstance(collection, Response):
             return collection
@@ -309,7 +296,7 @@ class ProfileAPI:
         stream = self._feed.open(collection, None if after is None else after.decode("latin-1"), allowed)
         return stream or dialect.error(503, "There are too many streams; come back later.", _LATER)
 
-    async def _write(self, dialect: _Dialect, request: Request, key: ApiKey, receive: Receive) -> Response:
+    async def _write(self, dialect: Dialect, request: Request, key: ApiKey, receive: Receive) -> Response:
         collection = dialect.collection_of(request, self._store, key)
         if isinstance(collection, Response):
             return collection
@@ -332,7 +319,7 @@ class ProfileAPI:
         self._feed.poke()
         return json_response(201 if new else 200, {"id": record_id, "created": new})
 
-    async def _batch(self, kind: str, dialect: _Dialect, request: Request, receive: Receive, key: ApiKey) -> Response:
+    async def _batch(self, kind: str, dialect: Dialect, request: Request, receive: Receive, key: ApiKey) -> Response:
         body = await read_body(receive, batch.MAX_BODY)
         if body is None:
             return dialect.error(413, "The body is too large.")
@@ -353,7 +340,7 @@ class ProfileAPI:
         if kind != "healthz":
             audit.note(self._store.secret, kind, request, status)
 
-    def _authenticate(self, request: Request, dialect: _Dialect) -> ApiKey | None:
+    def _authenticate(self, request: Request, dialect: Dialect) -> ApiKey | None:
         if self._keys is None:
             return ANYONE
         values = request.header(b"authorization")
@@ -371,35 +358,7 @@ class ProfileAPI:
         return self._compression.answer(request, self._caching.answer(request, json_response(200, document)))
 
     def _status(self, key: ApiKey) -> Response:
-        now = time.time()
-        totals = self._totals.all()
-        requests: Counter[str] = Counter()
-        responses: Counter[str] = Counter()
-        for (kind, family), count in totals["requests"].items():
-            requests[kind] += count
-            responses[family] += count
-        content: dict[str, Any] = {
-            "generation": self._store.generation,
-            "uptime_seconds": round(now - self._totals.started, 3),
-            "collections": [
-                {
-                    "id": item.id,
-                    "index_id": item.index_id,
-                    "name": item.name,
-                    "rows": item.rows,
-                    "generation": item.generation,
-                    "updated_at": item.updated_at.isoformat(timespec="seconds"),
-                    "age_seconds": round(max(0.0, now - item.updated_at.timestamp()), 3),
-                }
-                for item in self._store.collections()
-                if key.may_read(item.name)
-            ],
-            "process": os.getpid(),
-            "processes": totals["processes"],
-            "requests": requests,
-            "responses": responses,
-            "feed": {"streams": self._feed.streams, "keys_sent": self._feed.sent},
-        }
+        content = status_of(self._store, self._totals, self._feed, key)
         if self._refreshing is not None:
             content["refreshing"] = dict(self._refreshing())
         return json_response(200, content)
@@ -413,29 +372,5 @@ def _sees_ids(key: ApiKey, collection: Collection) -> bool:
     return scope is None or collection.key in scope.show
 
 
-def _not_allowed(dialect: _Dialect, methods: bytes) -> Response:
+def _not_allowed(dialect: Dialect, methods: bytes) -> Response:
     return dialect.error(405, "This method is not allowed here.", ((b"allow", methods),))
-
-
-def _route(segments: list[bytes]) -> tuple[str, _Dialect]:
-    """What kind of request it is, and in whose envelope errors are said."""
-    if segments[:1] == [b"api"]:
-        rest = segments[2:]
-        if segments[1:2] == [b"v1"]:
-            if len(rest) == 3 and rest[0] == b"entities" and rest[2] == b"changes":
-                return "census.changes", census
-            return census.route(rest) or "census.unknown", census
-        if segments[1:2] == [b"v0"]:
-            return tokens.route(rest) or "amperity.unknown", amperity
-        if segments[1:2] == [b"x"]:
-            extension = batch.route(rest)
-            return extension or "unknown", amperity if extension == "amperity.batch" else census
-        if segments[1:2] == [b"indexes"]:
-            if len(segments) == 4 and segments[3] == b"changes":
-                return "amperity.changes", amperity
-            return amperity.route(segments[1:]) or "amperity.unknown", amperity
-    if segments == [b"openapi.json"]:
-        return "openapi", census
-    if segments in ([b"healthz"], [b"status"], [b"metrics"]):
-        return segments[0].decode(), census
-    return "unknown", census

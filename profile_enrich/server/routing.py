@@ -1,0 +1,54 @@
+"""What kind of request it is, and in whose envelope errors are said."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..store import Collection, ProfileStore
+from . import amperity, batch, census, tokens
+from .auth import ApiKey
+from .wire import Request, Response
+
+__all__ = ["Dialect", "Headers", "route"]
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Dialect(Protocol):
+    """What the modules `census` and `amperity` have in common."""
+
+    def error(self, status: int, message: str, headers: Headers = ...) -> Response:
+        """An error in the vendor's envelope."""
+        ...
+
+    def answer(self, kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Response:
+        """What is read."""
+        ...
+
+    def collection_of(self, request: Request, store: ProfileStore, key: ApiKey) -> Collection | Response:
+        """The collection that the path names, or why there is none for this key."""
+        ...
+
+
+def route(segments: list[bytes]) -> tuple[str, Dialect]:
+    """The kind of a request, told by its path, and the dialect that answers it."""
+    if segments[:1] == [b"api"]:
+        rest = segments[2:]
+        if segments[1:2] == [b"v1"]:
+            if len(rest) == 3 and rest[0] == b"entities" and rest[2] == b"changes":
+                return "census.changes", census
+            return census.route(rest) or "census.unknown", census
+        if segments[1:2] == [b"v0"]:
+            return tokens.route(rest) or "amperity.unknown", amperity
+        if segments[1:2] == [b"x"]:
+            extension = batch.route(rest)
+            return extension or "unknown", amperity if extension == "amperity.batch" else census
+        if segments[1:2] == [b"indexes"]:
+            if len(segments) == 4 and segments[3] == b"changes":
+                return "amperity.changes", amperity
+            return amperity.route(segments[1:]) or "amperity.unknown", amperity
+    if segments == [b"openapi.json"]:
+        return "openapi", census
+    if segments in ([b"healthz"], [b"status"], [b"metrics"]):
+        return segments[0].decode(), census
+    return "unknown", census
