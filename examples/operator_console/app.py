@@ -1,0 +1,61 @@
+"""The console, put together. `python -m examples.operator_console demo` starts all that is needed to try it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
+
+from profile_enrich import ProfileSource
+
+from .console import Console
+from .desk import Desk
+from .entrance import Entrance
+from .pages import Pages
+from .panel import Panel
+from .rendering import Renderer
+from .security import SecurityMiddleware
+from .settings import HERE, Settings
+
+
+def create_app(settings: Settings | None = None, source: ProfileSource | None = None) -> Starlette:
+    """Makes the console. One process serves it: what a session found, and failed sign-ins, are in its memory.
+
+    Args:
+        settings: how it runs; from the environment when not given.
+        source: where profiles come from; the Profile API of the settings when not given.
+
+    Raises:
+        ValueError: a setting or the file of roles makes no sense.
+    """
+    settings = settings or Settings.from_environment()
+    console = Console(settings, source)
+    templates = Jinja2Templates(HERE / "templates")
+    renderer = Renderer(console, templates)
+    pages = Pages(console, renderer)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
+        console.trail.prune(settings.keep_days)
+        try:
+            yield
+        finally:
+            await console.aclose()
+
+    return Starlette(
+        routes=[
+            *pages.routes(),
+            *Entrance(console, renderer).routes(),
+            *Panel(console).routes(),
+            *(Desk(templates).routes() if settings.desk else []),
+            Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
+        ],
+        lifespan=lifespan,
+        exception_handlers={403: pages.http_error, 404: pages.http_error, 405: pages.http_error},
+        middleware=[Middleware(SecurityMiddleware)],
+    )

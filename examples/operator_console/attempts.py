@@ -1,0 +1,66 @@
+"""How often somebody may try to sign in."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+WINDOW_SECONDS = 300.0
+PER_NAME_AND_ADDRESS, PER_ADDRESS, PER_NAME = 5, 20, 100
+"""Failures within the window. The last is high: nobody shall lock somebody else out from another address."""
+_REMEMBERED = 10_000
+
+Who = tuple[str, str]
+
+
+class Attempts:
+    """Counts failed sign-ins in memory, for a limited number of names and addresses."""
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._timer = timer
+        self._failures: OrderedDict[Who, deque[float]] = OrderedDict()
+
+    def begin(self, name: str, address: str) -> float:
+        """Takes an attempt, which counts as failed until `succeeded`, so that trying in parallel helps nobody.
+
+        Returns:
+            0, or the seconds to wait when there were too many.
+        """
+        now = self._timer()
+        limits = self._limits(name, address)
+        wait = 0.0
+        for who, limit in limits.items():
+            times = self._recent(who, now)
+            if len(times) >= limit:
+                wait = max(wait, times[-limit] + WINDOW_SECONDS - now)
+        if wait > 0:
+            return wait
+        for who in limits:
+            self._failures.setdefault(who, deque()).append(now)
+            self._failures.move_to_end(who)
+        while len(self._failures) > _REMEMBERED:
+            self._failures.popitem(last=False)
+        return 0.0
+
+    def succeeded(self, name: str, address: str) -> None:
+        """The attempt that was begun last was none of a guesser's."""
+        for who in self._limits(name, address):
+            times = self._failures.get(who)
+            if times:
+                times.pop()
+        self._failures.pop(("both", f"{address}\0{name}"), None)
+
+    def _recent(self, who: Who, now: float) -> deque[float]:
+        times = self._failures.get(who, deque())
+        while times and times[0] <= now - WINDOW_SECONDS:
+            times.popleft()
+        return times
+
+    @staticmethod
+    def _limits(name: str, address: str) -> dict[Who, int]:
+        return {
+            ("both", f"{address}\0{name}"): PER_NAME_AND_ADDRESS,
+            ("address", address): PER_ADDRESS,
+            ("name", name): PER_NAME,
+        }

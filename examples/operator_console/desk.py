@@ -1,0 +1,36 @@
+"""A support desk that knows nothing of the console: what the extension is tried on. Everybody can see it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.templating import Jinja2Templates
+
+TICKETS = Path(__file__).resolve().parent / "data" / "tickets.json"
+
+
+class Desk:
+    """The tickets, as pages."""
+
+    def __init__(self, templates: Jinja2Templates) -> None:
+        self._templates = templates
+        self._tickets = {ticket["number"]: ticket for ticket in json.loads(TICKETS.read_text(encoding="utf-8"))}
+
+    def routes(self) -> list[Route]:
+        """The desk's routes."""
+        return [Route("/desk", self.tickets), Route("/desk/{number:int}", self.ticket)]
+
+    async def tickets(self, request: Request) -> Response:
+        return self._templates.TemplateResponse(request, "desk.html", {"tickets": self._tickets.values()})
+
+    async def ticket(self, request: Request) -> Response:
+        ticket = self._tickets.get(request.path_params["number"])
+        if ticket is None:
+            raise HTTPException(404)
+        shown = {"ticket": ticket, "tickets": self._tickets.values()}
+        return self._templates.TemplateResponse(request, "desk.html", shown)

@@ -1,0 +1,129 @@
+"""What a role may see and do. Fields are left out here, before a template or an answer gets hold of them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+EVERYTHING = "*"
+NONE = "–"
+"""What stands for a value that is not there."""
+MEMBERS = ("show", "search", "forget", "trail")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One attribute of a profile, for people."""
+
+    name: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a role sees of a profile: its fields, and how many there are besides."""
+
+    fields: tuple[Field, ...]
+    hidden: int
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a role may see and do; `None` for `show` or `search` is everything."""
+
+    name: str
+    show: frozenset[str] | None
+    search: frozenset[str] | None
+    forget: bool
+    trail: bool
+
+    def view(self, attributes: Mapping[str, Any]) -> View:
+        """The fields that the role sees, in the vendor's order."""
+        seen = [name for name in attributes if self.show is None or name in self.show]
+        return View(
+            tuple(Field(name, name.replace("_", " ").capitalize(), _text(attributes[name])) for name in seen),
+            hidden=len(attributes) - len(seen),
+        )
+
+    def kinds(self, search_by: tuple[str, ...]) -> tuple[str, ...]:
+        """What the role may search by, of what the Profile API can be searched by."""
+        return tuple(kind for kind in ("id", *search_by) if self.search is None or kind in self.search)
+
+
+NOBODY = Role("", frozenset(), frozenset(), forget=False, trail=False)
+"""For a user whose role is in the file no more."""
+
+
+def load_roles(path: Path) -> dict[str, Role]:
+    """The roles of a file.
+
+    Raises:
+        ValueError: the file cannot be read, or something in it makes no sense; the message says where.
+    """
+    try:
+        roles: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path}: the roles cannot be read: {error}") from None
+    if not roles:
+        raise ValueError(f"{path} names no role; write at least [admin] with show, search, forget and trail")
+    return {name: _role(f"{path}: [{name}]", name, members) for name, members in roles.items()}
+
+
+def _role(place: str, name: str, members: object) -> Role:
+    table = cast("dict[str, object]", members) if isinstance(members, dict) else {}
+    if sorted(table) != sorted(MEMBERS):
+        raise ValueError(f"{place} must have exactly {', '.join(MEMBERS)}")
+    return Role(
+        name,
+        show=_names(f"{place} show", table["show"]),
+        search=_names(f"{place} search", table["search"]),
+        forget=_flag(f"{place} forget", table["forget"]),
+        trail=_flag(f"{place} trail", table["trail"]),
+    )
+
+
+def _names(place: str, value: object) -> frozenset[str] | None:
+    if value == EVERYTHING:
+        return None
+    names = cast("list[object]", value) if isinstance(value, list) else [None]
+    if not all(isinstance(name, str) and name != EVERYTHING for name in names):
+        raise ValueError(f'{place} must be a list of names, or "*" for everything')
+    return frozenset(cast("list[str]", names))
+
+
+def _flag(place: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{place} must be true or false")  # noqa: TRY004 - one kind of error for all of the file
+    return value
+
+
+def _text(value: object) -> str:
+    if value is None or value == "":
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str | int | float):
+        return str(value)
+    return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in cast("tuple[object, ...]", value)]
+    return value
+
+
+def heading(view: View) -> str:
+    """What a profile is called: the person's name, as far as the role sees it."""
+    texts = {field.name: field.text for field in view.fields if field.text != NONE}
+    for name in ("display_name", "full_name", "name"):
+        if name in texts:
+            return texts[name]
+    return " ".join(texts[name] for name in ("first_name", "last_name") if name in texts) or "Profile"

@@ -1,0 +1,71 @@
+"""Who is signed in. The browser has a random token, the database its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+IDLE_SECONDS = 30 * 60.0
+"""A session that is not used for so long is over."""
+LONGEST_SECONDS = 10 * 3600.0
+"""A session is over after so long, used or not."""
+_NOTED_EVERY = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session that is good now. `id` is the hash of the token; the token itself is only in the browser."""
+
+    id: bytes
+    user: str
+    role: str
+    csrf: str
+    must_change: bool
+
+
+class Sessions:
+    """The table of sessions."""
+
+    def __init__(self, database: sqlite3.Connection, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def start(self, user: str) -> str:
+        """Starts a session, and returns the token for the cookie. Sessions that are over go away now."""
+        now = self._clock()
+        self._database.execute(
+            "DELETE FROM sessions WHERE seen_at < ? OR started_at < ?", (now - IDLE_SECONDS, now - LONGEST_SECONDS)
+        )
+        token = secrets.token_urlsafe(32)
+        row = (_hash(token), user, secrets.token_urlsafe(24), now, now)
+        self._database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", row)
+        return token
+
+    def read(self, token: str | None) -> Session | None:
+        """The session of a token. The role is the one that the user has now, not the one at sign-in."""
+        if not token:
+            return None
+        now, id = self._clock(), _hash(token)
+        row = self._database.execute(
+            "SELECT user, role, csrf, must_change, seen_at FROM sessions JOIN users ON user = name"
+            " WHERE token = ? AND seen_at > ? AND started_at > ?",
+            (id, now - IDLE_SECONDS, now - LONGEST_SECONDS),
+        ).fetchone()
+        if row is None:
+            return None
+        user, role, csrf, must_change, seen_at = row
+        if now - seen_at > _NOTED_EVERY:
+            self._database.execute("UPDATE sessions SET seen_at = ? WHERE token = ?", (now, id))
+        return Session(id, user, role, csrf, bool(must_change))
+
+    def end(self, session: Session) -> None:
+        """Ends a session."""
+        self._database.execute("DELETE FROM sessions WHERE token = ?", (session.id,))
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
