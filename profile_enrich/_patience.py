@@ -142,7 +142,8 @@ class Patience:
                 else:
                     profiles[question.place] = profile
             if rest:
-                await asyncio.sleep(self._chance() * min(_CAP, _BASE * 2.0 ** max(each.loads for each in rest)))
+                loads = min(max(each.loads for each in rest), 60)  # a float has no more doublings than a thousand
+                await asyncio.sleep(self._chance() * min(_CAP, _BASE * 2.0**loads))
         return [profiles[place] for place in range(len(keys))]
 
     async def _board(self, question: _Question, seconds: float) -> Profile | tuple[Flight[CacheKey, Answer], bool]:

@@ -284,7 +284,7 @@ class RetryPolicy:
             return None
         if isinstance(error, SourceRateLimited) and error.retry_after is None:
             return None  # the vendor has enough of us and does not say for how long
-        longest: float = min(self._cap, self._base * 2.0 ** (attempt - 1))
+        longest: float = min(self._cap, self._base * 2.0 ** min(attempt - 1, 60))
         pause = self._chance() * longest
         pause = max(pause, error.retry_after or 0.0)
         if pause >= remaining:
