@@ -2,6 +2,7 @@
 #   make demo   the storefront and the embedded Profile API, as two processes
 #   make test   lint, layers, types and all tests
 #   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
+#   make docs   the documents as a site, in site/
 #   make soak   minutes of faults at random (MINUTES=3); make bench   what it costs beside others
 # Variables: PYTHON (which interpreter), API_PORT, SHOP_PORT (of the demo).
 
@@ -16,7 +17,7 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-engines lint types soak hostile bench bench-pipelines bench-server mutants format clean
+.PHONY: demo test test-engines lint types docs soak hostile bench bench-pipelines bench-server mutants format clean
 
 demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python examples/demo.py
@@ -57,6 +58,9 @@ bench-server: $(VENV)/.bench
 mutants: $(VENV)/.mutants
 	$(BIN)/mutmut run --max-children 1
 
+docs: $(VENV)/.docs
+	$(BIN)/zensical build --clean --strict
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -91,10 +95,15 @@ $(VENV)-engines/%/.ready: pyproject.toml
 
 .PRECIOUS: $(VENV)-engines/%/.ready
 
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	@echo "Installing what builds the documents ..."
+	@$(PIP) install --group docs
+	@touch $@
+
 $(VENV)/.mutants: pyproject.toml | $(BIN)/python
 	@echo "Installing profile_enrich with what changes it behind its back ..."
 	@$(PIP) install --editable '.[all]' --group mutants
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-engines .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist mutants
+	rm -rf $(VENV) $(VENV)-engines .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist mutants site .cache

@@ -51,6 +51,7 @@ from .limits import Breaker, RateLimit, RetryPolicy
 from .middleware import ProfileMiddleware
 from .pipeline import enrich, enrich_blocking
 from .profile import Profile, ProfileKey, Reason, Record, Status
+from .sources._transport import TransportOptions
 from .sources.amperity import AmperitySource
 from .sources.auth import ClientCredentials, IssuerToken, StaticToken
 from .sources.base import BatchSource, Excluded, Found, NotFound, NotModified, ProfileSource
@@ -116,6 +117,7 @@ __all__ = [
     "StoreError",
     "StoreSource",
     "TooManyErrors",
+    "TransportOptions",
     "__version__",
     "enrich",
     "enrich_blocking",
