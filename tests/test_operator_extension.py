@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib.util
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +50,12 @@ def chromium(profile: Path) -> Iterator[BrowserContext]:
             executable_path=CHROMIUM,
             headless=True,
             viewport={"width": 1280, "height": 800},
-            args=[*FLAGS, f"--disable-extensions-except={EXTENSION}", f"--load-extension={EXTENSION}"],
+            args=[
+                *FLAGS,
+                f"--disable-extensions-except={EXTENSION}",
+                f"--load-extension={EXTENSION}",
+                "--enable-unsafe-extension-debugging",  # lets a test click the icon
+            ],
             ignore_default_args=["--disable-extensions"],
         )
         try:
@@ -98,9 +105,16 @@ def test_the_console_and_the_side_panel_in_chromium(tmp_path: Path) -> None:
         shoot(desk, tmp_path / "desk.png", 900, 640)
         shoot(panel, tmp_path / "panel.png", 380, 640)
 
+        # The side panel itself, opened by a click on the icon.
+        desk.bring_to_front()
+        beside = SidePanel(context, worker, desk)
+        assert beside.waits_for("Ada Lindqvist")
+        beside.shoot(tmp_path / "side.png")
+
         # Another ticket: the panel follows. This page has an e-mail address only.
         desk.goto(f"{console.url}/desk/7302")
         panel.get_by_role("heading", name="Chiara Moretti").wait_for()
+        assert beside.waits_for("Chiara Moretti")
         desk.goto(f"{console.url}/desk/7303")
         panel.get_by_role("heading", name="Nobody known").wait_for()
         desk.goto(f"{console.url}/desk")
@@ -127,8 +141,66 @@ def test_the_console_and_the_side_panel_in_chromium(tmp_path: Path) -> None:
         assert [line for line in said if "Failed to load resource" not in line] == []
 
 
+class SidePanel:
+    """Chromium's own side panel, opened by a click on the extension's icon.
+
+    Playwright knows no such page, so it is asked over the protocol of the developer's tools.
+    """
+
+    def __init__(self, context: BrowserContext, worker: Worker, desk: Tab) -> None:
+        assert context.browser is not None
+        self._session = context.browser.new_browser_cdp_session()
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._session.on("Target.receivedMessageFromTarget", self._receive)
+        everything: list[dict[str, Any]] = [{"type": "tab"}, {"exclude": True}]
+        tabs = self._session.send("Target.getTargets", {"filter": everything})["targetInfos"]
+        (tab,) = [each["targetId"] for each in tabs if each["url"] == desk.url]
+        self._session.send("Extensions.triggerAction", {"id": worker.url.split("/")[2], "targetId": tab})
+        target = self._find(f"{worker.url.rpartition('/')[0]}/panel.html")
+        attached = self._session.send("Target.attachToTarget", {"targetId": target, "flatten": False})
+        self._id = attached["sessionId"]
+
+    def _find(self, url: str) -> str:
+        end = time.monotonic() + 10
+        while True:
+            for each in self._session.send("Target.getTargets")["targetInfos"]:
+                if each["url"] == url:
+                    return str(each["targetId"])
+            assert time.monotonic() < end, "the side panel did not open"
+            time.sleep(0.05)
+
+    def _receive(self, event: dict[str, Any]) -> None:
+        message = json.loads(event["message"])
+        if "id" in message:
+            self._answers[message["id"]] = message
+
+    def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = len(self._answers) + 1
+        message = json.dumps({"id": number, "method": method, "params": parameters})
+        self._session.send("Target.sendMessageToTarget", {"sessionId": self._id, "message": message})
+        end = time.monotonic() + 10
+        while number not in self._answers:
+            assert time.monotonic() < end, f"no answer to {method}"
+            self._session.send("Target.getTargets")  # meanwhile events come in
+        result: dict[str, Any] = self._answers[number]["result"]
+        return result
+
+    def waits_for(self, heading: str) -> bool:
+        """Whether the panel comes to show this heading."""
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            expression = "document.querySelector('h1')?.textContent ?? ''"
+            if self._ask("Runtime.evaluate", expression=expression)["result"]["value"] == heading:
+                return True
+            time.sleep(0.05)
+        return False
+
+    def shoot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot")["data"]))
+
+
 def open_panel(context: BrowserContext, worker: Worker, desk: Tab) -> Tab:
-    """The panel's page in a tab, about the desk's tab: Chromium shows its side panel to nobody who has no screen."""
+    """The panel's page in a tab, about the desk's tab: there Playwright can click in it."""
     tab = worker.evaluate(
         "async (url) => (await chrome.tabs.query({})).find((tab) => tab.url === url)?.id",
         desk.url,
