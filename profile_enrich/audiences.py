@@ -124,7 +124,7 @@ def one_of(values: Collection[object]) -> Condition:
     choices = [_condition(value) for value in values]
 
     def holds(value: Any) -> bool:
-        items: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+        items = cast("tuple[object, ...]", value if isinstance(value, tuple) else (value,))
         return any(choice(item) for item in items for choice in choices)
 
     return holds

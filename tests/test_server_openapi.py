@@ -13,9 +13,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from profile_enrich.cli.openapi import openapi
 from profile_enrich.server import ApiKey, FieldScope, KeyFile, ProfileAPI
-from profile_enrich.server import app as module
 from profile_enrich.server.keys import keys_beside
 from profile_enrich.server.openapi import ENDPOINTS
+from profile_enrich.server.routing import route
 from profile_enrich.store import ProfileStore
 
 from .server_helpers import KEYS, LIMITED, SECRET, USERS, Answer, amperity, api, ask, bearer, build
@@ -68,7 +68,7 @@ def test_P2_it_needs_a_key_and_shows_what_the_key_sees(app: ProfileAPI) -> None:
 def test_every_endpoint_is_routed_to_what_it_is_called(app: ProfileAPI) -> None:
     for endpoint in ENDPOINTS:
         segments = [part.encode() for part in endpoint.path.split("/")[1:]]
-        kind, _ = module._route(segments)
+        kind, _ = route(segments)
         assert kind == endpoint.kind
         others = {"get", "post"} - {endpoint.method}
         assert ask(app, endpoint.path, method=others.pop().upper(), headers=bearer()).status in (405, 401)
