@@ -10,7 +10,7 @@ FILE = Path(__file__).parent.parent / "docs" / "images" / "visits-that-wait-for-
 WIDTH, HEIGHT = 860, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 250, 28, 56
 SHORTEST, LONGEST = 1.0, 86_400.0
-TICKS = [(1, "1 s"), (10, "10 s"), (60, "1 min"), (600, "10 min"), (3_600, "1 h"), (36_000, "10 h"), (86_400, "1 day")]
+TICKS = [(1, "1 s"), (10, "10 s"), (60, "1 min"), (600, "10 min"), (3_600, "1 h"), (14_400, "4 h"), (86_400, "1 day")]
 CURVES = [
     (60.0, 0.0, "#b45309", "ttl 60, nothing stale"),
     (60.0, 600.0, "#1d4ed8", "ttl 60, stale_ttl 600 (default)"),
