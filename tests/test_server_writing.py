@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
 from profile_enrich.errors import StoreError
-from profile_enrich.server import ApiKey, ProfileAPI
+from profile_enrich.server import ApiKey, ProfileAPI, writing
 from profile_enrich.store import ProfileStore
+from profile_enrich.store.manifest import locked
 
 from .server_helpers import KEYS, SECRET, build, served
 
@@ -110,7 +113,7 @@ def test_P3_a_body_that_is_too_large_is_refused(api: tuple[ProfileAPI, httpx.Cli
 def test_while_the_store_cannot_be_written_it_is_read_on(
     api: tuple[ProfileAPI, httpx.Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def busy(*_: Any) -> None:
+    def busy(*_: Any, **__: Any) -> None:
         raise StoreError("another build is running")
 
     monkeypatch.setattr(ProfileStore, "put_record", busy)
@@ -119,3 +122,30 @@ def test_while_the_store_cannot_be_written_it_is_read_on(
         refused = send(api[1], method, f"{RECORD}u1", ROW)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert send(api[1], "GET", f"{RECORD}u1").status_code == 200
+
+
+def test_many_writers_in_a_build_leave_threads_for_others(
+    api: tuple[ProfileAPI, httpx.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once wait for the build, in threads; the others for their turn; each for a short time only."""
+    monkeypatch.setattr(writing, "_WAIT", 0.2)
+    monkeypatch.setattr(writing, "_PATIENCE", 0.1)
+    app, client = api
+    threads: set[str] = set()
+    put_record = ProfileStore.put_record
+
+    def watched(*arguments: Any, **options: Any) -> bool:
+        threads.add(threading.current_thread().name)
+        return put_record(*arguments, **options)
+
+    def put(number: int) -> httpx.Response:
+        answer: httpx.Response = send(client, "PUT", f"{RECORD}u{number}", ROW)
+        return answer
+
+    monkeypatch.setattr(ProfileStore, "put_record", watched)
+    with locked(app.store.path), ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(put, range(8)))
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.headers["retry-after"] for answer in answers} == {"5"}
+    assert len(threads) <= 2
+    assert send(client, "PUT", f"{RECORD}u1", ROW).status_code == 200

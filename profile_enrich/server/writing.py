@@ -13,17 +13,23 @@ The body of a `PUT` is the whole record: what it does not name is gone. The vend
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, StoreBusy
 from ..store import Collection, ProfileStore
 from .wire import BadRequest
 
 __all__ = ["METHODS", "delete", "put", "read_record"]
 
 METHODS = ("PUT", "DELETE")
+
+_AT_ONCE = 2
+_WAIT = 1.0  # seconds for another writer, e.g. a refresh; the client is told to come back
+_PATIENCE = 5.0  # seconds for one's turn
 
 
 def read_record(body: bytes, content_type: list[bytes]) -> dict[str, Any]:
@@ -63,7 +69,10 @@ async def put(store: ProfileStore, collection: Collection, record_id: str, recor
         raise BadRequest("The record's id column holds another id than the URL.")
     problem = ""
     try:
-        return await asyncio.to_thread(store.put_record, collection, record_id, {collection.key: record_id, **record})
+        async with _turn():
+            return await asyncio.to_thread(
+                store.put_record, collection, record_id, {collection.key: record_id, **record}, wait=_WAIT
+            )
     except ConfigurationError as failure:
         problem = f"{failure.message}."
     raise BadRequest(problem)
@@ -75,4 +84,30 @@ async def delete(store: ProfileStore, collection: Collection, record_id: str) ->
     Raises:
         StoreError: the store cannot be written now.
     """
-    return await asyncio.to_thread(store.delete_record, collection, record_id)
+    async with _turn():
+        return await asyncio.to_thread(store.delete_record, collection, record_id, wait=_WAIT)
+
+
+@contextlib.asynccontextmanager
+async def _turn() -> AsyncGenerator[None]:
+    """A few write at once: during a build each waits in a thread, and there must be threads left for others.
+
+    Raises:
+        StoreBusy: it took too long.
+    """
+    turns = _TURNS.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_AT_ONCE))
+    late = False
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await turns.acquire()
+    except TimeoutError:
+        late = True
+    if late:
+        raise StoreBusy("too many records wait to be written")
+    try:
+        yield
+    finally:
+        turns.release()
+
+
+_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()

@@ -15,7 +15,7 @@ from .last_refresh import note_refresh, read_last_refresh
 from .manifest import read_manifest
 from .model import BuildReport, CollectionSpec, Progress, RefreshReport, RefreshSpec
 from .recipe import read_recipe
-from .refreshing import refresh_store
+from .refreshing import VANISHED_AND_REJECTS, refresh_store
 
 __all__ = ["check_vanished", "is_refreshing", "refresh_from_sources"]
 
@@ -104,10 +104,7 @@ def check_vanished(vanished: str, changed_only: bool, specs: Sequence[Collection
             "a full refresh has what the sources have, nothing else; what has vanished is asked with changed-only"
         )
     if vanished == "delete" and any(spec.rejects is not None for spec in specs):
-        raise ConfigurationError(
-            "leaving out broken lines (rejects) and deleting what has vanished contradict each other: the record of a"
-            " broken line would be deleted"
-        )
+        raise ConfigurationError(VANISHED_AND_REJECTS)
 
 
 def _changes(spec: CollectionSpec, vanished: Literal["keep", "delete"]) -> RefreshSpec:

@@ -16,15 +16,16 @@ from .manifest import Manifest
 from .model import Collection, Column
 from .swap import change_store
 
-__all__ = ["apply", "delete_record", "encoder_of", "find_collection", "put_record"]
+__all__ = ["WAIT", "apply", "delete_record", "encoder_of", "find_collection", "put_record"]
 
 Result = TypeVar("Result")
 
-_WAIT = 10.0
+WAIT = 10.0
+"""Seconds that a single record waits for another writer, if nothing else is said."""
 
 
 def put_record(
-    path: Path | str, collection: str, record_id: str, record: Mapping[str, Any], *, wait: float = _WAIT
+    path: Path | str, collection: str, record_id: str, record: Mapping[str, Any], *, wait: float = WAIT
 ) -> bool:
     """Writes one record over what was there, as a generation of its own. It takes milliseconds.
 
@@ -64,7 +65,7 @@ def put_record(
     return _with_collection(Path(path), collection, change, wait)
 
 
-def delete_record(path: Path | str, collection: str, record_id: str, *, wait: float = _WAIT) -> bool:
+def delete_record(path: Path | str, collection: str, record_id: str, *, wait: float = WAIT) -> bool:
     """Removes one record, as a generation of its own. It takes milliseconds.
 
     Args:

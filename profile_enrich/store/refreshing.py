@@ -35,6 +35,11 @@ Item = TypeVar("Item")
 
 _PROGRESS_EVERY = 0.1
 
+VANISHED_AND_REJECTS = (
+    "leaving out broken lines (rejects) and deleting what has vanished contradict each other: the record of a"
+    " broken line would be deleted"
+)
+
 _YES = ("true", "1", "t", "y", "yes")
 _NO = ("false", "0", "f", "n", "no", "", "null")
 
@@ -98,6 +103,8 @@ def _check(specs: Sequence[RefreshSpec], on_duplicate: str) -> None:
             raise ConfigurationError(f"vanished is 'keep' or 'delete', not {spec.vanished!r}")
         if spec.source is None and (spec.vanished == "delete" or spec.tombstone is not None):
             raise ConfigurationError("vanished='delete' and a tombstone column need a source")
+        if spec.vanished == "delete" and spec.rejects is not None:
+            raise ConfigurationError(VANISHED_AND_REJECTS)
 
 
 def _refresh_one(

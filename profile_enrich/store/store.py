@@ -19,7 +19,7 @@ from .layer import FileGone, Layer
 from .manifest import Manifest, Parts, read_manifest, signature
 from .model import MAX_PAGE, Changes, Collection, Dialect, StoredRecord, StorePage
 from .reader import CollectionReader
-from .records import delete_record, put_record
+from .records import WAIT, delete_record, put_record
 
 __all__ = ["ProfileStore"]
 
@@ -230,15 +230,17 @@ class ProfileStore:
         written = tuple(key for key, there in changed if there)
         return Changes(found.generation, written, tuple(key for key, there in changed if not there))
 
-    def put_record(self, collection: str | int | Collection, record_id: str, record: Mapping[str, Any]) -> bool:
+    def put_record(
+        self, collection: str | int | Collection, record_id: str, record: Mapping[str, Any], *, wait: float = WAIT
+    ) -> bool:
         """Writes one record over what was there: see `profile_enrich.store.put_record`. Whether it is a new one."""
-        new = put_record(self._path, self.collection(_ref(collection)).name, record_id, record)
+        new = put_record(self._path, self.collection(_ref(collection)).name, record_id, record, wait=wait)
         self.refresh()
         return new
 
-    def delete_record(self, collection: str | int | Collection, record_id: str) -> bool:
+    def delete_record(self, collection: str | int | Collection, record_id: str, *, wait: float = WAIT) -> bool:
         """Removes one record: see `profile_enrich.store.delete_record`. Whether there was one."""
-        there = delete_record(self._path, self.collection(_ref(collection)).name, record_id)
+        there = delete_record(self._path, self.collection(_ref(collection)).name, record_id, wait=wait)
         self.refresh()
         return there
 
