@@ -87,7 +87,7 @@ def test_build_tells_programs_what_became_of_the_rows(tmp_path: Path, users: Pat
 def test_duplicates_fail_when_asked_to_and_the_old_data_stay(store: Path, users: Path) -> None:
     result = index("build", "--data", users, "--id", "user_id", "--on-duplicate", "fail", store=store)
     assert result.exit_code == 2
-    assert "Error: 1 rows have a key that an earlier row has; the first is row 3" in result.stderr
+    assert "Error: 1 row has a key that an earlier row has; the first is row 3" in result.stderr
     with ProfileStore(store) as opened:
         assert opened.generation == 1
 

@@ -90,7 +90,7 @@ def test_P4_P5_any_sequence_of_refreshes_gives_what_a_dict_gives(
         patch.setattr(delta, "_SMALL", small)
         patch.setattr(delta, "_GROWTH", 1)
         patch.setattr(delta, "_MERGE_FROM", share)
-        patch.setattr(inverting, "_COMMON", 3)
+        patch.setattr(inverting, "COMMON", 3)
         for what, value in steps:
             before, generation = dict(model), store.generation
             order = [item["id"] for item in everything(store)]
@@ -252,7 +252,7 @@ def test_the_last_of_several_rows_with_one_key_wins(path: Path) -> None:
     assert (report.duplicates, report.inserted, report.updated, report.deleted) == (3, 1, 1, 0)
     with ProfileStore(path) as store:
         assert [item["n"] for item in everything(store) if item["id"] in ("u1", "u2", "new")] == [71, 2, 2]
-        with pytest.raises(StoreError, match="1 rows have a key that an earlier row has; the first is row 2"):
+        with pytest.raises(StoreError, match="1 row has a key that an earlier row has; the first is row 2"):
             refresh_store(path, [RefreshSpec("Users", [row("u5", 1), row("u5", 2)])], on_duplicate="fail")
         assert store.generation == 2
 
@@ -451,3 +451,10 @@ def test_progress_is_told(path: Path) -> None:
     refresh_store(path, [RefreshSpec("Users", PEOPLE * 10)], progress=lambda at: told.append((at.collection, at.rows)))
     assert told[-1] == ("Users", 600)
     assert len(told) > 1
+
+
+def test_deleting_what_has_vanished_needs_all_rows(path: Path, tmp_path: Path) -> None:
+    spec = RefreshSpec("Users", PEOPLE, vanished="delete", rejects=tmp_path / "bad.jsonl")
+    with pytest.raises(ConfigurationError, match="the record of a broken line would be deleted"):
+        refresh_store(path, [spec])
+    assert not (tmp_path / "bad.jsonl").exists()

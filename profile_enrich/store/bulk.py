@@ -1,4 +1,4 @@
-"""Rows of a CSV file as payloads, made by DuckDB itself: on all cores, while Python only writes them.
+"""Rows of a CSV or Parquet file as payloads, made by DuckDB itself: on all cores, while Python only writes them.
 
 The bytes are those that `RowEncoder` makes (a control character may be written with other hexadecimal digits).
 """
@@ -9,18 +9,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from json.encoder import encode_basestring as quote
 from typing import Any, Protocol
 
+from .bulk_postings import BulkPostings, ValueTable
 from .encode import MAX_KEY_BYTES, MAX_RECORD_BYTES, EncodedRow, RowRejected, key_text
 from .model import MAX_INDEX_FIELDS, CollectionSpec, ColumnType
 
 __all__ = ["BulkReader", "BulkRows", "bulk_rows"]
 
 
-class BulkReader(Protocol):
+class BulkReader(ValueTable, Protocol):
     """A reader whose columns DuckDB has as text."""
 
     @property
     def places(self) -> Mapping[str, str]:
-        """What each kept column is called in SQL."""
+        """SQL for each kept column as text."""
+        ...
+
+    @property
+    def clean(self) -> bool:
+        """Whether no row will be refused."""
         ...
 
     def columns(self) -> dict[str, ColumnType]:
@@ -84,13 +90,26 @@ class BulkRows:
                 f"encode('{{\"id\":' || to_json({key})::VARCHAR || {_string(head)}"
                 f" || concat_ws(',', {attributes}) || '}}}}')"
             )
-        values = [
+        self._payload = [key, f"encode({census})", amperity]
+        self._values = [
             places[name] if types[name] != "boolean" else _json(places[name], "boolean") for name in spec.filterable
         ]
-        self._expressions = [key, f"encode({census})", amperity, *values]
+
+    @property
+    def clean(self) -> bool:
+        """Whether no row will be refused: `plain` and `postings` can then take the place of looking at each."""
+        return self._reader.clean
 
     def __iter__(self) -> Iterator[list[tuple[Any, ...]]]:
-        return self._reader.batches(self._expressions)
+        return self._reader.batches([*self._payload, *self._values])
+
+    def plain(self) -> Iterator[list[tuple[str, bytes, bytes | None]]]:
+        """Key and payloads of each row."""
+        return self._reader.batches(self._payload)
+
+    def postings(self, rows: int) -> BulkPostings:
+        """The posting lists of all rows; `plain` must have come to its end before they are prepared."""
+        return BulkPostings(self._reader, self._values, rows)
 
 
 def checked(row: tuple[Any, ...]) -> EncodedRow:

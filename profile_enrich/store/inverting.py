@@ -10,7 +10,7 @@ from typing import Any
 
 from .postings import CHUNK, LIVE, LOW, SHIFT, pack, unpack
 
-__all__ = ["PostingsBuilder"]
+__all__ = ["COMMON", "FIRST_ROWS", "NEAR_UNIQUE", "PostingsBuilder"]
 
 _SCHEMA = (
     "CREATE TABLE value (attr INTEGER NOT NULL, val TEXT NOT NULL, vid INTEGER NOT NULL, n INTEGER NOT NULL,"
@@ -22,9 +22,10 @@ _SCHEMA = (
     "CREATE TEMP TABLE lone (attr INTEGER, val TEXT, docid INTEGER)",
 )
 
+FIRST_ROWS = 4096  # what a column holds in these decides how it is kept
 _HELD = 1 << 17  # rows whose numbers are held before they are written: two chunks' worth
-_NEAR_UNIQUE = 0.5  # distinct values a row, from which on a column has no posting lists
-_COMMON = 256  # a value that occurs this often has a posting list, whatever the column
+NEAR_UNIQUE = 0.5  # distinct values a row, from which on a column has no posting lists
+COMMON = 256  # a value that occurs this often has a posting list, whatever the column
 
 
 _Lists = defaultdict[str | None, list[int]]
@@ -32,7 +33,7 @@ _Lists = defaultdict[str | None, list[int]]
 
 def _near_unique(values: Sequence[str | None]) -> bool:
     there = [value for value in values if value is not None]
-    return len(there) > 1 and len(set(there)) > len(there) * _NEAR_UNIQUE
+    return len(there) > 1 and len(set(there)) > len(there) * NEAR_UNIQUE
 
 
 class PostingsBuilder:
@@ -115,6 +116,18 @@ class PostingsBuilder:
                 if value is not None:
                     yield attr, value, chunk, len(lows), pack(array("H", lows if self._ascending else sorted(lows)))
 
+    def add_singles(self, rows: Iterable[tuple[int, str, int]]) -> None:
+        """Column, value and docid, of near-unique columns: in this order, and not those of common values."""
+        self._connection.executemany("INSERT INTO single VALUES (?, ?, ?)", rows)
+
+    def add_values(self, rows: Iterable[tuple[int, str, int, int]]) -> None:
+        """Column, value, its number and how many docids have it."""
+        self._connection.executemany("INSERT INTO value VALUES (?, ?, ?, ?)", rows)
+
+    def add_postings(self, rows: Iterable[tuple[int, bytes]]) -> None:
+        """Postings under their row numbers."""
+        self._connection.executemany("INSERT INTO post VALUES (?, ?)", rows)
+
     def finish(self, *, live: bool) -> None:
         """Writes the posting lists.
 
@@ -149,7 +162,7 @@ class PostingsBuilder:
         """Gives the common values of near-unique columns posting lists."""
         execute = self._connection.execute
         for attr, value in execute(
-            "SELECT attr, val FROM single GROUP BY attr, val HAVING count(*) >= ?", (_COMMON,)
+            "SELECT attr, val FROM single GROUP BY attr, val HAVING count(*) >= ?", (COMMON,)
         ).fetchall():
             docids = execute("SELECT docid FROM single WHERE attr = ? AND val = ?", (attr, value)).fetchall()
             self._connection.executemany(

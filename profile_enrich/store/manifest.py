@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import sqlite3
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -196,7 +197,10 @@ def remove_leftovers(path: Path, manifest: Manifest) -> None:
     for file in path.glob("*.db*"):
         if file.name not in kept:
             with contextlib.suppress(OSError):  # on Windows a reader may still have it open: the next build gets it
-                file.unlink()
+                if file.is_dir():  # what did not fit into a killed build's memory
+                    shutil.rmtree(file)
+                else:
+                    file.unlink()
 
 
 def _time(text: str) -> datetime:

@@ -117,6 +117,15 @@ class Placing:
         """The number that the next new record gets."""
         return self._first_new + self._count if self._numbering is None else self._numbering.next_docid
 
+    @property
+    def fresh(self) -> bool:
+        """Whether every row simply gets the number that it has in the source."""
+        return self._numbering is None and self._first_new == 1
+
+    def place_all(self, rows: int) -> None:
+        """Gives that many rows their numbers at once, when it is fresh."""
+        self._count = rows
+
     def place(self, number: int, row: EncodedRow) -> int | None:
         """The docid for a row, given its number in the source; `None` when it was put with those that come late."""
         if self._numbering is None:

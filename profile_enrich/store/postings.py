@@ -2,7 +2,8 @@
 
 The record numbers (docids) of each value are kept in chunks of 65,536: a sorted array of 16-bit numbers where they are
 few, a bitmap of 8 KiB where they are many. Filters are intersected chunk by chunk, and a page stops as soon as it is
-full, so that three unselective filters cost as little as one.
+full, so that three unselective filters cost as little as one. In each chunk the rarest value comes first, and what
+nothing is left for is not read.
 
 A column with a value of its own in almost every record has no posting lists: they would be one number each. Its values
 stand in one ordered table, `single`.
@@ -10,29 +11,41 @@ stand in one ordered table, `single`.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import sys
 from array import array
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 __all__ = ["LIVE", "ListTerm", "Mask", "Term", "count", "find_term", "matching", "pack"]
 
 CHUNK = 16
 """A chunk has 2**16 docids."""
 _DENSE = 8192
-_MANY = _DENSE // 2  # from here on the array is not smaller than the bitmap
+MANY = 512
+"""From here on a chunk is a bitmap. It is larger than the array, but whether a docid is in it is seen at once."""
 LOW = (1 << CHUNK) - 1
 SHIFT = 22  # a posting's row number is value number * 2**22 + chunk: 2**38 docids
 LIVE = 0
 """The value number of all docids that a file speaks of: in layers, and in a base of which some rows were dropped."""
 
 _BITS: tuple[tuple[int, ...], ...] = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
+_SOME = re.compile(rb"[^\0]+")
+_ZEROS = b"0" * (1 << CHUNK)
+_ONE = ord("1")
+_BY_DIGITS = 2048  # so many docids are set faster by way of binary digits
+_FEW = 16  # an array this many times as long is searched rather than walked through
+
+Found = list[int] | int
+"""The low parts of some docids of one chunk: a sorted list, or a bitmap as a number."""
 
 
 def pack(lows: array[int]) -> bytes:
-    """One chunk as it is stored: an array or a bitmap, whichever is smaller."""
-    if len(lows) < _MANY:
+    """One chunk as it is stored."""
+    if len(lows) < MANY:
         if sys.byteorder == "big":
             lows = lows[:]
             lows.byteswap()
@@ -41,15 +54,25 @@ def pack(lows: array[int]) -> bytes:
 
 
 def _bitmap(lows: array[int]) -> bytes:
-    bitmap = bytearray(_DENSE)
-    for low in lows:
-        bitmap[low >> 3] |= 1 << (low & 7)
-    return bytes(bitmap)
+    if len(lows) < _BY_DIGITS:
+        bitmap = bytearray(_DENSE)
+        for low in lows:
+            bitmap[low >> 3] |= 1 << (low & 7)
+        return bytes(bitmap)
+    digits = bytearray(_ZEROS)
+    deque(map(digits.__setitem__, lows, repeat(_ONE)), maxlen=0)  # a loop without Python's steps
+    digits.reverse()
+    return int(digits, 2).to_bytes(_DENSE, "little")
 
 
 def unpack(data: bytes) -> Sequence[int]:
     """The low parts of a chunk, ascending."""
-    return list(_lows(data, 0)) if len(data) == _DENSE else _unpack(data)
+    return lows_of(data, dense=len(data) == _DENSE)
+
+
+def lows_of(data: bytes, *, dense: bool) -> array[int]:
+    """The low parts of a chunk that is a bitmap (dense) or an array, ascending."""
+    return array("H", _lows(int.from_bytes(data, "little"), 0)) if dense else _unpack(data)
 
 
 def _unpack(data: bytes) -> array[int]:
@@ -82,6 +105,16 @@ class Term:
         ):
             yield number - base, data
 
+    def shared(self, other: Term, first: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """The chunks from this one on that another value has, too; both of its file. Faster than one by one."""
+        base = self._vid << SHIFT
+        for number, data, more in self._connection.execute(
+            "SELECT a.id, a.data, b.data FROM post a CROSS JOIN post b ON b.id = a.id + ?"
+            " WHERE a.id >= ? AND a.id < ? ORDER BY a.id",
+            ((other._vid - self._vid) << SHIFT, base + first, (self._vid + 1) << SHIFT),
+        ):
+            yield number - base, data, more
+
     def chunk(self, chunk: int) -> bytes | None:
         """One chunk."""
         row = self._connection.execute("SELECT data FROM post WHERE id = ?", ((self._vid << SHIFT) + chunk,)).fetchone()
@@ -107,6 +140,13 @@ class ListTerm(Term):
         for chunk, lows in self._chunks.items():
             if chunk >= first:
                 yield chunk, pack(lows)
+
+    def shared(self, other: Term, first: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """The chunks from this one on that another value has, too."""
+        for chunk, data in self.chunks(first):
+            more = other.chunk(chunk)
+            if more is not None:
+                yield chunk, data, more
 
     def chunk(self, chunk: int) -> bytes | None:
         """One chunk."""
@@ -152,60 +192,69 @@ class Mask:
         return self._numbers
 
 
-def _matches(terms: Sequence[Term], first: int, mask: Mask | None) -> Iterator[tuple[int, list[int] | bytes]]:
-    """Of each chunk, the low parts of the docids that all terms have: a sorted list, or a bitmap."""
+def _matches(terms: Sequence[Term], first: int, mask: Mask | None) -> Iterator[tuple[int, Found]]:
+    """Of each chunk, the docids that all terms have."""
     rarest, *others = sorted(terms, key=lambda term: term.size)
-    for chunk, data in rarest.chunks(first):
-        parts = [data]
+    chunks: Iterator[tuple[int, *tuple[bytes, ...]]] = rarest.chunks(first)
+    # A list that is known already is not in the file.
+    if others and not isinstance(others[0], ListTerm):
+        chunks = rarest.shared(others.pop(0), first)
+    for chunk, *parts in chunks:
+        parts.sort(key=len)
+        found = _only(parts)
         for term in others:
-            more = term.chunk(chunk)
-            if more is None:
+            if not found:
                 break
-            parts.append(more)
-        else:
-            yield chunk, _intersect(parts, None if mask is None else mask.chunk(chunk))
+            part = term.chunk(chunk)
+            found = 0 if part is None else _narrowed(found, part)
+        if found and mask is not None and (hidden := mask.chunk(chunk)) is not None:
+            found = _without(found, hidden)
+        if found:
+            yield chunk, found
 
 
-def _intersect(parts: list[bytes], hidden: bytes | None) -> list[int] | bytes:
-    parts.sort(key=len)
-    if len(parts[0]) == _DENSE:
-        bits = int.from_bytes(parts[0], "little")
-        for part in parts[1:]:
-            bits &= int.from_bytes(part, "little")
-        if hidden is not None:
-            bits &= ~int.from_bytes(hidden, "little")
-        return bits.to_bytes(_DENSE, "little")
-    lows = list(_unpack(parts[0]))
+def _only(parts: Sequence[bytes]) -> Found:
+    """What all of these have; the shortest comes first."""
+    found: Found = int.from_bytes(parts[0], "little") if len(parts[0]) == _DENSE else list(_unpack(parts[0]))
     for part in parts[1:]:
+        found = _narrowed(found, part)
+    return found
+
+
+def _narrowed(found: Found, part: bytes) -> Found:
+    """What this chunk of another value has, too."""
+    if isinstance(found, int):
         if len(part) == _DENSE:
-            lows = [low for low in lows if part[low >> 3] >> (low & 7) & 1]
-        else:
-            known = set(_unpack(part))
-            lows = [low for low in lows if low in known]
-    if hidden is not None:
-        lows = [low for low in lows if not hidden[low >> 3] >> (low & 7) & 1]
-    return lows
+            return found & int.from_bytes(part, "little")
+        return _inside(_unpack(part), found.to_bytes(_DENSE, "little"))
+    if len(part) == _DENSE:
+        return _inside(found, part)
+    other = _unpack(part)
+    if len(found) * _FEW > len(other):
+        return sorted(set(found).intersection(other))
+    return [low for low in found if (at := bisect_left(other, low)) < len(other) and other[at] == low]
 
 
-def _lows(found: list[int] | bytes, start: int) -> Iterator[int]:
+def _inside(lows: Sequence[int], bitmap: bytes) -> list[int]:
+    return [low for low in lows if bitmap[low >> 3] >> (low & 7) & 1]
+
+
+def _without(found: Found, hidden: bytes) -> Found:
+    if isinstance(found, int):
+        return found & ~int.from_bytes(hidden, "little")
+    return [low for low in found if not hidden[low >> 3] >> (low & 7) & 1]
+
+
+def _lows(found: Found, start: int) -> Iterator[int]:
     """The low parts from this one on."""
-    if isinstance(found, list):
+    if not isinstance(found, int):
         yield from found[bisect_left(found, start) :]
         return
-    word = start >> 6
-    # The first word by itself: what lies before the start must not be walked through bit by bit.
-    for low in _bits(found, word):
-        if low >= start:
-            yield low
-    for number, bits in enumerate(memoryview(found).cast("Q")[word + 1 :], word + 1):
-        if bits:
-            yield from _bits(found, number)
-
-
-def _bits(found: bytes, word: int) -> Iterator[int]:
-    for place, byte in enumerate(found[word << 3 : (word + 1) << 3], word << 3):
-        for bit in _BITS[byte]:
-            yield (place << 3) + bit
+    # What lies before the start must not be walked through bit by bit.
+    for run in _SOME.finditer((found >> start << start).to_bytes(_DENSE, "little"), start >> 3):
+        for place, byte in enumerate(run.group(), run.start()):
+            for bit in _BITS[byte]:
+                yield (place << 3) + bit
 
 
 def matching(terms: Sequence[Term], after: int, mask: Mask | None = None) -> Iterator[int]:
@@ -226,9 +275,9 @@ def count(terms: Sequence[Term], mask: Mask | None = None) -> int:
     return sum(_size(found) for _, found in _matches(terms, 0, mask))
 
 
-def _size(found: list[int] | bytes) -> int:
-    return len(found) if isinstance(found, list) else int.from_bytes(found, "little").bit_count()
+def _size(found: Found) -> int:
+    return found.bit_count() if isinstance(found, int) else len(found)
 
 
 def _hidden(part: bytes | None, hidden: bytes | None) -> int:
-    return 0 if part is None or hidden is None else _size(_intersect([part, hidden], None))
+    return 0 if part is None or hidden is None else _size(_only(sorted([part, hidden], key=len)))

@@ -1,4 +1,4 @@
-"""Reads the user's data: iterables of dicts and JSONL here; CSV and Parquet in `tables`, databases in `sql`."""
+"""Reads the data: iterables of dicts and JSONL here; CSV in `tables`, Parquet in `parquet`, databases in `sql`."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ def open_reader(spec: CollectionSpec) -> Reader:
 
 def open_table(spec: CollectionSpec, path: Path, kind: Format, where: str) -> Reader:
     """The reader of a CSV or Parquet file; `where` names it in messages."""
-    from .tables import CsvReader, ParquetReader  # DuckDB, only when it is needed
+    from .parquet import ParquetReader  # DuckDB, only when it is needed
+    from .tables import CsvReader
 
     return ParquetReader(spec, path, where) if kind == "parquet" else CsvReader(spec, path, kind, where)
 

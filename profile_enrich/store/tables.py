@@ -1,19 +1,18 @@
-"""Reads CSV and Parquet files with DuckDB (extra `server`), as tables whose columns and types are known beforehand."""
+"""Reads tables with DuckDB (extra `server`), whose columns and types are known beforehand: CSV here, `parquet` too."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import glob
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, MissingExtraError, StoreError
-from .encode import to_json
+from .encode import MAX_KEY_BYTES, MAX_RECORD_BYTES, to_json
 from .inputs import Format
 from .model import CollectionSpec, ColumnType
 from .readers import MAX_COLUMNS, Row, check_columns, kept_fields, kind_of, open_bytes, wrong_encoding
@@ -22,7 +21,7 @@ from .rejects import Rejects
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["CsvReader", "ParquetReader"]
+__all__ = ["CsvReader", "TableReader", "clean_facts", "is_clean", "literal"]
 
 _BATCH = 2048
 
@@ -30,12 +29,22 @@ _BATCH = 2048
 # at most 15 digits (longer ones are identifiers, and JavaScript would round them). The literal itself is then stored.
 _INTEGER = r"-?(0|[1-9][0-9]{0,14})"
 _NUMBER = _INTEGER + r"(\.[0-9]{1,15})?([eE][-+]?[0-9]{1,2})?"
-_GUESSES: tuple[ColumnType, ...] = ("integer", "number", "boolean")
-_BOOLEAN = r"[Tt]rue|[Ff]alse|TRUE|FALSE"
+_PATTERNS: dict[ColumnType, str] = {
+    "integer": _INTEGER,
+    "number": _NUMBER,
+    "boolean": r"[Tt]rue|[Ff]alse|TRUE|FALSE",
+}
+
+
+_SAMPLE = 4096  # rows after which most columns are known to be text
 
 
 class TableReader:
-    """What CSV and Parquet have in common: a query, and columns known beforehand."""
+    """What CSV and Parquet have in common: a query, and columns known beforehand.
+
+    Attributes:
+        clean: whether no row will be refused, so that nobody need look at each.
+    """
 
     def __init__(self, spec: CollectionSpec, path: Path, where: str) -> None:
         try:
@@ -52,7 +61,9 @@ class TableReader:
         self.total: int | None = None
         self.rejects = Rejects(spec.rejects, where)
         self._types: dict[str, ColumnType] = {}
+        self._scan = ""
         self._query = ""
+        self.clean = False
         self._parameters: dict[str, object] = {}
         self._encoders: list[Callable[[Any], str]] = []
         self._connection: DuckDBPyConnection = duckdb.connect(
@@ -87,17 +98,57 @@ class TableReader:
                 yield names, row
             count += len(batch)
             batch = self._fetch(None)
-        if count != self.total:
-            raise StoreError(f"{self.where} changed while it was read; try again when it is complete")
+        self._check_count(count)
 
     @property
     def places(self) -> Mapping[str, str]:
-        """What each kept column is called in SQL, where all of them are text there; else nothing."""
+        """SQL for each kept column as text, where all of them can be had so; else nothing."""
         return {}
 
     def batches(self, expressions: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
         """The values of SQL expressions over the columns, in the order of the file."""
-        raise NotImplementedError
+        batch = self._fetch(f"SELECT {', '.join(expressions)} FROM {self._scan}")  # noqa: S608  # quoted by its maker
+        count = 0
+        while batch:
+            yield batch
+            count += len(batch)
+            batch = self._fetch(None)
+        self._check_count(count)
+
+    def keep(self, expressions: Sequence[str], spill: Path) -> None:
+        """Keeps the values of SQL expressions in a table `kept`: columns `f0`, `f1`, …; `rowid` counts from 0.
+
+        Args:
+            expressions: over the columns.
+            spill: a directory for what does not fit into memory; made when it is needed, and removed by `close`.
+        """
+        self._connection.execute("SET temp_directory = $path", {"path": str(spill)})
+        columns = ", ".join([f"{expression} AS f{number}" for number, expression in enumerate(expressions)])
+        counted = self._fetch(f"CREATE TEMP TABLE kept AS SELECT {columns} FROM {self._scan}")  # noqa: S608  # as above
+        self._check_count(counted[0][0])
+
+    def ask(self, query: str, parameters: Mapping[str, object] | None = None) -> Iterator[list[tuple[Any, ...]]]:
+        """The answer to a statement about what was kept. It begins at once, whether the answer is asked for or not."""
+        return self._answer(self._try(query, parameters or {}))
+
+    def _answer(self, batch: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+        while batch:
+            yield batch
+            batch = self._try(None, {})
+
+    def _try(self, query: str | None, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        problem = ""
+        try:
+            if query is not None:
+                self._connection.execute(query, parameters)
+            return self._connection.fetchmany(_BATCH)
+        except self._errors as error:
+            problem = type(error).__name__
+        raise StoreError(f"{self.where}: its values cannot be sorted ({problem}); is there enough memory and disk?")
+
+    def _check_count(self, count: int) -> None:
+        if count != self.total:
+            raise StoreError(f"{self.where} changed while it was read; try again when it is complete")
 
     def _fetch(self, query: str | None) -> list[tuple[Any, ...]]:
         problem = ""
@@ -124,7 +175,8 @@ def _wrong_line(path: Path, encoding: str, gzipped: bool) -> int:
     return 1
 
 
-def _literal(value: str | None) -> str:
+def literal(value: str | None) -> str:
+    """A value that is written as JSON writes it, as JSON."""
     return "null" if value is None else value
 
 
@@ -133,8 +185,8 @@ def _lower(value: str | None) -> str:
 
 
 _LITERALS: dict[ColumnType, Callable[[Any], str]] = {
-    "integer": _literal,
-    "number": _literal,
+    "integer": literal,
+    "number": literal,
     "boolean": _lower,
     "text": to_json,
 }
@@ -147,6 +199,25 @@ _BROKEN = {
     "LINE SIZE OVER MAXIMUM": "longer than 4 MB",
     "INVALID ENCODING": "not valid {}",
 }
+
+
+def _all_are(place: str, kind: ColumnType) -> str:
+    return f"bool_and(regexp_full_match({place}, '{_PATTERNS[kind]}'))"
+
+
+def clean_facts(key: str, places: Sequence[str]) -> list[str]:
+    """SQL for what `is_clean` wants to know of a table: given its key and its columns as text."""
+    sizes = " + ".join([f"coalesce(strlen({place}), 0)" for place in places])
+    return [
+        f"count(*) FILTER (WHERE coalesce({key}, '') = '' OR strlen({key}) > {MAX_KEY_BYTES})",
+        f"coalesce(max({sizes}), 0)",
+    ]
+
+
+def is_clean(names: Sequence[str], odd: int, longest: int) -> bool:
+    """Whether every row can be stored: no key is odd, and the longest row is short, also as JSON."""
+    # At worst JSON makes six bytes of one; each column has quotes, a colon, a comma, and may be null.
+    return not odd and 6 * (longest + sum(len(name.encode()) + 8 for name in names)) < MAX_RECORD_BYTES
 
 
 class CsvReader(TableReader):
@@ -196,17 +267,6 @@ class CsvReader(TableReader):
         """What each kept column is called in SQL."""
         return {name: self._place[name] for name in self._types}
 
-    def batches(self, expressions: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
-        """The values of SQL expressions over the columns, in the order of the file."""
-        batch = self._fetch(f"SELECT {', '.join(expressions)} FROM {self._scan}")  # noqa: S608  # quoted by its maker
-        count = 0
-        while batch:
-            yield batch
-            count += len(batch)
-            batch = self._fetch(None)
-        if count != self.total:
-            raise StoreError(f"{self.where} changed while it was read; try again when it is complete")
-
     def _header(self, spec: CollectionSpec, kind: Format) -> tuple[str, list[str]]:
         encoding = "utf-8-sig" if spec.encoding == "utf-8" else spec.encoding
         # Text is decoded ahead in blocks: where broken lines are left out, only the header line itself must be right.
@@ -251,24 +311,22 @@ class CsvReader(TableReader):
 
     def _find_types(self, spec: CollectionSpec, kept: Sequence[str]) -> dict[str, ColumnType]:
         free = [name for name in kept if name != spec.key]  # a key is text, so that `007` stays `007`
-        facts = ["count(*)"]
+        possible = self._possible(free)
+        facts = ["count(*)", *clean_facts(self._place[spec.key], [self._place[name] for name in kept])]
         for name in free:
-            place = self._place[name]
-            facts.append(f"count({place})")
-            facts += [
-                f"coalesce(bool_and(regexp_full_match({place}, '{pattern}')), false)"
-                for pattern in (_INTEGER, _NUMBER, _BOOLEAN)
-            ]
-        found = self._fetch(f"SELECT {', '.join(facts)} FROM {self._scan}")[0]  # noqa: S608  # c0, c1… and constants
-        self.total = found[0]
+            facts.append(f"count({self._place[name]})")
+            facts += [f"coalesce({_all_are(self._place[name], kind)}, false)" for kind in possible[name]]
+        self.total, odd, longest, *found = self._fetch(f"SELECT {', '.join(facts)} FROM {self._scan}")[0]  # noqa: S608  # c0, c1… and constants
+        self.clean = not self.rejects.kept and is_clean(kept, odd, longest)
+        answers = iter(found)
         types: dict[str, ColumnType] = dict.fromkeys(kept, "text")
-        for number, name in enumerate(free):
-            some, *fits = found[1 + 4 * number : 5 + 4 * number]
-            possible: list[ColumnType] = [kind for kind, fit in zip(_GUESSES, fits, strict=True) if fit]
+        for name in free:
+            some = next(answers)
+            fitting: list[ColumnType] = [kind for kind in possible[name] if next(answers)]
             wanted = spec.types.get(name)
             if wanted is None:
-                types[name] = possible[0] if possible else "text"
-            elif wanted == "text" or wanted in possible or not some:
+                types[name] = fitting[0] if fitting else "text"
+            elif wanted == "text" or wanted in fitting or not some:
                 types[name] = wanted
             else:
                 raise StoreError(
@@ -276,6 +334,21 @@ class CsvReader(TableReader):
                     " JSON writes it (no leading zeros, at most 15 digits, a point before decimals, true or false)"
                 )
         return types
+
+    def _possible(self, names: Sequence[str]) -> dict[str, list[ColumnType]]:
+        """The types that the first rows leave for each column: all rows are then looked through for these alone."""
+        possible: dict[str, list[ColumnType]] = {name: list(_PATTERNS) for name in names}
+        # Where broken lines are left out, each scan notes them: there are to be no more scans than needed.
+        if names and not self.rejects.kept:
+            facts = [
+                f"coalesce({_all_are(self._place[name], kind)}, true)" for name in names for kind in possible[name]
+            ]
+            # What is wrong with the file is said by the scan of all of it.
+            with contextlib.suppress(StoreError):
+                found = self._fetch(f"SELECT {', '.join(facts)} FROM (FROM {self._scan} LIMIT {_SAMPLE})")[0]  # noqa: S608  # as above
+                answers = iter(found)
+                possible = {name: [kind for kind in kinds if next(answers)] for name, kinds in possible.items()}
+        return possible
 
     def _take_broken_lines(self) -> None:
         """Leaves out the lines that DuckDB passed over in the first scan."""
@@ -321,77 +394,3 @@ class CsvReader(TableReader):
         if self._gzipped:
             return f"{where}: cannot be read to its end; is it whole, and CSV?"
         return f"{where}: not CSV; fields are separated by one delimiter and quoted with double quotes"
-
-
-def _parquet_column(name: str, kind: str) -> tuple[str, ColumnType, Callable[[Any], str]]:
-    """How a column is read: the SQL that gives it, its type, and what makes JSON of it."""
-    place = '"' + name.replace('"', '""') + '"'
-    base = kind.split("(")[0]
-    if kind.endswith("]") or base in ("STRUCT", "MAP", "UNION", "LIST", "ARRAY", "JSON", "VARIANT"):
-        return f"to_json({place})::VARCHAR", "json", _nested
-    if base == "BOOLEAN":
-        return place, "boolean", to_json
-    if base in (
-        "TINYINT",
-        "SMALLINT",
-        "INTEGER",
-        "BIGINT",
-        "UTINYINT",
-        "USMALLINT",
-        "UINTEGER",
-        "UBIGINT",
-        "HUGEINT",
-        "UHUGEINT",
-    ):
-        return f"{place}::VARCHAR", "integer", _literal
-    if base == "DECIMAL":
-        return f"{place}::VARCHAR", "number", _literal
-    if base == "DOUBLE":
-        return place, "number", to_json
-    if base == "FLOAT":  # by way of its text: 0.1, not 0.10000000149011612
-        return f"TRY_CAST({place}::VARCHAR AS DOUBLE)", "number", to_json
-    if base == "BLOB":
-        return f"base64({place})", "text", to_json
-    # Text, and what has a text form: dates (2018-01-14 15:53:16), UUIDs, intervals, enums.
-    return f"{place}::VARCHAR", "text", to_json
-
-
-def _nested(value: str | None) -> str:
-    if value is None:
-        return "null"
-    if "NaN" in value or "Infinity" in value:
-        return to_json(json.loads(value, parse_constant=lambda _: None, parse_float=Decimal))
-    return value
-
-
-class ParquetReader(TableReader):
-    """A Parquet file. Values keep its types; NaN and infinities, which JSON does not have, become null."""
-
-    def __init__(self, spec: CollectionSpec, path: Path, where: str) -> None:
-        super().__init__(spec, path, where)
-        if spec.types:
-            self.close()
-            raise ConfigurationError("`types` is for CSV files; a Parquet file brings its own")
-        self._parameters = {"path": self._pattern}
-        try:
-            self._connection.execute("SET TimeZone = 'UTC'")
-            described = self._fetch("DESCRIBE SELECT * FROM read_parquet($path)")
-            found = {str(row[0]): str(row[1]) for row in described}
-            self.total = self._fetch("SELECT count(*) FROM read_parquet($path)")[0][0]
-            check_columns(spec, found, where)
-        except StoreError:
-            self.close()
-            raise
-        kept = list(found) if spec.fields is None else kept_fields(spec)
-        columns = [_parquet_column(name, found[name]) for name in kept]
-        self._types = {name: kind for name, (_, kind, _) in zip(kept, columns, strict=True)}
-        if self._types[spec.key] not in ("text", "integer") or found[spec.key] == "BLOB":
-            self.close()
-            raise StoreError(
-                f"{where}: the key column {spec.key!r} is {found[spec.key]}; a key is text or an integer, so cast it"
-            )
-        self._encoders = [encode for _, _, encode in columns]
-        self._query = f"SELECT {', '.join(sql for sql, _, _ in columns)} FROM read_parquet($path)"  # noqa: S608  # quoted names
-
-    def _explain(self, message: str) -> str:
-        return f"{self.where} cannot be read as Parquet; is it whole?"

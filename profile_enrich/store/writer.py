@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from ..errors import StoreError
 from .encode import EncodedRow
-from .inverting import PostingsBuilder
+from .inverting import FIRST_ROWS, PostingsBuilder
 
 __all__ = ["CollectionWriter", "Written", "duplicates_found"]
 
-_BATCH = 4096
+_BATCH = FIRST_ROWS
 
 # `docid` is the number that a record keeps; records lie in that order, and the index finds them by key. A record of
 # which `census` is null was deleted: only layers have such. `gen` is the generation that changed it (layers only).
@@ -63,6 +63,7 @@ class CollectionWriter:
         self._docids: list[int] = []
         self._values: list[tuple[str | None, ...]] = []
         self._rows = 0
+        self._indexed = False
 
     def add(self, docid: int, row: EncodedRow, generation: int | None = None) -> None:
         """One row. Docids differ; in a layer, keys too."""
@@ -72,6 +73,16 @@ class CollectionWriter:
             self._values.append(row.values)
         if len(self._batch) >= _BATCH:
             self._flush()
+
+    def add_plain(self, rows: Sequence[tuple[str, bytes, bytes | None]]) -> None:
+        """Rows of a whole file: key and payloads. The first gets docid 1; their values come by way of `postings`."""
+        self._rows += len(rows)
+        self._connection.executemany("INSERT INTO record (key, census, amperity) VALUES (?, ?, ?)", rows)
+
+    @property
+    def postings(self) -> PostingsBuilder:
+        """The posting lists."""
+        return self._postings
 
     def bury(self, docid: int, key: str, generation: int) -> None:
         """Marks a record as deleted, in a layer."""
@@ -85,6 +96,14 @@ class CollectionWriter:
         self._docids.clear()
         self._values.clear()
 
+    def index_keys(self) -> None:
+        """Sorts the keys, unless that was done: after the last row. Other threads run meanwhile."""
+        if not self._indexed:
+            self._flush()
+            # Not a unique index: with the journal off, one that fails half-way would leave the file corrupt.
+            self._connection.execute("CREATE INDEX record_key ON record (key)")
+            self._indexed = True
+
     def finish(self, *, fail_on_duplicate: bool = False, row_of: Callable[[int], int] = int) -> Written:
         """Indexes, syncs and closes the file.
 
@@ -95,10 +114,8 @@ class CollectionWriter:
         Raises:
             StoreError: two rows have the same key and that was not allowed.
         """
-        self._flush()
+        self.index_keys()
         execute = self._connection.execute
-        # Not a unique index: with the journal off, one that fails half-way would leave the file corrupt.
-        execute("CREATE INDEX record_key ON record (key)")
         duplicates, first = 0, None
         if self._layer:
             execute("CREATE INDEX record_gen ON record (gen)")
@@ -141,7 +158,8 @@ class CollectionWriter:
 
 def duplicates_found(count: int, first: int) -> str:
     """What to say about keys that occur twice where they may not."""
+    rows = "row has" if count == 1 else "rows have"
     return (
-        f"{count:,} rows have a key that an earlier row has; the first is row {first:,}."
+        f"{count:,} {rows} a key that an earlier row has; the first is row {first:,}."
         " Make the keys unique, or let the last row win with on_duplicate='last'"
     )
