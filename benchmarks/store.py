@@ -48,6 +48,7 @@ def run(quick: bool) -> list[Table]:
         (
             "rows × columns",
             "build s",
+            "CPU s",
             "rows/s",
             "on disk MB",
             "peak MB",
@@ -90,9 +91,9 @@ def _measure(folder: Path, rows: int, columns: int, building: Table) -> list[Tab
         swap = (time.perf_counter() - began) * 1e3
         after = _point(store, rows, 20_000)
     building.add(
-        label, f"{built['seconds']:.1f}", f"{rows / built['seconds']:,.0f}", f"{built['size']:,.0f}",
-        f"{built['peak']:,.0f}", f"{refreshed['seconds']:.2f}", f"{swap:.2f}", f"{memory['RssAnon']:.0f}",
-        f"{memory['RssFile']:.0f}",
+        label, f"{built['seconds']:.1f}", f"{built['cpu']:.1f}", f"{rows / built['seconds']:,.0f}",
+        f"{built['size']:,.0f}", f"{built['peak']:,.0f}", f"{refreshed['seconds']:.2f}", f"{swap:.2f}",
+        f"{memory['RssAnon']:.0f}", f"{memory['RssFile']:.0f}",
     )  # fmt: skip
     limit = {(1_000_000, 10): 15, (10_000_000, 10): 90}.get((rows, columns))
     if limit is not None:
