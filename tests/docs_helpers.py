@@ -92,7 +92,12 @@ class Reader:
         self._folder = folder
         self.ports = {"8000": _free_port(), "8787": _free_port()}
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PROFILE_ENRICH_")},
+            # Without what would measure coverage in each of the commands: other tests do that, and it is slow.
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("PROFILE_ENRICH_", "COVERAGE_", "COV_CORE_"))
+            },
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PROFILE_ENRICH_PORT": self.ports["8787"],
             **(environment or {}),
