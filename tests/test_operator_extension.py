@@ -133,7 +133,7 @@ def test_the_console_and_the_side_panel_in_chromium(tmp_path: Path) -> None:
         panel.click("#again")
         panel.get_by_role("heading", name="Signed out").wait_for()
 
-        kept = worker.evaluate("async () => JSON.stringify(await chrome.storage.local.get(null))")
+        kept = panel.evaluate("async () => JSON.stringify(await chrome.storage.local.get(null))")
         everything = "\n".join([kept, *said, console.said()]).lower()
         for words in PERSONAL:
             assert words.lower() not in everything
