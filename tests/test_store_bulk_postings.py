@@ -206,3 +206,16 @@ def test_all_rows_say_what_a_column_is_not_the_first_ones(tmp_path: Path, late: 
     with ProfileStore(tmp_path / "s") as store:
         kinds = {column.name: column.type for column in store.collection("Users").columns}
     assert kinds == {"id": "text", "n": kind, "empty": "boolean"}
+
+
+def test_a_parquet_file_with_a_broken_page_is_refused(tmp_path: Path) -> None:
+    import duckdb
+
+    file = tmp_path / "u.parquet"
+    duckdb.sql(f"COPY (SELECT 'k' || hash(i) AS id FROM range(3000) t(i)) TO '{file}' (COMPRESSION zstd)")
+    content = bytearray(file.read_bytes())
+    content[200:2000] = bytes(1800)
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match=r"u\.parquet cannot be read as Parquet") as caught:
+        build_store(tmp_path / "s", [CollectionSpec("Users", file)])
+    assert caught.value.__context__ is None
