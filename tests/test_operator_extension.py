@@ -19,7 +19,7 @@ from ._browser import CHROMIUM, FLAGS
 from ._console import RunningConsole
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Worker
+    from playwright.sync_api import BrowserContext
     from playwright.sync_api import Page as Tab
 
 EXTENSION = HERE / "extension"
@@ -86,11 +86,11 @@ def test_the_console_and_the_side_panel_in_chromium(tmp_path: Path) -> None:
         context.on("console", lambda message: said.append(message.text))
         context.on("weberror", lambda error: said.append(str(error.error)))
         worker = next(iter(context.service_workers), None) or context.wait_for_event("serviceworker")
+        extension = worker.url.rpartition("/")[0]
 
         desk = context.new_page()
         desk.goto(f"{console.url}/desk/7301")
-        set_console(worker, console.url)
-        panel = open_panel(context, worker, desk)
+        panel = open_panel(context, extension, desk, console.url)
         panel.get_by_role("heading", name="Signed out").wait_for()
 
         page = walk(context, console, tmp_path)
@@ -107,7 +107,7 @@ def test_the_console_and_the_side_panel_in_chromium(tmp_path: Path) -> None:
 
         # The side panel itself, opened by a click on the icon.
         desk.bring_to_front()
-        beside = SidePanel(context, worker, desk)
+        beside = SidePanel(context, extension, desk)
         assert beside.waits_for("Ada Lindqvist")
         beside.shoot(tmp_path / "side.png")
 
@@ -147,7 +147,7 @@ class SidePanel:
     Playwright knows no such page, so it is asked over the protocol of the developer's tools.
     """
 
-    def __init__(self, context: BrowserContext, worker: Worker, desk: Tab) -> None:
+    def __init__(self, context: BrowserContext, extension: str, desk: Tab) -> None:
         assert context.browser is not None
         self._session = context.browser.new_browser_cdp_session()
         self._answers: dict[int, dict[str, Any]] = {}
@@ -155,8 +155,8 @@ class SidePanel:
         everything: list[dict[str, Any]] = [{"type": "tab"}, {"exclude": True}]
         tabs = self._session.send("Target.getTargets", {"filter": everything})["targetInfos"]
         (tab,) = [each["targetId"] for each in tabs if each["url"] == desk.url]
-        self._session.send("Extensions.triggerAction", {"id": worker.url.split("/")[2], "targetId": tab})
-        target = self._find(f"{worker.url.rpartition('/')[0]}/panel.html")
+        self._session.send("Extensions.triggerAction", {"id": extension.rpartition("/")[2], "targetId": tab})
+        target = self._find(f"{extension}/panel.html")
         attached = self._session.send("Target.attachToTarget", {"targetId": target, "flatten": False})
         self._id = attached["sessionId"]
 
@@ -199,20 +199,16 @@ class SidePanel:
         path.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot")["data"]))
 
 
-def open_panel(context: BrowserContext, worker: Worker, desk: Tab) -> Tab:
+def open_panel(context: BrowserContext, extension: str, desk: Tab, console: str) -> Tab:
     """The panel's page in a tab, about the desk's tab: there Playwright can click in it."""
-    tab = worker.evaluate(
-        "async (url) => (await chrome.tabs.query({})).find((tab) => tab.url === url)?.id",
-        desk.url,
-    )
-    assert isinstance(tab, int)
     panel = context.new_page()
-    panel.goto(f"{worker.url.rpartition('/')[0]}/panel.html?tab={tab}")
+    # A page of the extension, not its worker, which may not be ready, or sleep, when it is asked.
+    panel.goto(f"{extension}/options.html")
+    panel.evaluate("(url) => chrome.storage.local.set({ console: url })", console)
+    tab = panel.evaluate("async (url) => (await chrome.tabs.query({})).find((tab) => tab.url === url)?.id", desk.url)
+    assert isinstance(tab, int)
+    panel.goto(f"{extension}/panel.html?tab={tab}")
     return panel
-
-
-def set_console(worker: Worker, url: str) -> None:
-    worker.evaluate("(url) => chrome.storage.local.set({ console: url })", url)
 
 
 def fields(panel: Tab) -> dict[str, str]:
