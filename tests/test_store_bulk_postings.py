@@ -14,6 +14,8 @@ import pytest
 from profile_enrich.errors import StoreError
 from profile_enrich.store import BuildReport, CollectionSpec, ProfileStore, build_store, bulk_postings
 from profile_enrich.store.bulk import BulkRows
+from profile_enrich.store.readers import open_table
+from profile_enrich.store.tables import CsvReader
 from profile_enrich.store.writer import CollectionWriter
 
 from .test_store_bulk import NASTY
@@ -219,3 +221,11 @@ def test_a_parquet_file_with_a_broken_page_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"u\.parquet cannot be read as Parquet") as caught:
         build_store(tmp_path / "s", [CollectionSpec("Users", file)])
     assert caught.value.__context__ is None
+
+
+def test_duckdb_draws_no_progress_bar_of_its_own(tmp_path: Path) -> None:
+    """It would draw one into the caller's output as soon as a statement takes two seconds."""
+    reader = open_table(CollectionSpec("Users", ""), write(tmp_path / "u.csv", "id", iter([("a",)])), "csv", "u.csv")
+    assert isinstance(reader, CsvReader)
+    assert list(reader.ask("SELECT current_setting('enable_progress_bar')")) == [[(False,)]]
+    reader.close()

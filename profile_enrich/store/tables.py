@@ -70,6 +70,7 @@ class TableReader:
             ":memory:",
             config={"autoinstall_known_extensions": False, "autoload_known_extensions": False, "threads": 2},
         )
+        self._connection.execute("SET enable_progress_bar = false")  # it would draw over the caller's output
 
     def columns(self) -> dict[str, ColumnType]:
         """The columns and their types."""
