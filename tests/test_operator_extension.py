@@ -218,11 +218,13 @@ def fields(panel: Tab) -> dict[str, str]:
 
 def options(context: BrowserContext, panel: Tab, url: str) -> None:
     """Tells the extension by its options page to read the e-mail address from the text of another element."""
+    from playwright.sync_api import expect
+
     with context.expect_page() as opened:
         panel.click("#options")
     page = opened.value
-    page.wait_for_function("document.querySelector('#console').value !== ''")
-    assert page.input_value("#console") == url
+    # Not wait_for_function: it evaluates text, which the extension's Content-Security-Policy forbids.
+    expect(page.locator("#console")).to_have_value(url)
     page.fill("#idSelector", "p[")
     page.click("text=Save")
     page.get_by_text("This is no CSS selector.").wait_for()
