@@ -149,7 +149,7 @@ class TestRateLimit:
             assert all((await client.lookup_many(keys(20))).values())
         times = source.times
         assert len(times) == 40
-        assert times[-1] - times[0] >= (40 - 5 - 1) / 1000
+        assert times[-1] - times[0] >= (40 - 5 - 2) / 1000  # one token a millisecond, less what the clock rounds off
 
     async def test_E3_where_nothing_is_left_for_a_repeated_call_the_failure_stands(self) -> None:
         """A page does not wait for a token, neither for its first call nor for a second."""

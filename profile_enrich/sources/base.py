@@ -40,7 +40,7 @@ class Found:
 
     record: Record
     freshness: Freshness = field(default=_SILENT)
-    tags: frozenset[str] = frozenset()
+    tags: frozenset[str] = field(default=frozenset(), repr=False)  # they may hold an id
 
 
 @dataclass(frozen=True, slots=True)
