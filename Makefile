@@ -90,7 +90,7 @@ $(VENV)-engines/%/.ready: pyproject.toml
 	@test -x $(@D)/bin/python || { echo "Creating $(@D) with $(PYTHON) ..."; $(PYTHON) -m venv $(@D); }
 	@echo "Installing profile_enrich with $* ..."
 	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
-	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[$*,aiohttp]' --group engines
+	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[$*,aiohttp]' --group engine-$*
 	@touch $@
 
 .PRECIOUS: $(VENV)-engines/%/.ready
