@@ -59,7 +59,7 @@ class ProfileClient(Lookups):
         rate_limit: bounds the calls a second. Default none. A page never waits for it.
         max_in_flight: calls of the source at the same time, at most, on each event loop. Default 100.
         batch_window: seconds in which lookups gather for one call of a source that has batches. Default 0.002.
-        cache: a cachetools cache to keep the known profiles in, instead of the built-in LRU (see `ProfileCache`).
+        cache: a cachetools cache to keep the known profiles in, instead of the built-in one (see `ProfileCache`).
         follow_changes: drop at once what the source says has changed, so that `ttl` can be an hour: for `CensusSource`
             and `AmperitySource` with the `base_url` of an embedded Profile API. Default false. While the feed is lost,
             `ttl` counts as always.
