@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 from . import _machine, expiry, hit, memory, miss, page, request, stampede
+from ._report import replaced, results
 from ._table import Table
 
 ALL = {module.__name__.rpartition(".")[2]: module for module in (hit, request, miss, stampede, expiry, memory, page)}
@@ -33,45 +32,6 @@ $ .venv/bin/python -m benchmarks --quick    # tiny sizes: shows that it works, n
 """
 
 
-def results(tables: list[Table], quick: bool, seconds: float, loads: tuple[str, str], head: str = _HEAD) -> str:
-    """The whole file."""
-    parts = [head]
-    if quick:
-        parts.append("**This was a `--quick` run: its figures mean nothing.**\n")
-    facts = [
-        *_machine.facts(),
-        (
-            "When",
-            f"{datetime.now(UTC):%Y-%m-%d}, {seconds:,.0f} s, load average {loads[0]} before and {loads[1]} after",
-        ),
-    ]
-    parts.append("\n".join(f"- {name}: {value}" for name, value in facts) + "\n")
-    versions = ", ".join(f"{name} {version}" for name, version in _machine.versions())
-    parts.append(f"Versions: {versions}.\n")
-    missed = [f"{table.title}. {verdict}" for table in tables for verdict in table.verdicts if not verdict.met]
-    parts.append("## Targets missed\n\n" + ("\n".join(f"- {text}" for text in missed) or "None.") + "\n")
-    return "\n".join([*parts, *(table.markdown() for table in tables)])
-
-
-def replaced(text: str, tables: list[Table], loads: tuple[str, str]) -> str:
-    """The file with these tables in the place of those that were measured before, each saying when that was."""
-    head, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
-    when = f"Measured by itself on {datetime.now(UTC):%Y-%m-%d}, load average {loads[0]} before and {loads[1]} after."
-    for table in tables:
-        place = next((n for n, each in enumerate(sections) if each.startswith(f"## {table.title}\n")), None)
-        if place is None:
-            raise SystemExit(f"{RESULTS.name} has no table {table.title!r}; run all of them first")
-        sections[place] = f"{table.markdown()}\n{when}\n\n"
-    missed = [
-        f"- {each.partition(chr(10))[0].removeprefix('## ')}. {line}"
-        for each in sections
-        for line in each.splitlines()
-        if line.startswith("Target: ") and line.endswith("MISSED.")
-    ]
-    sections[0] = "## Targets missed\n\n" + ("\n".join(missed) or "None.") + "\n\n"
-    return (head + "".join(sections)).rstrip() + "\n"
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not what it costs")
@@ -93,8 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
         RESULTS.write_text(replaced(RESULTS.read_text(), tables, (before, _machine.load())))
         print(f"Replaced in {RESULTS}", file=sys.stderr)
     if output is not None:
-        text = results(tables, options.quick, time.monotonic() - started, (before, _machine.load()))
-        output.write_text(text)
+        seconds, loads = time.monotonic() - started, (before, _machine.load())
+        output.write_text(results(_HEAD, tables, quick=options.quick, seconds=seconds, loads=loads))
         print(f"Written to {output}", file=sys.stderr)
 
 

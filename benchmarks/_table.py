@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["Table", "Verdict", "main"]
 
@@ -30,6 +31,17 @@ class Table:
     rows: list[tuple[str, ...]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Table:
+        """A table that another process sent: `dataclasses.asdict` of it, as JSON."""
+        return cls(
+            facts["title"],
+            tuple(facts["columns"]),
+            [tuple(row) for row in facts["rows"]],
+            facts["notes"],
+            [Verdict(**verdict) for verdict in facts["verdicts"]],
+        )
 
     def add(self, *cells: object) -> None:
         if len(cells) != len(self.columns):

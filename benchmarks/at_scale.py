@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from . import _machine
-from .__main__ import results
+from ._report import results
 from ._table import Table
 
 RESULTS = Path(__file__).with_name("SERVER.md")
@@ -45,8 +45,8 @@ def main() -> None:
             print(table.text(), flush=True)
             tables.append(table)
     if output is not None:
-        text = results(tables, options.quick, time.monotonic() - started, (before, _machine.load()), _HEAD)
-        output.write_text(text)
+        seconds, loads = time.monotonic() - started, (before, _machine.load())
+        output.write_text(results(_HEAD, tables, quick=options.quick, seconds=seconds, loads=loads))
         print(f"Written to {output}", file=sys.stderr)
 
 

@@ -3,8 +3,7 @@
 `python -m benchmarks.pipelines` writes `benchmarks/PIPELINES.md`. Each contender runs in a process of its own, so that
 its memory is its own; they take turns in every round, each round in another order.
 
-To add an engine: a module of this package that says the line of `_pipe.report`, and a `Contender` in `ENGINES` that
-runs it with the Python of that engine's environment (left out where that environment is not there).
+Engines have tables of their own (`_engines.py`), each measured in the environment that `make test-engines` builds.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import _machine
+from . import _engines, _machine
 from ._child import Child
 from ._measure import number
+from ._report import replaced, results
 from ._table import Table, Verdict
 from .miss import TRANSPORTS
 
@@ -90,9 +89,6 @@ def _pipe(way: str, transport: str) -> Callable[[int, int, int], list[str]]:
 
 SEQUENTIAL = "httpx, one after the other"
 
-ENGINES: list[Contender] = []
-"""Rows of engines; each has an environment of its own."""
-
 
 def core() -> list[Contender]:
     """The ways without an engine, over each HTTP client that is installed."""
@@ -148,7 +144,7 @@ def _ratio(results: list[Result], base: list[Result]) -> float:
 def ways(upstream: Child, quick: bool) -> Table:
     """All contenders side by side."""
     records, keys, count = (500, 50, 1) if quick else (50_000, 5_000, 3)
-    contenders = [*core(), *ENGINES]
+    contenders = core()
     found = rounds(upstream, contenders, records, keys, count)
     table = Table(
         f"{records:,} records, {keys:,} keys",
@@ -243,40 +239,42 @@ def lengths(upstream: Child, quick: bool) -> Table:
 
 
 PARTS = {"ways": ways, "slow": slow_calls, "lengths": lengths}
+ENGINES = "engines"
 
 
-def run(quick: bool, only: Iterable[str] = PARTS) -> list[Table]:
-    """All tables, against one upstream."""
+def run(quick: bool, only: Iterable[str] = (*PARTS, ENGINES)) -> Iterator[Table]:
+    """All tables: ours against one upstream, then those of the engines."""
+    wanted = list(only)
     with Child("_late", str(UPSTREAM_SECONDS)) as upstream:
         upstream.ready()
-        return [PARTS[name](upstream, quick) for name in only]
+        yield from (part(upstream, quick) for name, part in PARTS.items() if name in wanted)
+    if ENGINES in wanted:
+        yield from _engines.tables(quick)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipelines", description=run.__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not what it costs")
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="some of the tables")
+    everything = [*PARTS, ENGINES]
+    parser.add_argument("--only", nargs="+", choices=everything, default=everything, help="some of the tables")
+    parser.add_argument("--replace", action="store_true", help=f"with --only: replace these tables in {RESULTS.name}")
     parser.add_argument("--output", type=Path, help=f"where to write; default: {RESULTS.name}, nothing when partial")
     options = parser.parse_args(arguments)
-    whole = not options.quick and options.only == list(PARTS)
+    whole = not options.quick and options.only == everything
     output: Path | None = options.output or (RESULTS if whole else None)
     before, started = _machine.load(), time.monotonic()
-    tables = run(options.quick, options.only)
-    for table in tables:
+    tables: list[Table] = []
+    for table in run(options.quick, options.only):
         print(table.text(), flush=True)
-    if output is None:
-        return
-    parts = [_HEAD]
-    if options.quick:
-        parts.append("**This was a `--quick` run: its figures mean nothing.**\n")
-    seconds = time.monotonic() - started
-    when = f"{datetime.now(UTC):%Y-%m-%d}, {seconds:,.0f} s, load average {before} before and {_machine.load()} after"
-    parts.append("\n".join(f"- {name}: {value}" for name, value in [*_machine.facts(), ("When", when)]) + "\n")
-    parts.append(f"Versions: {', '.join(f'{name} {version}' for name, version in _machine.versions())}.\n")
-    missed = [f"{table.title}. {verdict}" for table in tables for verdict in table.verdicts if not verdict.met]
-    parts.append("## Targets missed\n\n" + ("\n".join(f"- {text}" for text in missed) or "None.") + "\n")
-    output.write_text("\n".join([*parts, *(table.markdown() for table in tables)]))
-    print(f"Written to {output}", file=sys.stderr)
+        tables.append(table)
+    loads = (before, _machine.load())
+    if options.replace and not whole and not options.quick:
+        RESULTS.write_text(replaced(RESULTS.read_text(), tables, loads))
+        print(f"Replaced in {RESULTS}", file=sys.stderr)
+    if output is not None:
+        seconds = time.monotonic() - started
+        output.write_text(results(_HEAD, tables, quick=options.quick, seconds=seconds, loads=loads))
+        print(f"Written to {output}", file=sys.stderr)
 
 
 if __name__ == "__main__":

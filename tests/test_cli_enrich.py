@@ -106,6 +106,41 @@ def test_from_standard_input_to_standard_output(vendor: VendorServer, tmp_path: 
     assert enrich(vendor, source, "--fields", "tier").stdout.startswith("user_id,n,profile_tier\n")
 
 
+def test_a_line_is_enriched_before_the_next_one_is_written(vendor: VendorServer) -> None:
+    """As between two programs of a pipe, of which the first has something to say now and then."""
+    command = [sys.executable, "-m", "profile_enrich", "enrich", "-", "--key", "user_id", "--input-format", "jsonl"]
+    with subprocess.Popen(
+        command, env={**os.environ, **env(vendor)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:  # fmt: skip
+        assert running.stdin is not None
+        assert running.stdout is not None
+        for user in ("u5", "u6", "u5"):
+            running.stdin.write(b'{"user_id": "%s"}\n' % user.encode())
+            running.stdin.flush()
+            assert json.loads(running.stdout.readline())["profile_tier"] == PEOPLE[user]["tier"]
+        running.stdin.close()
+        assert running.wait(30) == 0
+    assert vendor.call_count - 1 == 2
+
+
+def test_a_silent_input_can_be_interrupted(vendor: VendorServer) -> None:
+    command = [sys.executable, "-m", "profile_enrich", "enrich", "-", "--key", "user_id", "--input-format", "jsonl"]
+    with subprocess.Popen(
+        command, env={**os.environ, **env(vendor)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:  # fmt: skip
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(b'{"user_id": "u5"}\n')
+        running.stdin.flush()
+        running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 130
+        assert running.stderr is not None
+        assert b"Fatal Python error" not in running.stderr.read()
+
+
 def test_dead_letters_of_standard_output_appear_whole(vendor: VendorServer, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     for text, code, names in ((b"bad\n", 2, ["bad.jsonl"]), (b'{"user_id": "u1"}\n', 0, [])):

@@ -13,13 +13,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks._child import Child
 from benchmarks._table import Table, Verdict
 
-__all__ = ["FIELDS", "IN_FLIGHT", "VARIABLE", "WORKERS", "Contest", "ask", "base_url", "config", "orders", "timed"]
+__all__ = [
+    "FIELDS",
+    "IN_FLIGHT",
+    "VARIABLE",
+    "WORKERS",
+    "Contest",
+    "ask",
+    "base_url",
+    "config",
+    "orders",
+    "show",
+    "timed",
+]
 
 RECORDS, KEYS, SAMPLE = 50_000, 5_000, 5_000
 IN_FLIGHT = 64
@@ -171,7 +184,7 @@ class Contest:
         """The command line."""
         parser = argparse.ArgumentParser(description=f"{self._engine}: its own patterns beside this package.")
         parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not what it costs")
-        parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
+        parser.add_argument("--json", action="store_true", help="for the program that joins the engines' tables")
         parser.add_argument("--one", help=argparse.SUPPRESS)
         given = parser.parse_args()
         if given.one:
@@ -180,8 +193,12 @@ class Contest:
             contest: Contest = importlib.import_module(f"benchmarks.engines.{self._engine}").CONTEST
             print(contest._contend(*json.loads(given.one)), flush=True)
             return
-        for each in self.run(given.quick):
-            print(each.markdown() if given.markdown else each.text())
+        show(self.run(given.quick), given.json)
+
+
+def show(tables: list[Table], as_json: bool) -> None:
+    """Prints them."""
+    print(json.dumps([asdict(table) for table in tables]) if as_json else "\n".join(table.text() for table in tables))
 
 
 class _Memory:

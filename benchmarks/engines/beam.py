@@ -27,6 +27,7 @@ from typing import Any
 
 from benchmarks._child import Child
 from benchmarks._table import Table, Verdict
+from benchmarks.engines._contest import show
 
 RECORDS, KEYS, SAMPLE = 50_000, 5_000, 5_000
 IN_FLIGHT = 64
@@ -189,11 +190,10 @@ def _redis(wanted: bool) -> Iterator[int]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=run.__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not what it costs")
-    parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    parser.add_argument("--json", action="store_true", help="for the program that joins the engines' tables")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         print(json.dumps(contend(**json.loads(given.one))))
     else:
-        for each in run(given.quick):
-            print(each.markdown() if given.markdown else each.text())
+        show(run(given.quick), given.json)

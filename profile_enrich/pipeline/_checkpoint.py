@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import json
@@ -18,6 +19,9 @@ from ..errors import ConfigurationError
 __all__ = ["Output", "Sink", "State", "Stream"]
 
 _VERSION = 1
+
+_HAND_ON = 0.2
+"""Seconds that records stay in the buffer of standard output, at most."""
 
 
 @dataclass(slots=True)
@@ -150,11 +154,14 @@ class Stream:
         self._dead = dead
         self._dead_part = None if dead is None else _Part(dead, None)
         self._stream = sys.stdout.buffer
+        self._flushing: asyncio.TimerHandle | None = None
 
     def write(self, data: bytes) -> None:
-        """Adds to the output."""
+        """Adds to the output, which is handed on soon: the next record may be a long time coming."""
         self._stream.write(data)
         self.size += len(data)
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(_HAND_ON, self._hand_on)
 
     def write_dead(self, data: bytes) -> None:
         """Adds a dead letter."""
@@ -165,9 +172,14 @@ class Stream:
         """Hands on what was written so far."""
         self._stream.flush()
 
+    def _hand_on(self) -> None:
+        self._flushing = None
+        with contextlib.suppress(OSError):  # who reads it is gone: the next write says so, where it can be caught
+            self._stream.flush()
+
     def finish(self, *, packed: bool = False) -> None:
         """Puts the dead letters in their place."""
-        self._stream.flush()
+        self.save()
         part = self._dead_part
         if part is None or self._dead is None:
             return
@@ -181,6 +193,8 @@ class Stream:
 
     def close(self) -> None:
         """Closes the dead letters. What a failed run left there is of no use: its output went elsewhere."""
+        if self._flushing is not None:
+            self._flushing.cancel()
         if self._dead_part is not None:
             self._dead_part.file.close()
 

@@ -154,13 +154,21 @@ def open_binary(spec: FileSpec) -> BinaryIO:
     failed = ""
     try:
         if spec.path is None:
-            return cast(BinaryIO, sys.stdin.buffer)
+            return _standard_input()
         if spec.gzip:
             return cast(BinaryIO, io.BufferedReader(cast(Any, gzip.open(spec.path, "rb")), 2**17))
         return spec.path.open("rb", buffering=2**17)
     except OSError as error:
         failed = error.strerror or "it cannot be opened"
     raise InputError(f"{spec.path}: {failed}")
+
+
+def _standard_input() -> BinaryIO:
+    """What is there is read, not waited for what would fill a buffer; and the end of the process finds no lock held."""
+    try:
+        return cast(BinaryIO, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))  # noqa: PTH123, SIM115
+    except (OSError, ValueError):  # it was replaced by something that is no file
+        return cast(BinaryIO, sys.stdin.buffer)
 
 
 def identity(spec: FileSpec) -> dict[str, str]:

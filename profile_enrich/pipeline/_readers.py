@@ -94,6 +94,8 @@ class _TextReader(Reader):
         self._size = spec.path.stat().st_size if spec.path is not None and not spec.gzip else 0
         self._read = 0
         head = self._file.read(4)
+        while 0 < len(head) < 4 and (more := self._file.read(4 - len(head))):  # a pipe gives what is there
+            head += more
         self.text = sniff(head, encoding)
         self._stream = io.BufferedReader(_Joined(head[len(self.text.mark) :], self._file), 2**17)
         self._line = 0

@@ -21,6 +21,7 @@ from ..errors import (
     TooManyErrors,
 )
 from ..profile import Reason
+from ._aside import aside
 from ._assembly import assemble, entry
 from ._checkpoint import Output, Sink, State, Stream
 from ._formats import FileFormat, FileSpec
@@ -247,7 +248,7 @@ class _Run:
             self._out.write(self._lines.header())
         items = itertools.islice(iter(self.reader), self._state.rows, None)
         results: AsyncGenerator[Outcome[Item]] = outcomes(
-            items, client=self._client, key=_KEY, ordered=True, window=window, concurrency=concurrency
+            aside(items) if self._plan.source.path is None else items, client=self._client, key=_KEY, ordered=True, window=window, concurrency=concurrency
         )
         saved, saved_at, told = self._state.rows, time.monotonic(), 0.0
         async with contextlib.aclosing(results):
