@@ -252,6 +252,7 @@ class ProfileCache(Generic[K]):
             self._known.clear()
             self._unknown.clear()
             self._overlays.clear()
+            self._overlaid = False
             self._tags.clear()
             self._tags_before = NEVER
 
@@ -302,8 +303,12 @@ class ProfileCache(Generic[K]):
 
     def _sweep(self, limit: int) -> int:
         now = self._timer()
-        dropped = sum(shelf.sweep(now, limit) for shelf in (self._known, self._unknown, self._overlays))
-        self._overlaid = self._overlays.seats > 0
+        dropped = self._known.sweep(now, limit)
+        if self._unknown.seats:
+            dropped += self._unknown.sweep(now, limit)
+        if self._overlays.seats:
+            dropped += self._overlays.sweep(now, limit)
+            self._overlaid = self._overlays.seats > 0
         return dropped
 
     def _is_special(self, key: K, entry: Entry) -> bool:

@@ -25,7 +25,7 @@ def decode_json(body: bytes) -> Any:
     fault = ""
     value: Any = None
     try:
-        value = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_finite)
+        value = _decoder.decode(body.decode("utf-8-sig"))
         if _SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError:
@@ -48,6 +48,9 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError("too large")
     return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)  # `json.loads` would make one each time
 
 
 def obj(value: object, what: str) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Generator
 from contextvars import ContextVar
 
 __all__ = ["quiet", "silence_loggers"]
@@ -30,11 +28,13 @@ def silence_loggers(*names: str) -> None:
         logging.getLogger(name).addFilter(_filter)
 
 
-@contextlib.contextmanager
-def quiet() -> Generator[None]:
-    """Marks the current context as sending one of our requests."""
-    token = _ours.set(True)
-    try:
-        yield
-    finally:
-        _ours.reset(token)
+class quiet:  # noqa: N801  # used as one uses a function of contextlib, at a third of the cost
+    """Marks the current context as sending one of our requests, for a `with` block."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = _ours.set(True)
+
+    def __exit__(self, *exc: object) -> None:
+        _ours.reset(self._token)
