@@ -44,7 +44,7 @@ def memory(path: str, rows: int) -> dict[str, float]:
             store.get_payload("Users", f"u{choose.randrange(rows):08}")
         cursor = None
         for _ in range(200):
-            cursor = store.page("Users", {"opted_in": "true"}, limit=1000, cursor=cursor, with_total=True).next_cursor
+            cursor = store.page("Users", {"city": "Berlin"}, limit=1000, cursor=cursor, with_total=True).next_cursor
             if cursor is None:
                 break
         facts = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
