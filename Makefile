@@ -17,7 +17,7 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-engines lint types docs soak hostile bench bench-pipelines bench-server mutants format clean
+.PHONY: demo test test-engines lint types docs soak hostile paging bench bench-pipelines bench-server mutants format clean
 
 demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python examples/demo.py
@@ -45,6 +45,9 @@ soak: $(VENV)/.dev
 
 hostile: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile 100000
+
+paging: $(VENV)/.dev
+	$(BIN)/python -m tests.paging 1000000
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks

@@ -29,7 +29,7 @@ from .errors import (
 from .flights import Flight
 from .limits import Breaker
 from .loads import Answer, CacheKey, Loader
-from .lookups import Lookups, _profile_from, _profile_of, _unavailable
+from .lookups import Lookups, profile_from, unavailable
 from .profile import Profile, ProfileKey, Reason, Status
 
 __all__ = ["HOPELESS", "Patience", "crew"]
@@ -168,7 +168,7 @@ class Patience:
                 except CircuitOpen as error:
                     pause = self._breaker.pause()
                     if self._over(question, pause, seconds):
-                        return self._lookups._observed(key, _unavailable(error, key), question.started)
+                        return self._lookups.observed(key, unavailable(error, key), question.started)
                     pause = min(max(pause, _LEAST), _LOOK)
                 await asyncio.sleep(pause)
 
@@ -177,10 +177,10 @@ class Patience:
         flight = self._loader.find(question.key)
         if flight is not None:
             return flight, True
-        profile = self._lookups._from_cache(question.key)
+        profile = self._lookups.from_cache(question.key)
         if profile is None or profile.reason is Reason.UNAVAILABLE:
             return None
-        return self._lookups._observed(question.key, profile, question.started)
+        return self._lookups.observed(question.key, profile, question.started)
 
     async def _landed(
         self, question: _Question, flight: Flight[CacheKey, Answer], joined: bool, seconds: float
@@ -197,17 +197,11 @@ class Patience:
             over = passing and self._over(question, self._breaker.pause(), seconds)
             if passing and not over and (isinstance(error, _NOT_NOW) or question.loads < LOADS):
                 return None
-            profile = self._stand_in(key) or _unavailable(error, key)
+            profile = self._lookups.stand_in(key) or unavailable(error, key)
         else:
             self._since = None
-            profile = _profile_from(answer, Status.COALESCED if joined else Status.MISS, key)
-        return self._lookups._observed(key, profile, question.started)
-
-    def _stand_in(self, key: ProfileKey) -> Profile | None:
-        """What the cache still holds of a key whose load has failed."""
-        now = self._timer()
-        entry = self._lookups._cache.get(self._loader.cache_key(key), now)
-        return None if entry is None or entry.record is None else _profile_of(entry, key, now)
+            profile = profile_from(answer, Status.COALESCED if joined else Status.MISS, key)
+        return self._lookups.observed(key, profile, question.started)
 
     def _over(self, question: _Question, pause: float, seconds: float) -> bool:
         """Whether the source was waited for long enough, or will have been after the pause that is due."""

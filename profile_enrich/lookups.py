@@ -14,7 +14,7 @@ from .hooks import Observer
 from .loads import Answer, CacheKey, Loader
 from .profile import Profile, ProfileKey, Reason, Status
 
-__all__ = ["Lookups", "Prefetch"]
+__all__ = ["Lookups", "Prefetch", "profile_from", "profile_of", "unavailable"]
 
 Prefetch = Flight[CacheKey, Answer]
 """A load that `prefetch` has started."""
@@ -88,11 +88,11 @@ class Lookups:
         try:
             question = ProfileKey.of(key)
         except InvalidKeyError as error:
-            return self._observed(None, _unavailable(error, None), started)
-        profile = self._from_cache(question)
+            return self.observed(None, unavailable(error, None), started)
+        profile = self.from_cache(question)
         if profile is None:
             profile = await self._from_source(question, budget, prefetch)
-        return self._observed(question, profile, started)
+        return self.observed(question, profile, started)
 
     def lookup_cached(self, key: str | ProfileKey) -> Profile | None:
         """Like `lookup`, but answers only what needs no waiting; `None` means that the source has to be asked.
@@ -106,9 +106,9 @@ class Lookups:
         try:
             question = ProfileKey.of(key)
         except InvalidKeyError as error:
-            return self._observed(None, _unavailable(error, None), started)
-        profile = self._from_cache(question)
-        return None if profile is None else self._observed(question, profile, started)
+            return self.observed(None, unavailable(error, None), started)
+        profile = self.from_cache(question)
+        return None if profile is None else self.observed(question, profile, started)
 
     def peek(self, key: str | ProfileKey) -> Profile | None:
         """What the cache holds of a key, fresh or stale; `None` when it holds nothing. It never asks the source.
@@ -121,7 +121,13 @@ class Lookups:
         question = ProfileKey.of(key)
         now = self._timer()
         entry = self._cache.get(self._loader.cache_key(question), now)
-        return None if entry is None else self._overlaid(question, _profile_of(entry, question, now))
+        return None if entry is None else self._overlaid(question, profile_of(entry, question, now))
+
+    def stand_in(self, key: ProfileKey) -> Profile | None:
+        """What the cache still holds of a key whose load has failed."""
+        now = self._timer()
+        entry = self._cache.get(self._loader.cache_key(key), now)
+        return None if entry is None or entry.record is None else profile_of(entry, key, now)
 
     def prefetch(self, key: str | ProfileKey) -> Prefetch | None:
         """Starts to load a key unless it is in the cache or on its way. It must be called on the running loop.
@@ -132,7 +138,7 @@ class Lookups:
         """
         with contextlib.suppress(ProfileEnrichError):
             question = ProfileKey.of(key)
-            if self._from_cache(question) is None:
+            if self.from_cache(question) is None:
                 flight, joined = self._loader.join(question)
                 return None if joined else flight
         return None
@@ -156,9 +162,9 @@ class Lookups:
         try:
             answer = await self._loader.launch(question).wait(budget)
         except ProfileEnrichError as error:
-            self._observed(question, _unavailable(error, question), started)
+            self.observed(question, unavailable(error, question), started)
             raise
-        return self._observed(question, _profile_from(answer, Status.MISS, question), started)
+        return self.observed(question, profile_from(answer, Status.MISS, question), started)
 
     def skip(self, reason: Reason) -> Profile:
         """The empty profile of a lookup that is not made, because nobody is in session for example. It is counted."""
@@ -180,20 +186,21 @@ class Lookups:
             return self._cache.fresh((self._namespace, key.type, key.value), self._timer())
         return None
 
-    def _from_cache(self, key: ProfileKey) -> Profile | None:
+    def from_cache(self, key: ProfileKey) -> Profile | None:
+        """What the cache answers, without the overlay and uncounted; a stale answer starts a refresh."""
         now = self._timer()
         cache_key = self._loader.cache_key(key)
         entry = self._cache.get(cache_key, now)
         if entry is None:
             return None
         if entry.record is None or now < entry.soft:
-            return _profile_of(entry, key, now)
+            return profile_of(entry, key, now)
         if now < entry.hard or entry.error is not None:
             # Past its hard expiry it only stands in for a source whose last answer was a failure.
             if now >= entry.retry_at and not self._loader.closed:
                 with contextlib.suppress(CircuitOpen, RateLimitReached):
                     self._loader.join(key)
-            return _profile_of(entry, key, now)
+            return profile_of(entry, key, now)
         return None
 
     async def _from_source(self, key: ProfileKey, budget: float | None, own: Prefetch | None) -> Profile:
@@ -201,14 +208,10 @@ class Lookups:
             flight, joined = self._loader.join(key)
             answer = await flight.wait(budget)
         except SourceError as error:
-            now = self._timer()
-            entry = self._cache.get(self._loader.cache_key(key), now)
-            if entry is not None and entry.record is not None:
-                return _profile_of(entry, key, now)
-            return _unavailable(error, key)
+            return self.stand_in(key) or unavailable(error, key)
         except ProfileEnrichError as error:
-            return _unavailable(error, key)
-        return _profile_from(answer, Status.COALESCED if joined and flight is not own else Status.MISS, key)
+            return unavailable(error, key)
+        return profile_from(answer, Status.COALESCED if joined and flight is not own else Status.MISS, key)
 
     def _overlaid(self, key: ProfileKey, profile: Profile) -> Profile:
         """The profile with what was laid over it. A withheld or unavailable one stays as it is."""
@@ -223,7 +226,8 @@ class Lookups:
             overlay = record.overlaid(overlay.attributes)
         return Profile(overlay, status=facts.status, error=facts.error, key=key)
 
-    def _observed(self, key: ProfileKey | None, profile: Profile, started: float) -> Profile:
+    def observed(self, key: ProfileKey | None, profile: Profile, started: float) -> Profile:
+        """The answer of a lookup that began at `started` (`time.perf_counter`): with its overlay, counted, and told."""
         if key is not None:
             profile = self._overlaid(key, profile)
         observer = self._observer
@@ -242,21 +246,24 @@ class Lookups:
 _SKIPPED = {reason: Profile(reason=reason) for reason in Reason}
 
 
-def _profile_of(entry: Entry, key: ProfileKey, now: float) -> Profile:
+def profile_of(entry: Entry, key: ProfileKey, now: float) -> Profile:
+    """The answer that an entry gives at `now`."""
     if entry.record is not None:
         if now < entry.soft:
             return entry.view or Profile(entry.record, status=Status.HIT, key=key)
         return Profile(entry.record, status=Status.STALE, error=entry.error, key=key)
     if entry.error is not None:
-        return _unavailable(copy.copy(entry.error), key)
+        return unavailable(copy.copy(entry.error), key)
     return Profile(status=Status.NEGATIVE, reason=entry.reason, key=key)
 
 
-def _profile_from(answer: Answer, status: Status, key: ProfileKey) -> Profile:
+def profile_from(answer: Answer, status: Status, key: ProfileKey) -> Profile:
+    """The answer that a load has brought."""
     return Profile(answer.record, status=status, reason=answer.reason, key=key)
 
 
-def _unavailable(error: ProfileEnrichError, key: ProfileKey | None) -> Profile:
+def unavailable(error: ProfileEnrichError, key: ProfileKey | None) -> Profile:
+    """The answer when there is none."""
     status = Status.ERROR
     if isinstance(error, TimeoutError):  # the budget's, or the source's own
         status = Status.TIMEOUT

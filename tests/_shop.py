@@ -23,21 +23,30 @@ def free_port() -> int:
 
 
 class Shop:
-    """The Profile API and the shop, started as `make demo` starts them."""
+    """The Profile API and the shop, started as `make demo` starts them.
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        self.key = secrets.token_urlsafe(32)
-        self.api_port, self.port = free_port(), free_port()
+    Args:
+        environment: of the shop.
+        api_port: where a Profile API runs already.
+        key: for it.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, *, api_port: int | None = None, key: str | None = None
+    ) -> None:
+        self.key = key or secrets.token_urlsafe(32)
+        self.api_port, self.port = api_port or free_port(), free_port()
         self.url = f"http://{demo.HOST}:{self.port}"
         self.api = demo.profile_api(self.api_port, self.key)
         self.shop = demo.storefront(self.port, self.api_port, self.key, environment)
 
     @contextlib.contextmanager
-    def running(self) -> Generator[Shop]:
+    def running(self, *, api: bool = True) -> Generator[Shop]:
+        processes = (self.api, self.shop) if api else (self.shop,)
         try:
-            for process in (self.api, self.shop):
+            for process in processes:
                 process.start()
-            for process in (self.api, self.shop):
+            for process in processes:
                 process.wait_until_ready()
             yield self
         finally:

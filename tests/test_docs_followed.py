@@ -1,4 +1,4 @@
-"""Two pages are followed to the letter: files written, commands typed, what they print compared."""
+"""Three pages are followed to the letter: files written, commands typed, what they print compared."""
 
 from __future__ import annotations
 
@@ -64,3 +64,12 @@ def test_moving_off_the_hosted_census_profile_api(tmp_path: Path) -> None:
     # The program of step 1 once, the ids of step 1, and the two requests above: everything later went to the new one.
     assert sorted(str(key) for key in asked) == ["478060", "478060", "478060", "478061", "478061", "999999"]
     assert reader.typed.count("python ask.py") == 2
+
+
+def test_asking_with_curl_key_by_key(tmp_path: Path) -> None:
+    with Reader("curl.md", tmp_path).at_work() as reader:
+        secrets = {reader.environment[name] for name in ("SHOP_KEY", "PARTNER_KEY", "NEW_KEY", "ADMIN_KEY")}
+        assert len(secrets) == 4
+        stored = (tmp_path / "profiles.store.keys.json").read_text() + (tmp_path / "8787.log").read_text()
+        assert not any(secret in stored for secret in secrets)
+    assert sum("curl " in command for command in reader.typed) == 17

@@ -14,6 +14,7 @@ import pytest
 from profile_enrich.errors import StoreError
 from profile_enrich.store import BuildReport, CollectionSpec, ProfileStore, build_store, bulk_postings
 from profile_enrich.store.bulk import BulkRows
+from profile_enrich.store.bulk_postings import BulkPostings
 from profile_enrich.store.readers import open_table
 from profile_enrich.store.tables import CsvReader
 from profile_enrich.store.writer import CollectionWriter
@@ -165,16 +166,20 @@ def test_parquet_with_floating_point_numbers_is_written_by_python(tmp_path: Path
         assert store.get_payload("Users", "1") == b'{"data":{"id":1,"x":0.1}}'
 
 
-def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("where", "name"), [(BulkRows, "plain"), (BulkPostings, "prepare")])
+def test_a_file_that_grows_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: type, name: str
+) -> None:
+    """Rows and posting lists are read at the same time, each by itself."""
     file = write(tmp_path / "u.csv", "id,tier", iter([("a", 1), ("b", 2)]))
-    taken = BulkRows.plain
+    taken = getattr(where, name)
 
-    def growing(self: BulkRows) -> Any:
-        yield from taken(self)
+    def growing(self: Any, *arguments: Any) -> Any:
         with file.open("a", newline="") as more:
             more.write("c,3\r\n")
+        return taken(self, *arguments)
 
-    monkeypatch.setattr(BulkRows, "plain", growing)
+    monkeypatch.setattr(where, name, growing)
     with pytest.raises(StoreError, match=r"u\.csv changed while it was read"):
         build_store(tmp_path / "s", [CollectionSpec("Users", file, filterable=["tier"])])
     assert not list((tmp_path / "s").glob("*.db"))

@@ -27,6 +27,8 @@ from profile_enrich.store import (
     refresh_store,
 )
 
+from .paging import page_through
+
 FILTERS = ("tier", "n")
 Rows = list[dict[str, Any]]
 
@@ -458,3 +460,10 @@ def test_deleting_what_has_vanished_needs_all_rows(path: Path, tmp_path: Path) -
     with pytest.raises(ConfigurationError, match="the record of a broken line would be deleted"):
         refresh_store(path, [spec])
     assert not (tmp_path / "bad.jsonl").exists()
+
+
+def test_P5_over_http_too_and_while_the_refreshes_run(tmp_path: Path) -> None:
+    """`make paging` does this with a million."""
+    outcome = page_through(tmp_path, 4_000, 50)
+    outcome.check()
+    assert outcome.during > 10

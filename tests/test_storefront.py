@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import re
+import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
+from examples import demo
 from examples.storefront.featured import FEATURED
+from profile_enrich.server import ApiKey, ProfileAPI
+from profile_enrich.store import CollectionSpec, build_store
 
 from ._browser import browser, needs_browser
 from ._shop import Page, Shop
+from .server_helpers import served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -147,6 +155,34 @@ def test_the_buttons_drop_the_profile_and_fetch_it_anew(shop: Shop) -> None:
         assert shop.records_asked() == before + 2
         assert "Fetched anew" in page.text
         assert "Fetched anew" not in visitor.get("/account").text
+
+
+# --- somebody changes ------------------------------------------------------------------------------------------------
+
+
+def test_a_page_changes_within_a_second_of_a_put(tmp_path: Path) -> None:
+    """Profiles are kept for an hour here; it is the change feed that tells the shop."""
+    build_store(tmp_path / "s", [CollectionSpec("Households", demo.HOUSEHOLDS, key="household_id")])
+    key, secret = ApiKey.generate(admin=True)
+    api = ProfileAPI(tmp_path / "s", keys=[key])
+    settings = {"STOREFRONT_TTL": "3600", "STOREFRONT_STALE_TTL": "3600", "STOREFRONT_FOLLOW_CHANGES": "1"}
+    with served(api) as url, contextlib.ExitStack() as stack:
+        shop = Shop(settings, api_port=int(url.rpartition(":")[2]), key=secret)
+        visitor = stack.enter_context(stack.enter_context(shop.running(api=False)).visitor(FAMILY))
+        bystander = stack.enter_context(shop.visitor(SINGLE))
+        for each in (visitor, bystander):  # until the feed is there, and what was loaded before it was loaded again
+            each.wait_for(lambda page: page.figure("status") == "hit" and page.figure("lookups") != "1")
+        time.sleep(0.5)
+        record = f"{url}/api/v1/entities/1/record?record_id={FAMILY}"
+        allowed = {"authorization": f"Bearer {secret}"}
+        profile = httpx.get(record, headers=allowed).json()["data"]
+        for name in ("Ada and Bo", "Ada alone"):
+            assert name not in visitor.get().text
+            written = time.monotonic()
+            assert httpx.put(record, headers=allowed, json={**profile, "display_name": name}).status_code == 200
+            visitor.wait_for(lambda page, name=name: f"Welcome back, {name}" in page.text)  # type: ignore[misc]
+            assert time.monotonic() - written < 1.0
+        assert bystander.get().figure("status") == "hit"  # of whom nothing was written
 
 
 # --- the Profile API stops ------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ def create_app(settings: Settings | None = None, source: ProfileSource | None = 
         stale_ttl=settings.stale_ttl,
         negative_ttl=settings.negative_ttl,
         throttle=min(5.0, max(settings.ttl, 0.1)),
+        follow_changes=settings.follow_changes,
     )
     pages = Pages(profiles, Catalogue.load(), Jinja2Templates(HERE / "templates"))
     return Starlette(

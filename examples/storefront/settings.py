@@ -22,6 +22,8 @@ class Settings:
         stale_ttl: seconds for which it is shown after that, while a newer one is fetched (`STOREFRONT_STALE_TTL`).
         negative_ttl: seconds for which an unknown household stays unknown (`STOREFRONT_NEGATIVE_TTL`).
         budget: seconds that a page waits for a profile at most (`STOREFRONT_BUDGET`).
+        follow_changes: whether the Profile API tells what changes (`STOREFRONT_FOLLOW_CHANGES=1`), so that `ttl` can be
+            an hour and a change still shows within a second.
     """
 
     api_key: Secret
@@ -31,6 +33,7 @@ class Settings:
     stale_ttl: float = 600.0
     negative_ttl: float = 15.0
     budget: float = 0.05
+    follow_changes: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -49,6 +52,7 @@ class Settings:
             stale_ttl=_seconds(environment, "STOREFRONT_STALE_TTL", 600.0),
             negative_ttl=_seconds(environment, "STOREFRONT_NEGATIVE_TTL", 15.0),
             budget=_seconds(environment, "STOREFRONT_BUDGET", 0.05),
+            follow_changes=environment.get("STOREFRONT_FOLLOW_CHANGES", "") not in ("", "0"),
         )
 
 

@@ -166,7 +166,7 @@ def open_binary(spec: FileSpec) -> BinaryIO:
 def _standard_input() -> BinaryIO:
     """What is there is read, not waited for what would fill a buffer; and the end of the process finds no lock held."""
     try:
-        return cast(BinaryIO, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))  # noqa: PTH123, SIM115
+        return cast(BinaryIO, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))
     except (OSError, ValueError):  # it was replaced by something that is no file
         return cast(BinaryIO, sys.stdin.buffer)
 

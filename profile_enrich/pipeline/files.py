@@ -248,7 +248,12 @@ class _Run:
             self._out.write(self._lines.header())
         items = itertools.islice(iter(self.reader), self._state.rows, None)
         results: AsyncGenerator[Outcome[Item]] = outcomes(
-            aside(items) if self._plan.source.path is None else items, client=self._client, key=_KEY, ordered=True, window=window, concurrency=concurrency
+            aside(items) if self._plan.source.path is None else items,
+            client=self._client,
+            key=_KEY,
+            ordered=True,
+            window=window,
+            concurrency=concurrency,
         )
         saved, saved_at, told = self._state.rows, time.monotonic(), 0.0
         async with contextlib.aclosing(results):

@@ -342,20 +342,21 @@ def _copy_plain(
     """Takes in rows of which none is new, odd or late: nobody looks at each."""
     number = 0
     next_report = 0.0
-    for batch in bulk.plain():
-        writer.add_plain(batch)
-        number += len(batch)
-        if progress is not None and time.monotonic() >= next_report:
-            progress(Progress(spec.name, number, reader.total))
-            next_report = time.monotonic() + _PROGRESS_EVERY
-    placing.place_all(number)
-    if spec.filterable:
-        postings = bulk.postings(number)
-        with ThreadPoolExecutor(1) as pool:
-            prepared = pool.submit(postings.prepare, spill)
-            writer.index_keys()
+    with ThreadPoolExecutor(1) as pool:
+        # Nearly all of it is DuckDB's own work, beside which Python writes the rows.
+        postings = bulk.postings() if spec.filterable else None
+        prepared = None if postings is None else pool.submit(postings.prepare, spill)
+        for batch in bulk.plain():
+            writer.add_plain(batch)
+            number += len(batch)
+            if progress is not None and time.monotonic() >= next_report:
+                progress(Progress(spec.name, number, reader.total))
+                next_report = time.monotonic() + _PROGRESS_EVERY
+        placing.place_all(number)
+        writer.index_keys()
+        if postings is not None and prepared is not None:
             prepared.result()
-        postings.write(writer.postings)
+            postings.write(writer.postings)
     if progress is not None:
         progress(Progress(spec.name, number, number))
     return _Tally(number, reader.rejects)

@@ -29,6 +29,11 @@ class BulkReader(ValueTable, Protocol):
         """Whether no row will be refused."""
         ...
 
+    @property
+    def total(self) -> int | None:
+        """How many rows there are."""
+        ...
+
     def columns(self) -> dict[str, ColumnType]:
         """The columns and their types."""
         ...
@@ -107,9 +112,9 @@ class BulkRows:
         """Key and payloads of each row."""
         return self._reader.batches(self._payload)
 
-    def postings(self, rows: int) -> BulkPostings:
-        """The posting lists of all rows; `plain` must have come to its end before they are prepared."""
-        return BulkPostings(self._reader, self._values, rows)
+    def postings(self) -> BulkPostings:
+        """The posting lists of all rows. They can be prepared beside `plain`."""
+        return BulkPostings(self._reader, self._values, self._reader.total or 0)
 
 
 def checked(row: tuple[Any, ...]) -> EncodedRow:

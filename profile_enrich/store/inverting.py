@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from .inserting import insert_rows
 from .postings import CHUNK, LIVE, LOW, SHIFT, pack, unpack
 
 __all__ = ["COMMON", "FIRST_ROWS", "NEAR_UNIQUE", "PostingsBuilder"]
@@ -74,8 +75,10 @@ class PostingsBuilder:
             self._single = [attr for attr, values in enumerate(columns) if _near_unique(values)]
             self._posted = [attr for attr in range(self._columns) if attr not in self._single]
         for attr in self._single:
-            self._connection.executemany(
-                "INSERT INTO lone VALUES (?, ?, ?)",
+            insert_rows(
+                self._connection,
+                "lone",
+                3,
                 ((attr, value, docid) for value, docid in zip(columns[attr], docids, strict=True) if value is not None),
             )
         if self._held >= _HELD:
@@ -106,7 +109,7 @@ class PostingsBuilder:
         for chunk, opened in self._open.items():
             self._pieces = self._pieces or chunk in self._written
             self._written.add(chunk)
-            self._connection.executemany("INSERT INTO stage VALUES (?, ?, ?, ?, ?)", self._staged(chunk, opened))
+            insert_rows(self._connection, "stage", 5, self._staged(chunk, opened))
         self._open = {} if kept is None else {but: kept}
         self._held = 0
 
@@ -118,15 +121,15 @@ class PostingsBuilder:
 
     def add_singles(self, rows: Iterable[tuple[int, str, int]]) -> None:
         """Column, value and docid, of near-unique columns: in this order, and not those of common values."""
-        self._connection.executemany("INSERT INTO single VALUES (?, ?, ?)", rows)
+        insert_rows(self._connection, "single", 3, rows)
 
     def add_values(self, rows: Iterable[tuple[int, str, int, int]]) -> None:
         """Column, value, its number and how many docids have it."""
-        self._connection.executemany("INSERT INTO value VALUES (?, ?, ?, ?)", rows)
+        insert_rows(self._connection, "value", 4, rows)
 
     def add_postings(self, rows: Iterable[tuple[int, bytes]]) -> None:
         """Postings under their row numbers."""
-        self._connection.executemany("INSERT INTO post VALUES (?, ?)", rows)
+        insert_rows(self._connection, "post", 2, rows)
 
     def finish(self, *, live: bool) -> None:
         """Writes the posting lists.

@@ -37,6 +37,7 @@ _SOME = re.compile(rb"[^\0]+")
 _ZEROS = b"0" * (1 << CHUNK)
 _ONE = ord("1")
 _BY_DIGITS = 2048  # so many docids are set faster by way of binary digits
+_SPREAD = 32  # up to so many docids of a bitmap are found one by one: a regular expression would look at each byte
 _FEW = 16  # an array this many times as long is searched rather than walked through
 
 Found = list[int] | int
@@ -225,7 +226,9 @@ def _narrowed(found: Found, part: bytes) -> Found:
     """What this chunk of another value has, too."""
     if isinstance(found, int):
         if len(part) == _DENSE:
-            return found & int.from_bytes(part, "little")
+            both = found & int.from_bytes(part, "little")
+            # A few are looked up one by one from here on: reading a bitmap as a number costs as much as dozens.
+            return both if both.bit_count() > _SPREAD else list(_lows(both, 0))
         return _inside(_unpack(part), found.to_bytes(_DENSE, "little"))
     if len(part) == _DENSE:
         return _inside(found, part)
@@ -251,7 +254,15 @@ def _lows(found: Found, start: int) -> Iterator[int]:
         yield from found[bisect_left(found, start) :]
         return
     # What lies before the start must not be walked through bit by bit.
-    for run in _SOME.finditer((found >> start << start).to_bytes(_DENSE, "little"), start >> 3):
+    found = found >> start << start
+    if found.bit_count() <= _SPREAD:
+        few: list[int] = []
+        while found:
+            few.append(found.bit_length() - 1)
+            found ^= 1 << few[-1]
+        yield from reversed(few)
+        return
+    for run in _SOME.finditer(found.to_bytes(_DENSE, "little"), start >> 3):
         for place, byte in enumerate(run.group(), run.start()):
             for bit in _BITS[byte]:
                 yield (place << 3) + bit

@@ -71,6 +71,7 @@ class TableReader:
             config={"autoinstall_known_extensions": False, "autoload_known_extensions": False, "threads": 2},
         )
         self._connection.execute("SET enable_progress_bar = false")  # it would draw over the caller's output
+        self._aside = self._connection  # what is kept is asked for beside the rows
 
     def columns(self) -> dict[str, ColumnType]:
         """The columns and their types."""
@@ -86,6 +87,7 @@ class TableReader:
 
     def close(self) -> None:
         """Closes DuckDB."""
+        self._aside.close()
         self._connection.close()
         self.rejects.close()
 
@@ -119,14 +121,17 @@ class TableReader:
     def keep(self, expressions: Sequence[str], spill: Path) -> None:
         """Keeps the values of SQL expressions in a table `kept`: columns `f0`, `f1`, …; `rowid` counts from 0.
 
+        Another thread may go through `batches` meanwhile.
+
         Args:
             expressions: over the columns.
             spill: a directory for what does not fit into memory; made when it is needed, and removed by `close`.
         """
-        self._connection.execute("SET temp_directory = $path", {"path": str(spill)})
+        self._aside = self._connection.cursor()
+        self._aside.execute("SET temp_directory = $path", {"path": str(spill)})
         columns = ", ".join([f"{expression} AS f{number}" for number, expression in enumerate(expressions)])
-        counted = self._fetch(f"CREATE TEMP TABLE kept AS SELECT {columns} FROM {self._scan}")  # noqa: S608  # as above
-        self._check_count(counted[0][0])
+        keep = f"CREATE TEMP TABLE kept AS SELECT {columns} FROM {self._scan}"  # noqa: S608  # as above
+        self._check_count(self._fetch(keep, self._aside)[0][0])
 
     def ask(self, query: str, parameters: Mapping[str, object] | None = None) -> Iterator[list[tuple[Any, ...]]]:
         """The answer to a statement about what was kept. It begins at once, whether the answer is asked for or not."""
@@ -141,8 +146,8 @@ class TableReader:
         problem = ""
         try:
             if query is not None:
-                self._connection.execute(query, parameters)
-            return self._connection.fetchmany(_BATCH)
+                self._aside.execute(query, parameters)
+            return self._aside.fetchmany(_BATCH)
         except self._errors as error:
             problem = type(error).__name__
         raise StoreError(f"{self.where}: its values cannot be sorted ({problem}); is there enough memory and disk?")
@@ -151,12 +156,13 @@ class TableReader:
         if count != self.total:
             raise StoreError(f"{self.where} changed while it was read; try again when it is complete")
 
-    def _fetch(self, query: str | None) -> list[tuple[Any, ...]]:
+    def _fetch(self, query: str | None, connection: DuckDBPyConnection | None = None) -> list[tuple[Any, ...]]:
+        connection = connection or self._connection
         problem = ""
         try:
             if query is not None:
-                self._connection.execute(query, self._parameters)
-            return self._connection.fetchmany(_BATCH)
+                connection.execute(query, self._parameters)
+            return connection.fetchmany(_BATCH)
         except self._errors as error:
             problem = self._explain(str(error))
         raise StoreError(problem)
