@@ -72,4 +72,4 @@ def test_asking_with_curl_key_by_key(tmp_path: Path) -> None:
         assert len(secrets) == 4
         stored = (tmp_path / "profiles.store.keys.json").read_text() + (tmp_path / "8787.log").read_text()
         assert not any(secret in stored for secret in secrets)
-    assert sum("curl " in command for command in reader.typed) == 17
+    assert sum("curl " in command for command in reader.typed) == 19
