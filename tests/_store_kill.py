@@ -33,6 +33,13 @@ def full(path: Path) -> None:
     build_store(path, [CollectionSpec("Users", rows(2), filterable=FILTERS)])
 
 
+def files(path: Path) -> None:
+    """A full refresh from a file, and a new collection from it: rows and posting lists are then made by DuckDB."""
+    file = path.parent / "rows.csv"
+    new = CollectionSpec("New", file, filterable=FILTERS)
+    build_store(path, [new, CollectionSpec("Users", file, filterable=FILTERS)])
+
+
 def incremental(path: Path) -> None:
     """An incremental one, which merges layers and deletes what vanished."""
     refresh_store(path, [RefreshSpec("Users", rows(2), vanished="delete")])
@@ -51,6 +58,7 @@ def single(path: Path) -> None:
 
 WORK: dict[str, Callable[[Path], None]] = {
     "full": full,
+    "files": files,
     "incremental": incremental,
     "merging": merging,
     "single": single,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from profile_enrich.store import CollectionSpec, ProfileStore, RefreshSpec, buil
 
 from . import _store_kill as kill
 
-POINTS = {"full": 16, "incremental": 16, "merging": 10, "single": 10}
+POINTS = {"full": 16, "files": 8, "incremental": 16, "merging": 10, "single": 10}
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,14 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("work", POINTS)
 def test_P4_killed_at_any_point_the_old_data_or_the_new_are_whole(work: str, old: Path, tmp_path: Path) -> None:
-    """52 points in all: while rows are taken in, files are written and synced, the swap is made and litter removed."""
+    """60 points in all: while rows are taken in, files are written and synced, the swap is made and litter removed."""
     paths = [tmp_path / f"s{number}" for number in range(POINTS[work] + 2)]
     for path in paths:
         shutil.copytree(old, path)
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, kill.rows(2)[0])
+        writer.writeheader()
+        writer.writerows(kill.rows(2))
     told = subprocess.run(
         [sys.executable, "-m", "tests._store_kill", work, *map(str, paths)],
         check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=60,

@@ -11,8 +11,9 @@ from itertools import combinations, islice
 
 import pytest
 
+from profile_enrich.store.bitmaps import SHIFT, Bitmaps
 from profile_enrich.store.inverting import chunked
-from profile_enrich.store.postings import LOW, MANY, SHIFT, ListTerm, Mask, Term, count, lows_of, matching, pack
+from profile_enrich.store.postings import LOW, MANY, ListTerm, Mask, Term, count, lows_of, matching, pack
 
 CHUNKS = 3
 # How many docids of a chunk; with which it may be an array or a bitmap, and found in an array in either way.
@@ -40,12 +41,15 @@ def lists() -> dict[str, list[int]]:
 def terms(lists: dict[str, list[int]]) -> Iterator[dict[str, Term]]:
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE post (id INTEGER PRIMARY KEY, data BLOB)")
+        connection.execute("CREATE TABLE record (docid INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO record VALUES (?)", (max(map(max, lists.values())),))
+        bitmaps = Bitmaps(connection, most=3)
         made: dict[str, Term] = {}
         for vid, (name, docids) in enumerate(lists.items(), 1):
             rows = [((vid << SHIFT) + chunk, pack(lows)) for chunk, lows in chunked(docids)]
             connection.executemany("INSERT INTO post VALUES (?, ?)", rows)
-            made[name] = Term(connection, vid, len(docids))
-            made[f"listed {name}"] = ListTerm(connection, docids)
+            made[name] = Term(connection, bitmaps, vid, len(docids))
+            made[f"listed {name}"] = ListTerm(connection, bitmaps, docids)
         yield made
 
 

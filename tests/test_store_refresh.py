@@ -26,6 +26,7 @@ from profile_enrich.store import (
     postings,
     refresh_store,
 )
+from profile_enrich.store.bitmaps import Bitmaps
 
 from .paging import page_through
 
@@ -411,6 +412,9 @@ def test_docids_in_any_order_and_common_values_in_a_near_unique_column(
         rows = [(str(n % 2), f"m{n}" if n % 2 else "none", None if n % 5 else f"f{n % 1000}") for n in some]
         builder.extend([n * 100 for n in some], rows)
     builder.finish(live=False)
+    connection.execute("CREATE TABLE record (docid INTEGER PRIMARY KEY)")
+    connection.execute("INSERT INTO record VALUES (300000)")
+    bitmaps = Bitmaps(connection)
     for values, expected in (
         (("1", None, None), [n for n in range(3001) if n % 2]),
         ((None, "none", None), [n for n in range(3001) if not n % 2]),
@@ -419,13 +423,17 @@ def test_docids_in_any_order_and_common_values_in_a_near_unique_column(
         (("0", "none", "f5"), []),
         (("0", None, "f10"), [10, 1010, 2010]),
     ):
-        terms = [postings.find_term(connection, attr, value) for attr, value in enumerate(values) if value is not None]
+        terms = [
+            postings.find_term(connection, bitmaps, attr, value)
+            for attr, value in enumerate(values)
+            if value is not None
+        ]
         known = [term for term in terms if term is not None]
         assert len(known) == len(terms)
         assert list(postings.matching(known, 0)) == [n * 100 for n in expected if n]
         assert postings.count(known) == len(expected)
         assert list(postings.matching(known, 150_000)) == [n * 100 for n in expected if n > 1500]
-    assert postings.find_term(connection, 1, "nobody") is None
+    assert postings.find_term(connection, bitmaps, 1, "nobody") is None
     assert connection.execute("SELECT count(*) FROM single WHERE attr = 1").fetchone() == (1500,)
     assert connection.execute("SELECT count(*) FROM value WHERE attr = 1").fetchone() == (1,)
     connection.close()

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from .bitmaps import CHUNK, SHIFT
 from .inverting import COMMON, FIRST_ROWS, NEAR_UNIQUE, PostingsBuilder
-from .postings import CHUNK, LOW, MANY, SHIFT, lows_of, pack
+from .postings import LOW, MANY, lows_of, pack
 
 __all__ = ["BulkPostings", "ValueTable"]
 

@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from .bitmaps import CHUNK, SHIFT
 from .inserting import insert_rows
-from .postings import CHUNK, LIVE, LOW, SHIFT, pack, unpack
+from .postings import LIVE, LOW, pack, unpack
 
 __all__ = ["COMMON", "FIRST_ROWS", "NEAR_UNIQUE", "PostingsBuilder"]
 

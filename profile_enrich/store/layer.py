@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..errors import StoreError
+from .bitmaps import Bitmaps
 from .model import Collection
 from .postings import LIVE, ListTerm, Term, find_term
 
@@ -55,6 +56,7 @@ class Layer:
             )
             self._connection.execute(f"PRAGMA mmap_size = {_MMAP}")
             self.execute = self._connection.execute
+            self._bitmaps = Bitmaps(self._connection)
             self._has_live = self.execute("SELECT 1 FROM post WHERE id < 4194304 LIMIT 1").fetchone() is not None
         except sqlite3.Error as error:
             failed = error
@@ -64,7 +66,7 @@ class Layer:
 
     def live(self) -> Term:
         """The docids that this file speaks of: of a layer all of them, of a base only when it has stale postings."""
-        return Term(self._connection, LIVE, 1 << 40)
+        return Term(self._connection, self._bitmaps, LIVE, 1 << 40)
 
     def terms(self, filters: Mapping[str, str], *, base: bool) -> list[Term] | None:
         """What all of must hold a docid for its record to match; `None` when nothing matches."""
@@ -72,9 +74,9 @@ class Layer:
         for name, value in filters.items():
             if name == self._key:  # every value is another: the index finds it
                 row = self.execute("SELECT docid FROM record WHERE key = ? AND census NOT NULL", (value,)).fetchone()
-                term: Term | None = None if row is None else ListTerm(self._connection, row)
+                term: Term | None = None if row is None else ListTerm(self._connection, self._bitmaps, row)
             else:
-                term = find_term(self._connection, self._attrs[name], value)
+                term = find_term(self._connection, self._bitmaps, self._attrs[name], value)
             if term is None:
                 return None
             terms.append(term)

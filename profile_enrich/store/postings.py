@@ -20,15 +20,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 
+from .bitmaps import CHUNK, SHIFT, Bitmaps
+from .bitmaps import DENSE as _DENSE
+
 __all__ = ["LIVE", "ListTerm", "Mask", "Term", "count", "find_term", "matching", "pack"]
 
-CHUNK = 16
-"""A chunk has 2**16 docids."""
-_DENSE = 8192
 MANY = 512
 """From here on a chunk is a bitmap. It is larger than the array, but whether a docid is in it is seen at once."""
 LOW = (1 << CHUNK) - 1
-SHIFT = 22  # a posting's row number is value number * 2**22 + chunk: 2**38 docids
 LIVE = 0
 """The value number of all docids that a file speaks of: in layers, and in a base of which some rows were dropped."""
 
@@ -89,14 +88,30 @@ class Term:
 
     Args:
         connection: of the collection's file.
+        bitmaps: of the same file.
         vid: the value's number.
         size: how many docids it has, counting unused ones.
     """
 
-    def __init__(self, connection: sqlite3.Connection, vid: int, size: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, bitmaps: Bitmaps, vid: int, size: int) -> None:
         self._connection = connection
+        self._bitmaps = bitmaps
         self._vid = vid
         self.size = size
+
+    @property
+    def last(self) -> int:
+        """After the last chunk of the file."""
+        return self._bitmaps.chunks
+
+    @property
+    def common(self) -> bool:
+        """Whether most of its chunks are bitmaps."""
+        return self.size >= MANY * self._bitmaps.chunks
+
+    def part(self, chunk: int) -> int | bytes | None:
+        """One chunk: a bitmap as a number, an array as it is stored."""
+        return self._bitmaps.part(self._vid, chunk)
 
     def chunks(self, first: int) -> Iterator[tuple[int, bytes]]:
         """The chunks from this one on, ascending."""
@@ -127,11 +142,12 @@ class ListTerm(Term):
 
     Args:
         connection: of the collection's file.
+        bitmaps: of the same file.
         docids: ascending.
     """
 
-    def __init__(self, connection: sqlite3.Connection, docids: Sequence[int]) -> None:
-        super().__init__(connection, -1, len(docids))
+    def __init__(self, connection: sqlite3.Connection, bitmaps: Bitmaps, docids: Sequence[int]) -> None:
+        super().__init__(connection, bitmaps, -1, len(docids))
         self._chunks: dict[int, array[int]] = {}
         for docid in docids:
             self._chunks.setdefault(docid >> CHUNK, array("H")).append(docid & LOW)
@@ -154,14 +170,19 @@ class ListTerm(Term):
         lows = self._chunks.get(chunk)
         return None if lows is None else pack(lows)
 
+    def part(self, chunk: int) -> int | bytes | None:
+        """One chunk."""
+        data = self.chunk(chunk)
+        return data if data is None or len(data) < _DENSE else int.from_bytes(data, "little")
 
-def find_term(connection: sqlite3.Connection, attr: int, value: str) -> Term | None:
+
+def find_term(connection: sqlite3.Connection, bitmaps: Bitmaps, attr: int, value: str) -> Term | None:
     """The docids whose filterable column `attr` has this value; `None` when there are none."""
     row = connection.execute("SELECT vid, n FROM value WHERE attr = ? AND val = ?", (attr, value)).fetchone()
     if row is not None:
-        return Term(connection, row[0], row[1])
+        return Term(connection, bitmaps, row[0], row[1])
     found = connection.execute("SELECT docid FROM single WHERE attr = ? AND val = ?", (attr, value)).fetchall()
-    return ListTerm(connection, [docid for (docid,) in found]) if found else None
+    return ListTerm(connection, bitmaps, [docid for (docid,) in found]) if found else None
 
 
 class Mask:
@@ -196,6 +217,9 @@ class Mask:
 def _matches(terms: Sequence[Term], first: int, mask: Mask | None) -> Iterator[tuple[int, Found]]:
     """Of each chunk, the docids that all terms have."""
     rarest, *others = sorted(terms, key=lambda term: term.size)
+    if others and rarest.common:
+        yield from _common(rarest, others, first, mask)
+        return
     chunks: Iterator[tuple[int, *tuple[bytes, ...]]] = rarest.chunks(first)
     # A list that is known already is not in the file.
     if others and not isinstance(others[0], ListTerm):
@@ -208,6 +232,27 @@ def _matches(terms: Sequence[Term], first: int, mask: Mask | None) -> Iterator[t
                 break
             part = term.chunk(chunk)
             found = 0 if part is None else _narrowed(found, part)
+        if found and mask is not None and (hidden := mask.chunk(chunk)) is not None:
+            found = _without(found, hidden)
+        if found:
+            yield chunk, found
+
+
+def _common(rarest: Term, others: Sequence[Term], first: int, mask: Mask | None) -> Iterator[tuple[int, Found]]:
+    """The same of values that are common: their bitmaps are at hand."""
+    for chunk in range(first, rarest.last):
+        part = rarest.part(chunk)
+        found: Found = 0 if part is None else list(_unpack(part)) if isinstance(part, bytes) else part
+        for term in others:
+            if not found:
+                break
+            part = term.part(chunk)
+            if isinstance(part, int) and isinstance(found, int):
+                found &= part
+            elif part is None:
+                found = 0
+            else:
+                found = _narrowed(found, part if isinstance(part, bytes) else part.to_bytes(_DENSE, "little"))
         if found and mask is not None and (hidden := mask.chunk(chunk)) is not None:
             found = _without(found, hidden)
         if found:
