@@ -72,9 +72,7 @@ class Desk(Generic[R]):
         """Keys that the source had to be asked for."""
         self.ended = False
         """Whether the input has ended."""
-        self._low = self._window - max(
-            1, self._window // 8
-        )  # waking the reader for each record would cost more than it
+        self._low = self._window - max(1, self._window // 8)
         self._closed = False
         self._broken: BaseException | None = None  # the input raised it
         self._fatal: BaseException | None = None
@@ -92,9 +90,9 @@ class Desk(Generic[R]):
     # --- in ---------------------------------------------------------------------------------------------------------
 
     @property
-    def full(self) -> bool:
-        """Whether no more records may be taken in for the moment."""
-        return self.held >= self._window
+    def hungry(self) -> bool:
+        """Whether there is room for more than a few: reading one for each that leaves would cost a turn of the loop."""
+        return self.held <= self._low
 
     @property
     def room(self) -> int:
@@ -273,7 +271,7 @@ class Desk(Generic[R]):
 
     async def ready(self) -> None:
         """Waits until there is something to `take`, the input has ended, or the run must end."""
-        if self.ended or self.held >= self._window:
+        if self.ended or not self.hungry:
             self._send()
         if not self._is_ready():
             self._wake = asyncio.get_running_loop().create_future()

@@ -127,7 +127,7 @@ def _enriched_blocking(
     try:
         while not desk.done:
             some: list[Any] = []
-            room, end = desk.room, time.perf_counter() + _SLICE
+            room, end = desk.room if desk.hungry else 0, time.perf_counter() + _SLICE
             while not ended and len(some) < room:
                 try:
                     some.append(next(rest))
@@ -162,7 +162,7 @@ async def _exchange(desk: Desk[Any], rows: list[Any], last: bool) -> list[Outcom
     for row in rows:
         desk.accept(row)
     desk.ended = last
-    if last or desk.full:
+    if last or not desk.hungry:
         await desk.ready()
     desk.check()
     ready: list[Outcome[Any]] = []

@@ -68,13 +68,13 @@ async def run(desk: Desk[R], rows: Iterable[R] | AsyncIterable[R]) -> AsyncGener
         else:
             rest = iter(rows)
         while not desk.done:
-            if rest is not None and not desk.ended and not desk.full:
+            if rest is not None and not desk.ended and desk.hungry:
                 desk.read_some(rest)
                 await asyncio.sleep(0)  # the lookups that this started, and whoever else is on this loop
             desk.check()
             while (outcome := desk.take()) is not None:
                 yield outcome
-            if rest is None or desk.ended or desk.full:
+            if rest is None or desk.ended or not desk.hungry:
                 await desk.ready()
         desk.check()
     finally:
