@@ -146,10 +146,12 @@ class TestRateLimit:
         limit = RateLimit(1000, burst=5)
         retry = RetryPolicy(attempts=2, ratio=1.0, base=0.001)
         async with client_for(source, rate_limit=limit, retry=retry) as client:
+            # From before the first call, which may be made a little after its token was taken.
+            started = time.monotonic()
             assert all((await client.lookup_many(keys(20))).values())
         times = source.times
         assert len(times) == 40
-        assert times[-1] - times[0] >= (40 - 5 - 2) / 1000  # one token a millisecond, less what the clock rounds off
+        assert times[-1] - started >= (40 - 5) / 1000  # one token a millisecond
 
     async def test_E3_where_nothing_is_left_for_a_repeated_call_the_failure_stands(self) -> None:
         """A page does not wait for a token, neither for its first call nor for a second."""
