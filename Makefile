@@ -1,6 +1,6 @@
 # Everything sets itself up: Python 3.11 or newer and make are enough.
 #   make demo   the storefront and the embedded Profile API, as two processes
-#   make test   lint, layers, types and all tests
+#   make test   lint, layers, types and all tests;   make coverage   the tests again, counting the branches they reach
 #   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
 #   make docs   the documents as a site, in site/
 #   make soak   minutes of faults at random (MINUTES=3); make bench   what it costs beside others
@@ -17,12 +17,16 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-engines lint types docs soak hostile paging bench bench-pipelines bench-server mutants format clean
+.PHONY: demo test coverage test-engines lint types docs soak hostile paging bench bench-pipelines bench-server mutants format clean
 
 demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev lint types
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# By itself, because counting doubles the time. Fails below 95 %.
+coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 # Each engine wants another pyarrow. The variable turns "the engine is not there" from a skip into a failure.
