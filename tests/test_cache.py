@@ -57,6 +57,15 @@ class TestBounds:
         assert cache.entries > 300
         assert cache.sweep_span < 2 * 2 * 1_000
 
+    def test_L8_what_is_read_without_the_lock_is_not_evicted_first(self) -> None:
+        """L8: one that was not used lately goes first, and a fresh hit is a use."""
+        cache: ProfileCache[str] = ProfileCache(max_entries=2, timer=ManualClock(0.0))
+        put(cache, "a", entry("a"))
+        put(cache, "b", entry("b"))
+        assert cache.fresh("a", 0.0) is not None
+        put(cache, "c", entry("c"))
+        assert [value_of(cache, key) for key in "abc"] == ["a", None, "c"]
+
     def test_L8_the_list_of_seats_does_not_grow_with_invalidations(self) -> None:
         """L8: bounded, also when one key comes and goes for ever."""
         cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))

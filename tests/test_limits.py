@@ -59,6 +59,18 @@ class TestBreaker:
         assert state_of(breaker) == "open"
         assert breaker.ask() is None
 
+    def test_its_pause_is_over_while_one_is_trying(self) -> None:
+        clock = ManualClock()
+        breaker = Breaker(1, open_for=5, timer=clock)
+        assert breaker.pause() == 0.0
+        breaker.failed(0, 60.0)
+        assert breaker.pause() == 60.0
+        clock.advance(59.0)
+        assert breaker.pause() == 1.0
+        clock.advance(1.0)
+        assert breaker.ask() is not None
+        assert (breaker.state, breaker.pause()) == ("half_open", 0.0)
+
     def test_L10_half_open_lets_exactly_one_of_a_hundred_through(self) -> None:
         """L10: a half-open breaker lets exactly 1 of 100 through."""
         clock = ManualClock()
@@ -290,6 +302,21 @@ class TestRateLimit:
         clock.advance(100)
         assert [limit.take() == 0.0 for _ in range(4)] == [True, True, True, False]
         assert repr(limit) == "RateLimit(10/s, burst=3)"
+
+    def test_L10_those_who_wait_leave_a_tenth_of_the_burst_to_those_who_do_not(self) -> None:
+        """L10: a page gets its call while a pipeline uses up the rest."""
+        clock = ManualClock()
+        limit = RateLimit(10, burst=20, timer=clock)
+        assert [limit.take(patient=True) for _ in range(18)] == [0.0] * 18
+        assert limit.take(patient=True) == pytest.approx(0.1)  # two are left, and a third one must come
+        assert [limit.take(), limit.take()] == [0.0, 0.0]
+        assert limit.take() == pytest.approx(0.1)
+        assert limit.take(patient=True) == pytest.approx(0.3)
+        clock.advance(0.3)
+        assert limit.take(patient=True) == 0.0
+        single = RateLimit(10, burst=1, timer=clock)
+        assert single.take(patient=True) == 0.0  # a burst of one leaves nobody out
+        assert single.take(patient=True) == pytest.approx(0.1)
 
     @given(st.floats(0.1, 1000), st.floats(1, 50), st.lists(st.floats(0, 2), max_size=60))
     def test_L10_never_more_than_the_rate_allows(self, rate: float, burst: float, pauses: list[float]) -> None:
