@@ -220,3 +220,28 @@ def test_L9_readers_without_the_lock_never_meet_a_writer_that_evicts() -> None:
         sys.setswitchinterval(before)
     assert wrong == []
     assert cache.entries <= 20
+
+
+def test_L6_what_is_loaded_under_an_overlay_is_not_read_past_it() -> None:
+    """L6: of one key; others are at hand as ever."""
+    cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
+    cache.overlay("a", Record({"value": "newer"}), 100.0)
+    put(cache, "a", entry("older"))
+    put(cache, "b", entry("b"))
+    assert cache.fresh("a", 0.0) is None
+    overlay = cache.overlay_of("a", 0.0)
+    assert overlay is not None
+    assert overlay.attributes == {"value": "newer"}
+    assert cache.fresh("b", 0.0) is not None
+
+
+def test_a_sweep_counts_what_it_drops_of_every_kind() -> None:
+    clock = ManualClock(0.0)
+    cache: ProfileCache[str] = ProfileCache(timer=clock)
+    put(cache, "known", entry(until=1.0))
+    put(cache, "unknown", negative(1.0))
+    cache.overlay("changed", Record({}), 1.0)
+    assert cache.sweep() == 0
+    clock.advance(2.0)
+    assert cache.sweep() == 3
+    assert cache.sweep() == 0
