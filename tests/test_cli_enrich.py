@@ -62,6 +62,13 @@ def start(vendor: VendorServer, *arguments: str | Path) -> subprocess.Popen[byte
     )
 
 
+def piped(vendor: VendorServer) -> subprocess.Popen[bytes]:
+    """Between two pipes, for lines of JSON."""
+    command = [sys.executable, "-m", "profile_enrich", "enrich", "-", "--key", "user_id", "--input-format", "jsonl"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env={**os.environ, **env(vendor)}, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
 def orders(path: Path, count: int, unknown: int = 0) -> Path:
     chance = random.Random(7)
     ids = [f"u{chance.randrange(60 + unknown)}" for _ in range(count)]
@@ -108,11 +115,7 @@ def test_from_standard_input_to_standard_output(vendor: VendorServer, tmp_path: 
 
 def test_a_line_is_enriched_before_the_next_one_is_written(vendor: VendorServer) -> None:
     """As between two programs of a pipe, of which the first has something to say now and then."""
-    command = [sys.executable, "-m", "profile_enrich", "enrich", "-", "--key", "user_id", "--input-format", "jsonl"]
-    with subprocess.Popen(
-        command, env={**os.environ, **env(vendor)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as running:  # fmt: skip
+    with piped(vendor) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         for user in ("u5", "u6", "u5"):
@@ -125,11 +128,7 @@ def test_a_line_is_enriched_before_the_next_one_is_written(vendor: VendorServer)
 
 
 def test_a_silent_input_can_be_interrupted(vendor: VendorServer) -> None:
-    command = [sys.executable, "-m", "profile_enrich", "enrich", "-", "--key", "user_id", "--input-format", "jsonl"]
-    with subprocess.Popen(
-        command, env={**os.environ, **env(vendor)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as running:  # fmt: skip
+    with piped(vendor) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         running.stdin.write(b'{"user_id": "u5"}\n')
