@@ -148,6 +148,7 @@ class Supervisor:
             return
         for place, worker in enumerate(self._workers):
             if worker.process.sentinel in dead and not self._stop:
+                worker.process.join(1.0)  # its end shows a moment before its exit code
                 _log.error("a worker ended (exit code %s); another one is started", worker.process.exitcode)
                 time.sleep(max(0.0, worker.born + _AGAIN - time.monotonic()))
                 worker.end(time.monotonic())
