@@ -1,4 +1,4 @@
-"""Bitmaps of common values as numbers, kept between requests: reading one costs ten times as much as combining two."""
+"""Bitmaps of common values as numbers, kept between requests: reading one costs ten times what combining two does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHIFT = 22
 """A posting's row number is value number * 2**22 + chunk: 2**38 docids."""
 
 MOST = 4096
-"""Bitmaps kept of one file by one reader: 37 MB. The one that was read first goes first."""
+"""Bitmaps kept of one file by one reader: 36 MB. The one that was read first goes first."""
 
 
 class Bitmaps:
