@@ -48,10 +48,10 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 hostile: $(VENV)/.dev
-	$(BIN)/python -m tests.hostile 100000
+	$(BIN)/python -m tests.server.hostile 100000
 
 paging: $(VENV)/.dev
-	$(BIN)/python -m tests.paging 1000000
+	$(BIN)/python -m tests.server.paging 1000000
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 from profile_enrich import CensusSource, ProfileClient, ProfileKey
-from profile_enrich._deadline import Deadline
+from profile_enrich._utils.deadline import Deadline
 
 from ._child import Child
 from ._measure import Spread, Stopwatch, interleave

@@ -4,10 +4,10 @@ Whoever is in session, their customer profile is on the request: within a time b
 """
 
 from ._version import __version__
-from .blocking import BlockingProfileClient
-from .client import ProfileClient
-from .consent import honour_gpc
-from .dependencies import ProfileDependency, get_profile, lookup_details, personalised, require_profile
+from .client.blocking import BlockingProfileClient
+from .client.client import ProfileClient
+from .client.hooks import BreakerDetails, FlightDetails, Health, LookupDetails, Stats
+from .client.resilience import Breaker, RateLimit, RetryPolicy
 from .errors import (
     AmbiguousMatch,
     BudgetExceeded,
@@ -37,27 +37,19 @@ from .errors import (
     StoreError,
     TooManyErrors,
 )
-from .hooks import BreakerDetails, FlightDetails, Health, LookupDetails, Stats
-from .identity import (
-    first_of,
-    from_cookie,
-    from_header,
-    from_session,
-    from_signed_cookie,
-    from_user,
-    hashed_email,
-)
-from .limits import Breaker, RateLimit, RetryPolicy
-from .middleware import ProfileMiddleware
 from .pipeline import enrich, enrich_blocking
 from .profile import Profile, ProfileKey, Reason, Record, Status
-from .sources._transport import TransportOptions
 from .sources.amperity import AmperitySource
 from .sources.auth import ClientCredentials, IssuerToken, StaticToken
 from .sources.base import BatchSource, Excluded, Found, NotFound, NotModified, ProfileSource
 from .sources.census import CensusSource
+from .sources.http import TransportOptions
 from .sources.memory import MemorySource
 from .sources.store import StoreSource
+from .web.consent import honour_gpc
+from .web.dependencies import ProfileDependency, get_profile, lookup_details, personalised, require_profile
+from .web.identity import first_of, from_cookie, from_header, from_session, from_signed_cookie, from_user, hashed_email
+from .web.middleware import ProfileMiddleware
 
 __all__ = [
     "AmbiguousMatch",

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from .dependencies import get_profile, require_profile
 from .errors import MissingExtraError
 from .profile import Profile
+from .web.dependencies import get_profile, require_profile
 
 try:
     from fastapi import Depends

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ._version import __version__
-from ._watched import BREAKER_STATES, Totals, Watched
+from .client.hooks import BreakerDetails, Details, FlightDetails, LookupDetails
+from .client.tracked_clients import BREAKER_STATES, Totals, Watched
 from .errors import MissingExtraError
-from .hooks import BreakerDetails, Details, FlightDetails, LookupDetails
 from .profile import Status
 
 try:
@@ -34,7 +34,7 @@ except ImportError:
     raise MissingExtraError("profile_enrich.otel", "otel") from None
 
 if TYPE_CHECKING:
-    from .client import ProfileClient
+    from .client.client import ProfileClient
 
 __all__ = ["OpenTelemetryHook"]
 

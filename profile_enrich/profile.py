@@ -15,8 +15,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
-from ._frozen import freeze, thaw
-from ._models import convert
+from ._utils.frozen import freeze, thaw
+from ._utils.models import convert
 from .errors import InvalidKeyError, ProfileEnrichError
 
 __all__ = ["MAX_KEY_BYTES", "Profile", "ProfileKey", "Reason", "Record", "Status"]

@@ -18,9 +18,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from ._watched import BREAKER_STATES, Watched
+from .client.hooks import Details, FlightDetails, LookupDetails
+from .client.tracked_clients import BREAKER_STATES, Watched
 from .errors import ConfigurationError, MissingExtraError
-from .hooks import Details, FlightDetails, LookupDetails
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
@@ -30,7 +30,7 @@ except ImportError:
     raise MissingExtraError("profile_enrich.prometheus", "prometheus") from None
 
 if TYPE_CHECKING:
-    from .client import ProfileClient
+    from .client.client import ProfileClient
 
 __all__ = ["PrometheusHook"]
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from starlette.requests import HTTPConnection
 
-from ._attachment import attachment_of
 from .errors import MissingExtraError
 from .profile import Profile, Reason
+from .web.request_lookup import attachment_of
 
 try:
     from jinja2 import ChainableUndefined

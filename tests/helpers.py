@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from profile_enrich import NotFound, ProfileKey, Record
-from profile_enrich._deadline import Deadline
-from profile_enrich.client import ProfileClient
+from profile_enrich._utils.deadline import Deadline
+from profile_enrich.client.client import ProfileClient
 from profile_enrich.sources.base import Found, SourceResult, Validators
 
 Answer = Callable[[ProfileKey], SourceResult]

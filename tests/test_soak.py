@@ -8,10 +8,10 @@ import dataclasses
 import pytest
 
 from profile_enrich import ProfileKey
-from profile_enrich.cache import Load, ProfileCache
-from profile_enrich.expiry import Expiry
-from profile_enrich.limits import RetryPolicy
-from profile_enrich.loads import CacheKey, Loader
+from profile_enrich.cache.cache import Load, ProfileCache
+from profile_enrich.cache.expiry import Expiry
+from profile_enrich.client.loader import CacheKey, Loader
+from profile_enrich.client.resilience import RetryPolicy
 
 from .soak import __main__ as command
 from .soak.referee import Referee

@@ -5,15 +5,15 @@ from __future__ import annotations
 import click
 
 from .._version import __version__
-from .doctor import doctor
-from .enrich import enrich
-from .export import export
-from .index import index
-from .keys import keys
-from .lists import entities, indexes
-from .lookup import lookup
-from .openapi import openapi
-from .serve import serve
+from .commands.doctor import doctor
+from .commands.enrich import enrich
+from .commands.export import export
+from .commands.index import index
+from .commands.keys import keys
+from .commands.lists import entities, indexes
+from .commands.lookup import lookup
+from .commands.openapi import openapi
+from .commands.serve import serve
 
 __all__ = ["cli"]
 

@@ -1,10 +1,10 @@
 """Enrichment in pipelines, on the same lookup core as the middleware."""
 
-from ._outcome import Outcome
 from .blocking import BlockingEnrichment, enrich_blocking
 from .enrich import DeadLetter, Enrichment, Progress, enrich
 from .keys import key_of
-from .outcomes import outcomes
+from .outcome_stream import outcomes
+from .records.outcome import Outcome
 
 __all__ = [
     "BlockingEnrichment",

@@ -11,13 +11,13 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .._check import number, whole
+from .._utils.optional_import import engine
+from .._utils.validation import number, whole
 from ..errors import ConfigurationError, InvalidKeyError
 from ..profile import Profile, ProfileKey, Reason
-from ._asking import Asking, config_of, fields_of
-from ._engine import engine
 from .keys import KeyOf, key_of, key_reader
 from .worker import ClientConfig
+from .workers.worker_lookup import Asking, config_of, fields_of
 
 _beam = engine("apache_beam", "the Beam transform", "beam")
 _ReshufflePerKey = engine("apache_beam.transforms.util", "the Beam transform", "beam").ReshufflePerKey

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._check import number, whole
-from .._frozen import thaw
+from .._utils.frozen import thaw
+from .._utils.optional_import import engine
+from .._utils.validation import number, whole
 from ..errors import ConfigurationError
 from ..profile import Profile, ProfileKey, Reason
-from ._asking import Asking, config_of, fields_of
-from ._engine import engine
 from .keys import KeyOf, key_of, key_reader
 from .worker import ClientConfig
+from .workers.worker_lookup import Asking, config_of, fields_of
 
 _beam = engine("apache_beam", "the handler for Beam's Enrichment", "beam")
 _Handler: Any = engine(

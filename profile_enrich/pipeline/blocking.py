@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
-from .._check import number
-from ..blocking import BlockingProfileClient
-from ..client import ProfileClient
+from .._utils.validation import number
+from ..client.blocking import BlockingProfileClient
+from ..client.client import ProfileClient
 from ..errors import ConfigurationError
-from ._desk import Desk
-from ._outcome import Outcome
-from ._shape import Shape
-from ._tally import DeadLetter, How, OnError, OnMissing, Progress, Sink, Tally
 from .enrich import Row
 from .keys import KeyOf
+from .records.merge import Shape
+from .records.outcome import Outcome
+from .records.outcome_policy import DeadLetter, How, OnError, OnMissing, Progress, Sink, Tally
+from .records.queue import Desk
 
 __all__ = ["BlockingEnrichment", "enrich_blocking"]
 

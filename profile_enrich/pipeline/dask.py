@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from .._check import number, whole
+from .._utils.optional_import import engine
+from .._utils.validation import number, whole
 from ..errors import ConfigurationError
-from ._engine import engine
-from .configuration import ClientConfig
 from .frames import enrich_with
-from .tables import OnError, OnMissing, TablePlan
+from .tables.plan import OnError, OnMissing, TablePlan
 from .worker import worker_client
+from .workers.client_config import ClientConfig
 
 __all__ = ["enrich_dataframe"]
 

@@ -8,14 +8,14 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
-from .._check import number
-from ..client import ProfileClient
+from .._utils.validation import number
+from ..client.client import ProfileClient
 from ..errors import ConfigurationError
-from ._desk import Desk
-from ._shape import Shape
-from ._tally import DeadLetter, How, OnError, OnMissing, Progress, Sink, Tally
 from .keys import KeyOf
-from .outcomes import run
+from .outcome_stream import run
+from .records.merge import Shape
+from .records.outcome_policy import DeadLetter, How, OnError, OnMissing, Progress, Sink, Tally
+from .records.queue import Desk
 
 __all__ = ["DeadLetter", "Enrichment", "Progress", "Row", "enrich"]
 

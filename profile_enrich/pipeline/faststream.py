@@ -21,12 +21,12 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, cast
 
-from .._check import number
-from .._deadline import Deadline
-from ..client import ProfileClient
+from .._utils.deadline import Deadline
+from .._utils.optional_import import engine
+from .._utils.validation import number
+from ..client.client import ProfileClient
 from ..errors import ConfigurationError, InvalidKeyError, MissingKeyError, ProfileEnrichError
 from ..profile import Profile, ProfileKey, Reason, Status
-from ._engine import engine
 from .keys import key_of
 
 _faststream = engine("faststream", "the FastStream middleware", "faststream")

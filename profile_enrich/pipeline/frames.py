@@ -6,11 +6,11 @@ import sys
 from collections.abc import Awaitable
 from typing import Any, TypeVar, overload
 
-from ..blocking import BlockingProfileClient
-from ..client import ProfileClient
+from ..client.blocking import BlockingProfileClient
+from ..client.client import ProfileClient
 from ..errors import ConfigurationError
-from .columns import Fields, arrow
-from .tables import Added, OnError, OnMissing, TablePlan
+from .tables.columns import Fields, arrow
+from .tables.plan import Added, OnError, OnMissing, TablePlan
 
 __all__ = ["column_names", "enrich_table", "enrich_with", "enrich_with_async", "key_column"]
 

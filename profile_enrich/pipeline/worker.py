@@ -12,17 +12,17 @@ from typing import Any
 
 from starlette.datastructures import Secret
 
-from .._fork import renew_after_fork
-from ..blocking import BlockingProfileClient
-from ..client import ProfileClient
+from .._utils.fork import renew_after_fork
+from ..client.blocking import BlockingProfileClient
+from ..client.client import ProfileClient
+from ..client.resilience import RateLimit
 from ..errors import ConfigurationError, MissingVariable, ProfileEnrichError
-from ..limits import RateLimit
 from ..sources.amperity import AmperitySource
 from ..sources.auth import ClientCredentials
 from ..sources.base import ProfileSource
 from ..sources.census import CensusSource
 from ..sources.store import StoreSource
-from .configuration import ClientConfig, client_arguments
+from .workers.client_config import ClientConfig, client_arguments
 
 __all__ = ["ClientConfig", "close_worker_clients", "worker_async_client", "worker_client"]
 

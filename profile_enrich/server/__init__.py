@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from .app import ProfileAPI
 from .audit import AuditLog
-from .auth import ApiKey
-from .keys import KeyFile
-from .quota import Rate
-from .run import serve
-from .scopes import FieldScope
+from .auth.api_keys import ApiKey
+from .auth.field_scopes import FieldScope
+from .auth.key_file import KeyFile
+from .auth.rate_limits import Rate
+from .process.serve import serve
 
 __all__ = ["ApiKey", "AuditLog", "FieldScope", "KeyFile", "ProfileAPI", "Rate", "serve"]

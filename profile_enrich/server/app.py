@@ -13,19 +13,22 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import ConfigurationError, StoreError
 from ..store import Collection, ProfileStore
-from . import amperity, batch, census, openapi, tokens, writing
 from .audit import AuditLog
-from .auth import ANYONE, ApiKey, KeyRing, Keys, bearer_of
-from .caching import HttpCaching
-from .compression import FROM_BYTES, Compression
-from .feed import ChangeFeed, ChangeStream
-from .metrics import CONTENT_TYPE as METRICS_TYPE
-from .metrics import Metrics
-from .quota import Quotas, Rate
+from .auth.api_keys import ANYONE, ApiKey, KeyRing, Keys, bearer_of
+from .auth.rate_limits import Quotas, Rate
+from .counters import Totals
+from .dialects import amperity, census
+from .endpoints import amperity_tokens as tokens
+from .endpoints import batch, openapi
+from .endpoints import records as writing
+from .endpoints.change_feed import ChangeFeed, ChangeStream
+from .endpoints.metrics import CONTENT_TYPE as METRICS_TYPE
+from .endpoints.metrics import Metrics
+from .endpoints.status import status_of
+from .http.etag import HttpCaching
+from .http.gzip import FROM_BYTES, Compression
+from .http.messages import JSON, MAX_ID_BYTES, BadRequest, Request, Response, json_response, read_body, segment_text
 from .routing import Dialect, Headers, route
-from .status import status_of
-from .totals import Totals
-from .wire import JSON, MAX_ID_BYTES, BadRequest, Request, Response, json_response, read_body, segment_text
 
 __all__ = ["ProfileAPI"]
 

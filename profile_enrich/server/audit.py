@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import ConfigurationError
-from .wire import Request
+from .http.messages import Request
 
 __all__ = ["AuditLog", "hash_id"]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..store import Collection, ProfileStore
-from . import amperity, batch, census, tokens
-from .auth import ApiKey
-from .wire import Request, Response
+from .auth.api_keys import ApiKey
+from .dialects import amperity, census
+from .endpoints import amperity_tokens as tokens
+from .endpoints import batch
+from .http.messages import Request, Response
 
 __all__ = ["Dialect", "Headers", "route"]
 

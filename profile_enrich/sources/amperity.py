@@ -12,20 +12,20 @@ from typing import Any, Literal
 
 from starlette.datastructures import Secret
 
-from .._deadline import Deadline
+from .._utils.deadline import Deadline
 from ..errors import AmbiguousMatch, ConfigurationError, SourceAuthError, SourceResponseError
 from ..profile import ProfileKey
-from ._amperity_rows import Index, Page, ProfileRow, advance, pages, read_index, read_page, read_profile
-from ._amperity_urls import base_of, filters_of, index_path, query
-from ._caching import freshness
-from ._collection import NamedCollection
-from ._http import HttpApi
-from ._json import decode_json
-from ._records import id_tag, make_record
-from ._transport import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
-from ._urls import check_base_url, check_header, check_timeout, path_segment
+from .amperity_messages import Index, Page, ProfileRow, advance, pages, read_index, read_page, read_profile
+from .amperity_urls import base_of, filters_of, index_path, query
 from .auth import StaticToken, TokenAuth
 from .base import Changes, Found, Freshness, NotFound, NotModified, SourceResult, Validators
+from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
+from .http.api import HttpApi
+from .http.caching_headers import freshness
+from .http.json_body import decode_json
+from .named_collection import NamedCollection
+from .record_from_json import id_tag, make_record
+from .urls import check_base_url, check_header, check_timeout, path_segment
 
 __all__ = ["AmperitySource", "Index", "Page", "ProfileRow"]
 
@@ -184,7 +184,7 @@ class AmperitySource:
         while True:
             deadline = Deadline(10.0)
             token = await self._auth.token(self._transport, deadline=deadline, refused=refused)
-            from ._feed import read_changes  # here: it imports httpx, and that imports click
+            from .embedded_change_feed import read_changes  # here: it imports httpx, and that imports click
 
             feed = read_changes(
                 self._api,

@@ -14,13 +14,13 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import Secret
 
-from .._deadline import Deadline
+from .._utils.deadline import Deadline
 from ..errors import ConfigurationError, SourceAuthError, SourceRequestError, SourceResponseError
-from ._http import HttpApi
-from ._json import decode_json, obj
-from ._shared import SharedCall
-from ._transport import HttpResponse, Transport
-from ._urls import check_base_url, check_header, path_segment
+from .http import HttpResponse, Transport
+from .http.api import HttpApi
+from .http.json_body import decode_json, obj
+from .shared_call import SharedCall
+from .urls import check_base_url, check_header, path_segment
 
 __all__ = ["ClientCredentials", "IssuerToken", "StaticToken", "TokenAuth", "token_expiry"]
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from .._deadline import Deadline
-from .._freshness import Freshness, Validators
+from .._utils.deadline import Deadline
 from ..profile import ProfileKey, Record
+from .freshness import Freshness, Validators
 
 __all__ = [
     "BatchSource",

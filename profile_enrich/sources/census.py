@@ -12,18 +12,18 @@ from typing import Literal
 
 from starlette.datastructures import Secret
 
-from .._deadline import Deadline
+from .._utils.deadline import Deadline
 from ..errors import ConfigurationError, InvalidKeyError, SourceResponseError
 from ..profile import ProfileKey
-from ._batch import MAX_BATCH, batch_base, fetch_records
-from ._caching import freshness
-from ._collection import NamedCollection
-from ._http import HttpApi, fingerprint
-from ._json import array, decode_json, obj
-from ._records import make_record
-from ._transport import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
-from ._urls import check_base_url, check_header, check_timeout, query_value
 from .base import Changes, Found, NotFound, NotModified, SourceResult, Validators
+from .embedded_batch import MAX_BATCH, batch_base, fetch_records
+from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
+from .http.api import HttpApi, fingerprint
+from .http.caching_headers import freshness
+from .http.json_body import array, decode_json, obj
+from .named_collection import NamedCollection
+from .record_from_json import make_record
+from .urls import check_base_url, check_header, check_timeout, query_value
 
 __all__ = ["CensusSource", "Entity"]
 
@@ -221,7 +221,7 @@ class CensusSource:
         The connection is one of its own, made with `options`, also where `transport` is a client of yours.
         """
         entity = await self._entity.id(Deadline(10.0))
-        from ._feed import read_changes  # here: it imports httpx, and that imports click
+        from .embedded_change_feed import read_changes  # here: it imports httpx, and that imports click
 
         feed = read_changes(
             self._api,

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, cast
 
-from .._deadline import Deadline
+from .._utils.deadline import Deadline
 from ..errors import ConfigurationError
 from ..profile import ProfileKey
-from ._records import make_record
 from .base import Excluded, Found, NotFound, NotModified, SourceResult, Validators
+from .record_from_json import make_record
 
 __all__ = ["MemorySource"]
 

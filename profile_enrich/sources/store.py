@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from .._deadline import Deadline
+from .._utils.deadline import Deadline
 from ..errors import AmbiguousMatch, ConfigurationError, InvalidKeyError, SourceUnavailable, StoreError
 from ..profile import ProfileKey, Record
 from ..store import Collection, ProfileStore, StoredRecord

@@ -9,8 +9,7 @@ with ProfileStore("profiles.store") as store:
 
 from __future__ import annotations
 
-from .build import build_store, drop_collections
-from .inputs import SqlQuery, Stream
+from .inputs.input_types import SqlQuery, Stream
 from .model import (
     BuildReport,
     Changes,
@@ -25,9 +24,10 @@ from .model import (
     StoredRecord,
     StorePage,
 )
-from .records import delete_record, put_record
-from .refreshing import refresh_store
-from .store import ProfileStore
+from .profile_store import ProfileStore
+from .writes.build import build_store, drop_collections
+from .writes.refresh import refresh_store
+from .writes.single_records import delete_record, put_record
 
 __all__ = [
     "BuildReport",

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from .inputs import Format, SqlQuery, Stream
+from .inputs.input_types import Format, SqlQuery, Stream
 
 __all__ = [
     "MAX_INDEX_FIELDS",

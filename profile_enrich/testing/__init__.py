@@ -10,8 +10,8 @@
 from __future__ import annotations
 
 from . import faults
-from ._exchange import Answer, Exchange
 from .clock import ManualClock
+from .exchange import Answer, Exchange
 from .faults import Fault
 from .offline import OfflineSource, offline
 from .recorder import Call, Recorder

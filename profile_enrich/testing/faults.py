@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ._exchange import Answer, Exchange, json_answer
+from .exchange import Answer, Exchange, json_answer
 
 __all__ = [
     "BigBody",

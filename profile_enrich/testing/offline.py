@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import TracebackType
 
-from .._deadline import Deadline
+from .._utils.deadline import Deadline
 from ..errors import SourceConnectionError, SourceError
 from ..profile import ProfileKey, Record
 from ..sources.base import Excluded, Found, NotFound, SourceResult, Validators

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self, cast
 
-from ._connection import serve_connection
-from ._dialects import Collection, Profiles, Vendor
-from ._exchange import Answer, Exchange
+from .connection import serve_connection
+from .exchange import Answer, Exchange
 from .faults import Fault, Healthy
 from .recorder import Call, Recorder
+from .vendor_dialects import Collection, Profiles, Vendor
 
 __all__ = ["VendorServer"]
 

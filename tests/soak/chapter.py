@@ -8,11 +8,11 @@ import threading
 import time
 
 from profile_enrich import AmperitySource, CensusSource, ClientCredentials, ProfileClient, RateLimit
-from profile_enrich.flights import GRACE
-from profile_enrich.hooks import Details, LookupDetails
-from profile_enrich.sources._transport import TransportOptions
-from profile_enrich.sources._transport._loops import CLOSE_SECONDS
+from profile_enrich.client.hooks import Details, LookupDetails
+from profile_enrich.client.single_flight import GRACE
 from profile_enrich.sources.base import ProfileSource
+from profile_enrich.sources.http import TransportOptions
+from profile_enrich.sources.http.client_per_loop import CLOSE_SECONDS
 from profile_enrich.testing import VendorServer
 
 from .doors import AsgiDoor, Door, Server, SocketDoor

@@ -24,8 +24,8 @@ from profile_enrich import (
     get_profile,
     lookup_details,
 )
-from profile_enrich.invalidation import ProfileInvalidation
-from profile_enrich.middleware import Attach
+from profile_enrich.web.invalidation import ProfileInvalidation
+from profile_enrich.web.middleware import Attach
 
 from .referee import Referee
 from .settings import Settings

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from profile_enrich import BlockingProfileClient, Profile, ProfileClient, ProfileEnrichError
-from profile_enrich.invalidation import sign
+from profile_enrich.web.invalidation import sign
 
 from .doors import Door
 from .referee import Referee

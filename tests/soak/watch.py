@@ -21,8 +21,8 @@ from typing import Any, Self
 from weakref import WeakSet
 
 from profile_enrich import Breaker, ProfileKey, RetryPolicy, SourceError
-from profile_enrich._deadline import Deadline
-from profile_enrich.limits import Permit
+from profile_enrich._utils.deadline import Deadline
+from profile_enrich.client.resilience import Permit
 from profile_enrich.sources.base import Found, ProfileSource, SourceResult, Validators
 
 from .referee import Referee

@@ -1,0 +1,108 @@
+"""Attributes as an object of the user's own class."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, TypeVar, cast
+
+from ..errors import ConfigurationError, ModelMismatch
+
+__all__ = ["convert"]
+
+T = TypeVar("T")
+
+Problems = list[tuple[str, str]]
+
+
+def convert(data: dict[str, Any], model: type[T]) -> T:
+    """See `Profile.as_model`."""
+    name = getattr(model, "__name__", "the model")
+    if dataclasses.is_dataclass(model):
+        made, problems = _dataclass(data, model)
+    elif hasattr(model, "model_validate"):
+        made, problems = _pydantic(data, model)
+    elif hasattr(model, "__struct_fields__"):
+        made, problems = _msgspec(data, model)
+    else:
+        raise ConfigurationError(f"{name} is not a dataclass, a pydantic model or a msgspec struct")
+    if problems:
+        account = "; ".join(f"{place}: {problem}" if place else problem for place, problem in problems[:10])
+        more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise ModelMismatch(
+            f"the profile does not fit {name}: {account}{more}. Make the field optional, or fix its type",
+            problems=tuple(problems),
+        )
+    return cast("T", made)
+
+
+def _dataclass(data: dict[str, Any], model: Any) -> tuple[object, Problems]:
+    fields = [field for field in dataclasses.fields(model) if field.init]
+    problems = [
+        (field.name, "missing")
+        for field in fields
+        if field.name not in data
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if problems:
+        return None, problems
+    try:
+        return model(**{field.name: data[field.name] for field in fields if field.name in data}), []
+    except (TypeError, ValueError) as error:  # of the class's own __post_init__: its text may quote values
+        return None, [("", f"its __post_init__ raised {type(error).__name__}")]
+
+
+def _pydantic(data: dict[str, Any], model: Any) -> tuple[object, Problems]:
+    try:
+        return model.model_validate(data), []
+    except ValueError as error:  # pydantic's ValidationError
+        account: Any = getattr(error, "errors", None)
+        if account is None:
+            return None, [("", f"it raised {type(error).__name__}")]
+        found = account(include_url=False, include_context=False, include_input=False)
+        # The type says what is wrong; the message may quote the value.
+        return None, [(_path(item["loc"], model), str(item["type"]).replace("_", " ")) for item in found]
+
+
+def _path(places: tuple[object, ...], model: Any) -> str:
+    """A field's path. What is no field of the model, such as a key of a dictionary, is data and not shown."""
+    known: set[str] = set()
+    _names(model, known, set())
+    return ".".join(str(place) if isinstance(place, int) or place in known else "…" for place in places)
+
+
+def _names(model: Any, known: set[str], seen: set[int]) -> None:
+    """The names of all fields of a pydantic model and of the models in it."""
+    if id(model) in seen:
+        return
+    seen.add(id(model))
+    for name, field in getattr(model, "model_fields", {}).items():
+        known.update(text for text in (name, field.alias, field.validation_alias) if isinstance(text, str))
+        _inner(field.annotation, known, seen)
+
+
+def _inner(annotation: Any, known: set[str], seen: set[int]) -> None:
+    if hasattr(annotation, "model_fields"):
+        _names(annotation, known, seen)
+    for argument in getattr(annotation, "__args__", ()):
+        _inner(argument, known, seen)
+
+
+_MSGSPEC = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_SAFE = re.compile(r"Expected `[\w |]+`(?:, got `[\w |]+`)?|Object (?:missing required|contains unknown) field `\w+`")
+
+
+def _msgspec(data: dict[str, Any], model: Any) -> tuple[object, Problems]:
+    import msgspec  # only with a msgspec class, and then it is there
+
+    try:
+        return msgspec.convert(data, model, strict=False), []
+    except ValueError as error:  # msgspec's ValidationError, which is about the first problem only
+        match = _MSGSPEC.match(str(error))
+        problem, path = (match["problem"], match["path"] or "") if match else ("", "")
+    # Some of its messages quote the value, and an unknown field is data.
+    safe = _SAFE.fullmatch(problem)
+    if safe is None or "unknown" in problem:
+        problem = "not a value that the field takes" if path else "the class does not take it"
+    return None, [(path, problem)]

@@ -1,0 +1,1 @@
+"""The in-process cache: bounded storage, fresh and stale expiry, a sweeper for what has expired."""

@@ -1,0 +1,64 @@
+"""`profile-enrich doctor`: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from ..doctor_checks import Finding, examine
+from ..exit_codes import NOT_FOUND, guarded, run
+from ..output import clean, print_json
+from ..source_options import Kind, Settings, source_options
+
+__all__ = ["doctor"]
+
+_MARKS = {
+    "ok": ("ok", "green"),
+    "warning": ("warning", "yellow"),
+    "wrong": ("WRONG", "red"),
+    "skipped": ("skipped", "blue"),
+}
+
+
+@click.command()
+@source_options
+@click.option(
+    "--calls", type=click.IntRange(1, 100), default=5, show_default=True, help="Lookups to measure the latency with."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@guarded
+def doctor(settings: Settings, calls: int, as_json: bool) -> None:
+    """Check the settings, the API, the credentials, the clock, the entity or index, and the latency; say what to fix.
+
+    It looks up an id that nobody has. It prints no secret and no personal data.
+
+    Exit codes: 0 nothing is wrong, 1 something is.
+    """
+    kind = settings.kind()
+    findings = run(_examine(settings, kind, calls, show=not as_json))
+    wrong = [finding for finding in findings if finding.verdict == "wrong"]
+    if as_json:
+        print_json({"source": kind, "healthy": not wrong, "checks": [dataclasses.asdict(each) for each in findings]})
+    elif wrong:
+        click.echo(f"\n{len(wrong)} to fix.")
+    else:
+        click.echo("\nNothing is wrong.")
+    if wrong:
+        raise click.exceptions.Exit(NOT_FOUND)
+
+
+async def _examine(settings: Settings, kind: Kind, calls: int, *, show: bool) -> list[Finding]:
+    findings: list[Finding] = []
+    async for finding in examine(settings, kind, calls=calls):
+        findings.append(finding)
+        if show:
+            _show(finding)
+    return findings
+
+
+def _show(finding: Finding) -> None:
+    word, colour = _MARKS[finding.verdict]
+    click.echo(f"{click.style(f'{word:>8}', fg=colour)}  {finding.check}: {clean(finding.found)}")
+    if finding.fix:
+        click.echo(f"{'':>8}  -> {clean(finding.fix)}")

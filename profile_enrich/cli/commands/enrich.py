@@ -1,0 +1,307 @@
+"""`profile-enrich enrich`: a file of records, each with the profile of its key."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import click
+
+from ...client.client import ProfileClient
+from ...client.resilience import RateLimit
+from ...pipeline.files.dry_run import survey_file
+from ...pipeline.files.enrich_file import FileReport, OnMissing, enrich_file
+from ...pipeline.files.formats import FileFormat, FileSpec
+from ...sources.base import BatchSource
+from ..enrich_progress import Meter, metered
+from ..exit_codes import INTERRUPTED, guarded, run
+from ..open_source import open_source
+from ..output import note
+from ..source_options import Settings, source_options
+
+__all__ = ["enrich"]
+
+P = ParamSpec("P")
+
+FAILED = 1
+DEAD_LETTERS = 2
+
+_KEPT = 7 * 86_400.0
+"""Seconds for which a profile is kept: for the run, so that each key is asked once."""
+
+
+class _Wrong(click.UsageError):
+    exit_code = FAILED
+
+
+class _Command(click.Command):
+    """A wrong command line ends with 1 here: 2 says that there are dead letters."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """As `click` does it, with another exit code."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            raise _Wrong(error.format_message(), error.ctx) from None
+
+
+def _coded(command: Callable[P, int]) -> Callable[P, None]:
+    """Ends with the codes of this command: what `guarded` tells apart by source and usage, is one failure here."""
+    told = guarded(command)
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = told(*args, **kwargs)
+        except click.exceptions.Exit as ended:
+            code = INTERRUPTED if ended.exit_code in (INTERRUPTED, 143) else FAILED
+        raise click.exceptions.Exit(code)
+
+    return wrapper
+
+
+def _rate(context: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
+    """Calls a second, of `500`, `500/s` or `30000/m`."""
+    if given is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(?:/(s|m|h))?", given.strip())
+    rate = float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2] or "s"] if found else 0.0
+    if rate <= 0:
+        raise click.BadParameter("write calls a second, e.g. 500/s, or a minute (30000/m), or an hour (/h)")
+    return rate
+
+
+def _most(context: click.Context, parameter: click.Parameter, given: str) -> float:
+    """A number of records, or a fraction of `1%`."""
+    found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)\s*%", given.strip())
+    if found is None or (found[2] is not None and float(found[2]) > 100):
+        raise click.BadParameter("write a number of records, e.g. 100, or a share of them, e.g. 1%")
+    return int(found[1]) if found[1] is not None else float(found[2]) / 100
+
+
+def _fields(context: click.Context, parameter: click.Parameter, given: str | None) -> dict[str, str | None] | None:
+    """Attributes, each with a type or without."""
+    if given is None:
+        return None
+    named: dict[str, str | None] = {}
+    for each in given.split(","):
+        name, _, kind = each.strip().partition(":")
+        if not name or name in named:
+            raise click.BadParameter(
+                "write different attributes, separated by commas: tier,ltv or tier:string,ltv:double"
+            )
+        named[name] = kind or None
+    return named
+
+
+@click.command(cls=_Command)
+@source_options
+@click.argument("input", metavar="INPUT")
+@click.option("-o", "--output", default="-", metavar="FILE", help="CSV, JSONL or Parquet. Default: -, standard output.")
+@click.option("--key", required=True, metavar="COLUMN", help="The column to look up by.")
+@click.option(
+    "--fields",
+    callback=_fields,
+    metavar="A,B,…",
+    help="The attributes to add; for Parquet also with types: tier:string,ltv:double. Default: all.",
+)
+@click.option("--prefix", default="profile_", show_default=True, help="Before each attribute's name.")
+@click.option("--into", metavar="COLUMN", help="Instead, one column with all of them: an object; in CSV as JSON.")
+@click.option(
+    "--rate", callback=_rate, metavar="N/s", help="Calls a second at most: 500/s, 30000/m. Default: no limit."
+)
+@click.option(
+    "--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Calls at the same time."
+)
+@click.option(
+    "--window", type=click.IntRange(1, 1_000_000), default=4096, show_default=True, help="Records under way at most."
+)
+@click.option(
+    "--dead-letter",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSONL for the records that cannot be enriched, with reasons. Without it the first one ends the run.",
+)
+@click.option(
+    "--max-errors",
+    callback=_most,
+    default="1%",
+    show_default=True,
+    metavar="N|N%",
+    help="End the run when more fail: a number, or a share of the records so far, of 1,000 at least.",
+)
+@click.option(
+    "--on-missing",
+    type=click.Choice(["null", "drop", "dead-letter", "raise"]),
+    default="null",
+    show_default=True,
+    help="What becomes of records whose profile the source does not have, and of those without a key.",
+)
+@click.option(
+    "--encoding", metavar="NAME", help="Of CSV and JSONL: utf-8, latin-1, utf-16 … Default: found out, utf-8."
+)
+@click.option("--input-format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Default: told by the suffix.")
+@click.option("--output-format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Default: told by the suffix.")
+@click.option("--resume", is_flag=True, help="Go on with the run to this file that was interrupted.")
+@click.option("--force", is_flag=True, help="Replace the output when it is there already.")
+@click.option(
+    "--checkpoint-rows",
+    type=click.IntRange(1),
+    default=50_000,
+    show_default=True,
+    help="A checkpoint after so many records, and every 5 seconds.",
+)
+@click.option("--dry-run", is_flag=True, help="Read and count only: records, keys, calls, time. Nothing is asked.")
+@_coded
+def enrich(
+    settings: Settings,
+    input: str,
+    output: str,
+    key: str,
+    fields: dict[str, str | None] | None,
+    prefix: str,
+    into: str | None,
+    rate: float | None,
+    concurrency: int,
+    window: int,
+    dead_letter: Path | None,
+    max_errors: float,
+    on_missing: str,
+    encoding: str | None,
+    input_format: FileFormat | None,
+    output_format: FileFormat | None,
+    resume: bool,
+    force: bool,
+    checkpoint_rows: int,
+    dry_run: bool,
+) -> int:
+    """Enrich a file: each record of INPUT with the profile of its key. `-` is standard input or output.
+
+    \b
+    profile-enrich enrich orders.csv -o enriched.csv --key user_id --fields tier,ltv --rate 500/s
+    profile-enrich enrich events.parquet -o events2.parquet --key user_id --dead-letter bad.jsonl --max-errors 1%
+    zcat log.jsonl.gz | profile-enrich enrich - --input-format jsonl --key user_id > enriched.jsonl
+
+    Records keep their order and their columns; each key is asked once. The output appears when it is whole.
+    Interrupted or killed, the same command with --resume goes on, and the result is the same, byte for byte.
+
+    Exit codes: 0 done, 2 finished, and some are dead letters, 1 failed (a wrong command line
+    too), 130 interrupted (Ctrl-C, SIGTERM) and resumable.
+    """
+    if dry_run:
+        return _dry_run(settings, input, key, encoding, input_format, rate)
+    form = output_format or (input_format if output == "-" else None)
+    if output == "-" and form is None:
+        form = _like(input)
+    missing: OnMissing = {"drop": "drop", "dead-letter": "dead_letter", "raise": "raise"}.get(on_missing, "null")  # type: ignore[assignment]  # click chose among these
+    options: dict[str, Any] = {
+        "key": key,
+        "fields": fields,
+        "prefix": prefix,
+        "into": into,
+        "on_missing": missing,
+        "dead_letter": dead_letter,
+        "max_errors": max_errors,
+        "encoding": encoding,
+        "source_format": input_format,
+        "target_format": form,
+        "resume": resume,
+        "force": force,
+        "checkpoint_rows": checkpoint_rows,
+        "window": window,
+        "concurrency": concurrency,
+    }
+    meter: Meter | None = None
+    try:
+        with metered(to_stdout=output == "-") as meter:
+            report = run(_enrich(settings, input, output, rate, concurrency, meter, options))
+    except (Exception, KeyboardInterrupt):
+        _say_where(meter, output)
+        raise
+    meter.summary(report, "" if output == "-" else f" to {output}")
+    return DEAD_LETTERS if report.dead else 0
+
+
+async def _enrich(
+    settings: Settings,
+    input: str,
+    output: str,
+    rate: float | None,
+    concurrency: int,
+    meter: Meter,
+    options: dict[str, Any],
+) -> FileReport:
+    async with open_source(settings) as source:
+        limit = None if rate is None else RateLimit(rate, burst=max(1.0, rate / 10))
+        client = ProfileClient(
+            source,
+            ttl=_KEPT,
+            max_ttl=_KEPT,
+            negative_ttl=_KEPT,
+            stale_ttl=0.0,
+            respect_cache_control=False,
+            max_entries=1_000_000,
+            max_negative_entries=1_000_000,
+            deadline=settings.timeout,
+            rate_limit=limit,
+            max_in_flight=concurrency,
+        )
+        async with client:
+            return await enrich_file(input, output, client=client, progress=meter, **options)
+
+
+def _like(input: str) -> FileFormat:
+    """The format for standard output: the input's, or JSONL where that is Parquet."""
+    found = FileSpec.of(input).format
+    return "jsonl" if found == "parquet" else found
+
+
+def _say_where(meter: Meter | None, output: str) -> None:
+    """How far it came, and how to go on. Nothing, when it did not begin."""
+    if meter is None or meter.last is None:
+        return
+    if output == "-":
+        note(f"Stopped after {meter.last.rows:,} records. With -o FILE, --resume could go on from here.")
+    else:
+        note(f"Stopped after about {meter.last.rows:,} records. To go on from there, repeat the command with --resume.")
+
+
+def _dry_run(
+    settings: Settings, input: str, key: str, encoding: str | None, form: FileFormat | None, rate: float | None
+) -> int:
+    """Says what there is to do."""
+    found = survey_file(input, key=key, encoding=encoding, source_format=form)
+    size = run(_batch_size(settings))
+    calls = -(-found.distinct // size)
+    about = "" if found.exact else "about "
+    note(f"{found.rows:,} records, {about}{found.distinct:,} different keys.")
+    for count, what in (
+        (found.unreadable, "cannot be read"),
+        (found.unusable, "have a key that cannot be looked up"),
+    ):
+        if count:
+            note(f"{count:,} {what}: these would be dead letters.")
+    if found.without_key:
+        note(f"{found.without_key:,} have no key.")
+    batches = f" of up to {size:,} keys each" if size > 1 else ""
+    note(f"{about.capitalize()}{calls:,} calls{batches}.")
+    if rate is not None:
+        note(f"At {rate:g} calls a second: {_span(calls / rate)} at least.")
+    note("Nothing was asked or written.")
+    return 0
+
+
+async def _batch_size(settings: Settings) -> int:
+    """How many keys one call of the source takes."""
+    async with open_source(settings) as source:
+        return source.batch_size if isinstance(source, BatchSource) else 1
+
+
+def _span(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {whole % 60:02} s" if minutes else f"{seconds:.1f} s"

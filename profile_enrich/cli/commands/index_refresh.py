@@ -1,0 +1,181 @@
+"""`profile-enrich index refresh`: brings a store up to date."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import click
+
+from ...errors import ConfigurationError
+from ...store import CollectionSpec, ProfileStore, Stream, refresh_store
+from ...store.inputs.input_types import FORMATS
+from ...store.inputs.source_config import read_recipe, write_recipe
+from ...store.model import RefreshReport, RefreshSpec
+from ...store.writes.refresh_from_sources import refresh_from_sources
+from ..build_progress import line, rows, showing_progress, tell
+from ..collection_options import Given, collection_options, store_option
+from ..exit_codes import guarded
+from ..output import note, stderr_console
+
+__all__ = ["refresh_command"]
+
+Vanished = Literal["keep", "delete"]
+
+
+@click.command("refresh")
+@store_option
+@collection_options
+@click.option("--changed-only", is_flag=True, help="Compare all rows with what is stored, and write what is different.")
+@click.option(
+    "--changes",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="FILE",
+    help="Take in these changed rows only; - is standard input.",
+)
+@click.option("--deleted-column", metavar="COLUMN", help="Of --changes: true, 1, t, y, yes delete the row's record.")
+@click.option(
+    "--tombstones",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Delete the records with these ids, one a line.",
+)
+@click.option(
+    "--vanished",
+    type=click.Choice(["keep", "delete"]),
+    default="keep",
+    show_default=True,
+    help="With --changed-only: what becomes of records that the source does not have any more.",
+)
+@click.option("--on-duplicate", type=click.Choice(["last", "fail"]), default="last", show_default=True)
+@guarded
+def refresh_command(
+    given: Given,
+    store: Path,
+    changed_only: bool,
+    changes: Path | None,
+    deleted_column: str | None,
+    tombstones: Path | None,
+    vanished: Vanished,
+    on_duplicate: Literal["last", "fail"],
+) -> None:
+    """Bring a store up to date, while it is being served.
+
+    \b
+    profile-enrich index refresh --store profiles.store                    all of it, from where it was built from
+    profile-enrich index refresh --store profiles.store --changed-only --vanished delete
+    profile-enrich index refresh --store profiles.store --entity Users --changes today.csv --deleted-column gone
+    profile-enrich index refresh --store profiles.store --entity Users --tombstones erased.txt
+
+    The new data are written beside the old and swapped in at once; when something goes wrong, the old ones stay.
+    """
+    if changes is not None or tombstones is not None:
+        if changed_only or given.sources or vanished != "keep":
+            raise ConfigurationError(
+                "--changes and --tombstones say all that changes; leave out --changed-only, --vanished and sources"
+            )
+        _take_in(store, _spec(store, given, changes, deleted_column, tombstones), on_duplicate)
+        return
+    if deleted_column is not None:
+        raise ConfigurationError("--deleted-column is a column of --changes FILE")
+    specs = given.specs() if given.sources else given.only(read_recipe(store))
+    if not given.sources:
+        _refuse_more(given)
+    with showing_progress("Comparing" if changed_only else "Building", lines=True) as show:
+        report = refresh_from_sources(
+            store, specs, changed_only=changed_only, vanished=vanished, on_duplicate=on_duplicate, progress=show
+        )
+    if isinstance(report, RefreshReport):
+        _tell_changes(report, specs)
+    elif report is not None:
+        tell(report, specs, lines=True)
+        if given.sources:
+            write_recipe(store, specs)
+
+
+def _refuse_more(given: Given) -> None:
+    """What describes a source means nothing without one."""
+    for option in ("ids", "filters", "types", "format", "encoding", "delimiter", "rejects"):
+        if getattr(given, option):
+            raise ConfigurationError(
+                "the sources are those that the store was built from; to describe them differently, name them again"
+                " with --data, --sql or --config"
+            )
+
+
+def _spec(
+    store: Path, given: Given, changes: Path | None, deleted_column: str | None, tombstones: Path | None
+) -> RefreshSpec:
+    if deleted_column is not None and changes is None:
+        raise ConfigurationError("--deleted-column is a column of --changes FILE")
+    if given.ids or given.filters or given.types:
+        raise ConfigurationError("--id, --filter and --type are as the collection was built; leave them out")
+    if tombstones is not None and not tombstones.is_file():
+        raise ConfigurationError(f"{tombstones} is not there, or is not a file")
+    with ProfileStore(store) as opened:
+        names = [each.name for each in opened.collections()]
+        if given.entities:
+            names = [opened.collection(name).name for name in given.entities]
+    if len(names) != 1:
+        raise ConfigurationError("say with one --entity NAME which collection changes")
+    source: Path | Stream | None = changes
+    if changes is not None and str(changes) == "-":
+        if given.format not in FORMATS:
+            raise ConfigurationError(f"standard input (-) needs --format: {', '.join(FORMATS)}")
+        source = Stream(sys.stdin.buffer, given.format)
+    said: dict[str, Any] = {name: getattr(given, name) for name in ("encoding", "delimiter") if getattr(given, name)}
+    return RefreshSpec(
+        names[0],
+        source,
+        tombstone=deleted_column,
+        deleted=() if tombstones is None else tombstones,
+        format=cast("Any", given.format) if isinstance(source, Path) else None,
+        rejects=Path(given.rejects[-1]) if given.rejects else None,
+        **said,
+    )
+
+
+def _take_in(store: Path, spec: RefreshSpec, on_duplicate: Literal["last", "fail"]) -> None:
+    with showing_progress("Refreshing", lines=True) as show:
+        report = refresh_store(store, [spec], on_duplicate=on_duplicate, progress=show)
+    _tell_changes(report, [spec])
+
+
+def _tell_changes(report: RefreshReport, specs: Sequence[CollectionSpec | RefreshSpec]) -> None:
+    rejects = {spec.name: spec.rejects for spec in specs}
+    as_lines = not stderr_console().is_terminal
+    for each in report.collections:
+        name = each.collection.name
+        kept = rejects.get(name) if each.rejected else None
+        if as_lines:
+            line(
+                "refreshed",
+                collection=name,
+                generation=report.generation,
+                read=each.read,
+                inserted=each.inserted,
+                updated=each.updated,
+                unchanged=each.unchanged,
+                deleted=each.deleted,
+                duplicates=each.duplicates,
+                rejected=dict(each.rejected),
+                first_rejected_row=each.first_rejected,
+                rejects=None if kept is None else str(kept),
+            )
+            continue
+        note(
+            f"{name}: {rows(each.read)} read; {each.inserted:,} new, {each.updated:,} changed,"
+            f" {each.unchanged:,} as before, {each.deleted:,} deleted."
+        )
+        if each.duplicates:
+            note(f"  {rows(each.duplicates)} had the id of an earlier row and replaced it.")
+        for reason, count in each.rejected.items():
+            note(f"  {rows(count)} left out: {reason}.")
+        if kept is not None:
+            note(f"  They are in {kept}, with their reasons.")
+    if as_lines:
+        line("done", generation=report.generation, seconds=round(report.seconds, 3))
+    else:
+        note(f"Refreshed in {report.seconds:.1f} s; generation {report.generation}.")

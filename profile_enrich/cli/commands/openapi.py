@@ -1,0 +1,52 @@
+"""`profile-enrich openapi`: the OpenAPI document of the server, for a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ...errors import ConfigurationError
+from ...server.auth.api_keys import ANYONE, ApiKey
+from ...server.auth.key_file import KeyFile, keys_beside
+from ...server.endpoints.openapi import describe
+from ...store import ProfileStore
+from ..exit_codes import guarded
+from ..output import print_json
+
+__all__ = ["openapi"]
+
+
+@click.command()
+@click.option(
+    "--store",
+    required=True,
+    type=click.Path(path_type=Path),
+    envvar="PROFILE_ENRICH_STORE",
+    show_envvar=True,
+    help="The store that is served.",
+)
+@click.option("--key", "name", metavar="NAME", help="As the key of this name sees it. Default: everything.")
+@click.option(
+    "--keys-file",
+    type=click.Path(path_type=Path),
+    envvar="PROFILE_ENRICH_KEYS_FILE",
+    show_envvar=True,
+    help="The file of the keys. Default: beside the store, STORE.keys.json.",
+)
+@click.option("--server", default="/", show_default=True, metavar="URL", help="Where it is served.")
+@guarded
+def openapi(store: Path, name: str | None, keys_file: Path | None, server: str) -> None:
+    """Print the OpenAPI 3.1 document of the Profile API over a store, e.g. to hand it to a partner."""
+    with ProfileStore(store) as opened:
+        key = ANYONE if name is None else _key(KeyFile(keys_file or keys_beside(store)), name)
+        print_json(
+            describe(opened.collections(), key, server=server, workspace=None if name is None else key.workspace)
+        )
+
+
+def _key(file: KeyFile, name: str) -> ApiKey:
+    for each in file.stored():
+        if each.key.id == name:
+            return each.key
+    raise ConfigurationError(f"there is no key {name!r} in {file.path}; `profile-enrich keys list` shows all")

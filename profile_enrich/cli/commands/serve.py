@@ -1,0 +1,330 @@
+"""`profile-enrich serve`: the embedded Profile API over the user's own files."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import ConfigurationError
+from ...server import ApiKey, AuditLog, KeyFile, ProfileAPI, Rate
+from ...server.auth.key_file import keys_beside
+from ...server.counters import shared_totals
+from ...server.http.gzip import FROM_BYTES
+from ...server.process.serve import serve_app
+from ...server.process.supervisor import MAX_WORKERS
+from ...server.scheduled_refresh import RefreshSchedule, seconds_of
+from ...store import ProfileStore
+from ..build_progress import build, specifications
+from ..collection_options import specs_from_file
+from ..exit_codes import guarded
+from ..output import note
+from ..temporary_store import temporary_store
+from ..toml_config import Configured, config_option
+
+__all__ = ["serve"]
+
+
+@click.command(cls=Configured)
+@config_option
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CSV, TSV, JSONL or Parquet; several: repeat --data, --entity and --id in the same order.",
+)
+@click.option(
+    "--entity",
+    "entities",
+    multiple=True,
+    metavar="NAME",
+    help="What the records are, e.g. Users. Default: the file's name.",
+)
+@click.option("--id", "ids", multiple=True, metavar="COLUMN", help="The column that identifies a record. Default: id.")
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="COLUMN",
+    help="Allow filtering by this column; with several --data: ENTITY:COLUMN.",
+)
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    envvar="PROFILE_ENRICH_STORE",
+    show_envvar=True,
+    help="Build the store here, or serve the one that is here. Default: a temporary one, removed at the end.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    envvar="PROFILE_ENRICH_HOST",
+    show_envvar=True,
+    help="The address to listen on; 0.0.0.0 for all of this machine's.",
+)
+@click.option(
+    "--port",
+    default=8787,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    envvar="PROFILE_ENRICH_PORT",
+    show_envvar=True,
+    help="0 takes any free one.",
+)
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="SECRET",
+    envvar="PROFILE_ENRICH_KEYS",
+    show_envvar=True,
+    help="A key that may ask, at least 16 characters; several: repeat, or separate with spaces in the variable.",
+)
+@click.option("--generate-key", is_flag=True, help="Make a new key and show it, once.")
+@click.option("--no-auth", is_flag=True, help="Answer everybody who can reach the port. Only for trying out.")
+@click.option(
+    "--workspace",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    envvar="PROFILE_ENRICH_WORKSPACE",
+    show_envvar=True,
+    help="The workspace (Amperity: tenant) that the keys belong to.",
+)
+@click.option("--access-log", is_flag=True, help="Log one line a request, without ids.")
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, MAX_WORKERS),
+    envvar="PROFILE_ENRICH_WORKERS",
+    show_envvar=True,
+    help="Processes that share the port.",
+)
+@click.option(
+    "--max-age",
+    type=click.IntRange(0),
+    metavar="SECONDS",
+    help="Clients may use an answer for so long without asking again. Default: they decide.",
+)
+@click.option(
+    "--compress-from",
+    default=FROM_BYTES,
+    show_default=True,
+    type=click.IntRange(0),
+    metavar="BYTES",
+    help="Send answers from this size on as gzip to clients that take it; 0 for none.",
+)
+@click.option(
+    "--metrics",
+    default="off",
+    show_default=True,
+    type=click.Choice(["off", "keys", "open"]),
+    help="Prometheus metrics at /metrics: for nobody, for holders of a key, for everybody.",
+)
+@click.option(
+    "--refresh-every",
+    metavar="SPAN",
+    envvar="PROFILE_ENRICH_REFRESH_EVERY",
+    show_envvar=True,
+    help="Refresh the store from its sources every 90s, 15m, 2h or 1d, give or take a tenth.",
+)
+@click.option(
+    "--keys-file",
+    type=click.Path(path_type=Path),
+    envvar="PROFILE_ENRICH_KEYS_FILE",
+    show_envvar=True,
+    help="Who may ask: the file that `profile-enrich keys` made. Default: STORE.keys.json, where it is there.",
+)
+@click.option(
+    "--rate",
+    metavar="RATE",
+    envvar="PROFILE_ENRICH_RATE",
+    show_envvar=True,
+    help="How often each key may ask that has no rate of its own: 100/s, 700/m, or a vendor's: amperity.",
+)
+@click.option(
+    "--audit-log",
+    type=click.Path(path_type=Path),
+    envvar="PROFILE_ENRICH_AUDIT_LOG",
+    show_envvar=True,
+    help="Note here who asked for whose profile, as JSON lines with hashed ids.",
+)
+@click.pass_context
+@guarded
+def serve(
+    ctx: click.Context,
+    config: Path | None,
+    data: tuple[Path, ...],
+    entities: tuple[str, ...],
+    ids: tuple[str, ...],
+    filters: tuple[str, ...],
+    store: Path | None,
+    host: str,
+    port: int,
+    keys: tuple[str, ...],
+    generate_key: bool,
+    no_auth: bool,
+    workspace: str,
+    access_log: bool,
+    workers: int,
+    max_age: int | None,
+    compress_from: int,
+    metrics: str,
+    refresh_every: str | None,
+    keys_file: Path | None,
+    rate: str | None,
+    audit_log: Path | None,
+) -> None:
+    """Serve a Profile API of your own: Census's and Amperity's URLs over your files, on this machine.
+
+    \b
+    profile-enrich serve --data users.csv --entity Users --id user_id --filter email --generate-key
+    profile-enrich serve --data users.parquet --data accounts.csv --entity Users --entity Accounts --id id
+    profile-enrich serve --store profiles.store          (built before; with the keys made by `profile-enrich keys`)
+
+    profile-enrich serve --config server.toml
+
+    It listens on this machine only, and wants a key, unless told otherwise. With --config, SIGHUP has it read the file
+    anew (all but store, host, port and workers), except in a terminal.
+    """
+    described = config is not None and bool(ctx.meta.get("collections"))
+    if described and data:
+        raise ConfigurationError("--data contradicts the [collections] of the configuration file; leave one out")
+    if not data and not described and store is None:
+        raise ConfigurationError("give --data FILE (with --entity and --id), or --store PATH of a store built before")
+    if not data and (entities or ids or filters):
+        raise ConfigurationError("--entity, --id and --filter describe --data, and there is none")
+    if no_auth and (keys or generate_key):
+        raise ConfigurationError("--no-auth contradicts --key, --generate-key and PROFILE_ENRICH_KEYS; leave one out")
+    keys_file = _keys_file(keys_file, store, chosen=bool(no_auth or keys or generate_key))
+    if not (no_auth or keys or generate_key or keys_file):
+        raise ConfigurationError(
+            "who may ask? Give a key in PROFILE_ENRICH_KEYS, or --generate-key, or make one for a --store with"
+            " `profile-enrich keys add`, or say --no-auth to answer everybody"
+        )
+    if described and config is not None:
+        specs = specs_from_file(config)
+    else:
+        specs = specifications(data, entities, ids, filters)
+    for wrong in keys:  # before the build, which may take long
+        ApiKey.from_secret(wrong, workspace=workspace)
+    if rate is not None:
+        Rate.parse(rate)
+    every = None if refresh_every is None else seconds_of(refresh_every)
+    if every is not None and store is None and not specs:
+        raise ConfigurationError("--refresh-every needs sources to refresh from")
+    secret: str | None = None
+    generated: list[ApiKey] = []
+    if generate_key:
+        key, secret = ApiKey.generate(workspace=workspace)
+        generated.append(key)
+    with contextlib.ExitStack() as stack:
+        path = store if store is not None else stack.enter_context(temporary_store())
+        if specs and not (described and (path / "CURRENT").exists()):
+            build(path, specs)
+        totals = stack.enter_context(shared_totals(workers))
+        schedule = None if every is None else RefreshSchedule(path, specs or None, every=every)
+
+        def make(again: bool = True) -> ProfileAPI:
+            now = ctx.command.again(ctx) if again and isinstance(ctx.command, Configured) else ctx.params
+            return _api(path, now, generated, schedule, totals)
+
+        def ready(url: str) -> None:
+            if schedule is not None:  # only now: the workers are there, and a thread does not outlive a fork
+                schedule.start()
+            with ProfileStore(path) as built:
+                _announce(url, built, secret=secret, workspace=workspace, no_auth=no_auth)
+
+        make(again=False).close()  # what is wrong is said before anything listens
+        _log_to_stderr("profile_enrich.server", logging.INFO if access_log else logging.WARNING)
+        try:
+            serve_app(make, host=host, port=port, workers=workers, on_ready=ready, reload=config is not None)
+        finally:
+            if schedule is not None:
+                schedule.stop()
+    note("Stopped.")
+
+
+def _api(
+    path: Path,
+    options: Mapping[str, Any],
+    generated: list[ApiKey],
+    schedule: RefreshSchedule | None,
+    totals: Path | None,
+) -> ProfileAPI:
+    """The application as the options say it."""
+    keys, no_auth, workspace = options["keys"], options["no_auth"], options["workspace"]
+    chosen = bool(no_auth or keys or generated)
+    keys_file = _keys_file(options["keys_file"], options["store"], chosen=chosen)
+    file = None if keys_file is None else KeyFile(keys_file)
+    allowed = [ApiKey.from_secret(secret, workspace=workspace) for secret in keys] + generated
+    audit_log: Path | None = options["audit_log"]
+    return ProfileAPI(
+        path,
+        keys=allowed or file,
+        no_auth=no_auth,
+        # The keys of a file say themselves which workspace is theirs, unless it was said here.
+        workspace=None if file is not None and workspace not in file.workspaces else workspace,
+        access_log=options["access_log"],
+        rate=None if options["rate"] is None else Rate.parse(options["rate"]),
+        audit=None if audit_log is None else AuditLog(audit_log),
+        workers=options["workers"],
+        max_age=options["max_age"],
+        compress_from=options["compress_from"] or None,
+        metrics=options["metrics"],
+        totals=totals,
+        refreshing=None if schedule is None else schedule.status,
+    )
+
+
+def _keys_file(named: Path | None, store: Path | None, *, chosen: bool) -> Path | None:
+    """The file of keys to use: the one that was named, or the store's own unless another way was chosen.
+
+    Raises:
+        ConfigurationError: a file was named, and another way too; or it is not there.
+    """
+    if named is not None:
+        if chosen:
+            raise ConfigurationError("--keys-file contradicts --key, --generate-key and --no-auth; leave one out")
+        if not named.exists():
+            raise ConfigurationError(f"there is no key file {named}; `profile-enrich keys add` makes it")
+        return named
+    beside = None if store is None else keys_beside(store)
+    return beside if beside is not None and not chosen and beside.exists() else None
+
+
+def _log_to_stderr(name: str, level: int) -> None:
+    logger = logging.getLogger(name)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(level)
+
+
+def _announce(url: str, store: ProfileStore, *, secret: str | None, workspace: str, no_auth: bool) -> None:
+    lines = [f"Profile API at {url}"]
+    if secret is not None:
+        lines += ["", "The new key; it is shown this once:", "", f"    export PROFILE_ENRICH_API_KEY={secret}"]
+    collections = store.collections()
+    lines += ["", "Collections:"]
+    for each in collections:
+        index = f"index {each.index_id}" if each.index_fields is not None else "no index: more than 30 columns"
+        lines.append(f"    {each.name}: {each.rows:,} records by {each.key}; entity {each.id}, {index}")
+    auth = "" if no_auth else ' -H "Authorization: Bearer $PROFILE_ENRICH_API_KEY"'
+    lines += ["", "Try it:", "", f"    curl{auth} {url}/api/v1/entities"]
+    if collections:
+        first = collections[0]
+        lines.append(f"    curl{auth} '{url}/api/v1/entities/{first.id}/record?record_id=…'")
+        if first.index_fields is not None:
+            tenant = f' -H "amperity-tenant: {workspace}" -H "api-version: 2025-07-31"'
+            lines.append(f"    curl{auth}{tenant} '{url}/api/indexes/{first.index_id}/profiles?limit=5'")
+    lines += ["", "Ctrl-C stops it."]
+    click.echo("\n".join(lines))

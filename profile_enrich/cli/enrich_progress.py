@@ -1,0 +1,170 @@
+"""How far an enrichment is: a bar for people, lines of JSON for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Generator
+from typing import Any
+
+import click
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from ..pipeline.files.enrich_file import FileProgress, FileReport
+from .output import note, stderr_console
+
+__all__ = ["Meter", "metered"]
+
+_EVERY = 5.0
+"""Seconds between two lines of JSON."""
+
+
+class _Left(ProgressColumn):
+    """How long it will take."""
+
+    def render(self, task: Task) -> Text:
+        """The time left, by the share of the input that this process has read."""
+        return Text(task.fields["left"], style="progress.remaining")
+
+
+class Meter:
+    """Takes what the run tells.
+
+    Args:
+        bar: of rich; `None`: lines of JSON.
+    """
+
+    def __init__(self, bar: Progress | None) -> None:
+        self._bar = bar
+        self._task: TaskID | None = None
+        self._said = time.monotonic()
+        self._begun: float | None = None
+        self._before = (0.0, 0, 0)
+        self.last: FileProgress | None = None
+
+    def __call__(self, now: FileProgress) -> None:
+        """Shows one state."""
+        self.last = now
+        if self._begun is None and now.fraction is not None:
+            self._begun = now.fraction
+        if self._bar is not None:
+            self._draw(self._bar, now)
+        elif time.monotonic() - self._said >= _EVERY:
+            self._said = time.monotonic()
+            _line("progress", self.facts(now))
+
+    def facts(self, now: FileProgress) -> dict[str, Any]:
+        """The state in numbers."""
+        own = now.rows - now.resumed
+        seconds = max(now.seconds, 1e-9)
+        left = self._left(now)
+        return {
+            "rows": now.rows,
+            "rows_per_second": round(own / seconds),
+            "hit_percent": _hits(own, now.calls),
+            "calls": now.calls,
+            "calls_per_second": round(now.calls / seconds, 1),
+            "missing": now.missing,
+            "errors": now.failed,
+            "percent": None if now.fraction is None else round(100 * now.fraction, 1),
+            "seconds_left": None if left is None else round(left),
+        }
+
+    def _left(self, now: FileProgress) -> float | None:
+        if now.fraction is None or self._begun is None or now.fraction <= self._begun:
+            return None
+        return now.seconds * (1 - now.fraction) / (now.fraction - self._begun)
+
+    def _draw(self, bar: Progress, now: FileProgress) -> None:
+        facts = self.facts(now)
+        left = facts["seconds_left"]
+        shown: dict[str, Any] = {
+            "rows": f"{now.rows:,} rows",
+            "speed": f"{facts['rows_per_second']:,} rows/s",
+            "hits": f"{facts['hit_percent']:.1f} % hits",
+            "calls": f"{facts['calls_per_second']:,.0f} calls/s",
+            "errors": f"{now.failed:,} errors",
+            "left": "" if left is None else f"{left // 60}:{left % 60:02} left",
+        }
+        total = None if now.fraction is None else 1.0
+        if self._task is None:
+            self._task = bar.add_task("Enriching", total=total, **shown)
+        bar.update(self._task, completed=now.fraction or 0.0, **shown)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def summary(self, report: FileReport, where: str) -> None:
+        """What became of the records."""
+        own = report.rows - report.resumed
+        if self._bar is None:
+            facts = {
+                "rows": report.rows,
+                "written": report.written,
+                "missing": report.missing,
+                "keyless": report.keyless,
+                "dropped": report.dropped,
+                "dead": report.dead,
+                "reasons": report.reasons,
+                "clashes": report.clashes,
+                "unseen": report.unseen,
+                "calls": report.calls,
+                "hit_percent": _hits(own, report.calls),
+                "seconds": round(report.seconds, 2),
+                "resumed_at": report.resumed,
+            }
+            _line("summary", facts)
+            return
+        speed = own / max(report.seconds, 1e-9)
+        note(f"Wrote {report.written:,} of {report.rows:,} records{where}.")
+        hits = _hits(own, report.calls)
+        note(f"{report.seconds:.1f} s, {speed:,.0f} rows/s, {report.calls:,} calls, {hits:.1f} % hits.")
+        if report.resumed:
+            note(f"{report.resumed:,} of them were done before.")
+        for count, what in (
+            (report.missing, "Without a profile"),
+            (report.keyless, "Without a key"),
+            (report.dropped, "Left out"),
+        ):
+            if count:
+                note(f"{what}: {count:,}.")
+        for name in report.unseen:
+            note(f"No profile has the attribute {name}.")
+        for name, count in report.clashes.items():
+            note(f"The column {name} was there already, and was kept, in {count:,} records.")
+        for reason, count in sorted(report.reasons.items()):
+            note(f"Dead letters, {reason}: {count:,}.")
+
+
+def _hits(rows: int, calls: int) -> float:
+    """The share of records that needed no call of their own."""
+    return round(100 * max(0, rows - calls) / rows, 1) if rows else 0.0
+
+
+def _line(event: str, facts: dict[str, Any]) -> None:
+    click.echo(json.dumps({"event": event, **facts}), err=True)
+
+
+@contextlib.contextmanager
+def metered(*, to_stdout: bool) -> Generator[Meter]:
+    """A bar where stderr is a terminal, lines of JSON where it is not.
+
+    Args:
+        to_stdout: the records go to standard output: on the same terminal, a bar would draw over them.
+    """
+    console = stderr_console()
+    if not console.is_terminal or (to_stdout and sys.stdout.isatty()):
+        yield Meter(None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TextColumn("{task.percentage:>3.0f} %"),
+        *(TextColumn(f"{{task.fields[{name}]}}") for name in ("rows", "speed", "hits", "calls", "errors")),
+        TimeElapsedColumn(),
+        _Left(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield Meter(bar)

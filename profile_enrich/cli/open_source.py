@@ -1,0 +1,99 @@
+"""From options to sources."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Generator
+from typing import Any, cast
+
+from ..errors import ConfigurationError
+from ..sources.amperity import AmperitySource
+from ..sources.auth import ClientCredentials, StaticToken, TokenAuth
+from ..sources.base import ProfileSource
+from ..sources.census import CensusSource
+from ..sources.store import StoreSource
+from ..store import ProfileStore
+from .source_options import Kind, Settings
+
+__all__ = ["make_source", "open_source", "open_store"]
+
+
+def _needed(value: str | None, option: str, why: str) -> str:
+    if value is None or value == "":
+        variable = "PROFILE_ENRICH_" + option.removeprefix("--").replace("-", "_").upper()
+        raise ConfigurationError(f"{why}: give {variable} or {option}")
+    return value
+
+
+@contextlib.contextmanager
+def open_store(settings: Settings) -> Generator[ProfileStore]:
+    """The local store, closed at the end."""
+    if settings.store is None:
+        raise ConfigurationError("which store? Give PROFILE_ENRICH_STORE or --store")
+    with ProfileStore(settings.store) as store:
+        yield store
+
+
+@contextlib.asynccontextmanager
+async def open_source(
+    settings: Settings, kind: Kind | None = None, *, need_collection: bool = True
+) -> AsyncGenerator[ProfileSource]:
+    """The source that the options describe, closed at the end.
+
+    Args:
+        settings: the options.
+        kind: which source; told by the options when not given.
+        need_collection: whether the entity or index must be said.
+
+    Raises:
+        ConfigurationError: an option is missing or wrong; the message names it.
+    """
+    source = make_source(settings, kind or settings.kind(), need_collection=need_collection)
+    try:
+        yield source
+    finally:
+        await source.aclose()
+
+
+def make_source(settings: Settings, kind: Kind, *, need_collection: bool = True) -> ProfileSource:
+    """The source that the options describe."""
+    if kind == "store":
+        if settings.store is None:
+            raise ConfigurationError("which store? Give PROFILE_ENRICH_STORE or --store")
+        name = _needed(settings.entity or settings.index, "--entity", "which entity of the store?")
+        return StoreSource(settings.store, collection=int(name) if name.isdecimal() else name)
+    common: dict[str, Any] = {
+        "base_url": settings.base_url,
+        "transport": settings.transport,
+        "allow_insecure_http": settings.allow_insecure_http,
+    }
+    if settings.region is not None:
+        common["region"] = settings.region
+    if kind == "census":
+        key = _needed(settings.api_key, "--api-key", "Census wants an API key")
+        entity = settings.entity
+        if need_collection:
+            entity = _needed(entity, "--entity", "which entity? (`profile-enrich entities` lists them)")
+        return CensusSource(key, entity=entity or 0, **common)  # 0: listing entities asks for none
+    tenant = _needed(settings.tenant, "--tenant", "Amperity wants a tenant")
+    index = settings.index
+    if need_collection:
+        index = _needed(index, "--index", "which index? (`profile-enrich indexes` lists them)")
+    return AmperitySource(index=index, tenant=tenant, token=_auth(settings, tenant), **common)
+
+
+def _auth(settings: Settings, tenant: str) -> TokenAuth:
+    if settings.token is not None:
+        return cast("TokenAuth", StaticToken(settings.token))
+    if settings.client_id is None:
+        raise ConfigurationError(
+            "Amperity wants a token: give PROFILE_ENRICH_TOKEN or --token; "
+            "or --client-id, --client-secret and --token-url"
+        )
+    return ClientCredentials(
+        _needed(settings.token_url, "--token-url", "where are tokens made?"),
+        settings.client_id,
+        _needed(settings.client_secret, "--client-secret", "--client-id needs its secret"),
+        tenant,
+        allow_insecure_http=settings.allow_insecure_http,
+    )

@@ -1,0 +1,1 @@
+"""The lookup core: single flight, batching, retries, circuit breaker and rate limits around one source."""

@@ -1,0 +1,137 @@
+"""Lookups of different keys, made within one window, become one call of a source that has a batch endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from weakref import WeakKeyDictionary
+
+from ..errors import ClientClosed, ProfileEnrichError, SourceError, SourceResponseError
+from ..profile import ProfileKey
+from ..sources.base import BatchSource, SourceResult
+from .single_flight import Fuse
+
+__all__ = ["Batch", "Batcher"]
+
+Answers = Mapping[ProfileKey, SourceResult]
+
+Slot = Callable[[], AbstractAsyncContextManager[None]]
+
+
+class Batch:
+    """The keys of one call, each with the load that waits for it."""
+
+    __slots__ = ("fuses", "places", "sent", "timer", "waiting")
+
+    def __init__(self) -> None:
+        self.fuses: list[Fuse] = []
+        self.places = 0
+        self.sent = False
+        self.timer: asyncio.TimerHandle | None = None
+        self.waiting: dict[ProfileKey, asyncio.Future[SourceResult]] = {}
+
+
+class Batcher:
+    """Gathers keys into batches, one open batch on each event loop.
+
+    Args:
+        source: has the batch endpoint, and says how many keys it takes.
+        window: seconds for which a batch stays open after its first place was taken.
+        slot: the turn to make one call of the source.
+    """
+
+    def __init__(self, source: BatchSource, window: float, slot: Slot) -> None:
+        self._source = source
+        self._window = window
+        self._slot = slot
+        self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, Batch] = WeakKeyDictionary()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def reserve(self, pay: Callable[[], None] | None = None) -> Batch:
+        """A place in a batch: the open one, or a new one, which costs a call.
+
+        Args:
+            pay: called for a new one; what it raises is passed on, and nothing is opened.
+        """
+        loop = asyncio.get_running_loop()
+        batch = self._open.get(loop)
+        if batch is None or batch.sent or batch.places >= self._source.batch_size:
+            if pay is not None:
+                pay()
+            batch = self._open[loop] = Batch()
+            batch.timer = loop.call_later(self._window, self._send, loop, batch)
+        batch.places += 1
+        return batch
+
+    async def fetch(self, key: ProfileKey, batch: Batch, fuse: Fuse) -> SourceResult:
+        """Asks for one key with the others of its batch. See `ProfileSource.fetch`."""
+        loop = asyncio.get_running_loop()
+        if batch.sent:  # the loop was too busy to start this load within the window
+            batch = self.reserve()
+        batch.fuses.append(fuse)
+        answer = batch.waiting.setdefault(key, loop.create_future())
+        if len(batch.waiting) >= self._source.batch_size:
+            self._send(loop, batch)
+        return await asyncio.shield(answer)
+
+    async def aclose(self) -> None:
+        """Ends the calls that are under way on this loop."""
+        loop = asyncio.get_running_loop()
+        calls = [task for task in self._calls if task.get_loop() is loop]
+        for task in calls:
+            task.cancel()
+        if calls:
+            await asyncio.wait(calls, timeout=1.0)
+
+    def after_fork(self) -> None:
+        """In a forked child: the batches are the parent's."""
+        self._open = WeakKeyDictionary()
+        self._calls = set()
+
+    def _send(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
+        if batch.sent:
+            return
+        batch.sent = True
+        if self._open.get(loop) is batch:
+            del self._open[loop]
+        if batch.timer is not None:
+            batch.timer.cancel()
+        if not batch.waiting:
+            return
+        # A fresh context, as for every load: it is shared by loads of many requests.
+        task = loop.create_task(self._run(batch), name="profile_enrich batch", context=contextvars.Context())
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _run(self, batch: Batch) -> None:
+        answers: Answers = {}
+        error: ProfileEnrichError = SourceResponseError("the source's answer to a batch lacks a key that was asked for")
+        failure = ""
+        try:
+            async with self._slot():
+                deadlines = [fuse.light() for fuse in batch.fuses]
+                answers = await self._source.fetch_many(list(batch.waiting), deadline=deadlines[0])
+        except asyncio.CancelledError:
+            self._deliver(batch, {}, ClientClosed("the lookup was ended because its event loop was closed"))
+            raise
+        except ProfileEnrichError as raised:
+            error = raised
+        except Exception as raised:  # noqa: BLE001  # its text may quote a key: only its type is passed on
+            failure = type(raised).__name__
+        if failure:
+            error = SourceError(f"the source failed with an unexpected {failure}")
+        self._deliver(batch, answers, error)
+
+    def _deliver(self, batch: Batch, answers: Answers, error: ProfileEnrichError) -> None:
+        for key, waiting in batch.waiting.items():
+            if waiting.done():
+                continue
+            answer = answers.get(key)
+            if answer is not None:
+                waiting.set_result(answer)
+            else:
+                waiting.set_exception(copy.copy(error))
+                waiting.exception()  # seen: a load that is gone does not fetch it

@@ -1,0 +1,232 @@
+"""What can be seen of the lookups: counters, and hooks that get one frozen details object each.
+
+No details object holds an identifier, an attribute value or a secret; keys appear as salted hashes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..profile import Reason, Status
+
+__all__ = [
+    "BreakerDetails",
+    "Details",
+    "FeedStats",
+    "FlightDetails",
+    "Health",
+    "Hook",
+    "LookupDetails",
+    "Observer",
+    "Stats",
+]
+
+logger = logging.getLogger("profile_enrich")
+
+QUIET_SECONDS = 60.0
+"""A failure of the same kind is logged at most once in so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookupDetails:
+    """One lookup.
+
+    Args:
+        source: the source's name.
+        key: a salted hash of the key (see `ProfileKey.digest`); empty when the key was not usable.
+        status: how it was answered.
+        reason: why the profile is empty; `None` when it was found.
+        seconds: how long the caller waited.
+        error: the `code` of the error, where there was one.
+    """
+
+    source: str
+    key: str
+    status: Status
+    reason: Reason | None
+    seconds: float
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FlightDetails:
+    """One call of the source.
+
+    Args:
+        source: the source's name.
+        key: a salted hash of the key.
+        outcome: `found`, `not_found`, `withheld`, `not_modified`, or the `code` of the error.
+        seconds: how long it took.
+    """
+
+    source: str
+    key: str
+    outcome: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerDetails:
+    """A change of the circuit breaker's state.
+
+    Args:
+        source: the source's name.
+        state: the new state.
+    """
+
+    source: str
+    state: Literal["closed", "open", "half_open"]
+
+
+Details = LookupDetails | FlightDetails | BreakerDetails
+
+Hook = Callable[[Details], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedStats:
+    """How the source's change feed is followed.
+
+    Args:
+        state: `idle` before the first load, then `connecting`, `live`, or `lost` (then `ttl` alone keeps profiles up to
+            date); `closed` after `aclose`.
+        connections: streams that were opened.
+        keys: keys that were named as changed.
+        resets: how often everything was dropped, because too much had changed to name it.
+        last_error: the `code` of the error that the feed was lost with; `None` while it is there.
+    """
+
+    state: Literal["idle", "connecting", "live", "lost", "closed"] = "idle"
+    connections: int = 0
+    keys: int = 0
+    resets: int = 0
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a `ProfileClient` did since it was made, and what it holds now.
+
+    Args:
+        lookups: how many lookups ended with each status.
+        source_calls: calls of the source, retries included.
+        source_errors: loads that failed, by the `code` of the error.
+        breaker: the circuit breaker's state.
+        in_flight: loads under way now.
+        entries: known profiles in the cache now.
+        negative_entries: unknown keys in the cache now.
+        bytes: roughly the memory of the known profiles now, in bytes.
+        feed: how the change feed is followed; `None` where it is not.
+    """
+
+    lookups: dict[Status, int]
+    source_calls: int
+    source_errors: dict[str, int]
+    breaker: Literal["closed", "open", "half_open"]
+    in_flight: int
+    entries: int
+    negative_entries: int
+    bytes: int
+    feed: FeedStats | None = None
+
+    @property
+    def total(self) -> int:
+        """All lookups."""
+        return sum(self.lookups.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether lookups work.
+
+    Args:
+        ok: the client is open and the source is not being left alone.
+        closed: the client was closed.
+        breaker: the circuit breaker's state.
+        last_error: the `code` of the last load's error; `None` when it went well or none was made.
+        feed: the state of the change feed (see `FeedStats`); `None` where it is not followed. Losing it makes a client
+            less up to date, not unwell.
+    """
+
+    ok: bool
+    closed: bool
+    breaker: Literal["closed", "open", "half_open"]
+    last_error: str | None
+    feed: Literal["idle", "connecting", "live", "lost", "closed"] | None = None
+
+
+class Observer:
+    """Counts, tells the hooks, and logs failures of the source without flooding the log.
+
+    Args:
+        source: the source's name.
+        hooks: called in the order given. A hook that raises is logged once, and never disturbs a lookup.
+    """
+
+    def __init__(self, source: str, hooks: Sequence[Hook] = ()) -> None:
+        self.source = source
+        self.hooks = tuple(hooks)
+        self.lookups: dict[Status, int] = dict.fromkeys(Status, 0)
+        self.source_calls = 0
+        self.source_errors: dict[str, int] = {}
+        self.last_error: str | None = None
+        self._lock = threading.Lock()
+        self._said: dict[str, float] = {}
+        self._broken: set[int] = set()
+
+    def lookup(self, key: str, status: Status, reason: Reason | None, seconds: float, error: str | None) -> None:
+        """Tells the hooks of one lookup."""
+        self._tell(LookupDetails(self.source, key, status, reason, seconds, error))
+
+    def count(self, status: Status) -> None:
+        """Counts one lookup."""
+        with self._lock:
+            self.lookups[status] += 1
+
+    def called(self) -> None:
+        """Counts one call of the source."""
+        with self._lock:
+            self.source_calls += 1
+
+    def flight(self, key: str, outcome: str, seconds: float, failure: str | None) -> None:
+        """Counts and logs how a call of the source ended; `failure` is the message when it failed."""
+        self.last_error = None if failure is None else outcome
+        if failure is not None:
+            with self._lock:
+                self.source_errors[outcome] = self.source_errors.get(outcome, 0) + 1
+                now = time.monotonic()
+                say = now - self._said.get(outcome, -QUIET_SECONDS) >= QUIET_SECONDS
+                if say:
+                    self._said[outcome] = now
+            if say:
+                logger.warning("%s: %s [%s]; pages go on without fresh profiles", self.source, failure, outcome)
+        if self.hooks:
+            self._tell(FlightDetails(self.source, key, outcome, seconds))
+
+    def breaker(self, state: Literal["closed", "open", "half_open"]) -> None:
+        """Logs and tells a change of the circuit breaker."""
+        if state == "open":
+            logger.warning("%s: fails again and again; no calls for a while, pages go on without it", self.source)
+        elif state == "closed":
+            logger.warning("%s: answers again", self.source)
+        self._tell(BreakerDetails(self.source, state))
+
+    def renew_lock(self) -> None:
+        """After a fork: the lock may have been held by a thread that does not exist in this process."""
+        self._lock = threading.Lock()
+
+    def _tell(self, details: Details) -> None:
+        for hook in self.hooks:
+            try:
+                hook(details)
+            except Exception as error:  # noqa: BLE001  # a hook is the user's code: it must not break a page
+                if id(hook) not in self._broken:
+                    self._broken.add(id(hook))
+                    logger.error(
+                        "a hook raised %s; lookups go on, and its further failures are not logged", type(error).__name__
+                    )

@@ -1,0 +1,78 @@
+"""What the clients of a process hold and have counted, one total for each source: what metrics read when collected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from weakref import ref
+
+from ..errors import ConfigurationError
+from .client import ProfileClient
+
+__all__ = ["BREAKER_STATES", "Totals", "Watched"]
+
+BREAKER_STATES = ("closed", "open", "half_open")
+
+
+@dataclass(slots=True)
+class Totals:
+    """The `Stats` of all clients of one source, added up.
+
+    Args:
+        lookups: how many lookups ended with each status.
+        source_calls: calls of the source.
+        source_errors: loads that failed, by the `code` of the error.
+        breakers: how many circuit breakers are in each state.
+        in_flight: loads under way.
+        entries: known profiles cached.
+        negative_entries: unknown keys cached.
+        bytes: roughly the memory of the known profiles, in bytes.
+    """
+
+    lookups: Counter[str] = field(default_factory=Counter[str])
+    source_calls: int = 0
+    source_errors: Counter[str] = field(default_factory=Counter[str])
+    breakers: Counter[str] = field(default_factory=Counter[str])
+    in_flight: int = 0
+    entries: int = 0
+    negative_entries: int = 0
+    bytes: int = 0
+
+
+class Watched:
+    """Clients whose state is reported. It keeps none of them alive."""
+
+    def __init__(self) -> None:
+        # Replaced, never changed: the collecting thread may be reading it.
+        self._clients: tuple[ref[ProfileClient], ...] = ()
+
+    def add(self, client: ProfileClient) -> None:
+        """Reports a client from now on; a second time changes nothing.
+
+        Raises:
+            ConfigurationError: it is not a `ProfileClient`.
+        """
+        if not isinstance(client, ProfileClient):
+            raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
+        alive = tuple(watched for watched in self._clients if watched() is not None)
+        if all(watched() is not client for watched in alive):
+            self._clients = (*alive, ref(client))
+
+    def totals(self) -> dict[str, Totals]:
+        """By the source's name: two samples of one name would make the whole collection invalid."""
+        totals: dict[str, Totals] = {}
+        for watched in self._clients:
+            client = watched()
+            if client is None:
+                continue
+            stats = client.stats()
+            total = totals.setdefault(client.source.name, Totals())
+            total.lookups.update({status.value: count for status, count in stats.lookups.items()})
+            total.source_calls += stats.source_calls
+            total.source_errors.update(stats.source_errors)
+            total.breakers[stats.breaker] += 1
+            total.in_flight += stats.in_flight
+            total.entries += stats.entries
+            total.negative_entries += stats.negative_entries
+            total.bytes += stats.bytes
+        return totals

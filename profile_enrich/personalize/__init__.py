@@ -1,0 +1,21 @@
+"""Choose what a person sees: audiences, variants and stable percentage splits."""
+
+from .audiences import Audience, gt, gte, lt, lte, one_of
+from .decisions import Decision, Decisions, Exposure, Why, choose, counts
+from .experiments import Experiment
+
+__all__ = [
+    "Audience",
+    "Decision",
+    "Decisions",
+    "Experiment",
+    "Exposure",
+    "Why",
+    "choose",
+    "counts",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "one_of",
+]

@@ -1,0 +1,73 @@
+"""Stable percentage splits: the same person is always on the same side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from ..errors import ConfigurationError
+from ..profile import Profile, ProfileKey
+from .audiences import Predicate
+
+__all__ = ["Experiment"]
+
+
+class Experiment:
+    """Splits people into sides by a hash of their key: no state, the same in every process and release.
+
+    The position of a key is the first 8 bytes of SHA-256 over the experiment's name, the key's type and its value, each
+    followed by a zero byte, as a fraction of 2^64. Sides take their share of [0, 1) in the order given, so that raising
+    the first side's share moves nobody out of it. Two experiments with different names are independent.
+
+    Args:
+        name: salts the hash.
+        sides: the share of each side in percent; together at most 100. The rest is on no side.
+
+    Raises:
+        ConfigurationError: the name is empty, or the shares are not percentages.
+    """
+
+    __slots__ = ("_sides", "name")
+
+    def __init__(self, name: str, sides: Mapping[str, float]) -> None:
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError("an experiment needs a name")
+        if not sides or any(isinstance(share, bool) or not 0 <= share <= 100 for share in sides.values()):
+            raise ConfigurationError("each side of an experiment has a share in percent: {'blue': 50, 'green': 50}")
+        if sum(sides.values()) > 100 + 1e-9:
+            raise ConfigurationError("the sides of an experiment have more than 100 percent together")
+        self.name = name
+        self._sides = dict(sides)
+
+    def side_of(self, who: Profile | ProfileKey | str) -> str | None:
+        """The side that somebody is on; `None` for the rest, and for a profile without a key (nobody in session).
+
+        Args:
+            who: a profile, whether it was found or not; or a key.
+        """
+        key = who.key if isinstance(who, Profile) else ProfileKey.of(who)
+        if key is None:
+            return None
+        place = self._place(key)
+        for side, share in self._sides.items():
+            place -= share / 100
+            if place < 0:
+                return side
+        return None
+
+    def on(self, side: str) -> Predicate:
+        """A predicate for an `Audience`: whether a profile is on this side.
+
+        Raises:
+            ConfigurationError: there is no such side.
+        """
+        if side not in self._sides:
+            raise ConfigurationError(f"the experiment {self.name!r} has no side {side!r}")
+        return lambda profile: self.side_of(profile) == side
+
+    def _place(self, key: ProfileKey) -> float:
+        text = f"{self.name}\0{key.type}\0{key.value}\0"
+        return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8], "big") / 2**64
+
+    def __repr__(self) -> str:
+        return f"<Experiment {self.name}: {', '.join(f'{side} {share:g} %' for side, share in self._sides.items())}>"

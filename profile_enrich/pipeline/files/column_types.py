@@ -1,0 +1,92 @@
+"""The types of columns that nobody declared: the narrowest that hold every value of the whole run."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import decimal
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+from ..._utils.frozen import thaw
+
+__all__ = ["alias", "cell", "json_text", "notice", "plain"]
+
+_ALIASES = {"bool": "bool", "int": "int64", "float": "double"}
+
+
+def notice(kinds: dict[str, str], values: Mapping[str, Any]) -> None:
+    """Widens the kinds of columns to hold these values too. The order in which values come does not matter.
+
+    Args:
+        kinds: `null`, `bool`, `int`, `float` or `text` by column, in the order of first appearance. Changed in place.
+        values: of one record.
+    """
+    for name, value in values.items():
+        before = kinds.get(name)
+        if before == "text":
+            continue
+        kind = _kind(value)
+        if before is None or before == "null":
+            kinds[name] = kind
+        elif kind not in (before, "null"):
+            kinds[name] = "float" if {kind, before} == {"int", "float"} else "text"
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "int" if -(2**63) <= value < 2**63 else "text"
+    return "float" if isinstance(value, float) else "text"
+
+
+def alias(kind: str) -> str:
+    """The name of the Arrow type. A column in which nothing ever was is text."""
+    return _ALIASES.get(kind, "string")
+
+
+def plain(value: object) -> object:
+    """A value as JSON has it: dates in ISO 8601, decimals as text, bytes in base64, what is no number as null."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta | decimal.Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, Mapping):
+        return {str(name): plain(each) for name, each in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in cast("list[object]", value)]
+    return str(thaw(value))
+
+
+def json_text(value: object, *, ascii_only: bool = False) -> str:
+    """A value as JSON. A lone surrogate, which no encoding has, is written as its escape."""
+    text = json.dumps(plain(value), ensure_ascii=ascii_only, separators=(", ", ": "))
+    if not ascii_only and not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return json.dumps(plain(value), ensure_ascii=True)
+    return text
+
+
+def cell(value: object) -> str:
+    """A value as a field of a CSV: empty for nothing, text as it is, all else as JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    made = plain(value)
+    if made is None:
+        return ""
+    return made if isinstance(made, str) else json.dumps(made, ensure_ascii=False)

@@ -1,0 +1,108 @@
+"""What a run over a file would ask, found out without asking."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InvalidKeyError, MissingKeyError
+from ...profile import ProfileKey
+from ..keys import key_of
+from .formats import FileFormat, FileSpec
+from .readers import open_reader
+
+__all__ = ["FileSurvey", "survey_file"]
+
+_SPACE = 2**64
+_MOST = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class FileSurvey:
+    """What is in a file.
+
+    Args:
+        rows: records.
+        unreadable: records that are not what they should be, and would be dead letters.
+        without_key: records whose key is empty.
+        unusable: records whose key cannot be looked up.
+        distinct: different keys; each is one question to the source.
+        exact: whether `distinct` was counted; above a million it is an estimate, within 1 %.
+    """
+
+    rows: int
+    unreadable: int
+    without_key: int
+    unusable: int
+    distinct: int
+    exact: bool
+
+
+class Distinct:
+    """Counts different texts in bounded memory: exactly, then by those whose hash is small."""
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
+        self._below = _SPACE
+        self._seen: set[int] = set()
+
+    def add(self, text: str) -> None:
+        """Counts one."""
+        digest = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+        if digest >= self._below:
+            return
+        self._seen.add(digest)
+        if len(self._seen) > self._most:
+            self._below //= 2
+            self._seen = {each for each in self._seen if each < self._below}
+
+    @property
+    def exact(self) -> bool:
+        """Whether all were counted."""
+        return self._below == _SPACE
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return round(len(self._seen) * (_SPACE / self._below))
+
+
+def survey_file(
+    source: str | Path, *, key: str, encoding: str | None = None, source_format: FileFormat | None = None
+) -> FileSurvey:
+    """Reads a file to its end and counts. No source is asked.
+
+    Args:
+        source: as for `enrich_file`.
+        key: the column to look up by.
+        encoding: of the text; default: what a byte order mark says, else UTF-8.
+        source_format: where its name does not say it.
+
+    Returns:
+        The counts.
+
+    Raises:
+        ConfigurationError: there is no such column.
+        InputError: the file cannot be read.
+    """
+    reader = open_reader(FileSpec.of(source, source_format), key, encoding=encoding, whole=False)
+    rows = unreadable = without = unusable = 0
+    distinct = Distinct()
+    try:
+        for item in reader:
+            rows += 1
+            if item.fault is not None:
+                unreadable += 1
+                continue
+            try:
+                asked = key_of(item.key)
+            except MissingKeyError:
+                without += 1
+            except InvalidKeyError:
+                unusable += 1
+            else:
+                distinct.add(asked.value if isinstance(asked, ProfileKey) else asked)
+    finally:
+        reader.close()
+    return FileSurvey(rows, unreadable, without, unusable, distinct.count, distinct.exact)

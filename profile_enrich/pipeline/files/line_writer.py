@@ -1,0 +1,169 @@
+"""What is added to a record, and the record with it as a line of CSV or JSONL."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...profile import Profile
+from ..tables.columns import Columns
+from .column_types import cell, json_text
+from .formats import FileSpec, Text
+from .readers import Item, Reader
+
+__all__ = ["Added", "Attributes", "Lines", "csv_line", "encoded"]
+
+_REMEMBERED = 4096
+"""Profiles whose columns are kept ready: a file often has many records of one key."""
+
+
+class Added:
+    """What one profile adds to a record.
+
+    Args:
+        values: by column.
+        fault: why it cannot be added.
+    """
+
+    __slots__ = ("fault", "source", "tail", "values")
+
+    def __init__(self, values: dict[str, Any], fault: str | None = None, source: object = None) -> None:
+        self.values = values
+        self.fault = fault
+        self.source = source
+        self.tail: bytes | None = None
+        """As the end of a line, when that does not depend on the record."""
+
+
+class Attributes:
+    """Which attributes go into which columns.
+
+    Args:
+        make: the columns of a profile, or of none.
+        columns: those with declared types, which values must fit.
+    """
+
+    def __init__(self, make: Callable[[Profile | None], dict[str, Any]], columns: Columns | None) -> None:
+        self._make = make
+        self._columns = columns
+        self._ready: dict[int, Added] = {}
+        self.missing = Added(make(None))
+
+    def of(self, profile: Profile) -> Added:
+        """What a profile adds. The same for the same record, as long as it is remembered."""
+        if not profile.found:
+            return self.missing
+        attributes: Mapping[str, Any] = profile.attributes
+        ready = self._ready.get(id(attributes))
+        if ready is not None:
+            return ready
+        values = self._make(profile)
+        fault = None
+        if self._columns is not None:
+            _, unfit = self._columns.fill([values])
+            if unfit:
+                fault = "an attribute does not fit its declared type"
+        if len(self._ready) >= _REMEMBERED:
+            self._ready.clear()
+        added = self._ready[id(attributes)] = Added(
+            values, fault, attributes
+        )  # holds them: an id is of a living object
+        return added
+
+
+def csv_line(cells: list[str], delimiter: str) -> str:
+    """A line of CSV without its end, quoted where it must be."""
+    buffer = io.StringIO()
+    # With another line end, Python < 3.13 leaves a bare \\r unquoted.
+    csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue()[:-2]
+
+
+def encoded(line: str, text: Text) -> bytes | None:
+    """The bytes of a line; `None` when a character has none."""
+    try:
+        return line.encode(text.codec)
+    except UnicodeEncodeError:
+        return None
+
+
+class Lines:
+    """Writes records with what was added, one line each. Columns that the record has already stay as they are.
+
+    Args:
+        reader: of the records.
+        spec: of the output.
+        added: the columns that are added to a CSV; without meaning for JSONL.
+        clashes: is told of columns that were there already. Changed in place.
+    """
+
+    def __init__(self, reader: Reader, spec: FileSpec, added: list[str], clashes: dict[str, int]) -> None:
+        self._reader = reader
+        self._spec = spec
+        self._clashes = clashes
+        self.text = reader.text
+        self._end = reader.newline
+        there = set(reader.columns or ())
+        self._added = [name for name in added if name not in there]
+        self._static = [name for name in added if name in there]
+        same = reader.spec.format == spec.format
+        self._spliced = same and (spec.format == "jsonl" or reader.spec.delimiter == spec.delimiter)
+
+    def header(self) -> bytes:
+        """What comes before the first record."""
+        if self._spec.format != "csv":
+            return self.text.mark
+        line = csv_line([*(self._reader.columns or ()), *self._added], self._spec.delimiter) + self._end
+        return self.text.mark + (encoded(line, self.text) or line.encode(self.text.codec, "backslashreplace"))
+
+    def line(self, item: Item, added: Added) -> bytes | None:
+        """One record; `None` when it holds a character that the encoding has not."""
+        return self._json(item, added) if self._spec.format == "jsonl" else self._csv(item, added)
+
+    # --- JSONL ------------------------------------------------------------------------------------------------------
+
+    def _json(self, item: Item, added: Added) -> bytes | None:
+        own: Mapping[str, Any] = item.record if self._spliced else self._reader.values(item)
+        values = added.values
+        clash = not own.keys().isdisjoint(values)
+        if clash:
+            for name in values.keys() & own.keys():
+                self._clashes[name] = self._clashes.get(name, 0) + 1
+            values = {name: value for name, value in values.items() if name not in own}
+        tail = None if clash else added.tail
+        if tail is None:
+            text = json_text(values, ascii_only=not self.text.universal)[1:]
+            tail = (text + self._end).encode(self.text.codec)
+            if not clash:
+                added.tail = tail
+        if self._spliced and item.raw is not None:
+            # Its own text, so that numbers, escapes and order stay as they are.
+            body = item.raw[:-1].rstrip()
+        else:
+            body = json_text(own, ascii_only=not self.text.universal)[:-1]
+        comma = ", " if own and values else ""
+        start = encoded(body + comma, self.text)
+        return None if start is None else start + tail
+
+    # --- CSV --------------------------------------------------------------------------------------------------------
+
+    def _csv(self, item: Item, added: Added) -> bytes | None:
+        for name in self._static:
+            self._clashes[name] = self._clashes.get(name, 0) + 1
+        tail = added.tail
+        if tail is None:
+            cells = [cell(added.values.get(name)) for name in self._added]
+            # Its own line, after a first field: a line of nothing but one empty field would be quoted.
+            line = csv_line(["", *cells], self._spec.delimiter) if cells else ""
+            made = encoded(line + self._end, self.text)
+            if made is None:
+                return None
+            tail = added.tail = made
+        if self._spliced and item.raw is not None:
+            start = encoded(item.raw, self.text)
+        else:
+            own = self._reader.values(item)
+            start = encoded(csv_line([cell(value) for value in own.values()], self._spec.delimiter), self.text)
+        return None if start is None else start + tail

@@ -1,0 +1,182 @@
+"""The second pass: the input again, with what was found, as a file whose columns are known only now.
+
+The first pass writes a journal: a line for each record that stays, with its number and what is added to it. It can be
+cut and gone on with, which a Parquet file cannot. What is made of it here depends on nothing but the input and the
+journal, so that it is the same bytes however often the run was interrupted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ...errors import InputError
+from ..tables.columns import Columns
+from .column_types import alias, cell, plain
+from .formats import FileSpec, arrow
+from .line_writer import csv_line, encoded
+from .readers import Item, Reader, _ParquetReader
+
+__all__ = ["assemble", "entry"]
+
+GROUP = 65_536
+"""Records in a row group of a Parquet file that is made, at most."""
+
+Entry = tuple[int, dict[str, Any]]
+
+
+def entry(number: int, text: bytes) -> bytes:
+    """A line of the journal: the number of a record, and what is added to it, as JSON."""
+    return b"[%d, %s]\n" % (number, text)
+
+
+def _entries(journal: BinaryIO) -> Iterator[Entry]:
+    for line in journal:
+        number, values = json.loads(line)
+        yield number, values
+
+
+def _matched(items: Iterator[Item], entries: Iterator[Entry]) -> Iterator[tuple[Item, dict[str, Any]]]:
+    """The records that the journal names, with what it says."""
+    for number, values in entries:
+        for item in items:
+            if item.number == number:
+                yield item, values
+                break
+        else:
+            raise InputError("the input became shorter while it was read; begin anew with --force")
+
+
+def assemble(
+    reader: Reader,
+    journal: Path,
+    target: Path,
+    spec: FileSpec,
+    *,
+    kinds: dict[str, str],
+    read_kinds: dict[str, str],
+    declared: dict[str, Any] | None,
+) -> list[str]:
+    """Makes the output, in a temporary file first.
+
+    Args:
+        reader: of the input, from its beginning.
+        journal: what the first pass wrote.
+        target: where the whole output appears.
+        spec: of the output.
+        kinds: of the columns to add, in their order.
+        read_kinds: of the input's columns, where its format does not say them.
+        declared: types of columns to add, by name, instead of those that follow from the values.
+
+    Returns:
+        The columns that were not added, because the input has them already.
+    """
+    own = list(reader.columns or read_kinds)
+    clashes = [name for name in kinds if name in own]
+    added = {name: kind for name, kind in kinds.items() if name not in own}
+    making = target.with_name(f"{target.name}.making")
+    with (
+        journal.open("rb") as lines,
+        os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=2**18) as file,
+    ):
+        if spec.format == "csv":
+            _csv(reader, _entries(lines), file, spec, own, list(added))
+        else:
+            columns = (
+                Columns({name: (declared or {}).get(name) or alias(added[name]) for name in added}, "")
+                if added
+                else None
+            )
+            if isinstance(reader, _ParquetReader):
+                _from_parquet(reader, _entries(lines), file, columns)
+            else:
+                types = {name: alias(read_kinds.get(name, "text")) for name in own}
+                _from_rows(reader, _entries(lines), file, Columns(types, ""), columns)
+        file.flush()
+        os.fsync(file.fileno())
+    making.replace(target)
+    return clashes
+
+
+def _csv(
+    reader: Reader, entries: Iterator[Entry], file: BinaryIO, spec: FileSpec, own: list[str], added: list[str]
+) -> None:
+    text = reader.text
+    file.write(text.mark + (csv_line([*own, *added], spec.delimiter) + reader.newline).encode(text.codec, "replace"))
+    for item, values in _matched(iter(reader), entries):
+        record = reader.values(item)
+        cells = [cell(record.get(name)) for name in own]
+        cells += [cell(values.get(name)) for name in added]
+        line = encoded(csv_line(cells, spec.delimiter) + reader.newline, text)
+        if line is None:
+            raise InputError(
+                f"{reader.spec.name}, {item.place}: a value has characters that {text.codec} has not; "
+                "write JSONL, or read the input as UTF-8"
+            )
+        file.write(line)
+
+
+def _from_rows(reader: Reader, entries: Iterator[Entry], file: BinaryIO, own: Columns, added: Columns | None) -> None:
+    """CSV (all text) and JSONL (the types that hold all values) as Parquet."""
+    pa, parquet = arrow(), arrow("pyarrow.parquet")
+    schema = _schema([*own.schema(), *(added.schema() if added else [])])
+    with parquet.ParquetWriter(file, schema) as writer:
+        matched = _matched(iter(reader), entries)
+        while chunk := list(itertools.islice(matched, GROUP)):
+            records = [{name: plain(value) for name, value in reader.values(item).items()} for item, _ in chunk]
+            arrays, _ = own.fill(records)
+            if added is not None:
+                arrays |= added.fill([values for _, values in chunk])[0]
+            writer.write_table(pa.table([arrays[name] for name in schema.names], schema=schema), row_group_size=GROUP)
+
+
+def _schema(pairs: list[tuple[str, Any]], metadata: Any = None) -> Any:
+    return arrow().schema(pairs, metadata=metadata)
+
+
+def _from_parquet(reader: _ParquetReader, entries: Iterator[Entry], file: BinaryIO, added: Columns | None) -> None:
+    """The input's columns as they are, types and all, and the new ones after them."""
+    pa, parquet = arrow(), arrow("pyarrow.parquet")
+    schema = reader.schema
+    for name, kind in added.schema() if added else []:
+        schema = schema.append(pa.field(name, kind))
+    with parquet.ParquetWriter(file, schema, compression=_compression(reader)) as writer:
+        first = 1
+        ahead = next(entries, None)
+        for batch in reader.batches(GROUP):
+            places: list[int] = []
+            chunk: list[dict[str, Any]] = []
+            while ahead is not None and ahead[0] < first + batch.num_rows:
+                places.append(ahead[0] - first)
+                chunk.append(ahead[1])
+                ahead = next(entries, None)
+            first += batch.num_rows
+            if not chunk:
+                continue
+            kept = batch if len(places) == batch.num_rows else batch.take(pa.array(places, pa.int64()))
+            arrays = list(kept.columns)
+            if added is not None:
+                filled, _ = added.fill(chunk)
+                arrays += [filled[name] for name, _ in added.schema()]
+            writer.write_table(pa.table(arrays, schema=schema), row_group_size=GROUP)
+        if ahead is not None:
+            raise InputError("the input became shorter while it was read; begin anew with --force")
+
+
+def _compression(reader: _ParquetReader) -> str:
+    """How the input's first column is compressed."""
+    metadata = reader.metadata
+    if not metadata.num_row_groups or not metadata.num_columns:
+        return "snappy"
+    found = str(metadata.row_group(0).column(0).compression).lower()
+    return (
+        found
+        if found in ("snappy", "gzip", "brotli", "zstd", "lz4")
+        else "none"
+        if found == "uncompressed"
+        else "snappy"
+    )

@@ -1,0 +1,310 @@
+"""Where records wait for their profiles: at most `window` of them, one lookup a key, no task a record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, Iterator
+from typing import Generic, TypeVar
+
+from ..._utils.validation import number, whole
+from ...client.client import ProfileClient
+from ...errors import ConfigurationError, InvalidKeyError
+from ...profile import Profile, ProfileKey, Reason
+from ..keys import KeyOf, key_of, key_reader
+from .outcome import Outcome
+
+__all__ = ["Desk"]
+
+R = TypeVar("R")
+
+_GATHER = 0.02
+"""Seconds without a new record after which keys that do not fill a batch are looked up all the same."""
+
+_GATHER_MOST = 0.1
+"""Seconds that a key waits at most for others to fill its batch."""
+
+_SLICE = 0.001
+"""Seconds of reading after which others on the event loop get their turn."""
+
+
+class Desk(Generic[R]):
+    """Takes records in, and hands outcomes out.
+
+    Args:
+        client: looks up.
+        key: of a record.
+        ordered: whether outcomes leave in the order of the records.
+        window: records held at most.
+        concurrency: calls of the source at the same time, at most.
+        patience: seconds for which a source that fails is waited for.
+
+    Raises:
+        ConfigurationError: an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        client: ProfileClient,
+        key: KeyOf,
+        *,
+        ordered: bool,
+        window: int,
+        concurrency: int,
+        patience: float,
+    ) -> None:
+        if not isinstance(client, ProfileClient):
+            raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
+        self._client = client
+        self._key = key_reader(key)
+        self._ordered = ordered
+        self._window = whole("window", window)
+        self._hands = whole("concurrency", concurrency)
+        self._patience = number("patience", patience)
+        self.read = 0
+        """Records taken in."""
+        self.held = 0
+        """Records taken in and not yet handed out."""
+        self.hits = 0
+        """Records that waited for nothing."""
+        self.lookups = 0
+        """Keys that the source had to be asked for."""
+        self.ended = False
+        """Whether the input has ended."""
+        self._low = self._window - max(1, self._window // 8)
+        self._closed = False
+        self._broken: BaseException | None = None  # the input raised it
+        self._fatal: BaseException | None = None
+        self._line: deque[Outcome[R]] = deque()  # all records in order, or the finished ones
+        self._waiting: dict[str | ProfileKey, list[Outcome[R]]] = {}
+        self._queue: deque[str | ProfileKey] = deque()
+        self._size = client._patience.batch_size
+        self._gathering: asyncio.TimerHandle | None = None
+        self._partly = False
+        self._workers: set[asyncio.Task[None]] = set()
+        self._reader: asyncio.Task[None] | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    # --- in ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def hungry(self) -> bool:
+        """Whether there is room for more than a few: reading one for each that leaves would cost a turn of the loop."""
+        return self.held <= self._low
+
+    @property
+    def room(self) -> int:
+        """How many records may be taken in now."""
+        return self._window - self.held
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task of this desk is running."""
+        return bool(self._workers) or (self._reader is not None and not self._reader.done())
+
+    def accept(self, row: R) -> None:
+        """Takes one record in. It is answered here and now when the cache can."""
+        outcome = Outcome(self.read, row)
+        self.read += 1
+        self.held += 1
+        if self._ordered:
+            self._line.append(outcome)
+        try:
+            value = self._key(row)
+            key = value if type(value) is str and value else key_of(value)
+        except InvalidKeyError as error:
+            outcome.problem = error.with_traceback(None)
+            self._finish(outcome)
+            return
+        client = self._client
+        profile = client.peek_fresh(key)
+        if profile is None:
+            others = self._waiting.get(key)
+            if others is not None:
+                others.append(outcome)
+                return
+            profile = client.lookup_cached(key)
+            if profile is None:
+                self._waiting[key] = [outcome]
+                self._queue.append(key)
+                self.lookups += 1
+                if len(self._queue) >= self._size:
+                    if len(self._workers) < self._hands:
+                        self._hire()
+                elif self._gathering is None:
+                    self._gather(time.monotonic() + _GATHER_MOST)
+                return
+            if profile.reason is Reason.UNAVAILABLE:
+                outcome.problem = profile.error
+                self._finish(outcome)
+                return
+        self.hits += 1
+        outcome.profile = profile
+        self._finish(outcome)
+
+    def read_some(self, rows: Iterator[R]) -> None:
+        """Takes records in for about a millisecond, as far as there is room."""
+        end = time.perf_counter() + _SLICE
+        while self.held < self._window:
+            try:
+                row = next(rows)
+            except StopIteration:
+                self.ended = True
+                return
+            except Exception as error:  # noqa: BLE001  # the user's own: raised as it is, after the records before it
+                self.ended = True
+                self._broken = error
+                return
+            self.accept(row)
+            if time.perf_counter() > end:
+                return
+
+    def start(self, rows: AsyncIterable[R]) -> None:
+        """Takes records in on the side, as far as there is room, until there are no more."""
+        self._reader = asyncio.create_task(self._read(rows), name="profile_enrich reader")
+
+    async def _read(self, rows: AsyncIterable[R]) -> None:
+        try:
+            end = time.perf_counter() + _SLICE
+            async for row in rows:
+                self.accept(row)
+                if self.held >= self._window:
+                    self._send()
+                    self._room = asyncio.get_running_loop().create_future()
+                    await self._room
+                elif time.perf_counter() > end:  # an input that never waits lets no one else run
+                    await asyncio.sleep(0)
+                    end = time.perf_counter() + _SLICE
+        except BaseException as error:  # the user's own, also a cancellation that is not ours
+            if self._closed:
+                raise
+            self._broken = error
+        finally:
+            self.ended = True
+            if not self._closed:
+                self._send()
+            self._nudge()
+
+    # --- between ----------------------------------------------------------------------------------------------------
+
+    def _gather(self, until: float) -> None:
+        read = self.read
+
+        def look() -> None:
+            if self.read != read and time.monotonic() < until:
+                self._gather(until)
+            else:
+                self._send()
+
+        self._gathering = asyncio.get_running_loop().call_later(_GATHER, look)
+
+    def _send(self) -> None:
+        """Lets the keys that were gathered be looked up although they do not fill a batch."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        self._partly = bool(self._queue)
+        for _ in range(min(-(-len(self._queue) // self._size), self._hands - len(self._workers))):
+            self._hire()
+
+    def _hire(self) -> None:
+        worker = asyncio.create_task(self._work(), name="profile_enrich lookups")
+        self._workers.add(worker)
+        worker.add_done_callback(self._left)
+
+    async def _work(self) -> None:
+        queue, patience = self._queue, self._client._patience
+        while len(queue) >= self._size or (queue and self._partly):
+            keys = [queue.popleft() for _ in range(min(self._size, len(queue)))]
+            self._partly = self._partly and bool(queue)
+            profiles = await patience.lookup([ProfileKey.of(key) for key in keys], self._patience)
+            for key, profile in zip(keys, profiles, strict=True):
+                self._answer(key, profile)
+        if queue and self._gathering is None:
+            self._gather(time.monotonic() + _GATHER_MOST)
+
+    def _left(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if not worker.cancelled() and (error := worker.exception()) is not None and self._fatal is None:
+            self._fatal = error
+            self._nudge()
+
+    def _answer(self, key: str | ProfileKey, profile: Profile) -> None:
+        problem = profile.error if profile.reason is Reason.UNAVAILABLE else None
+        for outcome in self._waiting.pop(key):
+            if problem is None:
+                outcome.profile = profile
+            else:
+                outcome.problem = problem
+            self._finish(outcome)
+
+    def _finish(self, outcome: Outcome[R]) -> None:
+        if not self._ordered:
+            self._line.append(outcome)
+        if self._wake is not None:
+            self._nudge()
+
+    # --- out --------------------------------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        """Whether all records of an input that has ended were handed out."""
+        return self.ended and not self.held
+
+    def take(self) -> Outcome[R] | None:
+        """The next outcome, if it is there."""
+        line = self._line
+        if not line:
+            return None
+        outcome = line[0]
+        if outcome.profile is None and outcome.problem is None:
+            return None
+        line.popleft()
+        self.held -= 1
+        if self._room is not None and self.held <= self._low:
+            room, self._room = self._room, None
+            if not room.done():
+                room.set_result(None)
+        return outcome
+
+    async def ready(self) -> None:
+        """Waits until there is something to `take`, the input has ended, or the run must end."""
+        if self.ended or not self.hungry:
+            self._send()
+        if not self._is_ready():
+            self._wake = asyncio.get_running_loop().create_future()
+            try:
+                await self._wake
+            finally:
+                self._wake = None
+
+    def check(self) -> None:
+        """Raises what ends the run: at once what no other key makes better, at its end what the input raised."""
+        error = self._fatal or (self._broken if self.done else None)
+        if error is not None:
+            raise error
+
+    def _is_ready(self) -> bool:
+        if self._fatal is not None or self.done:
+            return True
+        if not self._line:
+            return False
+        head = self._line[0]
+        return head.profile is not None or head.problem is not None
+
+    def _nudge(self) -> None:
+        if self._wake is not None and not self._wake.done() and self._is_ready():
+            self._wake.set_result(None)
+
+    async def aclose(self) -> None:
+        """Ends the reading and the waiting. Loads that are under way belong to the client, and go on."""
+        self._closed = True
+        if self._gathering is not None:
+            self._gathering.cancel()
+        tasks = [*self._workers] if self._reader is None else [*self._workers, self._reader]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)

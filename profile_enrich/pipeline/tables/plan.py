@@ -1,0 +1,256 @@
+"""The keys of a table, each asked once, and the columns that come of the answers. Engines stand on it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, cast
+
+from ...errors import ConfigurationError, InvalidKeyError, ProfileEnrichError, ProfileMissing
+from ...profile import Profile, ProfileKey, Reason
+from ..keys import key_of
+from .columns import Columns, Fields, arrow
+
+__all__ = ["FIELD_TYPE", "Added", "OnError", "OnMissing", "Question", "TablePlan"]
+
+logger = logging.getLogger("profile_enrich")
+
+OnMissing = Literal["null", "drop", "raise"]
+OnError = Literal["null", "raise"]
+
+FIELD_TYPE = "field_type"
+"""The reason of a row whose profile has a value that does not fit the declared type of its column."""
+
+
+class Question:
+    """The distinct keys of a column, and each row's place among them.
+
+    Args:
+        asked: by place: the key, or why it cannot be looked up; the last place is that of rows without a key.
+        places: an Arrow array: each row's place.
+    """
+
+    __slots__ = ("asked", "places")
+
+    def __init__(self, asked: Sequence[ProfileKey | InvalidKeyError], places: Any) -> None:
+        self.asked = asked
+        self.places = places
+
+    @property
+    def keys(self) -> list[ProfileKey]:
+        """What is to be looked up."""
+        return [key for key in self.asked if isinstance(key, ProfileKey)]
+
+
+class Added:
+    """What comes of the answers, row by row.
+
+    Args:
+        columns: new columns by name: Arrow arrays, one value a row of those that are kept.
+        kept: an Arrow array of booleans, one a row of the table; `None`: all rows are kept.
+    """
+
+    __slots__ = ("columns", "kept")
+
+    def __init__(self, columns: dict[str, Any], kept: Any) -> None:
+        self.columns = columns
+        self.kept = kept
+
+
+class TablePlan:
+    """What is looked up and where it goes. It holds nothing but plain data and Arrow types, so that it travels.
+
+    Args:
+        key: the column of the keys.
+        key_type: the identifier's type, `"id"` for the source's primary key.
+        fields: see `Columns`.
+        prefix: put before each attribute's name.
+        on_missing: what becomes of rows whose profile the source does not have: `"null"`, `"drop"` or `"raise"`.
+        on_error: what becomes of rows whose profile could not be looked up: `"null"` or `"raise"`.
+        reason: the name of the column that says why a row has no profile; `None` for no such column.
+
+    Raises:
+        ConfigurationError: an argument is not usable.
+        MissingExtraError: pyarrow is not installed.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        *,
+        key_type: str = "id",
+        fields: Fields | None = None,
+        prefix: str = "profile_",
+        on_missing: OnMissing = "null",
+        on_error: OnError = "null",
+        reason: str | None = "profile_reason",
+    ) -> None:
+        if not isinstance(key, str) or not key:
+            raise ConfigurationError("key must be the name of the column that holds the keys")
+        if on_missing not in ("null", "drop", "raise"):
+            raise ConfigurationError("on_missing must be 'null', 'drop' or 'raise'")
+        if on_error not in ("null", "raise"):
+            raise ConfigurationError("on_error must be 'null' or 'raise'")
+        if reason is not None and (not isinstance(reason, str) or not reason):
+            raise ConfigurationError("reason must be the name of a column, or None")
+        if reason is None and on_error == "null":
+            raise ConfigurationError("without a reason column failed rows could not be told: set on_error='raise'")
+        _check_type(key_type)
+        self.key = key
+        self.key_type = key_type
+        self.columns = Columns(fields, prefix)
+        self.on_missing = on_missing
+        self.on_error = on_error
+        self.reason = reason
+        self._said = False
+
+    def new_columns(self, names: Collection[str]) -> list[tuple[str, Any]]:
+        """The names and Arrow types of what is added to a table with these columns; the table's own win.
+
+        Raises:
+            ConfigurationError: the table has no key column, or several of that name; or it has the reason column.
+        """
+        self.check(names)
+        schema = self.columns.schema()
+        if self.reason is not None:
+            schema.append((self.reason, arrow().string()))
+        self.say_left_out([name for name, _ in schema if name in names])
+        return [(name, kind) for name, kind in schema if name not in names]
+
+    def check(self, names: Collection[str]) -> None:
+        """Looks at the columns that a table has.
+
+        Raises:
+            ConfigurationError: as for `new_columns`.
+        """
+        count = list(names).count(self.key)
+        if count != 1:
+            raise ConfigurationError(f"the table has {count or 'no'} columns {self.key!r}, which key names")
+        if self.reason in names:
+            raise ConfigurationError(
+                f"the table has a column {self.reason!r}: name another one for the reasons, for example reason='why'"
+            )
+
+    def say_left_out(self, names: Sequence[str]) -> None:
+        """Logs which attributes are left out, because the table has columns of their names. It is said once."""
+        if names and not self._said:
+            self._said = True
+            shown = ", ".join(map(repr, names))
+            logger.warning("%d attributes are left out, as the table has columns of these names: %s", len(names), shown)
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def question(self, column: Any) -> Question:
+        """What a key column asks.
+
+        Args:
+            column: an Arrow array or chunked array; or a list, for columns of mixed types.
+        """
+        values, places = _distinct_of_list(cast(Any, column)) if isinstance(column, list) else _distinct(column)
+        return Question([self._asked(value) for value in (*values, None)], places)
+
+    def _asked(self, value: object) -> ProfileKey | InvalidKeyError:
+        try:
+            key = key_of(value)
+            return key if isinstance(key, ProfileKey) else ProfileKey(key, self.key_type)
+        except InvalidKeyError as error:
+            return error.with_traceback(None)
+
+    # --- answering --------------------------------------------------------------------------------------------------
+
+    def answer(self, question: Question, profiles: Mapping[Any, Profile]) -> Added:
+        """The new columns.
+
+        Args:
+            question: what was asked.
+            profiles: the answers by key.
+
+        Raises:
+            ProfileMissing: the source does not have a profile, and `on_missing` is `"raise"`.
+            ProfileEnrichError: a profile could not be looked up, or does not fit, and `on_error` is `"raise"`.
+        """
+        pa = arrow()
+        used = set(question.places.unique().to_pylist())  # the place of rows without a key may stand for no row
+        found: list[Mapping[str, Any] | None] = []
+        reasons: list[str | None] = []
+        kept: list[bool] = []
+        for place, asked in enumerate(question.asked):
+            profile = profiles[asked] if isinstance(asked, ProfileKey) else None
+            error = asked if isinstance(asked, InvalidKeyError) else _failure(profile)
+            missing = error is None and not profile
+            if place in used:
+                self._judge(error, missing)
+            found.append(profile.attributes if profile else None)
+            reasons.append(error.code if error else str(profile.reason) if profile is not None and missing else None)
+            kept.append(not missing or self.on_missing != "drop")
+        arrays, unfit = self.columns.fill(found)
+        if unfit and self.on_error == "raise":
+            raise ConfigurationError(
+                f"fields: {len(unfit)} profiles have a value that does not fit the declared type of its column; "
+                "declare another type, such as 'string', or set on_error='null'"
+            )
+        for place in unfit:
+            reasons[place] = FIELD_TYPE
+        if self.reason is not None:
+            arrays[self.reason] = pa.array(reasons, type=pa.string())
+        rows, mask = question.places, None
+        if not all(kept):
+            mask = pa.array(kept).take(rows)
+            rows = rows.filter(mask)
+        return Added({name: array.take(rows) for name, array in arrays.items()}, mask)
+
+    def _judge(self, error: ProfileEnrichError | None, missing: bool) -> None:
+        if error is not None and self.on_error == "raise":
+            raise error
+        if missing and self.on_missing == "raise":
+            raise ProfileMissing("a row has a key of which the source has no profile, and on_missing='raise' is set")
+
+
+def _check_type(key_type: str) -> None:
+    try:
+        ProfileKey("any", key_type)
+    except InvalidKeyError:
+        pass
+    else:
+        return
+    raise ConfigurationError("key_type must be the short name of an identifier's type, such as 'id' or 'email'")
+
+
+def _failure(profile: Profile | None) -> ProfileEnrichError | None:
+    """Why a profile could not be looked up. A stale one stands in for its source, and has not failed."""
+    return profile.error if profile is not None and profile.reason is Reason.UNAVAILABLE else None
+
+
+def _distinct(column: Any) -> tuple[list[Any], Any]:
+    """The distinct values of an Arrow column, and each row's place among them; nulls have the place after the last."""
+    pa, pc = arrow(), importlib.import_module("pyarrow.compute")
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+    try:
+        encoded = column.dictionary_encode()
+    except pa.ArrowNotImplementedError:  # lists, UUIDs and others that Arrow does not count
+        return _distinct_of_list(column.to_pylist())
+    values: list[Any] = []
+    if isinstance(encoded, pa.ChunkedArray):
+        # All chunks share the last one's dictionary.
+        if encoded.num_chunks:
+            values = encoded.chunk(encoded.num_chunks - 1).dictionary.to_pylist()
+        indices = pa.concat_arrays([pa.array([], pa.int32()), *(chunk.indices for chunk in encoded.chunks)])
+    else:
+        values, indices = encoded.dictionary.to_pylist(), encoded.indices
+    return values, pc.fill_null(indices, len(values))
+
+
+def _distinct_of_list(column: Sequence[object]) -> tuple[list[Any], Any]:
+    """The same for values of any types: 1, 1.0 and True are equal to Python, but not as keys."""
+    seen: dict[object, int] = {}
+    values: list[Any] = []
+    places: list[int] = []
+    for value in column:
+        place = seen.setdefault((type(value), value if value.__hash__ is not None else None), len(values))
+        if place == len(values):
+            values.append(value)
+        places.append(place)
+    return values, arrow().array(places, type=arrow().int32())

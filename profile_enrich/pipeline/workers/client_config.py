@@ -1,0 +1,291 @@
+"""What travels to the workers of a job: how to make a client there, as plain data and without secrets."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping, Sized
+from typing import Any, cast
+
+from ..._utils.validation import number, whole
+from ...client.client import ProfileClient
+from ...client.resilience import Breaker, RetryPolicy
+from ...errors import ConfigurationError, SecretByValue
+from ...sources.amperity import AmperitySource
+from ...sources.auth import ClientCredentials
+from ...sources.census import CensusSource
+from ...sources.memory import MemorySource
+from ...sources.store import StoreSource
+
+__all__ = ["ClientConfig", "client_arguments"]
+
+_SECRET_NAME = re.compile(
+    r"(^|_)(api_?key|token|jwt|secret|password|passwd|passphrase|credentials?|private_key)$", re.IGNORECASE
+)
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
+_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_USERINFO = re.compile(r"://[^/@\s]*@")
+
+_OWN = ("rate_limit", "max_in_flight")
+"""Arguments of the client that the job's budget sets."""
+
+_OBJECTS: Mapping[str, Callable[..., object]] = {"breaker": Breaker, "retry": RetryPolicy}
+"""Arguments of the client that are given as their own arguments."""
+
+_CALLABLES = ("source", "cache", "hooks", "timer", "chance", "self")
+
+_SOURCES: Mapping[str, tuple[Callable[..., object], ...]] = {
+    "census": (CensusSource,),
+    "amperity": (AmperitySource, ClientCredentials),
+    "store": (StoreSource,),
+}
+
+
+class ClientConfig:
+    """How each worker of a job makes its client. Immutable; equal ones share one client in a process.
+
+    It holds plain data only, so that every engine can send it. Secrets do not travel: they are named, and read from the
+    worker's environment.
+
+    ```python
+    ClientConfig("census", options={"entity": "Users"}, secrets={"api_key": "CENSUS_API_KEY"}, rate=500, workers=4)
+    ```
+
+    Args:
+        source: `"census"`, `"amperity"` or `"store"`; or the factory of any other source as
+            `"package.module:function"`, importable on the workers. It is called with `options` and the values of
+            `secrets` as keywords, and returns a `ProfileSource`.
+        options: of the source, as plain data (text, numbers, lists, dicts): what `CensusSource`, `AmperitySource` or
+            `StoreSource` take. `"amperity"` also takes `token_url` and `client_id`, beside the secret `client_secret`.
+        secrets: by option, the name of the environment variable that holds it on each worker, in capitals.
+        client: arguments of `ProfileClient` as plain data, e.g. `{"ttl": 300}`; `breaker` and `retry` as dicts of their
+            own arguments. `ttl` and `negative_ttl` are an hour by default, so that a job asks for each key once.
+        rate: calls a second, at most, of the whole job; each worker gets its share. Default none.
+        concurrency: calls at the same time, at most, of the whole job; each worker gets its share. Default 64.
+        workers: how many processes share these. Default 1.
+
+    Raises:
+        SecretByValue: a secret, or what looks like one, was handed in itself.
+        ConfigurationError: an argument is not usable; the message names it.
+    """
+
+    __slots__ = ("_hash", "_text", "concurrency", "rate", "source", "workers")
+
+    source: str
+    rate: float | None
+    concurrency: int
+    workers: int
+    _text: str
+    _hash: int
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        options: Mapping[str, Any] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        client: Mapping[str, Any] | None = None,
+        rate: float | None = None,
+        concurrency: int = 64,
+        workers: int = 1,
+    ) -> None:
+        if not isinstance(source, str) or not (source in _SOURCES or _FACTORY.fullmatch(source)):
+            known = ", ".join(map(repr, _SOURCES))
+            raise ConfigurationError(f"source must be one of {known}, or a factory as 'package.module:function'")
+        plain = {
+            "options": _plain("options", options),
+            "secrets": _secrets(secrets),
+            "client": _client_arguments(_plain("client", client)),
+        }
+        _check_options(source, plain["options"], plain["secrets"])
+        whole("workers", workers)
+        if whole("concurrency", concurrency) < workers:
+            raise ConfigurationError(f"concurrency ({concurrency}) must be at least one for each of {workers} workers")
+        self._set("source", source)
+        self._set("rate", None if rate is None else number("rate", rate, unit="calls a second", positive=True))
+        self._set("concurrency", concurrency)
+        self._set("workers", workers)
+        self._set("_text", json.dumps(plain, sort_keys=True))
+        self._set("_hash", hash(self._key()))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    # --- what it says -----------------------------------------------------------------------------------------------
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """A copy of the source's options."""
+        return self._part("options")
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """A copy of the names of the variables, by option."""
+        return self._part("secrets")
+
+    @property
+    def client(self) -> dict[str, Any]:
+        """A copy of the client's arguments."""
+        return self._part("client")
+
+    @property
+    def worker_rate(self) -> float | None:
+        """Calls a second of one worker; `None` without a limit."""
+        return None if self.rate is None else self.rate / self.workers
+
+    @property
+    def worker_concurrency(self) -> int:
+        """Calls at the same time of one worker."""
+        return self.concurrency // self.workers
+
+    def shared_by(self, workers: int) -> ClientConfig:
+        """The same configuration for another number of workers.
+
+        Raises:
+            ConfigurationError: the concurrency is not enough for so many.
+        """
+        return _rebuilt(self.source, {**self._arguments(), "workers": workers})
+
+    # --- being a value ----------------------------------------------------------------------------------------------
+
+    def _part(self, name: str) -> dict[str, Any]:
+        part: dict[str, Any] = json.loads(self._text)[name]
+        return part
+
+    def _arguments(self) -> dict[str, Any]:
+        plan: dict[str, Any] = json.loads(self._text)
+        return {**plan, "rate": self.rate, "concurrency": self.concurrency, "workers": self.workers}
+
+    def _key(self) -> tuple[object, ...]:
+        return (self.source, self._text, self.rate, self.concurrency, self.workers)
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, ClientConfig) else NotImplemented
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"ClientConfig is immutable; cannot set {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"ClientConfig is immutable; cannot delete {name}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuilt, (self.source, self._arguments()))
+
+    def __repr__(self) -> str:
+        facts = [repr(self.source)]
+        facts += [f"{option}=${variable}" for option, variable in sorted(self.secrets.items())]
+        if self.rate is not None:
+            facts.append(f"rate={self.rate:g}")
+        facts += [f"concurrency={self.concurrency}", f"workers={self.workers}"]
+        return f"<ClientConfig {', '.join(facts)}>"
+
+
+def _rebuilt(source: str, arguments: dict[str, Any]) -> ClientConfig:
+    return ClientConfig(source, **arguments)
+
+
+def _plain(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A deep copy as JSON would hold it."""
+    copy: dict[str, Any] = {}
+    for option, value in _named(name, given).items():
+        try:
+            copy[option] = json.loads(json.dumps(value, allow_nan=False))
+            fits = _same_shape(copy[option], value)
+        except (TypeError, ValueError, RecursionError):
+            fits = False
+        if not fits:
+            raise ConfigurationError(
+                f"{name}[{option!r}] must be plain data (text, numbers, lists, dicts with text as keys), because it "
+                "travels to the workers; make what is not in a factory: source='package.module:function'"
+            )
+        if _USERINFO.search(json.dumps(value)):
+            raise SecretByValue(
+                f"{name}[{option!r}] holds a URL with credentials, which would travel with the job: hand them in as "
+                "secrets, the names of environment variables of the workers"
+            )
+    return copy
+
+
+def _same_shape(copy: Any, value: Any) -> bool:
+    """Whether JSON kept it: a key that is no text would come back as text."""
+    if isinstance(copy, dict):
+        kept = cast("dict[str, Any]", copy)
+        return kept.keys() == value.keys() and all(_same_shape(kept[name], value[name]) for name in kept)
+    if isinstance(copy, list):
+        return all(_same_shape(copy[at], value[at]) for at in range(len(cast("Sized", copy))))
+    return bool(copy == value)
+
+
+def _named(name: str, given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(option, str) and option.isidentifier() for option in given):
+        raise ConfigurationError(f"{name} must be a dict by argument name")
+    return given
+
+
+def _secrets(given: Mapping[str, str] | None) -> dict[str, str]:
+    secrets = dict(_named("secrets", given))
+    for option, variable in secrets.items():
+        if not isinstance(variable, str) or not _VARIABLE.fullmatch(variable):
+            raise SecretByValue(
+                f"secrets[{option!r}] must be the name of an environment variable of the workers, in capitals, e.g. "
+                f"{option.upper()!r}; a secret itself would travel with the job"
+            )
+    return secrets
+
+
+def _check_options(source: str, options: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
+    for option in options:
+        if _SECRET_NAME.search(option):
+            raise SecretByValue(
+                f"options[{option!r}] is a secret, which would travel with the job: say "
+                f"secrets={{{option!r}: NAME}} with the name of an environment variable of the workers"
+            )
+        if option in secrets:
+            raise ConfigurationError(f"{option!r} is in options and in secrets; leave one out")
+    if source in _SOURCES:
+        takes = {name for made in _SOURCES[source] for name in inspect.signature(made).parameters}
+        for option in [*options, *secrets]:
+            if option not in takes:
+                raise ConfigurationError(
+                    f"the source {source!r} takes no {option!r}; it takes {', '.join(sorted(takes))}"
+                )
+
+
+def _client_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    known = inspect.signature(ProfileClient).parameters
+    for name, value in given.items():
+        if name in _OWN:
+            raise ConfigurationError(
+                f"client[{name!r}] is each worker's share of the job's rate and concurrency: give these"
+            )
+        if name not in known or name in _CALLABLES:
+            raise ConfigurationError(
+                f"client[{name!r}] is not an argument of ProfileClient that can travel as plain data"
+            )
+        if name in _OBJECTS and value is not None and not isinstance(value, dict):
+            raise ConfigurationError(f"client[{name!r}] must be a dict of the arguments of {_OBJECTS[name].__name__}")
+    ProfileClient(MemorySource(), **client_arguments(given))  # says now, and not on a worker, what is wrong with them
+    return given
+
+
+def client_arguments(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The client's arguments with their objects made.
+
+    Raises:
+        ConfigurationError: one of them is not usable; the message names it.
+    """
+    made = dict(plain)
+    for name, maker in _OBJECTS.items():
+        if made.get(name) is not None:
+            takes = inspect.signature(maker).parameters
+            for argument in made[name]:
+                if argument not in takes or argument in _CALLABLES:
+                    raise ConfigurationError(f"client[{name!r}]: {maker.__name__} takes no {argument!r}")
+            made[name] = maker(**made[name])
+    return made

@@ -1,0 +1,1 @@
+"""API keys, the key file, field scopes and rate limits."""

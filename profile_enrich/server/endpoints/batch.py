@@ -1,0 +1,94 @@
+"""Several records in one request: an extension of this server, at paths that no vendor has.
+
+```text
+POST /api/x/entities/{entity id}/records      {"ids": ["u1", "nobody"]}
+→ {"data": [{"id": "u1", "found": true, "record": {…}}, {"id": "nobody", "found": false}]}
+
+POST /api/x/indexes/{index id}/profiles       the same; `record` is a profile as Amperity's dialect has it
+```
+
+The answers are in the order of the ids; an id that is named twice is answered twice. Authentication, scopes and the
+other headers are those of the dialect; each id counts as one request of the key's rate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any, cast
+
+from ...store import ProfileStore
+from ..auth.api_keys import ApiKey
+from ..dialects import amperity, census
+from ..http.messages import BadRequest, Request, Response
+
+__all__ = ["MAX_BATCH", "MAX_BODY", "answer", "ids_of", "route"]
+
+MAX_BATCH = 100
+"""The most ids in one request."""
+
+MAX_BODY = 512 * 1024
+"""The largest body, in bytes: so many of the longest ids, with room for JSON's escapes."""
+
+
+def route(segments: list[bytes]) -> str | None:
+    """Which endpoint the segments after `/api/x` name."""
+    if len(segments) == 3:
+        if segments[0] == b"entities" and segments[2] == b"records":
+            return "census.batch"
+        if segments[0] == b"indexes" and segments[2] == b"profiles":
+            return "amperity.batch"
+    return None
+
+
+def ids_of(body: bytes) -> list[str]:
+    """The ids that a body asks for.
+
+    Raises:
+        BadRequest: it is not `{"ids": […]}` with 1 to 100 texts in it.
+    """
+    content: Any = None
+    with contextlib.suppress(ValueError, RecursionError):
+        content = json.loads(body)
+    listed: Any = cast("dict[str, Any]", content).get("ids") if isinstance(content, dict) else None
+    if not isinstance(listed, list):
+        raise BadRequest('The body must be JSON: {"ids": ["…", "…"]}.')
+    ids = cast("list[object]", listed)
+    if not 1 <= len(ids) <= MAX_BATCH:
+        raise BadRequest(f"ids must have 1 to {MAX_BATCH} entries.")
+    for id in ids:
+        if not isinstance(id, str) or not id:
+            raise BadRequest("Each of ids must be a text that is not empty.")
+    return cast("list[str]", listed)
+
+
+def answer(kind: str, request: Request, ids: list[str], store: ProfileStore, key: ApiKey) -> Response:
+    """The records with these ids, in their order, and which are not there; what the path names may be refused.
+
+    Raises:
+        BadRequest: the path is malformed.
+    """
+    census_form = kind == "census.batch"
+    if census_form:
+        collection = census.collection_of(request, store, key)
+    else:
+        collection = amperity.collection_of(request, store, key, place=3)
+    if isinstance(collection, Response):
+        return collection
+    view = key.view(collection, store.secret)
+    parts: list[bytes] = []
+    for id in ids:
+        quoted = json.dumps(id).encode()
+        payload = store.get_payload(collection, id, "census" if census_form else "amperity")
+        request.noted.records.append((id, 404 if payload is None else 200))
+        if payload is None:
+            parts.append(b'{"id":' + quoted + b',"found":false}')
+            continue
+        if census_form:
+            # `{"data":{…}}` as it is stored: the record is between the first colon and the last brace.
+            whole = payload if view is None else view.census(payload)
+            record = whole[whole.index(b":") + 1 : -1]
+        else:
+            record = payload if view is None else view.amperity(payload)
+        parts.append(b'{"id":' + quoted + b',"found":true,"record":' + record + b"}")
+    return Response(200, b'{"data":[' + b",".join(parts) + b"]}", ((b"cache-control", b"private, no-store"),))

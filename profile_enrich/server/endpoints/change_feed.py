@@ -1,0 +1,318 @@
+"""The change feed: the keys that changed in a collection, as server-sent events (WHATWG HTML, section 9.2).
+
+```text
+retry: 1000
+id: 5f0c2a9e-41             what a client sends as Last-Event-ID when it comes back
+event: ready
+data: {}
+
+event: changes
+id: 5f0c2a9e-42
+data: {"keys":["u1","u2"]}
+
+event: reset                too much happened to name it: drop everything
+id: 5f0c2a9e-97
+data: {}
+
+: heartbeat
+```
+
+A stream holds no backlog: it remembers which generation its client has seen, and reads what changed since from the
+store when there is something newer. So a slow client costs the memory of one event, every worker can answer, and an id
+is good on any of them, also after a restart. The keys of a generation that takes several events are complete with the
+one that carries the id; a client that lost the connection before that gets them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import random
+import re
+import signal
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from weakref import WeakKeyDictionary
+
+from starlette.types import Receive, Send
+
+from ...errors import StoreError
+from ...store import Collection, ProfileStore
+
+__all__ = ["ChangeFeed", "ChangeStream"]
+
+_log = logging.getLogger("profile_enrich.server")
+
+_ID = re.compile(r"([0-9a-f]{8})-([0-9]{1,15})")
+_EVENT_BYTES = 16 * 1024
+_HEADERS = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+]
+_READY = "retry: 1000\nevent: ready\nid: {}\ndata: {{}}\n\n"
+_RESET = "event: reset\nid: {}\ndata: {{}}\n\n"
+_HEARTBEAT = b": heartbeat\n\n"
+
+
+class ChangeFeed:
+    """Tells streams when the store changes, and ends them.
+
+    Args:
+        store: what is served.
+        heartbeat: seconds of silence after which a comment is sent.
+        poll: seconds between two looks at the store while there are streams.
+        max_streams: open at once in this process.
+        max_age: seconds after which a stream is ended, for the client to come back and be balanced anew.
+        max_keys: more changes than this are said as one reset.
+        stall: seconds that a client may take no byte; then it is let go.
+    """
+
+    def __init__(
+        self,
+        store: ProfileStore,
+        *,
+        heartbeat: float = 15.0,
+        poll: float = 0.1,
+        max_streams: int = 1000,
+        max_age: float = 3600.0,
+        max_keys: int = 50_000,
+        stall: float = 20.0,
+    ) -> None:
+        self.store = store
+        self.heartbeat = heartbeat
+        self.max_age = max_age
+        self.max_keys = max_keys
+        self.stall = stall
+        self.sent = 0
+        """Keys sent, in all streams."""
+        self._poll = poll
+        self._max_streams = max_streams
+        self._hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, _Hub] = WeakKeyDictionary()
+        self._ended = False
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open in this process."""
+        return sum(len(hub.wakes) for hub in self._hubs.values())
+
+    def open(self, collection: Collection, after: str | None, allowed: Callable[[], bool]) -> ChangeStream | None:
+        """A stream of what changes in a collection; `None` when there are too many already, or the server is stopping.
+
+        Args:
+            collection: whose changes.
+            after: the id of the last event that the client saw, if it saw any.
+            allowed: whether the client may still read the collection; asked again at each event and heartbeat.
+        """
+        if self._ended or self.streams >= self._max_streams:
+            return None
+        return ChangeStream(self, collection.id, after, allowed)
+
+    def poke(self) -> None:
+        """Something has just been written through this process: look at the store now. For any loop and thread."""
+        for loop, hub in list(self._hubs.items()):
+            with contextlib.suppress(RuntimeError):  # the loop has just been closed
+                loop.call_soon_threadsafe(hub.look.set)
+
+    def end(self) -> None:
+        """Ends all streams: the server stops. Clients come back by themselves, with the id that they have."""
+        self._ended = True
+        for loop, hub in list(self._hubs.items()):
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(hub.wake_all)
+
+    def begin(self) -> None:
+        """Streams may be opened again: the server starts."""
+        self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server stops."""
+        return self._ended
+
+    @contextlib.contextmanager
+    def listening(self) -> Generator[asyncio.Event]:
+        """An event of this loop that is set whenever there may be something new."""
+        loop = asyncio.get_running_loop()
+        hub = self._hubs.get(loop)
+        if hub is None:
+            hub = self._hubs[loop] = _Hub()
+        wake = asyncio.Event()
+        hub.wakes.add(wake)
+        if hub.watcher is None or hub.watcher.done():
+            hub.seen = self.store.generation  # here, not in the task: a stream counts from what is there now
+            hub.watcher = loop.create_task(self._watch(hub))
+        try:
+            yield wake
+        finally:
+            hub.wakes.discard(wake)
+            if not hub.wakes:
+                hub.watcher.cancel()
+
+    async def _watch(self, hub: _Hub) -> None:
+        """Looks for newer generations while anybody listens: the manifest is the only thing that all workers share."""
+        while hub.wakes:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll):
+                    await hub.look.wait()
+            hub.look.clear()
+            if _server_is_stopping():
+                self.end()
+                return
+            now = self._look()
+            if now != hub.seen:
+                hub.seen = now
+                hub.wake_all()
+
+    def _look(self) -> int:
+        with contextlib.suppress(StoreError):
+            self.store.refresh()
+        return self.store.generation
+
+
+class _Hub:
+    """Those who listen on one loop."""
+
+    def __init__(self) -> None:
+        self.wakes: set[asyncio.Event] = set()
+        self.look = asyncio.Event()
+        self.seen = 0
+        self.watcher: asyncio.Task[None] | None = None
+
+    def wake_all(self) -> None:
+        for wake in self.wakes:
+            wake.set()
+
+
+class ChangeStream:
+    """One client's stream. See `ChangeFeed.open`."""
+
+    def __init__(self, feed: ChangeFeed, collection: int, after: str | None, allowed: Callable[[], bool]) -> None:
+        self._feed = feed
+        self._store = feed.store
+        self._collection = collection
+        self._after = after
+        self._allowed = allowed
+
+    async def run(self, receive: Receive, send: Send, *, head: bool = False) -> None:
+        """Sends events until the client goes, may no longer read, takes nothing more, or the server stops."""
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        if head:
+            await send({"type": "http.response.body", "body": b""})
+            return
+        with self._feed.listening() as wake:
+            gone = asyncio.get_running_loop().create_task(_disconnected(receive))
+            gone.add_done_callback(lambda _: wake.set())
+            try:
+                async with contextlib.aclosing(self._events(wake, gone)) as events:
+                    async for event in events:
+                        async with asyncio.timeout(self._feed.stall):
+                            await send({"type": "http.response.body", "body": event, "more_body": True})
+                if not gone.done():
+                    async with asyncio.timeout(self._feed.stall):
+                        await send({"type": "http.response.body", "body": b""})
+            except TimeoutError:
+                _log.info("a client of the change feed takes nothing more and was let go")
+            except Exception as failure:  # noqa: BLE001  # the boundary: the client comes back; what failed may hold keys
+                _log.error("%s in the change feed", type(failure).__name__)
+            finally:
+                gone.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await gone
+
+    async def _events(self, wake: asyncio.Event, gone: asyncio.Task[None]) -> AsyncGenerator[bytes]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._feed.max_age * random.uniform(0.9, 1.1)  # noqa: S311  # spreads, hides nothing
+        collection = self._store.find(self._collection)
+        if collection is None:
+            return
+        seen = self._resume(collection)
+        if seen is None:
+            seen = collection.generation
+            yield _RESET.format(self._id(collection, seen)).encode()
+        else:
+            yield _READY.format(self._id(collection, seen)).encode()
+        while not gone.done() and not self._feed.ended and loop.time() < until:
+            wake.clear()
+            collection = self._store.find(self._collection)
+            if collection is None or not self._allowed():
+                return
+            if collection.generation != seen:
+                # The client asks again as soon as it hears of a change, perhaps another worker. By then, that one must
+                # have looked at the store, too: it does so every `check_every` seconds. What is written meanwhile is
+                # said now and once more in the next round.
+                await asyncio.sleep(self._store.check_every)
+                for event in await self._changes(collection, seen):
+                    yield event
+                seen = collection.generation
+                continue
+            try:
+                async with asyncio.timeout(min(self._feed.heartbeat, until - loop.time())):
+                    await wake.wait()
+            except TimeoutError:
+                yield _HEARTBEAT
+
+    def _resume(self, collection: Collection) -> int | None:
+        """The generation that the client has seen; `None` when nobody can say what it missed."""
+        if self._after is None:
+            return collection.generation
+        match = _ID.fullmatch(self._after)
+        if match is None or match[1] != self._mark(collection) or int(match[2]) > collection.generation:
+            return None
+        return int(match[2])
+
+    async def _changes(self, collection: Collection, seen: int) -> list[bytes]:
+        id = self._id(collection, collection.generation)
+        keys: list[str] | None = None
+        # In a thread: the keys of a large refresh are read from disk.
+        with contextlib.suppress(StoreError):
+            keys = await asyncio.to_thread(self._keys, collection, seen)
+        if keys is None:
+            return [_RESET.format(id).encode()]
+        self._feed.sent += len(keys)
+        return list(_encode(keys, id))
+
+    def _keys(self, collection: Collection, seen: int) -> list[str] | None:
+        changed = self._store.changes_since(collection, seen, limit=self._feed.max_keys)
+        if changed is None or changed.generation < collection.generation:
+            return None
+        return list(changed.keys)
+
+    def _id(self, collection: Collection, generation: int) -> str:
+        return f"{self._mark(collection)}-{generation}"
+
+    def _mark(self, collection: Collection) -> str:
+        """Tells this collection of this store from any other: an id of another one must not be understood."""
+        text = b"feed\0%d" % collection.id
+        return hashlib.blake2b(text, key=self._store.secret, digest_size=4).hexdigest()
+
+
+def _encode(keys: Iterable[str], id: str) -> Iterator[bytes]:
+    """Events of at most some kilobytes; the last one carries the id."""
+    part: list[str] = []
+    size = 0
+    for key in keys:
+        # ASCII only: a line break inside a key, of whatever kind, is escaped.
+        text = json.dumps(key)
+        if part and size + len(text) > _EVENT_BYTES:
+            yield f'event: changes\ndata: {{"keys":[{",".join(part)}]}}\n\n'.encode()
+            part, size = [], 0
+        part.append(text)
+        size += len(text) + 1
+    yield f'event: changes\nid: {id}\ndata: {{"keys":[{",".join(part)}]}}\n\n'.encode()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _server_is_stopping() -> bool:
+    """Whether the uvicorn that runs this process stops. It waits for open responses before it says so to anybody.
+
+    It listens to signals with a method of the server, which knows; other servers, and one in a thread, do not tell.
+    """
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(server, "should_exit", False) is True

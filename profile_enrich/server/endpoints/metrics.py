@@ -1,0 +1,85 @@
+"""Prometheus metrics of the server (extra `prometheus`). No label holds anything of a person or a key."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ...errors import MissingExtraError
+from ...store import ProfileStore
+from ..counters import BUCKETS, Totals
+from .change_feed import ChangeFeed
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+CONTENT_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+
+
+class Metrics:
+    """Makes the text that Prometheus reads: requests and durations of all workers, the collections' sizes and ages.
+
+    Args:
+        totals: of this process and its siblings.
+        store: what is served.
+        feed: whose streams are counted, of this process.
+
+    Raises:
+        MissingExtraError: prometheus-client is not installed.
+    """
+
+    def __init__(self, totals: Totals, store: ProfileStore, feed: ChangeFeed) -> None:
+        try:
+            from prometheus_client import CollectorRegistry, core, exposition
+        except ImportError:
+            registry: Any = None
+        else:
+            self._core: Any = core
+            self._exposition: Any = exposition
+            registry = CollectorRegistry(auto_describe=False)
+        if registry is None:
+            raise MissingExtraError("metrics of the server", "prometheus")
+        self._totals = totals
+        self._store = store
+        self._feed = feed
+        self._registry = registry
+        registry.register(self)
+
+    def text(self) -> bytes:
+        """The metrics of now."""
+        made: bytes = self._exposition.generate_latest(self._registry)
+        return made
+
+    def collect(self) -> Iterator[Any]:
+        """For the registry."""
+        core, totals = self._core, self._totals.all()
+        requests = core.CounterMetricFamily(
+            "profile_api_requests", "Requests answered, by kind and class of status.", labels=["kind", "status"]
+        )
+        for (kind, family), count in totals["requests"].items():
+            requests.add_metric([kind, family], count)
+        yield requests
+        seconds = core.HistogramMetricFamily(
+            "profile_api_request_seconds", "From the request to the end of its answer, in the server.", labels=["kind"]
+        )
+        for kind, counts in totals["buckets"].items():
+            summed, buckets = 0, list[tuple[str, int]]()
+            for end, count in zip((*map(str, BUCKETS), "+Inf"), counts, strict=True):
+                summed += count
+                buckets.append((end, summed))
+            seconds.add_metric([kind], buckets, sum_value=totals["seconds"].get(kind, 0.0))
+        yield seconds
+        rows = core.GaugeMetricFamily("profile_api_records", "Records of a collection.", labels=["collection"])
+        ages = core.GaugeMetricFamily(
+            "profile_api_age_seconds", "Seconds since a collection last changed.", labels=["collection"]
+        )
+        for collection in self._store.collections():
+            rows.add_metric([collection.name], collection.rows)
+            ages.add_metric([collection.name], max(0.0, time.time() - collection.updated_at.timestamp()))
+        yield rows
+        yield ages
+        streams = core.GaugeMetricFamily("profile_api_streams", "Open streams, of one worker.", labels=["process"])
+        streams.add_metric([str(os.getpid())], self._feed.streams)
+        yield streams
+        yield core.GaugeMetricFamily("profile_api_generation", "Of the store.", value=self._store.generation)

@@ -1,0 +1,1 @@
+"""HTTP messages, entity tags and compression."""

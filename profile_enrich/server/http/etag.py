@@ -1,0 +1,61 @@
+"""HTTP caching: `ETag`, `If-None-Match`, `Cache-Control` (RFC 9110, section 13; RFC 9111)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from ...errors import ConfigurationError
+from .messages import Request, Response
+
+__all__ = ["HttpCaching"]
+
+_TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
+_NO_STORE = ((b"cache-control", b"no-store"),)
+
+
+class HttpCaching:
+    """Says how long answers may be kept, and answers 304 to who has the same one already.
+
+    Profiles are personal: no answer may be kept by a cache that several people share, so all are `private`; everything
+    but a profile, an entity or an index (errors, tokens, `/status`) is `no-store`.
+
+    Args:
+        max_age: seconds for which an answer may be used without asking again; `None` leaves it to the client.
+
+    Raises:
+        ConfigurationError: `max_age` is negative or no whole number.
+    """
+
+    def __init__(self, max_age: int | None = None) -> None:
+        if max_age is not None and (isinstance(max_age, bool) or not isinstance(max_age, int) or max_age < 0):
+            raise ConfigurationError("max_age must be a whole number of seconds, at least 0, or None")
+        control = b"private" if max_age is None else b"private, max-age=%d" % max_age
+        self._control = (b"cache-control", control)
+
+    def answer(self, request: Request, response: Response) -> Response:
+        """The response with its caching headers; 304 without a body where the client's copy is still good."""
+        if response.status != 200:
+            return response._replace(headers=response.headers + _NO_STORE)
+        # Strong, and made of the content alone: the same on all workers, and after a rebuild
+        tag = b'"%s"' % hashlib.blake2b(response.body, digest_size=12).hexdigest().encode()
+        headers = (*response.headers, (b"etag", tag), self._control)
+        asked = request.header(b"if-none-match")
+        if asked and _matches(b",".join(asked), tag):
+            return Response(304, b"", headers)
+        return response._replace(headers=headers)
+
+
+def _matches(asked: bytes, tag: bytes) -> bool:
+    asked = asked.strip()
+    if asked == b"*":
+        return True
+    at = 0
+    while match := _TAG.match(asked, at):
+        # Weak comparison (RFC 9110, section 13.1.2). A compressed copy's tag has a suffix: its content is the same.
+        if match[1] == tag or match[1] == tag[:-1] + b'.gz"':
+            return True
+        at = match.end()
+        while asked[at : at + 1] in (b" ", b"\t"):
+            at += 1
+    return False

@@ -1,0 +1,1 @@
+"""Running the server: sockets, workers and the supervisor."""

@@ -1,0 +1,269 @@
+"""Refreshes the store that is being served, on a schedule, in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from ..errors import ConfigurationError, ProfileEnrichError
+from ..store.files.manifest import read_manifest
+from ..store.inputs.source_config import spec_to_table
+from ..store.model import CollectionSpec
+from ..store.writes.refresh_from_sources import check_vanished, is_refreshing
+from ..store.writes.refresh_status import LastRefresh, note_refresh, read_last_refresh
+
+__all__ = ["RefreshSchedule", "RefreshStatus", "seconds_of"]
+
+_log = logging.getLogger("profile_enrich.server.scheduled_refresh")
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BUSY_PAUSE = 30.0
+"""Seconds until the next look when the store is being built by hand."""
+_OTHERS_PAUSE = 2.0
+"""Seconds until the next look when another worker or host is refreshing."""
+_END = 5.0
+"""Seconds that a refresh has to end when the server stops."""
+
+
+class RefreshStatus(TypedDict):
+    """How refreshing goes, ready for JSON. Times are ISO 8601 in UTC."""
+
+    every: float
+    """Seconds between two refreshes."""
+    running: bool
+    """Whether this process is refreshing now."""
+    last_started_at: str | None
+    """When the last refresh of any process began."""
+    last_succeeded_at: str | None
+    """When the data were last refreshed or built."""
+    age: float | None
+    """Seconds since then."""
+    last_error: str | None
+    """Why the last refresh failed; `None`: it did not."""
+    failures: int
+    """How many have failed since the last one that succeeded."""
+    next_at: str | None
+    """When this process will look whether to refresh; `None`: it is not started, or refreshing now."""
+
+
+def seconds_of(text: str) -> float:
+    """The seconds of a span such as `90s`, `15m`, `2h`, `1d` or `900`.
+
+    Raises:
+        ConfigurationError: it is no such span, or shorter than a second.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text)
+    seconds = float(found[1]) * _UNITS[found[2] or "s"] if found is not None else 0.0
+    if not 1 <= seconds <= 366 * 86400:
+        raise ConfigurationError("the time between two refreshes is written like 90s, 15m, 2h or 1d")
+    return seconds
+
+
+class RefreshSchedule:
+    """Refreshes a store every so often, in a process of its own, while it is being served.
+
+    Each worker and each host may have one for the same store: one of them refreshes, the others see that and wait for
+    the next turn. Readers notice the new generation by themselves. When a refresh fails, the old data are served on,
+    and the log says so once (logger `profile_enrich.server.scheduled_refresh`) until it succeeds again.
+
+    Args:
+        path: the store's directory.
+        specs: what to refresh from; by default what `profile-enrich index build` kept in the store, read each time.
+        every: seconds between the beginnings of two refreshes.
+        jitter: part of `every` by which the time varies, so that many servers do not read the source at once.
+        changed_only: write only what is different, and let the change feed tell exactly that; see `refresh_store`.
+        vanished: with `changed_only`, what becomes of records that the sources do not have any more.
+        on_duplicate: as in `build_store`.
+
+    Raises:
+        ConfigurationError: a source can be read only once, or a number makes no sense.
+        StoreError: there is no store.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        specs: Sequence[CollectionSpec] | None = None,
+        *,
+        every: float,
+        jitter: float = 0.1,
+        changed_only: bool = False,
+        vanished: Literal["keep", "delete"] = "keep",
+        on_duplicate: Literal["last", "fail"] = "last",
+    ) -> None:
+        if isinstance(every, bool) or not 0 < every <= 366 * 86400:
+            raise ConfigurationError("every is the seconds between two refreshes, more than 0 and at most a year")
+        if not 0 <= jitter <= 1:
+            raise ConfigurationError("jitter is a part of `every`, from 0 to 1")
+        check_vanished(vanished, changed_only, specs or ())
+        self._path = Path(path)
+        read_manifest(self._path)
+        self._order: dict[str, Any] = {
+            "path": str(self._path.absolute()),
+            "collections": None
+            if specs is None
+            else {spec.name: spec_to_table(spec, keep_password=True) for spec in specs},
+            "changed_only": changed_only,
+            "vanished": vanished,
+            "on_duplicate": on_duplicate,
+        }
+        self._every = float(every)
+        self._jitter = jitter
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._child: subprocess.Popen[str] | None = None
+        self._next: datetime | None = None
+
+    def start(self) -> None:
+        """Starts the schedule; once."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="profile-enrich-refresh", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends a refresh that is under way, and the schedule. The data of before are served on; blocks for seconds."""
+        self._stopping.set()
+        with self._lock:
+            child = self._child
+        if child is not None:
+            _end(child)
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def status(self) -> RefreshStatus:
+        """How refreshing goes, with what other processes have done to the same store."""
+        last = read_last_refresh(self._path)
+        fresh = _fresh_at(self._path, last)
+        running = self._child is not None
+        return {
+            "every": self._every,
+            "running": running,
+            "last_started_at": None if last is None else _iso(last.started_at),
+            "last_succeeded_at": None if fresh is None else _iso(fresh),
+            "age": None if fresh is None else max((datetime.now(UTC) - fresh).total_seconds(), 0.0),
+            "last_error": None if last is None else last.error,
+            "failures": 0 if last is None else last.failures,
+            "next_at": None if running or self._next is None else _iso(self._next),
+        }
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._until_due()):
+            if is_refreshing(self._path):  # a look is cheaper than a process that finds it out
+                self._stopping.wait(self._in(min(_OTHERS_PAUSE, self._every)))
+                continue
+            self._next = None
+            outcome = ""
+            try:
+                outcome = self._refresh(read_last_refresh(self._path))
+            except OSError as error:
+                _log.warning("the store cannot be refreshed: %s; trying again", error.strerror)
+            if outcome in ("busy", ""):  # there is no note to wait from
+                self._stopping.wait(self._in(min(_BUSY_PAUSE, self._every)))
+
+    def _until_due(self) -> float:
+        """Seconds until the next refresh: `every` after the last one of any process began, or the build."""
+        last = read_last_refresh(self._path)
+        begun = last.started_at if last is not None else _fresh_at(self._path, None)
+        now = datetime.now(UTC)
+        span = self._every * (1 + random.uniform(-self._jitter, self._jitter))  # noqa: S311  # spreads load, no secret
+        passed = 0.0 if begun is None else (now - begun).total_seconds()
+        return self._in(min(max(span - passed, 0.0), span))  # also when another host's clock is ahead
+
+    def _in(self, seconds: float) -> float:
+        self._next = datetime.now(UTC) + timedelta(seconds=seconds)
+        return seconds
+
+    def _refresh(self, before: LastRefresh | None) -> str:
+        began = datetime.now(UTC)
+        seen = datetime.min.replace(tzinfo=UTC) if before is None else before.started_at
+        order = {**self._order, "since": seen.isoformat()}
+        with self._lock:
+            if self._stopping.is_set():
+                return "stopped"
+            self._child = child = subprocess.Popen(
+                [sys.executable, "-m", "profile_enrich.store.writes.refresh_process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # a traceback could quote a record
+                text=True,
+                start_new_session=True,  # Ctrl-C at the terminal is the server's to handle
+            )
+        try:
+            answer = _ask(child, order)
+        finally:
+            _end(child)
+            with self._lock:
+                self._child = None
+        if self._stopping.is_set():
+            return "stopped"
+        if answer is None:
+            error = f"the refreshing process ended with code {child.returncode}"
+            answer = {"outcome": "failed", "error": error, "failures": note_refresh(self._path, began, error).failures}
+        self._say(answer, before)
+        return str(answer["outcome"])
+
+    def _say(self, answer: dict[str, Any], before: LastRefresh | None) -> None:
+        failed_before = before is not None and before.error is not None
+        if answer["outcome"] == "failed":
+            if not failed_before or (before is not None and before.error != answer["error"]):
+                _log.warning("the refresh failed, and the data of before are served on: %s", answer["error"])
+        elif answer["outcome"] == "done" and failed_before:
+            _log.warning("the store is refreshed again")
+
+
+def _ask(child: subprocess.Popen[str], order: dict[str, Any]) -> dict[str, Any] | None:
+    """The child's answer; `None` when it ended without one."""
+    assert child.stdin is not None  # noqa: S101  # they are pipes
+    assert child.stdout is not None  # noqa: S101
+    with contextlib.suppress(OSError, ValueError):
+        child.stdin.write(json.dumps(order) + "\n")
+        child.stdin.flush()
+        return dict(json.loads(child.stdout.readline()))
+    return None
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Ends the child and what it started, if it has not ended by itself."""
+    for kill in (False, True):
+        if child.poll() is None:
+            with contextlib.suppress(OSError):
+                _signal(child, kill)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_END)
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError, ValueError):
+                pipe.close()
+
+
+def _signal(child: subprocess.Popen[str], kill: bool) -> None:
+    if sys.platform == "win32":
+        child.terminate()
+    else:
+        os.killpg(child.pid, signal.SIGKILL if kill else signal.SIGTERM)
+
+
+def _fresh_at(path: Path, last: LastRefresh | None) -> datetime | None:
+    """When the data were last refreshed or built."""
+    known = [last.succeeded_at] if last is not None and last.succeeded_at is not None else []
+    with contextlib.suppress(ProfileEnrichError):
+        known += [item.updated_at for item in read_manifest(path).collections.values()]
+    return max(known, default=None)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")

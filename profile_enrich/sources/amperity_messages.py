@@ -1,0 +1,141 @@
+"""What Amperity's Profile API answers with, as the vendor's OpenAPI file describes it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ..errors import SourceResponseError
+from .http.json_body import array, decode_json, obj
+
+__all__ = ["Index", "Page", "ProfileRow", "advance", "pages", "read_index", "read_page", "read_profile"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list.
+
+    Args:
+        data: the rows of this page, in the vendor's order.
+        next_token: where the next page begins; `None` on the last page.
+        total: rows of all pages; only when it was asked for and the vendor said it.
+    """
+
+    data: tuple[T, ...]
+    next_token: str | None = None
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A named collection of profiles.
+
+    Args:
+        id: e.g. `"idx-xyz789"`.
+        name: as people named it.
+        description: where there is one.
+        created_at: RFC 3339, as the vendor wrote it.
+        updated_at: RFC 3339, as the vendor wrote it.
+    """
+
+    id: str
+    name: str
+    description: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ProfileRow:
+    """One profile of a list. The `repr` shows neither its id nor its attributes.
+
+    Args:
+        id: the profile's id.
+        index_id: the index that it is in.
+        attributes: plain data as the vendor sent them, `{}` when it sent none. The vendor documents text values only.
+    """
+
+    id: str
+    index_id: str
+    attributes: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<ProfileRow with {len(self.attributes)} attributes>"
+
+
+def read_index(value: object) -> Index:
+    """One index.
+
+    Raises:
+        SourceResponseError: it is not as documented.
+    """
+    row = obj(value, "an index")
+    optional = [_text(row, name) for name in ("description", "created_at", "updated_at")]
+    return Index(_required(row, "id", "an index"), _required(row, "name", "an index"), *optional)
+
+
+def read_profile(value: object) -> ProfileRow:
+    """One profile.
+
+    Raises:
+        SourceResponseError: it is not as documented.
+    """
+    row = obj(value, "a profile")
+    attributes = row.get("attributes")
+    return ProfileRow(
+        _required(row, "id", "a profile"),
+        _required(row, "index_id", "a profile"),
+        {} if attributes is None else obj(attributes, "attributes"),
+    )
+
+
+def read_page(body: bytes, read: Callable[[object], T]) -> Page[T]:
+    """One page; an empty `next_token` is none.
+
+    Raises:
+        SourceResponseError: it is not as documented.
+    """
+    answer = obj(decode_json(body), "the answer")
+    rows = tuple(read(row) for row in array(answer.get("data"), "data"))
+    total = answer.get("total")
+    if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 0):
+        raise SourceResponseError("amperity's answer is not as documented: total is not a number of rows")
+    return Page(rows, _text(answer, "next_token") or None, total)
+
+
+def _required(row: dict[str, Any], name: str, what: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str) or not value:
+        raise SourceResponseError(f"amperity's answer is not as documented: {what} has no {name}")
+    return value
+
+
+def _text(row: dict[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    if value is not None and not isinstance(value, str):
+        raise SourceResponseError(f"amperity's answer is not as documented: {name} is not text")
+    return value
+
+
+async def pages(
+    load: Callable[[str | None], Coroutine[Any, Any, Page[T]]], token: str | None
+) -> AsyncGenerator[Page[T]]:
+    """All pages that `load` gives, from `token` on."""
+    seen: set[str] = set() if token is None else {token}
+    while True:
+        page = await load(token)
+        yield page
+        if page.next_token is None:
+            return
+        token = advance(page.next_token, seen)
+
+
+def advance(token: str, seen: set[str]) -> str:
+    """The token, which must be new: a vendor that repeats one would be paged for ever."""
+    if token in seen:
+        raise SourceResponseError("amperity repeats a next_token; the list would never end")
+    seen.add(token)
+    return token

@@ -1,0 +1,129 @@
+"""The change feed of the embedded Profile API, as its clients read it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import httpx
+
+from ..errors import ProfileEnrichError, SourceConnectionError, SourceResponseError, SourceTimeout
+from ..profile import ProfileKey
+from .base import Changes
+from .http import Headers, HttpResponse, TransportOptions
+from .http.api import USER_AGENT, HttpApi
+from .http.failures import connection_failed, cut_short, not_connected, unexpected
+from .http.json_body import array, decode_json, obj
+from .http.proxies import Proxies
+from .http.quiet_logging import quiet, silence_loggers
+from .http.server_sent_events import EventReader, ServerEvent
+from .http.tls import default_tls
+
+__all__ = ["read_changes"]
+
+CONNECT_SECONDS = 5.0
+SILENCE_SECONDS = 45.0
+"""The server sends a heartbeat every 15 seconds; after three that did not come, the connection is dead."""
+
+_LARGEST_REFUSAL = 64 * 1024
+
+
+async def read_changes(
+    api: HttpApi,
+    path: str,
+    *,
+    headers: Mapping[str, str],
+    private: tuple[str, ...],
+    after: str | None,
+    options: TransportOptions | None,
+) -> AsyncGenerator[Changes]:
+    """What changed, for as long as the stream lasts.
+
+    The connection is one of its own, apart from those of lookups, and closed at the end.
+
+    Args:
+        api: whose feed it is.
+        path: of the feed, under the base URL.
+        headers: credentials.
+        private: secrets of this request, which no message may repeat.
+        after: the id of the last event that was seen.
+        options: TLS and proxies.
+
+    Raises:
+        SourceError: the feed is refused, breaks, falls silent, or makes no sense.
+    """
+    settings = options or TransportOptions()
+    url = api.base_url + path
+    sent = {"accept": "text/event-stream", "accept-encoding": "identity", "user-agent": USER_AGENT, **headers}
+    if after is not None:
+        sent["last-event-id"] = after
+    silence_loggers("httpx", "httpcore", "httpcore.connection", "httpcore.http11", "httpcore.proxy")
+    reader = EventReader(after or "")
+    failure: ProfileEnrichError | None = None
+    transport = httpx.AsyncHTTPTransport(
+        verify=settings.tls or default_tls(httpx), proxy=Proxies(read=settings.environment).of(url)
+    )
+    timeouts = {"connect": CONNECT_SECONDS, "read": SILENCE_SECONDS, "write": CONNECT_SECONDS, "pool": CONNECT_SECONDS}
+    response: httpx.Response | None = None
+    try:
+        with quiet():
+            response = await transport.handle_async_request(
+                httpx.Request("GET", url, headers=sent, extensions={"timeout": timeouts})
+            )
+            _check(response)
+            if response.status_code != 200:
+                raise api.failure(await _whole(response), private)
+            async for chunk in response.aiter_raw():
+                for event in reader.feed(chunk):
+                    change = _change(event, reader)
+                    if change is not None:
+                        yield change
+    except ProfileEnrichError:
+        raise
+    except httpx.TimeoutException:
+        failure = SourceTimeout("the change feed fell silent")
+    except httpx.TransportError as error:
+        if response is not None:
+            failure = cut_short()
+        else:
+            refused = isinstance(error, httpx.ConnectError)
+            failure = not_connected(error) if refused else connection_failed(error)
+    except Exception as error:  # noqa: BLE001  # whatever it is, it may hold the URL
+        failure = unexpected(error)
+    finally:
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            if response is not None:
+                await response.aclose()
+            await transport.aclose()
+    if failure is not None:
+        raise failure
+
+
+def _check(response: httpx.Response) -> None:
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if response.status_code == 200 and kind != "text/event-stream":
+        raise SourceResponseError("the change feed is not a stream of server-sent events")
+
+
+async def _whole(response: httpx.Response) -> HttpResponse:
+    body = b""
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > _LARGEST_REFUSAL:
+            raise SourceConnectionError("the change feed was refused at great length")
+    return HttpResponse(response.status_code, Headers(response.headers.raw), body)
+
+
+def _change(event: ServerEvent, reader: EventReader) -> Changes | None:
+    if event.name == "ready":
+        return Changes(id=event.id, retry=reader.retry)
+    if event.name == "reset":
+        return Changes(id=event.id, reset=True, retry=reader.retry)
+    if event.name != "changes":  # of a later version
+        return None
+    keys: list[Any] = array(obj(decode_json(event.data.encode()), "an event").get("keys"), "keys")
+    if not all(isinstance(key, str) for key in keys):
+        raise SourceResponseError("the change feed is not as documented: a key is not text")
+    return Changes(keys=tuple(ProfileKey(key) for key in keys if key), id=event.id, retry=reader.retry)

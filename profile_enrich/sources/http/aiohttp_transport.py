@@ -1,0 +1,165 @@
+"""aiohttp."""
+
+from __future__ import annotations
+
+import math
+import ssl
+
+import aiohttp
+import httpx
+import yarl
+
+from ..._utils.deadline import Deadline
+from ...errors import ConfigurationError, ProfileEnrichError, SourceConnectionError, SourceResponseError
+from .body_reader import BodyReader
+from .client_per_loop import LoopClients
+from .failures import connection_failed, cut_short, not_connected, timed_out, unexpected
+from .messages import Headers, HttpRequest, HttpResponse, TransportOptions
+from .proxies import Proxies
+from .quiet_logging import quiet, silence_loggers
+from .tls import default_tls
+
+__all__ = ["AiohttpTransport", "HandedInAiohttp"]
+
+
+class _Session:
+    """A session of one loop, and the proxies that the environment named when it was opened."""
+
+    def __init__(self, options: TransportOptions, tls: ssl.SSLContext) -> None:
+        # aiohttp's own `trust_env` reads the environment and ~/.netrc in a thread for each request.
+        self.proxies = Proxies(read=options.environment)
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=options.max_connections, keepalive_timeout=options.keepalive_seconds, ssl=tls
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def aclose(self) -> None:
+        """Close what this transport opened."""
+        await self.session.close()
+
+
+class _Aiohttp:
+    """What both kinds of aiohttp transport do: send, read the answer, name the failures."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        self._limit = max_body_bytes
+        silence_loggers("aiohttp.client", "aiohttp.internal")
+
+    @property
+    def name(self) -> str:
+        return "aiohttp"
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, request: HttpRequest, deadline: Deadline, proxy: str | None
+    ) -> HttpResponse:
+        """Sends and reads. Every failure is raised outside its handler, so that aiohttp's errors, which hold the
+        request and its URL, are not attached to ours."""
+        left = deadline.remaining()
+        if left <= 0.0:
+            raise timed_out(deadline.seconds)
+        failure: ProfileEnrichError
+        response: aiohttp.ClientResponse | None = None
+        try:
+            with quiet():
+                response = await session.request(
+                    request.method,
+                    yarl.URL(request.url, encoded=True),
+                    headers=request.headers,
+                    data=request.body,
+                    allow_redirects=False,
+                    auto_decompress=False,
+                    raise_for_status=False,
+                    proxy=proxy,
+                    # One timer over connecting, sending and reading; the threshold keeps it from being rounded up.
+                    timeout=aiohttp.ClientTimeout(total=left, ceil_threshold=math.inf),
+                )
+                headers = Headers(response.raw_headers)
+                body = BodyReader(headers, self._limit)
+                async for chunk in response.content.iter_any():
+                    body.feed(chunk)
+            return HttpResponse(response.status, headers, body.end())
+        except ProfileEnrichError:
+            raise
+        except TimeoutError:
+            failure = timed_out(deadline.seconds)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it may hold the URL
+            failure = cut_short() if response is not None else self._name(error)
+        finally:
+            if response is not None:
+                response.close()  # gives back a connection that was read to the end, drops any other
+        raise failure
+
+    def _name(self, error: Exception) -> ProfileEnrichError:
+        if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+            return SourceConnectionError("the proxy that the environment names refused the connection")
+        if isinstance(error, aiohttp.InvalidURL):
+            return ConfigurationError("the HTTP client refuses the URL; check base_url and the length of the key")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return not_connected(error)
+        if isinstance(error, aiohttp.ClientConnectionError | OSError):
+            return connection_failed(error)
+        if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
+            return SourceResponseError("the source's answer is not HTTP")
+        if isinstance(error, RuntimeError | ValueError):
+            return ConfigurationError(
+                "the HTTP client refuses the request: is the session that was handed in closed, of another event loop, "
+                "or set up with credentials of its own?"
+            )
+        return unexpected(error)
+
+
+class AiohttpTransport(_Aiohttp):
+    """Requests through a session that it opens itself, one on each loop."""
+
+    def __init__(self, options: TransportOptions, max_body_bytes: int) -> None:
+        super().__init__(max_body_bytes)
+        self._options = options
+        self._clients = LoopClients(self._open, _Session.aclose)
+
+    def _open(self) -> _Session:
+        # By default httpx's, so that all transports trust the same authorities.
+        return _Session(self._options, self._options.tls or default_tls(httpx))
+
+    async def send(self, request: HttpRequest, *, deadline: Deadline) -> HttpResponse:
+        """Send one request; see `Transport.send`."""
+        lease = await self._clients.acquire()
+        try:
+            opened = lease.client
+            return await self._exchange(opened.session, request, deadline, opened.proxies.of(request.url))
+        finally:
+            # aiohttp survives cancellation: it closes the connection and frees its place. Nothing to retire.
+            self._clients.release(lease)
+
+    async def aclose(self) -> None:
+        """Close what this transport opened."""
+        await self._clients.aclose()
+
+
+class HandedInAiohttp(_Aiohttp):
+    """Requests through the user's own session. It is never closed: it is not ours.
+
+    Raises:
+        ConfigurationError: the session keeps cookies. One person's cookie would ride on another's request, and aiohttp
+            has no way to leave them out of a request.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, max_body_bytes: int) -> None:
+        super().__init__(max_body_bytes)
+        if not isinstance(session.cookie_jar, aiohttp.DummyCookieJar):
+            raise ConfigurationError(
+                "transport: the aiohttp.ClientSession keeps cookies, which would ride on other people's requests; make "
+                "it with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())"
+            )
+        self._session = session
+
+    async def send(self, request: HttpRequest, *, deadline: Deadline) -> HttpResponse:
+        """Send one request; see `Transport.send`."""
+        return await self._exchange(self._session, request, deadline, None)
+
+    async def aclose(self) -> None:
+        """Close what this transport opened."""
+        return None

@@ -1,0 +1,199 @@
+"""What HTTP sources share: asking a vendor, and what its statuses mean."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, cast
+
+from starlette.datastructures import Secret
+
+from ..._utils.deadline import Deadline
+from ..._version import __version__
+from ...errors import (
+    SourceAuthError,
+    SourceError,
+    SourceRateLimited,
+    SourceRequestError,
+    SourceResponseError,
+    SourceUnavailable,
+)
+from ..base import Validators
+from ..redactor import Needles
+from . import Headers, HttpRequest, HttpResponse, Transport
+from .caching_headers import conditional_headers, http_date, retry_after
+from .json_body import decode_json
+
+__all__ = ["USER_AGENT", "HttpApi", "fingerprint"]
+
+USER_AGENT = f"profile-enrich/{__version__}"
+
+_logger = logging.getLogger("profile_enrich.sources")
+_LARGEST_ENVELOPE = 64 * 1024
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "x-amz-request-id")
+_noticed: set[str] = set()
+
+
+def fingerprint(secret: str) -> str:
+    """A one-way mark of a secret, 16 hex characters: tells two keys apart, and neither back."""
+    return hashlib.blake2b(secret.encode(), digest_size=8, person=b"profile_enrich").hexdigest()
+
+
+class HttpApi:
+    """A vendor's API.
+
+    Args:
+        vendor: the source's name, for messages.
+        base_url: checked, without a trailing slash.
+        transport: what sends.
+        secrets: what no message may repeat.
+        hints: what to add to the message of a status.
+    """
+
+    def __init__(
+        self,
+        vendor: str,
+        base_url: str,
+        transport: Transport,
+        *,
+        secrets: Iterable[str] = (),
+        hints: Mapping[int, str] | None = None,
+    ) -> None:
+        self.vendor = vendor
+        self.base_url = base_url
+        self.transport = transport
+        self._secrets = tuple(Secret(secret) for secret in secrets)
+        self._hints = hints or {}
+
+    async def get(
+        self,
+        path: str,
+        *,
+        deadline: Deadline,
+        headers: Mapping[str, str],
+        private: Collection[str] = (),
+        validators: Validators | None = None,
+        accept: Collection[int] = (200,),
+    ) -> HttpResponse:
+        """Asks with GET.
+
+        Args:
+            path: path and query under the base URL, percent-encoded.
+            deadline: by when.
+            headers: credentials and the like.
+            private: identifiers and secrets of this request, which no message may repeat.
+            validators: for a conditional request; a 304 is then an answer, too.
+            accept: the statuses that are answers; others are raised.
+
+        Raises:
+            SourceError: a subclass says how it failed.
+        """
+        sent = {"accept": "application/json", "accept-encoding": "gzip", "user-agent": USER_AGENT, **headers}
+        if validators is not None:
+            sent.update(conditional_headers(validators))
+        request = HttpRequest("GET", self.base_url + path, sent)
+        response = await self.transport.send(request, deadline=deadline)
+        return self._checked(response, private, accept if validators is None else (*accept, 304))
+
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        deadline: Deadline,
+        headers: Mapping[str, str],
+        private: Collection[str] = (),
+        accept: Collection[int] = (200,),
+    ) -> HttpResponse:
+        """Asks with POST; as `get`."""
+        sent = {"accept": "application/json", "accept-encoding": "gzip", "user-agent": USER_AGENT, **headers}
+        request = HttpRequest("POST", self.base_url + path, sent, body)
+        response = await self.transport.send(request, deadline=deadline)
+        return self._checked(response, private, accept)
+
+    def _checked(self, response: HttpResponse, private: Collection[str], accept: Collection[int]) -> HttpResponse:
+        if "deprecation" in response.headers or "sunset" in response.headers:
+            _notice(self.vendor, response.headers)
+        if response.status in accept:
+            return response
+        raise self.failure(response, private)
+
+    def failure(self, response: HttpResponse, private: Collection[str] = ()) -> SourceError:
+        """The error that an answer stands for, with what the vendor says about it as far as that can be shown."""
+        needles = Needles((*private, *map(str, self._secrets)))
+        envelope = _envelope(response)
+        said = needles.shown(_message(envelope))
+        request_id = _request_id(response.headers, envelope, needles)
+        status = response.status
+        kind, meaning = _meaning(status)
+        text = f"{self.vendor} {meaning}"
+        if said is not None:
+            text += f": {said}"
+        if status in self._hints:
+            text += f" ({self._hints[status]})"
+        return kind(text, status=status, request_id=request_id, retry_after=retry_after(response.headers))
+
+    def __repr__(self) -> str:
+        return f"<HttpApi {self.vendor} at {self.base_url}>"
+
+
+def _meaning(status: int) -> tuple[type[SourceError], str]:
+    if status == 401:
+        return SourceAuthError, "refused the credentials"
+    if status == 403:
+        return SourceAuthError, "refused permission"
+    if status == 429:
+        return SourceRateLimited, "asks for fewer requests"
+    if status >= 500:
+        return SourceUnavailable, "is not available"
+    if status >= 400:
+        return SourceRequestError, "refused the request"
+    if status >= 300:
+        return SourceResponseError, "redirects, which is not followed; check base_url"
+    return SourceResponseError, "answered with a status that it does not document"
+
+
+def _envelope(response: HttpResponse) -> dict[str, Any]:
+    if len(response.body) > _LARGEST_ENVELOPE:
+        return {}
+    try:
+        value = decode_json(response.body)
+    except SourceResponseError:
+        return {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _message(envelope: dict[str, Any]) -> object:
+    # Amperity {"message"}, Census {"error": {"message"}}, OAuth {"error", "error_description"} (RFC 6749, section 5.2)
+    error: Any = envelope.get("error")
+    if isinstance(error, dict):
+        inner = cast("dict[str, Any]", error)
+        return inner.get("message") or inner.get("code")
+    return envelope.get("message") or envelope.get("error_description") or error
+
+
+def _request_id(headers: Headers, envelope: dict[str, Any], needles: Needles) -> str | None:
+    candidates = [envelope.get("request_id"), *(headers.get(name) for name in _REQUEST_ID_HEADERS)]
+    for candidate in candidates:
+        if isinstance(candidate, str) and re.fullmatch(r"[\x21-\x7e]{1,128}", candidate):
+            return None if needles.found_in(candidate) else candidate
+    return None
+
+
+def _notice(vendor: str, headers: Headers) -> None:
+    """Logs `Deprecation` (RFC 9745) and `Sunset` (RFC 8594), once per process and source."""
+    if vendor in _noticed:
+        return
+    _noticed.add(vendor)
+    facts = [f"{name} {headers[name]}" for name in ("deprecation", "sunset") if _is_date(headers.get(name, ""))]
+    _logger.warning(
+        "%s announces that this version of its API will end%s; see its changelog",
+        vendor,
+        f" ({', '.join(facts)})" if facts else "",
+    )
+
+
+def _is_date(text: str) -> bool:
+    return http_date(text) is not None or re.fullmatch(r"@[0-9]{1,12}|true", text) is not None

@@ -1,0 +1,80 @@
+"""Reading a body without ever holding more of it than allowed."""
+
+from __future__ import annotations
+
+import zlib
+
+from ...errors import SourceResponseError
+from .messages import Headers
+
+__all__ = ["BodyReader"]
+
+
+class BodyReader:
+    """Collects a body, decompresses it and refuses it as soon as it is too large.
+
+    The decompressor is asked for no more than what is still allowed, so a small answer that unpacks to gigabytes costs
+    no more memory than the limit. (HTTP clients' own decoders unpack a whole chunk first.)
+
+    Args:
+        headers: of the response.
+        limit: bytes, counted after decompression.
+
+    Raises:
+        SourceResponseError: the answer is compressed in a way that was not asked for, or announces that it is too
+            large.
+    """
+
+    __slots__ = ("_fed", "_gzip", "_limit", "_parts", "_size")
+
+    def __init__(self, headers: Headers, limit: int) -> None:
+        self._fed = False
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+        coding = headers["content-encoding"].strip().lower() if "content-encoding" in headers else ""
+        if coding in ("identity", ""):
+            self._gzip = None
+            length = headers.get("content-length", "").strip()
+            if length.isdecimal() and (len(length) > 15 or int(length) > limit):
+                raise self._too_large()
+        elif coding in ("gzip", "x-gzip"):
+            self._gzip = zlib.decompressobj(wbits=31)
+        else:
+            raise SourceResponseError("the answer is compressed in a way that was not asked for (only gzip was)")
+
+    def _too_large(self) -> SourceResponseError:
+        return SourceResponseError(
+            f"the answer is larger than {self._limit:,} bytes; raise max_body_bytes if that is expected"
+        )
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes what came off the wire.
+
+        Raises:
+            SourceResponseError: it is too large, or not gzip although it says so.
+        """
+        if self._gzip is not None:
+            self._fed = True
+            broken = False
+            try:
+                chunk = self._gzip.decompress(chunk, self._limit - self._size + 1)
+            except zlib.error:
+                broken = True
+            if broken:
+                raise SourceResponseError("the answer says that it is gzip, and is not")
+        self._size += len(chunk)
+        if self._size > self._limit:
+            self._parts.clear()
+            raise self._too_large()
+        self._parts.append(chunk)
+
+    def end(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            SourceResponseError: the compressed data end before their end.
+        """
+        if self._gzip is not None and self._fed and not self._gzip.eof:
+            raise SourceResponseError("the compressed answer was cut short")
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)

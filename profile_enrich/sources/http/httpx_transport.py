@@ -1,0 +1,233 @@
+"""httpx and httpx2: the same classes under two names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from types import ModuleType
+from typing import Any, cast
+
+from ..._utils.deadline import Deadline
+from ...errors import ConfigurationError, ProfileEnrichError, SourceConnectionError, SourceResponseError
+from .body_reader import BodyReader
+from .client_per_loop import LoopClients
+from .failures import connection_failed, cut_short, not_connected, timed_out, unexpected
+from .messages import Headers, HttpRequest, HttpResponse, TransportOptions
+from .proxies import Proxies
+from .quiet_logging import quiet, silence_loggers
+from .tls import default_tls
+
+__all__ = ["HandedInHttpx", "HttpxTransport"]
+
+GRACE_SECONDS = 0.1
+"""How long after the deadline the last resort waits; by then the HTTP client's own timeouts have fired."""
+
+
+MOST_IDLE = 20
+"""Idle connections kept in a pool."""
+
+
+class _Timeouts(dict[str, float]):
+    """The timeouts of a request, each worked out at the moment it begins: what is left until the deadline.
+
+    Fixed ones would add up (connect, then read …) to several times the deadline.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._deadline.remaining()
+
+
+class _Pools:
+    """Connection pools of one loop, one for each proxy. `AsyncHTTPTransport` is what is left of an httpx client without
+    redirects, cookies, authentication flows and logging, none of which is wanted here."""
+
+    def __init__(self, httpx: ModuleType, options: TransportOptions, tls: object) -> None:
+        self._httpx = httpx
+        self._options = options
+        self._tls = tls
+        self._proxies = Proxies(read=options.environment)
+        self._pools: dict[str | None, Any] = {}
+
+    def of(self, url: str) -> Any:
+        proxy = self._proxies.of(url)
+        pool = self._pools.get(proxy)
+        if pool is None:
+            pool = self._pools[proxy] = self._httpx.AsyncHTTPTransport(
+                verify=self._tls,
+                proxy=proxy,
+                limits=self._httpx.Limits(
+                    max_connections=self._options.max_connections,
+                    # httpcore 1.0 looks at each idle connection for each one: more of them cost more than they save.
+                    max_keepalive_connections=min(MOST_IDLE, self._options.max_connections),
+                    keepalive_expiry=self._options.keepalive_seconds,
+                ),
+            )
+        return pool
+
+    async def aclose(self) -> None:
+        """Close what this transport opened."""
+        for pool in self._pools.values():
+            await pool.aclose()
+
+
+class _Httpx:
+    """What both kinds of httpx transport do: make the request, read the answer, name the failures."""
+
+    def __init__(self, httpx: ModuleType, max_body_bytes: int) -> None:
+        self._httpx = httpx
+        self._limit = max_body_bytes
+        core = httpx.__name__.replace("httpx", "httpcore")
+        silence_loggers(
+            httpx.__name__, core, *(f"{core}.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))
+        )
+
+    @property
+    def name(self) -> str:
+        return self._httpx.__name__
+
+    def _request(self, request: HttpRequest, deadline: Deadline, defaults: object) -> Any:
+        # By hand: a client's `build_request` would add the cookies that earlier answers set, and its parameters.
+        headers = self._httpx.Headers(defaults)
+        headers.update(request.headers)
+        return self._httpx.Request(
+            request.method,
+            request.url,
+            headers=headers,
+            content=request.body,
+            extensions={"timeout": _Timeouts(deadline)},
+        )
+
+    async def _exchange(
+        self, sender: Any, request: HttpRequest, deadline: Deadline, defaults: object = None
+    ) -> HttpResponse:
+        """Sends and reads. Every failure is raised outside its handler, so that httpx's errors, which hold the request
+        and its URL, are not attached to ours."""
+        httpx = self._httpx
+        failure: ProfileEnrichError
+        response: Any = None
+        try:
+            response = await sender(self._request(request, deadline, defaults))
+            headers = Headers(response.headers.raw)
+            body = BodyReader(headers, self._limit)
+            # The raw stream: httpx's own decoders unpack without a bound.
+            stream = cast("AsyncIterator[bytes]", response.stream.__aiter__())
+            try:
+                async for chunk in stream:
+                    body.feed(chunk)
+                    if deadline.passed:
+                        raise timed_out(deadline.seconds)
+            finally:
+                if isinstance(stream, AsyncGenerator):
+                    await stream.aclose()
+            return HttpResponse(response.status_code, headers, body.end())
+        except httpx.TimeoutException:
+            failure = timed_out(deadline.seconds)
+        except httpx.TransportError as error:
+            failure = cut_short() if response is not None else self._name(error)
+        except httpx.InvalidURL:
+            failure = ConfigurationError("the HTTP client refuses the URL; check base_url and the length of the key")
+        except ProfileEnrichError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, it may hold the URL
+            if isinstance(error, RuntimeError) and ("event loop" in str(error) or "closed" in str(error)):
+                failure = ConfigurationError(
+                    "the HTTP client handed in is closed, or belongs to another event loop; without it, each loop gets "
+                    "one of its own"
+                )
+            else:
+                failure = unexpected(error)
+        finally:
+            if response is not None:
+                with contextlib.suppress(httpx.TransportError):
+                    await response.aclose()
+        raise failure
+
+    def _name(self, error: Exception) -> ProfileEnrichError:
+        httpx = self._httpx
+        if isinstance(error, httpx.ConnectError):
+            return not_connected(error)
+        if isinstance(error, httpx.ProxyError):
+            return SourceConnectionError("the proxy that the environment names refused the connection")
+        if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
+            return SourceResponseError("the source's answer is not HTTP")
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+            return ConfigurationError("the HTTP client refuses the request; check base_url and the credentials")
+        return connection_failed(error)
+
+
+class HttpxTransport(_Httpx):
+    """Requests through connection pools that it opens itself, one set on each loop."""
+
+    def __init__(self, httpx: ModuleType, options: TransportOptions, max_body_bytes: int) -> None:
+        super().__init__(httpx, max_body_bytes)
+        self._options = options
+        self._clients = LoopClients(self._open, _Pools.aclose)
+
+    def _open(self) -> _Pools:
+        return _Pools(self._httpx, self._options, self._options.tls or default_tls(self._httpx))
+
+    async def send(self, request: HttpRequest, *, deadline: Deadline) -> HttpResponse:
+        """Send one request; see `Transport.send`."""
+        left = deadline.remaining()
+        if left <= 0.0:
+            raise timed_out(deadline.seconds)
+        lease = await self._clients.acquire()
+        finished = False
+        try:
+            sender = lease.client.of(request.url).handle_async_request
+            with quiet():
+                async with asyncio.timeout(left + GRACE_SECONDS):
+                    response = await self._exchange(sender, request, deadline)
+            finished = True
+            return response
+        except ProfileEnrichError:
+            finished = True
+            raise
+        except TimeoutError:
+            pass  # the last resort fired
+        finally:
+            # A cancelled request can leave its pool short of a connection for good (httpcore#1093), so a pool that saw
+            # a cancellation, from here or from outside, is not used again.
+            if not finished:
+                self._clients.retire(lease)
+            self._clients.release(lease)
+        raise timed_out(deadline.seconds)
+
+    async def aclose(self) -> None:
+        """Close what this transport opened."""
+        await self._clients.aclose()
+
+
+class HandedInHttpx(_Httpx):
+    """Requests through the user's own client. It is never closed, and never retired: it is not ours."""
+
+    def __init__(self, httpx: ModuleType, client: Any, max_body_bytes: int) -> None:
+        super().__init__(httpx, max_body_bytes)
+        self._client = client
+
+    async def send(self, request: HttpRequest, *, deadline: Deadline) -> HttpResponse:
+        """Send one request; see `Transport.send`."""
+        left = deadline.remaining()
+        if left <= 0.0:
+            raise timed_out(deadline.seconds)
+        try:
+            with quiet():
+                async with asyncio.timeout(left + GRACE_SECONDS):
+                    return await self._exchange(self._send, request, deadline, self._client.headers)
+        except ProfileEnrichError:
+            raise
+        except TimeoutError:
+            pass  # the last resort fired
+        raise timed_out(deadline.seconds)
+
+    async def _send(self, request: Any) -> Any:
+        return await self._client.send(request, stream=True, auth=None, follow_redirects=False)
+
+    async def aclose(self) -> None:
+        """Close what this transport opened."""
+        return None

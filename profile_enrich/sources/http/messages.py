@@ -1,0 +1,127 @@
+"""What goes through the seam: a request, a response, and the protocol that carries them."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from ..._utils.deadline import Deadline
+
+__all__ = ["MAX_BODY_BYTES", "Headers", "HttpRequest", "HttpResponse", "Transport", "TransportOptions"]
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+"""The largest answer that is read, in bytes after decompression, unless a source was told otherwise."""
+
+
+class Headers(Mapping[str, str]):
+    """Response headers: names in any case; a repeated header is one value joined with commas (RFC 9110, section 5.3).
+
+    Args:
+        raw: the header lines as they came, in order.
+    """
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self._lines: dict[str, list[str]] = {}
+        for name, value in raw:
+            self._lines.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+
+    def get_all(self, name: str) -> list[str]:
+        """The values of each line with this name, in order; empty when there is none."""
+        return list(self._lines.get(name.lower(), ()))
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._lines[name.lower()])
+
+    def __contains__(self, name: object) -> bool:  # `Mapping`'s own raises and catches a KeyError for each miss
+        return isinstance(name, str) and name.lower() in self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __repr__(self) -> str:
+        return f"<Headers {', '.join(self._lines)}>"  # values may be cookies or ids
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request.
+
+    Args:
+        method: in capitals.
+        url: absolute and percent-encoded; it reaches the wire byte for byte.
+        headers: names and values; values hold no control characters.
+        body: what is sent, if anything.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """One response.
+
+    Args:
+        status: the HTTP status.
+        headers: as they came.
+        body: whole, decompressed, no larger than the transport's limit.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TransportOptions:
+    """How the HTTP client that a source opens itself behaves; a client that was handed in keeps its own settings.
+
+    Args:
+        max_connections: open at once, per event loop.
+        keepalive_seconds: how long an idle connection is kept.
+        tls: a TLS context, e.g. with a company's own certificate authority. By default certificates are verified
+            against the usual authorities, or those that `SSL_CERT_FILE` / `SSL_CERT_DIR` name.
+        environment: whether `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are followed. They are read when a
+            client is opened.
+    """
+
+    max_connections: int = 100
+    keepalive_seconds: float = 15.0
+    tls: ssl.SSLContext | None = None
+    environment: bool = True
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """Sends requests.
+
+    Redirects are not followed, cookies are not kept, TLS certificates are verified.
+    """
+
+    @property
+    def name(self) -> str:
+        """The HTTP client underneath: `"aiohttp"`, `"httpx2"`, `"httpx"`."""
+        ...
+
+    async def send(self, request: HttpRequest, *, deadline: Deadline) -> HttpResponse:
+        """Sends one request and reads the whole answer.
+
+        Raises:
+            SourceTimeout: the deadline passed first.
+            SourceConnectionError: no connection, or it broke before the answer began.
+            SourceResponseError: the answer is not HTTP, was cut short, is too large or wrongly compressed.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Closes what was opened on the running loop. The transport may be used again, and opens anew."""
+        ...

@@ -1,0 +1,1 @@
+"""The files of a store: manifest, layers, readers, writers and page tokens."""

@@ -1,0 +1,166 @@
+"""Writes one data file: the base of a collection, or a layer of changes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from ...errors import StoreError
+from ..index.builder import FIRST_ROWS, PostingsBuilder
+from .row_encoder import EncodedRow
+from .sqlite import insert_rows
+
+__all__ = ["CollectionWriter", "Written", "duplicates_found"]
+
+_BATCH = FIRST_ROWS
+
+# `docid` is the number that a record keeps; records lie in that order, and the index finds them by key. A record of
+# which `census` is null was deleted: only layers have such. `gen` is the generation that changed it (layers only).
+_SCHEMA = """
+CREATE TABLE record (docid INTEGER PRIMARY KEY, key TEXT NOT NULL, gen INTEGER, census BLOB, amperity BLOB);
+"""
+
+
+class Written(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        rows: how many records.
+        duplicates: rows that a later one with the same key replaced.
+        first_duplicate: the number of the first row whose key had occurred before, or `None`.
+    """
+
+    rows: int
+    duplicates: int
+    first_duplicate: int | None
+
+
+class CollectionWriter:
+    """Writes a data file that nobody reads yet.
+
+    Args:
+        file: where; it must not exist.
+        filterable: how many filterable columns there are.
+        layer: whether it is a layer of changes: every row then has its generation.
+    """
+
+    def __init__(self, file: Path, filterable: int, *, layer: bool = False) -> None:
+        self._file = file
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # personal data: for the owner alone
+        self._connection = sqlite3.connect(file, isolation_level=None)
+        # No journal: a file that was not finished is thrown away. A page has room for a bitmap of 8 KiB.
+        self._connection.executescript(
+            "PRAGMA page_size = 16384; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+            f" PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -65536; PRAGMA threads = 2; BEGIN; {_SCHEMA}"
+        )
+        self._postings = PostingsBuilder(self._connection, filterable)
+        self._filters = bool(filterable)
+        self._layer = layer
+        self._batch: list[tuple[int, str, int | None, bytes | None, bytes | None]] = []
+        self._docids: list[int] = []
+        self._values: list[tuple[str | None, ...]] = []
+        self._rows = 0
+        self._indexed = False
+
+    def add(self, docid: int, row: EncodedRow, generation: int | None = None) -> None:
+        """One row. Docids differ; in a layer, keys too."""
+        self._batch.append((docid, row.key, generation, row.census, row.amperity))
+        if self._filters:
+            self._docids.append(docid)
+            self._values.append(row.values)
+        if len(self._batch) >= _BATCH:
+            self._flush()
+
+    def add_plain(self, rows: Sequence[tuple[str, bytes, bytes | None]]) -> None:
+        """Rows of a whole file: key and payloads. The first gets docid 1; their values come by way of `postings`."""
+        self._rows += len(rows)
+        insert_rows(self._connection, "record (key, census, amperity)", 3, rows)
+
+    @property
+    def postings(self) -> PostingsBuilder:
+        """The posting lists."""
+        return self._postings
+
+    def bury(self, docid: int, key: str, generation: int) -> None:
+        """Marks a record as deleted, in a layer."""
+        self._batch.append((docid, key, generation, None, None))
+
+    def _flush(self) -> None:
+        self._rows += len(self._batch)
+        insert_rows(self._connection, "record", 5, self._batch)
+        self._batch.clear()
+        self._postings.extend(self._docids, self._values)
+        self._docids.clear()
+        self._values.clear()
+
+    def index_keys(self) -> None:
+        """Sorts the keys, unless that was done: after the last row. Other threads run meanwhile."""
+        if not self._indexed:
+            self._flush()
+            # Not a unique index: with the journal off, one that fails half-way would leave the file corrupt.
+            self._connection.execute("CREATE INDEX record_key ON record (key)")
+            self._indexed = True
+
+    def finish(self, *, fail_on_duplicate: bool = False, row_of: Callable[[int], int] = int) -> Written:
+        """Indexes, syncs and closes the file.
+
+        Args:
+            fail_on_duplicate: whether two rows may not have the same key.
+            row_of: the row that has a docid, for the message.
+
+        Raises:
+            StoreError: two rows have the same key and that was not allowed.
+        """
+        self.index_keys()
+        execute = self._connection.execute
+        duplicates, first = 0, None
+        if self._layer:
+            execute("CREATE INDEX record_gen ON record (gen)")
+        elif execute("SELECT 1 FROM record GROUP BY key HAVING count(*) > 1 LIMIT 1").fetchone():
+            duplicates, first = self._drop_duplicates(fail_on_duplicate, row_of)
+        self._postings.finish(live=self._layer or bool(duplicates))
+        execute("COMMIT")
+        self.close()
+        with self._file.open("rb") as file:
+            os.fsync(file.fileno())
+        return Written(self._rows - duplicates, duplicates, first)
+
+    def _drop_duplicates(self, fail: bool, row_of: Callable[[int], int]) -> tuple[int, int]:
+        execute = self._connection.execute
+        execute(
+            "CREATE TEMP TABLE twice AS SELECT docid, row_number() OVER later AS from_last,"
+            " row_number() OVER sooner AS nth FROM record"
+            " WHERE key IN (SELECT key FROM record GROUP BY key HAVING count(*) > 1)"
+            " WINDOW later AS (PARTITION BY key ORDER BY docid DESC), sooner AS (PARTITION BY key ORDER BY docid)"
+        )
+        count, first = execute("SELECT count(*), min(docid) FROM twice WHERE nth > 1").fetchone()
+        if fail:
+            raise StoreError(duplicates_found(count, row_of(first)))
+        execute("DELETE FROM record WHERE docid IN (SELECT docid FROM twice WHERE from_last > 1)")
+        execute("DROP TABLE twice")
+        return count, row_of(first)
+
+    def close(self) -> None:
+        """Closes the file, finished or not."""
+        self._connection.close()
+
+    def __enter__(self) -> CollectionWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def duplicates_found(count: int, first: int) -> str:
+    """What to say about keys that occur twice where they may not."""
+    rows = "row has" if count == 1 else "rows have"
+    return (
+        f"{count:,} {rows} a key that an earlier row has; the first is row {first:,}."
+        " Make the keys unique, or let the last row win with on_duplicate='last'"
+    )

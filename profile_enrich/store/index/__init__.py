@@ -1,0 +1,1 @@
+"""Posting lists: which records have a value, for exact-match filters."""

@@ -1,0 +1,171 @@
+"""Reads rows of a database with SQLAlchemy (extra `sql`), as a stream: memory does not grow with the result."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Mapping, Sequence
+from json.encoder import encode_basestring as quote
+from typing import TYPE_CHECKING, Any
+
+from ...errors import ConfigurationError, MissingExtraError, StoreError
+from ..files.row_encoder import RowRejected, to_json
+from ..model import CollectionSpec, ColumnType
+from .input_types import SqlQuery
+from .readers import ObjectReader, check_columns
+from .rejects import Rejects
+
+if TYPE_CHECKING:
+    from sqlalchemy import CursorResult, Engine
+
+__all__ = ["SqlReader"]
+
+_BATCH = 2000
+
+
+class SqlReader(ObjectReader):
+    """The rows of a query.
+
+    Args:
+        spec: which fields to keep.
+        source: the database and the query.
+
+    Raises:
+        ConfigurationError: the URL cannot be read, or its driver is not installed.
+        MissingExtraError: SQLAlchemy is not installed.
+        StoreError: the database does not answer, or refuses the query; or the result lacks a column.
+    """
+
+    def __init__(self, spec: CollectionSpec, source: SqlQuery) -> None:
+        try:
+            from sqlalchemy.exc import SQLAlchemyError
+        except ImportError:
+            SQLAlchemyError = None  # type: ignore[assignment, misc]  # noqa: N806  # said below, outside the handler
+        if SQLAlchemyError is None:
+            raise MissingExtraError("reading from a database", "sql")
+        if spec.types:
+            raise ConfigurationError("`types` is for CSV files; a query brings its own: cast in the query")
+        self._errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError)
+        self._engine = _engine(source)
+        self._closing = contextlib.ExitStack()
+        self._closing.callback(self._engine.dispose)
+        where = f"the query of {spec.name!r}"
+        try:
+            self._result, self._names = self._run(source)
+            check_columns(spec, self._names, where)
+            rejects = Rejects(spec.rejects, where)
+        except BaseException:
+            self._end()
+            raise
+        super().__init__(spec, self._objects_of_result(), where, rejects)
+
+    def columns(self) -> dict[str, ColumnType]:
+        """The columns seen so far; also those of a result without rows."""
+        return super().columns() or dict.fromkeys(self._kept or self._names, "text")
+
+    def texts(self, values: Sequence[object]) -> list[str]:
+        """The values of a row as JSON. What JSON has no form for (an address, a range) is its text."""
+        return [_text(value) for value in values]
+
+    def close(self) -> None:
+        """Ends the query and closes the connection."""
+        super().close()
+        self._end()
+
+    def _end(self) -> None:
+        with contextlib.suppress(*self._errors):  # the connection is broken already
+            self._closing.close()
+
+    def _run(self, source: SqlQuery) -> tuple[CursorResult[Any], list[str]]:
+        problem, names = "", list[str]()
+        result: CursorResult[Any] | None = None
+        try:
+            # `no_parameters`: the query goes out as it is, also with `%` and `:`.
+            options: dict[str, Any] = {"stream_results": True, "yield_per": _BATCH, "no_parameters": True}
+            if self._engine.dialect.name == "postgresql":
+                options["postgresql_readonly"] = True
+            connection = self._closing.enter_context(self._engine.connect()).execution_options(**options)
+            result = connection.exec_driver_sql(source.query)
+            self._closing.callback(result.close)
+            names = list(result.keys()) if result.returns_rows else []
+        except self._errors as error:
+            problem = _explain(error)
+        if problem or result is None:
+            raise StoreError(problem)
+        if not names:
+            raise ConfigurationError("the query gives no rows; it must be a SELECT statement")
+        if len(set(names)) < len(names):
+            twice = next(name for number, name in enumerate(names) if name in names[:number])
+            raise StoreError(f"the query gives two columns named {twice!r}; rename one with AS")
+        return result, names
+
+    def _objects_of_result(self) -> Generator[Mapping[str, Any]]:
+        problem, number = "", 0
+        names = self._names
+        try:
+            for batch in self._result.partitions(_BATCH):
+                for row in batch:
+                    yield dict(zip(names, row, strict=True))
+                number += len(batch)
+        except self._errors as error:
+            problem = f"the database failed after row {number:,} ({type(error).__name__})"
+        if problem:
+            raise StoreError(problem)
+
+
+def _text(value: object) -> str:
+    try:
+        return to_json(value)
+    except RowRejected:
+        return quote(str(value))
+
+
+def _engine(source: SqlQuery) -> Engine:
+    """The engine for a URL. Nothing that it raises quotes the URL, which may hold a password."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    from sqlalchemy.pool import NullPool
+
+    url, problem = source.resolved(), ""
+    try:
+        return create_engine(url, poolclass=NullPool)
+    except NoSuchModuleError:
+        problem = "SQLAlchemy does not know the kind of database that its URL begins with; e.g. postgresql+psycopg://"
+    except ImportError as error:
+        problem = f"the database's driver {error.name or ''} is not installed: pip install it"
+    except (ArgumentError, ValueError):
+        problem = (
+            "the database's URL cannot be read; it looks like postgresql+psycopg://user:password@host:5432/database,"
+            " with special characters of the password percent-encoded"
+        )
+    raise ConfigurationError(problem)
+
+
+def _explain(error: Exception) -> str:
+    """What went wrong before the first row; a driver's message may quote values and is only used where it cannot."""
+    original = getattr(error, "orig", None)
+    state = str(getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or "")
+    said = str(original or "").splitlines()[:1]
+    if state in ("42P01", "42703") or (said and said[0].startswith(("no such table: ", "no such column: "))):
+        return f"the database refused the query: {said[0]}"
+    if state == "42601" or (said and said[0].endswith("syntax error")):
+        return "the database refused the query: a syntax error in it, or it is no SELECT statement"
+    if state == "42501":
+        return "the database refused the query: its user may not read that table"
+    if state == "25006" or state.startswith("28"):
+        return (
+            "the query tried to change something; it must only read"
+            if state == "25006"
+            else "the database refused the user or the password of the URL"
+        )
+    state = state or _sqlite_state(original)
+    if type(error).__name__ == "OperationalError" and not state:
+        return (
+            "the database cannot be reached; check the host, the port, the name, the user and the password of the URL"
+        )
+    return f"the database refused the query ({type(error).__name__}{', ' + state if state else ''})"
+
+
+def _sqlite_state(original: object) -> str:
+    """SQLite's name of the error, unless it is that there is no such file."""
+    name = str(getattr(original, "sqlite_errorname", ""))
+    return "" if name == "SQLITE_CANTOPEN" else name

@@ -1,0 +1,372 @@
+"""Builds collections and swaps them in at once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ...errors import ConfigurationError, StoreError
+from ..files.collection_writer import CollectionWriter
+from ..files.docids import Placing
+from ..files.layer import FileGone, Layer
+from ..files.manifest import MANIFEST, DataFile, Manifest, Parts, new_manifest, read_manifest
+from ..files.row_encoder import RowEncoder, RowRejected
+from ..files.transaction import change_store
+from ..inputs.readers import Reader, check_columns, open_reader
+from ..inputs.rejects import Rejects
+from ..model import MAX_INDEX_FIELDS, BuildReport, Collection, CollectionReport, CollectionSpec, Column, Progress
+from .duckdb_rows import BulkRows, bulk_rows, checked
+
+__all__ = ["build_store", "drop_collections"]
+
+_PROGRESS_EVERY = 0.1
+
+
+def build_store(
+    path: Path | str,
+    collections: Sequence[CollectionSpec],
+    *,
+    on_duplicate: Literal["last", "fail"] = "last",
+    progress: Callable[[Progress], None] | None = None,
+) -> BuildReport:
+    """Builds collections from files or iterables and swaps them in at once.
+
+    A store is a directory. Collections of it that are not named here stay as they are. The new data are written beside
+    the old and become visible all together, by one atomic rename, at the very end. When the process is killed before
+    that, the old data are untouched, and the next build cleans up what was left behind. Readers notice the swap by
+    themselves.
+
+    Args:
+        path: the store's directory; made when it is not there.
+        collections: what to build.
+        on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
+        progress: called with how far the build is, at most ten times a second and once at the end of each collection.
+
+    Returns:
+        What was read, stored, replaced and left out, for each collection.
+
+    Raises:
+        StoreError: a file cannot be read, has no such column, wrong encoding, broken lines, duplicate keys with
+            `on_duplicate="fail"`; or another build of this store is running. It names the file and, where it can, the
+            line; never a value.
+        MissingExtraError: reading CSV and Parquet files needs the extra `server`.
+        ConfigurationError: the specification contradicts itself.
+    """
+    began = time.monotonic()
+    specs = list(collections)
+    _check(specs, on_duplicate)
+    path = Path(path)
+    problem = ""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+    if problem:
+        raise StoreError(f"the directory {path} cannot be made: {problem}")
+
+    def change(old: Manifest) -> tuple[Manifest, BuildReport]:
+        new, reports = old, list[CollectionReport]()
+        for spec in specs:
+            new, report = _build_one(path, new, old.generation + 1, spec, on_duplicate, progress)
+            reports.append(report)
+        new = replace(new, generation=old.generation + 1)
+        return new, BuildReport(path, new.generation, tuple(reports), 0.0)
+
+    report = change_store(path, change, start=_start)
+    return replace(report, seconds=time.monotonic() - began)
+
+
+def drop_collections(path: Path | str, names: Iterable[str]) -> None:
+    """Removes collections from a store, with their data.
+
+    Raises:
+        StoreError: there is no such store or collection; nothing was removed then.
+    """
+    path = Path(path)
+    read_manifest(path)
+
+    def change(manifest: Manifest) -> tuple[Manifest, None]:
+        gone: set[int] = set()
+        for name in names:
+            found = next((item.id for item in manifest.collections.values() if item.name == name), None)
+            if found is None:
+                raise StoreError(f"the store in {path} has no collection {name!r}")
+            gone.add(found)
+        return replace(
+            manifest,
+            generation=manifest.generation + 1,
+            collections={key: item for key, item in manifest.collections.items() if key not in gone},
+            parts={key: parts for key, parts in manifest.parts.items() if key not in gone},
+        ), None
+
+    change_store(path, change)
+
+
+def _start(path: Path) -> Manifest:
+    return read_manifest(path) if (path / MANIFEST).exists() else _fresh(path)
+
+
+def _fresh(path: Path) -> Manifest:
+    """The manifest of a new store, unless the directory is used for something else."""
+    ours = ("LOCK", "LOCK-journal", f"{MANIFEST}.new")
+    if any(file.name not in ours and file.suffix != ".db" for file in path.iterdir()):
+        raise StoreError(f"{path} holds other files and is not a store; name a new or an empty directory")
+    return new_manifest()
+
+
+def _check(specs: Sequence[CollectionSpec], on_duplicate: str) -> None:
+    if on_duplicate not in ("last", "fail"):
+        raise ConfigurationError(f"on_duplicate is 'last' or 'fail', not {on_duplicate!r}")
+    if not specs:
+        raise ConfigurationError("no collection was given to build")
+    names = [spec.name for spec in specs]
+    for spec in specs:
+        if not spec.name or len(spec.name) > 200 or not spec.name.isprintable():
+            raise ConfigurationError("the name of a collection has 1 to 200 printable characters")
+        if names.count(spec.name) > 1:
+            raise ConfigurationError(f"two collections are named {spec.name!r}")
+        for argument, value in (
+            ("filterable", spec.filterable),
+            ("fields", spec.fields),
+            ("index_fields", spec.index_fields),
+        ):
+            if isinstance(value, str):
+                raise ConfigurationError(f"{argument} is a sequence of column names, not one string: [{value!r}]")
+            if value is not None and len(set(value)) < len(value):
+                raise ConfigurationError(f"{argument} names a column twice")
+        if spec.index_fields is not None and len(spec.index_fields) > MAX_INDEX_FIELDS:
+            raise ConfigurationError(
+                f"an index has at most {MAX_INDEX_FIELDS} fields; index_fields names {len(spec.index_fields)}"
+            )
+        shown = set(spec.index_fields or ())
+        for argument, outer, inner in (
+            ("fields", spec.fields, shown | set(spec.filterable)),
+            ("index_fields", spec.index_fields, set(spec.filterable)),
+        ):
+            # What the index does not show must not be found out by filtering.
+            if outer is not None and (missing := inner - {*outer, spec.key}):
+                raise ConfigurationError(f"{sorted(missing)} must also be among {argument}")
+        if spec.description.encode(errors="replace").decode() != spec.description:
+            raise ConfigurationError("the description is not valid Unicode")
+        if spec.delimiter is not None and len(spec.delimiter) != 1:
+            raise ConfigurationError("the delimiter is one character")
+        if spec.encoding not in ("utf-8", "latin-1", "utf-16"):
+            raise ConfigurationError("the encoding is 'utf-8', 'latin-1' or 'utf-16'")
+
+
+def index_id_of(name: str) -> str:
+    """The index id of a collection: made of its name, so that it stays the same over rebuilds."""
+    return f"idx-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
+
+
+class _Tally(NamedTuple):
+    read: int
+    rejects: Rejects
+
+
+def _build_one(
+    path: Path,
+    manifest: Manifest,
+    generation: int,
+    spec: CollectionSpec,
+    on_duplicate: str,
+    progress: Callable[[Progress], None] | None,
+) -> tuple[Manifest, CollectionReport]:
+    before = next((item for item in manifest.collections.values() if item.name == spec.name), None)
+    number = manifest.next_id if before is None else before.id
+    index_id = index_id_of(spec.name)
+    encoder = RowEncoder(key=spec.key, index_id=index_id, index_fields=spec.index_fields, filterable=spec.filterable)
+    reader = open_reader(spec)
+    name = f"{number}-{generation:06}"
+    try:
+        with _old_layers(path, manifest, before) as layers:
+            placing = Placing(before, layers, 1 if before is None else manifest.parts[number].next_docid)
+            with CollectionWriter(path / f"{name}.db", len(spec.filterable)) as writer:
+                bulk = bulk_rows(reader, spec, index_id)
+                if bulk is None:
+                    tally = _copy(spec, reader, encoder, placing, writer, progress)
+                else:
+                    encoder.with_index = bulk.with_index
+                    if bulk.clean and placing.fresh:
+                        spill = path / f"{name}-spill.db"
+                        tally = _copy_plain(spec, bulk, reader, placing, writer, progress, spill)
+                    else:
+                        tally = _copy_bulk(spec, bulk, reader, placing, writer, progress)
+                columns = reader.columns()
+                if tally.read or columns:
+                    check_columns(spec, columns, reader.where)
+                if on_duplicate == "fail":
+                    placing.refuse_duplicates()
+                written = writer.finish(fail_on_duplicate=on_duplicate == "fail", row_of=placing.row_of)
+        files = [DataFile(f"{name}.db", written.rows)]
+        if placing.late:
+            with CollectionWriter(path / f"{name}-last.db", len(spec.filterable), layer=True) as writer:
+                for docid, row in sorted(placing.late.items()):
+                    writer.add(docid, row, generation)
+                writer.finish()
+            files.append(DataFile(f"{name}-last.db", len(placing.late)))
+    finally:
+        reader.close()
+    firsts = [first for first in (written.first_duplicate, placing.first_late) if first is not None]
+    shown = tuple(columns if spec.index_fields is None else spec.index_fields)
+    now = datetime.now(UTC)
+    collection = Collection(
+        id=number,
+        index_id=index_id,
+        name=spec.name,
+        description=spec.description,
+        key=spec.key,
+        columns=tuple(Column(name, kind) for name, kind in columns.items()),
+        filterable=tuple(spec.filterable),
+        index_fields=shown if encoder.with_index and len(shown) <= MAX_INDEX_FIELDS else None,
+        rows=written.rows,
+        generation=generation,
+        created_at=now if before is None else before.created_at,
+        updated_at=now,
+    )
+    report = CollectionReport(
+        collection=collection,
+        read=tally.read,
+        stored=written.rows,
+        duplicates=written.duplicates + placing.repeated,
+        first_duplicate=min(firsts, default=None),
+        rejected=tally.rejects.reasons,
+        first_rejected=tally.rejects.first_row,
+        first_rejected_line=tally.rejects.first_line,
+        warnings=tuple(_warnings(collection)),
+    )
+    manifest = replace(
+        manifest,
+        next_id=max(manifest.next_id, number + 1),
+        parts={**manifest.parts, number: Parts(tuple(files), placing.next_docid, since=generation)},
+        collections={**manifest.collections, number: collection},
+    )
+    return manifest, report
+
+
+@contextlib.contextmanager
+def _old_layers(path: Path, manifest: Manifest, before: Collection | None) -> Generator[list[Layer]]:
+    """What the collection has been; nothing when it is new, or damaged: then it is built as if it were new."""
+    layers: list[Layer] = []
+    try:
+        if before is not None:
+            with contextlib.suppress(FileGone, StoreError):
+                layers.extend(Layer(path / file.name, before) for file in manifest.parts[before.id].files)
+            if len(layers) < len(manifest.parts[before.id].files):
+                layers.clear()
+        yield layers
+    finally:
+        for layer in layers:
+            layer.close()
+
+
+def _copy(
+    spec: CollectionSpec,
+    reader: Reader,
+    encoder: RowEncoder,
+    placing: Placing,
+    writer: CollectionWriter,
+    progress: Callable[[Progress], None] | None,
+) -> _Tally:
+    number = 0
+    next_report = 0.0
+    for number, (names, values) in enumerate(reader.rows(), 1):
+        reason = ""
+        try:
+            row = encoder.encode(names, reader.texts(values), values)
+            docid = placing.place(number, row)
+            if docid is not None:
+                writer.add(docid, row)
+        except RowRejected as error:
+            reason = error.reason
+        except RecursionError:
+            reason = "it is nested too deeply"
+        if reason:
+            reader.reject(number, names, values, reason)
+        if not number & 0xFF:
+            if spec.index_fields is None and encoder.with_index and len(reader.columns()) > MAX_INDEX_FIELDS:
+                encoder.with_index = False
+            if progress is not None and time.monotonic() >= next_report:
+                progress(Progress(spec.name, number, reader.total))
+                next_report = time.monotonic() + _PROGRESS_EVERY
+    if progress is not None:
+        progress(Progress(spec.name, number, number))
+    return _Tally(number + reader.rejects.broken, reader.rejects)
+
+
+def _copy_bulk(
+    spec: CollectionSpec,
+    bulk: BulkRows,
+    reader: Reader,
+    placing: Placing,
+    writer: CollectionWriter,
+    progress: Callable[[Progress], None] | None,
+) -> _Tally:
+    number = 0
+    next_report = 0.0
+    for batch in bulk:
+        for values in batch:
+            number += 1
+            try:
+                row = checked(values)
+            except RowRejected as error:
+                reader.rejects.add(error.reason, row=number)
+                continue
+            docid = placing.place(number, row)
+            if docid is not None:
+                writer.add(docid, row)
+        if progress is not None and time.monotonic() >= next_report:
+            progress(Progress(spec.name, number, reader.total))
+            next_report = time.monotonic() + _PROGRESS_EVERY
+    if progress is not None:
+        progress(Progress(spec.name, number, number))
+    return _Tally(number, reader.rejects)
+
+
+def _copy_plain(
+    spec: CollectionSpec,
+    bulk: BulkRows,
+    reader: Reader,
+    placing: Placing,
+    writer: CollectionWriter,
+    progress: Callable[[Progress], None] | None,
+    spill: Path,
+) -> _Tally:
+    """Takes in rows of which none is new, odd or late: nobody looks at each."""
+    number = 0
+    next_report = 0.0
+    with ThreadPoolExecutor(1) as pool:
+        # Nearly all of it is DuckDB's own work, beside which Python writes the rows.
+        postings = bulk.postings() if spec.filterable else None
+        prepared = None if postings is None else pool.submit(postings.prepare, spill)
+        for batch in bulk.plain():
+            writer.add_plain(batch)
+            number += len(batch)
+            if progress is not None and time.monotonic() >= next_report:
+                progress(Progress(spec.name, number, reader.total))
+                next_report = time.monotonic() + _PROGRESS_EVERY
+        placing.place_all(number)
+        writer.index_keys()
+        if postings is not None and prepared is not None:
+            prepared.result()
+            postings.write(writer.postings)
+    if progress is not None:
+        progress(Progress(spec.name, number, number))
+    return _Tally(number, reader.rejects)
+
+
+def _warnings(collection: Collection) -> Iterable[str]:
+    if not collection.rows:
+        yield "no record was stored"
+    if collection.index_fields is None:
+        yield (
+            f"{len(collection.columns)} columns are more than the {MAX_INDEX_FIELDS} that an Amperity index has, so"
+            " only the Census view shows this collection; name at most 30 in index_fields (or fields) to have both"
+        )

@@ -1,0 +1,236 @@
+"""Changes to one collection: gathered, then written as a small layer above its files.
+
+Layers that have become small beside a new one are merged into it, so that there are few of them and each change is
+written a few times only. Once they hold a quarter as much as the base, all below the newest layer is written anew.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from ..files.collection_reader import CollectionReader
+from ..files.collection_writer import CollectionWriter
+from ..files.docids import Seen
+from ..files.layer import Layer
+from ..files.manifest import DataFile, Manifest, Parts
+from ..files.row_encoder import EncodedRow, stored_values
+from ..model import Collection
+
+__all__ = ["Delta", "damaged"]
+
+Outcome = Literal["new", "changed", "unchanged", "repeated"]
+
+_SMALL = 256
+"""A layer of so few records is always merged into the next: writing it takes milliseconds."""
+_GROWTH = 4
+_MOST_LAYERS = 6
+_MERGE_SHARE = 0.25
+_MERGE_FROM = 20_000
+
+_Change = tuple[int, int, str, int | None, bytes | None, bytes | None]
+
+
+class Delta:
+    """Changes to one collection.
+
+    Args:
+        path: the store's directory.
+        manifest: as it is now.
+        collection: which.
+
+    Attributes:
+        inserted: records that are new; known once they were written, like the next two.
+        updated: records that are different.
+        deleted: records that are gone.
+        merged: whether the base was written anew.
+
+    Raises:
+        FileGone: a data file is missing.
+        StoreError: a data file cannot be opened.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, collection: Collection) -> None:
+        self._path = path
+        self._manifest = manifest
+        self._collection = collection
+        self._parts = manifest.parts[collection.id]
+        self._next_docid = self._parts.next_docid
+        self._new: dict[str, int] = {}
+        self._seen = Seen()
+        self._layers: list[Layer] = []
+        self._staged = sqlite3.connect("", isolation_level=None)  # on disk when it grows, gone when it is closed
+        try:
+            for file in self._parts.files:
+                self._layers.append(Layer(path / file.name, collection))
+        except BaseException:
+            self.close()
+            raise
+        self._old = CollectionReader(self._layers, collection)
+        self._staged.execute(
+            "CREATE TABLE change (docid INTEGER PRIMARY KEY, key TEXT, was, census BLOB, amperity BLOB)"
+        )
+        self._staged.execute("BEGIN")
+        self.inserted = self.updated = self.deleted = 0
+        self.merged = False
+
+    def put(self, row: EncodedRow) -> Outcome:
+        """Takes in a record; what it is beside the one that is there. A later one replaces an earlier one."""
+        found = self._old.find(row.key)
+        docid = self._number(row.key) if found is None else found.docid
+        there = found is not None and found.census is not None
+        repeated = not self._seen.add(docid)
+        if there and found is not None and (found.census, found.amperity) == (row.census, row.amperity):
+            if repeated:
+                self._staged.execute("DELETE FROM change WHERE docid = ?", (docid,))
+            return "repeated" if repeated else "unchanged"
+        self._staged.execute(
+            "INSERT OR REPLACE INTO change VALUES (?, ?, ?, ?, ?)", (docid, row.key, there, row.census, row.amperity)
+        )
+        return "repeated" if repeated else "changed" if there else "new"
+
+    def _number(self, key: str) -> int:
+        docid = self._new.get(key)
+        if docid is None:
+            docid = self._new[key] = self._next_docid
+            self._next_docid += 1
+        return docid
+
+    def delete(self, key: str) -> bool:
+        """Deletes the record with this key; whether there was one before all these changes."""
+        found = self._old.find(key)
+        docid = self._new.get(key) if found is None else found.docid
+        if docid is None:
+            return False
+        self._seen.add(docid)
+        if found is None or found.census is None:
+            self._staged.execute("DELETE FROM change WHERE docid = ?", (docid,))
+            return False
+        self._bury(docid, key)
+        return True
+
+    def keep(self, key: str) -> None:
+        """Says that the source has this record, whatever is wrong with its row."""
+        found = self._old.docid(key)
+        if found is not None:
+            self._seen.add(found)
+
+    def delete_others(self) -> None:
+        """Deletes all records that were not spoken of."""
+        for docid, key in self._old.walk():
+            if docid not in self._seen:
+                self._bury(docid, key)
+
+    def _bury(self, docid: int, key: str) -> None:
+        self._staged.execute("INSERT OR REPLACE INTO change VALUES (?, ?, 1, NULL, NULL)", (docid, key))
+
+    def write(self, generation: int, collection: Collection, *, merge: bool) -> tuple[Parts, Collection] | None:
+        """Writes the changes.
+
+        Args:
+            generation: what will see them.
+            collection: as it will be, but for what is counted here.
+            merge: whether the base may be written anew, which takes long.
+
+        Returns:
+            What the collection is made of then, and the collection; `None` when nothing changed.
+        """
+        self.inserted, self.updated, self.deleted = self._staged.execute(
+            "SELECT count(*) FILTER (WHERE NOT was), count(*) FILTER (WHERE was AND census NOT NULL),"
+            " count(*) FILTER (WHERE was AND census IS NULL) FROM change"
+        ).fetchone()
+        staged = self.inserted + self.updated + self.deleted
+        if not staged:
+            return None
+        files, since = list(self._parts.files), self._parts.since
+        layered = sum(file.rows for file in files[1:])
+        if merge and len(files) > 1 and layered + staged > max(_MERGE_FROM, files[0].rows * _MERGE_SHARE):
+            # The newest changes stay a layer of their own: whoever follows the changes still finds them.
+            files, since = [self._write_base(generation, collection)], self._manifest.generation
+            absorbed: Sequence[Layer] = ()
+            self.merged = True
+        else:
+            absorbed = self._small_ones(files, staged)
+            files = files[: len(files) - len(absorbed)]
+        files.append(self._write_layer(generation, collection, absorbed))
+        rows = self._collection.rows + self.inserted - self.deleted
+        collection = replace(collection, rows=rows, generation=generation, updated_at=datetime.now(UTC))
+        return Parts(tuple(files), self._next_docid, since), collection
+
+    def _small_ones(self, files: Sequence[DataFile], size: int) -> Sequence[Layer]:
+        """The newest layers that are small beside what is written now."""
+        first = len(files)
+        while first > 1 and (files[first - 1].rows <= max(_SMALL, _GROWTH * size) or first > _MOST_LAYERS):
+            first -= 1
+            size += files[first].rows
+        return self._layers[first:]
+
+    def _write_layer(self, generation: int, collection: Collection, absorbed: Sequence[Layer]) -> DataFile:
+        name = f"{collection.id}-{generation:06}.db"
+        newest = self._staged.execute(
+            "SELECT docid, 0, key, ?, census, amperity FROM change ORDER BY docid", (generation,)
+        )
+        rows = 0
+        with CollectionWriter(self._path / name, len(collection.filterable), layer=True) as writer:
+            for docid, _, key, gen, census, amperity in _united([newest, *_streams(absorbed, 1)]):
+                rows += 1
+                if census is None:
+                    writer.bury(docid, key, gen or generation)
+                else:
+                    values = stored_values(census, collection.filterable)
+                    writer.add(docid, EncodedRow(key, census, amperity, values), gen or generation)
+            writer.finish()
+        return DataFile(name, rows)
+
+    def _write_base(self, generation: int, collection: Collection) -> DataFile:
+        name = f"{collection.id}-{generation:06}-base.db"
+        rows = 0
+        with CollectionWriter(self._path / name, len(collection.filterable)) as writer:
+            for docid, _, key, _, census, amperity in _united(_streams(self._layers, 0)):
+                if census is not None:
+                    rows += 1
+                    writer.add(docid, EncodedRow(key, census, amperity, stored_values(census, collection.filterable)))
+            writer.finish()
+        return DataFile(name, rows)
+
+    def close(self) -> None:
+        """Closes all files."""
+        self._staged.close()
+        for layer in self._layers:
+            layer.close()
+
+    def __enter__(self) -> Delta:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _streams(layers: Sequence[Layer], first: int) -> list[Iterator[_Change]]:
+    """What the layers hold, newest first."""
+    return [
+        layer.execute("SELECT docid, ?, key, gen, census, amperity FROM record ORDER BY docid", (rank,))
+        for rank, layer in enumerate(reversed(layers), first)
+    ]
+
+
+def _united(streams: Iterable[Iterator[_Change]]) -> Iterator[_Change]:
+    """Of each docid what the newest stream has."""
+    last = -1
+    for change in heapq.merge(*streams):
+        if change[0] != last:
+            last = change[0]
+            yield change
+
+
+def damaged(path: Path) -> str:
+    """What to say when a data file is missing."""
+    return f"the store in {path} is damaged: a data file is missing; build it anew"

@@ -1,0 +1,276 @@
+"""Refreshes collections with what has changed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from ...errors import ConfigurationError, StoreError
+from ..files.collection_writer import duplicates_found
+from ..files.layer import FileGone
+from ..files.manifest import Manifest, read_manifest
+from ..files.row_encoder import RowEncoder, RowRejected, key_text
+from ..files.transaction import change_store
+from ..inputs.input_types import Stream
+from ..inputs.readers import Reader, check_columns, kind_of, open_reader
+from ..model import Collection, CollectionSpec, ColumnType, Progress, RefreshedCollection, RefreshReport, RefreshSpec
+from .delta import Delta, damaged
+from .single_records import apply, encoder_of, find_collection
+
+__all__ = ["refresh_store"]
+
+Item = TypeVar("Item")
+
+_PROGRESS_EVERY = 0.1
+
+VANISHED_AND_REJECTS = (
+    "leaving out broken lines (rejects) and deleting what has vanished contradict each other: the record of a"
+    " broken line would be deleted"
+)
+
+_YES = ("true", "1", "t", "y", "yes")
+_NO = ("false", "0", "f", "n", "no", "", "null")
+
+
+def refresh_store(
+    path: Path | str,
+    collections: Sequence[RefreshSpec],
+    *,
+    on_duplicate: Literal["last", "fail"] = "last",
+    progress: Callable[[Progress], None] | None = None,
+    wait: float = 0,
+) -> RefreshReport:
+    """Refreshes collections with what has changed, as one new generation.
+
+    Rows are compared with what is stored, so that a source with all rows changes only what is different. The changes
+    are written beside the data as a small file, and become visible all together by one atomic rename. When nothing
+    changed, there is no new generation. What changed can be read with `ProfileStore.changes_since`.
+
+    Args:
+        path: the store's directory.
+        collections: what to refresh.
+        on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
+        progress: called with how far it is, at most ten times a second and once at the end of each collection.
+        wait: seconds to wait for another writer.
+
+    Returns:
+        What was read and changed, for each collection.
+
+    Raises:
+        StoreError: there is no such store or collection; a source cannot be read or lacks a column of the collection;
+            `vanished="delete"` with a source that has no rows; duplicate keys with `on_duplicate="fail"`; another
+            process is writing. The data are untouched then.
+        MissingExtraError: reading this source needs an extra.
+        ConfigurationError: the specification contradicts itself.
+    """
+    began = time.monotonic()
+    path, specs = Path(path), list(collections)
+    _check(specs, on_duplicate)
+    read_manifest(path)
+
+    def change(old: Manifest) -> tuple[Manifest, RefreshReport]:
+        manifest, reports = old, list[RefreshedCollection]()
+        for spec in specs:
+            manifest, report = _refresh_one(path, manifest, old.generation + 1, spec, on_duplicate, progress)
+            reports.append(report)
+        return manifest, RefreshReport(path, manifest.generation, tuple(reports), 0.0)
+
+    return replace(change_store(path, change, wait=wait), seconds=time.monotonic() - began)
+
+
+def _check(specs: Sequence[RefreshSpec], on_duplicate: str) -> None:
+    if on_duplicate not in ("last", "fail"):
+        raise ConfigurationError(f"on_duplicate is 'last' or 'fail', not {on_duplicate!r}")
+    names = [spec.name for spec in specs]
+    if not names:
+        raise ConfigurationError("no collection was given to refresh")
+    for spec in specs:
+        if names.count(spec.name) > 1:
+            raise ConfigurationError(f"two refreshes are of {spec.name!r}")
+        if spec.vanished not in ("keep", "delete"):
+            raise ConfigurationError(f"vanished is 'keep' or 'delete', not {spec.vanished!r}")
+        if spec.source is None and (spec.vanished == "delete" or spec.tombstone is not None):
+            raise ConfigurationError("vanished='delete' and a tombstone column need a source")
+        if spec.vanished == "delete" and spec.rejects is not None:
+            raise ConfigurationError(VANISHED_AND_REJECTS)
+
+
+def _refresh_one(
+    path: Path,
+    manifest: Manifest,
+    generation: int,
+    spec: RefreshSpec,
+    on_duplicate: str,
+    progress: Callable[[Progress], None] | None,
+) -> tuple[Manifest, RefreshedCollection]:
+    old = find_collection(path, manifest, spec.name)
+    if spec.tombstone is not None and spec.tombstone in {column.name for column in old.columns}:
+        raise ConfigurationError(f"the tombstone column {spec.tombstone!r} is a column of the collection")
+    with contextlib.suppress(FileGone), Delta(path, manifest, old) as delta:
+        report = RefreshedCollection(old)
+        if spec.source is not None:
+            report = _take_in(spec, old, delta, on_duplicate, progress)
+        for key in _keys(spec.deleted):
+            with contextlib.suppress(UnicodeEncodeError):  # no stored key has a lone surrogate
+                delta.delete(key)
+        manifest = apply(manifest, generation, delta, old, merge=True)
+        return manifest, replace(
+            report,
+            collection=manifest.collections[old.id],
+            inserted=delta.inserted,
+            updated=delta.updated,
+            deleted=delta.deleted,
+            merged=delta.merged,
+        )
+    raise StoreError(damaged(path))
+
+
+def _take_in(
+    spec: RefreshSpec,
+    old: Collection,
+    delta: Delta,
+    on_duplicate: str,
+    progress: Callable[[Progress], None] | None,
+) -> RefreshedCollection:
+    reader = open_reader(_source(spec, old))
+    taking = _Taking(spec, old, delta, reader)
+    next_report = 0.0
+    number = 0
+    try:
+        if reader.columns():
+            check_columns(_source(spec, old), reader.columns(), reader.where)
+        for number, (names, values) in enumerate(reader.rows(), 1):
+            taking.take(number, names, values)
+            if progress is not None and not number & 0xFF and time.monotonic() >= next_report:
+                progress(Progress(spec.name, number, reader.total))
+                next_report = time.monotonic() + _PROGRESS_EVERY
+        if spec.tombstone is not None and number and spec.tombstone not in reader.columns():
+            raise StoreError(f"{reader.where} has no column {spec.tombstone!r} (tombstone)")
+        rejects = reader.rejects
+    finally:
+        reader.close()
+    if on_duplicate == "fail" and taking.first_repeated is not None:
+        raise StoreError(duplicates_found(taking.repeated, taking.first_repeated))
+    if spec.vanished == "delete":
+        if not number:
+            raise StoreError(
+                f"{reader.where} has no rows, and vanished='delete' would delete everything; drop the collection"
+                " if that is what you want"
+            )
+        delta.delete_others()
+    if progress is not None:
+        progress(Progress(spec.name, number, number))
+    return RefreshedCollection(
+        old,
+        read=number + rejects.broken,
+        unchanged=taking.unchanged,
+        duplicates=taking.repeated,
+        rejected=rejects.reasons,
+        first_rejected=rejects.first_row,
+    )
+
+
+def _source(spec: RefreshSpec, old: Collection) -> CollectionSpec:
+    """How the source is read: with the columns and the text columns that the collection has."""
+    fields = [column.name for column in old.columns]
+    source = spec.source if spec.source is not None else ()
+    kind = None
+    if isinstance(source, Stream):
+        kind = source.format
+    elif isinstance(source, str | Path):
+        kind, _ = kind_of(Path(source), spec.format)
+    # What is text stays text, also when the changed rows happen to hold digits only.
+    types: dict[str, ColumnType] = {}
+    if kind in ("csv", "tsv"):
+        types = {column.name: "text" for column in old.columns if column.type == "text"}
+    return CollectionSpec(
+        spec.name,
+        source,
+        key=old.key,
+        fields=fields if spec.tombstone is None else [*fields, spec.tombstone],
+        types=types,
+        encoding=spec.encoding,
+        delimiter=spec.delimiter,
+        format=spec.format,
+        rejects=spec.rejects,
+    )
+
+
+class _Taking:
+    """Takes rows in, one by one."""
+
+    def __init__(self, spec: RefreshSpec, old: Collection, delta: Delta, reader: Reader) -> None:
+        self._tombstone = spec.tombstone
+        self._key = old.key
+        self._delta = delta
+        self._reader = reader
+        self._encoder: RowEncoder = encoder_of(old)
+        self.unchanged = 0
+        self.repeated = 0
+        self.first_repeated: int | None = None
+
+    def take(self, number: int, names: Sequence[str], values: Sequence[object]) -> None:
+        """One row."""
+        reason = ""
+        try:
+            self._take(number, names, values)
+        except RowRejected as error:
+            reason = error.reason
+        except RecursionError:
+            reason = "it is nested too deeply"
+        if reason:
+            self._reader.reject(number, names, values, reason)
+            # It is there, though: it did not vanish.
+            with contextlib.suppress(RowRejected, UnicodeEncodeError, ValueError):
+                self._delta.keep(key_text(values[list(names).index(self._key)]))
+
+    def _take(self, number: int, names: Sequence[str], values: Sequence[object]) -> None:
+        texts = self._reader.texts(values)
+        if self._tombstone is not None and self._tombstone in names:
+            at = list(names).index(self._tombstone)
+            names, texts, gone = _without(names, at), _without(texts, at), texts[at]
+            values = _without(values, at)
+            if _says_yes(gone):
+                self._delta.delete(key_text(values[list(names).index(self._key)] if self._key in names else None))
+                return
+        outcome = self._delta.put(self._encoder.encode(names, texts, values))
+        if outcome == "unchanged":
+            self.unchanged += 1
+        elif outcome == "repeated":
+            self.repeated += 1
+            self.first_repeated = self.first_repeated or number
+
+
+def _without(items: Sequence[Item], at: int) -> list[Item]:
+    return [*items[:at], *items[at + 1 :]]
+
+
+def _says_yes(text: str) -> bool:
+    word = text.strip('" ').lower()
+    if word in _YES:
+        return True
+    if word in _NO:
+        return False
+    raise RowRejected("its tombstone column says neither yes nor no")
+
+
+def _keys(deleted: Path | str | Iterable[str]) -> Iterator[str]:
+    if not isinstance(deleted, str | Path):
+        yield from deleted
+        return
+    problem = ""
+    try:
+        with Path(deleted).open(encoding="utf-8-sig", newline="\n") as lines:
+            for line in lines:
+                if key := line.rstrip("\r\n"):
+                    yield key
+    except UnicodeDecodeError:
+        problem = "not valid UTF-8"
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+    if problem:
+        raise StoreError(f"{deleted} cannot be read: {problem}")

@@ -1,0 +1,159 @@
+"""Refreshes a store from the sources that it was built from: one at a time, and noted for everybody."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Generator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from ...errors import ConfigurationError, ProfileEnrichError, StoreBusy, StoreError
+from ..files.manifest import read_manifest
+from ..inputs.source_config import read_recipe
+from ..model import BuildReport, CollectionSpec, Progress, RefreshReport, RefreshSpec
+from .build import build_store
+from .refresh import VANISHED_AND_REJECTS, refresh_store
+from .refresh_status import note_refresh, read_last_refresh
+
+__all__ = ["check_vanished", "is_refreshing", "refresh_from_sources"]
+
+
+def refresh_from_sources(
+    path: Path | str,
+    specs: Sequence[CollectionSpec] | None = None,
+    *,
+    changed_only: bool = False,
+    vanished: Literal["keep", "delete"] = "keep",
+    on_duplicate: Literal["last", "fail"] = "last",
+    since: datetime | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> BuildReport | RefreshReport | None:
+    """Builds the next generation of a store's collections beside the one that is served, and swaps it in.
+
+    How it went is noted in the store's directory: `read_last_refresh` and the server's status read it there.
+
+    Args:
+        path: the store's directory.
+        specs: what to refresh; by default all that `index build` kept the sources of.
+        changed_only: write only the rows that are different from what is stored, see `refresh_store`; otherwise all.
+        vanished: with `changed_only`, what becomes of records that the sources do not have any more.
+        on_duplicate: as in `build_store`.
+        since: do nothing if another refresh has begun after this time (UTC); `None`: refresh in any case.
+        progress: as in `build_store`.
+
+    Returns:
+        What was built; `None`: another process has refreshed it since then.
+
+    Raises:
+        StoreBusy: another process is refreshing or building it; nothing is noted.
+        StoreError: as `build_store`; the old data are still there.
+        ConfigurationError: it is not known what to refresh from; or see `check_vanished`.
+    """
+    path = Path(path)
+    check_vanished(vanished, changed_only, specs or ())
+    read_manifest(path)  # there must be a store
+    with _alone(path):
+        last = read_last_refresh(path)
+        if since is not None and last is not None and last.started_at > since:
+            return None
+        began = datetime.now(UTC)
+        problem = "it failed in an unexpected way"
+        try:
+            sources = read_recipe(path) if specs is None else list(specs)
+            if not sources:
+                raise ConfigurationError(
+                    f"it is not known what the store in {path} was built from: say its sources, or build it with"
+                    " `profile-enrich index build`"
+                )
+            report: BuildReport | RefreshReport
+            if changed_only:
+                check_vanished(vanished, changed_only, sources)
+                changes = [_changes(spec, vanished) for spec in sources]
+                report = refresh_store(path, changes, on_duplicate=on_duplicate, progress=progress)
+            else:
+                report = build_store(path, sources, on_duplicate=on_duplicate, progress=progress)
+        except StoreBusy:
+            problem = ""
+            raise
+        except ProfileEnrichError as error:
+            problem = error.message
+            raise
+        except KeyboardInterrupt:
+            problem = "it was interrupted"
+            raise
+        else:
+            problem = ""
+            note_refresh(path, began, None)
+        finally:
+            if problem:
+                note_refresh(path, began, problem)
+    return report
+
+
+def check_vanished(vanished: str, changed_only: bool, specs: Sequence[CollectionSpec]) -> None:
+    """That it can be told which records have vanished.
+
+    Raises:
+        ConfigurationError: all is built anew in any case; or broken lines are left out, so that the records whose lines
+            are broken would be taken for vanished.
+    """
+    if vanished == "delete" and not changed_only:
+        raise ConfigurationError(
+            "a full refresh has what the sources have, nothing else; what has vanished is asked with changed-only"
+        )
+    if vanished == "delete" and any(spec.rejects is not None for spec in specs):
+        raise ConfigurationError(VANISHED_AND_REJECTS)
+
+
+def _changes(spec: CollectionSpec, vanished: Literal["keep", "delete"]) -> RefreshSpec:
+    return RefreshSpec(
+        spec.name,
+        spec.source,
+        vanished=vanished,
+        encoding=spec.encoding,
+        delimiter=spec.delimiter,
+        format=spec.format,
+        rejects=spec.rejects,
+    )
+
+
+def is_refreshing(path: Path | str) -> bool:
+    """Whether some process is refreshing this store at the moment."""
+    try:
+        with _alone(Path(path)):
+            return False
+    except StoreBusy:
+        return True
+    except StoreError:  # who wants to refresh will be told
+        return False
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Generator[None]:
+    """Holds the right to refresh this store, which the system frees when the process dies.
+
+    Another lock than the store's own: between seeing that nobody has refreshed and beginning to build, nobody may.
+
+    Raises:
+        StoreBusy: another process has it.
+        StoreError: it cannot be had at all.
+    """
+    problem, busy = "", False
+    connection: sqlite3.Connection | None = None
+    try:
+        try:
+            connection = sqlite3.connect(path / "REFRESHING", timeout=0.25, isolation_level=None)  # longer than a look
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            busy = error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED")
+            problem = f"cannot be locked ({error.sqlite_errorname}); is the directory writable?"
+        if busy:
+            raise StoreBusy(f"another process is refreshing the store in {path}; wait for it to end")
+        if problem:
+            raise StoreError(f"the store in {path} {problem}")
+        yield
+    finally:
+        if connection is not None:
+            connection.close()

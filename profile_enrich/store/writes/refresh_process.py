@@ -1,0 +1,69 @@
+"""One refresh in a process of its own: `python -m profile_enrich.store.writes.refresh_process`, started by the server.
+
+What to do comes on standard input as one line of JSON (it may hold a database's password, so not as arguments); how it
+went goes to standard output. Standard input stays open for as long as the server lives: when it ends, so does this
+process, and the old generation is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from ...errors import ProfileEnrichError, StoreBusy
+from ..inputs.source_config import specs_from_tables
+from .refresh_from_sources import refresh_from_sources
+from .refresh_status import read_last_refresh
+
+__all__ = ["main"]
+
+
+def main(stdin: IO[str], stdout: IO[str], *, watch: bool = True) -> None:
+    """Does one refresh, and says how it went.
+
+    Args:
+        stdin: where the order comes from.
+        stdout: takes the answer.
+        watch: end this process when `stdin` ends.
+    """
+    order: dict[str, Any] = json.loads(stdin.readline())
+    if watch:
+        threading.Thread(target=_end_with, args=(stdin,), daemon=True).start()
+    path, outcome, error = Path(order["path"]), "done", None
+    try:
+        tables, since = order["collections"], order["since"]
+        report = refresh_from_sources(
+            path,
+            None if tables is None else specs_from_tables(tables, path),
+            changed_only=order["changed_only"],
+            vanished=order["vanished"],
+            on_duplicate=order["on_duplicate"],
+            since=None if since is None else datetime.fromisoformat(since),
+        )
+        outcome = "skipped" if report is None else "done"
+    except StoreBusy:
+        outcome = "busy"
+    except ProfileEnrichError as problem:
+        outcome, error = "failed", problem.message
+    last = read_last_refresh(path)
+    stdout.write(json.dumps({"outcome": outcome, "error": error, "failures": last.failures if last else 0}) + "\n")
+    stdout.flush()
+
+
+def _end_with(stdin: IO[str]) -> None:
+    """Ends this process, and those that it started, when the other end of standard input is gone."""
+    while stdin.read(1):
+        pass
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)  # Windows, or started by hand
+
+
+if __name__ == "__main__":
+    main(sys.stdin, sys.stdout)

@@ -1,0 +1,143 @@
+"""Single records, written one by one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...errors import ConfigurationError, StoreError
+from ..files.layer import FileGone
+from ..files.manifest import Manifest
+from ..files.row_encoder import RowEncoder, RowRejected, key_text, to_json, type_of
+from ..files.transaction import change_store
+from ..model import Collection, Column
+from .delta import Delta, damaged
+
+__all__ = ["WAIT", "apply", "delete_record", "encoder_of", "find_collection", "put_record"]
+
+Result = TypeVar("Result")
+
+WAIT = 10.0
+"""Seconds that a single record waits for another writer, if nothing else is said."""
+
+
+def put_record(
+    path: Path | str, collection: str, record_id: str, record: Mapping[str, Any], *, wait: float = WAIT
+) -> bool:
+    """Writes one record over what was there, as a generation of its own. It takes milliseconds.
+
+    Args:
+        path: the store's directory.
+        collection: its name.
+        record_id: the key.
+        record: all its attributes; the key column may be left out. Attributes that the collection does not have are
+            shown in the Census view only.
+        wait: seconds to wait for another writer, e.g. a refresh.
+
+    Returns:
+        Whether it is a new record.
+
+    Raises:
+        ConfigurationError: the record cannot be stored, or its key column holds another key.
+        StoreError: there is no such collection, another process goes on writing, or the system refuses to write.
+    """
+
+    def change(delta: Delta, old: Collection) -> tuple[bool, Collection]:
+        names = {column.name for column in old.columns}
+        known = {column.name: record[column.name] for column in old.columns if column.name in record}
+        row = {old.key: record_id, **known, **{name: value for name, value in record.items() if name not in names}}
+        added = tuple(Column(name, type_of(row[name]) or "text") for name in row if name not in names)
+        problem = ""
+        try:
+            encoded = encoder_of(old).encode(list(row), [to_json(value) for value in row.values()], list(row.values()))
+            if encoded.key == record_id:
+                return delta.put(encoded) == "new", replace(old, columns=old.columns + added)
+            problem = "its key column holds another key"
+        except RowRejected as rejected:
+            problem = rejected.reason
+        except RecursionError:
+            problem = "it is nested too deeply"
+        raise ConfigurationError(f"the record cannot be stored: {problem}")
+
+    return _with_collection(Path(path), collection, change, wait)
+
+
+def delete_record(path: Path | str, collection: str, record_id: str, *, wait: float = WAIT) -> bool:
+    """Removes one record, as a generation of its own. It takes milliseconds.
+
+    Args:
+        path: the store's directory.
+        collection: its name.
+        record_id: the key.
+        wait: seconds to wait for another writer, e.g. a refresh.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        StoreError: there is no such collection, another process goes on writing, or the system refuses to write.
+    """
+
+    def change(delta: Delta, old: Collection) -> tuple[bool, Collection]:
+        try:
+            return delta.delete(key_text(record_id)), old
+        except (RowRejected, UnicodeEncodeError):  # no stored key is like that
+            return False, old
+
+    return _with_collection(Path(path), collection, change, wait)
+
+
+def encoder_of(collection: Collection) -> RowEncoder:
+    """What turns rows into records of this collection."""
+    encoder = RowEncoder(
+        key=collection.key,
+        index_id=collection.index_id,
+        index_fields=collection.index_fields,
+        filterable=collection.filterable,
+    )
+    encoder.with_index = collection.index_fields is not None
+    return encoder
+
+
+def find_collection(path: Path, manifest: Manifest, name: str) -> Collection:
+    """The collection of this name.
+
+    Raises:
+        StoreError: there is none.
+    """
+    found = next((item for item in manifest.collections.values() if item.name == name), None)
+    if found is None:
+        raise StoreError(f"the store in {path} has no collection {name!r}")
+    return found
+
+
+def _with_collection(
+    path: Path, name: str, change: Callable[[Delta, Collection], tuple[Result, Collection]], wait: float
+) -> Result:
+    """Changes one collection, as a generation of its own."""
+
+    def swap(manifest: Manifest) -> tuple[Manifest, Result]:
+        old = find_collection(path, manifest, name)
+        with contextlib.suppress(FileGone), Delta(path, manifest, old) as delta:
+            result, collection = change(delta, old)
+            return apply(manifest, manifest.generation + 1, delta, collection, merge=False), result
+        raise StoreError(damaged(path))
+
+    return change_store(path, swap, wait=wait)
+
+
+def apply(manifest: Manifest, generation: int, delta: Delta, collection: Collection, *, merge: bool) -> Manifest:
+    """The manifest with these changes; the same one when there are none."""
+    written = delta.write(generation, collection, merge=merge)
+    if written is None:
+        return manifest
+    parts, collection = written
+    return replace(
+        manifest,
+        generation=generation,
+        parts={**manifest.parts, collection.id: parts},
+        collections={**manifest.collections, collection.id: collection},
+    )

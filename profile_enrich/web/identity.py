@@ -1,0 +1,277 @@
+"""Who is in session: ready-made answers to the question that `ProfileMiddleware` asks about each request.
+
+An identity function takes the connection and returns a key (a string or a `ProfileKey`), or `None` for nobody; it may
+be `async`. The ones made here also know which request header the identity comes from, so that `Vary` is right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from starlette.datastructures import Secret
+from starlette.requests import HTTPConnection
+
+from ..errors import ConfigurationError, MissingExtraError
+from ..profile import ProfileKey
+
+__all__ = [
+    "Identify",
+    "Identity",
+    "first_of",
+    "from_cookie",
+    "from_header",
+    "from_session",
+    "from_signed_cookie",
+    "from_user",
+    "hashed_email",
+    "vary_of",
+]
+
+logger = logging.getLogger("profile_enrich")
+
+Identity = str | int | ProfileKey | None
+"""A key, or nobody. A whole number, as sessions often hold, counts as its decimal text."""
+
+Identify = Callable[[HTTPConnection], Identity | Awaitable[Identity]]
+"""An identity function."""
+
+
+def hashed_email(email: str) -> str:
+    """The hashed form of an e-mail address that Amperity documents: `SHA256(UPPER(TRIM(email)))`.
+
+    Args:
+        email: the address, as typed.
+
+    Returns:
+        64 lower-case hex characters.
+    """
+    return hashlib.sha256(email.strip().upper().encode()).hexdigest()
+
+
+def vary_of(function: object) -> tuple[str, ...]:
+    """The request headers that an identity or consent function reads; `("Cookie",)` for one of the user's own."""
+    return tuple(getattr(function, "vary", ("Cookie",)))
+
+
+def _key(value: object, type_: str) -> Identity:
+    """A value from a session, a cookie or a header as a key; an empty one means nobody."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if type_ == "id" and isinstance(value, str):
+        return value  # the client makes a key of it where it needs one
+    return ProfileKey(cast(str, value), type_)
+
+
+@dataclass(frozen=True, slots=True)
+class _FromSession:
+    name: str
+    type: str
+    vary: tuple[str, ...] = ("Cookie",)
+    needs_session: bool = True
+
+    def __call__(self, connection: HTTPConnection) -> Identity:
+        # Not `connection.session`: looking is not using, and must not mark the session as accessed.
+        session = connection.scope.get("session")
+        return None if session is None else _key(session.get(self.name), self.type)
+
+
+def from_session(name: str = "user_id", *, type: str = "id") -> Identify:
+    """The key is in the session, under `name`.
+
+    `SessionMiddleware` must be outside of `ProfileMiddleware`: list it first.
+
+    Args:
+        name: the session's key. Default `"user_id"`.
+        type: the type of the profile key. Default `"id"`.
+    """
+    _named("name", name)
+    return _FromSession(name, type)
+
+
+@dataclass(frozen=True, slots=True)
+class _FromUser:
+    attribute: str
+    type: str
+    vary: tuple[str, ...]
+
+    def __call__(self, connection: HTTPConnection) -> Identity:
+        user = connection.scope.get("user")
+        if user is None or not getattr(user, "is_authenticated", False):
+            return None
+        return _key(getattr(user, self.attribute), self.type)
+
+
+def from_user(
+    attribute: str = "identity", *, type: str = "id", vary: Sequence[str] = ("Authorization", "Cookie")
+) -> Identify:
+    """The key is an attribute of the authenticated user (Starlette's `AuthenticationMiddleware`, Django's user).
+
+    Args:
+        attribute: of `connection.user`. Default `"identity"`; `"username"` or `"pk"` are other usual ones.
+        type: the type of the profile key. Default `"id"`.
+        vary: the request headers that the authentication reads. Default `Authorization` and `Cookie`.
+    """
+    _named("attribute", attribute)
+    return _FromUser(attribute, type, tuple(vary))
+
+
+@dataclass(frozen=True, slots=True)
+class _FromCookie:
+    name: str
+    type: str
+    vary: tuple[str, ...] = ("Cookie",)
+
+    def __call__(self, connection: HTTPConnection) -> Identity:
+        return _key(connection.cookies.get(self.name), self.type)
+
+
+def from_cookie(name: str, *, type: str = "id") -> Identify:
+    """The key is the value of a plain cookie.
+
+    Anybody can send any cookie: use this only for identifiers that are no secret worth protecting, such as an anonymous
+    visitor's id; else `from_signed_cookie` or `from_session`.
+
+    Args:
+        name: the cookie's name.
+        type: the type of the profile key. Default `"id"`.
+    """
+    _named("name", name)
+    return _FromCookie(name, type)
+
+
+@dataclass(frozen=True, slots=True)
+class _FromSignedCookie:
+    name: str
+    type: str
+    max_age: int | None
+    signer: Any = field(repr=False)
+    bad_signature: Any = field(repr=False)
+    vary: tuple[str, ...] = ("Cookie",)
+
+    def __call__(self, connection: HTTPConnection) -> Identity:
+        cookie = connection.cookies.get(self.name)
+        if not cookie:
+            return None
+        try:
+            value = self.signer.unsign(cookie, max_age=self.max_age)
+        except self.bad_signature:
+            return None  # forged or expired: nobody
+        return _key(value.decode(errors="strict"), self.type)
+
+
+def from_signed_cookie(
+    name: str, secret_key: str | Secret, *, type: str = "id", max_age: int | None = 14 * 24 * 3600, salt: str = ""
+) -> Identify:
+    """The key is the value of a cookie that was signed with `itsdangerous.TimestampSigner`.
+
+    A cookie whose signature is wrong or too old means nobody.
+
+    Args:
+        name: the cookie's name.
+        secret_key: what it was signed with.
+        type: the type of the profile key. Default `"id"`.
+        max_age: seconds for which a signature holds; `None` for ever. Default 14 days.
+        salt: the signer's salt. Default: the one of itsdangerous.
+
+    Raises:
+        MissingExtraError: itsdangerous is not installed (extra `session`).
+        ConfigurationError: the name or the secret is empty.
+    """
+    _named("name", name)
+    if not str(secret_key):
+        raise ConfigurationError("secret_key must not be empty")
+    try:
+        from itsdangerous import BadSignature, TimestampSigner
+    except ImportError:
+        raise MissingExtraError("from_signed_cookie", "session") from None
+    signer = TimestampSigner(str(secret_key), salt=salt) if salt else TimestampSigner(str(secret_key))
+    return _FromSignedCookie(name, type, max_age, signer, BadSignature)
+
+
+@dataclass(frozen=True, slots=True)
+class _FromHeader:
+    name: str
+    type: str
+    vary: tuple[str, ...]
+
+    def __call__(self, connection: HTTPConnection) -> Identity:
+        values = connection.headers.getlist(self.name)
+        # Two of them: one may have been added by the client, past a proxy that only appends.
+        return _key(values[0], self.type) if len(values) == 1 else None
+
+
+def from_header(name: str, *, trusted: bool, type: str = "id") -> Identify:
+    """The key is in a request header that a proxy in front sets.
+
+    Args:
+        name: the header's name, e.g. `"X-User-Id"`.
+        trusted: must be `True`: the proxy removes this header from what clients send. Without that, anybody could be
+            anybody.
+        type: the type of the profile key. Default `"id"`.
+
+    Raises:
+        ConfigurationError: the header is not trusted.
+    """
+    _named("name", name)
+    if trusted is not True:
+        raise ConfigurationError(
+            f"from_header({name!r}): clients can send any header; say trusted=True once your proxy strips and sets it"
+        )
+    return _FromHeader(name, type, (name,))
+
+
+class _FirstOf:
+    __slots__ = ("_choices", "needs_session", "vary")
+
+    def __init__(self, choices: tuple[Identify, ...]) -> None:
+        self._choices = choices
+        self.vary = tuple(dict.fromkeys(name for choice in choices for name in vary_of(choice)))
+        self.needs_session = any(getattr(choice, "needs_session", False) for choice in choices)
+
+    def __call__(self, connection: HTTPConnection) -> Identity | Awaitable[Identity]:
+        for index, choice in enumerate(self._choices):
+            identity = choice(connection)
+            if inspect.isawaitable(identity):
+                return self._rest(connection, identity, index)
+            if identity not in (None, ""):
+                return identity
+        return None
+
+    async def _rest(self, connection: HTTPConnection, first: Awaitable[Identity], index: int) -> Identity:
+        identity = await first
+        for choice in self._choices[index + 1 :]:
+            if identity not in (None, ""):
+                break
+            answer = choice(connection)
+            identity = await answer if inspect.isawaitable(answer) else answer
+        return identity
+
+    def __repr__(self) -> str:
+        return f"first_of({', '.join(map(repr, self._choices))})"
+
+
+def first_of(*choices: Identify) -> Identify:
+    """The first of several identity functions that knows somebody.
+
+    `Vary` names the headers of all of them, since each could have decided.
+
+    Raises:
+        ConfigurationError: none was given, or one is not callable.
+    """
+    if not choices or not all(callable(choice) for choice in choices):
+        raise ConfigurationError(
+            "first_of takes one or more identity functions, e.g. first_of(from_session(), from_user())"
+        )
+    return _FirstOf(choices)
+
+
+def _named(argument: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{argument} must be a non-empty string, not {type(value).__name__}")

@@ -1,0 +1,107 @@
+"""What a call that drops profiles says, read strictly: a typing mistake must not silently drop nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any, TypeGuard, cast
+
+from ..errors import InvalidKeyError
+from ..profile import ProfileKey
+
+__all__ = ["SLICE", "Changes", "Malformed", "parse_changes"]
+
+SLICE = 250
+"""Keys dealt with in one go: well under a millisecond. Then others have their turn on the loop."""
+
+
+class Malformed(Exception):
+    """The body makes no sense. The message names the place, never a value: keys are personal data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to drop.
+
+    Args:
+        keys: these keys.
+        tags: all profiles with one of these tags.
+        all: everything.
+    """
+
+    keys: list[ProfileKey]
+    tags: list[str]
+    all: bool
+
+    def __repr__(self) -> str:
+        return f"<Changes: {len(self.keys)} keys, {len(self.tags)} tags{', all' if self.all else ''}>"
+
+
+async def parse_changes(body: bytes) -> Changes:
+    """Reads the body of a call, and lets others have the loop in between.
+
+    Raises:
+        Malformed: it is not JSON, or not of the documented shape.
+    """
+    document = _decode(body)
+    if not isinstance(document, dict):
+        raise Malformed("the body must be a JSON object")
+    members = cast("dict[str, Any]", document)
+    if not members.keys() <= {"keys", "tags", "all"}:
+        raise Malformed("the body has a member other than keys, tags and all")
+    if not members:
+        raise Malformed("the body must have keys, tags or all")
+    everything = members.get("all", False)
+    if not isinstance(everything, bool):
+        raise Malformed("all must be true or false")
+    keys: list[ProfileKey] = []
+    for item in _items(members, "keys"):
+        keys.append(_key(item, len(keys)))
+        if len(keys) % SLICE == 0:
+            await asyncio.sleep(0)
+    tags: list[str] = []
+    for item in _items(members, "tags"):
+        if not isinstance(item, str) or not item:
+            raise Malformed(f"tags[{len(tags)}] must be a string that is not empty")
+        tags.append(item)
+    return Changes(keys, tags, everything)
+
+
+def _decode(body: bytes) -> object:
+    document: object = None
+    readable = True
+    try:
+        document = json.loads(body.decode())
+    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors, and quote the body
+        readable = False
+    if not readable:
+        raise Malformed("the body is not JSON in UTF-8")
+    return document
+
+
+def _items(members: dict[str, Any], name: str) -> list[Any]:
+    items: object = members.get(name, [])
+    if _is_array(items):
+        return items
+    raise Malformed(f"{name} must be an array")
+
+
+def _is_array(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def _key(item: object, place: int) -> ProfileKey:
+    fields: dict[str, Any] = {}
+    if isinstance(item, str):
+        fields = {"value": item}
+    elif isinstance(item, dict):
+        fields = cast("dict[str, Any]", item)
+    if "value" not in fields or not fields.keys() <= {"type", "value"}:
+        raise Malformed(f"keys[{place}] must be a string, or an object with a value and, where it is not 'id', a type")
+    fault = ""
+    try:
+        return ProfileKey(**fields)
+    except InvalidKeyError as error:
+        fault = error.message
+    raise Malformed(f"keys[{place}]: {fault}")

@@ -1,0 +1,192 @@
+"""The ASGI middleware: whoever is in session, their profile is on the request."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, cast
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .._utils.log_once import Once
+from .._utils.validation import number
+from ..client.client import ProfileClient
+from ..errors import ConfigurationError
+from ..profile import Reason
+from .consent import Consent
+from .identity import Identify, vary_of
+from .request_lookup import SCOPE_KEY, Attachment, Plan
+
+__all__ = ["Attach", "ProfileMiddleware"]
+
+logger = logging.getLogger("profile_enrich")
+
+Attach = Literal["eager", "prefetch", "lazy"]
+"""When the lookup is made."""
+
+
+class ProfileMiddleware:
+    """Looks up the profile of whoever is in session and puts it on the request, as `request.state.profile`.
+
+    Whatever goes wrong, the page is served: with a stale profile where there is one, else with an empty one. A page
+    that reads the profile gets `Vary` and `Cache-Control: private`; one that does not is left as it is.
+
+    Args:
+        app: the ASGI application.
+        client: makes the lookups.
+        identify: says who is in session: `from_session(...)` and its like, or any callable that takes the connection
+            and returns a key or `None`. It may be async.
+        budget: seconds that a page waits for a profile at most; `None` waits for the client's `deadline`. Default 0.05.
+        attach: `"eager"` (default) waits before the application is called. `"prefetch"` starts the lookup then and
+            waits where the profile is used, with `await get_profile(request)`. `"lazy"` starts it there.
+        consent: says whether the lookup is allowed: `honour_gpc()`, or any callable that takes the connection and
+            returns `True` for yes. It is asked first: without a yes there is no lookup, also not in the cache, and the
+            profile is empty with `Reason.NO_CONSENT`. It may be async.
+        exclude: path prefixes without a lookup, e.g. `["/static", "/healthz"]`, as the routes of the application
+            underneath see them: without `root_path` and the prefix of a `Mount`. Whole segments are compared.
+        attribute: the name on `request.state`. Default `"profile"`.
+        server_timing: adds a `Server-Timing` header with the lookup's status and duration. Default false: it tells
+            whoever looks at the page how the profile was found.
+        vary_on: request headers that the identity comes from; by default what `identify` knows, `Cookie` for a function
+            of your own.
+
+    Raises:
+        ConfigurationError: an argument is not usable; the message names it.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        client: ProfileClient,
+        identify: Identify,
+        budget: float | None = 0.05,
+        attach: Attach = "eager",
+        consent: Consent | None = None,
+        exclude: Iterable[str] = (),
+        attribute: str = "profile",
+        server_timing: bool = False,
+        vary_on: Iterable[str] | None = None,
+    ) -> None:
+        if _is_wsgi(app):
+            raise ConfigurationError(
+                f"the application ({type(app).__name__}) is a WSGI one, which takes environ and start_response: wrap "
+                "it in an adapter such as a2wsgi.WSGIMiddleware, or use ProfileClient(...).blocking() in its handlers"
+            )
+        if not isinstance(client, ProfileClient):
+            raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
+        if not callable(identify):
+            raise ConfigurationError("identify must be callable, e.g. from_session('user_id')")
+        if budget is not None:
+            number("budget", budget)
+        if attach not in ("eager", "prefetch", "lazy"):
+            raise ConfigurationError(f"attach must be 'eager', 'prefetch' or 'lazy', not {attach!r}")
+        if isinstance(exclude, str):
+            raise ConfigurationError("exclude must be a list of path prefixes, e.g. ['/static']")
+        prefixes = tuple(exclude)
+        if not all(isinstance(prefix, str) and prefix.startswith("/") for prefix in prefixes):
+            raise ConfigurationError("exclude: each path prefix must start with '/', e.g. '/static'")
+        if not attribute.isidentifier():
+            raise ConfigurationError(f"attribute must be a name such as 'profile', not {attribute!r}")
+        if consent is not None and not callable(consent):
+            raise ConfigurationError("consent must be callable, e.g. honour_gpc()")
+        if vary_on is not None:
+            headers = tuple(vary_on)
+        else:
+            headers = vary_of(identify) if consent is None else (*vary_of(consent), *vary_of(identify))
+        self.app = app
+        self._attach: Attach = attach
+        self._attribute = attribute
+        self._scope_key = SCOPE_KEY + attribute
+        self._exclude = tuple(prefix.rstrip("/") for prefix in prefixes)
+        self._needs_session = bool(getattr(identify, "needs_session", False))
+        self._plan = Plan(
+            client=client,
+            identify=identify,
+            budget=budget,
+            vary_on=headers,
+            once=Once(),
+            consent=consent,
+            server_timing=server_timing,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one ASGI scope."""
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
+            if kind == "lifespan":
+                send = _Lifespan(self._plan.client, send)
+            await self.app(scope, receive, send)
+            return
+        if self._scope_key in scope:
+            # Installed twice: the outer one has made the lookup of this request.
+            await self.app(scope, receive, send)
+            return
+        attachment = scope[self._scope_key] = Attachment(self._plan, scope, send)
+        # A copy: some servers share one `state` between requests (hypercorn#274).
+        state = scope["state"] = _state_of(scope)
+        state[self._attribute] = attachment.profile
+        if self._exclude and self._is_excluded(scope):
+            attachment.skip(Reason.NOT_LOOKED_UP)
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                attachment.end()
+            return
+        if self._needs_session and "session" not in scope and self._plan.once.first("session"):
+            logger.warning(
+                "there is no session where ProfileMiddleware looks for one: put SessionMiddleware before it in the "
+                "middleware list, so that it is outside; until then all pages are served anonymous"
+            )
+        if self._attach != "lazy" and not attachment.resolve_now():  # most requests have nothing to wait for
+            await (attachment.resolve() if self._attach == "eager" else attachment.prefetch())
+        try:
+            await self.app(scope, receive, attachment.respond if kind == "http" else send)
+        finally:
+            attachment.end()
+
+    def _is_excluded(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        root: str = scope.get("root_path", "")
+        if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+            path = path[len(root) :]
+        return any(path == prefix or path.startswith(prefix + "/") for prefix in self._exclude)
+
+
+class _Lifespan:
+    """Watches the lifespan: the client opens with the application, and is closed with it."""
+
+    __slots__ = ("_client", "_send")
+
+    def __init__(self, client: ProfileClient, send: Send) -> None:
+        self._client = client
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "lifespan.startup.complete":
+            await self._client.__aenter__()
+        elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"):
+            await self._client.aclose()
+        await self._send(message)
+
+
+def _state_of(scope: Scope) -> dict[str, object]:
+    """A copy of the request's state; an empty one where there is none."""
+    state = scope.get("state")
+    if type(state) is dict:
+        return cast("dict[str, object]", state).copy()
+    return dict(cast("Mapping[str, object]", state)) if isinstance(state, Mapping) else {}
+
+
+def _is_wsgi(app: object) -> bool:
+    """Whether it is called with two arguments: ASGI has three, and nothing else that a server calls has two."""
+    try:
+        parameters = inspect.signature(cast(Any, app)).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    kinds = [parameter.kind for parameter in parameters if parameter.default is parameter.empty]
+    return len(kinds) == 2 and all(
+        kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds
+    )

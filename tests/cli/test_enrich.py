@@ -1,0 +1,457 @@
+"""`profile-enrich enrich`: the command as its user runs it, also when it is killed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from profile_enrich.cli.app import cli
+from profile_enrich.cli.enrich_progress import Meter, metered
+from profile_enrich.pipeline.files.enrich_file import FileProgress, FileReport
+from profile_enrich.store import CollectionSpec, build_store
+from profile_enrich.testing import VendorServer, faults
+from tests.cli.test_cli import on_a_terminal
+
+KEY = "secret-token:sk_live_4242424242"
+PEOPLE: dict[str, dict[str, object]] = {
+    f"u{n}": {"tier": "gold" if n % 5 == 0 else "silver", "ltv": n / 2, "email": f"planted{n}@example.com"}
+    for n in range(60)
+}
+
+
+@pytest.fixture
+def vendor() -> Iterator[VendorServer]:
+    with VendorServer(dict(PEOPLE), entity="Users", key=KEY) as running:
+        yield running
+
+
+def env(vendor: VendorServer) -> dict[str, str]:
+    return {
+        "PROFILE_ENRICH_API_KEY": KEY,
+        "PROFILE_ENRICH_BASE_URL": vendor.base_url,
+        "PROFILE_ENRICH_ENTITY": "Users",
+    }
+
+
+def enrich(vendor: VendorServer, *arguments: str | Path, input: bytes | None = None) -> Result:
+    return CliRunner(env=env(vendor)).invoke(cli, ["enrich", "--key", "user_id", *map(str, arguments)], input=input)
+
+
+def start(vendor: VendorServer, *arguments: str | Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "profile_enrich", "enrich", "--key", "user_id", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **env(vendor)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def piped(vendor: VendorServer) -> subprocess.Popen[bytes]:
+    """Between two pipes, for lines of JSON."""
+    command = [sys.executable, "-m", "profile_enrich", "enrich", "-", "--key", "user_id", "--input-format", "jsonl"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env={**os.environ, **env(vendor)}, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def orders(path: Path, count: int, unknown: int = 0) -> Path:
+    chance = random.Random(7)
+    ids = [f"u{chance.randrange(60 + unknown)}" for _ in range(count)]
+    path.write_text("user_id,n\n" + "".join(f"{id},{n}\n" for n, id in enumerate(ids)))
+    return path
+
+
+def events(done: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------------
+
+
+def test_E2_a_file_is_enriched_and_each_key_asked_once(vendor: VendorServer, tmp_path: Path) -> None:
+    """E2: upstream calls = distinct keys."""
+    source, target = orders(tmp_path / "in.csv", 500), tmp_path / "out.csv"
+    done = enrich(vendor, source, "-o", target, "--fields", "tier,ltv")
+    assert done.exit_code == 0, done.output
+    assert vendor.call_count - 1 == 60  # one finds the entity
+    rows = list(csv.DictReader(io.StringIO(target.read_text())))
+    assert [row["n"] for row in rows] == [str(n) for n in range(500)]
+    assert all(row["profile_ltv"] == str(PEOPLE[row["user_id"]]["ltv"]) for row in rows)
+    (summary,) = events(done)
+    assert {name: summary[name] for name in ("event", "rows", "written", "calls", "hit_percent", "dead")} == {
+        "event": "summary",
+        "rows": 500,
+        "written": 500,
+        "calls": 60,
+        "hit_percent": 88.0,
+        "dead": 0,
+    }
+
+
+def test_from_standard_input_to_standard_output(vendor: VendorServer, tmp_path: Path) -> None:
+    line = b'{"user_id": "u5"}\n'
+    done = enrich(vendor, "-", "--input-format", "jsonl", "--fields", "tier", input=line)
+    assert (done.exit_code, done.stdout) == (0, '{"user_id": "u5", "profile_tier": "gold"}\n'), done.output
+    done = enrich(vendor, "-", "--input-format", "csv", "--fields", "tier", input=b"user_id\nu6\n")
+    assert done.stdout == "user_id,profile_tier\nu6,silver\n"
+    source = orders(tmp_path / "in.csv", 2)
+    assert enrich(vendor, source, "--fields", "tier").stdout.startswith("user_id,n,profile_tier\n")
+
+
+def test_a_line_is_enriched_before_the_next_one_is_written(vendor: VendorServer) -> None:
+    """As between two programs of a pipe, of which the first has something to say now and then."""
+    with piped(vendor) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        for user in ("u5", "u6", "u5"):
+            running.stdin.write(b'{"user_id": "%s"}\n' % user.encode())
+            running.stdin.flush()
+            assert json.loads(running.stdout.readline())["profile_tier"] == PEOPLE[user]["tier"]
+        running.stdin.close()
+        assert running.wait(30) == 0
+    assert vendor.call_count - 1 == 2
+
+
+def test_a_silent_input_can_be_interrupted(vendor: VendorServer) -> None:
+    with piped(vendor) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(b'{"user_id": "u5"}\n')
+        running.stdin.flush()
+        running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 130
+        assert running.stderr is not None
+        assert b"Fatal Python error" not in running.stderr.read()
+
+
+def test_dead_letters_of_standard_output_appear_whole(vendor: VendorServer, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    for text, code, names in ((b"bad\n", 2, ["bad.jsonl"]), (b'{"user_id": "u1"}\n', 0, [])):
+        done = enrich(vendor, "-", "--input-format", "jsonl", "--dead-letter", bad, "--force", input=text)
+        assert done.exit_code == code, done.output
+        assert [path.name for path in tmp_path.iterdir()] == names
+    bad.touch()
+    done = enrich(vendor, "-", "--input-format", "jsonl", "--dead-letter", bad, input=b"{}\n")
+    assert done.exit_code == 1
+    assert "is there already; say --force to replace it" in done.stderr
+
+
+def test_E1_codes_say_how_it_ended(vendor: VendorServer, tmp_path: Path) -> None:
+    """E1: 0 all, 2 some are dead letters, 1 failed: a wrong command line too, so that 2 means one thing."""
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"user_id": "u1"}\n{"user_id": 1.5}\n{"user_id": null}\n')
+    target, bad = tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
+    done = enrich(vendor, source, "-o", target)
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: a key must be text, a whole number or a UUID, not float")
+    done = enrich(vendor, source, "-o", target, "--force", "--dead-letter", bad, "--max-errors", "50%")
+    assert done.exit_code == 2, done.output
+    assert events(done)[0]["reasons"] == {"invalid_key": 1}
+    assert events(done)[0]["keyless"] == 1
+    for wrong in (
+        ["--rate", "fast"],
+        ["--max-errors", "many"],
+        ["--max-errors", "100%"],
+        ["--fields", "a,,b"],
+        ["--no"],
+    ):
+        done = enrich(vendor, source, *wrong)
+        assert done.exit_code == 1, done.output
+        assert "Error: " in done.stderr
+    assert CliRunner().invoke(cli, ["enrich", str(source)]).exit_code == 1  # no --key
+    done = enrich(vendor, tmp_path / "none.csv", "--fields", "tier")
+    assert (done.exit_code, done.stderr) == (1, f"Error: {tmp_path / 'none.csv'}: No such file or directory\n")
+
+
+def test_refused_credentials_are_a_failure_and_not_dead_letters(tmp_path: Path) -> None:
+    source = orders(tmp_path / "in.csv", 50)
+    with VendorServer(dict(PEOPLE), entity="Users", key="another-key") as vendor:
+        done = enrich(vendor, source, "-o", tmp_path / "out.csv", "--fields", "tier", "--dead-letter", tmp_path / "bad")
+    assert done.exit_code == 1
+    assert "401" in done.stderr
+    assert not (tmp_path / "bad").exists()
+
+
+def test_failures_of_the_source_are_dead_letters_with_their_reason(vendor: VendorServer, tmp_path: Path) -> None:
+    source = orders(tmp_path / "in.csv", 100)
+    vendor.always(faults.Garbage(), key="u5")
+    done = enrich(vendor, source, "-o", tmp_path / "out.csv", "--fields", "tier", "--dead-letter", tmp_path / "bad")
+    assert done.exit_code == 2, done.output
+    letters = [json.loads(line) for line in (tmp_path / "bad").read_text().splitlines()]
+    assert {(each["record"]["user_id"], each["reason"]) for each in letters} == {("u5", "source_response")}
+    assert len((tmp_path / "out.csv").read_text().splitlines()) - 1 + len(letters) == 100
+
+
+@pytest.mark.parametrize(("given", "kept", "missing"), [("null", 40, None), ("drop", None, None), ("raise", None, 1)])
+def test_what_becomes_of_missing_profiles(
+    vendor: VendorServer, tmp_path: Path, given: str, kept: int | None, missing: int | None
+) -> None:
+    source = orders(tmp_path / "in.csv", 40, unknown=60)
+    done = enrich(vendor, source, "-o", tmp_path / "out.jsonl", "--on-missing", given)
+    assert done.exit_code == (missing or 0), done.output
+    if given == "raise":
+        assert "Error: in.csv, line " in done.stderr
+        return
+    summary = events(done)[-1]
+    assert summary["missing"] > 0
+    assert summary["written"] == (kept or 40 - summary["dropped"])
+
+
+def test_E3_the_rate_is_kept(vendor: VendorServer, tmp_path: Path) -> None:
+    """E3: 60 keys at 200 a second, 20 of them at once, take at least a fifth of a second."""
+    source = orders(tmp_path / "in.csv", 300)
+    began = time.monotonic()
+    done = enrich(vendor, source, "-o", tmp_path / "out.csv", "--fields", "tier", "--rate", "12000/m")
+    assert done.exit_code == 0, done.output
+    assert time.monotonic() - began >= 0.15
+    assert vendor.call_count - 1 == 60
+
+
+def test_a_dry_run_asks_nothing_and_writes_nothing(vendor: VendorServer, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(f'{{"user_id": "u{n % 9000}"}}\n' for n in range(9500)) + '{}\nbad\n{"user_id": 1.5}\n')
+    done = enrich(vendor, source, "-o", tmp_path / "out.jsonl", "--rate", "1/s", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert done.stderr == (
+        "9,503 records, 9,000 different keys.\n"
+        "1 cannot be read: these would be dead letters.\n"
+        "1 have a key that cannot be looked up: these would be dead letters.\n"
+        "1 have no key.\n"
+        "9,000 calls.\n"
+        "At 1 calls a second: 2 h 30 min at least.\n"
+        "Nothing was asked or written.\n"
+    )
+    assert vendor.call_count == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    for rate, span in (("20", "7 min 30 s"), ("1000", "9.0 s")):
+        assert f": {span} at least" in enrich(vendor, source, "--dry-run", "--rate", rate).stderr
+
+
+def test_on_a_terminal_a_bar_and_a_summary_show(vendor: VendorServer, tmp_path: Path) -> None:
+    source = orders(tmp_path / "in.csv", 400, unknown=5)
+    arguments = ["enrich", str(source), "-o", str(tmp_path / "o.csv"), "--key", "user_id", "--fields", "tier"]
+    code, shown = on_a_terminal([*arguments, "--rate", "200/s"], {**env(vendor), "COLUMNS": "140"})
+    assert code == 0, shown
+    for part in (
+        "Enriching",
+        "rows/s",
+        "% hits",
+        "calls/s",
+        "0 errors",
+        "Wrote 400 of 400 records to ",
+        "Without a profile",
+    ):
+        assert part in shown, shown
+    assert "planted" not in shown
+
+
+def test_progress_tells_how_much_is_left() -> None:
+    meter = Meter(None)
+    now = FileProgress(1500, 1490, 3, 10, 50, 0.5, 10.0, 500)
+    meter(FileProgress(500, 500, 0, 0, 0, 0.25, 0.1, 500))
+    assert meter.facts(now) == {
+        "rows": 1500,
+        "rows_per_second": 100,
+        "hit_percent": 95.0,
+        "calls": 50,
+        "calls_per_second": 5.0,
+        "missing": 3,
+        "errors": 10,
+        "percent": 50.0,
+        "seconds_left": 20,
+    }
+
+
+def test_progress_is_json_where_nobody_looks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("profile_enrich.cli.enrich_progress._EVERY", 0.0)
+    Meter(None)(FileProgress(0, 0, 0, 0, 0, None, 0.0, 0))
+    told = json.loads(capsys.readouterr().err)
+    assert (told["event"], told["percent"], told["seconds_left"]) == ("progress", None, None)
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+def rows_noted(target: Path) -> int:
+    try:
+        return int(json.loads(target.with_name(f"{target.name}.resume").read_text())["state"]["rows"])
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def wait_for(target: Path, rows: int, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 30
+    while rows_noted(target) < rows:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def slow_file(folder: Path) -> Path:
+    """Ten records a key, so that a rate of keys is a rate of records; and some that are not well-formed."""
+    source = folder / "in.csv"
+    source.write_text(
+        "user_id,n\n" + "".join(f"{f'u{n // 10}'},{n}{'' if n % 50 else ',too many'}\n" for n in range(600))
+    )
+    return source
+
+
+SLOWLY = ["--rate", "40/s", "--checkpoint-rows", "10", "--window", "40"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kills"),
+    [("out.csv", [150, 380]), ("out.jsonl", [10]), ("out.parquet", [300])],
+    ids=["csv", "jsonl", "parquet"],
+)
+def test_E1_killed_with_kill_9_and_gone_on_with_it_is_the_same_bytes(
+    vendor: VendorServer, tmp_path: Path, name: str, kills: list[int]
+) -> None:
+    """E1: nothing lost, nothing doubled, after SIGKILL at several points."""
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    source, target = slow_file(tmp_path), tmp_path / name
+    whole, bad = tmp_path / f"whole-{name}", tmp_path / "bad"
+    assert (
+        enrich(
+            vendor, source, "-o", whole, "--fields", "tier,ltv", "--dead-letter", tmp_path / "w", "--max-errors=100%"
+        ).exit_code
+        == 2
+    )
+    options: list[str | Path] = ["--fields", "tier,ltv", "--dead-letter", bad, "--max-errors", "100%"]
+    for number, rows in enumerate(kills):
+        with start(vendor, source, "-o", target, *options, *SLOWLY, *(["--resume"] if number else [])) as process:
+            wait_for(target, rows, process)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not target.exists()
+    done = enrich(vendor, source, "-o", target, "--resume", *options)
+    assert done.exit_code == 2, done.output
+    summary = events(done)[-1]
+    assert kills[-1] <= summary["resumed_at"] < 600
+    assert (summary["rows"], summary["written"], summary["dead"]) == (600, 588, 12)
+    assert target.read_bytes() == whole.read_bytes()
+    assert bad.read_bytes() == (tmp_path / "w").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"in.csv", name, f"whole-{name}", "bad", "w"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_E1_interrupted_it_says_how_to_go_on(vendor: VendorServer, tmp_path: Path, number: signal.Signals) -> None:
+    """E1: Ctrl-C and SIGTERM write a checkpoint, and end with 130."""
+    source, target = slow_file(tmp_path), tmp_path / "out.jsonl"
+    options: list[str | Path] = ["--fields", "tier", "--dead-letter", tmp_path / "bad", "--max-errors", "20"]
+    with start(vendor, source, "-o", target, *options, *SLOWLY) as process:
+        wait_for(target, 100, process)
+        process.send_signal(number)
+        said = process.communicate(timeout=20)[1].decode()
+    assert process.returncode == 130, said
+    assert "To go on from there, repeat the command with --resume." in said
+    assert "Traceback" not in said
+    assert not target.exists()
+    done = enrich(vendor, source, "-o", target, "--resume", *options)
+    assert done.exit_code == 2, done.output
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [int(row["n"]) for row in rows] == [n for n in range(600) if n % 50]
+
+
+MEASURED = """
+import sys
+from profile_enrich.cli.app import cli
+try:
+    cli(sys.argv[1:])
+except SystemExit as ended:
+    assert not ended.code
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+def test_E2_memory_is_flat(tmp_path: Path) -> None:
+    """E2: ten times the records take no more memory. Measured as the peak of the process, by itself."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the system does not say what a process took")
+    store = tmp_path / "people.store"
+    people: list[dict[str, object]] = [{"id": id, **row} for id, row in PEOPLE.items()]
+    build_store(store, [CollectionSpec("Users", people, key="id")])
+    peaks: list[int] = []
+    for count in (4_500, 30_000):
+        source, target = tmp_path / f"{count}.csv", tmp_path / f"out{count}.csv"
+        source.write_text("user_id,n,text\n" + "".join(f"u{n % 60},{n},{'x' * 600}\n" for n in range(count)))
+        command = ["enrich", str(source), "-o", str(target), "--key", "user_id", "--fields", "tier"]
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, *command, "--store", str(store), "--entity", "Users"],
+            capture_output=True,
+            check=True,
+        )
+        peaks.append(int(done.stdout))
+        assert target.read_bytes().count(b"\n") == count + 1
+    assert peaks[1] < peaks[0] + 8 * 1024  # KiB; the larger file has 15 MiB more
+
+
+def test_nothing_personal_and_no_secret_is_said(vendor: VendorServer, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"user_id": "u1"}\n{"user_id": "u2", "planted": }\n{"user_id": ["planted"]}\n')
+    said = ""
+    for more in ([], ["--dead-letter", str(tmp_path / "bad")], ["--resume"], ["--fields", "nope:planted"]):
+        done = enrich(vendor, source, "-o", tmp_path / "out.jsonl", *more)
+        said += done.output + done.stderr
+    assert "Error" in said
+    for secret in ("planted1", '"planted"', "example.com", KEY):
+        assert secret not in said
+
+
+def test_a_bar_shows_the_numbers_and_the_summary_the_rest(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=160, stderr=True)
+    monkeypatch.setattr("profile_enrich.cli.enrich_progress.stderr_console", lambda: console)
+    with metered(to_stdout=False) as meter:
+        meter(FileProgress(100, 100, 0, 0, 0, 0.1, 0.1, 100))
+        meter(FileProgress(1100, 1090, 3, 10, 50, 0.5, 61.0, 100))
+    shown = console.file.getvalue() if isinstance(console.file, io.StringIO) else ""
+    for part in ("1,100 rows", "16 rows/s", "95.0 % hits", "1 calls/s", "10 errors", "1:16 left"):
+        assert part in shown, shown
+    report = FileReport(
+        rows=1100,
+        written=1080,
+        missing=3,
+        keyless=2,
+        dropped=5,
+        dead=15,
+        calls=50,
+        seconds=61.0,
+        resumed=100,
+        reasons={"bad_input": 15},
+        clashes={"profile_a": 7},
+        unseen=["b"],
+    )
+    meter.summary(report, " to out.csv")
+    assert capsys.readouterr().err.splitlines() == [
+        "Wrote 1,080 of 1,100 records to out.csv.",
+        "61.0 s, 16 rows/s, 50 calls, 95.0 % hits.",
+        "100 of them were done before.",
+        "Without a profile: 3.",
+        "Without a key: 2.",
+        "Left out: 5.",
+        "No profile has the attribute b.",
+        "The column profile_a was there already, and was kept, in 7 records.",
+        "Dead letters, bad_input: 15.",
+    ]

@@ -1,0 +1,396 @@
+"""`profile-enrich export`: whole files, or files that can be gone on with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profile_enrich.cli.app import cli
+from profile_enrich.cli.export_target import FileTarget, State
+from profile_enrich.cli.profile_rows import RowEncoder, flat
+from profile_enrich.errors import ConfigurationError
+from profile_enrich.sources.amperity import ProfileRow
+from profile_enrich.testing import Call, VendorServer, faults
+from tests.cli.test_cli import on_a_terminal
+
+PEOPLE = {f"p{n:03}": {"tier": "gold" if n % 5 == 0 else "silver", "name": f'A, "{n}"\r\né'} for n in range(250)}
+EXPECTED = [["id", "tier", "name"], *([id, *map(str, row.values())] for id, row in PEOPLE.items())]
+
+
+@pytest.fixture
+def vendor() -> Iterator[VendorServer]:
+    with VendorServer(dict(PEOPLE), entity="loyalty") as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("profile_enrich.cli.commands.export.random.uniform", lambda low, high: low)
+
+
+def env(vendor: VendorServer, **more: str) -> dict[str, str]:
+    return {
+        "PROFILE_ENRICH_TOKEN": "secret",
+        "PROFILE_ENRICH_TENANT": "acme",
+        "PROFILE_ENRICH_BASE_URL": vendor.amperity_url,
+        "PROFILE_ENRICH_INDEX": "loyalty",
+        **more,
+    }
+
+
+def export(vendor: VendorServer, *arguments: str | Path) -> Result:
+    return CliRunner(env=env(vendor)).invoke(cli, ["export", *map(str, arguments)])
+
+
+def rows(data: bytes | Path) -> list[list[str]]:
+    text = (data if isinstance(data, bytes) else data.read_bytes()).decode()
+    return list(csv.reader(io.StringIO(text, newline="")))
+
+
+def pages(vendor: VendorServer) -> list[Call]:
+    return [call for call in vendor.calls if call.path.endswith("/profiles")]
+
+
+# --- whole exports ----------------------------------------------------------------------------------------------------
+
+
+def test_an_index_becomes_a_csv_file(vendor: VendorServer, tmp_path: Path) -> None:
+    """The vendor's own example: list profiles, write profiles.csv."""
+    target = tmp_path / "profiles.csv"
+    done = export(vendor, "-o", target, "--with-total")
+    assert done.exit_code == 0, done.output
+    assert rows(target) == EXPECTED
+    assert done.stderr == f"Exported 250 of 250 profiles to {target}.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["profiles.csv"]
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert [("with_total", "true") in call.query for call in pages(vendor)] == [True, False, False]
+
+
+def test_jsonl_holds_every_profile_as_it_came(vendor: VendorServer, tmp_path: Path) -> None:
+    target = tmp_path / "profiles.jsonl"
+    assert export(vendor, "-o", target, "--limit", "1000").exit_code == 0
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert lines == [{"id": id, "index_id": vendor.index_id, "attributes": dict(row)} for id, row in PEOPLE.items()]
+    assert len(pages(vendor)) == 1
+
+
+def test_standard_output_gets_the_data_and_nothing_else(vendor: VendorServer) -> None:
+    done = export(vendor, "--filter", "tier=gold")
+    assert rows(done.stdout_bytes) == [EXPECTED[0], *(row for row in EXPECTED if row[1] == "gold")]
+    assert done.stderr == "Exported 50 profiles.\n"
+    assert len(json.loads(export(vendor, "--format", "jsonl", "--limit", "1").stdout.splitlines()[3])) == 3
+
+
+def test_filters_are_anded(vendor: VendorServer) -> None:
+    name = PEOPLE["p005"]["name"]
+    done = export(vendor, "--filter", "tier=gold", "--filter", f"name={name}")
+    assert [row[0] for row in rows(done.stdout_bytes)[1:]] == ["p005"]
+
+
+def test_an_empty_answer_is_a_file_with_a_header(vendor: VendorServer, tmp_path: Path) -> None:
+    vendor.profiles.clear()
+    target = tmp_path / "none.csv"
+    assert export(vendor, "-o", target).exit_code == 0
+    assert target.read_bytes() == b"id\r\n"
+
+
+def test_each_page_is_written_before_the_next_is_asked_for(vendor: VendorServer, tmp_path: Path) -> None:
+    """Memory stays flat: at any time one page is held."""
+    part = tmp_path / "profiles.csv.part"
+    written: list[int] = []
+
+    def look(call: Call) -> bool:
+        if call.path.endswith("/profiles"):
+            written.append(part.stat().st_size if part.exists() else -1)
+        return False
+
+    vendor.always(faults.Healthy(), match=look)
+    assert export(vendor, "-o", tmp_path / "profiles.csv", "--limit", "50").exit_code == 0
+    assert written[0] == 0
+    assert written == sorted(set(written))
+    assert len(written) == 5
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+def test_columns_that_come_later_are_left_out_and_reported(vendor: VendorServer, tmp_path: Path) -> None:
+    for id in ("p200", "p201"):
+        vendor.profiles[id] = {**PEOPLE[id], "vip": "yes"}
+    done = export(vendor, "-o", tmp_path / "a.csv")
+    assert done.exit_code == 0
+    assert rows(tmp_path / "a.csv")[0] == ["id", "tier", "name"]
+    assert "vip (2 rows)" in done.stderr
+    assert "--columns" in done.stderr
+    strict = export(vendor, "-o", tmp_path / "b.csv", "--strict-columns")
+    assert (strict.exit_code, "vip" in strict.stderr) == (2, True)
+    assert not (tmp_path / "b.csv").exists()
+    named = export(vendor, "-o", tmp_path / "c.csv", "--columns", "vip,id")
+    assert named.stderr == f"Exported 250 profiles to {tmp_path}/c.csv.\n"
+    got = rows(tmp_path / "c.csv")
+    assert (got[0], got[1], got[201]) == (["vip", "id"], ["", "p000"], ["yes", "p200"])
+
+
+def test_an_attribute_called_id_does_not_hide_the_profiles_id() -> None:
+    assert flat(ProfileRow("p1", "i", {"id": "p1", "a": "x"})) == {"id": "p1", "a": "x"}
+    assert flat(ProfileRow("p1", "i", {"id": "other"})) == {"id": "p1", "attributes.id": "other"}
+
+
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(st.lists(st.tuples(text, st.dictionaries(text.filter(lambda name: name != "id"), text)), max_size=6))
+def test_any_text_survives_the_csv(data: list[tuple[str, dict[str, str]]]) -> None:
+    encoder = RowEncoder("csv")
+    table = rows(encoder.page([ProfileRow(id, "i", attributes) for id, attributes in data], header=True))
+    assert table[0] == encoder.columns
+    assert len(table) == len(data) + 1
+    for line, (id, attributes) in zip(table[1:], data, strict=True):
+        found = dict(zip(table[0], line, strict=True))
+        assert found.pop("id") == id
+        assert {name: value for name, value in found.items() if name in attributes} == attributes
+        assert not any(value for name, value in found.items() if name not in attributes)
+
+
+def test_values_that_are_not_text_are_json_and_lone_surrogates_are_escaped() -> None:
+    row = ProfileRow("p", "i", {"n": 1, "none": None, "list": ["é"], "bad": "\ud800"})
+    assert rows(RowEncoder("csv").page([row], header=False)) == [["p", "1", "", '["é"]', "\\ud800"]]
+    assert json.loads(RowEncoder("jsonl").page([row], header=True))["attributes"]["bad"] == "\ud800"
+
+
+# --- interrupted exports ----------------------------------------------------------------------------------------------
+
+
+def break_at(vendor: VendorServer, page: int, fault: faults.Fault | None = None) -> None:
+    healthy = [faults.Healthy()] * (page - 1)
+    vendor.script(*healthy, then=fault or faults.ServerError(), match=lambda call: call.path.endswith("/profiles"))
+
+
+def test_a_failed_export_says_where_it_stopped_and_goes_on_from_there(vendor: VendorServer, tmp_path: Path) -> None:
+    target = tmp_path / "profiles.csv"
+    break_at(vendor, 3)
+    done = export(vendor, "-o", target, "--with-total", "--retries", "0")
+    assert done.exit_code == 3
+    assert f"Stopped after 200 of 250 profiles, which are in {target}.part" in done.stderr
+    assert "--resume" in done.stderr
+    assert not target.exists()
+    notes = tmp_path / "profiles.csv.resume"
+    assert notes.stat().st_mode & 0o777 == 0o600
+    assert "secret" not in notes.read_text()
+
+    refused = export(vendor, "-o", target)
+    assert (refused.exit_code, "--resume" in refused.stderr) == (2, True)
+
+    with (tmp_path / "profiles.csv.part").open("ab") as part:
+        part.write(b"half a page that a crash cut o")
+    vendor.heal()
+    vendor.reset_calls()
+    done = export(vendor, "-o", target, "--resume", "--with-total")
+    assert done.exit_code == 0, done.output
+    assert rows(target) == EXPECTED
+    assert len(pages(vendor)) == 1
+    assert "Exported 250 of 250 profiles" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["profiles.csv"]
+
+
+def test_what_was_left_out_before_the_interruption_is_still_reported(vendor: VendorServer, tmp_path: Path) -> None:
+    vendor.add_collection("odd", {f"q{n}": {"a": "1"} if n < 10 else {"a": "1", "b": "2"} for n in range(30)})
+    break_at(vendor, 3)
+    odd = ["--index", "odd", "--limit", "10", "--retries", "0", "-o", str(tmp_path / "odd.csv")]
+    assert export(vendor, *odd).exit_code == 3
+    vendor.heal()
+    done = export(vendor, *odd, "--resume")
+    assert "b (20 rows)" in done.stderr
+    assert rows(tmp_path / "odd.csv")[0] == ["id", "a"]
+
+
+def test_only_the_same_export_is_gone_on_with(vendor: VendorServer, tmp_path: Path) -> None:
+    target = tmp_path / "p.csv"
+    nothing = export(vendor, "-o", target, "--resume")
+    assert (nothing.exit_code, "no interrupted export" in nothing.stderr) == (2, True)
+    break_at(vendor, 2)
+    assert export(vendor, "-o", target, "--retries", "0").exit_code == 3
+    vendor.heal()
+    other = export(vendor, "-o", target, "--resume", "--filter", "name=ada@example.com")
+    assert (other.exit_code, "filters differ" in other.stderr) == (2, True)
+    assert "ada@example.com" not in other.output + (tmp_path / "p.csv.resume").read_text()
+    notes = tmp_path / "p.csv.resume"
+    good = json.loads(notes.read_text())
+    for bad in ("", "[]", "{}", json.dumps({**good, "version": 9}), json.dumps({**good, "state": {"rows": 1}})):
+        notes.write_text(bad)
+        done = export(vendor, "-o", target, "--resume")
+        assert (done.exit_code, "cannot be used" in done.stderr) == (2, True), bad
+    assert export(vendor, "-o", target, "--force").exit_code == 0
+    assert rows(target) == EXPECTED
+    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
+
+
+def test_a_page_token_that_the_api_no_longer_takes_is_a_clear_error(vendor: VendorServer, tmp_path: Path) -> None:
+    target = tmp_path / "p.csv"
+    break_at(vendor, 2)
+    export(vendor, "-o", target, "--retries", "0")
+    vendor.heal()
+    vendor.always(faults.Respond(400, {"status": 400, "message": "next_token is not valid here."}), match="/profiles")
+    done = export(vendor, "-o", target, "--resume")
+    assert done.exit_code == 2
+    assert "Traceback" not in done.output
+
+
+def test_a_file_that_is_there_is_replaced_only_when_told(vendor: VendorServer, tmp_path: Path) -> None:
+    target = tmp_path / "p.csv"
+    target.write_text("precious")
+    done = export(vendor, "-o", target)
+    assert (done.exit_code, "--force" in done.stderr, target.read_text()) == (2, True, "precious")
+    break_at(vendor, 2)
+    assert export(vendor, "-o", target, "--force", "--retries", "0").exit_code == 3
+    assert target.read_text() == "precious"  # until the new one is whole
+    vendor.heal()
+    assert export(vendor, "-o", target, "--resume").exit_code == 2
+    assert export(vendor, "-o", target, "--resume", "--force").exit_code == 0
+    assert rows(target) == EXPECTED
+
+
+def test_when_nothing_was_written_nothing_is_left(vendor: VendorServer, tmp_path: Path) -> None:
+    vendor.always(faults.ServerError())
+    done = export(vendor, "-o", tmp_path / "p.csv", "--retries", "0")
+    assert (done.exit_code, "before the first page" in done.stderr) == (3, True)
+    assert list(tmp_path.iterdir()) == []
+    done = export(vendor, "--retries", "0")
+    assert "Stopped after 0 profiles" in done.stderr
+
+
+def test_trouble_that_passes_is_waited_out(vendor: VendorServer, tmp_path: Path) -> None:
+    listing = "/profiles"
+    vendor.script(faults.RateLimited(0), faults.Healthy(), faults.Reset(), faults.Unavailable(), match=listing)
+    assert export(vendor, "-o", tmp_path / "p.csv").exit_code == 0
+    assert rows(tmp_path / "p.csv") == EXPECTED
+    vendor.script(faults.RateLimited(1), match=listing)
+    began = time.monotonic()
+    assert export(vendor, "--limit", "1000").exit_code == 0
+    assert time.monotonic() - began >= 1
+    vendor.always(faults.Unavailable(), match=listing)
+    vendor.reset_calls()
+    assert export(vendor, "--retries", "2").exit_code == 3
+    assert len(pages(vendor)) == 3
+    vendor.always(faults.Unauthorized(), match=listing)
+    vendor.reset_calls()
+    assert export(vendor).exit_code == 2  # which waiting does not cure
+    assert len(pages(vendor)) <= 2
+
+
+def test_an_api_that_goes_round_in_circles_is_stopped(vendor: VendorServer) -> None:
+    page = {"data": [{"id": "p", "index_id": vendor.index_id, "attributes": {}}], "next_token": "again"}
+    vendor.always(faults.Respond(200, page), match="/profiles")
+    done = export(vendor)
+    assert (done.exit_code, "same page token" in done.stderr) == (3, True)
+
+
+def test_usage_errors(vendor: VendorServer, tmp_path: Path) -> None:
+    for arguments, named in [
+        (["--resume"], "-o FILE"),
+        (["--filter", "no-equals-ada@example.com"], "NAME=VALUE"),
+        (["--filter", "=x"], "NAME=VALUE"),
+        (["--filter", "a=1", "--filter", "a=2"], "twice"),
+        (["--columns", "a,a"], "--columns"),
+        (["--columns", ","], "--columns"),
+        (["--source", "store"], "index"),
+        (["--limit", "0"], "--limit"),
+        (["--index", "elsewhere"], "elsewhere"),
+        (["-o", str(tmp_path / "no" / "such" / "place.csv")], "No such file"),
+    ]:
+        done = export(vendor, *arguments)
+        assert done.exit_code == 2, arguments
+        assert named in done.stderr, arguments
+        assert "ada@example.com" not in done.output
+
+
+def test_a_full_disk_leaves_what_can_be_gone_on_with(
+    vendor: VendorServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FileTarget.write
+
+    def write(self: FileTarget, data: bytes, state: State) -> None:
+        if self.state.rows >= 100:
+            raise OSError(28, "No space left on device")
+        whole(self, data, state)
+
+    monkeypatch.setattr(FileTarget, "write", write)
+    done = export(vendor, "-o", tmp_path / "p.csv")
+    assert (done.exit_code, "No space left" in done.stderr, "after 100 profiles" in done.stderr) == (2, True, True)
+    monkeypatch.setattr(FileTarget, "write", whole)
+    assert export(vendor, "-o", tmp_path / "p.csv", "--resume").exit_code == 0
+    assert rows(tmp_path / "p.csv") == EXPECTED
+
+
+def test_a_strict_target_does_not_overwrite_what_it_did_not_begin(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no interrupted export"):
+        FileTarget(tmp_path / "p.csv", fingerprint={}, resume=True, force=True)
+
+
+# --- as a process -----------------------------------------------------------------------------------------------------
+
+
+def process(vendor: VendorServer, target: Path, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "profile_enrich", "export", "-o", str(target), "--with-total"],
+        env={**os.environ, **env(vendor)},
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_E1_interrupted_killed_and_gone_on_with_nothing_is_lost_or_doubled(
+    vendor: VendorServer, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """E1: nothing lost, nothing doubled, also after kill -9 and resume."""
+    target = tmp_path / "p.csv"
+    break_at(vendor, 3, faults.Hang())
+    with process(vendor, target) as running:
+        vendor.wait_for_calls(4, timeout=10)  # the index by name, and three pages
+        running.send_signal(number)
+        _, said = running.communicate(timeout=20)
+    assert running.returncode == code, said
+    if number is not signal.SIGKILL:
+        assert "Stopped after 200 of 250 profiles" in said
+        assert "Traceback" not in said
+    assert not target.exists()
+    vendor.heal()
+    vendor.release()
+    assert export(vendor, "-o", target, "--with-total", "--resume").exit_code == 0
+    assert rows(target) == EXPECTED
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(vendor: VendorServer) -> None:
+    command = f"'{sys.executable}' -m profile_enrich export --limit 5 | head -n 2"
+    done = subprocess.run(["bash", "-c", command], env={**os.environ, **env(vendor)}, capture_output=True, text=True)
+    assert done.stdout.startswith("id,tier,name\n")
+    assert done.stdout.count("\n") == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_on_a_terminal_there_is_a_progress_bar(vendor: VendorServer, tmp_path: Path) -> None:
+    vendor.always(faults.Latency(0.15), match="/profiles")
+    arguments = ["export", "-o", str(tmp_path / "p.csv"), "--with-total"]
+    code, shown = on_a_terminal(arguments, env(vendor))
+    assert code == 0
+    assert "Exporting" in shown
+    assert "100/250" in shown
+    assert "rows/s" in shown
+    assert "Exported 250 of 250 profiles" in shown

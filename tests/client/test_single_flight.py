@@ -1,0 +1,330 @@
+"""Detached flights by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+
+import pytest
+
+from profile_enrich import (
+    BudgetExceeded,
+    ClientClosed,
+    ConfigurationError,
+    ProfileEnrichError,
+    SourceConnectionError,
+    SourceError,
+    SourceTimeout,
+)
+from profile_enrich.client.single_flight import Flight, Flights, Fuse
+from tests.helpers import own_tasks, settle
+
+Table = Flights[str, int]
+
+CLOSED = r"^the lookup was ended because the client or its event loop was closed$"
+
+
+class Landing:
+    """What `on_end` was told."""
+
+    def __init__(self) -> None:
+        self.errors: list[ProfileEnrichError | None] = []
+
+    def __call__(self, error: ProfileEnrichError | None) -> None:
+        self.errors.append(error)
+
+
+def launch(flights: Table, work: object, landing: Landing | None = None, seconds: float = 5.0) -> Flight[str, int]:
+    return flights.start("a", work, seconds=seconds, token=None, on_end=landing or Landing())  # type: ignore[arg-type]
+
+
+async def seven(fuse: Fuse) -> int:
+    fuse.light()
+    await asyncio.sleep(0)
+    return 7
+
+
+async def test_L1_all_who_wait_get_the_one_result() -> None:
+    """L1: one load, shared by its waiters; its key is free afterwards."""
+    flights, landing = Table(), Landing()
+    flight = launch(flights, seven, landing)
+    assert flight.key == "a"
+    assert flights.find("a") is flight
+    assert flights.count == 1
+    assert await asyncio.gather(*(flight.wait(None) for _ in range(100))) == [7] * 100
+    assert landing.errors == [None]
+    assert flights.find("a") is None
+    assert flights.count == 0
+    assert await flight.wait(0.0) == 7, "one that has landed needs no waiting"
+
+
+async def test_L1_each_waiter_gets_an_error_of_its_own() -> None:
+    """L1: with a failing upstream every waiter gets the error."""
+
+    async def fail(fuse: Fuse) -> int:
+        fuse.light()
+        raise SourceConnectionError("down", request_id="r1")
+
+    flight = launch(Table(), fail)
+    errors = await asyncio.gather(*(flight.wait(None) for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in errors] == [SourceConnectionError] * 3
+    assert len({id(error) for error in errors}) == 3
+    assert {error.request_id for error in errors if isinstance(error, SourceConnectionError)} == {"r1"}
+
+
+async def test_L2_cancelled_waiters_cancel_nothing() -> None:
+    """L2: cancelling the first waiter, any waiter or all waiters never cancels the load."""
+    gate = asyncio.Event()
+    cancelled = []
+
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+        return 7
+
+    flights = Table()
+    flight = launch(flights, work)
+    waiters = [asyncio.create_task(flight.wait(None)) for _ in range(100)]
+    await settle()
+    waiters[0].cancel()
+    await settle()
+    assert waiters[0].cancelled()
+    gate.set()
+    assert await asyncio.gather(*waiters[1:]) == [7] * 99
+    assert cancelled == []
+
+
+async def test_L2_all_waiters_gone_and_the_load_still_ends() -> None:
+    """L2: … or all waiters."""
+    gate = asyncio.Event()
+
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
+        await gate.wait()
+        return 7
+
+    flights, landing = Table(), Landing()
+    flight = launch(flights, work, landing)
+    waiters = [asyncio.create_task(flight.wait(None)) for _ in range(3)]
+    await settle()
+    for waiter in waiters:
+        waiter.cancel()
+    await settle()
+    assert all(waiter.cancelled() for waiter in waiters), "CancelledError is never swallowed"
+    assert flights.find("a") is flight
+    gate.set()
+    await settle()
+    assert landing.errors == [None]
+
+
+async def test_L3_a_budget_ends_the_wait_only() -> None:
+    """L3: the page goes on, the flight too."""
+    gate = asyncio.Event()
+
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
+        await gate.wait()
+        return 7
+
+    flight = launch(Table(), work)
+    with pytest.raises(BudgetExceeded, match=r"0\.01 s"):
+        await flight.wait(0.01)
+    assert flight._waiters == {}, "who has gone is forgotten, however long the load still takes"
+    gate.set()
+    assert await flight.wait(1.0) == 7
+
+
+async def test_L3_a_hung_load_frees_its_key_by_the_deadline() -> None:
+    """L3: a hung upstream frees its key by the flight's deadline, and what then comes is not counted."""
+    gate = asyncio.Event()
+
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
+        await gate.wait()
+        return 7
+
+    flights, landing = Table(), Landing()
+    flight = launch(flights, work, landing, seconds=0.02)
+    with pytest.raises(SourceTimeout, match=r"0\.02 s"):
+        await flight.wait(None)
+    assert flights.find("a") is None
+    gate.set()
+    await settle()
+    assert [type(error) for error in landing.errors] == [SourceTimeout]
+
+
+async def test_L3_one_that_never_ends_is_cancelled_after_a_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L3: nothing is left behind for ever."""
+    monkeypatch.setattr("profile_enrich.client.single_flight.GRACE", 0.02)
+    cancelled = asyncio.Event()
+
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return 7
+
+    flights = Table()
+    flight = launch(flights, work, seconds=0.01)
+    with pytest.raises(SourceTimeout):
+        await flight.wait(None)
+    assert not cancelled.is_set(), "it has its grace"
+    await asyncio.wait_for(cancelled.wait(), 5)
+    await settle()
+    assert own_tasks() == set()
+
+
+async def test_a_newer_flight_takes_the_place_of_an_older_one() -> None:
+    gate = asyncio.Event()
+
+    async def slow(fuse: Fuse) -> int:
+        fuse.light()
+        await gate.wait()
+        return 1
+
+    flights = Table()
+    older = launch(flights, slow)
+    newer = launch(flights, seven)
+    assert flights.find("a") is newer
+    assert await newer.wait(None) == 7
+    gate.set()
+    assert await older.wait(None) == 1
+    assert flights.count == 0
+
+
+async def test_A18_an_unexpected_error_is_passed_on_without_its_text() -> None:
+    """A18: whatever a source raises may quote the key."""
+
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
+        raise RuntimeError("alice@example.com")
+
+    flight = launch(Table(), work)
+    with pytest.raises(SourceError, match="unexpected RuntimeError") as raised:
+        await flight.wait(None)
+    assert "alice" not in str(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+
+
+async def test_L9_a_load_runs_in_a_fresh_context() -> None:
+    """L9: user A's context never rides on user B's load."""
+    user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
+    seen: list[str] = []
+
+    async def work(fuse: Fuse) -> int:
+        fuse.light()
+        seen.append(user.get())
+        return 7
+
+    user.set("alice")
+    await launch(Table(), work).wait(None)
+    assert seen == ["nobody"]
+
+
+async def test_L14_closing_waits_then_cancels() -> None:
+    """L14: closing waits a bounded time for flights, and leaves no task."""
+
+    async def hang(fuse: Fuse) -> int:
+        fuse.light()
+        await asyncio.Event().wait()
+        return 7
+
+    flights, landing = Table(), Landing()
+    quick = flights.start("quick", seven, seconds=5.0, token=None, on_end=landing)
+    hung = flights.start("hung", hang, seconds=5.0, token=None, on_end=landing)
+    waiter = asyncio.create_task(hung.wait(None))
+    await settle(1)
+    await asyncio.wait_for(flights.aclose(0.02), 5)
+    assert await quick.wait(None) == 7
+    with pytest.raises(ClientClosed, match=CLOSED):
+        await waiter
+    await settle()
+    assert own_tasks() == set()
+    assert flights.count == 0
+    await Table().aclose(0.01)
+
+
+async def test_L14_a_flight_cancelled_before_its_first_step_tells_its_waiters() -> None:
+    """L14: nobody waits for what will never come."""
+    flights = Table()
+    flight = launch(flights, seven)
+    for task in own_tasks():
+        task.cancel()
+    with pytest.raises(ClientClosed, match=CLOSED):
+        await flight.wait(1.0)
+
+
+def test_without_a_running_loop_it_says_what_it_needs() -> None:
+    with pytest.raises(ConfigurationError, match=r"^profile_enrich asks sources from a running asyncio loop only$"):
+        Table().find("a")
+
+
+async def test_a_load_knows_its_time_and_its_task_has_a_name_to_find_it_by() -> None:
+    seen: list[tuple[float, str]] = []
+
+    async def work(fuse: Fuse) -> int:
+        deadline = fuse.light()
+        assert fuse.light() is deadline
+        task = asyncio.current_task()
+        assert task is not None
+        seen.append((deadline.seconds, task.get_name()))
+        return 7
+
+    assert await launch(Table(), work, seconds=3.0).wait(None) == 7
+    assert seen == [(3.0, "profile_enrich flight")]
+
+
+async def test_a_load_that_was_cancelled_ends_as_cancelled_and_leaves_nothing() -> None:
+    """No error that nobody fetched, and no task that the table still holds."""
+    flights, complaints = Table(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def hang(fuse: Fuse) -> int:
+        fuse.light()
+        await asyncio.Event().wait()
+        return 7
+
+    flight = launch(flights, hang)
+    await settle(1)
+    (task,) = own_tasks()
+    task.cancel()
+    with pytest.raises(ClientClosed):
+        await flight.wait(1.0)
+    await settle()
+    assert task.cancelled()
+    assert [tower.running for tower in flights._towers.values()] == [set()]
+    assert complaints == []
+
+
+async def test_L14_closing_waits_no_longer_than_a_grace_for_a_load_that_will_not_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """L14: closing is bounded in time, whatever a source does."""
+    monkeypatch.setattr("profile_enrich.client.single_flight.GRACE", 0.02)
+    released = asyncio.Event()
+
+    async def stubborn(fuse: Fuse) -> int:
+        fuse.light()
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+        return 7
+
+    flights = Table()
+    launch(flights, stubborn)
+    await settle(1)
+    try:
+        await asyncio.wait_for(flights.aclose(0.01), 5)
+    finally:
+        released.set()
+    await settle()
+    assert own_tasks() == set()

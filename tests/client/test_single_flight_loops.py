@@ -1,0 +1,112 @@
+"""Flights on several event loops, and after a fork."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from profile_enrich import ClientClosed, ProfileEnrichError
+from profile_enrich.client.single_flight import Fuse
+from tests.client.test_single_flight import Table, launch, seven
+from tests.helpers import settle
+
+
+def test_L9_each_loop_has_flights_of_its_own() -> None:
+    """L9: safe across event loops: a flight belongs to one, and closing from elsewhere ends it there."""
+    flights = Table()
+    started, outcome = threading.Event(), []
+
+    async def hang(fuse: Fuse) -> int:
+        fuse.light()
+        started.set()
+        await asyncio.Event().wait()
+        return 7
+
+    async def other() -> None:
+        flight = launch(flights, hang)
+        try:
+            await flight.wait(None)
+        except ClientClosed as error:
+            outcome.append(error)
+
+    async def close() -> None:
+        assert flights.find("a") is None
+        assert flights.count == 1
+        await flights.aclose(0.01)
+
+    thread = threading.Thread(target=asyncio.run, args=(other(),))
+    thread.start()
+    assert started.wait(5)
+    asyncio.run(close())
+    thread.join(5)
+    assert len(outcome) == 1
+    flights.forget()
+    assert flights.count == 0
+
+
+def test_L9_closing_on_one_loop_reaches_all_others() -> None:
+    """L9: also those that came to the table after the loop it is closed on."""
+    flights = Table()
+    started, outcome = threading.Event(), list[BaseException]()
+
+    async def hang(fuse: Fuse) -> int:
+        fuse.light()
+        started.set()
+        await asyncio.Event().wait()
+        return 7
+
+    async def other() -> None:
+        try:
+            await launch(flights, hang).wait(5.0)
+        except ProfileEnrichError as error:
+            outcome.append(error)
+
+    async def first() -> None:
+        assert await launch(flights, seven).wait(None) == 7
+        thread = threading.Thread(target=asyncio.run, args=(other(),))
+        thread.start()
+        await asyncio.to_thread(started.wait, 5)
+        await flights.aclose(0.01)
+        await asyncio.to_thread(thread.join, 10)
+
+    asyncio.run(first())
+    assert [type(error) for error in outcome] == [ClientClosed]
+
+
+def test_L14_a_loop_that_its_own_thread_closes_in_that_moment_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L14: closing does not fail over a loop that has just gone."""
+    flights, other = Table(), asyncio.new_event_loop()
+
+    async def hang(fuse: Fuse) -> int:
+        fuse.light()
+        await asyncio.Event().wait()
+        return 7
+
+    async def begin() -> None:
+        launch(flights, hang)
+        await settle(1)
+
+    def closed(*_: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    other.run_until_complete(begin())
+    with monkeypatch.context() as patch:
+        patch.setattr(other, "call_soon_threadsafe", closed)
+        asyncio.run(flights.aclose(0.01))
+    other.run_until_complete(flights.aclose(0.0))
+    assert flights.count == 0
+    other.close()
+
+
+def test_A9_a_forked_child_starts_with_an_empty_table() -> None:
+    """A9: the loads of the parent are not the child's, nor is a lock that a thread of the parent held."""
+    flights = Table()
+    flights._lock.acquire()
+    flights.forget()
+
+    async def main() -> int:
+        return await launch(flights, seven).wait(None)
+
+    assert asyncio.run(main()) == 7

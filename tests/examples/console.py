@@ -1,0 +1,174 @@
+"""The operator's console and the Profile API that it asks, as two processes, and operators who use it over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import os
+import re
+import secrets
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import httpx
+
+from examples import demo
+from examples.operator_console import passwords
+from examples.operator_console.__main__ import SEARCH_BY, profile_api
+from examples.operator_console.database import open_database
+from examples.operator_console.users import Users
+
+from .shop import free_port
+
+ROLES = {"ann": "admin", "sam": "support", "tess": "trainee", "lou": "support"}
+
+
+@contextlib.contextmanager
+def quick_passwords() -> Iterator[None]:
+    """Passwords that are hashed meanwhile cost little: a hash names its own cost, wherever it is compared."""
+    with mock.patch.object(passwords, "LOG_N", 8):
+        yield
+
+
+class RunningConsole:
+    """Both processes, started as the documents say, over a directory of their own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.key = secrets.token_urlsafe(32)
+        self.api_port, self.port = free_port(), free_port()
+        self.url = f"http://{demo.HOST}:{self.port}"
+        self.data = directory / "console"
+        self.log = directory / "console.log"
+        self.passwords: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def running(self) -> Generator[RunningConsole]:
+        """Runs them. The very first start makes the user `admin`; the other users are added while it runs."""
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("CONSOLE_")},
+            "CONSOLE_API_KEY": self.key,
+            "CONSOLE_API_URL": f"http://{demo.HOST}:{self.api_port}/api",
+            "CONSOLE_SEARCH_BY": ",".join(SEARCH_BY),
+            "CONSOLE_DATA": str(self.data),
+            "CONSOLE_DESK": "1",
+        }
+        api = profile_api(self.api_port, self.key)
+        command = [sys.executable, "-m", "examples.operator_console", "serve", "--port", str(self.port)]
+        with self.log.open("wb") as log:
+            console = subprocess.Popen(command, env=environment, cwd=demo.ROOT, stdout=log, stderr=log)
+            try:
+                api.start()
+                self._wait(console)
+                with contextlib.closing(open_database(self.data)) as database, quick_passwords():
+                    users = Users(database)
+                    for name, role in ROLES.items():
+                        self.passwords[name] = users.add(name, role, must_change=False)
+                api.wait_until_ready()
+                yield self
+            finally:
+                console.terminate()
+                console.wait(10)
+                api.stop()
+
+    def _wait(self, console: subprocess.Popen[bytes]) -> None:
+        end = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/ready", timeout=5).status_code == 200:
+                    return
+            assert console.poll() is None, self.said()
+            assert time.monotonic() < end, "the console never answered"
+            time.sleep(0.05)
+
+    def said(self) -> str:
+        """All that the console wrote to its terminal."""
+        return self.log.read_text(encoding="utf-8")
+
+    def records_asked(self) -> int:
+        """How many single profiles the Profile API was asked for, as it counts them itself."""
+        answer = httpx.get(
+            f"http://{demo.HOST}:{self.api_port}/status", headers={"authorization": f"Bearer {self.key}"}, timeout=5
+        )
+        answer.raise_for_status()
+        return int(answer.json()["requests"].get("amperity.profile", 0))
+
+    def trail(self, who: str = "") -> list[tuple[str, str, str, str]]:
+        """Action, kind, subject and outcome of what was noted, oldest first."""
+        with contextlib.closing(sqlite3.connect(self.data / "console.db")) as database:
+            rows = database.execute("SELECT who, action, kind, subject, outcome FROM trail ORDER BY number").fetchall()
+        return [(action, kind, subject, outcome) for name, action, kind, subject, outcome in rows if name == who]
+
+    @contextlib.contextmanager
+    def browser(self, **options: Any) -> Iterator[Browser]:
+        """Somebody's browser, signed in as nobody."""
+        with httpx.Client(base_url=self.url, follow_redirects=True, timeout=15, **options) as client:
+            yield Browser(client, self)
+
+    @contextlib.contextmanager
+    def operator(self, name: str) -> Iterator[Browser]:
+        """Somebody who is signed in."""
+        with self.browser() as browser:
+            assert browser.sign_in(name, self.passwords[name]).status_code == 200
+            yield browser
+
+
+class Browser:
+    """A browser without JavaScript: cookies, links, forms with their tokens. It looks for the key in all answers."""
+
+    def __init__(self, client: httpx.Client, console: RunningConsole) -> None:
+        self.client = client
+        self.console = console
+        self.page = ""
+        client.event_hooks["response"].append(self._no_key)
+
+    def _no_key(self, response: httpx.Response) -> None:
+        response.read()
+        assert self.console.key not in response.text
+        assert self.console.key not in str(response.headers)
+
+    def get(self, path: str = "/") -> httpx.Response:
+        response = self.client.get(path)
+        self.page = response.text
+        return response
+
+    def post(self, path: str, **form: str) -> httpx.Response:
+        token = re.search(r'name="csrf" value="([^"]+)"', self.page)
+        fields = {"csrf": token[1] if token else "", **form}
+        response = self.client.post(path, data=fields, headers={"origin": self.console.url})
+        self.page = response.text
+        return response
+
+    def sign_in(self, name: str, password: str, target: str = "/") -> httpx.Response:
+        return self.post("/sign-in", name=name, password=password, next=target)
+
+    def search(self, value: str, kind: str = "id") -> httpx.Response:
+        self.get("/")
+        return self.post("/search", kind=kind, value=value)
+
+    def ask(self, question: object, **headers: str) -> httpx.Response:
+        """What the side panel asks."""
+        content = question if isinstance(question, bytes) else json.dumps(question).encode()
+        sent = {
+            "content-type": "application/json",
+            "x-console": "panel",
+            "origin": "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+            **headers,
+        }
+        return self.client.post("/panel/profile", content=content, headers=sent)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The profile on the page."""
+        found = re.findall(r'<dd data-field="([^"]+)">([^<]*)</dd>', self.page)
+        return {name: html.unescape(text) for name, text in found}
+
+    @property
+    def text(self) -> str:
+        return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", self.page)))

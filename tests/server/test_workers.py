@@ -1,0 +1,338 @@
+"""Several workers, reloading, the configuration file, totals and metrics."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from profile_enrich.cli.app import cli
+from profile_enrich.errors import ConfigurationError, MissingExtraError
+from profile_enrich.server import ProfileAPI, serve
+from profile_enrich.server.config import read_config
+from profile_enrich.server.counters import Totals, shared_totals
+from profile_enrich.server.process import supervisor as workers_module
+from profile_enrich.server.process.supervisor import Supervisor
+from profile_enrich.server.process.uvicorn import Holder
+
+from .helpers import KEYS, LIMITED, SECRET, amperity, api, ask, bearer, build
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="several workers need fork")
+
+CONFIG = """
+[server]
+port = 0
+workers = 2
+key = ["the-secret-of-the-key"]
+metrics = "keys"
+{more}
+
+[collections.Users]
+source = "users.csv"
+key = "user_id"
+"""
+RECORD = "/api/v1/entities/1/record?record_id=u1"
+
+
+@contextmanager
+def serving(directory: Path, more: str = "", **env: str) -> Generator[tuple[subprocess.Popen[str], httpx.Client]]:
+    (directory / "users.csv").write_text("user_id,tier\nu1,gold\n")
+    (directory / "server.toml").write_text(CONFIG.format(more=more))
+    command = [sys.executable, "-m", "profile_enrich", "serve", "--config", str(directory / "server.toml")]
+    (directory / "t").mkdir(exist_ok=True)
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(directory / "t"), **env},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            shown = ""
+            for line in process.stdout:
+                shown += line
+                if line.startswith("Ctrl-C"):
+                    break
+            url = re.search(r"http://\S+", shown)
+            assert url is not None, process.stderr.read() if process.stderr else ""
+            with httpx.Client(base_url=url[0], headers=bearer(), trust_env=False, timeout=10) as client:
+                yield process, client
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
+    )
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs ps with --ppid")
+def test_two_workers_share_a_port_are_replaced_and_leave_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path) as (process, client):
+        first = workers_of(process)
+        assert len(first) == 2
+        assert client.get(RECORD).json()["data"]["tier"] == "gold"
+        assert client.get("/status").json()["process"] in first
+        # One dies: another one takes its place, and requests go on.
+        os.kill(first[0], signal.SIGKILL)
+        until(lambda: len(set(workers_of(process)) - {first[0]}) == 2)
+        assert client.get(RECORD).status_code == 200
+        # The file changes: it is read anew without a pause.
+        before = set(workers_of(process))
+        (tmp_path / "server.toml").write_text(CONFIG.format(more="max_age = 60"))
+        process.send_signal(signal.SIGHUP)
+        until(lambda: len(workers_of(process)) == 2 and not before & set(workers_of(process)))
+        assert client.get(RECORD).headers["cache-control"] == "private, max-age=60"
+        # It is wrong: what runs goes on.
+        (tmp_path / "server.toml").write_text(CONFIG.format(more="max_agee = 61"))
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        assert client.get(RECORD).headers["cache-control"] == "private, max-age=60"
+        last = workers_of(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert "Traceback" not in said
+    assert "a worker ended (exit code -9); another one is started" in said
+    assert "reloaded" in said
+    assert SECRET not in said
+    assert list((tmp_path / "t").iterdir()) == []
+    for pid in last:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_one_process_reloads_too(tmp_path: Path) -> None:
+    with serving(tmp_path, PROFILE_ENRICH_WORKERS="1") as (process, client):
+        assert client.get(RECORD).headers["cache-control"] == "private"
+        for more, control in (("max_age = 5", "private, max-age=5"), ("max_ago = 5", "private, max-age=5")):
+            (tmp_path / "server.toml").write_text(CONFIG.format(more=more))
+            process.send_signal(signal.SIGHUP)
+            until(lambda control=control: client.get(RECORD).headers["cache-control"] == control)  # type: ignore[misc]  # mypy does not see the default
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 0
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert "not reloaded, the old settings stay" in said
+    assert "did you mean 'max_age'?" in said
+
+
+@pytest.mark.parametrize("workers", [0, 65, True, "2"])
+def test_a_number_of_workers_that_makes_no_sense_is_refused(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(ConfigurationError, match="workers must be a whole number from 1 to 64"):
+        serve(build(tmp_path), keys=KEYS[:1], port=0, workers=workers)
+
+
+# --- the configuration file -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[server]\nprot = 1", r"has no setting 'prot'; did you mean 'port'\?"),
+        ("[server]\nzzz = 1", "has no setting 'zzz'; known are: data, port"),
+        ("[sever]", r"'sever' is not known here; did you mean 'server'\?"),
+        ("port = 1", r"'port' is not known here inside \[server\]"),
+        ("server = 1", r"\[server\] must be a table"),
+        ("[server]\nport = [1]", "port takes one value"),
+        ("[server]\ndata = 'x'", "data takes a list"),
+        ("[server]\nport = {a = 1}", "port must be text, a number"),
+        ("[server]\nport = planted", r"is not TOML \(at line 2"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        read_config(file, ["port", "data"], many=["data"])
+    assert "planted" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        read_config(tmp_path / "nothing.toml", [])
+    (tmp_path / "latin.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match="is not UTF-8"):
+        read_config(tmp_path / "latin.toml", [])
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('[server]\nstore = "s"\ndata = ["a.csv"]\n[collections.X]\n')
+    table, described = read_config(file, ["store", "data"], many=["data"], paths=["store", "data"])
+    assert table == {"store": str(tmp_path / "s"), "data": [str(tmp_path / "a.csv")]}
+    assert described
+
+
+def test_the_command_says_it_as_it_says_a_wrong_flag(tmp_path: Path) -> None:
+    (tmp_path / "server.toml").write_text("[server]\nwrokers = 2\n")
+    done = CliRunner().invoke(cli, ["serve", "--config", str(tmp_path / "server.toml")])
+    assert done.exit_code == 2
+    assert "did you mean 'workers'?" in done.stderr
+
+
+# --- totals and metrics ---------------------------------------------------------------------------------------------
+
+
+def test_totals_are_those_of_all_workers_also_of_one_that_died() -> None:
+    with shared_totals(1) as nothing, shared_totals(2) as directory:
+        assert nothing is None
+        one, two = Totals(directory), Totals(directory)
+        one.count("census.record", 200, 0.002)
+        one.count("census.record", 404, 0.2)
+        one.write()
+        two.count("census.record", 200, 30.0)
+        totals = two.all()
+        assert totals["processes"] == 2
+        assert totals["requests"]["census.record", "2xx"] == 2
+        assert sum(totals["buckets"]["census.record"]) == 3
+        assert totals["seconds"]["census.record"] == pytest.approx(30.202)
+        assert directory is not None
+        (directory / "broken.json").write_text("{")
+        assert two.all()["processes"] == 2
+    assert not directory.exists()
+    one.write()  # the directory is gone: nothing happens
+
+
+def test_metrics_are_for_whom_they_are_meant(tmp_path: Path) -> None:
+    path = build(tmp_path)
+    off, keys, everybody = (api(path, metrics=metrics) for metrics in ("off", "keys", "open"))
+    assert ask(off, "/metrics", headers=bearer()).status == 404
+    assert ask(off, "/metrics").status == 404
+    assert ask(keys, "/metrics").status == 401
+    assert ask(keys, "/metrics", headers=bearer(LIMITED)).status == 403
+    ask(keys, RECORD, headers=bearer())
+    answer = ask(keys, "/metrics", headers=bearer())
+    assert answer.headers["content-type"].startswith("text/plain")
+    text = answer.body.decode()
+    assert 'profile_api_requests_total{kind="census.record",status="2xx"} 1.0' in text
+    assert 'profile_api_request_seconds_count{kind="census.record"} 1.0' in text
+    assert 'profile_api_records{collection="Users"} 62.0' in text
+    assert ask(everybody, "/metrics").status == 200
+    for private in ("u1", SECRET, "k1"):
+        assert f'"{private}"' not in text
+    with pytest.raises(ConfigurationError, match="metrics is"):
+        api(path, metrics="yes")
+
+
+def test_without_prometheus_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(MissingExtraError, match=r"profile-enrich\[prometheus\]") as caught:
+        api(build(tmp_path), metrics="keys")
+    assert caught.value.__context__ is None
+
+
+def test_status_tells_how_refreshing_goes(tmp_path: Path) -> None:
+    app = api(build(tmp_path), refreshing=lambda: {"every": 900.0, "last_error": None})
+    status = ask(app, "/status", headers=amperity()).json
+    assert status["refreshing"] == {"every": 900.0, "last_error": None}
+    assert status["feed"] == {"streams": 0, "keys_sent": 0}
+    assert status["process"] == os.getpid()
+
+
+# --- the parts, in this process -------------------------------------------------------------------------------------
+
+
+def supervise(run: Callable[[Callable[[], None]], None], on_ready: Callable[[], None], reload: bool = False) -> None:
+    Supervisor(run, 2, drain=5, reload=reload, on_ready=on_ready).run()
+
+
+def idle(ready: Callable[[], None]) -> None:
+    ready()
+    time.sleep(30)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_all_workers(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    supervise(idle, lambda: os.kill(os.getpid(), number))
+    assert signal.getsignal(number) is before
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_SIGHUP_replaces_the_workers_and_a_dead_one_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "_AGAIN", 0.0)
+    pids: list[set[int]] = []
+
+    def now() -> set[int]:
+        return {each.pid or 0 for each in multiprocessing.active_children()}
+
+    def play() -> None:
+        pids.append(now())
+        os.kill(os.getpid(), signal.SIGHUP)
+        until(lambda: len(now()) == 2 and not now() & pids[0])
+        pids.append(now())
+        os.kill(min(pids[1]), signal.SIGKILL)
+        until(lambda: len(now()) == 2 and now() != pids[1])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    supervise(idle, threading.Thread(target=play).start, reload=True)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+@pytest.mark.parametrize("error", [ConfigurationError("wrong"), RuntimeError("planted")])
+def test_a_worker_that_cannot_start_is_said_and_stops_all(error: Exception) -> None:
+    def fail(ready: Callable[[], None]) -> None:
+        raise error
+
+    with pytest.raises(ConfigurationError, match="a worker ended before it could answer"):
+        supervise(fail, lambda: None)
+    assert not multiprocessing.active_children()
+
+
+async def test_a_new_application_takes_over_and_a_wrong_one_does_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = build(tmp_path)
+    made: list[ProfileAPI | Exception] = [api(path), ConfigurationError("said"), RuntimeError("planted")]
+
+    def make() -> ProfileAPI:
+        thing = made.pop(0)
+        if isinstance(thing, Exception):
+            raise thing
+        return thing
+
+    first, second = api(path), made[0]
+    holder = Holder(first, make)
+    assert holder.reloads
+    for _ in range(3):
+        holder.reload()
+        assert holder.app is second
+    assert "the old settings stay: said" in caplog.text
+    assert "the old settings stay: RuntimeError" in caplog.text
+    assert "planted" not in caplog.text
+    assert ask(holder, RECORD, headers=bearer()).status == 200
+    holder.end()
+    fixed = Holder(first, None)
+    fixed.reload()
+    assert fixed.app is first

@@ -1,0 +1,106 @@
+"""Run by `test_store_kill`: does one thing to a store, and dies by SIGKILL at a given one of its steps.
+
+A step is a call of any function, of Python or of C, while the store's code runs: between any two of them the process
+may die. Without a number the steps are counted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from profile_enrich.store import CollectionSpec, RefreshSpec, build_store, put_record, refresh_store
+from profile_enrich.store.writes import delta
+
+FILTERS = ("tier", "mail")
+SIZE = 120
+
+
+def rows(version: int) -> list[dict[str, Any]]:
+    """All records of a version: each says which it is."""
+    return [
+        {"id": f"u{n}", "v": version, "tier": f"t{version}-{n % 3}", "mail": f"m{n}@{version}"}
+        for n in range(version, SIZE + version)
+    ]
+
+
+def full(path: Path) -> None:
+    """A full refresh."""
+    build_store(path, [CollectionSpec("Users", rows(2), filterable=FILTERS)])
+
+
+def files(path: Path) -> None:
+    """A full refresh from a file, and a new collection from it: rows and posting lists are then made by DuckDB."""
+    file = path.parent / "rows.csv"
+    new = CollectionSpec("New", file, filterable=FILTERS)
+    build_store(path, [new, CollectionSpec("Users", file, filterable=FILTERS)])
+
+
+def incremental(path: Path) -> None:
+    """An incremental one, which merges layers and deletes what vanished."""
+    refresh_store(path, [RefreshSpec("Users", rows(2), vanished="delete")])
+
+
+def merging(path: Path) -> None:
+    """An incremental one that writes the base anew."""
+    delta._MERGE_FROM = 0
+    incremental(path)
+
+
+def single(path: Path) -> None:
+    """One record: made the only one of version 2."""
+    put_record(path, "Users", f"u{SIZE + 1}", rows(2)[-1])
+
+
+WORK: dict[str, Callable[[Path], None]] = {
+    "full": full,
+    "files": files,
+    "incremental": incremental,
+    "merging": merging,
+    "single": single,
+}
+
+
+def run(work: Callable[[Path], None], path: Path, last: int | None) -> int:
+    """How many steps it took; never returns when it comes to the last."""
+    steps = 0
+
+    def step(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(step)
+    try:
+        work(path)
+    finally:
+        sys.setprofile(None)
+    return steps
+
+
+def main() -> None:
+    """Dies once for each path given but two: `_store_kill.py WORK PATH...`, at steps spread over the whole."""
+    work, warm, counted, *paths = WORK[sys.argv[1]], *map(Path, sys.argv[2:])
+    run(work, warm, None)  # what is done once a process only
+    total = run(work, counted, None)
+    for number, path in enumerate(paths):
+        # The last steps are those of the swap and of cleaning up: every other point lies among them.
+        last = max(1, total - 4 - number * 8) if number % 2 else 1 + total * number // len(paths)
+        child = os.fork()
+        if child == 0:
+            try:
+                run(work, path, last)
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write("killed\n" if os.WIFSIGNALED(status) else "ended\n")
+
+
+if __name__ == "__main__":
+    main()

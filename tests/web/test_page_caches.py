@@ -1,0 +1,169 @@
+"""Personal pages behind real HTTP caches: nobody is served what was made for somebody else, and what can be kept is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+CACHING = ROOT / "examples" / "caching"
+CACHES = {"varnish": "varnishd", "nginx": "nginx"}
+SBIN = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            until = time.monotonic() + 30
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                if process.poll() is not None or time.monotonic() > until:
+                    process.kill()
+                    pytest.fail(f"{command[0]} does not listen: {process.communicate()[0]}")
+                time.sleep(0.05)
+            yield
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
+def varnish(folder: Path, port: int, app_port: int) -> list[str]:
+    vcl = folder / "shop.vcl"
+    vcl.write_text((CACHING / "shop.vcl").read_text(encoding="utf-8").replace("8001", str(app_port)), encoding="utf-8")
+    listen = ["-a", f"127.0.0.1:{port}", "-s", "malloc,20m", "-j", "none", "-n", str(folder / "work")]
+    return ["varnishd", "-F", *listen, "-f", str(vcl)]
+
+
+def nginx(folder: Path, port: int, app_port: int) -> list[str]:
+    text = (CACHING / "shop.nginx.conf").read_text(encoding="utf-8").replace("/tmp/shop-nginx", str(folder))
+    (folder / "nginx.conf").write_text(text.replace("8001", str(app_port)).replace("8080", str(port)), encoding="utf-8")
+    # Without it, workers of a root user's nginx may not enter the test's folder.
+    user = ["-g", "user root;"] if os.geteuid() == 0 else []
+    return ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf"), *user]
+
+
+COMMANDS: dict[str, Callable[[Path, int, int], list[str]]] = {"varnish": varnish, "nginx": nginx}
+
+
+@pytest.fixture(scope="module", params=list(CACHES))
+def cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The name of the cache, and its URL."""
+    name: str = request.param
+    program = shutil.which(CACHES[name], path=SBIN)
+    if program is None:
+        pytest.skip(f"{name} is not installed; on Debian: apt-get install {'nginx-light' if name == 'nginx' else name}")
+    port, app_port = free_port(), free_port()
+    app = [sys.executable, "-m", "uvicorn", "examples.caching.app:app", "--port", str(app_port), "--log-level", "error"]
+    command = COMMANDS[name](tmp_path_factory.mktemp(name), port, app_port)
+    with running(app, app_port), running([program, *command[1:]], port):
+        yield name, f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def browser(url: str, user: str | None = None) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, verify=False) as client:  # no TLS here, and loading its roots takes a while
+        if user is not None:
+            assert client.get(f"/sign-in/{user}").status_code == 303
+        yield client
+
+
+def renderings(url: str) -> dict[str, int]:
+    found: dict[str, int] = httpx.get(f"{url}/rendered").json()
+    return found
+
+
+def test_A13_a_private_page_is_never_kept(cache: tuple[str, str]) -> None:
+    """A13: each request of it is answered by the application, for anonymous people, too."""
+    _, url = cache
+    before = renderings(url).get("private", 0)
+    with browser(url, "u1") as one, browser(url, "u2") as two, browser(url) as nobody:
+        for _ in range(3):
+            assert one.get("/").text == "<h1>Hello Name1</h1>"
+            assert nobody.get("/").text == "<h1>Hello there</h1>"
+            assert two.get("/").text == "<h1>Hello Name2</h1>"
+        page = one.get("/")
+        assert page.headers["cache-control"] == "private"
+        assert "cookie" in page.headers["vary"].lower()
+    assert renderings(url)["private"] == before + 10
+
+
+def test_A13_a_public_page_is_kept_once_for_all_with_a_private_part_in_it(cache: tuple[str, str]) -> None:
+    """A13: a page that does not read the profile stays as it is, although somebody is in session."""
+    name, url = cache
+    with browser(url, "u1") as one, browser(url, "u2") as two, browser(url) as nobody:
+        pages = [client.get("/shop") for client in (one, two, nobody, one, two)]
+        # Where the audience is in the cache's key, there is one for each of the two.
+        assert renderings(url)["public"] == (1 if name == "varnish" else 2)
+        assert pages[-1].headers["x-cache"].lower() == "hit"
+        if name == "varnish":
+            assert [page.text for page in pages] == [
+                f"<h1>The shop</h1><p>Hello {who}</p>" for who in ("Name1", "Name2", "there", "Name1", "Name2")
+            ]
+        else:
+            assert len({page.text for page in pages}) == 1
+            assert "greeting.js" in pages[0].text
+            assert [client.get("/greeting").text for client in (one, two, nobody, one)] == [
+                f"<p>Hello {who}</p>" for who in ("Name1", "Name2", "there", "Name1")
+            ]
+
+
+def test_A13_a_page_for_an_audience_is_kept_once_for_each(cache: tuple[str, str]) -> None:
+    """A13: it reads a header of few values and not the profile."""
+    _, url = cache
+    with (
+        browser(url, "u1") as basic,
+        browser(url, "u2") as gold,
+        browser(url, "u4") as gold_too,
+        browser(url) as nobody,
+    ):
+        for _ in range(3):
+            assert gold.get("/banner").text == gold_too.get("/banner").text == "<h1>Your lounge is open</h1>"
+            assert basic.get("/banner").text == nobody.get("/banner").text == "<h1>Welcome</h1>"
+        assert renderings(url)["banner"] == 2
+        # What a client writes into the header does not count.
+        assert nobody.get("/banner", headers={"x-audience": "vip"}).text == "<h1>Welcome</h1>"
+
+
+async def test_L9_A13_under_load_nobody_sees_a_page_made_for_another(cache: tuple[str, str]) -> None:
+    """L9, A13: forty people and twenty without a name, all pages, all at once."""
+    name, url = cache
+    wrong: list[str] = []
+
+    async def person(number: int) -> None:
+        chance = random.Random(number)
+        user = f"u{number}" if number < 40 else None
+        mine = f"Name{number}<" if user else "there<"
+        async with httpx.AsyncClient(base_url=url, timeout=30, verify=False) as client:
+            if user:
+                await client.get(f"/sign-in/{user}")
+            for _ in range(6):
+                path = chance.choice(["/", "/greeting", "/shop"])
+                page = (await client.get(path)).text
+                if (path != "/shop" or name == "varnish") and mine not in page:
+                    wrong.append(path)
+                if page.count("Name") > (user is not None):
+                    wrong.append(path)
+
+    await asyncio.gather(*(person(number) for number in range(60)))
+    assert wrong == []

@@ -1,0 +1,120 @@
+"""What the package promises, and which tests prove it. `python -m tools.contract` writes docs/contract.md."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+PAGE = TESTS.parent / "docs" / "contract.md"
+
+SECTIONS: dict[str, tuple[str, str]] = {
+    "L": ("The lookup core", "cache, flights, limits"),
+    "A": ("The ASGI middleware", "scope and protocol, lifecycle, failing open, HTTP caching, privacy, frameworks"),
+    "P": ("The embedded Profile API", "the server"),
+    "E": ("Enrichment in pipelines", "records in, enriched records out"),
+}
+
+LINES: dict[str, str] = {
+    "L1": "10,000 concurrent gets of one cold key make one upstream call, also when it fails; no error outlives its load.",
+    "L2": "Cancelling one, any or all waiters never cancels the load; the others get the result.",
+    "L3": "A slow upstream converges: callers with a small budget share one load, and later ones hit. A hung one frees "
+    "its key by the deadline.",
+    "L4": "Between the soft and the hard expiry a get returns at once and starts at most one refresh; after the hard "
+    "expiry stale data is not served, except under L5.",
+    "L5": "While the upstream fails, at most one call a key a throttle period; stale data is marked, and ends with "
+    "`max_stale`.",
+    "L6": "After an invalidation during a load, no later get sees what that load brings; a superseded load never touches "
+    "the newer entry.",
+    "L7": "Missing profiles have their own time and quota; an upstream `max-age` sets the time within bounds, `no-store` "
+    "is not kept, `304` renews.",
+    "L8": "Entries and bytes stay bounded; nothing blocks the loop when many entries expire together; jitter; expired "
+    "personal data goes although nothing asks for it.",
+    "L9": "Nobody can change or see what is another's: frozen values, keys with source and tenant, fresh contexts, "
+    "threads, event loops.",
+    "L10": "Politeness: a half-open breaker lets one through, retries stay within a tenth, `Retry-After` is honoured, rate "
+    "and calls in flight are bounded, no page is queued.",
+    "L11": "Each get reports one status; counters and hooks see them all, and never see values.",
+    "L12": "A fresh hit costs under 1 µs of CPU more than the dictionary it stands on.",
+    "L13": "Lookups of different keys within one window become one call where the source has a batch endpoint.",
+    "L14": "Closing leaves no task, no socket and no warning.",
+    "A1": "Only `http` and `websocket` scopes are handled.",
+    "A2": "Any response start works; only it is touched; nothing is held back.",
+    "A3": "A WebSocket has its profile before `accept`.",
+    "A4": "Installed twice, one lookup; exclusion paths follow the documented path under `Mount` and `root_path`.",
+    "A5": "A missing or shared `state` works and leaks nothing.",
+    "A6": "Nothing of a request stays on the middleware; application exceptions pass as the same object.",
+    "A7": "Pure ASGI.",
+    "A8": "With and without lifespan, under `Mount`, with a failing startup, with a bare test client.",
+    "A9": "Nothing bound to a loop or a socket exists before a fork, or is carried over one.",
+    "A10": "Whatever source, identity, consent or cache do, the page is served; only what says `require` raises.",
+    "A11": "A hung upstream delays a page by the budget at most, and by nothing while the breaker is open.",
+    "A12": "Outside of `SessionMiddleware` it warns once and says how to order them.",
+    "A13": "Profile read ⇒ `Vary` and `Cache-Control: private`; not read ⇒ byte-identical.",
+    "A14": "`Vary` and `Cache-Control` are merged; what invites shared caches goes, with a warning.",
+    "A15": "Finding the identity does not mark the session as accessed; reading the profile does.",
+    "A16": "A profile first read after the response started is logged, with the remedy.",
+    "A17": "Consent is decided before the lookup; failing means denied.",
+    "A18": "No personal data or secret in logs, `repr`s, exceptions, metrics or `Server-Timing`.",
+    "A19": "`Server-Timing` is off by default.",
+    "A20": "Dependencies work for WebSockets, overrides and OpenAPI; frameworks work by wrapping.",
+    "A21": "uvicorn, Granian and Hypercorn serve the same results.",
+    "P1": "Answers follow the vendors' own descriptions.",
+    "P2": "Without the right key: 401 or 403, and nothing learned about what exists.",
+    "P3": "Any bytes as id, path, filter, token or limit: a 4xx in the vendor's envelope, never another record.",
+    "P4": "A build, full or incremental, is atomic; killed at any point it leaves the old data whole.",
+    "P5": "Paging sees each record that stays exactly once while refreshes run.",
+    "P6": "It listens on 127.0.0.1 unless told otherwise, and wants a key unless told `--no-auth`.",
+    "E1": "As many records come out as went in, in order or not, whatever fails: each with its profile, or with a stated "
+    "reason. Nothing lost, nothing doubled.",
+    "E2": "Calls are as many as different keys (or batches of them), never as records; memory is bounded whatever the "
+    "length of the input; a slow consumer slows the producer.",
+    "E3": "The source's rate limit is kept: pipelines wait, pages never do.",
+    "E4": "One lookup core: pipelines, middleware and commands share cache, loads, limits and counters.",
+}
+
+ELSEWHERE: dict[str, str] = {
+    "L12": "measured by `make bench`, side by side with others; a time is no matter of a test",
+}
+"""Lines that no test can prove, and what does."""
+
+
+@functools.cache
+def proofs() -> dict[str, list[str]]:
+    """The tests of each line: those with its number in their name."""
+    found: dict[str, list[str]] = {line: [] for line in LINES}
+    for path in sorted(TESTS.glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                for number in re.findall(r"(?<![A-Za-z0-9])([LAPE]\d+)(?=_)", node.name.replace("test_", "_", 1)):
+                    found.setdefault(number, []).append(f"{path.stem}::{node.name}")
+    return found
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    found = proofs()
+    text = [
+        "# The contract",
+        "",
+        "What the package promises. Each line has tests with its number in their names: `pytest -k L2_` runs those of "
+        "line L2. This page is written by `python -m tools.contract`.",
+    ]
+    for letter, (title, about) in SECTIONS.items():
+        text += ["", f"## {title}", "", f"*{about}*", "", "| line | promise | proved by |", "|---|---|---|"]
+        for line, promise in LINES.items():
+            if line[0] != letter:
+                continue
+            files: dict[str, int] = {}
+            for test in found[line]:
+                name = test.split("::")[0]
+                files[name] = files.get(name, 0) + 1
+            tests = ", ".join(f"`{name}` ({count})" for name, count in sorted(files.items()))
+            text.append(f"| {line} | {promise} | {tests or ELSEWHERE.get(line, '**nothing**')} |")
+    return "\n".join(text) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
