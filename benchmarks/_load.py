@@ -20,9 +20,9 @@ CONNECTIONS = 400
 class Visitor:
     """Keep-alive connections to one port."""
 
-    def __init__(self, port: int, patience: float) -> None:
+    def __init__(self, port: int, retry_timeout: float) -> None:
         self._port = port
-        self._patience = patience
+        self._patience = retry_timeout
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._open = 0
 
@@ -64,14 +64,14 @@ class Visitor:
             writer.transport.abort()
 
 
-async def visit(port: int, users: list[str], rate: float, patience: float) -> dict[str, list[float]]:
+async def visit(port: int, users: list[str], rate: float, retry_timeout: float) -> dict[str, list[float]]:
     """Visits the page once for each user.
 
     Returns:
         Milliseconds of each visit in order, and which of them failed (as 1.0). A failed one took as long as it took
         to give up.
     """
-    visitor = Visitor(port, patience)
+    visitor = Visitor(port, retry_timeout)
     latencies, failures = [0.0] * len(users), [0.0] * len(users)
     started = time.perf_counter() + 0.05
 
@@ -91,10 +91,9 @@ async def visit(port: int, users: list[str], rate: float, patience: float) -> di
 
 def crowd(regulars: int, visits: int, newcomers: float, seed: int) -> list[str]:
     """Who visits: some regulars again and again, and people who were never seen before."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     return [
-        f"new{number}" if chance.random() < newcomers else f"regular{chance.randrange(regulars)}"
-        for number in range(visits)
+        f"new{number}" if rng.random() < newcomers else f"regular{rng.randrange(regulars)}" for number in range(visits)
     ]
 
 
@@ -107,7 +106,7 @@ def obey() -> None:
             users = [f"regular{number}" for number in range(regulars)]
         else:
             users = crowd(regulars, command["visits"], command["newcomers"], seed=1)
-        say(asyncio.run(visit(command["port"], users, command["rate"], command["patience"])))
+        say(asyncio.run(visit(command["port"], users, command["rate"], command["retry_timeout"])))
 
 
 if __name__ == "__main__":

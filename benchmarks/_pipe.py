@@ -36,15 +36,15 @@ def records(count: int, keys: int) -> Iterator[Row]:
 
     Every key occurs: the first records are one of each, in random order, as far as the count goes.
     """
-    chance = random.Random(1)
+    rng = random.Random(1)
     weights = list(accumulate(1 / rank for rank in range(1, keys + 1)))
     everybody = range(keys)
-    each = chance.sample(everybody, keys)
+    each = rng.sample(everybody, keys)
     for number in range(count):
         # One of each key is spread over the run, so that the number of different keys is known.
         step = max(1, count // keys)
         turn, rest = divmod(number, step)
-        key = each[turn] if rest == 0 and turn < keys else chance.choices(everybody, cum_weights=weights)[0]
+        key = each[turn] if rest == 0 and turn < keys else rng.choices(everybody, cum_weights=weights)[0]
         yield {"event": number, "user_id": f"u{key:06d}", "amount": number % 97 + 0.5}
 
 

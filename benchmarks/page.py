@@ -25,18 +25,18 @@ from ._vendor import CONDITIONS
 @dataclass(frozen=True)
 class Plan:
     """How much traffic: `visits` at `rate` a second, of `regulars` and a share of `newcomers`; who waits longer than
-    `patience` seconds has failed."""
+    `retry_timeout` seconds has failed."""
 
     visits: int
     rate: float
     regulars: int
     rounds: int
     newcomers: float = 0.2
-    patience: float = 3.0
+    retry_timeout: float = 3.0
 
 
 FULL = Plan(visits=2_100, rate=150, regulars=100, rounds=1)
-QUICK = Plan(visits=12, rate=80, regulars=3, rounds=1, patience=0.5)
+QUICK = Plan(visits=12, rate=80, regulars=3, rounds=1, retry_timeout=0.5)
 
 
 def visit_all(plan: Plan, kind: str, condition: str, shop: Child, vendor: Child, visitors: Child) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def visit_all(plan: Plan, kind: str, condition: str, shop: Child, vendor: Child,
     # A shop that was stuck in the last condition takes its time to come to this.
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/fresh?{urlencode(where)}", timeout=120) as answer:
         answer.read()
-    crowd = {"port": port, "regulars": plan.regulars, "patience": plan.patience, "rate": plan.rate}
+    crowd = {"port": port, "regulars": plan.regulars, "retry_timeout": plan.retry_timeout, "rate": plan.rate}
     if kind != BARE:
         visitors.ask(do="warm", **crowd)
     before = vendor.ask(do="set", condition=condition)["calls"]
@@ -112,7 +112,7 @@ def _table(found: dict[tuple[str, str], list[dict[str, Any]]], plan: Plan) -> Ta
     ]
     table.notes.append(
         f"Medians of {plan.rounds} rounds of {plan.visits:,} visits; {plan.newcomers:.0%} newcomers, {plan.regulars} "
-        f"regulars. Latency counts from when a visit was due; after {plan.patience:g} s a visitor gives up and the "
+        f"regulars. Latency counts from when a visit was due; after {plan.retry_timeout:g} s a visitor gives up, the "
         "page counts as failed. uvicorn runs on asyncio's own loop. A healthy vendor takes 20 ms. The hand-written "
         "middleware fails open (no profile on any httpx error)."
     )

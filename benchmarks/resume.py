@@ -39,10 +39,10 @@ def purchases(given: Path | None, folder: Path, quick: bool) -> Path:
 
     if quick:
         ids = [int(json.loads(line)["household_id"]) for line in HOUSEHOLDS.read_text("utf-8").splitlines()]
-        chance = random.Random(1)
+        rng = random.Random(1)
         made = folder / "purchases.parquet"
-        rows = ids + chance.choices(ids, k=50_000 - len(ids))
-        pq.write_table(pa.table({"household_id": rows, "sales_value": [chance.random() for _ in rows]}), made)
+        rows = ids + rng.choices(ids, k=50_000 - len(ids))
+        pq.write_table(pa.table({"household_id": rows, "sales_value": [rng.random() for _ in rows]}), made)
         return made
     if given is not None:
         return given

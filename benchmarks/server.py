@@ -57,10 +57,10 @@ def run(quick: bool = False) -> list[Table]:
 
 def _targets(path: Path, size: int, count: int) -> dict[str, list[str]]:
     """For each shape, requests about people that are there, each about another one."""
-    chance = random.Random(7)
+    rng = random.Random(7)
     with ProfileStore(path) as store:
         people = store.collection("People")
-        ids = [f"u{chance.randrange(size):08d}" for _ in range(count)]
+        ids = [f"u{rng.randrange(size):08d}" for _ in range(count)]
         found = [record.attributes for id in ids[:500] if (record := store.get(people, id)) is not None]
         profiles = f"/api/indexes/{people.index_id}/profiles"
         targets = {

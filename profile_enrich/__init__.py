@@ -5,9 +5,11 @@ Whoever is in session, their customer profile is on the request: within a time b
 
 from ._version import __version__
 from .client.blocking import BlockingProfileClient
+from .client.breaker import Breaker
 from .client.client import ProfileClient
-from .client.hooks import BreakerDetails, FlightDetails, Health, LookupDetails, Stats
-from .client.resilience import Breaker, RateLimit, RetryPolicy
+from .client.hooks import BreakerDetails, Health, LoadDetails, LookupDetails, Stats
+from .client.rate_limit import RateLimit
+from .client.retry import RetryPolicy
 from .errors import (
     AmbiguousMatch,
     BudgetExceeded,
@@ -66,11 +68,11 @@ __all__ = [
     "ConfigurationError",
     "CursorError",
     "Excluded",
-    "FlightDetails",
     "Found",
     "Health",
     "InvalidKeyError",
     "IssuerToken",
+    "LoadDetails",
     "LookupDetails",
     "MemorySource",
     "MissingAttribute",

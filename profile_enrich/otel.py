@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ._version import __version__
-from .client.hooks import BreakerDetails, Details, FlightDetails, LookupDetails
-from .client.tracked_clients import BREAKER_STATES, Totals, Watched
+from .client.hooks import BreakerDetails, Details, LoadDetails, LookupDetails
+from .client.tracked_clients import BREAKER_STATES, ClientTotals, TrackedClients
 from .errors import MissingExtraError
 from .profile import Status
 
@@ -46,7 +46,7 @@ LOOKUP_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5
 FLIGHT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """Those of `http.client.request.duration`."""
 
-ANSWERS = frozenset({"found", "not_found", "withheld", "not_modified"})
+ANSWERS = frozenset({"found", "not_found", "excluded", "not_modified"})
 """The outcomes of a flight that are not an error's code."""
 
 WAITED = frozenset({Status.MISS, Status.COALESCED, Status.TIMEOUT, Status.ERROR})
@@ -57,8 +57,8 @@ LINKED_FLIGHTS = 1024
 
 Labels = dict[str, str]
 
-_watched: WeakKeyDictionary[MeterProvider, Watched] = WeakKeyDictionary()
-_watched_globally = Watched()
+_watched: WeakKeyDictionary[MeterProvider, TrackedClients] = WeakKeyDictionary()
+_watched_globally = TrackedClients()
 
 
 class OpenTelemetryHook:
@@ -112,7 +112,9 @@ class OpenTelemetryHook:
         self._landed: OrderedDict[tuple[str, str], tuple[str, SpanContext]] = OrderedDict()
         # Hooks with the same provider share the instruments, and so the clients: an SDK takes the callbacks of an
         # observable instrument only once.
-        self._watched = _watched_globally if meter_provider is None else _watched.setdefault(meter_provider, Watched())
+        self._watched = (
+            _watched_globally if meter_provider is None else _watched.setdefault(meter_provider, TrackedClients())
+        )
         for name, unit, description, observe in (
             ("cache.entries", "{entry}", "Answers in the cache.", _entries),
             ("cache.usage", "By", "Roughly the memory of the profiles in the cache.", _usage),
@@ -141,7 +143,7 @@ class OpenTelemetryHook:
         """What `ProfileClient` calls."""
         if isinstance(details, LookupDetails):
             self._lookup(details)
-        elif isinstance(details, FlightDetails):
+        elif isinstance(details, LoadDetails):
             self._flight(details)
         else:
             self._breaker(details)
@@ -163,7 +165,7 @@ class OpenTelemetryHook:
             links = [Link(landed[1])] if landed is not None and _answers(landed[0], status, error) else []
             self._span("lookup", details, labels, error, SpanKind.INTERNAL, None, links)
 
-    def _flight(self, details: FlightDetails) -> None:
+    def _flight(self, details: LoadDetails) -> None:
         error = None if details.outcome in ANSWERS else details.outcome
         labels = _labelled(details.source, error, {"flight.outcome": details.outcome})
         self._flights.record(details.seconds, labels)
@@ -180,7 +182,7 @@ class OpenTelemetryHook:
     def _span(
         self,
         verb: str,
-        details: LookupDetails | FlightDetails,
+        details: LookupDetails | LoadDetails,
         labels: Labels,
         error: str | None,
         kind: SpanKind,
@@ -219,10 +221,10 @@ def _answers(outcome: str, status: Status, error: str | None) -> bool:
     return outcome == error
 
 
-Observe = Callable[[Totals], Iterable[tuple[int, Labels]]]
+Observe = Callable[[ClientTotals], Iterable[tuple[int, Labels]]]
 
 
-def _callback(watched: Watched, observe: Observe) -> Callable[[CallbackOptions], Iterable[Observation]]:
+def _callback(watched: TrackedClients, observe: Observe) -> Callable[[CallbackOptions], Iterable[Observation]]:
     def callback(_: CallbackOptions) -> Iterable[Observation]:
         for source, totals in watched.totals().items():
             for value, more in observe(totals):
@@ -231,19 +233,19 @@ def _callback(watched: Watched, observe: Observe) -> Callable[[CallbackOptions],
     return callback
 
 
-def _entries(totals: Totals) -> Iterable[tuple[int, Labels]]:
+def _entries(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
     yield totals.entries, {"profile_enrich.entry.kind": "known"}
     yield totals.negative_entries, {"profile_enrich.entry.kind": "unknown"}
 
 
-def _usage(totals: Totals) -> Iterable[tuple[int, Labels]]:
+def _usage(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
     yield totals.bytes, {}
 
 
-def _active(totals: Totals) -> Iterable[tuple[int, Labels]]:
+def _active(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
     yield totals.in_flight, {}
 
 
-def _breakers(totals: Totals) -> Iterable[tuple[int, Labels]]:
+def _breakers(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
     for state in BREAKER_STATES:
         yield totals.breakers[state], {"profile_enrich.breaker.state": state}

@@ -58,8 +58,8 @@ class Reason(StrEnum):
 
     NOT_FOUND = "not_found"
     """The source has no such profile."""
-    WITHHELD = "withheld"
-    """The vendor withholds it (opt-out, consent filter)."""
+    EXCLUDED = "excluded"
+    """The vendor excludes it (opt-out, consent filter)."""
     ANONYMOUS = "anonymous"
     """Nobody is in session."""
     NO_CONSENT = "no_consent"
@@ -235,7 +235,7 @@ _PENDING = _Facts(None, Status.SKIPPED, Reason.NOT_LOOKED_UP, None, None)
 class Profile(Mapping[str, Any]):
     """The profile of one lookup: a read-only mapping of the attributes. Never `None`; falsy when there is none.
 
-    A profile that was not found, withheld or not available is an empty mapping, so `profile.get("tier", "guest")` is
+    A profile that was not found, excluded or not available is an empty mapping, so `profile.get("tier", "guest")` is
     always safe. Values that are objects or arrays are read-only mappings and tuples; `to_dict()` gives plain copies.
 
     Reading anything from a profile marks the response as personalised (see `ProfileMiddleware`).

@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from .client.hooks import Details, FlightDetails, LookupDetails
-from .client.tracked_clients import BREAKER_STATES, Watched
+from .client.hooks import Details, LoadDetails, LookupDetails
+from .client.tracked_clients import BREAKER_STATES, TrackedClients
 from .errors import ConfigurationError, MissingExtraError
 
 try:
@@ -46,7 +46,7 @@ class _State(Collector):
     """Reads the clients' state when the registry is collected."""
 
     def __init__(self, namespace: str) -> None:
-        self.watched = Watched()
+        self.watched = TrackedClients()
         self._namespace = namespace
 
     def describe(self) -> Iterable[Metric]:
@@ -172,7 +172,7 @@ class PrometheusHook:
             if histogram is None:
                 histogram = self._lookups[labels] = self._instruments.lookups.labels(*labels)
             histogram.observe(details.seconds)
-        elif isinstance(details, FlightDetails):
+        elif isinstance(details, LoadDetails):
             self._instruments.flights.labels(details.source, details.outcome).observe(details.seconds)
         else:
             self._instruments.changes.labels(details.source, details.state).inc()

@@ -8,10 +8,10 @@ import dataclasses
 import pytest
 
 from profile_enrich import ProfileKey
-from profile_enrich.cache.cache import Load, ProfileCache
+from profile_enrich.cache.cache import LoadToken, ProfileCache
 from profile_enrich.cache.expiry import Expiry
 from profile_enrich.client.loader import CacheKey, Loader
-from profile_enrich.client.resilience import RetryPolicy
+from profile_enrich.client.retry import RetryPolicy
 
 from .soak import __main__ as command
 from .soak.referee import Referee
@@ -71,7 +71,7 @@ def test_it_sees_profiles_that_are_kept_for_too_long(monkeypatch: pytest.MonkeyP
 
 
 def test_it_sees_lost_tokens_and_too_many_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forget(self: ProfileCache[CacheKey], load: Load[CacheKey]) -> None:
+    def forget(self: ProfileCache[CacheKey], load: LoadToken[CacheKey]) -> None:
         return None
 
     monkeypatch.setattr(ProfileCache, "end", forget)

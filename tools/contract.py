@@ -7,7 +7,7 @@ import functools
 import re
 from pathlib import Path
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1] / "tests"
 PAGE = TESTS.parent / "docs" / "contract.md"
 
 SECTIONS: dict[str, tuple[str, str]] = {
@@ -85,11 +85,13 @@ ELSEWHERE: dict[str, str] = {
 def proofs() -> dict[str, list[str]]:
     """The tests of each line: those with its number in their name."""
     found: dict[str, list[str]] = {line: [] for line in LINES}
-    for path in sorted(TESTS.glob("test_*.py")):
+    for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                for number in re.findall(r"(?<![A-Za-z0-9])([LAPE]\d+)(?=_)", node.name.replace("test_", "_", 1)):
-                    found.setdefault(number, []).append(f"{path.stem}::{node.name}")
+                for number in re.findall(r"(?<![A-Za-z0-9])([LAPESDRW]\d+)(?=_)", node.name.replace("test_", "_", 1)):
+                    found.setdefault(number, []).append(
+                        f"{path.relative_to(TESTS).with_suffix('').as_posix()}::{node.name}"
+                    )
     return found
 
 

@@ -33,7 +33,7 @@ from profile_enrich import (
     from_session,
     get_profile,
 )
-from profile_enrich._utils.log_once import Once
+from profile_enrich._utils.log_once import LogOnce
 from profile_enrich.cli.app import cli
 from profile_enrich.testing import VendorServer, faults
 from profile_enrich.web import dependencies
@@ -170,7 +170,7 @@ def session_in_own_function() -> list[str]:
 
 
 def not_installed() -> list[str]:
-    with mock.patch.object(dependencies, "_once", Once()):
+    with mock.patch.object(dependencies, "_once", LogOnce()):
         return shop(page=get_profile)
 
 

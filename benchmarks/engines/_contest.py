@@ -58,7 +58,7 @@ def base_url(port: int) -> str:
 
 def config(port: int, transport: str) -> Any:
     """How workers make their client."""
-    from profile_enrich.pipeline.worker import ClientConfig
+    from profile_enrich.pipeline.workers import ClientConfig
 
     return ClientConfig(
         "census",

@@ -79,7 +79,7 @@ def _steps(base_url: str, transport: str, redis: int) -> dict[str, Callable[[], 
     from benchmarks.engines._beam_handler import HttpxHandler
     from profile_enrich.pipeline.beam import EnrichProfiles
     from profile_enrich.pipeline.beam_enrichment import ProfileHandler
-    from profile_enrich.pipeline.worker import ClientConfig
+    from profile_enrich.pipeline.workers import ClientConfig
 
     config = ClientConfig(
         "census",

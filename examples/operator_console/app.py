@@ -14,7 +14,7 @@ from starlette.templating import Jinja2Templates
 from profile_enrich import ProfileSource
 
 from .console import Console
-from .desk import Desk
+from .desk import LookupQueue
 from .entrance import Entrance
 from .pages import Pages
 from .panel import Panel
@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None, source: ProfileSource | None = 
             *pages.routes(),
             *Entrance(console, renderer).routes(),
             *Panel(console).routes(),
-            *(Desk(templates).routes() if settings.desk else []),
+            *(LookupQueue(templates).routes() if settings.desk else []),
             Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
         ],
         lifespan=lifespan,

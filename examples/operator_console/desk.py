@@ -14,7 +14,7 @@ from starlette.templating import Jinja2Templates
 TICKETS = Path(__file__).resolve().parent / "data" / "tickets.json"
 
 
-class Desk:
+class LookupQueue:
     """The tickets, as pages."""
 
     def __init__(self, templates: Jinja2Templates) -> None:

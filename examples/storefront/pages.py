@@ -129,7 +129,7 @@ class Pages:
         if not re.fullmatch("[0-9]{1,6}", typed):
             return "A household number is made of digits only, such as 1228."
         profile = await self.client.lookup(str(int(typed)), budget=CHECK_SECONDS)
-        if profile.reason in (Reason.NOT_FOUND, Reason.WITHHELD):
+        if profile.reason in (Reason.NOT_FOUND, Reason.EXCLUDED):
             return f"We know no household {int(typed)}. Most numbers from 1 to 2500 are taken; try another."
         # Whoever cannot be checked now is let in: the pages work without a profile too.
         return ""

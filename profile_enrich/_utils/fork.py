@@ -6,10 +6,10 @@ import os
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["Renewable", "renew_after_fork"]
+__all__ = ["ForkAware", "reset_after_fork"]
 
 
-class Renewable(Protocol):
+class ForkAware(Protocol):
     """Something that knows what to renew."""
 
     def after_fork(self) -> None:
@@ -17,10 +17,10 @@ class Renewable(Protocol):
         ...
 
 
-_renewables: WeakSet[Renewable] = WeakSet()
+_renewables: WeakSet[ForkAware] = WeakSet()
 
 
-def renew_after_fork(thing: Renewable) -> None:
+def reset_after_fork(thing: ForkAware) -> None:
     """Has `after_fork` called in each child process, for as long as the thing lives."""
     _renewables.add(thing)
 

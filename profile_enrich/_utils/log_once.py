@@ -7,12 +7,12 @@ import traceback
 
 from ..errors import ProfileEnrichError
 
-__all__ = ["Once"]
+__all__ = ["LogOnce"]
 
 logger = logging.getLogger("profile_enrich")
 
 
-class Once:
+class LogOnce:
     """What was said already. Safe under threads, but for a line said twice at the very same moment."""
 
     def __init__(self) -> None:

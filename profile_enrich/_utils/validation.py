@@ -7,10 +7,12 @@ from typing import cast
 
 from ..errors import ConfigurationError
 
-__all__ = ["number", "whole"]
+__all__ = ["check_int", "check_number"]
 
 
-def number(name: str, value: object, *, least: float = 0.0, unit: str = "seconds", positive: bool = False) -> float:
+def check_number(
+    name: str, value: object, *, least: float = 0.0, unit: str = "seconds", positive: bool = False
+) -> float:
     """A finite number of at least `least`, or above 0.
 
     Raises:
@@ -23,7 +25,7 @@ def number(name: str, value: object, *, least: float = 0.0, unit: str = "seconds
     return float(cast(float, value))
 
 
-def whole(name: str, value: object, *, least: int = 1) -> int:
+def check_int(name: str, value: object, *, least: int = 1) -> int:
     """A whole number of at least `least`.
 
     Raises:

@@ -15,12 +15,12 @@ from typing import Generic, TypeVar
 
 from cachetools import Cache, TLRUCache, TTLCache
 
-from .._utils.validation import whole
+from .._utils.validation import check_int
 from ..errors import ConfigurationError, ProfileEnrichError
 from ..profile import Profile, Record
-from .storage import NEVER, Entry, SecondChanceCache, Shelf
+from .storage import NEVER, CacheStorage, Entry, SecondChanceCache
 
-__all__ = ["Entry", "Load", "ProfileCache"]
+__all__ = ["Entry", "LoadToken", "ProfileCache"]
 
 SWEPT_PER_WRITE = 4
 """Seats looked at on each write: more than one new seat, so that the list of seats cannot outgrow the cache."""
@@ -34,7 +34,7 @@ MAX_TAGS = 10_000
 K = TypeVar("K", bound=Hashable)
 
 
-class Load(Generic[K]):
+class LoadToken(Generic[K]):
     """The token of one load, drawn from the cache before the source is asked."""
 
     __slots__ = ("ended", "key", "stamp")
@@ -79,7 +79,7 @@ class ProfileCache(Generic[K]):
             "max_negative_entries": max_negative_entries,
         }
         for name, value in bounds.items():
-            whole(name, value)
+            check_int(name, value)
         if store is None:
             store = SecondChanceCache(max_bytes, _size_of)
         elif isinstance(store, TTLCache | TLRUCache):
@@ -89,13 +89,13 @@ class ProfileCache(Generic[K]):
         elif not isinstance(store, Cache):
             raise ConfigurationError("cache must be a cachetools cache such as LRUCache(maxsize=50_000)")
         self.max_entry_bytes = max_entry_bytes
-        self._known: Shelf[K] = Shelf(store, max_entries)
-        self._unknown: Shelf[K] = Shelf(SecondChanceCache(max_negative_entries), max_negative_entries)
-        self._overlays: Shelf[K] = Shelf(SecondChanceCache(MAX_OVERLAYS), MAX_OVERLAYS)
+        self._known: CacheStorage[K] = CacheStorage(store, max_entries)
+        self._unknown: CacheStorage[K] = CacheStorage(SecondChanceCache(max_negative_entries), max_negative_entries)
+        self._overlays: CacheStorage[K] = CacheStorage(SecondChanceCache(MAX_OVERLAYS), MAX_OVERLAYS)
         self._timer = timer
         self._lock = threading.Lock()
         self._overlaid = False
-        self._at_hand: dict[K, Entry] = store.at_hand if isinstance(store, SecondChanceCache) else {}
+        self._at_hand: dict[K, Entry] = store.lock_free_index if isinstance(store, SecondChanceCache) else {}
         self._hits = itertools.count()
         self._hits_read = 0
         self._stamp = 0
@@ -136,19 +136,19 @@ class ProfileCache(Generic[K]):
 
     # --- loading ----------------------------------------------------------------------------------------------------
 
-    def begin(self, key: K) -> Load[K]:
+    def begin(self, key: K) -> LoadToken[K]:
         """Draws the token of a load. It must be given back with `end`."""
         with self._lock:
             self._stamp += 1
             self._loads[key] = self._loads.get(key, 0) + 1
-            return Load(key, self._stamp)
+            return LoadToken(key, self._stamp)
 
-    def is_current(self, load: Load[K]) -> bool:
+    def is_current(self, load: LoadToken[K]) -> bool:
         """Whether nothing invalidated the key since the load began. A load that is not current must not be joined."""
         with self._lock:
             return self._is_current(load)
 
-    def commit(self, load: Load[K], entry: Entry) -> bool:
+    def commit(self, load: LoadToken[K], entry: Entry) -> bool:
         """Stores what a load brought, unless the key was invalidated or answered by a newer load in the meantime.
 
         Returns:
@@ -167,14 +167,14 @@ class ProfileCache(Generic[K]):
             self._sweep(SWEPT_PER_WRITE)
             return True
 
-    def discard(self, load: Load[K]) -> None:
+    def discard(self, load: LoadToken[K]) -> None:
         """A load brought what must not be kept: drops what an older load left."""
         with self._lock:
             if self._is_current(load) and self._answer(load):
                 self._known.remove(load.key)
                 self._unknown.remove(load.key)
 
-    def defer(self, load: Load[K], *, until: float, error: ProfileEnrichError) -> None:
+    def defer(self, load: LoadToken[K], *, until: float, error: ProfileEnrichError) -> None:
         """After a failed load: keeps what is there, and no refresh before `until`."""
         with self._lock:
             entry = self._known.glance(load.key)
@@ -182,7 +182,7 @@ class ProfileCache(Generic[K]):
                 entry.retry_at = until
                 entry.error = error
 
-    def end(self, load: Load[K]) -> None:
+    def end(self, load: LoadToken[K]) -> None:
         """Gives the token back: a commit after it changes nothing. A second call does nothing."""
         with self._lock:
             if load.ended:
@@ -322,10 +322,10 @@ class ProfileCache(Generic[K]):
         removed = [shelf.remove(key) for shelf in (self._known, self._unknown, self._overlays)]
         return any(removed)
 
-    def _is_current(self, load: Load[K]) -> bool:
+    def _is_current(self, load: LoadToken[K]) -> bool:
         return not load.ended and load.stamp > self._cleared and load.stamp > self._invalidated.get(load.key, NEVER)
 
-    def _answer(self, load: Load[K]) -> bool:
+    def _answer(self, load: LoadToken[K]) -> bool:
         """Notes that a load has answered its key, unless a newer one did. Holds also where the answer is not kept."""
         if load.stamp < self._answered.get(load.key, NEVER):
             return False

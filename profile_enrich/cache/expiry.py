@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
-from .._utils.validation import number
+from .._utils.validation import check_number
 from ..errors import ConfigurationError, ProfileEnrichError
 from ..profile import Reason, Record
 from ..sources.freshness import Freshness
@@ -23,7 +23,7 @@ class Expiry:
         ttl: how long a record is fresh.
         stale_ttl: how long after that it may be served while a refresh runs.
         max_stale: how long after `ttl` it may stand in for a source that fails; at least `stale_ttl`.
-        negative_ttl: how long a missing or withheld profile is remembered.
+        negative_ttl: how long a missing or excluded profile is remembered.
         error_ttl: how long a failure is remembered; 0 for not at all.
         throttle: after a failed refresh, no other one of that key before so long.
         min_ttl: the shortest `ttl` that an upstream's `max-age` can set.
@@ -46,14 +46,14 @@ class Expiry:
     max_ttl: float = 3600.0
     jitter: float = 0.1
     respect_cache_control: bool = True
-    chance: Callable[[], float] = field(default=random.random, repr=False)
+    rng: Callable[[], float] = field(default=random.random, repr=False)
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in ("respect_cache_control", "chance") or (item.name == "max_stale" and value is None):
+            if item.name in ("respect_cache_control", "rng") or (item.name == "max_stale" and value is None):
                 continue
-            number(item.name, value)
+            check_number(item.name, value)
         if self.ttl == 0:
             raise ConfigurationError("ttl must be more than 0 seconds; a lookup without a cache is source.fetch()")
         if self.jitter >= 1:
@@ -90,7 +90,7 @@ class Expiry:
         )
 
     def negative(self, reason: Reason, now: float) -> Entry:
-        """The entry of a missing or withheld profile."""
+        """The entry of a missing or excluded profile."""
         return self._short(self.negative_ttl, now, reason, None)
 
     def failed(self, error: ProfileEnrichError, now: float) -> Entry:
@@ -102,4 +102,4 @@ class Expiry:
         return Entry(None, soft=until, hard=until, drop=until, reason=reason, error=error)
 
     def _factor(self) -> float:
-        return 1 + self.jitter * (2 * self.chance() - 1)
+        return 1 + self.jitter * (2 * self.rng() - 1)

@@ -12,7 +12,7 @@ from ..errors import ProfileEnrichError
 from ..profile import Profile, Reason, Record
 from ..sources.freshness import Validators
 
-__all__ = ["NEVER", "Entry", "SecondChanceCache", "Shelf"]
+__all__ = ["NEVER", "CacheStorage", "Entry", "SecondChanceCache"]
 
 NEVER = -1
 """The stamp before all stamps."""
@@ -95,7 +95,7 @@ class SecondChanceCache(Cache[K, Entry]):
     def __init__(self, maxsize: float, getsizeof: Callable[[Entry], float] | None = None) -> None:
         super().__init__(maxsize, getsizeof)
         self._order: OrderedDict[K, None] = OrderedDict()
-        self.at_hand: dict[K, Entry] = {}
+        self.lock_free_index: dict[K, Entry] = {}
         """Entries that any thread may read without a lock; they leave it when they leave the cache."""
 
     def __getitem__(self, key: K) -> Entry:
@@ -104,19 +104,19 @@ class SecondChanceCache(Cache[K, Entry]):
         return entry
 
     def __setitem__(self, key: K, entry: Entry) -> None:
-        self.at_hand.pop(key, None)
+        self.lock_free_index.pop(key, None)
         super().__setitem__(key, entry)
         self._order[key] = None
         self._order.move_to_end(key)
 
     def __delitem__(self, key: K) -> None:
-        self.at_hand.pop(key, None)
+        self.lock_free_index.pop(key, None)
         super().__delitem__(key)
         del self._order[key]
 
     def clear(self) -> None:
         """Removes everything."""
-        self.at_hand.clear()
+        self.lock_free_index.clear()
         super().clear()
         self._order.clear()
 
@@ -139,7 +139,7 @@ class SecondChanceCache(Cache[K, Entry]):
         return oldest, self.pop(oldest)
 
 
-class Shelf(Generic[K]):
+class CacheStorage(Generic[K]):
     """A cachetools cache, and a list of seats through which expired entries are found a few at a time."""
 
     __slots__ = ("_cursor", "_seats", "max_entries", "store")
@@ -179,12 +179,12 @@ class Shelf(Generic[K]):
     def offer(self, key: K, entry: Entry) -> None:
         """Lets an entry that was put be read without a lock, where the cache has a place for that."""
         if isinstance(self.store, SecondChanceCache):
-            self.store.at_hand[key] = entry
+            self.store.lock_free_index[key] = entry
 
     def withdraw(self, key: K) -> None:
         """From now on the entry is read with the lock held only."""
         if isinstance(self.store, SecondChanceCache):
-            self.store.at_hand.pop(key, None)
+            self.store.lock_free_index.pop(key, None)
 
     def remove(self, key: K) -> bool:
         """Remove an entry. Returns whether there was one."""

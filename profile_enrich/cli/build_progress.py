@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from ..errors import ConfigurationError
-from ..store import BuildReport, CollectionReport, CollectionSpec, Progress, SqlQuery, Stream, build_store
+from ..store import BuildProgress, BuildReport, CollectionReport, CollectionSpec, SqlQuery, Stream, build_store
 from .output import note, stderr_console
 
 __all__ = ["Remaining", "RowsPerSecond", "build", "by_entity", "rows", "showing_progress", "specifications", "tell"]
@@ -102,7 +102,7 @@ def by_entity(names: Sequence[str], given: Sequence[str], option: str) -> dict[s
 
 
 @contextmanager
-def showing_progress(verb: str, *, lines: bool = False) -> Generator[Callable[[Progress], None]]:
+def showing_progress(verb: str, *, lines: bool = False) -> Generator[Callable[[BuildProgress], None]]:
     """Shows how far it is: on a terminal a bar, with rows, rows/s and ETA; otherwise nothing, or JSON lines.
 
     Args:
@@ -124,7 +124,7 @@ def showing_progress(verb: str, *, lines: bool = False) -> Generator[Callable[[P
     with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def show(progress: Progress) -> None:
+        def show(progress: BuildProgress) -> None:
             if progress.collection not in tasks:
                 tasks[progress.collection] = bar.add_task(f"{verb} {progress.collection}", total=progress.total)
             bar.update(tasks[progress.collection], completed=progress.rows, total=progress.total)
@@ -132,11 +132,11 @@ def showing_progress(verb: str, *, lines: bool = False) -> Generator[Callable[[P
         yield show
 
 
-def _progress_lines() -> Callable[[Progress], None]:
+def _progress_lines() -> Callable[[BuildProgress], None]:
     began: dict[str, float] = {}
     last = 0.0
 
-    def show(progress: Progress) -> None:
+    def show(progress: BuildProgress) -> None:
         nonlocal last
         now = time.monotonic()
         seconds = now - began.setdefault(progress.collection, now)

@@ -14,7 +14,7 @@ import click
 
 from ..errors import ConfigurationError
 from ..store import CollectionSpec, SqlQuery, Stream
-from ..store.inputs.input_types import FORMATS
+from ..store.input_types import FORMATS
 from ..store.inputs.source_config import SQL_URL, specs_from_tables
 from .build_progress import by_entity, specifications
 

@@ -13,7 +13,7 @@ import click
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from ..pipeline.files.enrich_file import FileProgress, FileReport
+from ..pipeline.files.file_enrichment import FileProgress, FileReport
 from .output import note, stderr_console
 
 __all__ = ["Meter", "metered"]

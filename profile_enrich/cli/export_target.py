@@ -12,13 +12,13 @@ from typing import Any, BinaryIO, Protocol
 
 from ..errors import ConfigurationError
 
-__all__ = ["FileTarget", "State", "StdoutTarget", "Target"]
+__all__ = ["ExportState", "FileTarget", "StdoutTarget", "Target"]
 
 _VERSION = 1
 
 
 @dataclass(slots=True)
-class State:
+class ExportState:
     """How far an export is.
 
     Args:
@@ -41,9 +41,9 @@ class State:
 class Target(Protocol):
     """Takes pages."""
 
-    state: State
+    state: ExportState
 
-    def write(self, data: bytes, state: State) -> None:
+    def write(self, data: bytes, state: ExportState) -> None:
         """Takes one page, and how far the export is after it."""
         ...
 
@@ -60,10 +60,10 @@ class StdoutTarget:
     """Standard output: nothing to go on from."""
 
     def __init__(self) -> None:
-        self.state = State()
+        self.state = ExportState()
         self._stream = sys.stdout.buffer
 
-    def write(self, data: bytes, state: State) -> None:
+    def write(self, data: bytes, state: ExportState) -> None:
         """Takes one page."""
         self._stream.write(data)
         self._stream.flush()
@@ -97,7 +97,7 @@ class FileTarget:
         self.part = path.with_name(f"{path.name}.part")
         self.notes = path.with_name(f"{path.name}.resume")
         self._fingerprint = dict(fingerprint)
-        self.state = self._resumed() if resume else State()
+        self.state = self._resumed() if resume else ExportState()
         if not resume:
             self._refuse_to_destroy(force)
         elif path.exists() and not force:
@@ -119,7 +119,7 @@ class FileTarget:
                 f"an export to {self.path} was interrupted; --resume goes on with it, --force begins anew"
             )
 
-    def _resumed(self) -> State:
+    def _resumed(self) -> ExportState:
         try:
             raw: Any = json.loads(self.notes.read_bytes())
             written = self.part.stat().st_size
@@ -130,11 +130,11 @@ class FileTarget:
         if raw is None:
             raise ConfigurationError(f"there is no interrupted export to {self.path}; leave --resume out")
         try:
-            found = State(**raw["state"])
+            found = ExportState(**raw["state"])
             whole = raw["version"] == _VERSION and isinstance(found.token, str) and 0 <= found.size <= written
         except (KeyError, TypeError):
             whole = False
-            found = State()
+            found = ExportState()
         if not whole:
             raise ConfigurationError(f"{self.notes} cannot be used; begin anew with --force")
         asked = raw.get("export")
@@ -145,7 +145,7 @@ class FileTarget:
             )
         return found
 
-    def write(self, data: bytes, state: State) -> None:
+    def write(self, data: bytes, state: ExportState) -> None:
         """Appends one page, then notes how far it is: killed in between, the page is written again."""
         self._file.write(data)
         if state.token is not None:

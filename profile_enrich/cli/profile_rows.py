@@ -12,7 +12,7 @@ from typing import Literal
 from ..errors import ConfigurationError
 from ..sources.amperity import ProfileRow
 
-__all__ = ["Format", "RowEncoder", "flat"]
+__all__ = ["Format", "ProfileRowEncoder", "flat"]
 
 Format = Literal["csv", "jsonl"]
 
@@ -31,7 +31,7 @@ def flat(row: ProfileRow) -> dict[str, object]:
     return columns
 
 
-class RowEncoder:
+class ProfileRowEncoder:
     """Makes bytes of pages of profiles.
 
     CSV follows RFC 4180: UTF-8, CRLF, fields quoted where they need it. JSONL holds each profile as the vendor sent it.

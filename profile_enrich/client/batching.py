@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from ..errors import ClientClosed, ProfileEnrichError, SourceError, SourceResponseError
 from ..profile import ProfileKey
 from ..sources.base import BatchSource, SourceResult
-from .single_flight import Fuse
+from .single_flight import LoadDeadline
 
 __all__ = ["Batch", "Batcher"]
 
@@ -27,7 +27,7 @@ class Batch:
     __slots__ = ("fuses", "places", "sent", "timer", "waiting")
 
     def __init__(self) -> None:
-        self.fuses: list[Fuse] = []
+        self.fuses: list[LoadDeadline] = []
         self.places = 0
         self.sent = False
         self.timer: asyncio.TimerHandle | None = None
@@ -66,7 +66,7 @@ class Batcher:
         batch.places += 1
         return batch
 
-    async def fetch(self, key: ProfileKey, batch: Batch, fuse: Fuse) -> SourceResult:
+    async def fetch(self, key: ProfileKey, batch: Batch, fuse: LoadDeadline) -> SourceResult:
         """Asks for one key with the others of its batch. See `ProfileSource.fetch`."""
         loop = asyncio.get_running_loop()
         if batch.sent:  # the loop was too busy to start this load within the window

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Coroutine, Iterable
 from typing import Protocol, TypeVar
 
-from .._utils.fork import renew_after_fork
+from .._utils.fork import reset_after_fork
 from ..profile import Profile, ProfileKey
 
 __all__ = ["BlockingProfileClient"]
@@ -25,7 +25,7 @@ class _AsyncClient(Protocol):
         self, keys: Iterable[Key], *, budget: float | None = None, concurrency: int = 64
     ) -> dict[Key, Profile]: ...
     async def lookup_many(
-        self, keys: Iterable[Key], *, concurrency: int = 64, patience: float = 60.0
+        self, keys: Iterable[Key], *, concurrency: int = 64, retry_timeout: float = 60.0
     ) -> dict[Key, Profile]: ...
     def peek_fresh(self, key: object) -> Profile | None: ...
     async def aclose(self) -> None: ...
@@ -45,7 +45,7 @@ class BlockingProfileClient:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def get(self, key: Key, *, budget: float | None = None) -> Profile:
         """See `ProfileClient.get`."""
@@ -65,9 +65,11 @@ class BlockingProfileClient:
         """See `ProfileClient.get_many`."""
         return self._run(self._client.get_many(keys, budget=budget, concurrency=concurrency))
 
-    def lookup_many(self, keys: Iterable[Key], *, concurrency: int = 64, patience: float = 60.0) -> dict[Key, Profile]:
+    def lookup_many(
+        self, keys: Iterable[Key], *, concurrency: int = 64, retry_timeout: float = 60.0
+    ) -> dict[Key, Profile]:
         """See `ProfileClient.lookup_many`."""
-        return self._run(self._client.lookup_many(keys, concurrency=concurrency, patience=patience))
+        return self._run(self._client.lookup_many(keys, concurrency=concurrency, retry_timeout=retry_timeout))
 
     def close(self) -> None:
         """Closes the client, and ends the thread. A second call does nothing."""

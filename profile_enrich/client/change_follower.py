@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from typing import Literal
 from weakref import ref
 
-from .._utils.fork import renew_after_fork
+from .._utils.fork import reset_after_fork
 from ..cache.cache import ProfileCache
 from ..cache.sweeper import Sweeper
 from ..errors import ConfigurationError, ProfileEnrichError, SourceError
 from ..profile import ProfileKey
-from ..sources.base import Changes, ChangeSource, ProfileSource
+from ..sources.base import ChangeBatch, ChangeSource, ProfileSource
 from ..sources.record_from_json import id_tag
 from .hooks import FeedStats
 from .loader import CacheKey
@@ -76,7 +76,7 @@ class Follower:
         self._connections = self._keys = self._resets = 0
         self._last_error: str | None = None
         self._said = False
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def start(self) -> None:
         """Starts on the running loop, unless it runs there, or on another loop that is alive."""
@@ -150,7 +150,7 @@ class Follower:
         self._state = "connecting"
         return pause
 
-    def _opened(self, first: Changes, cache: ProfileCache[CacheKey]) -> None:
+    def _opened(self, first: ChangeBatch, cache: ProfileCache[CacheKey]) -> None:
         self._connections += 1
         self._failures = 0
         self._last_error = None
@@ -162,7 +162,7 @@ class Follower:
             # What was loaded before the feed was there may have changed since, and nobody will say so.
             cache.clear()
 
-    async def _apply(self, change: Changes, cache: ProfileCache[CacheKey]) -> None:
+    async def _apply(self, change: ChangeBatch, cache: ProfileCache[CacheKey]) -> None:
         if change.reset:
             self._resets += 1
             cache.clear()

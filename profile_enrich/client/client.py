@@ -12,8 +12,8 @@ from typing import Any
 from cachetools import Cache
 
 from .._utils.deadline import Deadline
-from .._utils.fork import renew_after_fork
-from .._utils.validation import number, whole
+from .._utils.fork import reset_after_fork
+from .._utils.validation import check_int, check_number
 from ..cache.cache import ProfileCache
 from ..cache.expiry import Expiry
 from ..cache.sweeper import Sweeper
@@ -21,12 +21,14 @@ from ..errors import ConfigurationError
 from ..profile import Profile, ProfileKey, Record, Status
 from ..sources.base import BatchSource, ProfileSource
 from .blocking import BlockingProfileClient
+from .breaker import Breaker
 from .change_follower import Follower, FollowingSweeper, check_follows
 from .hooks import Health, Hook, Observer, Stats
 from .loader import CacheKey, Loader
 from .lookup import Lookups
-from .resilience import Breaker, RateLimit, RetryPolicy
-from .waiting import Patience, crew
+from .rate_limit import RateLimit
+from .retry import RetryPolicy
+from .waiting import WaitingLookup, run_workers
 
 __all__ = ["ProfileClient"]
 
@@ -42,7 +44,7 @@ class ProfileClient(Lookups):
         ttl: seconds for which a record is fresh. Default 60.
         stale_ttl: seconds after that in which it is served at once while one refresh runs. Default 600.
         max_stale: seconds after `ttl` for which it may stand in for a source that fails. Default: `stale_ttl`.
-        negative_ttl: seconds for which a missing or withheld profile is remembered. Default 15.
+        negative_ttl: seconds for which a missing or excluded profile is remembered. Default 15.
         error_ttl: seconds for which a failure is remembered. Default 0: not beyond the load itself.
         throttle: after a failed refresh, seconds before the next one of that key. Default 5.
         min_ttl: the shortest `ttl` that an upstream's `max-age` can set, in seconds. Default 1.
@@ -63,7 +65,7 @@ class ProfileClient(Lookups):
         follow_changes: drop at once what the source says has changed, so that `ttl` can be an hour: for `CensusSource`
             and `AmperitySource` with the `base_url` of an embedded Profile API. Default false. While the feed is lost,
             `ttl` counts as always.
-        hooks: called with frozen `LookupDetails`, `FlightDetails` or `BreakerDetails` (see `client.hooks`).
+        hooks: called with frozen `LookupDetails`, `LoadDetails` or `BreakerDetails` (see `client.hooks`).
         sweep_every: seconds between two rounds that drop what has expired. Default 10.
         close_timeout: seconds that `aclose` waits for loads under way. Default 2.
         timer: the monotonic clock of the cache, in seconds.
@@ -103,7 +105,7 @@ class ProfileClient(Lookups):
         sweep_every: float = 10.0,
         close_timeout: float = 2.0,
         timer: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] | None = None,
+        rng: Callable[[], float] | None = None,
     ) -> None:
         if not isinstance(source, ProfileSource):
             raise ConfigurationError(
@@ -121,7 +123,7 @@ class ProfileClient(Lookups):
             max_ttl=max_ttl,
             respect_cache_control=respect_cache_control,
             jitter=jitter,
-            **({} if chance is None else {"chance": chance}),
+            **({} if rng is None else {"rng": rng}),
         )
         store: ProfileCache[CacheKey] = ProfileCache(
             max_entries=max_entries,
@@ -132,7 +134,7 @@ class ProfileClient(Lookups):
             timer=timer,
         )
         observer = Observer(source.name, hooks)
-        every = number("sweep_every", sweep_every, positive=True)
+        every = check_number("sweep_every", sweep_every, positive=True)
         self._follower = Follower(check_follows(source), store) if follow_changes else None
         self._sweeper = (
             Sweeper(store, every) if self._follower is None else FollowingSweeper(store, every, self._follower)
@@ -148,21 +150,21 @@ class ProfileClient(Lookups):
             breaker=self._breaker,
             retry=RetryPolicy() if retry is None else retry,
             rate_limit=rate_limit,
-            max_in_flight=whole("max_in_flight", max_in_flight),
-            batch_window=number("batch_window", batch_window),
-            deadline=number("deadline", deadline, positive=True),
+            max_in_flight=check_int("max_in_flight", max_in_flight),
+            batch_window=check_number("batch_window", batch_window),
+            deadline=check_number("deadline", deadline, positive=True),
             timer=timer,
         )
         super().__init__(source.namespace, cache=store, loader=loader, observer=observer, timer=timer)
-        self._patience = Patience(
+        self._patience = WaitingLookup(
             self,
             loader=loader,
             breaker=self._breaker,
             batch_size=source.batch_size if isinstance(source, BatchSource) else 1,
             timer=timer,
         )
-        self._close_timeout = number("close_timeout", close_timeout, positive=True)
-        renew_after_fork(self)
+        self._close_timeout = check_number("close_timeout", close_timeout, positive=True)
+        reset_after_fork(self)
 
     # --- many lookups -----------------------------------------------------------------------------------------------
 
@@ -185,7 +187,7 @@ class ProfileClient(Lookups):
         Raises:
             ConfigurationError: `concurrency` is below 1.
         """
-        workers = whole("concurrency", concurrency)
+        workers = check_int("concurrency", concurrency)
         end = None if budget is None else Deadline(budget)
         profiles: dict[str | ProfileKey, Profile | None] = dict.fromkeys(keys)
         waiting: list[str | ProfileKey] = []
@@ -205,7 +207,7 @@ class ProfileClient(Lookups):
         return {key: profile for key, profile in profiles.items() if profile is not None}
 
     async def lookup_many(
-        self, keys: Iterable[str | ProfileKey], *, concurrency: int = 64, patience: float = 60.0
+        self, keys: Iterable[str | ProfileKey], *, concurrency: int = 64, retry_timeout: float = 60.0
     ) -> dict[str | ProfileKey, Profile]:
         """The profiles of many keys, for a pipeline: each looked up once, however long the rate limit takes.
 
@@ -226,7 +228,7 @@ class ProfileClient(Lookups):
             SourceAuthError: the vendor refuses the credentials, so that no key can be looked up.
             ClientClosed: the client was closed.
         """
-        workers, seconds = whole("concurrency", concurrency), number("patience", patience)
+        workers, seconds = check_int("concurrency", concurrency), check_number("retry_timeout", retry_timeout)
         profiles: dict[str | ProfileKey, Profile | None] = dict.fromkeys(keys)
         waiting: list[str | ProfileKey] = []
         for key in profiles:
@@ -240,7 +242,7 @@ class ProfileClient(Lookups):
                 answers = await self._patience.lookup([ProfileKey.of(key) for key in some], seconds)
                 profiles.update(zip(some, answers, strict=True))
 
-        await crew(work, min(workers, -(-len(waiting) // size)))
+        await run_workers(work, min(workers, -(-len(waiting) // size)))
         return {key: profile for key, profile in profiles.items() if profile is not None}
 
     # --- invalidation -----------------------------------------------------------------------------------------------
@@ -277,7 +279,7 @@ class ProfileClient(Lookups):
             ValueError: the attributes are nested deeper than 64 levels.
         """
         question = ProfileKey.of(key)
-        until = self._timer() + number("ttl", ttl, positive=True)
+        until = self._timer() + check_number("ttl", ttl, positive=True)
         self._cache.overlay(self._loader.cache_key(question), Record(attributes, source=self.source.name), until)
 
     def rekey(self, old: str | ProfileKey, new: str | ProfileKey) -> None:

@@ -18,9 +18,9 @@ __all__ = [
     "BreakerDetails",
     "Details",
     "FeedStats",
-    "FlightDetails",
     "Health",
     "Hook",
+    "LoadDetails",
     "LookupDetails",
     "Observer",
     "Stats",
@@ -54,13 +54,13 @@ class LookupDetails:
 
 
 @dataclass(frozen=True, slots=True)
-class FlightDetails:
+class LoadDetails:
     """One call of the source.
 
     Args:
         source: the source's name.
         key: a salted hash of the key.
-        outcome: `found`, `not_found`, `withheld`, `not_modified`, or the `code` of the error.
+        outcome: `found`, `not_found`, `excluded`, `not_modified`, or the `code` of the error.
         seconds: how long it took.
     """
 
@@ -83,7 +83,7 @@ class BreakerDetails:
     state: Literal["closed", "open", "half_open"]
 
 
-Details = LookupDetails | FlightDetails | BreakerDetails
+Details = LookupDetails | LoadDetails | BreakerDetails
 
 Hook = Callable[[Details], None]
 
@@ -206,7 +206,7 @@ class Observer:
             if say:
                 logger.warning("%s: %s [%s]; pages go on without fresh profiles", self.source, failure, outcome)
         if self.hooks:
-            self._tell(FlightDetails(self.source, key, outcome, seconds))
+            self._tell(LoadDetails(self.source, key, outcome, seconds))
 
     def breaker(self, state: Literal["closed", "open", "half_open"]) -> None:
         """Logs and tells a change of the circuit breaker."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import cast
 from weakref import WeakKeyDictionary
 
-from ..cache.cache import Entry, Load, ProfileCache
+from ..cache.cache import Entry, LoadToken, ProfileCache
 from ..cache.expiry import Expiry
 from ..cache.sweeper import Sweeper
 from ..errors import CircuitOpen, ClientClosed, ProfileEnrichError, RateLimitReached, SourceError, SourceResponseError
@@ -18,11 +18,13 @@ from ..profile import Profile, ProfileKey, Reason, Record, Status
 from ..sources.base import BatchSource, Excluded, Found, NotFound, NotModified, ProfileSource, SourceResult
 from ..sources.freshness import Validators
 from .batching import Batch, Batcher
+from .breaker import Breaker, Permit
 from .hooks import Observer
-from .resilience import Breaker, Permit, RateLimit, RetryPolicy
-from .single_flight import Flight, Flights, Fuse
+from .rate_limit import RateLimit
+from .retry import RetryPolicy
+from .single_flight import Load, LoadDeadline, SingleFlight
 
-__all__ = ["Answer", "CacheKey", "Loader"]
+__all__ = ["CacheKey", "LoadResult", "Loader"]
 
 logger = logging.getLogger("profile_enrich")
 
@@ -30,7 +32,7 @@ CacheKey = tuple[str, str, str]
 """Namespace of the source, type and value of the key: plain strings, whose hashes Python remembers."""
 
 
-class Answer:
+class LoadResult:
     """What a flight brings to its waiters: a record, or the reason why there is none."""
 
     __slots__ = ("reason", "record")
@@ -98,7 +100,7 @@ class Loader:
         deadline: float,
         timer: Callable[[], float],
     ) -> None:
-        self.flights: Flights[CacheKey, Answer] = Flights()
+        self.flights: SingleFlight[CacheKey, LoadResult] = SingleFlight()
         self.closed = False
         self._source = source
         self._namespace = source.namespace
@@ -122,19 +124,19 @@ class Loader:
         """The key under which the answer is kept: no two sources or tenants share one."""
         return (self._namespace, key.type, key.value)
 
-    def find(self, key: ProfileKey) -> Flight[CacheKey, Answer] | None:
+    def find(self, key: ProfileKey) -> Load[CacheKey, LoadResult] | None:
         """The load of a key that is under way and may be joined."""
         flight = self.flights.find(self.cache_key(key))
-        if flight is not None and self._cache.is_current(cast("Load[CacheKey]", flight.token)):
+        if flight is not None and self._cache.is_current(cast("LoadToken[CacheKey]", flight.token)):
             return flight
         return None
 
-    def join(self, key: ProfileKey) -> tuple[Flight[CacheKey, Answer], bool]:
+    def join(self, key: ProfileKey) -> tuple[Load[CacheKey, LoadResult], bool]:
         """The load of a key that is under way, or a new one; and whether it was under way."""
         flight = self.find(key)
         return (self.launch(key), False) if flight is None else (flight, True)
 
-    def launch(self, key: ProfileKey, *, patient: bool = False) -> Flight[CacheKey, Answer]:
+    def launch(self, key: ProfileKey, *, patient: bool = False) -> Load[CacheKey, LoadResult]:
         """Starts a load of a key, in the place of one that is under way.
 
         Args:
@@ -159,7 +161,7 @@ class Loader:
         started = time.perf_counter()
         outcome = ""
 
-        async def work(fuse: Fuse) -> Answer:
+        async def work(fuse: LoadDeadline) -> LoadResult:
             nonlocal outcome
             result = await self._ask(key, batch, fuse, None if base is None else base.validators)
             answer, outcome = self._settle(key, load, base, result)
@@ -201,7 +203,7 @@ class Loader:
             raise RateLimitReached("the rate limit set for this source is used up for the moment", retry_after=pause)
 
     async def _ask(
-        self, key: ProfileKey, batch: Batch | None, fuse: Fuse, validators: Validators | None
+        self, key: ProfileKey, batch: Batch | None, fuse: LoadDeadline, validators: Validators | None
     ) -> SourceResult:
         """Calls the source, and once more where that is polite and may help."""
         self._retry.began()
@@ -237,11 +239,11 @@ class Loader:
             slots = self._slots[loop] = asyncio.Semaphore(self._max_in_flight)
         return _Turn(slots, self._breaker, self._observer)
 
-    async def aclose(self, patience: float) -> None:
-        """Waits up to `patience` seconds for the loads under way, and ends what is left."""
+    async def aclose(self, retry_timeout: float) -> None:
+        """Waits up to `retry_timeout` seconds for the loads under way, and ends what is left."""
         self.closed = True
         self._sweeper.stop()
-        await self.flights.aclose(patience)
+        await self.flights.aclose(retry_timeout)
         if self._batcher is not None:
             await self._batcher.aclose()
 
@@ -256,7 +258,9 @@ class Loader:
         if self._rate_limit is not None:
             self._rate_limit.after_fork()
 
-    def _settle(self, key: ProfileKey, load: Load[CacheKey], base: Entry | None, result: object) -> tuple[Answer, str]:
+    def _settle(
+        self, key: ProfileKey, load: LoadToken[CacheKey], base: Entry | None, result: object
+    ) -> tuple[LoadResult, str]:
         """Stores what the source said. Returns what its waiters get, and the outcome in one word."""
         now = self._timer()
         if isinstance(result, Found) and isinstance(result.record, Record):
@@ -267,7 +271,7 @@ class Loader:
                 self._keep(key, load, self._expiry.known(result.record, result.freshness, result.tags, now))
             else:
                 self._cache.discard(load)
-            return Answer(result.record, None), "found"
+            return LoadResult(result.record, None), "found"
         if isinstance(result, NotModified):
             if base is None or base.record is None:
                 raise SourceResponseError("the source said 'not modified' to a question that was not conditional")
@@ -275,19 +279,19 @@ class Loader:
             entry = self._expiry.known(record, result.freshness, base.tags, now)
             entry.validators = entry.validators or base.validators
             self._keep(key, load, entry)
-            return Answer(record, None), "not_modified"
+            return LoadResult(record, None), "not_modified"
         if isinstance(result, NotFound | Excluded):
-            reason = Reason.NOT_FOUND if isinstance(result, NotFound) else Reason.WITHHELD
+            reason = Reason.NOT_FOUND if isinstance(result, NotFound) else Reason.EXCLUDED
             if self._expiry.negative_ttl:
                 self._cache.commit(load, self._expiry.negative(reason, now))
             else:
                 self._cache.discard(load)
-            return Answer(None, reason), reason.value
+            return LoadResult(None, reason), reason.value
         raise SourceResponseError(
             f"the source returned {type(result).__name__}, not Found, NotFound, Excluded or NotModified"
         )
 
-    def _keep(self, key: ProfileKey, load: Load[CacheKey], entry: Entry) -> None:
+    def _keep(self, key: ProfileKey, load: LoadToken[CacheKey], entry: Entry) -> None:
         # Made once here, so that a hit has nothing left to make.
         entry.view = Profile(entry.record, status=Status.HIT, key=key)
         self._cache.commit(load, entry)

@@ -11,12 +11,12 @@ from ..cache.cache import Entry, ProfileCache
 from ..errors import CircuitOpen, InvalidKeyError, ProfileEnrichError, RateLimitReached, SourceError
 from ..profile import Profile, ProfileKey, Reason, Status
 from .hooks import Observer
-from .loader import Answer, CacheKey, Loader
-from .single_flight import Flight
+from .loader import CacheKey, Loader, LoadResult
+from .single_flight import Load
 
 __all__ = ["Lookups", "Prefetch", "profile_from", "profile_of", "unavailable"]
 
-Prefetch = Flight[CacheKey, Answer]
+Prefetch = Load[CacheKey, LoadResult]
 """A load that `prefetch` has started."""
 
 
@@ -54,7 +54,7 @@ class Lookups:
             budget: seconds to wait at most; `None` waits for the load, which ends by the client's `deadline`.
 
         Returns:
-            The profile; empty and falsy when the source has none or withholds it (`profile.reason` says which).
+            The profile; empty and falsy when the source has none or excludes it (`profile.reason` says which).
 
         Raises:
             InvalidKeyError: the key cannot be looked up.
@@ -123,7 +123,7 @@ class Lookups:
         entry = self._cache.get(self._loader.cache_key(question), now)
         return None if entry is None else self._overlaid(question, profile_of(entry, question, now))
 
-    def stand_in(self, key: ProfileKey) -> Profile | None:
+    def stale_fallback(self, key: ProfileKey) -> Profile | None:
         """What the cache still holds of a key whose load has failed."""
         now = self._timer()
         entry = self._cache.get(self._loader.cache_key(key), now)
@@ -208,13 +208,13 @@ class Lookups:
             flight, joined = self._loader.join(key)
             answer = await flight.wait(budget)
         except SourceError as error:
-            return self.stand_in(key) or unavailable(error, key)
+            return self.stale_fallback(key) or unavailable(error, key)
         except ProfileEnrichError as error:
             return unavailable(error, key)
         return profile_from(answer, Status.COALESCED if joined and flight is not own else Status.MISS, key)
 
     def _overlaid(self, key: ProfileKey, profile: Profile) -> Profile:
-        """The profile with what was laid over it. A withheld or unavailable one stays as it is."""
+        """The profile with what was laid over it. An excluded or unavailable one stays as it is."""
         facts = profile._facts
         record = facts.record
         if record is None and facts.reason is not Reason.NOT_FOUND:
@@ -257,7 +257,7 @@ def profile_of(entry: Entry, key: ProfileKey, now: float) -> Profile:
     return Profile(status=Status.NEGATIVE, reason=entry.reason, key=key)
 
 
-def profile_from(answer: Answer, status: Status, key: ProfileKey) -> Profile:
+def profile_from(answer: LoadResult, status: Status, key: ProfileKey) -> Profile:
     """The answer that a load has brought."""
     return Profile(answer.record, status=status, reason=answer.reason, key=key)
 

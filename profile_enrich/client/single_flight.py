@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from .._utils.deadline import Deadline
 from ..errors import BudgetExceeded, ClientClosed, ConfigurationError, ProfileEnrichError, SourceError, SourceTimeout
 
-__all__ = ["Flight", "Flights", "Fuse"]
+__all__ = ["Load", "LoadDeadline", "SingleFlight"]
 
 GRACE = 1.0
 """Seconds past its deadline after which a load that did not end by itself is cancelled."""
@@ -27,7 +27,7 @@ K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 
 
-class Flight(Generic[K, R]):
+class Load(Generic[K, R]):
     """One load under way. It belongs to the loop that it was started on."""
 
     __slots__ = ("_error", "_loop", "_result", "_waiters", "key", "landed", "token")
@@ -83,7 +83,7 @@ def _release(waiter: asyncio.Future[bool], landed: bool) -> None:
         waiter.set_result(landed)
 
 
-class Fuse:
+class LoadDeadline:
     """The end of a load, once it is lit: at its deadline the key is free, and a moment later the task is cancelled."""
 
     __slots__ = ("_due", "_last", "_loop", "_overrun", "_seconds", "deadline", "task")
@@ -118,24 +118,24 @@ class Fuse:
         self._overrun()
 
 
-class _Tower(Generic[K, R]):
+class _LoopState(Generic[K, R]):
     """The flights of one loop."""
 
     __slots__ = ("by_key", "running")
 
     def __init__(self) -> None:
-        self.by_key: dict[K, Flight[K, R]] = {}
+        self.by_key: dict[K, Load[K, R]] = {}
         self.running: set[asyncio.Task[None]] = set()
 
 
-class Flights(Generic[K, R]):
+class SingleFlight(Generic[K, R]):
     """The table of loads under way, one for each event loop."""
 
     def __init__(self) -> None:
-        self._towers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Tower[K, R]] = WeakKeyDictionary()
+        self._towers: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState[K, R]] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def find(self, key: K) -> Flight[K, R] | None:
+    def find(self, key: K) -> Load[K, R] | None:
         """The flight of a key on the running loop.
 
         Raises:
@@ -151,12 +151,12 @@ class Flights(Generic[K, R]):
     def start(
         self,
         key: K,
-        work: Callable[[Fuse], Awaitable[R]],
+        work: Callable[[LoadDeadline], Awaitable[R]],
         *,
         seconds: float,
         token: object,
         on_end: Callable[[ProfileEnrichError | None], None],
-    ) -> Flight[K, R]:
+    ) -> Load[K, R]:
         """Starts a load in a task and a context of its own. It takes the place of an earlier flight of the key.
 
         Args:
@@ -169,7 +169,7 @@ class Flights(Generic[K, R]):
         """
         loop = asyncio.get_running_loop()
         tower = self._tower(loop)
-        flight: Flight[K, R] = Flight(key, token, loop)
+        flight: Load[K, R] = Load(key, token, loop)
         tower.by_key[key] = flight
 
         def land(result: R | None, error: ProfileEnrichError | None) -> None:
@@ -183,7 +183,7 @@ class Flights(Generic[K, R]):
         def overrun() -> None:
             land(None, SourceTimeout(f"the source did not answer within {seconds:g} s"))
 
-        fuse = Fuse(loop, seconds, overrun)
+        fuse = LoadDeadline(loop, seconds, overrun)
 
         async def fly() -> None:
             result: R | None = None
@@ -222,8 +222,8 @@ class Flights(Generic[K, R]):
         """Flights under way, on all loops."""
         return sum(len(tower.by_key) for _, tower in self._all())
 
-    async def aclose(self, patience: float) -> None:
-        """Waits up to `patience` seconds for this loop's loads, then cancels what is left.
+    async def aclose(self, retry_timeout: float) -> None:
+        """Waits up to `retry_timeout` seconds for this loop's loads, then cancels what is left.
 
         Loads on other loops are cancelled there.
         """
@@ -239,7 +239,7 @@ class Flights(Generic[K, R]):
             return
         running = {task for task in tower_here.running if task is not asyncio.current_task()}
         if running:
-            _, late = await asyncio.wait(running, timeout=patience)
+            _, late = await asyncio.wait(running, timeout=retry_timeout)
             for task in late:
                 task.cancel()
             if late:
@@ -250,13 +250,13 @@ class Flights(Generic[K, R]):
         self._lock = threading.Lock()
         self._towers = WeakKeyDictionary()
 
-    def _all(self) -> list[tuple[asyncio.AbstractEventLoop, _Tower[K, R]]]:
+    def _all(self) -> list[tuple[asyncio.AbstractEventLoop, _LoopState[K, R]]]:
         with self._lock:  # other threads may be adding their loops
             return list(self._towers.items())
 
-    def _tower(self, loop: asyncio.AbstractEventLoop) -> _Tower[K, R]:
+    def _tower(self, loop: asyncio.AbstractEventLoop) -> _LoopState[K, R]:
         tower = self._towers.get(loop)
         if tower is None:
             with self._lock:  # a dictionary that other threads' loops are added to at the same time
-                tower = self._towers.setdefault(loop, _Tower())
+                tower = self._towers.setdefault(loop, _LoopState())
         return tower

@@ -9,13 +9,13 @@ from weakref import ref
 from ..errors import ConfigurationError
 from .client import ProfileClient
 
-__all__ = ["BREAKER_STATES", "Totals", "Watched"]
+__all__ = ["BREAKER_STATES", "ClientTotals", "TrackedClients"]
 
 BREAKER_STATES = ("closed", "open", "half_open")
 
 
 @dataclass(slots=True)
-class Totals:
+class ClientTotals:
     """The `Stats` of all clients of one source, added up.
 
     Args:
@@ -39,7 +39,7 @@ class Totals:
     bytes: int = 0
 
 
-class Watched:
+class TrackedClients:
     """Clients whose state is reported. It keeps none of them alive."""
 
     def __init__(self) -> None:
@@ -58,15 +58,15 @@ class Watched:
         if all(watched() is not client for watched in alive):
             self._clients = (*alive, ref(client))
 
-    def totals(self) -> dict[str, Totals]:
+    def totals(self) -> dict[str, ClientTotals]:
         """By the source's name: two samples of one name would make the whole collection invalid."""
-        totals: dict[str, Totals] = {}
+        totals: dict[str, ClientTotals] = {}
         for watched in self._clients:
             client = watched()
             if client is None:
                 continue
             stats = client.stats()
-            total = totals.setdefault(client.source.name, Totals())
+            total = totals.setdefault(client.source.name, ClientTotals())
             total.lookups.update({status.value: count for status, count in stats.lookups.items()})
             total.source_calls += stats.source_calls
             total.source_errors.update(stats.source_errors)

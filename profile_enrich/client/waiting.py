@@ -27,12 +27,12 @@ from ..errors import (
     SourceUnavailable,
 )
 from ..profile import Profile, ProfileKey, Reason, Status
-from .loader import Answer, CacheKey, Loader
+from .breaker import Breaker
+from .loader import CacheKey, Loader, LoadResult
 from .lookup import Lookups, profile_from, unavailable
-from .resilience import Breaker
-from .single_flight import Flight
+from .single_flight import Load
 
-__all__ = ["HOPELESS", "Patience", "crew"]
+__all__ = ["HOPELESS", "WaitingLookup", "run_workers"]
 
 HOPELESS = (SourceAuthError, ConfigurationError, ClientClosed)
 """What no other key and no later moment makes better: it ends a run."""
@@ -64,7 +64,7 @@ _BASE, _CAP = 0.1, 5.0
 """The longest pauses before the second load of a key, and before any, in seconds."""
 
 
-class _Question:
+class _PendingKey:
     """One key's way to an answer."""
 
     __slots__ = ("key", "loads", "place", "since", "started")
@@ -77,7 +77,7 @@ class _Question:
         self.since: float | None = None  # when it first met a failure
 
 
-class Patience:
+class WaitingLookup:
     """The waiting half of a `ProfileClient`.
 
     Args:
@@ -97,14 +97,14 @@ class Patience:
         breaker: Breaker,
         batch_size: int,
         timer: Callable[[], float],
-        chance: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
     ) -> None:
         self.batch_size = batch_size
         self._lookups = lookups
         self._loader = loader
         self._breaker = breaker
         self._timer = timer
-        self._chance = chance
+        self._chance = rng
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         # Of the source, not of one key: since when nothing came back, and when that was last felt.
         self._since: float | None = None
@@ -125,16 +125,16 @@ class Patience:
             SourceAuthError, ConfigurationError, ClientClosed: no key can be looked up any more.
         """
         profiles: dict[int, Profile] = {}
-        rest = [_Question(place, key, time.perf_counter()) for place, key in enumerate(keys)]
+        rest = [_PendingKey(place, key, time.perf_counter()) for place, key in enumerate(keys)]
         while rest:
-            flights: list[tuple[_Question, Flight[CacheKey, Answer], bool]] = []
+            flights: list[tuple[_PendingKey, Load[CacheKey, LoadResult], bool]] = []
             for question in rest:
                 boarded = await self._board(question, seconds)
                 if isinstance(boarded, Profile):
                     profiles[question.place] = boarded
                 else:
                     flights.append((question, *boarded))
-            rest = list[_Question]()
+            rest = list[_PendingKey]()
             for question, flight, joined in flights:
                 profile = await self._landed(question, flight, joined, seconds)
                 if profile is None:
@@ -146,7 +146,7 @@ class Patience:
                 await asyncio.sleep(self._chance() * min(_CAP, _BASE * 2.0**loads))
         return [profiles[place] for place in range(len(keys))]
 
-    async def _board(self, question: _Question, seconds: float) -> Profile | tuple[Flight[CacheKey, Answer], bool]:
+    async def _board(self, question: _PendingKey, seconds: float) -> Profile | tuple[Load[CacheKey, LoadResult], bool]:
         """The load of the key once there is one; or the profile, where that came otherwise or will not come."""
         key = question.key
         queue = self._queue()
@@ -172,7 +172,7 @@ class Patience:
                     pause = min(max(pause, _LEAST), _LOOK)
                 await asyncio.sleep(pause)
 
-    def _ready(self, question: _Question) -> Profile | tuple[Flight[CacheKey, Answer], bool] | None:
+    def _ready(self, question: _PendingKey) -> Profile | tuple[Load[CacheKey, LoadResult], bool] | None:
         """What others have brought, or are about to bring."""
         flight = self._loader.find(question.key)
         if flight is not None:
@@ -183,7 +183,7 @@ class Patience:
         return self._lookups.observed(question.key, profile, question.started)
 
     async def _landed(
-        self, question: _Question, flight: Flight[CacheKey, Answer], joined: bool, seconds: float
+        self, question: _PendingKey, flight: Load[CacheKey, LoadResult], joined: bool, seconds: float
     ) -> Profile | None:
         """The profile; `None` when the load failed and another one may go better."""
         key = question.key
@@ -197,13 +197,13 @@ class Patience:
             over = passing and self._over(question, self._breaker.pause(), seconds)
             if passing and not over and (isinstance(error, _NOT_NOW) or question.loads < LOADS):
                 return None
-            profile = self._lookups.stand_in(key) or unavailable(error, key)
+            profile = self._lookups.stale_fallback(key) or unavailable(error, key)
         else:
             self._since = None
             profile = profile_from(answer, Status.COALESCED if joined else Status.MISS, key)
         return self._lookups.observed(key, profile, question.started)
 
-    def _over(self, question: _Question, pause: float, seconds: float) -> bool:
+    def _over(self, question: _PendingKey, pause: float, seconds: float) -> bool:
         """Whether the source was waited for long enough, or will have been after the pause that is due."""
         now = self._timer()
         if self._since is None or now - self._felt > seconds:
@@ -225,7 +225,7 @@ class Patience:
         self._queues = WeakKeyDictionary()
 
 
-async def crew(work: Callable[[], Coroutine[object, object, None]], hands: int) -> None:
+async def run_workers(work: Callable[[], Coroutine[object, object, None]], hands: int) -> None:
     """Runs the same work in so many tasks. The first failure ends them all and is raised as it is, not in a group."""
     tasks = [asyncio.create_task(work(), name="profile_enrich lookups") for _ in range(hands)]
     if not tasks:

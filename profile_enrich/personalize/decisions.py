@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from .._utils.log_once import Once
+from .._utils.log_once import LogOnce
 from ..errors import ConfigurationError, MissingAttribute
 from ..profile import Profile
 from .audiences import Audience, gt, gte, lt, lte, one_of
@@ -24,10 +24,10 @@ from .experiments import Experiment
 __all__ = [
     "Audience",
     "Decision",
+    "DecisionReason",
     "Decisions",
     "Experiment",
     "Exposure",
-    "Why",
     "choose",
     "counts",
     "gt",
@@ -40,7 +40,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-class Why(StrEnum):
+class DecisionReason(StrEnum):
     """Why a decision is what it is."""
 
     MATCHED = "matched"
@@ -67,7 +67,7 @@ class Decision(Generic[T]):
 
     value: T = field(repr=False)
     audience: str | None
-    reason: Why
+    reason: DecisionReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Exposure:
 
     name: str
     audience: str | None
-    reason: Why
+    reason: DecisionReason
     key: str
 
 
@@ -97,9 +97,9 @@ class Decisions:
 
     def __init__(self, on_exposure: Callable[[Exposure], object] | None = None) -> None:
         self._on_exposure = on_exposure
-        self._counts: Counter[tuple[str, str | None, Why]] = Counter()
+        self._counts: Counter[tuple[str, str | None, DecisionReason]] = Counter()
         self._lock = threading.Lock()
-        self._once = Once()
+        self._once = LogOnce()
 
     def choose(
         self, profile: Profile, variants: Mapping[Audience, T], *, default: T, name: str = "choice"
@@ -130,26 +130,26 @@ class Decisions:
                 self._once.failed("the exposure hook", self._on_exposure, error, instead="the page goes on")
         return decision
 
-    def counts(self) -> dict[tuple[str, str | None, Why], int]:
+    def counts(self) -> dict[tuple[str, str | None, DecisionReason], int]:
         """How often each decision was taken, by its name, audience and reason."""
         with self._lock:
             return dict(self._counts)
 
     def _decide(self, profile: Profile, variants: Mapping[Audience, T], default: T) -> Decision[T]:
-        reason = Why.NO_MATCH
+        reason = DecisionReason.NO_MATCH
         for audience, value in variants.items():
             if not isinstance(audience, Audience):
                 raise ConfigurationError(f"variants are given by Audience, not by {type(audience).__name__}")
             try:
                 if audience.matches(profile):
-                    return Decision(value, audience.name, Why.MATCHED)
+                    return Decision(value, audience.name, DecisionReason.MATCHED)
             except MissingAttribute:
-                reason = Why.MISSING_ATTRIBUTE
+                reason = DecisionReason.MISSING_ATTRIBUTE
             except Exception as error:  # noqa: BLE001  # a predicate is the user's code: it must not break a page
                 role = f"the audience {audience.name!r}"
                 self._once.failed(role, audience, error, instead="the default is shown")
-                return Decision(default, None, Why.FAILED)
-        return Decision(default, None, reason if profile else Why.NO_PROFILE)
+                return Decision(default, None, DecisionReason.FAILED)
+        return Decision(default, None, reason if profile else DecisionReason.NO_PROFILE)
 
 
 _shared = Decisions()
@@ -163,6 +163,6 @@ def choose(profile: Profile, variants: Mapping[Audience, T], *, default: T, name
     return _shared.choose(profile, variants, default=default, name=name)
 
 
-def counts() -> dict[tuple[str, str | None, Why], int]:
+def counts() -> dict[tuple[str, str | None, DecisionReason], int]:
     """What `choose` decided in this process, by the decision's name, audience and reason."""
     return _shared.counts()

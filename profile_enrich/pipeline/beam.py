@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .._utils.optional_import import engine
-from .._utils.validation import number, whole
+from .._utils.validation import check_int, check_number
 from ..errors import ConfigurationError, InvalidKeyError
 from ..profile import Profile, ProfileKey, Reason
 from .keys import KeyOf, key_of, key_reader
-from .worker import ClientConfig
-from .workers.worker_lookup import Asking, config_of, fields_of
+from .workers.worker_clients import ClientConfig
+from .workers.worker_lookup import WorkerLookup, config_of, fields_of
 
 _beam = engine("apache_beam", "the Beam transform", "beam")
 _ReshufflePerKey = engine("apache_beam.transforms.util", "the Beam transform", "beam").ReshufflePerKey
@@ -92,17 +92,17 @@ class EnrichProfiles(_PTransform):  # type: ignore[misc]  # its types are not se
         into: str = "profile",
         keyed: bool = True,
         batch: int = 1000,
-        patience: float = 60.0,
+        retry_timeout: float = 60.0,
     ) -> None:
         super().__init__()
         key_reader(key)
         if not isinstance(into, str) or not into.isidentifier():
             raise ConfigurationError("into must be a name that a field could have, e.g. 'profile'")
-        self._asking = Asking(config_of(config), fields_of(fields), number("patience", patience))
+        self._asking = WorkerLookup(config_of(config), fields_of(fields), check_number("retry_timeout", retry_timeout))
         self._key: Any = key
         self._into = into
         self._keyed = keyed
-        self._batch = whole("batch", batch)
+        self._batch = check_int("batch", batch)
 
     def expand(self, input_or_inputs: Any) -> Any:
         """Called by Beam."""
@@ -139,7 +139,7 @@ class _WithKey(_DoFn):  # type: ignore[misc]  # its types are not seen here
 class _Lookup(_DoFn):  # type: ignore[misc]  # its types are not seen here
     """Holds a bundle's elements back until there are enough of them to look up together."""
 
-    def __init__(self, asking: Asking, key: Any, into: str, batch: int) -> None:
+    def __init__(self, asking: WorkerLookup, key: Any, into: str, batch: int) -> None:
         self._asking = asking
         self._key = key
         self._into = into

@@ -12,12 +12,12 @@ from typing import Any
 
 from .._utils.frozen import thaw
 from .._utils.optional_import import engine
-from .._utils.validation import number, whole
+from .._utils.validation import check_int, check_number
 from ..errors import ConfigurationError
 from ..profile import Profile, ProfileKey, Reason
 from .keys import KeyOf, key_of, key_reader
-from .worker import ClientConfig
-from .workers.worker_lookup import Asking, config_of, fields_of
+from .workers.worker_clients import ClientConfig
+from .workers.worker_lookup import WorkerLookup, config_of, fields_of
 
 _beam = engine("apache_beam", "the handler for Beam's Enrichment", "beam")
 _Handler: Any = engine(
@@ -59,7 +59,7 @@ class ProfileHandler(_Handler):  # type: ignore[misc]  # its types are not seen 
         fields: list[str] | tuple[str, ...],
         prefix: str = "",
         batch: int = 1000,
-        patience: float = 20.0,
+        retry_timeout: float = 20.0,
     ) -> None:
         key_reader(key)
         if not isinstance(prefix, str):
@@ -68,9 +68,9 @@ class ProfileHandler(_Handler):  # type: ignore[misc]  # its types are not seen 
         if names is None:
             raise ConfigurationError("fields must name the attributes to take over")
         self._columns = {prefix + name: name for name in names}
-        self._asking = Asking(config_of(config), names, number("patience", patience))
+        self._asking = WorkerLookup(config_of(config), names, check_number("retry_timeout", retry_timeout))
         self._key: Any = key
-        self._batch = whole("batch", batch)
+        self._batch = check_int("batch", batch)
 
     def __call__(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         """Called by Beam with one row, or with a list of them."""

@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
-from .._utils.validation import number
+from .._utils.validation import check_number
 from ..client.blocking import BlockingProfileClient
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
 from .enrich import Row
 from .keys import KeyOf
-from .records.merge import Shape
+from .records.merge import RecordMerger
 from .records.outcome import Outcome
-from .records.outcome_policy import DeadLetter, How, OnError, OnMissing, Progress, Sink, Tally
-from .records.queue import Desk
+from .records.outcome_policy import DeadLetter, How, OnError, OnMissing, OutcomePolicy, Progress, Sink
+from .records.queue import LookupQueue
 
 __all__ = ["BlockingEnrichment", "enrich_blocking"]
 
@@ -38,7 +38,7 @@ def enrich_blocking(
     ordered: bool = True,
     window: int = 4096,
     concurrency: int = 64,
-    patience: float = 60.0,
+    retry_timeout: float = 60.0,
     dead_letter: Sink | None = None,
     progress: Callable[[Progress], object] | None = None,
     progress_every: float = 0.5,
@@ -65,13 +65,15 @@ def enrich_blocking(
         raise ConfigurationError(
             f"client must be a BlockingProfileClient, made with profiles.blocking(), not {type(client).__name__}"
         )
-    desk: Desk[Any] = Desk(inner, key, ordered=ordered, window=window, concurrency=concurrency, patience=patience)
+    desk: LookupQueue[Any] = LookupQueue(
+        inner, key, ordered=ordered, window=window, concurrency=concurrency, retry_timeout=retry_timeout
+    )
     if not isinstance(rows, Iterable):
         raise ConfigurationError(f"rows must be an iterable, not {type(rows).__name__}")
-    tally = Tally(
+    tally = OutcomePolicy(
         inner,
         desk,
-        Shape(fields, into, prefix),
+        RecordMerger(fields, into, prefix),
         how=how,
         on_missing=on_missing,
         on_error=on_error,
@@ -80,14 +82,14 @@ def enrich_blocking(
         dead_letter=dead_letter,
         progress=progress,
     )
-    every = number("progress_every", progress_every, positive=True)
+    every = check_number("progress_every", progress_every, positive=True)
     return BlockingEnrichment(tally, _enriched_blocking(client, desk, rows, tally, every))
 
 
 class BlockingEnrichment:
     """A run of `enrich_blocking`: iterate over it once. Made by `enrich_blocking`, not by hand."""
 
-    def __init__(self, tally: Tally, rows: Generator[Row]) -> None:
+    def __init__(self, tally: OutcomePolicy, rows: Generator[Row]) -> None:
         self._tally = tally
         self._rows = rows
 
@@ -116,7 +118,7 @@ class BlockingEnrichment:
 
 
 def _enriched_blocking(
-    client: BlockingProfileClient, desk: Desk[Any], rows: Iterable[Any], tally: Tally, every: float
+    client: BlockingProfileClient, desk: LookupQueue[Any], rows: Iterable[Any], tally: OutcomePolicy, every: float
 ) -> Generator[Row]:
     tally.begin()
     told = time.monotonic()
@@ -157,7 +159,7 @@ def _enriched_blocking(
         tally.end(complete)
 
 
-async def _exchange(desk: Desk[Any], rows: list[Any], last: bool) -> list[Outcome[Any]]:
+async def _exchange(desk: LookupQueue[Any], rows: list[Any], last: bool) -> list[Outcome[Any]]:
     """Puts records on the desk, and takes what is ready; waits for something when there is no more to put."""
     for row in rows:
         desk.accept(row)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._utils.optional_import import engine
-from .._utils.validation import number, whole
+from .._utils.validation import check_int, check_number
 from ..errors import ConfigurationError
 from .frames import enrich_with
 from .tables.plan import OnError, OnMissing, TablePlan
-from .worker import worker_client
 from .workers.client_config import ClientConfig
+from .workers.worker_clients import worker_client
 
 __all__ = ["enrich_dataframe"]
 
@@ -30,7 +30,7 @@ def enrich_dataframe(
     reason: str | None = "profile_reason",
     keyed: bool = True,
     workers: int | None = None,
-    patience: float = 60.0,
+    retry_timeout: float = 60.0,
 ) -> Any:
     """The DataFrame with its customers' profiles beside its rows. Lazy, as all of Dask.
 
@@ -72,19 +72,23 @@ def enrich_dataframe(
     plan.columns.require_declared("Dask")
     pandas = engine("pandas", "enriching Dask DataFrames", "dask")
     new = {name: pandas.ArrowDtype(kind) for name, kind in plan.new_columns(list(frame.columns))}
-    hands = whole("workers", _processes(config) if workers is None else workers)
+    hands = check_int("workers", _processes(config) if workers is None else workers)
     if keyed and frame.npartitions > 1:
         frame = frame.shuffle(on=key)
     meta = frame._meta.assign(**{name: pandas.Series([], dtype=kind) for name, kind in new.items()})
     return frame.map_partitions(
-        _enriched, plan=plan, config=config.shared_by(hands), patience=number("patience", patience), meta=meta
+        _enriched,
+        plan=plan,
+        config=config.shared_by(hands),
+        retry_timeout=check_number("retry_timeout", retry_timeout),
+        meta=meta,
     )
 
 
-def _enriched(partition: Any, *, plan: TablePlan, config: ClientConfig, patience: float) -> Any:
+def _enriched(partition: Any, *, plan: TablePlan, config: ClientConfig, retry_timeout: float) -> Any:
     """What a worker does with one partition. All threads of a worker use its one client."""
     client = worker_client(config)
-    return enrich_with(partition, plan, client, concurrency=config.worker_concurrency, patience=patience)
+    return enrich_with(partition, plan, client, concurrency=config.worker_concurrency, retry_timeout=retry_timeout)
 
 
 def _processes(config: ClientConfig) -> int:

@@ -8,14 +8,14 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
-from .._utils.validation import number
+from .._utils.validation import check_number
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
 from .keys import KeyOf
 from .outcome_stream import run
-from .records.merge import Shape
-from .records.outcome_policy import DeadLetter, How, OnError, OnMissing, Progress, Sink, Tally
-from .records.queue import Desk
+from .records.merge import RecordMerger
+from .records.outcome_policy import DeadLetter, How, OnError, OnMissing, OutcomePolicy, Progress, Sink
+from .records.queue import LookupQueue
 
 __all__ = ["DeadLetter", "Enrichment", "Progress", "Row", "enrich"]
 
@@ -38,7 +38,7 @@ def enrich(
     ordered: bool = True,
     window: int = 4096,
     concurrency: int = 64,
-    patience: float = 60.0,
+    retry_timeout: float = 60.0,
     dead_letter: Sink | None = None,
     progress: Callable[[Progress], object] | None = None,
     progress_every: float = 0.5,
@@ -81,13 +81,15 @@ def enrich(
         SourceAuthError: while it runs: the vendor refuses the credentials. It ends the run at once.
         InputError: while it runs: a record has no fields.
     """
-    desk: Desk[Any] = Desk(client, key, ordered=ordered, window=window, concurrency=concurrency, patience=patience)
+    desk: LookupQueue[Any] = LookupQueue(
+        client, key, ordered=ordered, window=window, concurrency=concurrency, retry_timeout=retry_timeout
+    )
     if not isinstance(rows, AsyncIterable | Iterable):
         raise ConfigurationError(f"rows must be an iterable or an async iterable, not {type(rows).__name__}")
-    tally = Tally(
+    tally = OutcomePolicy(
         client,
         desk,
-        Shape(fields, into, prefix),
+        RecordMerger(fields, into, prefix),
         how=how,
         on_missing=on_missing,
         on_error=on_error,
@@ -96,7 +98,9 @@ def enrich(
         dead_letter=dead_letter,
         progress=progress,
     )
-    return Enrichment(tally, _enriched(desk, rows, tally, number("progress_every", progress_every, positive=True)))
+    return Enrichment(
+        tally, _enriched(desk, rows, tally, check_number("progress_every", progress_every, positive=True))
+    )
 
 
 class Enrichment:
@@ -105,7 +109,7 @@ class Enrichment:
     Leaving the loop early ends it; `await run.aclose()` does so at once, and waits until nothing is left.
     """
 
-    def __init__(self, tally: Tally, rows: AsyncGenerator[Row]) -> None:
+    def __init__(self, tally: OutcomePolicy, rows: AsyncGenerator[Row]) -> None:
         self._tally = tally
         self._rows = rows
 
@@ -135,7 +139,7 @@ class Enrichment:
 
 
 async def _enriched(
-    desk: Desk[Any], rows: Iterable[Any] | AsyncIterable[Any], tally: Tally, every: float
+    desk: LookupQueue[Any], rows: Iterable[Any] | AsyncIterable[Any], tally: OutcomePolicy, every: float
 ) -> AsyncGenerator[Row]:
     tally.begin()
     ticker = _Ticker(tally, every) if tally.tells else None
@@ -162,7 +166,7 @@ async def _enriched(
 class _Ticker:
     """Tells how far a run has come, also while it waits."""
 
-    def __init__(self, tally: Tally, every: float) -> None:
+    def __init__(self, tally: OutcomePolicy, every: float) -> None:
         self._tally = tally
         self._every = every
         self._loop = asyncio.get_running_loop()

@@ -23,7 +23,7 @@ from typing import Annotated, Any, cast
 
 from .._utils.deadline import Deadline
 from .._utils.optional_import import engine
-from .._utils.validation import number
+from .._utils.validation import check_number
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError, InvalidKeyError, MissingKeyError, ProfileEnrichError
 from ..profile import Profile, ProfileKey, Reason, Status
@@ -75,7 +75,7 @@ class MessageProfiles:
             raise ConfigurationError("name must be a name that a handler's parameter could have, e.g. 'profile'")
         self._client = client
         self._key = key
-        self._budget = None if budget is None else number("budget", budget)
+        self._budget = None if budget is None else check_number("budget", budget)
         self._name = name
         self._said: set[type[BaseException]] = set()
 

@@ -10,7 +10,7 @@ from ..client.blocking import BlockingProfileClient
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
 from .tables.columns import Fields, arrow
-from .tables.plan import Added, OnError, OnMissing, TablePlan
+from .tables.plan import AddedColumns, OnError, OnMissing, TablePlan
 
 __all__ = ["column_names", "enrich_table", "enrich_with", "enrich_with_async", "key_column"]
 
@@ -30,7 +30,7 @@ def enrich_table(
     on_error: OnError = "null",
     reason: str | None = "profile_reason",
     concurrency: int = 64,
-    patience: float = 60.0,
+    retry_timeout: float = 60.0,
 ) -> T: ...
 @overload
 def enrich_table(
@@ -45,7 +45,7 @@ def enrich_table(
     on_error: OnError = "null",
     reason: str | None = "profile_reason",
     concurrency: int = 64,
-    patience: float = 60.0,
+    retry_timeout: float = 60.0,
 ) -> Awaitable[T]: ...
 def enrich_table(
     table: T,
@@ -59,7 +59,7 @@ def enrich_table(
     on_error: OnError = "null",
     reason: str | None = "profile_reason",
     concurrency: int = 64,
-    patience: float = 60.0,
+    retry_timeout: float = 60.0,
 ) -> T | Awaitable[T]:
     """The table with its customers' profiles beside its rows. Each distinct key is looked up once.
 
@@ -78,7 +78,7 @@ def enrich_table(
             leaves them out; `"raise"` ends the call.
         on_error: rows whose profile could not be looked up, also because they have no key: `"null"` (default) keeps
             them, with nulls; `"raise"` ends the call. Refused credentials always end it.
-        reason: the column that says why a row has no profile: null, `"not_found"`, `"withheld"`, `"field_type"`, or an
+        reason: the column that says why a row has no profile: null, `"not_found"`, `"excluded"`, `"field_type"`, or an
             error's code such as `"missing_key"`. Default `"profile_reason"`; `None` for no such column.
         concurrency: calls of the source at the same time, at most. Default 64.
         patience: seconds for which a source that fails is waited for, since it last answered. Default 60.
@@ -103,26 +103,28 @@ def enrich_table(
         reason=reason,
     )
     if isinstance(client, BlockingProfileClient):
-        return enrich_with(table, plan, client, concurrency=concurrency, patience=patience)
+        return enrich_with(table, plan, client, concurrency=concurrency, retry_timeout=retry_timeout)
     if not isinstance(client, ProfileClient):
         raise ConfigurationError(f"client must be a ProfileClient or its blocking(), not {type(client).__name__}")
-    return enrich_with_async(table, plan, client, concurrency=concurrency, patience=patience)
+    return enrich_with_async(table, plan, client, concurrency=concurrency, retry_timeout=retry_timeout)
 
 
-def enrich_with(table: T, plan: TablePlan, client: BlockingProfileClient, *, concurrency: int, patience: float) -> T:
+def enrich_with(
+    table: T, plan: TablePlan, client: BlockingProfileClient, *, concurrency: int, retry_timeout: float
+) -> T:
     """`enrich_table` after a plan that was made before: what workers do with each of their tables."""
     question = plan.question(key_column(table, plan))
-    profiles = client.lookup_many(question.keys, concurrency=concurrency, patience=patience)
+    profiles = client.lookup_many(question.keys, concurrency=concurrency, retry_timeout=retry_timeout)
     joined: T = _joined(table, plan, plan.answer(question, profiles))
     return joined
 
 
 async def enrich_with_async(
-    table: T, plan: TablePlan, client: ProfileClient, *, concurrency: int, patience: float
+    table: T, plan: TablePlan, client: ProfileClient, *, concurrency: int, retry_timeout: float
 ) -> T:
     """The same on an event loop."""
     question = plan.question(key_column(table, plan))
-    profiles = await client.lookup_many(question.keys, concurrency=concurrency, patience=patience)
+    profiles = await client.lookup_many(question.keys, concurrency=concurrency, retry_timeout=retry_timeout)
     joined: T = _joined(table, plan, plan.answer(question, profiles))
     return joined
 
@@ -174,7 +176,7 @@ def _of_pandas(series: Any) -> Any:
     return [None if missing else value for value, missing in zip(series, series.isna(), strict=True)]
 
 
-def _joined(table: Any, plan: TablePlan, added: Added) -> Any:
+def _joined(table: Any, plan: TablePlan, added: AddedColumns) -> Any:
     """A new table: the rows that are kept, and after the table's own columns the new ones."""
     own = set(column_names(table))
     new = {name: array for name, array in added.columns.items() if name not in own}

@@ -10,7 +10,7 @@ from ..client.client import ProfileClient
 from ..errors import ConfigurationError
 from .keys import KeyOf
 from .records.outcome import Outcome
-from .records.queue import Desk
+from .records.queue import LookupQueue
 
 __all__ = ["Outcome", "outcomes"]
 
@@ -25,7 +25,7 @@ def outcomes(
     ordered: bool = True,
     window: int = 4096,
     concurrency: int = 64,
-    patience: float = 60.0,
+    retry_timeout: float = 60.0,
 ) -> AsyncGenerator[Outcome[R]]:
     """Looks the profile of each record up.
 
@@ -53,13 +53,15 @@ def outcomes(
         SourceAuthError: while it runs: the vendor refuses the credentials. It ends the run at once.
         ClientClosed: while it runs: the client was closed.
     """
-    desk: Desk[R] = Desk(client, key, ordered=ordered, window=window, concurrency=concurrency, patience=patience)
+    desk: LookupQueue[R] = LookupQueue(
+        client, key, ordered=ordered, window=window, concurrency=concurrency, retry_timeout=retry_timeout
+    )
     if not isinstance(rows, AsyncIterable | Iterable):
         raise ConfigurationError(f"rows must be an iterable or an async iterable, not {type(rows).__name__}")
     return run(desk, rows)
 
 
-async def run(desk: Desk[R], rows: Iterable[R] | AsyncIterable[R]) -> AsyncGenerator[Outcome[R]]:
+async def run(desk: LookupQueue[R], rows: Iterable[R] | AsyncIterable[R]) -> AsyncGenerator[Outcome[R]]:
     """The outcomes of a desk that takes in these records."""
     rest = None
     try:

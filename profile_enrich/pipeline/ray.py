@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._utils.optional_import import engine
-from .._utils.validation import number, whole
+from .._utils.validation import check_int, check_number
 from ..errors import ConfigurationError
 from .frames import enrich_with_async
 from .tables.plan import OnError, OnMissing, TablePlan
-from .worker import worker_async_client
 from .workers.client_config import ClientConfig
+from .workers.worker_clients import worker_async_client
 
 __all__ = ["ProfileActor", "enrich_dataset"]
 
@@ -31,7 +31,7 @@ def enrich_dataset(
     workers: int | None = None,
     partitions: int | None = None,
     batch_size: int | None = 4096,
-    patience: float = 60.0,
+    retry_timeout: float = 60.0,
     ray_remote_args: Mapping[str, Any] | None = None,
 ) -> Any:
     """The dataset with its customers' profiles beside its rows. Lazy, as all of Ray Data.
@@ -73,17 +73,17 @@ def enrich_dataset(
         reason=reason,
     )
     plan.columns.require_declared("Ray Data")
-    hands = whole("workers", (config.workers if config.workers > 1 else 2) if workers is None else workers)
-    seconds = number("patience", patience)
+    hands = check_int("workers", (config.workers if config.workers > 1 else 2) if workers is None else workers)
+    seconds = check_number("retry_timeout", retry_timeout)
     if keyed:
-        count = 2 * hands if partitions is None else whole("partitions", partitions)
+        count = 2 * hands if partitions is None else check_int("partitions", partitions)
         # Sorted, a key's rows are neighbours: one lookup stays one, also where the cache is too small for all keys.
         dataset = dataset.repartition(count, keys=[key], sort=True)
     return dataset.map_batches(
         ProfileActor,
         fn_constructor_args=(plan, config.shared_by(hands), seconds),
         batch_format="pyarrow",
-        batch_size=batch_size if batch_size is None else whole("batch_size", batch_size),
+        batch_size=batch_size if batch_size is None else check_int("batch_size", batch_size),
         zero_copy_batch=True,
         compute=data.ActorPoolStrategy(size=hands),
         **{"num_cpus": 0.5, **(ray_remote_args or {})},
@@ -99,14 +99,14 @@ class ProfileActor:
         patience: seconds for which a source that fails is waited for.
     """
 
-    def __init__(self, plan: TablePlan, config: ClientConfig, patience: float) -> None:
+    def __init__(self, plan: TablePlan, config: ClientConfig, retry_timeout: float) -> None:
         self._plan = plan
         self._concurrency = config.worker_concurrency
-        self._patience = patience
+        self._patience = retry_timeout
         self._client = worker_async_client(config)
 
     async def __call__(self, batch: Any) -> Any:
         """The batch, enriched. Batches of one actor are enriched at the same time, through the same client."""
         return await enrich_with_async(
-            batch, self._plan, self._client, concurrency=self._concurrency, patience=self._patience
+            batch, self._plan, self._client, concurrency=self._concurrency, retry_timeout=self._patience
         )

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .._utils.optional_import import engine
-from .._utils.validation import number, whole
+from .._utils.validation import check_int, check_number
 from ..errors import ConfigurationError
 from .frames import enrich_with
 from .tables.plan import OnError, OnMissing, TablePlan
-from .worker import worker_client
 from .workers.client_config import ClientConfig
+from .workers.worker_clients import worker_client
 
 __all__ = ["enrich_dataframe"]
 
@@ -31,7 +31,7 @@ def enrich_dataframe(
     keyed: bool = True,
     workers: int | None = None,
     partitions: int | None = None,
-    patience: float = 60.0,
+    retry_timeout: float = 60.0,
 ) -> Any:
     """The DataFrame with its customers' profiles beside its rows. Lazy, as all of Spark.
 
@@ -74,23 +74,23 @@ def enrich_dataframe(
     schema = importlib.import_module("pyspark.sql.types").StructType(list(frame.schema.fields))
     for name, kind in plan.new_columns(frame.columns):
         schema = schema.add(name, types.from_arrow_type(kind), True)
-    hands = whole("workers", _parallelism(frame, config) if workers is None else workers)
+    hands = check_int("workers", _parallelism(frame, config) if workers is None else workers)
     if keyed:
-        count = 2 * hands if partitions is None else whole("partitions", partitions)
+        count = 2 * hands if partitions is None else check_int("partitions", partitions)
         # Sorted, a key's rows are neighbours: one lookup stays one, however many keys there are and however long it
         # takes, even where the cache is too small or its entries too short-lived.
         frame = frame.repartition(count, frame[key]).sortWithinPartitions(frame[key])
-    enrich = _Batches(plan, config.shared_by(hands), number("patience", patience))
+    enrich = _Batches(plan, config.shared_by(hands), check_number("retry_timeout", retry_timeout))
     return frame.mapInArrow(enrich, schema)
 
 
 class _Batches:
     """What runs on a Python worker, for each partition."""
 
-    def __init__(self, plan: TablePlan, config: ClientConfig, patience: float) -> None:
+    def __init__(self, plan: TablePlan, config: ClientConfig, retry_timeout: float) -> None:
         self._plan = plan
         self._config = config
-        self._patience = patience
+        self._patience = retry_timeout
 
     def __call__(self, batches: Iterable[Any]) -> Iterator[Any]:
         client = worker_client(self._config)
@@ -100,7 +100,7 @@ class _Batches:
                 self._plan,
                 client,
                 concurrency=self._config.worker_concurrency,
-                patience=self._patience,
+                retry_timeout=self._patience,
             )
 
 

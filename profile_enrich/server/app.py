@@ -16,7 +16,7 @@ from ..store import Collection, ProfileStore
 from .audit import AuditLog
 from .auth.api_keys import ANYONE, ApiKey, KeyRing, Keys, bearer_of
 from .auth.rate_limits import Quotas, Rate
-from .counters import Totals
+from .counters import SharedCounters
 from .dialects import amperity, census
 from .endpoints import amperity_tokens as tokens
 from .endpoints import batch, openapi
@@ -130,7 +130,7 @@ class ProfileAPI:
         self._access_log = access_log
         if metrics not in ("off", "keys", "open"):
             raise ConfigurationError('metrics is "off", "keys" or "open"')
-        self._totals = Totals(totals)
+        self._totals = SharedCounters(totals)
         self._metrics = None if metrics == "off" else Metrics(self._totals, self._store, self._feed)
         self._metrics_open = metrics == "open"
         self._refreshing = refreshing
@@ -312,14 +312,14 @@ class ProfileAPI:
         if request.method == "DELETE":
             if not await writing.delete(self._store, collection, record_id):
                 return dialect.error(404, "There is no such record.")
-            self._feed.poke()
+            self._feed.notify()
             return Response(204, b"")
         body = await read_body(receive, _MAX_RECORD)
         if body is None:
             return dialect.error(413, "The body is too large.")
         record = writing.read_record(body, request.header(b"content-type"))
         new = await writing.put(self._store, collection, record_id, record)
-        self._feed.poke()
+        self._feed.notify()
         return json_response(201 if new else 200, {"id": record_id, "created": new})
 
     async def _batch(self, kind: str, dialect: Dialect, request: Request, receive: Receive, key: ApiKey) -> Response:

@@ -13,7 +13,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BUCKETS", "Totals", "shared_totals"]
+__all__ = ["BUCKETS", "SharedCounters", "shared_totals"]
 
 BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Upper ends of the buckets of durations, in seconds."""
@@ -31,7 +31,7 @@ def shared_totals(workers: int) -> Generator[Path | None]:
         yield Path(directory)
 
 
-class Totals:
+class SharedCounters:
     """Counts requests by kind and status class, and how long they took.
 
     Each worker of a server writes its counts to a file of its own, at most once a second and only while requests come

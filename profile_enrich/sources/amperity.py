@@ -18,7 +18,7 @@ from ..profile import ProfileKey
 from .amperity_messages import Index, Page, ProfileRow, advance, pages, read_index, read_page, read_profile
 from .amperity_urls import base_of, filters_of, index_path, query
 from .auth import StaticToken, TokenAuth
-from .base import Changes, Found, Freshness, NotFound, NotModified, SourceResult, Validators
+from .base import ChangeBatch, Found, Freshness, NotFound, NotModified, SourceResult, Validators
 from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
 from .http.api import HttpApi
 from .http.caching_headers import freshness
@@ -172,7 +172,7 @@ class AmperitySource:
         segment = path_segment(id, "a profile id")
         return await self._in_index(f"/profiles/{segment}", deadline, private=(id,), validators=validators)
 
-    async def changes(self, after: str | None = None) -> AsyncGenerator[Changes]:
+    async def changes(self, after: str | None = None) -> AsyncGenerator[ChangeBatch]:
         """What changes in the index; see `ChangeSource.changes`. The embedded server has such a feed, Amperity not.
 
         The connection is one of its own, made with `options`, also where `transport` is a client of yours.

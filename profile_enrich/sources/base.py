@@ -12,8 +12,8 @@ from .freshness import Freshness, Validators
 
 __all__ = [
     "BatchSource",
+    "ChangeBatch",
     "ChangeSource",
-    "Changes",
     "Excluded",
     "Found",
     "Freshness",
@@ -123,7 +123,7 @@ class BatchSource(ProfileSource, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class ChangeBatch:
     """What a change feed says. The first thing that a stream says names no keys: it is open now.
 
     Args:
@@ -143,7 +143,7 @@ class Changes:
 class ChangeSource(ProfileSource, Protocol):
     """A source that tells which records change."""
 
-    def changes(self, after: str | None = None) -> AsyncGenerator[Changes]:
+    def changes(self, after: str | None = None) -> AsyncGenerator[ChangeBatch]:
         """What changes from now on, or since `after`, until the stream ends; then it can be asked for again.
 
         Args:

@@ -15,7 +15,7 @@ from starlette.datastructures import Secret
 from .._utils.deadline import Deadline
 from ..errors import ConfigurationError, InvalidKeyError, SourceResponseError
 from ..profile import ProfileKey
-from .base import Changes, Found, NotFound, NotModified, SourceResult, Validators
+from .base import ChangeBatch, Found, NotFound, NotModified, SourceResult, Validators
 from .embedded_batch import MAX_BATCH, batch_base, fetch_records
 from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
 from .http.api import HttpApi, fingerprint
@@ -215,7 +215,7 @@ class CensusSource:
             accept=(200, 404),
         )
 
-    async def changes(self, after: str | None = None) -> AsyncGenerator[Changes]:
+    async def changes(self, after: str | None = None) -> AsyncGenerator[ChangeBatch]:
         """What changes in the entity; see `ChangeSource.changes`. The embedded server has such a feed, Census not.
 
         The connection is one of its own, made with `options`, also where `transport` is a client of yours.

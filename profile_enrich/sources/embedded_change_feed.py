@@ -11,7 +11,7 @@ import httpx
 
 from ..errors import ProfileEnrichError, SourceConnectionError, SourceResponseError, SourceTimeout
 from ..profile import ProfileKey
-from .base import Changes
+from .base import ChangeBatch
 from .http import Headers, HttpResponse, TransportOptions
 from .http.api import USER_AGENT, HttpApi
 from .http.failures import connection_failed, cut_short, not_connected, unexpected
@@ -38,7 +38,7 @@ async def read_changes(
     private: tuple[str, ...],
     after: str | None,
     options: TransportOptions | None,
-) -> AsyncGenerator[Changes]:
+) -> AsyncGenerator[ChangeBatch]:
     """What changed, for as long as the stream lasts.
 
     The connection is one of its own, apart from those of lookups, and closed at the end.
@@ -116,14 +116,14 @@ async def _whole(response: httpx.Response) -> HttpResponse:
     return HttpResponse(response.status_code, Headers(response.headers.raw), body)
 
 
-def _change(event: ServerEvent, reader: EventReader) -> Changes | None:
+def _change(event: ServerEvent, reader: EventReader) -> ChangeBatch | None:
     if event.name == "ready":
-        return Changes(id=event.id, retry=reader.retry)
+        return ChangeBatch(id=event.id, retry=reader.retry)
     if event.name == "reset":
-        return Changes(id=event.id, reset=True, retry=reader.retry)
+        return ChangeBatch(id=event.id, reset=True, retry=reader.retry)
     if event.name != "changes":  # of a later version
         return None
     keys: list[Any] = array(obj(decode_json(event.data.encode()), "an event").get("keys"), "keys")
     if not all(isinstance(key, str) for key in keys):
         raise SourceResponseError("the change feed is not as documented: a key is not text")
-    return Changes(keys=tuple(ProfileKey(key) for key in keys if key), id=event.id, retry=reader.retry)
+    return ChangeBatch(keys=tuple(ProfileKey(key) for key in keys if key), id=event.id, retry=reader.retry)

@@ -6,13 +6,13 @@ import html
 from collections.abc import Iterable
 from urllib.parse import unquote_plus
 
-__all__ = ["Needles"]
+__all__ = ["Redactor"]
 
 _SHOWN = 200
 _PIECE = 6
 
 
-class Needles:
+class Redactor:
     """Texts that must not be shown: the identifiers and secrets of a request.
 
     Args:

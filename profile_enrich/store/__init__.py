@@ -9,15 +9,15 @@ with ProfileStore("profiles.store") as store:
 
 from __future__ import annotations
 
-from .inputs.input_types import SqlQuery, Stream
+from .input_types import SqlQuery, Stream
 from .model import (
+    BuildProgress,
     BuildReport,
-    Changes,
     Collection,
+    CollectionChanges,
     CollectionReport,
     CollectionSpec,
     Column,
-    Progress,
     RefreshedCollection,
     RefreshReport,
     RefreshSpec,
@@ -30,14 +30,14 @@ from .writes.refresh import refresh_store
 from .writes.single_records import delete_record, put_record
 
 __all__ = [
+    "BuildProgress",
     "BuildReport",
-    "Changes",
     "Collection",
+    "CollectionChanges",
     "CollectionReport",
     "CollectionSpec",
     "Column",
     "ProfileStore",
-    "Progress",
     "RefreshReport",
     "RefreshSpec",
     "RefreshedCollection",

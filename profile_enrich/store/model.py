@@ -8,19 +8,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from .inputs.input_types import Format, SqlQuery, Stream
+from .input_types import Format, SqlQuery, Stream
 
 __all__ = [
     "MAX_INDEX_FIELDS",
     "MAX_PAGE",
+    "BuildProgress",
     "BuildReport",
-    "Changes",
     "Collection",
+    "CollectionChanges",
     "CollectionReport",
     "CollectionSpec",
     "Column",
     "Dialect",
-    "Progress",
     "RefreshReport",
     "RefreshSpec",
     "RefreshedCollection",
@@ -154,7 +154,7 @@ class StorePage:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class CollectionChanges:
     """What changed in a collection after some generation.
 
     Args:
@@ -298,7 +298,7 @@ class BuildReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class BuildProgress:
     """How far a build is: handed to the `progress` callable several times a second at most.
 
     Args:

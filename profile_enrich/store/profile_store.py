@@ -16,9 +16,9 @@ from typing import Any, cast
 from ..errors import ConfigurationError, StoreError
 from .files.collection_reader import CollectionReader
 from .files.layer import FileGone, Layer
-from .files.manifest import Manifest, Parts, read_manifest, signature
+from .files.manifest import CollectionFiles, Manifest, read_manifest, signature
 from .files.page_token import filter_scope, open_cursor, sign_cursor
-from .model import MAX_PAGE, Changes, Collection, Dialect, StoredRecord, StorePage
+from .model import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
 from .writes.single_records import WAIT, delete_record, put_record
 
 __all__ = ["ProfileStore"]
@@ -41,7 +41,7 @@ class _PerThread(threading.local):
         self.snapshot: _Snapshot | None = None
         self.readers: dict[int, CollectionReader] = {}
         self.layers: dict[str, Layer] = {}
-        self.parts: dict[int, Parts] = {}
+        self.parts: dict[int, CollectionFiles] = {}
 
 
 class ProfileStore:
@@ -205,7 +205,7 @@ class ProfileStore:
 
     def changes_since(
         self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
-    ) -> Changes | None:
+    ) -> CollectionChanges | None:
         """The keys of the records that were written or deleted after a generation.
 
         Args:
@@ -228,7 +228,7 @@ class ProfileStore:
         if changed is None:
             return None
         written = tuple(key for key, there in changed if there)
-        return Changes(found.generation, written, tuple(key for key, there in changed if not there))
+        return CollectionChanges(found.generation, written, tuple(key for key, there in changed if not there))
 
     def put_record(
         self, collection: str | int | Collection, record_id: str, record: Mapping[str, Any], *, wait: float = WAIT

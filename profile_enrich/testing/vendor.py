@@ -18,7 +18,7 @@ from .connection import serve_connection
 from .exchange import Answer, Exchange
 from .faults import Fault, Healthy
 from .recorder import Call, Recorder
-from .vendor_dialects import Collection, Profiles, Vendor
+from .vendor_dialects import Profiles, Vendor, VendorCollection
 
 __all__ = ["VendorServer"]
 
@@ -169,7 +169,7 @@ class VendorServer(Recorder):
 
     def add_collection(
         self, name: str, profiles: Mapping[str, Mapping[str, object]], *, filterable: Iterable[str] | None = None
-    ) -> Collection:
+    ) -> VendorCollection:
         """Serves one more collection.
 
         Args:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote_to_bytes
 from .exchange import Answer, json_answer
 from .recorder import Call
 
-__all__ = ["Collection", "Vendor"]
+__all__ = ["Vendor", "VendorCollection"]
 
 VERSIONS = {"2025-07-31"}
 Profiles = MutableMapping[str, Mapping[str, object]]
@@ -34,7 +34,7 @@ class _Refused(Exception):
 
 
 @dataclass(slots=True)
-class Collection:
+class VendorCollection:
     """Profiles under a name: an entity to Census, an index to Amperity.
 
     Args:
@@ -85,14 +85,14 @@ class Vendor:
     token_field: str
     clock: Callable[[], float] = time.monotonic
     id_column: str = "id"
-    collections: list[Collection] = field(default_factory=list[Collection])
+    collections: list[VendorCollection] = field(default_factory=list[VendorCollection])
     tokens: dict[str, float] = field(default_factory=dict[str, float])
     issued: int = 0
 
-    def add(self, name: str, profiles: Profiles, filterable: Iterable[str] | None = None) -> Collection:
+    def add(self, name: str, profiles: Profiles, filterable: Iterable[str] | None = None) -> VendorCollection:
         """Adds a collection."""
         number = len(self.collections) + 1
-        found = Collection(number, name, profiles, None if filterable is None else frozenset(filterable))
+        found = VendorCollection(number, name, profiles, None if filterable is None else frozenset(filterable))
         self.collections.append(found)
         return found
 
@@ -170,7 +170,7 @@ class Vendor:
             return _missing() if attributes is None else json_answer(200, _profile(found, path[3], attributes))
         return self._profiles(found, query)
 
-    def _profiles(self, found: Collection, query: list[tuple[str, str]]) -> Answer:
+    def _profiles(self, found: VendorCollection, query: list[tuple[str, str]]) -> Answer:
         filters = [(name[7:-1], value) for name, value in query if name.startswith("filter[") and name.endswith("]")]
         for name, _ in filters:
             if not found.may_filter(name):
@@ -257,7 +257,7 @@ def _missing() -> Answer:
     return _amperity_error(404, "The requested entity does not exist.")
 
 
-def _index(found: Collection) -> dict[str, object]:
+def _index(found: VendorCollection) -> dict[str, object]:
     made = "2025-07-30T22:16:04.409Z"
     return {"id": found.index_id, "name": found.name, "description": "", "created_at": made, "updated_at": made}
 
@@ -266,7 +266,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _profile(found: Collection, id: str, attributes: Mapping[str, object]) -> dict[str, object]:
+def _profile(found: VendorCollection, id: str, attributes: Mapping[str, object]) -> dict[str, object]:
     # Amperity's attributes are text; one without a value is left out.
     texts = {name: _text(value) for name, value in attributes.items() if value is not None}
     return {"id": id, "index_id": found.index_id, "attributes": texts}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from starlette.exceptions import WebSocketException
 from starlette.requests import HTTPConnection
 
-from .._utils.log_once import Once
+from .._utils.log_once import LogOnce
 from ..errors import ProfileRequired
 from ..profile import Profile, Reason
 from .request_lookup import LookupView, attachment_of, attachments_of
@@ -17,7 +17,7 @@ __all__ = ["LookupView", "ProfileDependency", "get_profile", "lookup_details", "
 
 logger = logging.getLogger("profile_enrich")
 
-_once = Once()
+_once = LogOnce()
 
 POLICY_VIOLATION = 1008
 """The WebSocket close code for a connection that is not allowed (RFC 6455, section 7.4.1)."""
@@ -78,7 +78,7 @@ async def require_profile(connection: HTTPConnection) -> Profile:
         The profile, found.
 
     Raises:
-        ProfileRequired: an HTTP exception: 401 nobody in session, 403 withheld or no consent, 404 unknown, 503 not
+        ProfileRequired: an HTTP exception: 401 nobody in session, 403 excluded or no consent, 404 unknown, 503 not
             available now, 500 not looked up on this path.
         WebSocketException: the same for a WebSocket, with close code 1008.
     """
@@ -88,7 +88,7 @@ async def require_profile(connection: HTTPConnection) -> Profile:
 _REFUSALS: dict[Reason, tuple[int, str]] = {
     Reason.ANONYMOUS: (401, "Nobody is signed in."),
     Reason.NO_CONSENT: (403, "There is no consent to look the profile up."),
-    Reason.WITHHELD: (403, "The profile is withheld."),
+    Reason.EXCLUDED: (403, "The profile is excluded."),
     Reason.NOT_FOUND: (404, "There is no profile."),
     Reason.UNAVAILABLE: (503, "The profile is not available at the moment."),
     Reason.NOT_LOOKED_UP: (500, "The profile is not looked up on this path."),

@@ -34,10 +34,10 @@ from starlette.datastructures import Headers, Secret
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from .._utils.fork import renew_after_fork
+from .._utils.fork import reset_after_fork
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
-from .invalidation_payload import SLICE, Changes, Malformed, parse_changes
+from .invalidation_payload import SLICE, InvalidationPayload, MalformedPayload, parse_changes
 
 __all__ = ["ProfileInvalidation", "sign"]
 
@@ -142,7 +142,7 @@ class ProfileInvalidation:
                 response = await self._answer(scope, receive)
             except _Refused as refusal:
                 response = refusal.response
-            except Malformed as fault:
+            except MalformedPayload as fault:
                 response = _Refused(400, "bad_request", str(fault)).response
             if response is not None:
                 await response(scope, receive, send)
@@ -163,7 +163,7 @@ class ProfileInvalidation:
         counts = {"keys": len(changes.keys), "tags": len(changes.tags), "all": changes.all}
         return JSONResponse({**counts, "repeated": False})
 
-    async def _carry_out(self, changes: Changes) -> None:
+    async def _carry_out(self, changes: InvalidationPayload) -> None:
         if changes.all:
             self._client.clear()
         for start in range(0, len(changes.keys), SLICE):
@@ -250,7 +250,7 @@ class _Seen:
         self._limit = limit
         self._calls: dict[bytes, None] = {}
         self._lock = threading.Lock()
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def __contains__(self, call: bytes) -> bool:
         return call in self._calls

@@ -10,18 +10,18 @@ from typing import Any, TypeGuard, cast
 from ..errors import InvalidKeyError
 from ..profile import ProfileKey
 
-__all__ = ["SLICE", "Changes", "Malformed", "parse_changes"]
+__all__ = ["SLICE", "InvalidationPayload", "MalformedPayload", "parse_changes"]
 
 SLICE = 250
 """Keys dealt with in one go: well under a millisecond. Then others have their turn on the loop."""
 
 
-class Malformed(Exception):
+class MalformedPayload(Exception):
     """The body makes no sense. The message names the place, never a value: keys are personal data."""
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class InvalidationPayload:
     """What to drop.
 
     Args:
@@ -38,7 +38,7 @@ class Changes:
         return f"<Changes: {len(self.keys)} keys, {len(self.tags)} tags{', all' if self.all else ''}>"
 
 
-async def parse_changes(body: bytes) -> Changes:
+async def parse_changes(body: bytes) -> InvalidationPayload:
     """Reads the body of a call, and lets others have the loop in between.
 
     Raises:
@@ -46,15 +46,15 @@ async def parse_changes(body: bytes) -> Changes:
     """
     document = _decode(body)
     if not isinstance(document, dict):
-        raise Malformed("the body must be a JSON object")
+        raise MalformedPayload("the body must be a JSON object")
     members = cast("dict[str, Any]", document)
     if not members.keys() <= {"keys", "tags", "all"}:
-        raise Malformed("the body has a member other than keys, tags and all")
+        raise MalformedPayload("the body has a member other than keys, tags and all")
     if not members:
-        raise Malformed("the body must have keys, tags or all")
+        raise MalformedPayload("the body must have keys, tags or all")
     everything = members.get("all", False)
     if not isinstance(everything, bool):
-        raise Malformed("all must be true or false")
+        raise MalformedPayload("all must be true or false")
     keys: list[ProfileKey] = []
     for item in _items(members, "keys"):
         keys.append(_key(item, len(keys)))
@@ -63,9 +63,9 @@ async def parse_changes(body: bytes) -> Changes:
     tags: list[str] = []
     for item in _items(members, "tags"):
         if not isinstance(item, str) or not item:
-            raise Malformed(f"tags[{len(tags)}] must be a string that is not empty")
+            raise MalformedPayload(f"tags[{len(tags)}] must be a string that is not empty")
         tags.append(item)
-    return Changes(keys, tags, everything)
+    return InvalidationPayload(keys, tags, everything)
 
 
 def _decode(body: bytes) -> object:
@@ -76,7 +76,7 @@ def _decode(body: bytes) -> object:
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors, and quote the body
         readable = False
     if not readable:
-        raise Malformed("the body is not JSON in UTF-8")
+        raise MalformedPayload("the body is not JSON in UTF-8")
     return document
 
 
@@ -84,7 +84,7 @@ def _items(members: dict[str, Any], name: str) -> list[Any]:
     items: object = members.get(name, [])
     if _is_array(items):
         return items
-    raise Malformed(f"{name} must be an array")
+    raise MalformedPayload(f"{name} must be an array")
 
 
 def _is_array(value: object) -> TypeGuard[list[Any]]:
@@ -98,10 +98,12 @@ def _key(item: object, place: int) -> ProfileKey:
     elif isinstance(item, dict):
         fields = cast("dict[str, Any]", item)
     if "value" not in fields or not fields.keys() <= {"type", "value"}:
-        raise Malformed(f"keys[{place}] must be a string, or an object with a value and, where it is not 'id', a type")
+        raise MalformedPayload(
+            f"keys[{place}] must be a string, or an object with a value and, where it is not 'id', a type"
+        )
     fault = ""
     try:
         return ProfileKey(**fields)
     except InvalidKeyError as error:
         fault = error.message
-    raise Malformed(f"keys[{place}]: {fault}")
+    raise MalformedPayload(f"keys[{place}]: {fault}")

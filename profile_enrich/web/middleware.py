@@ -9,14 +9,14 @@ from typing import Any, Literal, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .._utils.log_once import Once
-from .._utils.validation import number
+from .._utils.log_once import LogOnce
+from .._utils.validation import check_number
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
 from ..profile import Reason
 from .consent import Consent
 from .identity import Identify, vary_of
-from .request_lookup import SCOPE_KEY, Attachment, Plan
+from .request_lookup import SCOPE_KEY, MiddlewareConfig, RequestLookup
 
 __all__ = ["Attach", "ProfileMiddleware"]
 
@@ -79,7 +79,7 @@ class ProfileMiddleware:
         if not callable(identify):
             raise ConfigurationError("identify must be callable, e.g. from_session('user_id')")
         if budget is not None:
-            number("budget", budget)
+            check_number("budget", budget)
         if attach not in ("eager", "prefetch", "lazy"):
             raise ConfigurationError(f"attach must be 'eager', 'prefetch' or 'lazy', not {attach!r}")
         if isinstance(exclude, str):
@@ -101,12 +101,12 @@ class ProfileMiddleware:
         self._scope_key = SCOPE_KEY + attribute
         self._exclude = tuple(prefix.rstrip("/") for prefix in prefixes)
         self._needs_session = bool(getattr(identify, "needs_session", False))
-        self._plan = Plan(
+        self._plan = MiddlewareConfig(
             client=client,
             identify=identify,
             budget=budget,
             vary_on=headers,
-            once=Once(),
+            once=LogOnce(),
             consent=consent,
             server_timing=server_timing,
         )
@@ -123,7 +123,7 @@ class ProfileMiddleware:
             # Installed twice: the outer one has made the lookup of this request.
             await self.app(scope, receive, send)
             return
-        attachment = scope[self._scope_key] = Attachment(self._plan, scope, send)
+        attachment = scope[self._scope_key] = RequestLookup(self._plan, scope, send)
         # A copy: some servers share one `state` between requests (hypercorn#274).
         state = scope["state"] = _state_of(scope)
         state[self._attribute] = attachment.profile

@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Message, Scope, Send
 
 from .._utils.deadline import Deadline
-from .._utils.log_once import Once
+from .._utils.log_once import LogOnce
 from ..client.client import ProfileClient
 from ..client.lookup import Prefetch
 from ..errors import InvalidKeyError, ProfileEnrichError
@@ -23,7 +23,7 @@ from .cache_headers import Headers, is_plain, personal_lines, personalise
 from .consent import Consent
 from .identity import Identify
 
-__all__ = ["SCOPE_KEY", "Attachment", "LookupView", "Plan", "attachment_of", "attachments_of"]
+__all__ = ["SCOPE_KEY", "LookupView", "MiddlewareConfig", "RequestLookup", "attachment_of", "attachments_of"]
 
 Key = str | ProfileKey
 
@@ -40,14 +40,14 @@ logger = logging.getLogger("profile_enrich")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MiddlewareConfig:
     """What a middleware was told, shared by all its requests."""
 
     client: ProfileClient
     identify: Identify
     budget: float | None
     vary_on: tuple[str, ...]
-    once: Once
+    once: LogOnce
     consent: Consent | None = None
     server_timing: bool = False
     personal_lines: Headers = field(init=False)
@@ -73,7 +73,7 @@ class LookupView:
     age: float | None
 
 
-class Attachment:
+class RequestLookup:
     """The lookup of one request.
 
     `profile` is made at once and stays the same object; until the lookup was made it is empty, with
@@ -95,7 +95,7 @@ class Attachment:
     _prefetch: Prefetch | None = None
     _resolving: asyncio.Future[None] | None = None
 
-    def __init__(self, plan: Plan, scope: Scope, send: Send) -> None:
+    def __init__(self, plan: MiddlewareConfig, scope: Scope, send: Send) -> None:
         self._plan = plan
         self._scope = scope
         self.send = send
@@ -381,15 +381,15 @@ class Attachment:
         return getattr(endpoint, "__qualname__", "the application")
 
 
-def attachment_of(connection: HTTPConnection, attribute: str = "profile") -> Attachment | None:
+def attachment_of(connection: HTTPConnection, attribute: str = "profile") -> RequestLookup | None:
     """The attachment that `ProfileMiddleware` made for this request; `None` where it is not installed."""
-    attachment: Attachment | None = connection.scope.get(SCOPE_KEY + attribute)
+    attachment: RequestLookup | None = connection.scope.get(SCOPE_KEY + attribute)
     return attachment
 
 
-def attachments_of(connection: HTTPConnection) -> list[Attachment]:
+def attachments_of(connection: HTTPConnection) -> list[RequestLookup]:
     """All attachments of this request: one for each `ProfileMiddleware` with an attribute of its own."""
-    return [value for value in connection.scope.values() if isinstance(value, Attachment)]
+    return [value for value in connection.scope.values() if isinstance(value, RequestLookup)]
 
 
 async def _within(end: Deadline | None, answer: Any) -> Any:

@@ -33,7 +33,7 @@ from profile_enrich import (
     SourceTimeout,
     from_header,
 )
-from profile_enrich.client.hooks import BreakerDetails, FlightDetails, LookupDetails
+from profile_enrich.client.hooks import BreakerDetails, LoadDetails, LookupDetails
 from profile_enrich.otel import LINKED_FLIGHTS, OpenTelemetryHook
 from profile_enrich.profile import Reason, Status
 from tests.helpers import ScriptedSource, Switch, client_of, found, nobody
@@ -235,9 +235,9 @@ async def test_only_lookups_that_waited_have_a_span(backend: Make) -> None:
 
 async def test_a_failed_lookup_links_to_its_own_flight_only(backend: Make) -> None:
     one = backend()
-    one.hook(FlightDetails("s", "k", "found", 0.1))
+    one.hook(LoadDetails("s", "k", "found", 0.1))
     one.hook(LookupDetails("s", "k", Status.ERROR, Reason.UNAVAILABLE, 0.0, "circuit_open"))
-    one.hook(FlightDetails("s", "k", "source_connection", 0.1))
+    one.hook(LoadDetails("s", "k", "source_connection", 0.1))
     one.hook(LookupDetails("s", "k", Status.ERROR, Reason.UNAVAILABLE, 0.1, "source_connection"))
     one.hook(LookupDetails("s", "k", Status.MISS, None, 0.1, None))
     assert [len(span.links) for span in one.spans["lookup s"]] == [0, 1, 0]
@@ -246,7 +246,7 @@ async def test_a_failed_lookup_links_to_its_own_flight_only(backend: Make) -> No
 def test_the_memory_of_flights_is_bounded(backend: Make) -> None:
     one = backend()
     for number in range(LINKED_FLIGHTS + 50):
-        one.hook(FlightDetails("s", str(number), "found", 0.0))
+        one.hook(LoadDetails("s", str(number), "found", 0.0))
     assert len(one.hook._landed) == LINKED_FLIGHTS
     one.hook(LookupDetails("s", "0", Status.MISS, None, 0.0, None))
     one.hook(LookupDetails("s", "60", Status.MISS, None, 0.0, None))

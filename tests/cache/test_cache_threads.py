@@ -26,11 +26,11 @@ def test_L9_is_safe_under_threads() -> None:
     until = time.monotonic() + 1.0
 
     def work(seed: int) -> None:
-        chance = random.Random(seed)
+        rng = random.Random(seed)
         try:
             while time.monotonic() < until:
-                key = f"k{chance.randrange(100)}"
-                step = chance.randrange(6)
+                key = f"k{rng.randrange(100)}"
+                step = rng.randrange(6)
                 if step == 0:
                     cache.invalidate(key)
                 elif step == 5:
@@ -41,7 +41,7 @@ def test_L9_is_safe_under_threads() -> None:
                 elif step == 2:
                     cache.sweep(10)
                 elif step == 3:
-                    put(cache, key, entry(key, until=time.monotonic() + chance.random() / 100))
+                    put(cache, key, entry(key, until=time.monotonic() + rng.random() / 100))
                 else:
                     item = cache.get(key, time.monotonic())
                     assert item is None or item.record is None or item.record.attributes["value"] == key
@@ -158,10 +158,10 @@ class TestSecondChance:
         cache: SecondChanceCache[str] = SecondChanceCache(1_000, lambda item: item.size)
         small = entry("a")
         cache["a"] = small
-        cache.at_hand["a"] = small
+        cache.lock_free_index["a"] = small
         with pytest.raises(ValueError, match="too large"):
             cache["a"] = entry("x" * 2_000)
-        assert cache.at_hand == {}
+        assert cache.lock_free_index == {}
 
     @given(st.lists(st.tuples(st.sampled_from("rwdop"), st.integers(0, 9), st.integers(1, 6))))
     def test_what_is_at_hand_is_in_it_and_the_same(self, steps: list[tuple[str, int, int]]) -> None:
@@ -175,14 +175,14 @@ class TestSecondChance:
                 sizes[id(item)] = size
                 cache[key] = item
             elif step == "o" and key in cache:
-                cache.at_hand[key] = cache[key]
+                cache.lock_free_index[key] = cache[key]
             elif step == "d":
                 cache.pop(key, None)
             elif step == "p" and len(cache):
                 cache.popitem()
             elif step == "r" and key in cache:
                 assert cache[key].used
-            assert all(cache.at_hand[name] is cache[name] for name in cache.at_hand)
+            assert all(cache.lock_free_index[name] is cache[name] for name in cache.lock_free_index)
             assert cache.currsize == sum(sizes[id(item)] for item in cache.values()) <= 12
 
 
@@ -193,10 +193,10 @@ def test_L9_readers_without_the_lock_never_meet_a_writer_that_evicts() -> None:
     stop = threading.Event()
 
     def read(seed: int) -> None:
-        chance = random.Random(seed)
+        rng = random.Random(seed)
         try:
             while not stop.is_set():
-                key = f"k{chance.randrange(40)}"
+                key = f"k{rng.randrange(40)}"
                 view = cache.fresh(key, 0.0)
                 if view is not None and view["value"] != key:
                     wrong.append(key)

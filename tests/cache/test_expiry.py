@@ -50,9 +50,9 @@ def test_L7_no_store_is_not_kept() -> None:
 
 
 @given(st.floats(0, 0.999999))
-def test_L8_jitter_stays_within_a_tenth(chance: float) -> None:
+def test_L8_jitter_stays_within_a_tenth(rng: float) -> None:
     """L8: jitter (±10 %)."""
-    entry = Expiry(ttl=100, stale_ttl=100, chance=lambda: chance).known(RECORD, Freshness(), NO_TAGS, 0.0)
+    entry = Expiry(ttl=100, stale_ttl=100, rng=lambda: rng).known(RECORD, Freshness(), NO_TAGS, 0.0)
     assert 90.0 <= entry.soft <= 110.0
     assert entry.hard == pytest.approx(2 * entry.soft)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cachetools import LRUCache
 
-from profile_enrich.cache.storage import NEVER, Entry, Shelf
+from profile_enrich.cache.storage import NEVER, CacheStorage, Entry
 from tests.cache.test_cache import entry, negative
 
 
@@ -16,8 +16,8 @@ class TestReprs:
 
 
 class TestShelf:
-    def shelf(self, max_entries: int = 100) -> Shelf[str]:
-        return Shelf(LRUCache(maxsize=100), max_entries)
+    def shelf(self, max_entries: int = 100) -> CacheStorage[str]:
+        return CacheStorage(LRUCache(maxsize=100), max_entries)
 
     def test_sweeping_goes_on_where_it_stopped(self) -> None:
         shelf = self.shelf()
@@ -72,7 +72,7 @@ class TestShelf:
         assert sorted(shelf.store) == ["b", "c"]
 
     def test_what_is_larger_than_all_of_it_is_not_kept(self) -> None:
-        shelf: Shelf[str] = Shelf(LRUCache(maxsize=100, getsizeof=lambda item: item.size), 100)
+        shelf: CacheStorage[str] = CacheStorage(LRUCache(maxsize=100, getsizeof=lambda item: item.size), 100)
         assert shelf.put("a", entry()) is False
         assert (len(shelf.store), shelf.seats) == (0, 0)
 

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from profile_enrich.cli.app import cli
 from profile_enrich.cli.enrich_progress import Meter, metered
-from profile_enrich.pipeline.files.enrich_file import FileProgress, FileReport
+from profile_enrich.pipeline.files.file_enrichment import FileProgress, FileReport
 from profile_enrich.store import CollectionSpec, build_store
 from profile_enrich.testing import VendorServer, faults
 from tests.cli.test_cli import on_a_terminal
@@ -70,8 +70,8 @@ def piped(vendor: VendorServer) -> subprocess.Popen[bytes]:
 
 
 def orders(path: Path, count: int, unknown: int = 0) -> Path:
-    chance = random.Random(7)
-    ids = [f"u{chance.randrange(60 + unknown)}" for _ in range(count)]
+    rng = random.Random(7)
+    ids = [f"u{rng.randrange(60 + unknown)}" for _ in range(count)]
     path.write_text("user_id,n\n" + "".join(f"{id},{n}\n" for n, id in enumerate(ids)))
     return path
 

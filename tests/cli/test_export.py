@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profile_enrich.cli.app import cli
-from profile_enrich.cli.export_target import FileTarget, State
-from profile_enrich.cli.profile_rows import RowEncoder, flat
+from profile_enrich.cli.export_target import ExportState, FileTarget
+from profile_enrich.cli.profile_rows import ProfileRowEncoder, flat
 from profile_enrich.errors import ConfigurationError
 from profile_enrich.sources.amperity import ProfileRow
 from profile_enrich.testing import Call, VendorServer, faults
@@ -156,7 +156,7 @@ text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.tuples(text, st.dictionaries(text.filter(lambda name: name != "id"), text)), max_size=6))
 def test_any_text_survives_the_csv(data: list[tuple[str, dict[str, str]]]) -> None:
-    encoder = RowEncoder("csv")
+    encoder = ProfileRowEncoder("csv")
     table = rows(encoder.page([ProfileRow(id, "i", attributes) for id, attributes in data], header=True))
     assert table[0] == encoder.columns
     assert len(table) == len(data) + 1
@@ -169,8 +169,8 @@ def test_any_text_survives_the_csv(data: list[tuple[str, dict[str, str]]]) -> No
 
 def test_values_that_are_not_text_are_json_and_lone_surrogates_are_escaped() -> None:
     row = ProfileRow("p", "i", {"n": 1, "none": None, "list": ["é"], "bad": "\ud800"})
-    assert rows(RowEncoder("csv").page([row], header=False)) == [["p", "1", "", '["é"]', "\\ud800"]]
-    assert json.loads(RowEncoder("jsonl").page([row], header=True))["attributes"]["bad"] == "\ud800"
+    assert rows(ProfileRowEncoder("csv").page([row], header=False)) == [["p", "1", "", '["é"]', "\\ud800"]]
+    assert json.loads(ProfileRowEncoder("jsonl").page([row], header=True))["attributes"]["bad"] == "\ud800"
 
 
 # --- interrupted exports ----------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_a_full_disk_leaves_what_can_be_gone_on_with(
 ) -> None:
     whole = FileTarget.write
 
-    def write(self: FileTarget, data: bytes, state: State) -> None:
+    def write(self: FileTarget, data: bytes, state: ExportState) -> None:
         if self.state.rows >= 100:
             raise OSError(28, "No space left on device")
         whole(self, data, state)

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from profile_enrich.cli.app import cli
 from profile_enrich.cli.build_progress import _progress_lines
 from profile_enrich.cli.commands.index import _age, _size
-from profile_enrich.store import ProfileStore, Progress
+from profile_enrich.store import BuildProgress, ProfileStore
 from profile_enrich.store.files.manifest import locked
 from profile_enrich.store.writes.refresh_status import note_refresh, read_last_refresh
 from tests.cli.test_cli import on_a_terminal
@@ -395,7 +395,7 @@ def test_lines_of_progress_come_once_a_second_with_speed_and_time_left(
     monkeypatch.setattr(time, "monotonic", lambda: next(times))
     show = _progress_lines()
     for done in (0, 100, 500, 1000):
-        show(Progress("U", done, 1000))
+        show(BuildProgress("U", done, 1000))
     monkeypatch.undo()
     shown = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(each["rows"], each["rows_per_second"], each["eta_seconds"]) for each in shown] == [

@@ -30,7 +30,7 @@ from profile_enrich.errors import (
     SourceTimeout,
 )
 from profile_enrich.server import ApiKey, ProfileAPI
-from profile_enrich.sources.base import Changes
+from profile_enrich.sources.base import ChangeBatch
 from profile_enrich.store import ProfileStore
 from profile_enrich.testing import VendorServer
 
@@ -46,14 +46,14 @@ class Feed(MemorySource):
 
     def __init__(self, rows: dict[str, dict[str, Any]]) -> None:
         super().__init__(rows)
-        self.said: asyncio.Queue[Changes | Exception | None] = asyncio.Queue()
+        self.said: asyncio.Queue[ChangeBatch | Exception | None] = asyncio.Queue()
         self.asked: list[str | None] = []
         self.ended = 0
 
-    async def changes(self, after: str | None = None) -> AsyncGenerator[Changes]:
+    async def changes(self, after: str | None = None) -> AsyncGenerator[ChangeBatch]:
         self.asked.append(after)
         try:
-            yield Changes(id=after or "0", retry=0.001)
+            yield ChangeBatch(id=after or "0", retry=0.001)
             while (said := await self.said.get()) is not None:
                 if isinstance(said, Exception):
                     raise said
@@ -101,7 +101,7 @@ async def test_exactly_the_named_keys_are_dropped() -> None:
         assert feed_of(client).state == "idle"
         await live(client)
         await client.get("u2")
-        await source.said.put(Changes(keys=(ProfileKey("u1"),), id="1"))
+        await source.said.put(ChangeBatch(keys=(ProfileKey("u1"),), id="1"))
         await until(lambda: feed_of(client).keys == 1)
         assert client.peek("u1") is None
         assert client.peek("u2") is not None
@@ -122,7 +122,7 @@ async def test_a_reset_drops_everything() -> None:
     source = Feed({"u1": {"n": 1}})
     async with ProfileClient(source, ttl=HOUR, follow_changes=True) as client:
         await live(client)
-        await source.said.put(Changes(reset=True, id="9"))
+        await source.said.put(ChangeBatch(reset=True, id="9"))
         await until(lambda: feed_of(client).resets == 1)
         assert client.stats().entries == 0
 
@@ -131,7 +131,7 @@ async def test_it_comes_back_where_it_was_and_keeps_what_it_has(caplog: pytest.L
     source = Feed({"u1": {"n": 1}})
     async with ProfileClient(source, ttl=HOUR, follow_changes=True) as client:
         await live(client)
-        await source.said.put(Changes(id="7"))
+        await source.said.put(ChangeBatch(id="7"))
         for broken in (SourceConnectionError("it broke"), RuntimeError("planted-value"), None):
             await source.said.put(broken)
         await until(lambda: feed_of(client).connections == 4)
@@ -147,7 +147,7 @@ async def test_while_it_is_lost_the_ttl_counts_and_the_log_says_it_once(
     class Lost(Feed):
         lost = True
 
-        async def changes(self, after: str | None = None) -> AsyncGenerator[Changes]:
+        async def changes(self, after: str | None = None) -> AsyncGenerator[ChangeBatch]:
             self.asked.append(after)
             if self.lost:
                 raise SourceConnectionError("no connection to the source: refused")
@@ -173,11 +173,11 @@ async def test_while_it_is_lost_the_ttl_counts_and_the_log_says_it_once(
 
 async def test_a_vendor_without_a_feed_is_asked_rarely(caplog: pytest.LogCaptureFixture) -> None:
     class None404(Feed):
-        async def changes(self, after: str | None = None) -> AsyncGenerator[Changes]:
+        async def changes(self, after: str | None = None) -> AsyncGenerator[ChangeBatch]:
             self.asked.append(after)
             if self.asked:
                 raise SourceRequestError("census refused the request", status=404)
-            yield Changes()
+            yield ChangeBatch()
 
     source = None404({"u1": {"n": 1}})
     async with ProfileClient(source, follow_changes=True) as client:
@@ -203,7 +203,7 @@ async def test_it_ends_when_nobody_holds_the_client() -> None:
     await live(client)
     del client
     gc.collect()
-    await source.said.put(Changes(id="1"))
+    await source.said.put(ChangeBatch(id="1"))
     await until(lambda: source.ended == 1)
 
 
@@ -213,7 +213,7 @@ def test_on_a_new_loop_it_starts_anew_from_its_position() -> None:
 
     async def first() -> None:
         await live(client)
-        await source.said.put(Changes(id="3"))
+        await source.said.put(ChangeBatch(id="3"))
         await until(source.said.empty)
         await asyncio.sleep(0.01)
 

@@ -356,13 +356,13 @@ class TestAnswers:
         await client.get("u1")
         assert len(source.calls) == 2
 
-    async def test_L7_a_withheld_profile_is_cached_as_a_missing_one_and_attaches_nothing(self) -> None:
+    async def test_L7_an_excluded_profile_is_cached_as_a_missing_one_and_attaches_nothing(self) -> None:
         """L7: Excluded is cached as NotFound; attributes are never attached."""
         source = ScriptedSource(lambda _: Excluded())
         client = client_of(source)
         for status in (Status.MISS, Status.NEGATIVE):
             profile = await client.get("u1")
-            assert (dict(profile), profile.status, profile.reason) == ({}, status, Reason.WITHHELD)
+            assert (dict(profile), profile.status, profile.reason) == ({}, status, Reason.EXCLUDED)
 
     async def test_L7_a_negative_ttl_of_nothing_keeps_nothing(self) -> None:
         """L7: its own TTL may be 0."""
@@ -549,7 +549,7 @@ class TestVisible:
             Status.SKIPPED: 1,
         }
         lookups = [details for details in told if type(details).__name__ == "LookupDetails"]
-        flights = [details for details in told if type(details).__name__ == "FlightDetails"]
+        flights = [details for details in told if type(details).__name__ == "LoadDetails"]
         assert len(lookups) == stats.total == 9
         assert len(flights) == stats.source_calls == 5
         assert stats.source_errors == {"source_connection": 2}

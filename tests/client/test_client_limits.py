@@ -211,7 +211,7 @@ class TestOverlays:
         profile = await client.get("u1")
         assert (profile.to_dict(), profile.status) == ({"id": "u1", "version": 1}, Status.HIT)
 
-    async def test_it_makes_up_an_unknown_profile_but_not_a_withheld_or_unavailable_one(self) -> None:
+    async def test_it_makes_up_an_unknown_profile_but_not_an_excluded_or_unavailable_one(self) -> None:
         source = ScriptedSource(nobody)
         client = client_of(source)
         for key in ("new", "gone", "down"):

@@ -26,7 +26,7 @@ from profile_enrich import (
     SourceTimeout,
     SourceUnavailable,
 )
-from profile_enrich.client.resilience import Permit
+from profile_enrich.client.breaker import Permit
 from profile_enrich.testing import ManualClock
 
 DOWN = SourceConnectionError("down")
@@ -382,9 +382,9 @@ class TestRetries:
     @pytest.mark.parametrize(("attempt", "longest"), [(1, 0.05), (2, 0.1), (3, 0.2), (6, 1.0), (5_000, 1.0)])
     def test_L10_pauses_grow_with_full_jitter(self, attempt: int, longest: float) -> None:
         """L10: back off exponentially with full jitter."""
-        for chance in (0.0, 0.5, 0.999):
-            policy = self.rich(attempts=10_000, chance=lambda chance=chance: chance)
-            assert policy.pause(DOWN, attempt, 5.0) == pytest.approx(longest * chance)
+        for rng in (0.0, 0.5, 0.999):
+            policy = self.rich(attempts=10_000, rng=lambda rng=rng: rng)
+            assert policy.pause(DOWN, attempt, 5.0) == pytest.approx(longest * rng)
 
     def test_L10_a_retry_after_is_the_least_and_no_wait_is_past_the_deadline(self) -> None:
         """L10: honour `Retry-After`."""
@@ -403,7 +403,7 @@ class TestRetries:
         assert self.rich().pause(error, 1, 5.0) is None
 
     def test_no_more_attempts_than_allowed(self) -> None:
-        policy = self.rich(attempts=3, chance=lambda: 0.0)
+        policy = self.rich(attempts=3, rng=lambda: 0.0)
         assert [policy.pause(DOWN, attempt, 5.0) for attempt in (1, 2, 3)] == [0.0, 0.0, None]
         assert self.rich(attempts=1).pause(DOWN, 1, 5.0) is None
         assert self.rich().pause(DOWN, 2, 5.0) is None, "by default a load makes two calls at most"

@@ -17,10 +17,10 @@ from profile_enrich import (
     SourceError,
     SourceTimeout,
 )
-from profile_enrich.client.single_flight import Flight, Flights, Fuse
+from profile_enrich.client.single_flight import Load, LoadDeadline, SingleFlight
 from tests.helpers import own_tasks, settle
 
-Table = Flights[str, int]
+Table = SingleFlight[str, int]
 
 CLOSED = r"^the lookup was ended because the client or its event loop was closed$"
 
@@ -35,11 +35,11 @@ class Landing:
         self.errors.append(error)
 
 
-def launch(flights: Table, work: object, landing: Landing | None = None, seconds: float = 5.0) -> Flight[str, int]:
+def launch(flights: Table, work: object, landing: Landing | None = None, seconds: float = 5.0) -> Load[str, int]:
     return flights.start("a", work, seconds=seconds, token=None, on_end=landing or Landing())  # type: ignore[arg-type]
 
 
-async def seven(fuse: Fuse) -> int:
+async def seven(fuse: LoadDeadline) -> int:
     fuse.light()
     await asyncio.sleep(0)
     return 7
@@ -62,7 +62,7 @@ async def test_L1_all_who_wait_get_the_one_result() -> None:
 async def test_L1_each_waiter_gets_an_error_of_its_own() -> None:
     """L1: with a failing upstream every waiter gets the error."""
 
-    async def fail(fuse: Fuse) -> int:
+    async def fail(fuse: LoadDeadline) -> int:
         fuse.light()
         raise SourceConnectionError("down", request_id="r1")
 
@@ -78,7 +78,7 @@ async def test_L2_cancelled_waiters_cancel_nothing() -> None:
     gate = asyncio.Event()
     cancelled = []
 
-    async def work(fuse: Fuse) -> int:
+    async def work(fuse: LoadDeadline) -> int:
         fuse.light()
         try:
             await gate.wait()
@@ -103,7 +103,7 @@ async def test_L2_all_waiters_gone_and_the_load_still_ends() -> None:
     """L2: … or all waiters."""
     gate = asyncio.Event()
 
-    async def work(fuse: Fuse) -> int:
+    async def work(fuse: LoadDeadline) -> int:
         fuse.light()
         await gate.wait()
         return 7
@@ -126,7 +126,7 @@ async def test_L3_a_budget_ends_the_wait_only() -> None:
     """L3: the page goes on, the flight too."""
     gate = asyncio.Event()
 
-    async def work(fuse: Fuse) -> int:
+    async def work(fuse: LoadDeadline) -> int:
         fuse.light()
         await gate.wait()
         return 7
@@ -143,7 +143,7 @@ async def test_L3_a_hung_load_frees_its_key_by_the_deadline() -> None:
     """L3: a hung upstream frees its key by the flight's deadline, and what then comes is not counted."""
     gate = asyncio.Event()
 
-    async def work(fuse: Fuse) -> int:
+    async def work(fuse: LoadDeadline) -> int:
         fuse.light()
         await gate.wait()
         return 7
@@ -163,7 +163,7 @@ async def test_L3_one_that_never_ends_is_cancelled_after_a_grace(monkeypatch: py
     monkeypatch.setattr("profile_enrich.client.single_flight.GRACE", 0.02)
     cancelled = asyncio.Event()
 
-    async def work(fuse: Fuse) -> int:
+    async def work(fuse: LoadDeadline) -> int:
         fuse.light()
         try:
             await asyncio.Event().wait()
@@ -185,7 +185,7 @@ async def test_L3_one_that_never_ends_is_cancelled_after_a_grace(monkeypatch: py
 async def test_a_newer_flight_takes_the_place_of_an_older_one() -> None:
     gate = asyncio.Event()
 
-    async def slow(fuse: Fuse) -> int:
+    async def slow(fuse: LoadDeadline) -> int:
         fuse.light()
         await gate.wait()
         return 1
@@ -203,7 +203,7 @@ async def test_a_newer_flight_takes_the_place_of_an_older_one() -> None:
 async def test_A18_an_unexpected_error_is_passed_on_without_its_text() -> None:
     """A18: whatever a source raises may quote the key."""
 
-    async def work(fuse: Fuse) -> int:
+    async def work(fuse: LoadDeadline) -> int:
         fuse.light()
         raise RuntimeError("alice@example.com")
 
@@ -220,7 +220,7 @@ async def test_L9_a_load_runs_in_a_fresh_context() -> None:
     user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
     seen: list[str] = []
 
-    async def work(fuse: Fuse) -> int:
+    async def work(fuse: LoadDeadline) -> int:
         fuse.light()
         seen.append(user.get())
         return 7
@@ -233,7 +233,7 @@ async def test_L9_a_load_runs_in_a_fresh_context() -> None:
 async def test_L14_closing_waits_then_cancels() -> None:
     """L14: closing waits a bounded time for flights, and leaves no task."""
 
-    async def hang(fuse: Fuse) -> int:
+    async def hang(fuse: LoadDeadline) -> int:
         fuse.light()
         await asyncio.Event().wait()
         return 7
@@ -271,7 +271,7 @@ def test_without_a_running_loop_it_says_what_it_needs() -> None:
 async def test_a_load_knows_its_time_and_its_task_has_a_name_to_find_it_by() -> None:
     seen: list[tuple[float, str]] = []
 
-    async def work(fuse: Fuse) -> int:
+    async def work(fuse: LoadDeadline) -> int:
         deadline = fuse.light()
         assert fuse.light() is deadline
         task = asyncio.current_task()
@@ -288,7 +288,7 @@ async def test_a_load_that_was_cancelled_ends_as_cancelled_and_leaves_nothing() 
     flights, complaints = Table(), list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
 
-    async def hang(fuse: Fuse) -> int:
+    async def hang(fuse: LoadDeadline) -> int:
         fuse.light()
         await asyncio.Event().wait()
         return 7
@@ -312,7 +312,7 @@ async def test_L14_closing_waits_no_longer_than_a_grace_for_a_load_that_will_not
     monkeypatch.setattr("profile_enrich.client.single_flight.GRACE", 0.02)
     released = asyncio.Event()
 
-    async def stubborn(fuse: Fuse) -> int:
+    async def stubborn(fuse: LoadDeadline) -> int:
         fuse.light()
         while not released.is_set():
             with contextlib.suppress(asyncio.CancelledError):

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from profile_enrich import ClientClosed, ProfileEnrichError
-from profile_enrich.client.single_flight import Fuse
+from profile_enrich.client.single_flight import LoadDeadline
 from tests.client.test_single_flight import Table, launch, seven
 from tests.helpers import settle
 
@@ -18,7 +18,7 @@ def test_L9_each_loop_has_flights_of_its_own() -> None:
     flights = Table()
     started, outcome = threading.Event(), []
 
-    async def hang(fuse: Fuse) -> int:
+    async def hang(fuse: LoadDeadline) -> int:
         fuse.light()
         started.set()
         await asyncio.Event().wait()
@@ -51,7 +51,7 @@ def test_L9_closing_on_one_loop_reaches_all_others() -> None:
     flights = Table()
     started, outcome = threading.Event(), list[BaseException]()
 
-    async def hang(fuse: Fuse) -> int:
+    async def hang(fuse: LoadDeadline) -> int:
         fuse.light()
         started.set()
         await asyncio.Event().wait()
@@ -79,7 +79,7 @@ def test_L14_a_loop_that_its_own_thread_closes_in_that_moment_is_no_error(monkey
     """L14: closing does not fail over a loop that has just gone."""
     flights, other = Table(), asyncio.new_event_loop()
 
-    async def hang(fuse: Fuse) -> int:
+    async def hang(fuse: LoadDeadline) -> int:
         fuse.light()
         await asyncio.Event().wait()
         return 7

@@ -77,7 +77,7 @@ class TestLookupMany:
         assert len(profiles) == 1000
         assert all(profiles.values())
 
-    @pytest.mark.parametrize("settings", [{"concurrency": 0}, {"patience": -1.0}])
+    @pytest.mark.parametrize("settings", [{"concurrency": 0}, {"retry_timeout": -1.0}])
     async def test_an_argument_that_makes_no_sense_is_named(self, settings: dict[str, Any]) -> None:
         async with client_for(CountingSource()) as client:
             with pytest.raises(ConfigurationError, match=next(iter(settings))):
@@ -111,7 +111,7 @@ class TestRateLimit:
     async def test_E3_the_limit_is_kept_and_waited_for(self) -> None:
         times: list[float] = []
 
-        class Noted(RateLimit):
+        class AuditContext(RateLimit):
             def take(self, *, patient: bool = False) -> float:
                 pause = super().take(patient=patient)
                 if not pause:
@@ -119,7 +119,7 @@ class TestRateLimit:
                 return pause
 
         source = CountingSource()
-        async with client_for(source, rate_limit=Noted(200, burst=10)) as client:
+        async with client_for(source, rate_limit=AuditContext(200, burst=10)) as client:
             profiles = await client.lookup_many(keys(60))
             assert client.stats().lookups[Status.SKIPPED] == 0
         assert all(profiles.values())
@@ -244,14 +244,14 @@ class TestAFailingSource:
         source = CountingSource(always_failing)
         async with client_for(source, breaker=Breaker(3, open_for=0.05, max_open=0.1)) as client:
             started = time.monotonic()
-            profiles = await asyncio.wait_for(client.lookup_many(keys(500), concurrency=8, patience=0.8), 10)
+            profiles = await asyncio.wait_for(client.lookup_many(keys(500), concurrency=8, retry_timeout=0.8), 10)
             assert time.monotonic() - started < 5.0
             assert {type(profile.error) for profile in profiles.values()} <= {SourceUnavailable, CircuitOpen}
             assert all(profile.error is not None for profile in profiles.values())
             assert source.calls.total() < 60
 
             started = time.monotonic()  # who comes right after does not wait all over again
-            await client.lookup_many(["late"], patience=0.8)
+            await client.lookup_many(["late"], retry_timeout=0.8)
             assert time.monotonic() - started < 0.6
 
     async def test_a_new_run_long_after_an_outage_waits_anew(self) -> None:
@@ -259,11 +259,11 @@ class TestAFailingSource:
         source = CountingSource(always_failing)
         breaker = Breaker(1, open_for=5, timer=clock)
         async with client_for(source, breaker=breaker, timer=clock) as client:
-            assert isinstance((await client.lookup_many(["u1"], patience=1))["u1"].error, SourceUnavailable)
-            assert isinstance((await client.lookup_many(["u2"], patience=1))["u2"].error, CircuitOpen)
+            assert isinstance((await client.lookup_many(["u1"], retry_timeout=1))["u1"].error, SourceUnavailable)
+            assert isinstance((await client.lookup_many(["u2"], retry_timeout=1))["u2"].error, CircuitOpen)
             clock.advance(4.5)
             source.behaviour = lambda key, call: Found(Record({}))
-            run = asyncio.create_task(client.lookup_many(["u3"], patience=4))
+            run = asyncio.create_task(client.lookup_many(["u3"], retry_timeout=4))
             await asyncio.sleep(0.05)
             assert not run.done()
             clock.advance(1)
@@ -274,7 +274,7 @@ class TestAFailingSource:
             raise SourceRateLimited("too many requests", status=429, retry_after=30)
 
         async with client_for(CountingSource(busy)) as client:
-            profiles = await asyncio.wait_for(client.lookup_many(keys(5), patience=10), 2)
+            profiles = await asyncio.wait_for(client.lookup_many(keys(5), retry_timeout=10), 2)
         assert {type(profile.error) for profile in profiles.values()} <= {SourceRateLimited, CircuitOpen}
 
     @pytest.mark.parametrize("error", [SourceUnavailable, SourceConnectionError, SourceTimeout])
@@ -303,7 +303,7 @@ class TestAFailingSource:
     async def test_without_patience_nothing_is_repeated(self) -> None:
         source = CountingSource(always_failing)
         async with client_for(source, retry=RetryPolicy(attempts=1)) as client:
-            await client.lookup_many(["u1"], patience=0)
+            await client.lookup_many(["u1"], retry_timeout=0)
         assert source.calls["u1"] == 1
 
     async def test_refused_credentials_end_it_at_once(self) -> None:
@@ -325,7 +325,7 @@ class TestAFailingSource:
             await client.lookup_many(["u1"])
             clock.advance(50)
             source.behaviour = always_failing
-            profile = (await client.lookup_many(["u1"], patience=0))["u1"]
+            profile = (await client.lookup_many(["u1"], retry_timeout=0))["u1"]
         assert profile.status is Status.STALE
         assert profile["id"] == "u1"
 

@@ -123,12 +123,12 @@ class Reader:
             if command.startswith(beginning):
                 self._start(command, port)
                 return ""
-        for patience in (0.2, 1.0, 3.0):  # a page that was asked for too early is asked for again, as in a browser
+        for retry_timeout in (0.2, 1.0, 3.0):  # a page that was asked for too early is asked for again, as in a browser
             printed = self._run(command)
             if not output or fnmatch.fnmatchcase(printed.rstrip("\n"), _pattern(output)):
                 return printed
             assert command.startswith("curl "), (command, printed)
-            time.sleep(patience)
+            time.sleep(retry_timeout)
         raise AssertionError((command, printed))
 
     def _run(self, command: str) -> str:

@@ -94,12 +94,12 @@ def tuning() -> dict[str, Any]:
 async def test_the_formulas_of_the_tuning_page_tell_what_the_client_does(
     tuning: dict[str, Any], between: float, ttl: float, stale_ttl: float
 ) -> None:
-    clock, chance, visits = ManualClock(), random.Random(7), 3_000
+    clock, rng, visits = ManualClock(), random.Random(7), 3_000
     source = MemorySource({"u1": {"tier": "gold"}})
     counted = dict.fromkeys(Status, 0)
     async with ProfileClient(source, ttl=ttl, stale_ttl=stale_ttl, jitter=0, timer=clock) as profiles:
         for _ in range(visits):
-            clock.advance(chance.expovariate(1 / between))
+            clock.advance(rng.expovariate(1 / between))
             counted[(await profiles.lookup("u1")).status] += 1
             while profiles.stats().in_flight:
                 await asyncio.sleep(0)

@@ -13,7 +13,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
-from profile_enrich.pipeline.worker import ClientConfig, close_worker_clients
+from profile_enrich.pipeline.workers import ClientConfig, close_worker_clients
 from profile_enrich.testing import VendorServer
 
 ROOT = Path(__file__).parent.parent.parent

@@ -12,7 +12,7 @@ import pytest
 
 from profile_enrich import ProfileKey
 from profile_enrich.errors import ConfigurationError, MissingVariable, SourceAuthError, SourceUnavailable
-from profile_enrich.pipeline.worker import ClientConfig
+from profile_enrich.pipeline.workers import ClientConfig
 from profile_enrich.testing import VendorServer, faults
 
 from . import needs
@@ -140,7 +140,7 @@ def test_E1_a_fault_of_one_key_lands_in_failed_and_the_job_survives(
         vendor, client={"deadline": 0.3, "breaker": {"failures": 0, "open_for": 0.05, "max_open": 0.05}}
     )
     elements = [{"user_id": str(n % 6)} for n in range(60)] + [{"user_id": UNKNOWN}]
-    out = run(elements, EnrichProfiles(config, key="user_id", patience=0.2), tmp_path)
+    out = run(elements, EnrichProfiles(config, key="user_id", retry_timeout=0.2), tmp_path)
     assert [failure["code"] for failure in out["failed"]] == [code] * 10
     assert {failure["element"]["user_id"] for failure in out["failed"]} == {bad}
     assert len(out["enriched"]) == 50
@@ -264,7 +264,7 @@ def test_A18_no_output_of_the_job_says_who_it_was_about(
     with caplog.at_level(logging.DEBUG, "profile_enrich"):
         out = run(
             [{"user_id": planted}, {"user_id": [planted]}],
-            EnrichProfiles(config_for(vendor), key="user_id", patience=0),
+            EnrichProfiles(config_for(vendor), key="user_id", retry_timeout=0),
             tmp_path,
         )
     assert len(out["failed"]) == 2
@@ -282,7 +282,7 @@ def test_A18_no_output_of_the_job_says_who_it_was_about(
         {"fields": "tier"},
         {"fields": []},
         {"batch": 0},
-        {"patience": -1},
+        {"retry_timeout": -1},
     ],
 )
 def test_a_mistake_is_named_before_the_job_starts(config: ClientConfig, arguments: dict[str, Any]) -> None:
@@ -335,7 +335,7 @@ def test_the_handlers_cache_key_is_the_key(config: ClientConfig) -> None:
 
 def test_a_failure_under_beams_enrichment_ends_the_job(vendor: VendorServer) -> None:
     vendor.always(faults.ServerError())
-    handler = ProfileHandler(config_for(vendor), key="user_id", fields=["tier"], patience=0)
+    handler = ProfileHandler(config_for(vendor), key="user_id", fields=["tier"], retry_timeout=0)
     with pytest.raises(SourceUnavailable), beam.Pipeline(options=IN_PROCESS) as pipeline:
         pipeline | beam.Create([beam.Row(user_id="1")]) | Enrichment(handler)
 

@@ -144,7 +144,7 @@ def test_E1_faults_land_in_their_rows(job: Job, vendor: VendorServer) -> None:
         if reasons.get(key) is not None:
             expected[position] = (None, None, None, reasons[key])
     enriched = enrich_dataset(
-        dataset_of(job), config=config_for(vendor, client=BRISK), key="user_id", fields=FIELDS, patience=30
+        dataset_of(job), config=config_for(vendor, client=BRISK), key="user_id", fields=FIELDS, retry_timeout=30
     )
     assert collected(enriched) == expected
 

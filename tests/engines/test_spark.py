@@ -121,7 +121,7 @@ def test_E1_faults_land_in_their_rows(spark: SparkSession, job: Job, vendor: Ven
         if reasons.get(key) is not None:
             expected[position] = (None, None, None, reasons[key])
     enriched = enrich_dataframe(
-        frame_of(spark, job), config=config_for(vendor, client=BRISK), key="user_id", fields=FIELDS, patience=30
+        frame_of(spark, job), config=config_for(vendor, client=BRISK), key="user_id", fields=FIELDS, retry_timeout=30
     )
     assert collected(enriched) == expected
 

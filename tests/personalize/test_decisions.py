@@ -14,9 +14,9 @@ from profile_enrich import ConfigurationError, Profile, ProfileKey, Reason, Reco
 from profile_enrich.personalize import (
     Audience,
     Decision,
+    DecisionReason,
     Decisions,
     Exposure,
-    Why,
     choose,
     counts,
     gte,
@@ -37,12 +37,12 @@ class TestChoose:
     @pytest.mark.parametrize(
         ("who", "expected"),
         [
-            (profile(tier="gold", orders=9), Decision("lounge", "vip", Why.MATCHED)),
-            (profile(tier="silver", orders=9), Decision("thanks", "frequent", Why.MATCHED)),
-            (profile(orders=9), Decision("thanks", "frequent", Why.MATCHED)),
-            (profile(tier="silver", orders=1), Decision("hello", None, Why.NO_MATCH)),
-            (profile(tier="silver"), Decision("hello", None, Why.MISSING_ATTRIBUTE)),
-            (Profile(reason=Reason.ANONYMOUS), Decision("hello", None, Why.NO_PROFILE)),
+            (profile(tier="gold", orders=9), Decision("lounge", "vip", DecisionReason.MATCHED)),
+            (profile(tier="silver", orders=9), Decision("thanks", "frequent", DecisionReason.MATCHED)),
+            (profile(orders=9), Decision("thanks", "frequent", DecisionReason.MATCHED)),
+            (profile(tier="silver", orders=1), Decision("hello", None, DecisionReason.NO_MATCH)),
+            (profile(tier="silver"), Decision("hello", None, DecisionReason.MISSING_ATTRIBUTE)),
+            (Profile(reason=Reason.ANONYMOUS), Decision("hello", None, DecisionReason.NO_PROFILE)),
         ],
     )
     def test_takes_the_first_that_fits_and_says_why(self, who: Profile, expected: Decision[str]) -> None:
@@ -54,10 +54,10 @@ class TestChoose:
         with caplog.at_level(logging.ERROR):
             for _ in range(3):
                 found = decisions.choose(profile(tier="gold"), {BROKEN: "x", VIP: "lounge"}, default="hello")
-                assert found == Decision("hello", None, Why.FAILED)
+                assert found == Decision("hello", None, DecisionReason.FAILED)
         (line,) = caplog.messages
         assert line.startswith("the audience 'broken' raised ZeroDivisionError; the default is shown\n")
-        assert "test_personalize.py" in line
+        assert "test_decisions.py" in line
         assert "alice" not in line
 
     def test_what_comes_before_a_failing_predicate_still_counts(self) -> None:
@@ -75,15 +75,15 @@ class TestChoose:
             decisions.choose(who, VARIANTS, default="hello", name="hero")
         decisions.choose(profile(), {BROKEN: "x"}, default="hello", name="footer")
         assert decisions.counts() == {
-            ("hero", "vip", Why.MATCHED): 2,
-            ("hero", None, Why.NO_MATCH): 1,
-            ("footer", None, Why.FAILED): 1,
+            ("hero", "vip", DecisionReason.MATCHED): 2,
+            ("hero", None, DecisionReason.NO_MATCH): 1,
+            ("footer", None, DecisionReason.FAILED): 1,
         }
 
     def test_the_plain_function_counts_for_the_whole_process(self) -> None:
-        before = counts().get(("only here", "vip", Why.MATCHED), 0)
+        before = counts().get(("only here", "vip", DecisionReason.MATCHED), 0)
         choose(profile(tier="gold"), VARIANTS, default="hello", name="only here")
-        assert counts()["only here", "vip", Why.MATCHED] == before + 1
+        assert counts()["only here", "vip", DecisionReason.MATCHED] == before + 1
 
     def test_counts_hold_under_threads(self) -> None:
         decisions = Decisions()
@@ -98,7 +98,7 @@ class TestChoose:
             thread.start()
         for thread in threads:
             thread.join()
-        assert decisions.counts() == {("choice", "vip", Why.MATCHED): 2_000}
+        assert decisions.counts() == {("choice", "vip", DecisionReason.MATCHED): 2_000}
 
     @given(
         st.dictionaries(st.sampled_from(["tier", "orders", "x"]), st.text() | st.none() | st.integers() | st.floats())
@@ -120,8 +120,8 @@ class TestExposures:
         decisions.choose(Profile(reason=Reason.ANONYMOUS), VARIANTS, default="hello", name="hero")
         assert who.key is not None
         assert seen == [
-            Exposure("hero", "vip", Why.MATCHED, who.key.digest()),
-            Exposure("hero", None, Why.NO_PROFILE, ""),
+            Exposure("hero", "vip", DecisionReason.MATCHED, who.key.digest()),
+            Exposure("hero", None, DecisionReason.NO_PROFILE, ""),
         ]
         assert "alice" not in repr(seen)
 

@@ -56,7 +56,7 @@ def behaviour(key: ProfileKey, call: int) -> SourceResult:
         raise SourceUnavailable("the vendor answered 503", status=503)
     if key.value == "refused":
         raise SourceAuthError("the vendor refused the key", status=401)
-    if key.value == "withheld":
+    if key.value == "excluded":
         return Excluded()
     return Found(Record(PEOPLE[key.value])) if key.value in PEOPLE else NotFound()
 
@@ -150,7 +150,7 @@ class TestMissing:
     @pytest.mark.parametrize(
         ("settings", "keys"),
         [
-            ({}, ["u1", "u9", None, "withheld", "u2"]),
+            ({}, ["u1", "u9", None, "excluded", "u2"]),
             ({"on_missing": "drop"}, ["u1", "u2"]),
             ({"how": "inner"}, ["u1", "u2"]),
             ({"on_missing": "dead_letter"}, ["u1", "u2"]),
@@ -158,7 +158,7 @@ class TestMissing:
         ],
     )
     async def test_E1_what_becomes_of_records_without_a_profile(self, settings: Row, keys: list[Any]) -> None:
-        given = of("u1", "u9", None, "withheld", "u2")
+        given = of("u1", "u9", None, "excluded", "u2")
         async with people() as client:
             run = enrich(given, client=client, key="user_id", **settings)
             got = [row async for row in run]
@@ -168,7 +168,7 @@ class TestMissing:
         assert seen.passed + seen.dropped + seen.dead_letters == 5
         put_aside = [(letter.position, letter.code) for letter in run.dead_letters]
         aside = settings.get("on_missing") == "dead_letter"
-        assert put_aside == ([(1, "not_found"), (2, "missing_key"), (3, "withheld")] if aside else [])
+        assert put_aside == ([(1, "not_found"), (2, "missing_key"), (3, "excluded")] if aside else [])
 
     async def test_E1_raise_names_the_record(self) -> None:
         with pytest.raises(ProfileMissing, match="record 1, counted from 0: the source has no such profile"):

@@ -27,12 +27,12 @@ from profile_enrich.errors import (
     SourceAuthError,
     TooManyErrors,
 )
-from profile_enrich.pipeline.files.column_types import alias, cell, json_text, notice, plain
-from profile_enrich.pipeline.files.dry_run import Distinct, survey_file
-from profile_enrich.pipeline.files.enrich_file import FileProgress, FileReport, enrich_file
-from profile_enrich.pipeline.files import enrich_file as files
+from profile_enrich.pipeline.files import file_enrichment as files
 from profile_enrich.pipeline.files import formats as _formats
 from profile_enrich.pipeline.files import second_pass as _assembly
+from profile_enrich.pipeline.files.column_types import alias, cell, json_text, notice, plain
+from profile_enrich.pipeline.files.dry_run import Distinct, survey_file
+from profile_enrich.pipeline.files.file_enrichment import FileProgress, FileReport, enrich_file
 from profile_enrich.pipeline.files.readers import open_reader
 
 pa: Any = pytest.importorskip("pyarrow")
@@ -738,9 +738,9 @@ def test_values_as_json_and_as_cells() -> None:
     st.lists(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=2)), max_size=8),
     st.randoms(),
 )
-def test_the_kind_of_a_column_does_not_depend_on_the_order(values: list[Any], chance: Any) -> None:
+def test_the_kind_of_a_column_does_not_depend_on_the_order(values: list[Any], rng: Any) -> None:
     shuffled = list(values)
-    chance.shuffle(shuffled)
+    rng.shuffle(shuffled)
     found: list[dict[str, str]] = [{}, {}]
     for kinds, order in zip(found, (values, shuffled), strict=True):
         for value in order:

@@ -211,7 +211,7 @@ def test_E1_failures_can_end_the_call(client: BlockingProfileClient, vendor: Ven
     assert "profile_reason" not in enriched.column_names
     vendor.always(faults.ServerError())
     with census(vendor) as failing, pytest.raises(SourceUnavailable):
-        enrich_table(pa.table({"k": ["1"]}), client=failing, key="k", on_error="raise", patience=0)
+        enrich_table(pa.table({"k": ["1"]}), client=failing, key="k", on_error="raise", retry_timeout=0)
 
 
 def test_E1_a_failing_key_does_not_fail_the_others(vendor: VendorServer) -> None:
@@ -220,7 +220,7 @@ def test_E1_a_failing_key_does_not_fail_the_others(vendor: VendorServer) -> None
     vendor.always(faults.Garbage(), key="2")
     table = pa.table({"k": ["1", "2", "3", "1"]})
     with census(vendor) as client:
-        enriched = enrich_table(table, client=client, key="k", fields=["n"], patience=0)
+        enriched = enrich_table(table, client=client, key="k", fields=["n"], retry_timeout=0)
     assert enriched["profile_n"].to_pylist() == [None, None, 3, None]
     assert enriched["profile_reason"].to_pylist() == [
         "source_unavailable",

@@ -446,7 +446,7 @@ class TestArguments:
             ({"key": ""}, "key"),
             ({"window": 0}, "window"),
             ({"concurrency": 0}, "concurrency"),
-            ({"patience": -1}, "patience"),
+            ({"retry_timeout": -1}, "retry_timeout"),
         ],
     )
     def test_a_wrong_one_is_named_before_anything_is_read(self, wrong: dict[str, Any], named: str) -> None:

@@ -20,8 +20,8 @@ import pytest
 from profile_enrich import MemorySource, Reason
 from profile_enrich._utils.optional_import import engine
 from profile_enrich.errors import ConfigurationError, MissingExtraError, MissingVariable, SecretByValue
-from profile_enrich.pipeline.worker import ClientConfig, close_worker_clients, worker_async_client, worker_client
-from profile_enrich.pipeline.workers.worker_lookup import Asking, config_of, fields_of
+from profile_enrich.pipeline.workers import ClientConfig, close_worker_clients, worker_async_client, worker_client
+from profile_enrich.pipeline.workers.worker_lookup import WorkerLookup, config_of, fields_of
 from profile_enrich.sources.base import ProfileSource
 from profile_enrich.testing import VendorServer
 
@@ -234,7 +234,7 @@ def test_a_missing_variable_is_named_and_may_be_set_later(monkeypatch: pytest.Mo
     [
         ("nosuch.module:source", r"nosuch\.module:source cannot be imported"),
         (f"{__name__}:nosuch", "AttributeError"),
-        (f"{__name__}:broken", r"raised RuntimeError at test_pipeline_worker\.py:\d+$"),
+        (f"{__name__}:broken", r"raised RuntimeError at test_worker\.py:\d+$"),
         (f"{__name__}:nothing", "returned NoneType"),
     ],
 )
@@ -260,8 +260,8 @@ def test_an_argument_that_the_source_needs_is_missed_by_name() -> None:
 def test_a_forked_worker_makes_its_own_client() -> None:
     program = f"""
 import os, warnings
-from profile_enrich.pipeline.worker import ClientConfig, worker_client
-from tests import test_pipeline_worker as factory
+from profile_enrich.pipeline.workers import ClientConfig, worker_client
+from tests.pipeline import test_worker as factory
 warnings.simplefilter("ignore", DeprecationWarning)  # of forking while the client's thread runs
 config = ClientConfig({HERE!r})
 parent = worker_client(config)
@@ -321,11 +321,11 @@ def test_an_adapter_without_its_engine_names_the_extra(adapter: str) -> None:
 
 def test_what_a_worker_asks_and_takes_over() -> None:
     config = ClientConfig(HERE)
-    asking = Asking(config_of(config), fields_of(["tier", "nosuch"]), 1.0)
+    asking = WorkerLookup(config_of(config), fields_of(["tier", "nosuch"]), 1.0)
     asking.open()
     profiles = asking.profiles(["u1", "u2"])
     assert asking.attributes(profiles["u1"]) == {"tier": "gold", "nosuch": None}
-    assert Asking(config, fields_of(None), 1.0).attributes(profiles["u1"]) == {"tier": "gold"}
+    assert WorkerLookup(config, fields_of(None), 1.0).attributes(profiles["u1"]) == {"tier": "gold"}
     assert profiles["u2"].reason is Reason.NOT_FOUND
     with pytest.raises(ConfigurationError, match="config must be a ClientConfig, not dict"):
         config_of({})

@@ -1,6 +1,6 @@
 """Requests that nobody should send, made of ones that are fine: a seeded generator, and what must hold of the answers.
 
-`make hostile` asks 100,000 times; `python -m tests.server.hostile 5000 2` asks 5,000 times, with another seed. P2, P3: never a
+`make hostile` sends 100,000; `python -m tests.server.hostile 5000 2` sends 5,000 with seed 2. P2, P3: never a
 500, never a record or a field that was not asked for or that the key does not see, never a page for a token that is
 another's.
 """

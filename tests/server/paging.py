@@ -1,6 +1,6 @@
 """Somebody pages through a whole collection over HTTP while it is refreshed three times.
 
-`make paging` does it with a million profiles; `python -m tests.server.paging 20000` with fewer. P5: each record that stays is
+`make paging` reads a million profiles; `python -m tests.server.paging 20000` fewer. P5: each record that stays is
 seen exactly once, whatever was changed, deleted, added or put in another order meanwhile.
 """
 

@@ -22,10 +22,10 @@ from profile_enrich.cli.app import cli
 from profile_enrich.errors import ConfigurationError, MissingExtraError
 from profile_enrich.server import ProfileAPI, serve
 from profile_enrich.server.config import read_config
-from profile_enrich.server.counters import Totals, shared_totals
+from profile_enrich.server.counters import SharedCounters, shared_totals
 from profile_enrich.server.process import supervisor as workers_module
 from profile_enrich.server.process.supervisor import Supervisor
-from profile_enrich.server.process.uvicorn import Holder
+from profile_enrich.server.process.uvicorn import ReloadableApp
 
 from .helpers import KEYS, LIMITED, SECRET, amperity, api, ask, bearer, build
 
@@ -204,7 +204,7 @@ def test_the_command_says_it_as_it_says_a_wrong_flag(tmp_path: Path) -> None:
 def test_totals_are_those_of_all_workers_also_of_one_that_died() -> None:
     with shared_totals(1) as nothing, shared_totals(2) as directory:
         assert nothing is None
-        one, two = Totals(directory), Totals(directory)
+        one, two = SharedCounters(directory), SharedCounters(directory)
         one.count("census.record", 200, 0.002)
         one.count("census.record", 404, 0.2)
         one.write()
@@ -323,7 +323,7 @@ async def test_a_new_application_takes_over_and_a_wrong_one_does_not(
         return thing
 
     first, second = api(path), made[0]
-    holder = Holder(first, make)
+    holder = ReloadableApp(first, make)
     assert holder.reloads
     for _ in range(3):
         holder.reload()
@@ -333,6 +333,6 @@ async def test_a_new_application_takes_over_and_a_wrong_one_does_not(
     assert "planted" not in caplog.text
     assert ask(holder, RECORD, headers=bearer()).status == 200
     holder.end()
-    fixed = Holder(first, None)
+    fixed = ReloadableApp(first, None)
     fixed.reload()
     assert fixed.app is first

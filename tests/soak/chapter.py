@@ -109,9 +109,9 @@ class Chapter:
         shop = Shop(self._client, self._truth, self._settings, self._referee)
         server = Server(shop)
         port = server.start()
-        crew = Crew(self._client, self._source, self._truth, self._referee, self._rng)
+        run_workers = Crew(self._client, self._source, self._truth, self._referee, self._rng)
         until = time.monotonic() + self._settings.chapter_seconds
-        crew.start(until)
+        run_workers.start(until)
         self._weather.start()
         try:
             async with asyncio.TaskGroup() as everybody:
@@ -120,8 +120,8 @@ class Chapter:
                 everybody.create_task(self._operator(shop).work(until))
                 everybody.create_task(self._look_on(until))
         finally:
-            await asyncio.to_thread(crew.join)
-            await self._end(server, crew)
+            await asyncio.to_thread(run_workers.join)
+            await self._end(server, run_workers)
 
     # --- who comes ----------------------------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ class Chapter:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    async def _end(self, server: Server, crew: Crew) -> None:
+    async def _end(self, server: Server, run_workers: Crew) -> None:
         await asyncio.to_thread(self._weather.stop)
         if self._rng.random() < 0.5:
             self._weather.clear_up()
@@ -177,7 +177,7 @@ class Chapter:
             await self._all_expires()
         await asyncio.to_thread(server.stop)
         self._source.closing = True
-        await asyncio.to_thread(crew.blocking.close)
+        await asyncio.to_thread(run_workers.blocking.close)
         started = time.monotonic()
         await self._client.aclose()
         took = time.monotonic() - started

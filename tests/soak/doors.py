@@ -188,9 +188,9 @@ class Server:
     def start(self) -> int:
         """The port."""
         self._thread.start()
-        patience = time.monotonic() + 20
+        retry_timeout = time.monotonic() + 20
         while not self._server.started:
-            if time.monotonic() > patience or not self._thread.is_alive():
+            if time.monotonic() > retry_timeout or not self._thread.is_alive():
                 raise RuntimeError("uvicorn did not start")
             time.sleep(0.01)
         port: int = self._server.servers[0].sockets[0].getsockname()[1]

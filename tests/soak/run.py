@@ -97,14 +97,14 @@ async def _chapter(
 
 async def _settled(first: Held, vendor: VendorServer, referee: Referee) -> Held:
     """What is held when a chapter is over; it must be what was held before the first."""
-    patience = time.monotonic() + 5
+    retry_timeout = time.monotonic() + 5
     while True:
         vendor.reset_calls()
         held = Held.now()
         # Fewer is possible: the vendor's loop opens its own anew at each restart.
         if (held.tasks, held.threads) == (first.tasks, first.threads) and held.sockets <= first.sockets:
             return held
-        if time.monotonic() > patience:
+        if time.monotonic() > retry_timeout:
             break
         await asyncio.sleep(0.1)
     referee.check(held.tasks <= first.tasks, "L14: tasks are left", f"{held.tasks}, {first.tasks} before")

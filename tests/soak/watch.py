@@ -22,7 +22,7 @@ from weakref import WeakSet
 
 from profile_enrich import Breaker, ProfileKey, RetryPolicy, SourceError
 from profile_enrich._utils.deadline import Deadline
-from profile_enrich.client.resilience import Permit
+from profile_enrich.client.breaker import Permit
 from profile_enrich.sources.base import Found, ProfileSource, SourceResult, Validators
 
 from .referee import Referee

@@ -142,13 +142,13 @@ class Weather:
     def _restart(self) -> None:
         self._vendor.close()
         self._over.wait(self._pace * self._rng.uniform(0.1, 1.5))
-        patience = time.monotonic() + 30
+        retry_timeout = time.monotonic() + 30
         while True:
             try:
                 self._vendor.start()
             except OSError:
                 # A connection that tries the closed port can be given this very port as its own, and hold it a moment.
-                if time.monotonic() > patience:
+                if time.monotonic() > retry_timeout:
                     self._referee.check(False, "the soak itself: the vendor's port was taken while it was down")
                     self._over.set()
                     return

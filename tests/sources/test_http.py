@@ -32,7 +32,7 @@ from profile_enrich.sources.http.api import HttpApi, fingerprint
 from profile_enrich.sources.http.caching_headers import conditional_headers, freshness, http_date, retry_after
 from profile_enrich.sources.http.json_body import array, decode_json, obj
 from profile_enrich.sources.record_from_json import make_record
-from profile_enrich.sources.redactor import Needles
+from profile_enrich.sources.redactor import Redactor
 from profile_enrich.sources.urls import check_base_url, check_header, check_timeout, path_segment, query_value
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -358,19 +358,19 @@ async def test_request_ids_come_from_headers_too() -> None:
 
 @given(TEXT.filter(bool), st.text(max_size=20), st.text(max_size=20))
 def test_A18_no_message_repeats_a_needle(needle: str, before: str, after: str) -> None:
-    needles = Needles([needle])
+    needles = Redactor([needle])
     for form in (needle, quote(needle, safe=""), needle.upper()):
         shown = needles.shown(before + form + after)
         assert shown is None or needle not in shown
 
 
 def test_a_long_message_is_cut() -> None:
-    shown = Needles([]).shown("word " * 100)
+    shown = Redactor([]).shown("word " * 100)
     assert shown is not None
     assert (len(shown), shown[-1]) == (200, "…")
-    assert Needles(["?!"]).shown("what?!") is None
-    assert Needles(["?!"]).shown("what") == "what"
-    assert Needles([""]).shown("   ") is None
+    assert Redactor(["?!"]).shown("what?!") is None
+    assert Redactor(["?!"]).shown("what") == "what"
+    assert Redactor([""]).shown("   ") is None
 
 
 async def test_deprecation_is_said_once_per_process_and_source(

@@ -19,7 +19,7 @@ from uuid import UUID
 import pytest
 
 from profile_enrich.errors import ConfigurationError, StoreError
-from profile_enrich.store import CollectionSpec, ProfileStore, Progress, build_store, drop_collections
+from profile_enrich.store import BuildProgress, CollectionSpec, ProfileStore, build_store, drop_collections
 from profile_enrich.store.files.manifest import locked
 
 
@@ -280,10 +280,10 @@ def test_ids_are_stable_over_rebuilds_and_never_reused(tmp_path: Path) -> None:
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[BuildProgress] = []
     build_store(tmp_path / "s", [CollectionSpec("Users", [{"id": n} for n in range(600)])], progress=seen.append)
     assert seen[0].rows < 600
-    assert seen[-1] == Progress("Users", 600, 600)
+    assert seen[-1] == BuildProgress("Users", 600, 600)
 
 
 def test_P4_a_failed_build_leaves_the_old_data_and_no_litter(tmp_path: Path) -> None:

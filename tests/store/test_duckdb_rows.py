@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from profile_enrich.store import BuildReport, CollectionSpec, ProfileStore, Progress, build_store
+from profile_enrich.store import BuildProgress, BuildReport, CollectionSpec, ProfileStore, build_store
 
 NASTY = [
     "",
@@ -20,7 +20,7 @@ NASTY = [
 ]
 
 
-def built(file: Path, path: Path, *, bulk: bool, progress: list[Progress] | None = None) -> BuildReport:
+def built(file: Path, path: Path, *, bulk: bool, progress: list[BuildProgress] | None = None) -> BuildReport:
     """With a file for rejects, rows are read one by one."""
     spec = CollectionSpec(
         "Users",
@@ -44,7 +44,7 @@ def test_the_bytes_are_those_of_the_other_way(tmp_path: Path) -> None:
         writer.writerow(["k" * 3000, "long key", 1, "true", "1.00", ""])
         writer.writerow(["é" * 600, "long enough", 1, "true", "1.00", ""])
         writer.writerow(["huge", "x" * (1 << 20), 1, "true", "1.00", ""])
-    told: list[Progress] = []
+    told: list[BuildProgress] = []
     one = built(file, tmp_path / "bulk", bulk=True, progress=told).collections[0]
     other = built(file, tmp_path / "rows", bulk=False).collections[0]
     assert told[-1].rows == one.read == len(NASTY) + 4

@@ -13,7 +13,7 @@ import pytest
 
 from profile_enrich.errors import ConfigurationError, StoreError
 from profile_enrich.store import CollectionReport, CollectionSpec, ProfileStore, Stream, build_store
-from profile_enrich.store.inputs.readers import open_reader
+from profile_enrich.store.inputs.open_reader import open_reader
 
 BROKEN = (
     b'id,n\n1,a\n2,b,c\n3\n4,"x\n5,y\n6,ez\n7,"q"u\n8,ok\n"9","several\nlines"\n10\n,nokey\n1,again\n11,\xe9\n12,last\n'

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from profile_enrich.errors import ConfigurationError, StoreError
 from profile_enrich.store import (
-    Changes,
+    CollectionChanges,
     CollectionSpec,
     ProfileStore,
     RefreshSpec,
@@ -194,12 +194,12 @@ def test_a_whole_source_changes_only_what_is_different(path: Path) -> None:
     assert again.generation == 2
     assert again.collections[0].unchanged == 60
     with ProfileStore(path) as store:
-        assert store.changes_since("Users", 1) == Changes(2, ("u7", "new"), ("u9",))
+        assert store.changes_since("Users", 1) == CollectionChanges(2, ("u7", "new"), ("u9",))
         assert store.changes_since("Users", 1).keys == ("u7", "new", "u9")  # type: ignore[union-attr]  # said above
-        assert store.changes_since("Users", 2) == Changes(2, (), ())
+        assert store.changes_since("Users", 2) == CollectionChanges(2, (), ())
         assert store.changes_since("Users", 0) is None
         assert store.changes_since("Users", 1, limit=2) is None
-        assert store.changes_since("Other", 1) == Changes(1, (), ())
+        assert store.changes_since("Other", 1) == CollectionChanges(1, (), ())
 
 
 def test_several_collections_become_visible_together(path: Path) -> None:

@@ -83,7 +83,7 @@ def test_A20_fastapi_gets_the_profile_as_a_parameter(attach: str) -> None:
 
 @pytest.mark.parametrize(("answer", "user", "status"), CASES)
 def test_A10_only_dependencies_that_require_raise(answer: Answer, user: str | None, status: int) -> None:
-    """A10: 401 nobody in session, 403 withheld, 404 unknown, 503 not available."""
+    """A10: 401 nobody in session, 403 excluded, 404 unknown, 503 not available."""
     browser = TestClient(fastapi_app(answer))
     assert browser.get("/offers", headers=cookie(user)).status_code == 200
     response = browser.get("/account", headers=cookie(user))

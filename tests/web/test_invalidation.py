@@ -28,7 +28,7 @@ from profile_enrich import ConfigurationError, ProfileClient, ProfileKey, Status
 from profile_enrich.sources.base import Found
 from profile_enrich.testing.clock import ManualClock
 from profile_enrich.web.invalidation import ProfileInvalidation, sign
-from profile_enrich.web.invalidation_payload import Changes, Malformed, parse_changes
+from profile_enrich.web.invalidation_payload import InvalidationPayload, MalformedPayload, parse_changes
 from tests.helpers import ScriptedSource, client_of, found
 
 SECRET = "the-first-secret-of-all"
@@ -389,22 +389,22 @@ KEYS = st.lists(
 DOCUMENTS = JSON | st.fixed_dictionaries({}, optional={"keys": JSON, "tags": JSON, "all": JSON})
 
 
-def read(body: bytes) -> Changes:
+def read(body: bytes) -> InvalidationPayload:
     """Small bodies are read without a pause, and so without a loop."""
     with pytest.raises(StopIteration) as finished:
         parse_changes(body).send(None)
     changes = finished.value.value
-    assert isinstance(changes, Changes)
+    assert isinstance(changes, InvalidationPayload)
     return changes
 
 
 @settings(max_examples=200, deadline=None)
 @given(body=st.binary(max_size=60) | DOCUMENTS.map(lambda document: json.dumps(document).encode()))
 def test_any_body_is_read_or_called_malformed(body: bytes) -> None:
-    fault: Malformed | None = None
+    fault: MalformedPayload | None = None
     try:
         read(body)
-    except Malformed as raised:
+    except MalformedPayload as raised:
         fault = raised
     if fault is None:
         assert set(json.loads(body)) <= {"keys", "tags", "all"}
@@ -532,7 +532,7 @@ async def test_A18_nothing_personal_or_secret_is_emitted(caplog: pytest.LogCaptu
             emitted.append(str(response.headers))
         try:
             emitted.append(repr(await parse_changes(body)))
-        except Malformed as fault:
+        except MalformedPayload as fault:
             emitted.append("".join(traceback.format_exception(fault)))
     emitted.extend(record.getMessage() + str(record.args) for record in caplog.records if record.name != "httpx")
     text = "\n".join(emitted)

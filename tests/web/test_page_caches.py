@@ -151,14 +151,14 @@ async def test_L9_A13_under_load_nobody_sees_a_page_made_for_another(cache: tupl
     wrong: list[str] = []
 
     async def person(number: int) -> None:
-        chance = random.Random(number)
+        rng = random.Random(number)
         user = f"u{number}" if number < 40 else None
         mine = f"Name{number}<" if user else "there<"
         async with httpx.AsyncClient(base_url=url, timeout=30, verify=False) as client:
             if user:
                 await client.get(f"/sign-in/{user}")
             for _ in range(6):
-                path = chance.choice(["/", "/greeting", "/shop"])
+                path = rng.choice(["/", "/greeting", "/shop"])
                 page = (await client.get(path)).text
                 if (path != "/shop" or name == "varnish") and mine not in page:
                     wrong.append(path)

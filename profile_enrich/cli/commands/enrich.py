@@ -11,9 +11,9 @@ from typing import Any, ParamSpec
 import click
 
 from ...client.client import ProfileClient
-from ...client.resilience import RateLimit
+from ...client.rate_limit import RateLimit
 from ...pipeline.files.dry_run import survey_file
-from ...pipeline.files.enrich_file import FileReport, OnMissing, enrich_file
+from ...pipeline.files.file_enrichment import FileReport, OnMissing, enrich_file
 from ...pipeline.files.formats import FileFormat, FileSpec
 from ...sources.base import BatchSource
 from ..enrich_progress import Meter, metered

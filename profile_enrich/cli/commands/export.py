@@ -25,10 +25,10 @@ from ...errors import (
 from ...sources.amperity import AmperitySource, Page, ProfileRow
 from ..build_progress import RowsPerSecond
 from ..exit_codes import guarded, run
-from ..export_target import FileTarget, State, StdoutTarget, Target
+from ..export_target import ExportState, FileTarget, StdoutTarget, Target
 from ..open_source import open_source
 from ..output import note, stderr_console
-from ..profile_rows import Format, RowEncoder
+from ..profile_rows import Format, ProfileRowEncoder
 from ..source_options import Settings, source_options
 
 __all__ = ["export"]
@@ -91,7 +91,7 @@ def export(
     if chosen is not None and (not chosen or len(set(chosen)) != len(chosen)):
         raise ConfigurationError("--columns wants different names, separated by commas")
     form: Format = format or ("jsonl" if output is not None and output.suffix in (".jsonl", ".ndjson") else "csv")
-    encoder = RowEncoder(form, chosen, strict=strict_columns)
+    encoder = ProfileRowEncoder(form, chosen, strict=strict_columns)
     job = _Job(settings, _parse(filters), encoder, limit=limit, with_total=with_total, retries=retries)
     target = _open(output, job.fingerprint(chosen), resume=resume, force=force)
     try:
@@ -134,7 +134,7 @@ class _Job:
         self,
         settings: Settings,
         filters: Mapping[str, str],
-        encoder: RowEncoder,
+        encoder: ProfileRowEncoder,
         *,
         limit: int,
         with_total: bool,
@@ -159,7 +159,7 @@ class _Job:
             "columns": ",".join(columns or ()),
         }
 
-    def go_on_from(self, state: State) -> None:
+    def go_on_from(self, state: ExportState) -> None:
         """Takes over what an interrupted export knew."""
         if state.columns is not None:
             self._encoder.columns = list(state.columns)
@@ -177,7 +177,7 @@ class _Job:
                     if page.next_token is not None and page.next_token == state.token:
                         raise SourceResponseError("the API gave the same page token twice; going on would never end")
                     data = self._encoder.page(page.data, header=state.token is None)
-                    state = State(
+                    state = ExportState(
                         rows=state.rows + len(page.data),
                         size=state.size + len(data),
                         token=page.next_token,
@@ -248,7 +248,7 @@ def _say_where(target: Target, output: Path | None, *, whole: bool, expected: bo
         )
 
 
-def _report_left_out(encoder: RowEncoder) -> None:
+def _report_left_out(encoder: ProfileRowEncoder) -> None:
     if encoder.left_out:
         listed = ", ".join(f"{name} ({count:,} rows)" for name, count in sorted(encoder.left_out.items()))
         note(f"Left out, because the first page did not have them: {listed}. Name all columns with --columns.")

@@ -11,7 +11,7 @@ import click
 
 from ...errors import ConfigurationError
 from ...store import CollectionSpec, ProfileStore, Stream, refresh_store
-from ...store.inputs.input_types import FORMATS
+from ...store.input_types import FORMATS
 from ...store.inputs.source_config import read_recipe, write_recipe
 from ...store.model import RefreshReport, RefreshSpec
 from ...store.writes.refresh_from_sources import refresh_from_sources

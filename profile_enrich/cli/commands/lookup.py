@@ -27,14 +27,14 @@ def lookup(settings: Settings, key: str, key_type: str, as_json: bool) -> None:
 
     KEY is the identifier; `-` reads it from standard input, which keeps it out of the shell's history.
 
-    Exit codes: 0 found, 1 there is no such profile (or it is withheld), 2 the command, the configuration or the
+    Exit codes: 0 found, 1 there is no such profile (or it is excluded), 2 the command, the configuration or the
     credentials are wrong, 3 the source is unavailable.
     """
     text = sys.stdin.readline().rstrip("\r\n") if key == "-" else key
     profile = run(_lookup(settings, ProfileKey(text, key_type)))
     if not profile.found:
-        withheld = profile.reason is Reason.WITHHELD
-        note("The source withholds this profile." if withheld else "There is no such profile.")
+        excluded = profile.reason is Reason.EXCLUDED
+        note("The source excludes this profile." if excluded else "There is no such profile.")
         raise click.exceptions.Exit(NOT_FOUND)
     if shows_table(as_json):
         print_mapping(profile.to_dict(), title=f"{profile.source}, profile {profile.id}" if profile.id else None)

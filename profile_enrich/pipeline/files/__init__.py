@@ -1,6 +1,6 @@
 """Enrich whole files: CSV, JSONL and Parquet in and out, with checkpoints that a later run can resume."""
 
 from .dry_run import FileSurvey, survey_file
-from .enrich_file import FileProgress, FileReport, enrich_file
+from .file_enrichment import FileProgress, FileReport, enrich_file
 
 __all__ = ["FileProgress", "FileReport", "FileSurvey", "enrich_file", "survey_file"]

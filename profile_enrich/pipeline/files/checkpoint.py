@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from ...errors import ConfigurationError
 
-__all__ = ["Output", "Sink", "State", "Stream"]
+__all__ = ["CheckpointState", "Output", "PartStream", "Sink"]
 
 _VERSION = 1
 
@@ -25,7 +25,7 @@ _HAND_ON = 0.2
 
 
 @dataclass(slots=True)
-class State:
+class CheckpointState:
     """How far a run is, as of the last checkpoint.
 
     Args:
@@ -62,7 +62,7 @@ def _sync_folder(path: Path) -> None:
 class Sink(Protocol):
     """Where records go."""
 
-    state: State
+    state: CheckpointState
 
     @property
     def size(self) -> int:
@@ -135,7 +135,7 @@ def _refuse(path: Path | None) -> None:
         raise ConfigurationError(f"{path} is there already; say --force to replace it")
 
 
-class Stream:
+class PartStream:
     """Standard output: there is nothing to go on from. The dead letters still appear whole or not at all.
 
     Args:
@@ -149,7 +149,7 @@ class Stream:
     def __init__(self, dead: Path | None, *, force: bool) -> None:
         if not force:
             _refuse(dead)
-        self.state = State()
+        self.state = CheckpointState()
         self.size = 0
         self._dead = dead
         self._dead_part = None if dead is None else _Part(dead, None)
@@ -221,7 +221,7 @@ class Output:
         self.dead = dead
         self.notes = path.with_name(f"{path.name}.resume")
         self._job = dict(job)
-        self.state = State()
+        self.state = CheckpointState()
         if not path.parent.is_dir():
             raise ConfigurationError(f"the folder {path.parent} is not there")
         if resume:
@@ -252,7 +252,7 @@ class Output:
                 f"a run to {self.path} was interrupted; --resume goes on with it, --force begins anew"
             )
 
-    def _noted(self) -> State:
+    def _noted(self) -> CheckpointState:
         raw: Any = None
         try:
             raw = json.loads(self.notes.read_bytes())
@@ -262,10 +262,10 @@ class Output:
             raw = {}
         if raw is None:
             raise ConfigurationError(f"there is no interrupted run to {self.path}; leave --resume out")
-        state: State | None = None
+        state: CheckpointState | None = None
         try:
             if raw["version"] == _VERSION:
-                state = State(**raw["state"])
+                state = CheckpointState(**raw["state"])
         except (KeyError, TypeError):
             state = None
         if state is None or not isinstance(raw.get("job"), dict):

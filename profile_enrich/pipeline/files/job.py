@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..._utils.validation import number
+from ..._utils.validation import check_number
 from ...client.client import ProfileClient
 from ...errors import ConfigurationError
-from ..records.merge import Shape
+from ..records.merge import RecordMerger
 from ..tables.columns import Columns
 from .formats import FileSpec, identity
 
-__all__ = ["OnMissing", "Plan", "fields_of"]
+__all__ = ["FileJob", "OnMissing", "fields_of"]
 
 OnMissing = Literal["null", "drop", "dead_letter", "raise"]
 
@@ -36,7 +36,7 @@ def fields_of(given: Mapping[str, str | None] | Iterable[str] | None) -> dict[st
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FileJob:
     """What is to be done."""
 
     source: FileSpec
@@ -73,7 +73,7 @@ class Plan:
         if self.on_missing not in ("null", "drop", "dead_letter", "raise"):
             raise ConfigurationError("on_missing must be 'null', 'drop', 'dead_letter' or 'raise'")
         most = self.max_errors
-        number("max_errors", most, unit="records, or a fraction of them")
+        check_number("max_errors", most, unit="records, or a fraction of them")
         if isinstance(most, float) and most > 1:
             raise ConfigurationError("max_errors as a fraction must be at most 1.0; give a whole number of records")
         if self.on_missing == "dead_letter" and self.dead is None:
@@ -93,11 +93,11 @@ class Plan:
         if len(set(paths)) < len(paths):
             raise ConfigurationError("the input, the output and the dead letters must be different files")
 
-    def shape(self) -> Shape:
+    def shape(self) -> RecordMerger:
         """Makes the columns of a profile, as `enrich` does."""
         if self.into is not None:
-            return Shape(self.fields, self.into, None)
-        return Shape(self.fields, "profile", self.prefix)
+            return RecordMerger(self.fields, self.into, None)
+        return RecordMerger(self.fields, "profile", self.prefix)
 
     def columns(self) -> list[str]:
         """The columns that a CSV gets."""

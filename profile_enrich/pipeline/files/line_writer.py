@@ -11,15 +11,15 @@ from ...profile import Profile
 from ..tables.columns import Columns
 from .column_types import cell, json_text
 from .formats import FileSpec, Text
-from .readers import Item, Reader
+from .readers import Item, RecordReader
 
-__all__ = ["Added", "Attributes", "Lines", "csv_line", "encoded"]
+__all__ = ["AddedFields", "Attributes", "Lines", "csv_line", "encoded"]
 
 _REMEMBERED = 4096
 """Profiles whose columns are kept ready: a file often has many records of one key."""
 
 
-class Added:
+class AddedFields:
     """What one profile adds to a record.
 
     Args:
@@ -48,10 +48,10 @@ class Attributes:
     def __init__(self, make: Callable[[Profile | None], dict[str, Any]], columns: Columns | None) -> None:
         self._make = make
         self._columns = columns
-        self._ready: dict[int, Added] = {}
-        self.missing = Added(make(None))
+        self._ready: dict[int, AddedFields] = {}
+        self.missing = AddedFields(make(None))
 
-    def of(self, profile: Profile) -> Added:
+    def of(self, profile: Profile) -> AddedFields:
         """What a profile adds. The same for the same record, as long as it is remembered."""
         if not profile.found:
             return self.missing
@@ -67,7 +67,7 @@ class Attributes:
                 fault = "an attribute does not fit its declared type"
         if len(self._ready) >= _REMEMBERED:
             self._ready.clear()
-        added = self._ready[id(attributes)] = Added(
+        added = self._ready[id(attributes)] = AddedFields(
             values, fault, attributes
         )  # holds them: an id is of a living object
         return added
@@ -99,7 +99,7 @@ class Lines:
         clashes: is told of columns that were there already. Changed in place.
     """
 
-    def __init__(self, reader: Reader, spec: FileSpec, added: list[str], clashes: dict[str, int]) -> None:
+    def __init__(self, reader: RecordReader, spec: FileSpec, added: list[str], clashes: dict[str, int]) -> None:
         self._reader = reader
         self._spec = spec
         self._clashes = clashes
@@ -118,13 +118,13 @@ class Lines:
         line = csv_line([*(self._reader.columns or ()), *self._added], self._spec.delimiter) + self._end
         return self.text.mark + (encoded(line, self.text) or line.encode(self.text.codec, "backslashreplace"))
 
-    def line(self, item: Item, added: Added) -> bytes | None:
+    def line(self, item: Item, added: AddedFields) -> bytes | None:
         """One record; `None` when it holds a character that the encoding has not."""
         return self._json(item, added) if self._spec.format == "jsonl" else self._csv(item, added)
 
     # --- JSONL ------------------------------------------------------------------------------------------------------
 
-    def _json(self, item: Item, added: Added) -> bytes | None:
+    def _json(self, item: Item, added: AddedFields) -> bytes | None:
         own: Mapping[str, Any] = item.record if self._spliced else self._reader.values(item)
         values = added.values
         clash = not own.keys().isdisjoint(values)
@@ -149,7 +149,7 @@ class Lines:
 
     # --- CSV --------------------------------------------------------------------------------------------------------
 
-    def _csv(self, item: Item, added: Added) -> bytes | None:
+    def _csv(self, item: Item, added: AddedFields) -> bytes | None:
         for name in self._static:
             self._clashes[name] = self._clashes.get(name, 0) + 1
         tail = added.tail

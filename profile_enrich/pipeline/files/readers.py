@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, cast
 from ...errors import ConfigurationError, InputError
 from .formats import FileSpec, Text, arrow, open_binary, sniff
 
-__all__ = ["Item", "Reader", "open_reader"]
+__all__ = ["Item", "RecordReader", "open_reader"]
 
 BATCH = 8192
 """Records of a Parquet file that are in memory at a time."""
@@ -45,7 +45,7 @@ class Item:
         return f"line {self.line:,}" if self.line else f"row {self.number:,}"
 
 
-class Reader:
+class RecordReader:
     """An open input. Iterate over it once, then close it.
 
     Args:
@@ -87,7 +87,7 @@ class Reader:
         return InputError(f"{self.spec.name}, line {line:,}: {why}")
 
 
-class _TextReader(Reader):
+class _TextReader(RecordReader):
     def __init__(self, spec: FileSpec, key: str, encoding: str | None, file: BinaryIO) -> None:
         super().__init__(spec, key)
         self._file = file
@@ -278,7 +278,7 @@ class _JsonReader(_TextReader):
         return found
 
 
-class _ParquetReader(Reader):
+class _ParquetReader(RecordReader):
     """Batches of a Parquet file. Values become Python's only where they are asked for."""
 
     def __init__(self, spec: FileSpec, key: str, *, whole: bool) -> None:
@@ -342,7 +342,7 @@ class _ParquetReader(Reader):
         self._file.close()
 
 
-def open_reader(spec: FileSpec, key: str, *, encoding: str | None = None, whole: bool = True) -> Reader:
+def open_reader(spec: FileSpec, key: str, *, encoding: str | None = None, whole: bool = True) -> RecordReader:
     """Opens an input.
 
     Args:

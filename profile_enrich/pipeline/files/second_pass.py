@@ -19,7 +19,7 @@ from ..tables.columns import Columns
 from .column_types import alias, cell, plain
 from .formats import FileSpec, arrow
 from .line_writer import csv_line, encoded
-from .readers import Item, Reader, _ParquetReader
+from .readers import Item, RecordReader, _ParquetReader
 
 __all__ = ["assemble", "entry"]
 
@@ -52,7 +52,7 @@ def _matched(items: Iterator[Item], entries: Iterator[Entry]) -> Iterator[tuple[
 
 
 def assemble(
-    reader: Reader,
+    reader: RecordReader,
     journal: Path,
     target: Path,
     spec: FileSpec,
@@ -103,7 +103,7 @@ def assemble(
 
 
 def _csv(
-    reader: Reader, entries: Iterator[Entry], file: BinaryIO, spec: FileSpec, own: list[str], added: list[str]
+    reader: RecordReader, entries: Iterator[Entry], file: BinaryIO, spec: FileSpec, own: list[str], added: list[str]
 ) -> None:
     text = reader.text
     file.write(text.mark + (csv_line([*own, *added], spec.delimiter) + reader.newline).encode(text.codec, "replace"))
@@ -120,7 +120,9 @@ def _csv(
         file.write(line)
 
 
-def _from_rows(reader: Reader, entries: Iterator[Entry], file: BinaryIO, own: Columns, added: Columns | None) -> None:
+def _from_rows(
+    reader: RecordReader, entries: Iterator[Entry], file: BinaryIO, own: Columns, added: Columns | None
+) -> None:
     """CSV (all text) and JSONL (the types that hold all values) as Parquet."""
     pa, parquet = arrow(), arrow("pyarrow.parquet")
     schema = _schema([*own.schema(), *(added.schema() if added else [])])

@@ -11,14 +11,14 @@ from ..._utils.frozen import thaw
 from ...errors import ConfigurationError, InputError
 from ...profile import Profile
 
-__all__ = ["Shape"]
+__all__ = ["RecordMerger"]
 
 logger = logging.getLogger("profile_enrich")
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
-class Shape:
+class RecordMerger:
     """Makes the enriched record: a new dict, the record's own fields first.
 
     Args:

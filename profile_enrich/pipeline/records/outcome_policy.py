@@ -12,11 +12,11 @@ from typing import Any, Literal, Protocol, get_args
 from ...client.client import ProfileClient
 from ...errors import ConfigurationError, MissingKeyError, ProfileMissing, TooManyErrors
 from ...profile import Reason
-from .merge import Shape
+from .merge import RecordMerger
 from .outcome import Outcome
-from .queue import Desk
+from .queue import LookupQueue
 
-__all__ = ["DeadLetter", "How", "OnError", "OnMissing", "Progress", "Sink", "Tally"]
+__all__ = ["DeadLetter", "How", "OnError", "OnMissing", "OutcomePolicy", "Progress", "Sink"]
 
 logger = logging.getLogger("profile_enrich")
 
@@ -35,7 +35,7 @@ class DeadLetter:
     Args:
         position: of the record in the input, from 0.
         row: the record itself, untouched. It does not show in the `repr`.
-        code: why, in one word: the `code` of an error, or `not_found` or `withheld`.
+        code: why, in one word: the `code` of an error, or `not_found` or `excluded`.
         message: why, in a sentence without any value.
     """
 
@@ -99,7 +99,7 @@ class Progress:
         return self.rows / self.seconds if self.seconds else 0.0
 
 
-class Tally:
+class OutcomePolicy:
     """Decides, and counts.
 
     Args:
@@ -120,8 +120,8 @@ class Tally:
     def __init__(
         self,
         client: ProfileClient,
-        desk: Desk[Any],
-        shape: Shape,
+        desk: LookupQueue[Any],
+        shape: RecordMerger,
         *,
         how: How,
         on_missing: OnMissing,
@@ -180,8 +180,8 @@ class Tally:
                 self._enriched += 1
                 return self._shape.of(outcome.row, profile)
             self._missing += 1
-            withheld = profile is not None and profile.reason is Reason.WITHHELD
-            return self._without(outcome, (Reason.WITHHELD if withheld else Reason.NOT_FOUND).value)
+            excluded = profile is not None and profile.reason is Reason.EXCLUDED
+            return self._without(outcome, (Reason.EXCLUDED if excluded else Reason.NOT_FOUND).value)
         if isinstance(problem, MissingKeyError):
             self._keyless += 1
             if self._keyless == self._rows == _FEW:
@@ -307,7 +307,7 @@ class Tally:
 
 _WITHOUT = {
     Reason.NOT_FOUND.value: "the source has no such profile",
-    Reason.WITHHELD.value: "the source withholds the profile",
+    Reason.EXCLUDED.value: "the source excludes the profile",
     MissingKeyError.code: "the record has no key",
 }
 

@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import AsyncIterable, Iterator
 from typing import Generic, TypeVar
 
-from ..._utils.validation import number, whole
+from ..._utils.validation import check_int, check_number
 from ...client.client import ProfileClient
 from ...errors import ConfigurationError, InvalidKeyError
 from ...profile import Profile, ProfileKey, Reason
 from ..keys import KeyOf, key_of, key_reader
 from .outcome import Outcome
 
-__all__ = ["Desk"]
+__all__ = ["LookupQueue"]
 
 R = TypeVar("R")
 
@@ -29,7 +29,7 @@ _SLICE = 0.001
 """Seconds of reading after which others on the event loop get their turn."""
 
 
-class Desk(Generic[R]):
+class LookupQueue(Generic[R]):
     """Takes records in, and hands outcomes out.
 
     Args:
@@ -52,16 +52,16 @@ class Desk(Generic[R]):
         ordered: bool,
         window: int,
         concurrency: int,
-        patience: float,
+        retry_timeout: float,
     ) -> None:
         if not isinstance(client, ProfileClient):
             raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
         self._client = client
         self._key = key_reader(key)
         self._ordered = ordered
-        self._window = whole("window", window)
-        self._hands = whole("concurrency", concurrency)
-        self._patience = number("patience", patience)
+        self._window = check_int("window", window)
+        self._hands = check_int("concurrency", concurrency)
+        self._patience = check_number("retry_timeout", retry_timeout)
         self.read = 0
         """Records taken in."""
         self.held = 0
@@ -215,11 +215,11 @@ class Desk(Generic[R]):
         worker.add_done_callback(self._left)
 
     async def _work(self) -> None:
-        queue, patience = self._queue, self._client._patience
+        queue, retry_timeout = self._queue, self._client._patience
         while len(queue) >= self._size or (queue and self._partly):
             keys = [queue.popleft() for _ in range(min(self._size, len(queue)))]
             self._partly = self._partly and bool(queue)
-            profiles = await patience.lookup([ProfileKey.of(key) for key in keys], self._patience)
+            profiles = await retry_timeout.lookup([ProfileKey.of(key) for key in keys], self._patience)
             for key, profile in zip(keys, profiles, strict=True):
                 self._answer(key, profile)
         if queue and self._gathering is None:

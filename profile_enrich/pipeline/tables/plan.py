@@ -12,7 +12,7 @@ from ...profile import Profile, ProfileKey, Reason
 from ..keys import key_of
 from .columns import Columns, Fields, arrow
 
-__all__ = ["FIELD_TYPE", "Added", "OnError", "OnMissing", "Question", "TablePlan"]
+__all__ = ["FIELD_TYPE", "AddedColumns", "KeyBatch", "OnError", "OnMissing", "TablePlan"]
 
 logger = logging.getLogger("profile_enrich")
 
@@ -23,7 +23,7 @@ FIELD_TYPE = "field_type"
 """The reason of a row whose profile has a value that does not fit the declared type of its column."""
 
 
-class Question:
+class KeyBatch:
     """The distinct keys of a column, and each row's place among them.
 
     Args:
@@ -43,7 +43,7 @@ class Question:
         return [key for key in self.asked if isinstance(key, ProfileKey)]
 
 
-class Added:
+class AddedColumns:
     """What comes of the answers, row by row.
 
     Args:
@@ -141,14 +141,14 @@ class TablePlan:
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    def question(self, column: Any) -> Question:
+    def question(self, column: Any) -> KeyBatch:
         """What a key column asks.
 
         Args:
             column: an Arrow array or chunked array; or a list, for columns of mixed types.
         """
         values, places = _distinct_of_list(cast(Any, column)) if isinstance(column, list) else _distinct(column)
-        return Question([self._asked(value) for value in (*values, None)], places)
+        return KeyBatch([self._asked(value) for value in (*values, None)], places)
 
     def _asked(self, value: object) -> ProfileKey | InvalidKeyError:
         try:
@@ -159,7 +159,7 @@ class TablePlan:
 
     # --- answering --------------------------------------------------------------------------------------------------
 
-    def answer(self, question: Question, profiles: Mapping[Any, Profile]) -> Added:
+    def answer(self, question: KeyBatch, profiles: Mapping[Any, Profile]) -> AddedColumns:
         """The new columns.
 
         Args:
@@ -198,7 +198,7 @@ class TablePlan:
         if not all(kept):
             mask = pa.array(kept).take(rows)
             rows = rows.filter(mask)
-        return Added({name: array.take(rows) for name, array in arrays.items()}, mask)
+        return AddedColumns({name: array.take(rows) for name, array in arrays.items()}, mask)
 
     def _judge(self, error: ProfileEnrichError | None, missing: bool) -> None:
         if error is not None and self.on_error == "raise":

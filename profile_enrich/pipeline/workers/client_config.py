@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable, Mapping, Sized
 from typing import Any, cast
 
-from ..._utils.validation import number, whole
+from ..._utils.validation import check_int, check_number
+from ...client.breaker import Breaker
 from ...client.client import ProfileClient
-from ...client.resilience import Breaker, RetryPolicy
+from ...client.retry import RetryPolicy
 from ...errors import ConfigurationError, SecretByValue
 from ...sources.amperity import AmperitySource
 from ...sources.auth import ClientCredentials
@@ -33,7 +34,7 @@ _OWN = ("rate_limit", "max_in_flight")
 _OBJECTS: Mapping[str, Callable[..., object]] = {"breaker": Breaker, "retry": RetryPolicy}
 """Arguments of the client that are given as their own arguments."""
 
-_CALLABLES = ("source", "cache", "hooks", "timer", "chance", "self")
+_CALLABLES = ("source", "cache", "hooks", "timer", "rng", "self")
 
 _SOURCES: Mapping[str, tuple[Callable[..., object], ...]] = {
     "census": (CensusSource,),
@@ -99,11 +100,11 @@ class ClientConfig:
             "client": _client_arguments(_plain("client", client)),
         }
         _check_options(source, plain["options"], plain["secrets"])
-        whole("workers", workers)
-        if whole("concurrency", concurrency) < workers:
+        check_int("workers", workers)
+        if check_int("concurrency", concurrency) < workers:
             raise ConfigurationError(f"concurrency ({concurrency}) must be at least one for each of {workers} workers")
         self._set("source", source)
-        self._set("rate", None if rate is None else number("rate", rate, unit="calls a second", positive=True))
+        self._set("rate", None if rate is None else check_number("rate", rate, unit="calls a second", positive=True))
         self._set("concurrency", concurrency)
         self._set("workers", workers)
         self._set("_text", json.dumps(plain, sort_keys=True))

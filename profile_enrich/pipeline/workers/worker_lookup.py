@@ -7,18 +7,18 @@ from typing import Any, cast
 from ..._utils.frozen import thaw
 from ...errors import ConfigurationError
 from ...profile import Profile, ProfileKey
-from ..worker import ClientConfig, worker_client
+from .worker_clients import ClientConfig, worker_client
 
-__all__ = ["Asking", "config_of", "fields_of"]
+__all__ = ["WorkerLookup", "config_of", "fields_of"]
 
 
-class Asking:
+class WorkerLookup:
     """What a worker asks, and how: plain data until then."""
 
-    def __init__(self, config: ClientConfig, fields: tuple[str, ...] | None, patience: float) -> None:
+    def __init__(self, config: ClientConfig, fields: tuple[str, ...] | None, retry_timeout: float) -> None:
         self._config = config
         self._fields = fields
-        self._patience = patience
+        self._patience = retry_timeout
 
     def open(self) -> None:
         """Makes this process's client, so that a mistake shows before the first element."""
@@ -27,7 +27,7 @@ class Asking:
     def profiles(self, keys: list[str | ProfileKey]) -> dict[str | ProfileKey, Profile]:
         """A profile for each key, within this worker's share of the job's budget."""
         client = worker_client(self._config)
-        return client.lookup_many(keys, concurrency=self._config.worker_concurrency, patience=self._patience)
+        return client.lookup_many(keys, concurrency=self._config.worker_concurrency, retry_timeout=self._patience)
 
     def attributes(self, profile: Profile) -> dict[str, Any]:
         """What is taken over of a profile, as plain data."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from ..._utils.validation import number
+from ..._utils.validation import check_number
 from ...errors import ConfigurationError
 from .api_keys import ApiKey, KeyRing
 from .field_scopes import FieldScope
@@ -77,7 +77,7 @@ class KeyFile:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = Path(path)
-        self._check_every = number("check_every", check_every)
+        self._check_every = check_number("check_every", check_every)
         self._clock = clock
         self._timer = timer
         self._seen = _signature(self._path)
@@ -172,7 +172,7 @@ class KeyFile:
         )
         now = self._clock()
         if expires_in is not None:
-            key = replace(key, expires_at=now + number("expires_in", expires_in, positive=True))
+            key = replace(key, expires_at=now + check_number("expires_in", expires_in, positive=True))
         key = replace(key, salt=secrets.token_bytes(32))
         with self._changing() as stored:
             if any(each.key.id == id for each in stored):
@@ -203,7 +203,7 @@ class KeyFile:
         Raises:
             ConfigurationError: there is none of this name, or the file cannot be read or written.
         """
-        number("grace", grace)
+        check_number("grace", grace)
         fresh, secret = ApiKey.generate()
         now = self._clock()
         with self._changing() as stored:

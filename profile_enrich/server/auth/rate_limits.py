@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..._utils.validation import whole
+from ..._utils.validation import check_int
 from ...errors import ConfigurationError
 
 __all__ = ["PRESETS", "Quotas", "Rate", "Taken"]
@@ -40,8 +40,8 @@ class Rate:
     shared: bool = False
 
     def __post_init__(self) -> None:
-        whole("requests", self.requests)
-        whole("seconds", self.seconds)
+        check_int("requests", self.requests)
+        check_int("seconds", self.seconds)
 
     @classmethod
     def parse(cls, text: str) -> Rate:
@@ -118,7 +118,7 @@ class Quotas:
         self, default: Rate | None = None, *, workers: int = 1, timer: Callable[[], float] = time.monotonic
     ) -> None:
         self._default = default
-        self._workers = whole("workers", workers)
+        self._workers = check_int("workers", workers)
         self._timer = timer
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 

@@ -110,7 +110,7 @@ class ChangeFeed:
             return None
         return ChangeStream(self, collection.id, after, allowed)
 
-    def poke(self) -> None:
+    def notify(self) -> None:
         """Something has just been written through this process: look at the store now. For any loop and thread."""
         for loop, hub in list(self._hubs.items()):
             with contextlib.suppress(RuntimeError):  # the loop has just been closed

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import MissingExtraError
 from ...store import ProfileStore
-from ..counters import BUCKETS, Totals
+from ..counters import BUCKETS, SharedCounters
 from .change_feed import ChangeFeed
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -29,7 +29,7 @@ class Metrics:
         MissingExtraError: prometheus-client is not installed.
     """
 
-    def __init__(self, totals: Totals, store: ProfileStore, feed: ChangeFeed) -> None:
+    def __init__(self, totals: SharedCounters, store: ProfileStore, feed: ChangeFeed) -> None:
         try:
             from prometheus_client import CollectorRegistry, core, exposition
         except ImportError:

@@ -9,13 +9,13 @@ from typing import Any
 
 from ...store import ProfileStore
 from ..auth.api_keys import ApiKey
-from ..counters import Totals
+from ..counters import SharedCounters
 from .change_feed import ChangeFeed
 
 __all__ = ["status_of"]
 
 
-def status_of(store: ProfileStore, totals: Totals, feed: ChangeFeed, key: ApiKey) -> dict[str, Any]:
+def status_of(store: ProfileStore, totals: SharedCounters, feed: ChangeFeed, key: ApiKey) -> dict[str, Any]:
     """The collections that the key may read, their age, and what was counted; ready for JSON.
 
     Args:

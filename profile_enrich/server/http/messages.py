@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from starlette.types import Receive, Scope
 
-__all__ = ["MAX_ID_BYTES", "BadRequest", "Noted", "Request", "Response", "json_response", "read_body"]
+__all__ = ["MAX_ID_BYTES", "AuditContext", "BadRequest", "Request", "Response", "json_response", "read_body"]
 
 MAX_ID_BYTES = 2048
 """The longest identifier that is looked up; the store has no longer ones."""
@@ -68,7 +68,7 @@ def _text(raw: bytes) -> str:
 
 
 @dataclass(slots=True)
-class Noted:
+class AuditContext:
     """What the audit log is told about a request.
 
     Attributes:
@@ -99,7 +99,7 @@ class Request:
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.limits: tuple[tuple[bytes, bytes], ...] = ()
         """Header fields for every answer: what is left of the key's rate."""
-        self.noted = Noted()
+        self.noted = AuditContext()
         self.segments = _segments(scope)
         """The path below the mount point, split at slashes; each part still percent-encoded, a trailing slash gone."""
 

@@ -15,7 +15,7 @@ from ..auth.api_keys import ApiKey, Keys
 from ..counters import shared_totals
 from .sockets import listen, url_of
 from .supervisor import MAX_WORKERS, Supervisor
-from .uvicorn import Holder, import_uvicorn, make_server, on_terminal
+from .uvicorn import ReloadableApp, import_uvicorn, make_server, on_terminal
 
 __all__ = ["serve", "serve_app"]
 
@@ -112,7 +112,7 @@ def serve_app(
     listener = listen(host, port)
 
     def run(app: ProfileAPI, ready: Callable[[], None], parent: int | None) -> None:
-        holder = Holder(app, make if reload else None)
+        holder = ReloadableApp(app, make if reload else None)
         config = uvicorn.Config(
             holder,
             # uvicorn's access log prints whole URLs, and they hold ids.
@@ -130,9 +130,9 @@ def serve_app(
             run(first, lambda: on_ready(url_of(listener)) if on_ready is not None else None, None)
         else:
             first.close()
-            boss = os.getpid()
+            parent_pid = os.getpid()
             Supervisor(
-                lambda ready: run(make(), ready, boss),
+                lambda ready: run(make(), ready, parent_pid),
                 workers,
                 drain=_DRAIN + 2,
                 reload=reload,

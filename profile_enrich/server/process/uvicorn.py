@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from ...errors import MissingExtraError, ProfileEnrichError
 from ..app import ProfileAPI
 
-__all__ = ["Holder", "import_uvicorn", "make_server", "on_terminal"]
+__all__ = ["ReloadableApp", "import_uvicorn", "make_server", "on_terminal"]
 
 _log = logging.getLogger("profile_enrich.server")
 
@@ -42,7 +42,7 @@ def import_uvicorn() -> Any:
     return uvicorn
 
 
-class Holder:
+class ReloadableApp:
     """Stands for the application, so that another one can take its place while requests come in.
 
     Args:
@@ -98,7 +98,9 @@ class Holder:
             self._drop(app)
 
 
-def make_server(uvicorn: Any, config: Any, holder: Holder, ready: Callable[[], None], parent: int | None = None) -> Any:
+def make_server(
+    uvicorn: Any, config: Any, holder: ReloadableApp, ready: Callable[[], None], parent: int | None = None
+) -> Any:
     """A server that calls `ready` once it answers, and returns from a signal instead of raising it once more.
 
     Args:

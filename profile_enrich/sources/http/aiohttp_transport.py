@@ -162,4 +162,4 @@ class HandedInAiohttp(_Aiohttp):
 
     async def aclose(self) -> None:
         """Close what this transport opened."""
-        return None
+        return

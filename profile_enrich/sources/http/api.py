@@ -21,7 +21,7 @@ from ...errors import (
     SourceUnavailable,
 )
 from ..base import Validators
-from ..redactor import Needles
+from ..redactor import Redactor
 from . import Headers, HttpRequest, HttpResponse, Transport
 from .caching_headers import conditional_headers, http_date, retry_after
 from .json_body import decode_json
@@ -122,7 +122,7 @@ class HttpApi:
 
     def failure(self, response: HttpResponse, private: Collection[str] = ()) -> SourceError:
         """The error that an answer stands for, with what the vendor says about it as far as that can be shown."""
-        needles = Needles((*private, *map(str, self._secrets)))
+        needles = Redactor((*private, *map(str, self._secrets)))
         envelope = _envelope(response)
         said = needles.shown(_message(envelope))
         request_id = _request_id(response.headers, envelope, needles)
@@ -174,7 +174,7 @@ def _message(envelope: dict[str, Any]) -> object:
     return envelope.get("message") or envelope.get("error_description") or error
 
 
-def _request_id(headers: Headers, envelope: dict[str, Any], needles: Needles) -> str | None:
+def _request_id(headers: Headers, envelope: dict[str, Any], needles: Redactor) -> str | None:
     candidates = [envelope.get("request_id"), *(headers.get(name) for name in _REQUEST_ID_HEADERS)]
     for candidate in candidates:
         if isinstance(candidate, str) and re.fullmatch(r"[\x21-\x7e]{1,128}", candidate):

@@ -230,4 +230,4 @@ class HandedInHttpx(_Httpx):
 
     async def aclose(self) -> None:
         """Close what this transport opened."""
-        return None
+        return

@@ -13,7 +13,7 @@ from ..index.posting_lists import Mask, Term, count, matching
 from ..model import Collection, Dialect
 from .layer import Layer
 
-__all__ = ["CollectionReader", "Found"]
+__all__ = ["CollectionReader", "FoundRow"]
 
 _PAYLOAD: dict[Dialect, str] = {
     "census": "SELECT census FROM record WHERE key = ?",
@@ -31,7 +31,7 @@ _THESE: dict[Dialect, str] = {
 PageRow = tuple[int, str, bytes]
 
 
-class Found(NamedTuple):
+class FoundRow(NamedTuple):
     """What a collection holds under a key.
 
     Attributes:
@@ -80,12 +80,12 @@ class CollectionReader:
             failed = error
         raise self._base.failure(failed)
 
-    def find(self, key: str) -> Found | None:
+    def find(self, key: str) -> FoundRow | None:
         """What is stored under this key, also the mark of a deleted record."""
         for execute in self._executes:
             row = execute("SELECT docid, census, amperity FROM record WHERE key = ?", (key,)).fetchone()
             if row is not None:
-                return Found(*row)
+                return FoundRow(*row)
         return None
 
     def docid(self, key: str) -> int | None:

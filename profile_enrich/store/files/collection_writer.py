@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import NamedTuple
 
 from ...errors import StoreError
+from ..bulk_insert import insert_rows
 from ..index.builder import FIRST_ROWS, PostingsBuilder
 from .row_encoder import EncodedRow
-from .sqlite import insert_rows
 
 __all__ = ["CollectionWriter", "Written", "duplicates_found"]
 

@@ -14,7 +14,7 @@ from .collection_writer import duplicates_found
 from .layer import Layer
 from .row_encoder import EncodedRow
 
-__all__ = ["Numbering", "Placing", "Seen"]
+__all__ = ["DocIdAllocator", "Numbering", "Seen"]
 
 
 class Seen:
@@ -86,7 +86,7 @@ class Numbering:
             self._expected = next(self._walk, None)
 
 
-class Placing:
+class DocIdAllocator:
     """Where the rows of a whole source go when a collection is built.
 
     Args:

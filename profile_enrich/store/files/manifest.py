@@ -31,7 +31,7 @@ from typing import Any, cast
 from ...errors import StoreBusy, StoreError
 from ..model import Collection, Column
 
-__all__ = ["FORMAT", "DataFile", "Manifest", "Parts", "locked", "read_manifest", "write_manifest"]
+__all__ = ["FORMAT", "CollectionFiles", "DataFile", "Manifest", "locked", "read_manifest", "write_manifest"]
 
 FORMAT = 2
 """The version of the format; a store of another one is refused."""
@@ -53,7 +53,7 @@ class DataFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class CollectionFiles:
     """What a collection is made of.
 
     Args:
@@ -83,7 +83,7 @@ class Manifest:
     generation: int
     next_id: int
     secret: bytes = field(repr=False)
-    parts: dict[int, Parts]
+    parts: dict[int, CollectionFiles]
     collections: dict[int, Collection]
     signature: tuple[int, int, int] = (0, 0, 0)
 
@@ -234,7 +234,7 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _parts_to_json(parts: Parts) -> dict[str, Any]:
+def _parts_to_json(parts: CollectionFiles) -> dict[str, Any]:
     return {
         "files": [[file.name, file.rows] for file in parts.files],
         "next_docid": parts.next_docid,
@@ -244,7 +244,7 @@ def _parts_to_json(parts: Parts) -> dict[str, Any]:
 
 def _from_json(content: dict[str, Any], seen: tuple[int, int, int]) -> Manifest:
     collections: dict[int, Collection] = {}
-    parts: dict[int, Parts] = {}
+    parts: dict[int, CollectionFiles] = {}
     for item in content["collections"]:
         shown = item["index_fields"]
         collection = Collection(
@@ -262,7 +262,7 @@ def _from_json(content: dict[str, Any], seen: tuple[int, int, int]) -> Manifest:
             updated_at=_time(item["updated_at"]),
         )
         collections[collection.id] = collection
-        parts[collection.id] = Parts(
+        parts[collection.id] = CollectionFiles(
             # A name in this directory, whatever the manifest says.
             files=tuple(DataFile(Path(name).name, int(rows)) for name, rows in item["files"]),
             next_docid=int(item["next_docid"]),

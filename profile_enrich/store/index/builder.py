@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..files.sqlite import insert_rows
+from ..bulk_insert import insert_rows
 from .bitmap_cache import CHUNK, SHIFT
 from .posting_lists import LIVE, LOW, pack, unpack
 

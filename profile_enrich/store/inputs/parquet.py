@@ -11,8 +11,8 @@ from typing import Any
 from ...errors import ConfigurationError, StoreError
 from ..files.row_encoder import to_json
 from ..model import CollectionSpec, ColumnType
-from .csv import TableReader, clean_facts, is_clean, literal
-from .readers import check_columns, kept_fields
+from .base import check_columns, kept_fields
+from .duckdb_table import TableReader, clean_facts, is_clean, literal
 
 __all__ = ["ParquetReader"]
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import ConfigurationError, StoreError
+from ..input_types import SqlQuery, Stream
 from ..model import CollectionSpec
-from .input_types import SqlQuery, Stream
 
 __all__ = ["SQL_URL", "forget", "read_recipe", "spec_from_table", "spec_to_table", "specs_from_tables", "write_recipe"]
 

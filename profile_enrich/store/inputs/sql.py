@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigurationError, MissingExtraError, StoreError
 from ..files.row_encoder import RowRejected, to_json
+from ..input_types import SqlQuery
 from ..model import CollectionSpec, ColumnType
-from .input_types import SqlQuery
-from .readers import ObjectReader, check_columns
+from .base import check_columns
+from .objects import ObjectReader
 from .rejects import Rejects
 
 if TYPE_CHECKING:

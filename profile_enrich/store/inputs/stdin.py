@@ -9,15 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...errors import ConfigurationError, StoreError
+from ..input_types import FORMATS, Stream
 from ..model import CollectionSpec, ColumnType
-from .input_types import FORMATS, Stream
-from .readers import JsonLines, ObjectReader, Reader, Row, open_table
+from .base import InputReader, Row
+from .objects import JsonLines, ObjectReader
+from .open_table import open_table
 from .rejects import Rejects
 
 __all__ = ["open_stream"]
 
 
-def open_stream(spec: CollectionSpec, stream: Stream) -> Reader:
+def open_stream(spec: CollectionSpec, stream: Stream) -> InputReader:
     """The reader of a stream.
 
     Raises:
@@ -58,7 +60,7 @@ def _copied(stream: Stream) -> Path:
 class _Spooled:
     """A reader of a temporary file, which it removes at the end."""
 
-    def __init__(self, reader: Reader, path: Path) -> None:
+    def __init__(self, reader: InputReader, path: Path) -> None:
         self._reader = reader
         self._path = path
         self.where = reader.where

@@ -14,14 +14,15 @@ from typing import Literal, NamedTuple
 
 from ...errors import ConfigurationError, StoreError
 from ..files.collection_writer import CollectionWriter
-from ..files.docids import Placing
+from ..files.docids import DocIdAllocator
 from ..files.layer import FileGone, Layer
-from ..files.manifest import MANIFEST, DataFile, Manifest, Parts, new_manifest, read_manifest
+from ..files.manifest import MANIFEST, CollectionFiles, DataFile, Manifest, new_manifest, read_manifest
 from ..files.row_encoder import RowEncoder, RowRejected
 from ..files.transaction import change_store
-from ..inputs.readers import Reader, check_columns, open_reader
+from ..inputs.base import InputReader, check_columns
+from ..inputs.open_reader import open_reader
 from ..inputs.rejects import Rejects
-from ..model import MAX_INDEX_FIELDS, BuildReport, Collection, CollectionReport, CollectionSpec, Column, Progress
+from ..model import MAX_INDEX_FIELDS, BuildProgress, BuildReport, Collection, CollectionReport, CollectionSpec, Column
 from .duckdb_rows import BulkRows, bulk_rows, checked
 
 __all__ = ["build_store", "drop_collections"]
@@ -34,7 +35,7 @@ def build_store(
     collections: Sequence[CollectionSpec],
     *,
     on_duplicate: Literal["last", "fail"] = "last",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[BuildProgress], None] | None = None,
 ) -> BuildReport:
     """Builds collections from files or iterables and swaps them in at once.
 
@@ -166,7 +167,7 @@ def index_id_of(name: str) -> str:
     return f"idx-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
-class _Tally(NamedTuple):
+class _BuildCounts(NamedTuple):
     read: int
     rejects: Rejects
 
@@ -177,7 +178,7 @@ def _build_one(
     generation: int,
     spec: CollectionSpec,
     on_duplicate: str,
-    progress: Callable[[Progress], None] | None,
+    progress: Callable[[BuildProgress], None] | None,
 ) -> tuple[Manifest, CollectionReport]:
     before = next((item for item in manifest.collections.values() if item.name == spec.name), None)
     number = manifest.next_id if before is None else before.id
@@ -187,7 +188,7 @@ def _build_one(
     name = f"{number}-{generation:06}"
     try:
         with _old_layers(path, manifest, before) as layers:
-            placing = Placing(before, layers, 1 if before is None else manifest.parts[number].next_docid)
+            placing = DocIdAllocator(before, layers, 1 if before is None else manifest.parts[number].next_docid)
             with CollectionWriter(path / f"{name}.db", len(spec.filterable)) as writer:
                 bulk = bulk_rows(reader, spec, index_id)
                 if bulk is None:
@@ -245,7 +246,7 @@ def _build_one(
     manifest = replace(
         manifest,
         next_id=max(manifest.next_id, number + 1),
-        parts={**manifest.parts, number: Parts(tuple(files), placing.next_docid, since=generation)},
+        parts={**manifest.parts, number: CollectionFiles(tuple(files), placing.next_docid, since=generation)},
         collections={**manifest.collections, number: collection},
     )
     return manifest, report
@@ -269,12 +270,12 @@ def _old_layers(path: Path, manifest: Manifest, before: Collection | None) -> Ge
 
 def _copy(
     spec: CollectionSpec,
-    reader: Reader,
+    reader: InputReader,
     encoder: RowEncoder,
-    placing: Placing,
+    placing: DocIdAllocator,
     writer: CollectionWriter,
-    progress: Callable[[Progress], None] | None,
-) -> _Tally:
+    progress: Callable[[BuildProgress], None] | None,
+) -> _BuildCounts:
     number = 0
     next_report = 0.0
     for number, (names, values) in enumerate(reader.rows(), 1):
@@ -294,21 +295,21 @@ def _copy(
             if spec.index_fields is None and encoder.with_index and len(reader.columns()) > MAX_INDEX_FIELDS:
                 encoder.with_index = False
             if progress is not None and time.monotonic() >= next_report:
-                progress(Progress(spec.name, number, reader.total))
+                progress(BuildProgress(spec.name, number, reader.total))
                 next_report = time.monotonic() + _PROGRESS_EVERY
     if progress is not None:
-        progress(Progress(spec.name, number, number))
-    return _Tally(number + reader.rejects.broken, reader.rejects)
+        progress(BuildProgress(spec.name, number, number))
+    return _BuildCounts(number + reader.rejects.broken, reader.rejects)
 
 
 def _copy_bulk(
     spec: CollectionSpec,
     bulk: BulkRows,
-    reader: Reader,
-    placing: Placing,
+    reader: InputReader,
+    placing: DocIdAllocator,
     writer: CollectionWriter,
-    progress: Callable[[Progress], None] | None,
-) -> _Tally:
+    progress: Callable[[BuildProgress], None] | None,
+) -> _BuildCounts:
     number = 0
     next_report = 0.0
     for batch in bulk:
@@ -323,22 +324,22 @@ def _copy_bulk(
             if docid is not None:
                 writer.add(docid, row)
         if progress is not None and time.monotonic() >= next_report:
-            progress(Progress(spec.name, number, reader.total))
+            progress(BuildProgress(spec.name, number, reader.total))
             next_report = time.monotonic() + _PROGRESS_EVERY
     if progress is not None:
-        progress(Progress(spec.name, number, number))
-    return _Tally(number, reader.rejects)
+        progress(BuildProgress(spec.name, number, number))
+    return _BuildCounts(number, reader.rejects)
 
 
 def _copy_plain(
     spec: CollectionSpec,
     bulk: BulkRows,
-    reader: Reader,
-    placing: Placing,
+    reader: InputReader,
+    placing: DocIdAllocator,
     writer: CollectionWriter,
-    progress: Callable[[Progress], None] | None,
+    progress: Callable[[BuildProgress], None] | None,
     spill: Path,
-) -> _Tally:
+) -> _BuildCounts:
     """Takes in rows of which none is new, odd or late: nobody looks at each."""
     number = 0
     next_report = 0.0
@@ -350,7 +351,7 @@ def _copy_plain(
             writer.add_plain(batch)
             number += len(batch)
             if progress is not None and time.monotonic() >= next_report:
-                progress(Progress(spec.name, number, reader.total))
+                progress(BuildProgress(spec.name, number, reader.total))
                 next_report = time.monotonic() + _PROGRESS_EVERY
         placing.place_all(number)
         writer.index_keys()
@@ -358,8 +359,8 @@ def _copy_plain(
             prepared.result()
             postings.write(writer.postings)
     if progress is not None:
-        progress(Progress(spec.name, number, number))
-    return _Tally(number, reader.rejects)
+        progress(BuildProgress(spec.name, number, number))
+    return _BuildCounts(number, reader.rejects)
 
 
 def _warnings(collection: Collection) -> Iterable[str]:

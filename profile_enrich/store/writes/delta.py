@@ -19,7 +19,7 @@ from ..files.collection_reader import CollectionReader
 from ..files.collection_writer import CollectionWriter
 from ..files.docids import Seen
 from ..files.layer import Layer
-from ..files.manifest import DataFile, Manifest, Parts
+from ..files.manifest import CollectionFiles, DataFile, Manifest
 from ..files.row_encoder import EncodedRow, stored_values
 from ..model import Collection
 
@@ -130,7 +130,9 @@ class Delta:
     def _bury(self, docid: int, key: str) -> None:
         self._staged.execute("INSERT OR REPLACE INTO change VALUES (?, ?, 1, NULL, NULL)", (docid, key))
 
-    def write(self, generation: int, collection: Collection, *, merge: bool) -> tuple[Parts, Collection] | None:
+    def write(
+        self, generation: int, collection: Collection, *, merge: bool
+    ) -> tuple[CollectionFiles, Collection] | None:
         """Writes the changes.
 
         Args:
@@ -161,7 +163,7 @@ class Delta:
         files.append(self._write_layer(generation, collection, absorbed))
         rows = self._collection.rows + self.inserted - self.deleted
         collection = replace(collection, rows=rows, generation=generation, updated_at=datetime.now(UTC))
-        return Parts(tuple(files), self._next_docid, since), collection
+        return CollectionFiles(tuple(files), self._next_docid, since), collection
 
     def _small_ones(self, files: Sequence[DataFile], size: int) -> Sequence[Layer]:
         """The newest layers that are small beside what is written now."""

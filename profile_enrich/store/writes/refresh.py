@@ -15,9 +15,18 @@ from ..files.layer import FileGone
 from ..files.manifest import Manifest, read_manifest
 from ..files.row_encoder import RowEncoder, RowRejected, key_text
 from ..files.transaction import change_store
-from ..inputs.input_types import Stream
-from ..inputs.readers import Reader, check_columns, kind_of, open_reader
-from ..model import Collection, CollectionSpec, ColumnType, Progress, RefreshedCollection, RefreshReport, RefreshSpec
+from ..input_types import Stream
+from ..inputs.base import InputReader, check_columns, kind_of
+from ..inputs.open_reader import open_reader
+from ..model import (
+    BuildProgress,
+    Collection,
+    CollectionSpec,
+    ColumnType,
+    RefreshedCollection,
+    RefreshReport,
+    RefreshSpec,
+)
 from .delta import Delta, damaged
 from .single_records import apply, encoder_of, find_collection
 
@@ -41,7 +50,7 @@ def refresh_store(
     collections: Sequence[RefreshSpec],
     *,
     on_duplicate: Literal["last", "fail"] = "last",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[BuildProgress], None] | None = None,
     wait: float = 0,
 ) -> RefreshReport:
     """Refreshes collections with what has changed, as one new generation.
@@ -105,7 +114,7 @@ def _refresh_one(
     generation: int,
     spec: RefreshSpec,
     on_duplicate: str,
-    progress: Callable[[Progress], None] | None,
+    progress: Callable[[BuildProgress], None] | None,
 ) -> tuple[Manifest, RefreshedCollection]:
     old = find_collection(path, manifest, spec.name)
     if spec.tombstone is not None and spec.tombstone in {column.name for column in old.columns}:
@@ -134,10 +143,10 @@ def _take_in(
     old: Collection,
     delta: Delta,
     on_duplicate: str,
-    progress: Callable[[Progress], None] | None,
+    progress: Callable[[BuildProgress], None] | None,
 ) -> RefreshedCollection:
     reader = open_reader(_source(spec, old))
-    taking = _Taking(spec, old, delta, reader)
+    taking = ChangeApplier(spec, old, delta, reader)
     next_report = 0.0
     number = 0
     try:
@@ -146,7 +155,7 @@ def _take_in(
         for number, (names, values) in enumerate(reader.rows(), 1):
             taking.take(number, names, values)
             if progress is not None and not number & 0xFF and time.monotonic() >= next_report:
-                progress(Progress(spec.name, number, reader.total))
+                progress(BuildProgress(spec.name, number, reader.total))
                 next_report = time.monotonic() + _PROGRESS_EVERY
         if spec.tombstone is not None and number and spec.tombstone not in reader.columns():
             raise StoreError(f"{reader.where} has no column {spec.tombstone!r} (tombstone)")
@@ -163,7 +172,7 @@ def _take_in(
             )
         delta.delete_others()
     if progress is not None:
-        progress(Progress(spec.name, number, number))
+        progress(BuildProgress(spec.name, number, number))
     return RefreshedCollection(
         old,
         read=number + rejects.broken,
@@ -200,10 +209,10 @@ def _source(spec: RefreshSpec, old: Collection) -> CollectionSpec:
     )
 
 
-class _Taking:
+class ChangeApplier:
     """Takes rows in, one by one."""
 
-    def __init__(self, spec: RefreshSpec, old: Collection, delta: Delta, reader: Reader) -> None:
+    def __init__(self, spec: RefreshSpec, old: Collection, delta: Delta, reader: InputReader) -> None:
         self._tombstone = spec.tombstone
         self._key = old.key
         self._delta = delta

@@ -12,7 +12,7 @@ from typing import Literal
 from ...errors import ConfigurationError, ProfileEnrichError, StoreBusy, StoreError
 from ..files.manifest import read_manifest
 from ..inputs.source_config import read_recipe
-from ..model import BuildReport, CollectionSpec, Progress, RefreshReport, RefreshSpec
+from ..model import BuildProgress, BuildReport, CollectionSpec, RefreshReport, RefreshSpec
 from .build import build_store
 from .refresh import VANISHED_AND_REJECTS, refresh_store
 from .refresh_status import note_refresh, read_last_refresh
@@ -28,7 +28,7 @@ def refresh_from_sources(
     vanished: Literal["keep", "delete"] = "keep",
     on_duplicate: Literal["last", "fail"] = "last",
     since: datetime | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[BuildProgress], None] | None = None,
 ) -> BuildReport | RefreshReport | None:
     """Builds the next generation of a store's collections beside the one that is served, and swaps it in.
 

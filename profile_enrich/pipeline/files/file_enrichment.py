@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..._utils.validation import number, whole
+from ..._utils.validation import check_int, check_number
 from ...client.client import ProfileClient
 from ...errors import InputError, MissingKeyError, ProfileEnrichError, ProfileMissing, TooManyErrors
 from ...profile import Reason
 from ..outcome_stream import Outcome, outcomes
 from ..records.thread_reader import aside
 from ..tables.columns import Columns
-from .checkpoint import Output, Sink, State, Stream
+from .checkpoint import CheckpointState, Output, PartStream, Sink
 from .column_types import json_text, notice, plain
 from .formats import FileFormat, FileSpec
-from .job import OnMissing, Plan, fields_of
-from .line_writer import Added, Attributes, Lines
-from .readers import Item, Reader, open_reader
+from .job import FileJob, OnMissing, fields_of
+from .line_writer import AddedFields, Attributes, Lines
+from .readers import Item, RecordReader, open_reader
 from .second_pass import assemble, entry
 
 __all__ = ["FileProgress", "FileReport", "OnMissing", "enrich_file"]
@@ -161,7 +161,7 @@ async def enrich_file(
         ProfileMissing: as `on_missing="raise"` asks for.
         ProfileEnrichError: a lookup failed, and there is no dead letter file; the source refuses the credentials.
     """
-    plan = Plan(
+    plan = FileJob(
         source=FileSpec.of(source, source_format, what="the input"),
         target=FileSpec.of(target, target_format, what="the output"),
         key=key,
@@ -174,10 +174,10 @@ async def enrich_file(
         max_errors=max_errors,
     )
     plan.check(resume)
-    whole("window", window)
-    whole("concurrency", concurrency)
-    whole("checkpoint_rows", checkpoint_rows)
-    number("checkpoint_every", checkpoint_every)
+    check_int("window", window)
+    check_int("concurrency", concurrency)
+    check_int("checkpoint_rows", checkpoint_rows)
+    check_number("checkpoint_every", checkpoint_every)
     with contextlib.closing(_Run(plan, client, resume=resume, force=force)) as run:
         run.saves(checkpoint_rows, checkpoint_every)
         run.progress = progress
@@ -190,25 +190,25 @@ class _Run:
 
     progress: Callable[[FileProgress], None] | None = None
 
-    def __init__(self, plan: Plan, client: ProfileClient, *, resume: bool, force: bool) -> None:
+    def __init__(self, plan: FileJob, client: ProfileClient, *, resume: bool, force: bool) -> None:
         self._plan = plan
         self._client = client
         self._calls = client.stats().source_calls
         self._began = time.monotonic()
         self._rows_between, self._seconds_between = 0, 0.0
-        self.reader: Reader = open_reader(
+        self.reader: RecordReader = open_reader(
             plan.source, plan.key, encoding=plan.encoding, whole=not plan.two_passes or plan.dead is not None
         )
         try:
             self._out: Sink
             if plan.target.path is None:
-                self._out = Stream(plan.dead, force=force)
+                self._out = PartStream(plan.dead, force=force)
             else:
                 self._out = Output(plan.target.path, plan.dead, job=plan.job(client), resume=resume, force=force)
         except BaseException:
             self.reader.close()
             raise
-        self._state: State = self._out.state
+        self._state: CheckpointState = self._out.state
         self._resumed = self._state.rows
         for name in plan.columns():
             self._state.kinds.setdefault(name, "null")
@@ -278,9 +278,9 @@ class _Run:
             return
         elif profile is not None and not profile.found:
             self._count("missing")
-            withheld = profile.reason is Reason.WITHHELD
-            code = (Reason.WITHHELD if withheld else Reason.NOT_FOUND).value
-            if not self._passes(item, code, f"the source {'withholds the' if withheld else 'has no'} profile"):
+            excluded = profile.reason is Reason.EXCLUDED
+            code = (Reason.EXCLUDED if excluded else Reason.NOT_FOUND).value
+            if not self._passes(item, code, f"the source {'excludes the' if excluded else 'has no'} profile"):
                 return
         added = self._attributes.missing if profile is None else self._attributes.of(profile)
         if added.fault is not None:
@@ -296,7 +296,7 @@ class _Run:
             self._out.write(line)
         self._count("written")
 
-    def _note(self, item: Item, added: Added) -> None:
+    def _note(self, item: Item, added: AddedFields) -> None:
         """Into the journal, which the second pass makes the output of."""
         if added.tail is None:
             notice(self._state.kinds, added.values)
@@ -342,7 +342,12 @@ class _Run:
         if item.record is not None:
             whole_row = item.fault is None
             record = {n: plain(v) for n, v in self.reader.values(item).items()} if whole_row else item.record
-        content = {"row": item.number, **({"line": item.line} if item.line else {}), "reason": code, "detail": why}
+        content = {
+            "row": item.number,
+            **({"line": item.line} if item.line else {}),
+            "reason": code,
+            "detail": why,
+        }
         self._out.write_dead(json_text({**content, "record": record}).encode() + b"\n")
         self._count("dead")
         self._count(f"reason {code}")

@@ -12,17 +12,17 @@ from typing import Any
 
 from starlette.datastructures import Secret
 
-from .._utils.fork import renew_after_fork
-from ..client.blocking import BlockingProfileClient
-from ..client.client import ProfileClient
-from ..client.resilience import RateLimit
-from ..errors import ConfigurationError, MissingVariable, ProfileEnrichError
-from ..sources.amperity import AmperitySource
-from ..sources.auth import ClientCredentials
-from ..sources.base import ProfileSource
-from ..sources.census import CensusSource
-from ..sources.store import StoreSource
-from .workers.client_config import ClientConfig, client_arguments
+from ..._utils.fork import reset_after_fork
+from ...client.blocking import BlockingProfileClient
+from ...client.client import ProfileClient
+from ...client.rate_limit import RateLimit
+from ...errors import ConfigurationError, MissingVariable, ProfileEnrichError
+from ...sources.amperity import AmperitySource
+from ...sources.auth import ClientCredentials
+from ...sources.base import ProfileSource
+from ...sources.census import CensusSource
+from ...sources.store import StoreSource
+from .client_config import ClientConfig, client_arguments
 
 __all__ = ["ClientConfig", "close_worker_clients", "worker_async_client", "worker_client"]
 
@@ -70,7 +70,7 @@ class _Clients:
         self._lock = threading.Lock()
         self._made: dict[ClientConfig, tuple[ProfileClient, BlockingProfileClient]] = {}
         self._inherited: list[object] = []
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def of(self, config: ClientConfig) -> tuple[ProfileClient, BlockingProfileClient]:
         with self._lock:

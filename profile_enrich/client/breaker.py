@@ -1,29 +1,27 @@
-"""Politeness towards a source: when not to call it, when to call it again, and how often."""
+"""Circuit breaker: stop calling a source that keeps failing."""
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
 from typing import Literal
 
-from .._utils.validation import number, whole
+from .._utils.validation import check_int, check_number
 from ..errors import (
-    ConfigurationError,
     ProfileEnrichError,
     SourceAuthError,
     SourceConnectionError,
-    SourceError,
     SourceRateLimited,
     SourceResponseError,
     SourceTimeout,
     SourceUnavailable,
 )
 
-__all__ = ["Breaker", "BreakerState", "Permit", "RateLimit", "RetryPolicy"]
+__all__ = ["Breaker", "BreakerState", "Permit"]
 
 BreakerState = Literal["closed", "open", "half_open"]
+
 
 _FAILURES = (
     SourceTimeout,
@@ -35,8 +33,10 @@ _FAILURES = (
 )
 """What says something about the source rather than about one key."""
 
+
 _REPEATABLE = (SourceConnectionError, SourceUnavailable, SourceRateLimited)
 """What may go better a moment later. A time-out has used up its time, and a refusal stays one."""
+
 
 _LEFT_TO_PAGES = 0.1
 """The part of a rate limit's burst that those who wait leave to those who do not."""
@@ -88,11 +88,11 @@ class Breaker:
         max_open: float = 60.0,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        number("open_for", open_for, positive=True)
-        number("max_open", max_open, least=open_for)
+        check_number("open_for", open_for, positive=True)
+        check_number("max_open", max_open, least=open_for)
         self.on_change: Callable[[BreakerState], None] | None = None
         """Called with the new state, after each change."""
-        self._threshold = whole("failures", failures, least=0)
+        self._threshold = check_int("failures", failures, least=0)
         self._open_for = open_for
         self._max_open = max_open
         self._timer = timer
@@ -179,125 +179,3 @@ class Breaker:
 
     def __repr__(self) -> str:
         return f"<Breaker {self._state}>"
-
-
-class RateLimit:
-    """A token bucket: so many calls a second on average, and so many at once.
-
-    Args:
-        rate: calls a second.
-        burst: calls at once, after a quiet while; the rate, at least 1, when not given.
-        timer: the monotonic clock, in seconds.
-
-    Raises:
-        ConfigurationError: an argument makes no sense.
-    """
-
-    def __init__(self, rate: float, *, burst: float | None = None, timer: Callable[[], float] = time.monotonic) -> None:
-        self.rate = number("rate", rate, unit="calls a second", positive=True)
-        self.burst = max(1.0, self.rate) if burst is None else number("burst", burst, unit="calls", least=1)
-        self._timer = timer
-        self._lock = threading.Lock()
-        self._tokens = self.burst
-        self._at = timer()
-
-    def take(self, *, patient: bool = False) -> float:
-        """Takes a token if there is one.
-
-        Args:
-            patient: for a caller who waits, as pipelines do. It leaves up to a tenth of the burst to those who do not,
-                so that a pipeline at full rate does not turn all pages away.
-
-        Returns:
-            0.0 when it was taken, else the seconds until there will be one.
-        """
-        with self._lock:
-            now = self._timer()
-            self._tokens = min(self.burst, self._tokens + max(0.0, now - self._at) * self.rate)
-            self._at = now
-            least = min(1.0 + self.burst * _LEFT_TO_PAGES, self.burst) if patient else 1.0
-            if self._tokens >= least - 1e-9:
-                self._tokens -= 1.0
-                return 0.0
-            return (least - self._tokens) / self.rate
-
-    def after_fork(self) -> None:
-        """In a forked child: the lock may have been held."""
-        self._lock = threading.Lock()
-
-    def __repr__(self) -> str:
-        return f"RateLimit({self.rate:g}/s, burst={self.burst:g})"
-
-
-class RetryPolicy:
-    """Whether and when a failed call is repeated: with full jitter, within a budget, and not past the deadline.
-
-    A lookup only reads, so that repeating it is safe.
-
-    Args:
-        attempts: calls for one load at most; 1 for no retry. Default 2.
-        ratio: retries stay at or below this fraction of calls. Default 0.1.
-        base: the longest pause before the first retry, in seconds; it doubles with each. Default 0.05.
-        cap: the longest pause at all, in seconds. Default 1. A `Retry-After` of the vendor is the least.
-        chance: random numbers in [0, 1).
-
-    Raises:
-        ConfigurationError: an argument makes no sense.
-    """
-
-    MOST_SAVED = 10.0
-    """Retries that quiet times may save up."""
-
-    def __init__(
-        self,
-        attempts: int = 2,
-        *,
-        ratio: float = 0.1,
-        base: float = 0.05,
-        cap: float = 1.0,
-        chance: Callable[[], float] = random.random,
-    ) -> None:
-        self._attempts = whole("attempts", attempts)
-        self._ratio = number("ratio", ratio, unit="retries a call")
-        if self._ratio > 1:
-            raise ConfigurationError(f"ratio must be a fraction of at most 1, not {ratio!r}")
-        self._base = number("base", base, positive=True)
-        self._cap = number("cap", cap, positive=True)
-        self._chance = chance
-        self._lock = threading.Lock()
-        self._saved = 0.0
-
-    def began(self) -> None:
-        """A load makes its first call: that earns a fraction of a retry."""
-        with self._lock:
-            self._saved = min(self.MOST_SAVED, self._saved + self._ratio)
-
-    def pause(self, error: SourceError, attempt: int, remaining: float) -> float | None:
-        """How many seconds to wait before the call is repeated; `None` when it must not be.
-
-        Args:
-            error: how it failed.
-            attempt: how many calls this load has made.
-            remaining: seconds left of the load's deadline.
-        """
-        if attempt >= self._attempts or not isinstance(error, _REPEATABLE):
-            return None
-        if isinstance(error, SourceRateLimited) and error.retry_after is None:
-            return None  # the vendor has enough of us and does not say for how long
-        longest: float = min(self._cap, self._base * 2.0 ** min(attempt - 1, 60))
-        pause = self._chance() * longest
-        pause = max(pause, error.retry_after or 0.0)
-        if pause >= remaining:
-            return None
-        with self._lock:
-            if self._saved < 1.0 - 1e-9:
-                return None
-            self._saved -= 1.0
-        return pause
-
-    def after_fork(self) -> None:
-        """In a forked child: the lock may have been held."""
-        self._lock = threading.Lock()
-
-    def __repr__(self) -> str:
-        return f"RetryPolicy(attempts={self._attempts}, ratio={self._ratio:g})"

@@ -1,163 +1,22 @@
-"""Reads the data: iterables of dicts and JSONL here; CSV in `tables`, Parquet in `parquet`, databases in `sql`."""
+"""Read iterables of dicts and JSON Lines."""
 
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, cast
 
-from ...errors import ConfigurationError, StoreError
+from ...errors import StoreError
 from ..files.row_encoder import merge_types, to_json, type_of
 from ..model import CollectionSpec, ColumnType
-from .input_types import FORMATS, Format, SqlQuery, Stream
+from .base import MAX_COLUMNS, Row, kept_fields, open_bytes, wrong_encoding
 from .rejects import Rejects
 
-__all__ = ["Reader", "check_columns", "open_reader"]
-
-MAX_COLUMNS = 2000
-"""More columns than this are data that became names."""
-
-Row = tuple[Sequence[str], Sequence[object]]
-
-
-class Reader(Protocol):
-    """Rows of one source, in its order."""
-
-    @property
-    def where(self) -> str:
-        """The source, for messages."""
-        ...
-
-    @property
-    def total(self) -> int | None:
-        """How many rows there are, where that is known beforehand."""
-        ...
-
-    @property
-    def rejects(self) -> Rejects:
-        """The rows that were left out, so far."""
-        ...
-
-    def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
-        """Leaves out the row that `rows` gave last; `number` counts from 1."""
-        ...
-
-    def columns(self) -> dict[str, ColumnType]:
-        """The columns and their types; complete once all rows were read."""
-        ...
-
-    def rows(self) -> Iterator[Row]:
-        """Names and values of each row."""
-        ...
-
-    def texts(self, values: Sequence[object]) -> list[str]:
-        """The values of a row as JSON."""
-        ...
-
-    def close(self) -> None:
-        """Frees what was opened."""
-        ...
-
-
-def open_reader(spec: CollectionSpec) -> Reader:
-    """The reader for a specification's source.
-
-    Raises:
-        ConfigurationError: the file's suffix says nothing, or no such format is known.
-        StoreError: there is no such file, or it lacks a column; the database does not answer.
-        MissingExtraError: CSV and Parquet need the extra `server`, databases the extra `sql`.
-    """
-    source = spec.source
-    if spec.format is not None and spec.format not in FORMATS:
-        raise ConfigurationError(f"the format {spec.format!r} is not known; there are: {', '.join(FORMATS)}")
-    if isinstance(source, SqlQuery):
-        from .sql import SqlReader  # SQLAlchemy, only when it is needed
-
-        return SqlReader(spec, source)
-    if isinstance(source, Stream):
-        from .stdin import open_stream
-
-        return open_stream(spec, source)
-    if not isinstance(source, str | Path):
-        if isinstance(source, Mapping) or not isinstance(source, Iterable):
-            raise ConfigurationError(
-                "the source of a collection is a path or an iterable of dicts, a SqlQuery or a Stream"
-            )
-        where = f"the source of {spec.name!r}"
-        return ObjectReader(spec, _objects(source), where, Rejects(spec.rejects, where))
-    path = Path(source)
-    if not path.is_file():
-        raise StoreError(f"{path} is not there" if not path.exists() else f"{path} is not a file")
-    kind, gzipped = kind_of(path, spec.format)
-    if kind == "jsonl":
-        lines = JsonLines(path, spec.encoding, gzipped, Rejects(spec.rejects, str(path)))
-        return ObjectReader(spec, lines.objects(), str(path), lines.rejects, lines)
-    return open_table(spec, path, kind, str(path))
-
-
-def open_table(spec: CollectionSpec, path: Path, kind: Format, where: str) -> Reader:
-    """The reader of a CSV or Parquet file; `where` names it in messages."""
-    from .csv import CsvReader
-    from .parquet import ParquetReader  # DuckDB, only when it is needed
-
-    return ParquetReader(spec, path, where) if kind == "parquet" else CsvReader(spec, path, kind, where)
-
-
-_SUFFIXES: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
-
-
-def kind_of(path: Path, said: Format | None) -> tuple[Format, bool]:
-    """How a file is written, by what is said of it or else by its suffix; and whether it is packed with gzip.
-
-    Raises:
-        ConfigurationError: nothing is said and the suffix says nothing.
-    """
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    gzipped = suffixes[-1:] == [".gz"]
-    kind = said or _SUFFIXES.get("".join((suffixes[:-1] if gzipped else suffixes)[-1:]))
-    if kind is None or (kind == "parquet" and gzipped):
-        raise ConfigurationError(
-            f"{path.name}: its suffix does not say what it is; .csv, .tsv, .jsonl, .ndjson (also .gz) and .parquet are"
-            " read; or say its format"
-        )
-    return kind, gzipped
-
-
-def check_columns(spec: CollectionSpec, names: Iterable[str], where: str) -> None:
-    """That the columns which a specification speaks of are there.
-
-    Raises:
-        StoreError: one is not; it lists those that are.
-    """
-    there = list(names)
-    known = set(there)
-    shown = ", ".join(there[:50]) + (f" and {len(there) - 50} more" if len(there) > 50 else "")
-    asked = {
-        "key": [spec.key],
-        "fields": list(spec.fields or ()),
-        "filterable": list(spec.filterable),
-        "index_fields": list(spec.index_fields or ()),
-        "types": list(spec.types),
-    }
-    for argument, columns in asked.items():
-        for column in columns:
-            if column not in known:
-                hint = "; say which one identifies a record: key, or --id" if argument == "key" else ""
-                raise StoreError(
-                    f"{where} has no column {column!r} ({argument}); its columns are: {shown or 'none'}{hint}"
-                )
+__all__ = ["JsonLines", "ObjectReader"]
 
 
 class ObjectReader:
@@ -226,30 +85,11 @@ class ObjectReader:
         self.rejects.close()
 
 
-def kept_fields(spec: CollectionSpec) -> list[str]:
-    """The fields to keep: those asked for, with the key."""
-    fields = list(spec.fields or ())
-    return fields if spec.key in fields else [spec.key, *fields]
-
-
 def _objects(source: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]]:
     for number, item in enumerate(source, 1):
         if not isinstance(item, Mapping):
             raise StoreError(f"row {number:,} is not a mapping but of type {type(item).__name__}")
         yield item
-
-
-def open_bytes(path: Path, *, gzipped: bool) -> IO[bytes]:
-    """The file's bytes, unpacked.
-
-    Raises:
-        StoreError: it cannot be opened.
-    """
-    try:
-        return cast("IO[bytes]", gzip.open(path)) if gzipped else path.open("rb")
-    except OSError as error:
-        problem = error.strerror
-    raise StoreError(f"{path} cannot be read: {problem}")
 
 
 def _number(text: str) -> object:
@@ -259,6 +99,7 @@ def _number(text: str) -> object:
 _NOT_OBJECT = "not a JSON object; one object a line is read"
 _NOT_JSON = "not JSON; one JSON object a line is read"
 _DEEP = "nested too deeply"
+_DECODE = json.JSONDecoder(parse_float=_number, parse_constant=lambda _: None).decode
 
 
 class JsonLines:
@@ -348,14 +189,3 @@ class JsonLines:
         if reason.startswith("not valid"):
             raise StoreError(wrong_encoding(self._where, self.line, self._encoding))
         raise StoreError(f"{self._where}, line {self.line:,}: {reason}")
-
-
-_DECODE = json.JSONDecoder(parse_float=_number, parse_constant=lambda _: None).decode
-
-
-def wrong_encoding(where: str | Path, line: int, encoding: str) -> str:
-    """What to say about a file that is not in its encoding."""
-    return (
-        f"{where}, line {line:,}: not valid {encoding.upper()}; say encoding='latin-1' or 'utf-16' (--encoding) if it"
-        " is that, or convert the file to UTF-8"
-    )

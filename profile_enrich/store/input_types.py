@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import IO, Literal
 
-from ...errors import ConfigurationError
+from ..errors import ConfigurationError
 
 __all__ = ["FORMATS", "Format", "SqlQuery", "Stream"]
 

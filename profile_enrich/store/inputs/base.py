@@ -1,0 +1,148 @@
+"""The reader protocol, and what all readers share: formats, limits, decompression, encodings."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Protocol, cast
+
+from ...errors import ConfigurationError, StoreError
+from ..input_types import Format
+from ..model import CollectionSpec, ColumnType
+from .rejects import Rejects
+
+__all__ = [
+    "MAX_COLUMNS",
+    "InputReader",
+    "Row",
+    "check_columns",
+    "kept_fields",
+    "kind_of",
+    "open_bytes",
+    "wrong_encoding",
+]
+
+MAX_COLUMNS = 2000
+"""More columns than this are data that became names."""
+
+
+Row = tuple[Sequence[str], Sequence[object]]
+
+
+class InputReader(Protocol):
+    """Rows of one source, in its order."""
+
+    @property
+    def where(self) -> str:
+        """The source, for messages."""
+        ...
+
+    @property
+    def total(self) -> int | None:
+        """How many rows there are, where that is known beforehand."""
+        ...
+
+    @property
+    def rejects(self) -> Rejects:
+        """The rows that were left out, so far."""
+        ...
+
+    def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
+        """Leaves out the row that `rows` gave last; `number` counts from 1."""
+        ...
+
+    def columns(self) -> dict[str, ColumnType]:
+        """The columns and their types; complete once all rows were read."""
+        ...
+
+    def rows(self) -> Iterator[Row]:
+        """Names and values of each row."""
+        ...
+
+    def texts(self, values: Sequence[object]) -> list[str]:
+        """The values of a row as JSON."""
+        ...
+
+    def close(self) -> None:
+        """Frees what was opened."""
+        ...
+
+
+_SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+
+def kind_of(path: Path, said: Format | None) -> tuple[Format, bool]:
+    """How a file is written, by what is said of it or else by its suffix; and whether it is packed with gzip.
+
+    Raises:
+        ConfigurationError: nothing is said and the suffix says nothing.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    gzipped = suffixes[-1:] == [".gz"]
+    kind = said or _SUFFIXES.get("".join((suffixes[:-1] if gzipped else suffixes)[-1:]))
+    if kind is None or (kind == "parquet" and gzipped):
+        raise ConfigurationError(
+            f"{path.name}: its suffix does not say what it is; .csv, .tsv, .jsonl, .ndjson (also .gz) and .parquet are"
+            " read; or say its format"
+        )
+    return kind, gzipped
+
+
+def check_columns(spec: CollectionSpec, names: Iterable[str], where: str) -> None:
+    """That the columns which a specification speaks of are there.
+
+    Raises:
+        StoreError: one is not; it lists those that are.
+    """
+    there = list(names)
+    known = set(there)
+    shown = ", ".join(there[:50]) + (f" and {len(there) - 50} more" if len(there) > 50 else "")
+    asked = {
+        "key": [spec.key],
+        "fields": list(spec.fields or ()),
+        "filterable": list(spec.filterable),
+        "index_fields": list(spec.index_fields or ()),
+        "types": list(spec.types),
+    }
+    for argument, columns in asked.items():
+        for column in columns:
+            if column not in known:
+                hint = "; say which one identifies a record: key, or --id" if argument == "key" else ""
+                raise StoreError(
+                    f"{where} has no column {column!r} ({argument}); its columns are: {shown or 'none'}{hint}"
+                )
+
+
+def kept_fields(spec: CollectionSpec) -> list[str]:
+    """The fields to keep: those asked for, with the key."""
+    fields = list(spec.fields or ())
+    return fields if spec.key in fields else [spec.key, *fields]
+
+
+def open_bytes(path: Path, *, gzipped: bool) -> IO[bytes]:
+    """The file's bytes, unpacked.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    try:
+        return cast("IO[bytes]", gzip.open(path)) if gzipped else path.open("rb")
+    except OSError as error:
+        problem = error.strerror
+    raise StoreError(f"{path} cannot be read: {problem}")
+
+
+def wrong_encoding(where: str | Path, line: int, encoding: str) -> str:
+    """What to say about a file that is not in its encoding."""
+    return (
+        f"{where}, line {line:,}: not valid {encoding.upper()}; say encoding='latin-1' or 'utf-16' (--encoding) if it"
+        " is that, or convert the file to UTF-8"
+    )

@@ -1,0 +1,218 @@
+"""Read tables with DuckDB (extra `server`), whose columns and types are known before the rows."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import MissingExtraError, StoreError
+from ..files.row_encoder import MAX_KEY_BYTES, MAX_RECORD_BYTES, to_json
+from ..model import CollectionSpec, ColumnType
+from .base import Row
+from .rejects import Rejects
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+__all__ = ["TableReader", "clean_facts", "is_clean", "literal"]
+
+_BATCH = 2048
+
+
+# A column becomes a number only when each of its values is written exactly as JSON writes it: no leading zero or plus,
+# at most 15 digits (longer ones are identifiers, and JavaScript would round them). The literal itself is then stored.
+_INTEGER = r"-?(0|[1-9][0-9]{0,14})"
+
+
+_NUMBER = _INTEGER + r"(\.[0-9]{1,15})?([eE][-+]?[0-9]{1,2})?"
+
+
+_PATTERNS: dict[ColumnType, str] = {
+    "integer": _INTEGER,
+    "number": _NUMBER,
+    "boolean": r"[Tt]rue|[Ff]alse|TRUE|FALSE",
+}
+
+
+_SAMPLE = 4096  # rows after which most columns are known to be text
+
+
+class TableReader:
+    """What CSV and Parquet have in common: a query, and columns known beforehand.
+
+    Attributes:
+        clean: whether no row will be refused, so that nobody need look at each.
+    """
+
+    def __init__(self, spec: CollectionSpec, path: Path, where: str) -> None:
+        try:
+            import duckdb
+        except ImportError:
+            duckdb = None  # type: ignore[assignment]  # said below, outside the handler
+        if duckdb is None:
+            raise MissingExtraError("reading CSV and Parquet files", "server")
+        self._errors: type[Exception] = duckdb.Error
+        self._path = path
+        # `glob.escape`: DuckDB takes paths for patterns.
+        self._pattern = glob.escape(str(path))
+        self.where = where
+        self.total: int | None = None
+        self.rejects = Rejects(spec.rejects, where)
+        self._types: dict[str, ColumnType] = {}
+        self._scan = ""
+        self._query = ""
+        self.clean = False
+        self._parameters: dict[str, object] = {}
+        self._encoders: list[Callable[[Any], str]] = []
+        self._connection: DuckDBPyConnection = duckdb.connect(
+            ":memory:",
+            config={"autoinstall_known_extensions": False, "autoload_known_extensions": False, "threads": 2},
+        )
+        self._connection.execute("SET enable_progress_bar = false")  # it would draw over the caller's output
+        self._aside = self._connection  # what is kept is asked for beside the rows
+
+    def columns(self) -> dict[str, ColumnType]:
+        """The columns and their types."""
+        return self._types
+
+    def texts(self, values: Sequence[object]) -> list[str]:
+        """The values of a row as JSON."""
+        return [encode(value) for encode, value in zip(self._encoders, values, strict=True)]
+
+    def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
+        """Leaves out the row that `rows` gave last."""
+        self.rejects.add(reason, row=number, data=dict(zip(names, values, strict=True)))
+
+    def close(self) -> None:
+        """Closes DuckDB."""
+        self._aside.close()
+        self._connection.close()
+        self.rejects.close()
+
+    def rows(self) -> Iterator[Row]:
+        """Names and values of each row."""
+        names = tuple(self._types)
+        batch = self._fetch(self._query)
+        count = 0
+        while batch:
+            for row in batch:
+                yield names, row
+            count += len(batch)
+            batch = self._fetch(None)
+        self._check_count(count)
+
+    @property
+    def places(self) -> Mapping[str, str]:
+        """SQL for each kept column as text, where all of them can be had so; else nothing."""
+        return {}
+
+    def batches(self, expressions: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
+        """The values of SQL expressions over the columns, in the order of the file."""
+        batch = self._fetch(f"SELECT {', '.join(expressions)} FROM {self._scan}")  # noqa: S608  # quoted by its maker
+        count = 0
+        while batch:
+            yield batch
+            count += len(batch)
+            batch = self._fetch(None)
+        self._check_count(count)
+
+    def keep(self, expressions: Sequence[str], spill: Path) -> None:
+        """Keeps the values of SQL expressions in a table `kept`: columns `f0`, `f1`, …; `rowid` counts from 0.
+
+        Another thread may go through `batches` meanwhile.
+
+        Args:
+            expressions: over the columns.
+            spill: a directory for what does not fit into memory; made when it is needed, and removed by `close`.
+        """
+        self._aside = self._connection.cursor()
+        self._aside.execute("SET temp_directory = $path", {"path": str(spill)})
+        columns = ", ".join([f"{expression} AS f{number}" for number, expression in enumerate(expressions)])
+        keep = f"CREATE TEMP TABLE kept AS SELECT {columns} FROM {self._scan}"  # noqa: S608  # as above
+        self._check_count(self._fetch(keep, self._aside)[0][0])
+
+    def ask(self, query: str, parameters: Mapping[str, object] | None = None) -> Iterator[list[tuple[Any, ...]]]:
+        """The answer to a statement about what was kept. It begins at once, whether the answer is asked for or not."""
+        return self._answer(self._try(query, parameters or {}))
+
+    def _answer(self, batch: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+        while batch:
+            yield batch
+            batch = self._try(None, {})
+
+    def _try(self, query: str | None, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        problem = ""
+        try:
+            if query is not None:
+                self._aside.execute(query, parameters)
+            return self._aside.fetchmany(_BATCH)
+        except self._errors as error:
+            problem = type(error).__name__
+        raise StoreError(f"{self.where}: its values cannot be sorted ({problem}); is there enough memory and disk?")
+
+    def _check_count(self, count: int) -> None:
+        if count != self.total:
+            raise StoreError(f"{self.where} changed while it was read; try again when it is complete")
+
+    def _fetch(self, query: str | None, connection: DuckDBPyConnection | None = None) -> list[tuple[Any, ...]]:
+        connection = connection or self._connection
+        problem = ""
+        try:
+            if query is not None:
+                connection.execute(query, self._parameters)
+            return connection.fetchmany(_BATCH)
+        except self._errors as error:
+            problem = self._explain(str(error))
+        raise StoreError(problem)
+
+    def _explain(self, message: str) -> str:
+        """What went wrong, without the line that DuckDB quotes."""
+        raise NotImplementedError
+
+
+def literal(value: str | None) -> str:
+    """A value that is written as JSON writes it, as JSON."""
+    return "null" if value is None else value
+
+
+def _lower(value: str | None) -> str:
+    return "null" if value is None else value.lower()
+
+
+_LITERALS: dict[ColumnType, Callable[[Any], str]] = {
+    "integer": literal,
+    "number": literal,
+    "boolean": _lower,
+    "text": to_json,
+}
+
+
+_BROKEN = {
+    "TOO MANY COLUMNS": "more fields than the header line names; one that holds the delimiter must be quoted",
+    "MISSING COLUMNS": "fewer fields than the header line names",
+    "UNQUOTED VALUE": "a quoted field is not closed properly",
+    "LINE SIZE OVER MAXIMUM": "longer than 4 MB",
+    "INVALID ENCODING": "not valid {}",
+}
+
+
+def _all_are(place: str, kind: ColumnType) -> str:
+    return f"bool_and(regexp_full_match({place}, '{_PATTERNS[kind]}'))"
+
+
+def clean_facts(key: str, places: Sequence[str]) -> list[str]:
+    """SQL for what `is_clean` wants to know of a table: given its key and its columns as text."""
+    sizes = " + ".join([f"coalesce(strlen({place}), 0)" for place in places])
+    return [
+        f"count(*) FILTER (WHERE coalesce({key}, '') = '' OR strlen({key}) > {MAX_KEY_BYTES})",
+        f"coalesce(max({sizes}), 0)",
+    ]
+
+
+def is_clean(names: Sequence[str], odd: int, longest: int) -> bool:
+    """Whether every row can be stored: no key is odd, and the longest row is short, also as JSON."""
+    # At worst JSON makes six bytes of one; each column has quotes, a colon, a comma, and may be null.
+    return not odd and 6 * (longest + sum(len(name.encode()) + 8 for name in names)) < MAX_RECORD_BYTES
