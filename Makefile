@@ -2,6 +2,7 @@
 #   make demo   the storefront and the embedded Profile API, as two processes
 #   make test   lint, layers, types and all tests;   make coverage   the tests again, counting the branches they reach
 #   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
+#   make test-stacks   inside other people's libraries (error trackers, response caches, frameworks), in one more environment
 #   make docs   the documents as a site, in site/
 #   make soak   minutes of faults at random (MINUTES=3); make bench   what it costs beside others
 # Variables: PYTHON (which interpreter), API_PORT, SHOP_PORT (of the demo).
@@ -17,7 +18,7 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test coverage test-engines lint types docs soak hostile paging bench bench-pipelines bench-server mutants format clean
+.PHONY: demo test coverage test-engines test-stacks lint types docs soak hostile paging bench bench-pipelines bench-server mutants format clean
 
 demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python examples/demo.py
@@ -34,6 +35,10 @@ test-engines: $(ENGINES:%=test-engine-%)
 
 test-engine-%: $(VENV)-engines/%/.ready
 	PROFILE_ENRICH_ENGINE=$* $(VENV)-engines/$*/bin/python -m pytest -p no:cacheprovider tests/engines/test_$*.py
+
+# The variable turns "the library is not there" from a skip into a failure.
+test-stacks: $(VENV)-stacks/.ready
+	PROFILE_ENRICH_STACKS=1 $(VENV)-stacks/bin/python -m pytest -p no:cacheprovider tests/stacks
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -102,6 +107,13 @@ $(VENV)-engines/%/.ready: pyproject.toml
 
 .PRECIOUS: $(VENV)-engines/%/.ready
 
+$(VENV)-stacks/.ready: pyproject.toml
+	@test -x $(@D)/bin/python || { echo "Creating $(@D) with $(PYTHON) ..."; $(PYTHON) -m venv $(@D); }
+	@echo "Installing profile_enrich with the libraries that it is tested inside of ..."
+	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[all]' --group stacks
+	@touch $@
+
 $(VENV)/.docs: pyproject.toml | $(BIN)/python
 	@echo "Installing what builds the documents ..."
 	@$(PIP) install --group docs
@@ -113,4 +125,4 @@ $(VENV)/.mutants: pyproject.toml | $(BIN)/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-engines .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist mutants site .cache
+	rm -rf $(VENV) $(VENV)-engines $(VENV)-stacks .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist mutants site .cache
