@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from profile_enrich.store import CollectionSpec, ProfileStore, RefreshSpec, build_store, refresh_store
+from profile_enrich.store import CollectionSpec, LocalStore, RefreshSpec, build_store, refresh_store
 
 from ._people import COLUMNS, FILTERABLE
 
@@ -39,7 +39,7 @@ def refresh(path: str, csv: str, vanished: str) -> dict[str, float]:
 def memory(path: str, rows: int) -> dict[str, float]:
     """Reads all over it, and says what the process then holds, in MB."""
     choose = random.Random(3)
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         for _ in range(20_000):
             store.get_payload("Users", f"u{choose.randrange(rows):08}")
         cursor = None

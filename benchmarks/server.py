@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from profile_enrich.store import CollectionSpec, ProfileStore, build_store
+from profile_enrich.store import CollectionSpec, LocalStore, build_store
 
 from ._child import Child
 from ._people import FILTERABLE, write_csv
@@ -58,7 +58,7 @@ def run(quick: bool = False) -> list[Table]:
 def _targets(path: Path, size: int, count: int) -> dict[str, list[str]]:
     """For each shape, requests about people that are there, each about another one."""
     rng = random.Random(7)
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         people = store.collection("People")
         ids = [f"u{rng.randrange(size):08d}" for _ in range(count)]
         found = [record.attributes for id in ids[:500] if (record := store.get(people, id)) is not None]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 
 from ._people import COLUMNS, FILTERABLE, write_csv
 from ._published import PUBLISHED
@@ -83,7 +83,7 @@ def _measure(folder: Path, rows: int, columns: int, building: Table) -> list[Tab
     write_csv(changed, rows // 100, columns, seed=2, first=rows // 2)
     built = _child("build", path, csv, columns)
     label = f"{rows:,} × {columns}"
-    with ProfileStore(path, check_every=1e9) as store:
+    with LocalStore(path, check_every=1e9) as store:
         memory = _child("memory", path, rows)
         pages = _pages(store, csv, folder, rows, columns)
         quiet, busy, refreshed = _reading_while(store, rows, lambda: _child("refresh", path, changed, "keep"))
@@ -131,7 +131,7 @@ def _child(*arguments: object) -> dict[str, float]:
     return found
 
 
-def _point(store: ProfileStore, rows: int, times: int) -> list[float]:
+def _point(store: LocalStore, rows: int, times: int) -> list[float]:
     choose, clock = random.Random(5), time.perf_counter
     taken: list[float] = []
     for _ in range(times):
@@ -145,7 +145,7 @@ def _point(store: ProfileStore, rows: int, times: int) -> list[float]:
 
 
 def _reading_while(
-    store: ProfileStore, rows: int, work: Callable[[], dict[str, float]]
+    store: LocalStore, rows: int, work: Callable[[], dict[str, float]]
 ) -> tuple[list[float], list[float], dict[str, float]]:
     """Latencies of lookups without and with another process at work, and what that one said."""
     _point(store, rows, 5_000)
@@ -177,7 +177,7 @@ def _percentiles(times: Sequence[float]) -> tuple[str, str]:
     return f"{ordered[len(ordered) // 2] * 1e6:,.1f}", f"{ordered[len(ordered) * 99 // 100] * 1e6:,.1f}"
 
 
-def _pages(store: ProfileStore, csv: Path, folder: Path, rows: int, columns: int) -> Table:
+def _pages(store: LocalStore, csv: Path, folder: Path, rows: int, columns: int) -> Table:
     names = list(COLUMNS)[:columns]
     samples = _samples(store, rows)
     # At ten million the others take many minutes to build; what they do about three filters shows before.
@@ -230,7 +230,7 @@ def _timed(wanted: Sequence[Mapping[str, str]], ask: Callable[[Mapping[str, str]
     return times
 
 
-def _samples(store: ProfileStore, rows: int) -> list[dict[str, str]]:
+def _samples(store: LocalStore, rows: int) -> list[dict[str, str]]:
     choose = random.Random(7)
     found: list[dict[str, str]] = []
     for _ in range(300):
@@ -239,7 +239,7 @@ def _samples(store: ProfileStore, rows: int) -> list[dict[str, str]]:
     return found
 
 
-def _deep(store: ProfileStore) -> str | None:
+def _deep(store: LocalStore) -> str | None:
     """Nine tenths of the way through."""
     total = store.page("Users", {"city": "Berlin"}, limit=1, with_total=True).total or 0
     cursor = None

@@ -12,7 +12,7 @@ from ..sources.auth import ClientCredentials, StaticToken, TokenAuth
 from ..sources.base import ProfileSource
 from ..sources.census import CensusSource
 from ..sources.store import StoreSource
-from ..store import ProfileStore
+from ..store import LocalStore
 from .source_options import Kind, Settings
 
 __all__ = ["make_source", "open_source", "open_store"]
@@ -26,11 +26,11 @@ def _needed(value: str | None, option: str, why: str) -> str:
 
 
 @contextlib.contextmanager
-def open_store(settings: Settings) -> Generator[ProfileStore]:
+def open_store(settings: Settings) -> Generator[LocalStore]:
     """The local store, closed at the end."""
     if settings.store is None:
         raise ConfigurationError("which store? Give PROFILE_ENRICH_STORE or --store")
-    with ProfileStore(settings.store) as store:
+    with LocalStore(settings.store) as store:
         yield store
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from starlette.types import Receive, Scope, Send
 
 from ..errors import ConfigurationError, StoreError
-from ..store import Collection, ProfileStore
+from ..store import Collection, LocalStore, ProfileStore
 from .audit import AuditLog
 from .auth.api_keys import ANYONE, ApiKey, KeyRing, Keys, bearer_of
 from .auth.rate_limits import Quotas, Rate
@@ -123,8 +123,8 @@ class ProfileAPI:
         if ring and self._workspace not in ring.workspaces:
             raise ConfigurationError("no key belongs to the workspace that is served, so nobody could ask")
         self._keys = None if no_auth else ring
-        self._owns = not isinstance(store, ProfileStore)
-        self._store = store if isinstance(store, ProfileStore) else ProfileStore(store, check_every=_CHECK_EVERY)
+        self._owns = isinstance(store, Path | str)
+        self._store = LocalStore(store, check_every=_CHECK_EVERY) if isinstance(store, Path | str) else store
         self._feed = ChangeFeed(self._store, **(feed or {}))
         self._tokens = tokens.TokenIssuer(self._store.secret, ring, self._workspace)
         self._access_log = access_log

@@ -42,7 +42,7 @@ def hash_id(secret: bytes, record_id: str) -> str:
     """What stands for a record in the audit log: to find the lines about one person.
 
     Args:
-        secret: of the store, `ProfileStore.secret`. It stays the same over refreshes.
+        secret: of the store, `LocalStore.secret`. It stays the same over refreshes.
         record_id: the record's key.
 
     Returns:

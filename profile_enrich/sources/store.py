@@ -8,7 +8,7 @@ from typing import Literal
 from .._utils.deadline import Deadline
 from ..errors import AmbiguousMatch, ConfigurationError, InvalidKeyError, SourceUnavailable, StoreError
 from ..profile import ProfileKey, Record
-from ..store import Collection, ProfileStore, StoredRecord
+from ..store import Collection, LocalStore, ProfileStore, StoredRecord
 from .base import Found, NotFound, SourceResult, Validators
 
 __all__ = ["StoreSource"]
@@ -41,8 +41,8 @@ class StoreSource:
     ) -> None:
         if on_multiple not in ("error", "first"):
             raise ConfigurationError(f"on_multiple is 'error' or 'first', not {on_multiple!r}")
-        self._owns = not isinstance(store, ProfileStore)
-        self._store = store if isinstance(store, ProfileStore) else ProfileStore(store)
+        self._owns = isinstance(store, Path | str)
+        self._store = LocalStore(store) if isinstance(store, Path | str) else store
         # By its number: the collection stays the same one when the store is built anew.
         self._id = self._store.collection(collection).id
         self._on_multiple = on_multiple
@@ -54,8 +54,8 @@ class StoreSource:
 
     @property
     def namespace(self) -> str:
-        """The store's path and the collection."""
-        return f"store:{self._store.path.absolute()}:{self._id}"
+        """The store's own namespace and the collection."""
+        return f"{self._store.namespace}:{self._id}"
 
     @property
     def collection(self) -> Collection:
@@ -102,4 +102,4 @@ class StoreSource:
             self._store.close()
 
     def __repr__(self) -> str:
-        return f"<StoreSource {self._store.path}, collection {self._id}>"
+        return f"<StoreSource {self._store.namespace}, collection {self._id}>"

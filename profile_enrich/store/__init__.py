@@ -2,7 +2,7 @@
 
 ```python
 build_store("profiles.store", [CollectionSpec("Users", Path("users.csv"), key="id", filterable=["email"])])
-with ProfileStore("profiles.store") as store:
+with LocalStore("profiles.store") as store:
     store.get("Users", "478060")
 ```
 """
@@ -10,6 +10,7 @@ with ProfileStore("profiles.store") as store:
 from __future__ import annotations
 
 from .input_types import SqlQuery, Stream
+from .local_store import LocalStore
 from .model import (
     BuildProgress,
     BuildReport,
@@ -37,6 +38,7 @@ __all__ = [
     "CollectionReport",
     "CollectionSpec",
     "Column",
+    "LocalStore",
     "ProfileStore",
     "RefreshReport",
     "RefreshSpec",

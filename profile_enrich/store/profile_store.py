@@ -1,147 +1,79 @@
-"""Reads a store."""
+"""The interface of a store of profiles: what the embedded server and `StoreSource` use of it."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import threading
-import time
-import weakref
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import TracebackType
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from ..errors import ConfigurationError, StoreError
-from .files.collection_reader import CollectionReader
-from .files.layer import FileGone, Layer
-from .files.manifest import CollectionFiles, Manifest, read_manifest, signature
-from .files.page_token import filter_scope, open_cursor, sign_cursor
-from .model import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
-from .writes.single_records import WAIT, delete_record, put_record
+from .model import Collection, CollectionChanges, Dialect, StoredRecord, StorePage
 
-__all__ = ["ProfileStore"]
+__all__ = ["WRITE_WAIT", "ProfileStore"]
+
+WRITE_WAIT = 10.0
+"""Seconds that the write of a single record waits for another writer by default."""
 
 
-class _Snapshot:
-    """One generation: what is known of it without reading data."""
+class ProfileStore(Protocol):
+    """A store of profiles: collections of records, looked up by key, paged through, filtered.
 
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self.by_id = manifest.collections
-        self.by_index_id = {item.index_id: item for item in manifest.collections.values()}
-        self.by_name = {item.name: item for item in manifest.collections.values()}
-
-
-class _PerThread(threading.local):
-    """The connections of one thread: SQLite's are then never waited for."""
-
-    def __init__(self) -> None:
-        self.snapshot: _Snapshot | None = None
-        self.readers: dict[int, CollectionReader] = {}
-        self.layers: dict[str, Layer] = {}
-        self.parts: dict[int, CollectionFiles] = {}
-
-
-class ProfileStore:
-    """Reads a store that `build_store` wrote. Thread-safe, fork-safe; each lookup takes microseconds and never waits.
-
-    The files are opened read-only and memory-mapped, once a thread. A newer generation is noticed within `check_every`
-    seconds, at the next call.
-
-    Args:
-        path: the store's directory.
-        check_every: seconds between two looks at whether a newer generation is there.
-        timer: the monotonic clock, in seconds; injectable for tests.
-
-    Raises:
-        StoreError: there is no store, or it is of another format.
+    `LocalStore` implements it with files. Every method raises `StoreError` when the store cannot be read. A collection
+    is given by its name, its index id (`"idx-…"`), its entity id (an integer), or itself.
     """
 
-    def __init__(
-        self, path: Path | str, *, check_every: float = 1.0, timer: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._path = Path(path)
-        self._check_every = check_every
-        self._timer = timer
-        self._snapshot = _Snapshot(read_manifest(self._path))
-        self._next_check = timer() + check_every
-        self._local = _PerThread()
-        self._open: weakref.WeakSet[Layer] = weakref.WeakSet()
-        _STORES.add(self)
+    @property
+    def namespace(self) -> str:
+        """A name that two stores share only if they hold the same data, e.g. `"store:/data/profiles.store"`."""
+        ...
 
     @property
-    def path(self) -> Path:
-        """The store's directory."""
-        return self._path
+    def blocking(self) -> bool:
+        """Whether methods may wait for a network, so that an event loop must call them in a thread."""
+        ...
 
     @property
     def check_every(self) -> float:
-        """Seconds between two looks at whether a newer generation is there."""
-        return self._check_every
+        """Seconds within which a newer generation is noticed."""
+        ...
 
     @property
     def generation(self) -> int:
-        """The generation that is being served; each build makes a new one."""
-        return self._current().manifest.generation
+        """The generation that is being served; each change makes a new one."""
+        ...
 
     @property
     def secret(self) -> bytes:
-        """What cursors are signed with, and what the embedded server derives the key of its tokens from."""
-        return self._current().manifest.secret
+        """The key that page tokens are signed with, 32 random bytes that stay the same over refreshes."""
+        ...
 
     def collections(self) -> tuple[Collection, ...]:
-        """All collections, by id."""
-        return tuple(item for _, item in sorted(self._current().by_id.items()))
+        """Return all collections, by entity id."""
+        ...
 
     def find(self, ref: str | int) -> Collection | None:
-        """The collection of this name, index id (`"idx-…"`) or entity id (an integer), or `None`."""
-        snapshot = self._current()
-        if isinstance(ref, int):
-            return snapshot.by_id.get(ref)
-        return snapshot.by_name.get(ref) or snapshot.by_index_id.get(ref)
+        """Return the collection of this name, index id or entity id, or `None`."""
+        ...
 
     def find_index(self, index_id: str) -> Collection | None:
-        """The collection of this index id, or `None`."""
-        return self._current().by_index_id.get(index_id)
+        """Return the collection of this index id, or `None`."""
+        ...
 
     def collection(self, ref: str | int) -> Collection:
-        """The collection of this name, index id (`"idx-…"`) or entity id (an integer).
+        """Return the collection of this name, index id or entity id.
 
         Raises:
-            StoreError: there is none; it lists those that are there.
+            StoreError: there is none; the message lists those that exist.
         """
-        found = self.find(ref)
-        if found is None:
-            names = ", ".join(repr(item.name) for item in self.collections()[:20]) or "none"
-            raise StoreError(f"the store in {self._path} has no collection {ref!r}; there are: {names}")
-        return found
+        ...
 
     def get(self, collection: str | int | Collection, record_id: str) -> StoredRecord | None:
-        """The record with this key, or `None`.
-
-        Raises:
-            StoreError: there is no such collection, or it cannot be read.
-        """
-        payload = self.get_payload(collection, record_id)
-        return None if payload is None else StoredRecord(record_id, _attributes(payload))
+        """Return the record with this key, or `None`."""
+        ...
 
     def get_payload(
         self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
     ) -> bytes | None:
-        """The record with this key as the JSON body of a vendor's response, or `None`.
-
-        Census: `{"data":{…}}`; Amperity: `{"id":…,"index_id":…,"attributes":{…}}`, `None` also when the collection has
-        no Amperity view.
-
-        Raises:
-            StoreError: there is no such collection, or it cannot be read.
-        """
-        found, reader = self._reader(collection)
-        if dialect == "amperity" and found.index_fields is None:
-            return None
-        return reader.payload(record_id, dialect)
+        """Return the record with this key as the JSON body of a vendor's response, or `None`."""
+        ...
 
     def page(
         self,
@@ -153,200 +85,58 @@ class ProfileStore:
         with_total: bool = False,
         dialect: Dialect = "amperity",
     ) -> StorePage:
-        """One page of the records that match all filters exactly (case-sensitive, nothing trimmed).
-
-        Records come in the order in which they first came into the store, and keep their places when they are
-        refreshed: paging on while refreshes happen shows each record that stays exactly once, as it is at that moment.
-        New records come at the end. Values are compared as text, as the Amperity view shows them.
-
-        Args:
-            collection: which.
-            filters: attribute and text value; only `filterable` attributes.
-            limit: how many records, 1 to 1,000.
-            cursor: `next_cursor` of the page before.
-            with_total: also count all matches.
-            dialect: the form of the payloads.
+        """Return one page of the records that match all filters exactly.
 
         Raises:
-            CursorError: the cursor was changed, or is of another collection or filter.
+            CursorError: the cursor was changed, or belongs to another collection or filter.
             ConfigurationError: an attribute is not filterable, or the limit is out of range.
-            StoreError: there is no such collection, or it cannot be read.
         """
-        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-            raise ConfigurationError(f"limit is 1 to {MAX_PAGE:,}")
-        wanted = dict(filters or {})
-        found, reader = self._reader(collection)
-        _check_filters(found, wanted)
-        if dialect == "amperity" and found.index_fields is None:
-            raise ConfigurationError(f"the collection {found.name!r} has no Amperity view; see the report of its build")
-        scope, secret = filter_scope(f"{found.index_id}\0{dialect}", wanted), self._snapshot.manifest.secret
-        after = 0 if cursor is None else open_cursor(secret, scope, found.id, cursor)
-        rows = reader.page(wanted, after=after, limit=limit + 1, dialect=dialect)
-        following = None
-        if len(rows) > limit:
-            rows = rows[:limit]
-            following = sign_cursor(secret, scope, found.id, rows[-1][0])
-        total = reader.count(wanted) if with_total else None
-        return StorePage(tuple(payload for _, _, payload in rows), following, total)
+        ...
 
     def search(
         self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
     ) -> list[StoredRecord]:
-        """The first records that match all filters exactly, with their own types.
+        """Return the first records that match all filters exactly, with their own types.
 
         Raises:
             ConfigurationError: an attribute is not filterable.
-            StoreError: there is no such collection, or it cannot be read.
         """
-        found, reader = self._reader(collection)
-        _check_filters(found, filters)
-        rows = reader.page(filters, after=0, limit=limit, dialect="census")
-        return [StoredRecord(key, _attributes(payload)) for _, key, payload in rows]
+        ...
 
     def changes_since(
         self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
     ) -> CollectionChanges | None:
-        """The keys of the records that were written or deleted after a generation.
-
-        Args:
-            collection: which.
-            generation: what is known already: a `Collection.generation` or `ProfileStore.generation` of before.
-            limit: how many keys at most.
-
-        Returns:
-            The keys, each once, and the generation up to which they are complete; or `None` when that cannot be said:
-            there are more than `limit`, or the collection was built anew since, or that generation is too long ago.
-            Then everything may have changed.
-
-        Raises:
-            StoreError: there is no such collection, or it cannot be read.
-        """
-        found, reader = self._reader(collection)
-        if generation < self._local.parts[found.id].since:
-            return None
-        changed = reader.changes(generation, limit)
-        if changed is None:
-            return None
-        written = tuple(key for key, there in changed if there)
-        return CollectionChanges(found.generation, written, tuple(key for key, there in changed if not there))
+        """Return the keys of the records written or deleted after a generation; `None`: everything may have changed."""
+        ...
 
     def put_record(
-        self, collection: str | int | Collection, record_id: str, record: Mapping[str, Any], *, wait: float = WAIT
+        self,
+        collection: str | int | Collection,
+        record_id: str,
+        record: Mapping[str, Any],
+        *,
+        wait: float = WRITE_WAIT,
     ) -> bool:
-        """Writes one record over what was there: see `profile_enrich.store.put_record`. Whether it is a new one."""
-        new = put_record(self._path, self.collection(_ref(collection)).name, record_id, record, wait=wait)
-        self.refresh()
-        return new
-
-    def delete_record(self, collection: str | int | Collection, record_id: str, *, wait: float = WAIT) -> bool:
-        """Removes one record: see `profile_enrich.store.delete_record`. Whether there was one."""
-        there = delete_record(self._path, self.collection(_ref(collection)).name, record_id, wait=wait)
-        self.refresh()
-        return there
-
-    def refresh(self) -> bool:
-        """Looks for a newer generation now, whatever `check_every` says; whether there was one.
+        """Write one record over what was there; return whether it is a new one.
 
         Raises:
-            StoreError: the store is gone or damaged.
+            ConfigurationError: the record cannot be stored.
+            StoreBusy: another writer held the store for longer than `wait` seconds.
         """
-        self._next_check = self._timer() + self._check_every
-        if signature(self._path) == self._snapshot.manifest.signature:
-            return False
-        self._snapshot = _Snapshot(read_manifest(self._path))
-        return True
+        ...
+
+    def delete_record(self, collection: str | int | Collection, record_id: str, *, wait: float = WRITE_WAIT) -> bool:
+        """Remove one record; return whether there was one.
+
+        Raises:
+            StoreBusy: another writer held the store for longer than `wait` seconds.
+        """
+        ...
+
+    def refresh(self) -> bool:
+        """Look for a newer generation now; return whether there was one."""
+        ...
 
     def close(self) -> None:
-        """Closes every connection. The store opens anew when it is used again; no other thread may be using it now."""
-        for layer in list(self._open):
-            layer.close()
-        self._open.clear()
-        self._local = _PerThread()
-
-    def __enter__(self) -> ProfileStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<ProfileStore {self._path}, {len(self._snapshot.by_id)} collections>"
-
-    def _current(self) -> _Snapshot:
-        if self._timer() >= self._next_check:
-            # A store that vanished or is damaged now: what is open goes on being served.
-            with contextlib.suppress(StoreError):
-                self.refresh()
-        return self._snapshot
-
-    def _reader(self, ref: str | int | Collection) -> tuple[Collection, CollectionReader]:
-        """The collection as it is now, and this thread's reader of it."""
-        for _ in range(_ATTEMPTS):
-            snapshot, local = self._current(), self._local
-            if local.snapshot is not snapshot:
-                self._close_old(local, snapshot)
-            found = self.collection(_ref(ref))
-            reader = local.readers.get(found.id)
-            if reader is not None:
-                return found, reader
-            parts = snapshot.manifest.parts[found.id]
-            # A file that is gone: a build swapped in another after this snapshot was taken.
-            with contextlib.suppress(FileGone):
-                reader = CollectionReader([self._layer(local, file.name, found) for file in parts.files], found)
-                local.readers[found.id] = reader
-                return found, reader
-            self.refresh()
-        raise StoreError(f"the store in {self._path} is damaged: a data file is missing; build it anew")
-
-    def _layer(self, local: _PerThread, name: str, collection: Collection) -> Layer:
-        layer = local.layers.get(name)
-        if layer is None:
-            layer = local.layers[name] = Layer(self._path / name, collection)
-            self._open.add(layer)
-        return layer
-
-    @staticmethod
-    def _close_old(local: _PerThread, snapshot: _Snapshot) -> None:
-        """Closes what the new generation does not hold any more. The rest stays open: it is warm."""
-        local.readers = {}
-        kept = {file.name for parts in snapshot.manifest.parts.values() for file in parts.files}
-        for name in [name for name in local.layers if name not in kept]:
-            local.layers.pop(name).close()
-        local.snapshot, local.parts = snapshot, snapshot.manifest.parts
-
-    def _after_fork(self) -> None:
-        # SQLite connections must not cross a fork: the child opens its own. The parent's are kept from being closed.
-        self._inherited = self._local
-        self._local = _PerThread()
-        self._open = weakref.WeakSet()
-
-
-_ATTEMPTS = 10  # builds that swap while this reader opens its files
-_STORES: weakref.WeakSet[ProfileStore] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for store in list(_STORES):
-        store._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _ref(ref: str | int | Collection) -> str | int:
-    return ref.id if isinstance(ref, Collection) else ref
-
-
-def _attributes(payload: bytes) -> dict[str, Any]:
-    return cast("dict[str, Any]", json.loads(payload)["data"])
-
-
-def _check_filters(collection: Collection, filters: Mapping[str, str]) -> None:
-    for name in filters:
-        if name not in collection.filterable:
-            # The name is not repeated: it comes from outside.
-            allowed = ", ".join(collection.filterable) or "none"
-            raise ConfigurationError(f"a filter names an attribute that is not filterable; filterable are: {allowed}")
+        """Close every file and connection. The store opens anew when it is used again."""
+        ...

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from profile_enrich.cli.app import cli
 from profile_enrich.cli.build_progress import _progress_lines
 from profile_enrich.cli.commands.index import _age, _size
-from profile_enrich.store import BuildProgress, ProfileStore
+from profile_enrich.store import BuildProgress, LocalStore
 from profile_enrich.store.files.manifest import locked
 from profile_enrich.store.writes.refresh_status import note_refresh, read_last_refresh
 from tests.cli.test_cli import on_a_terminal
@@ -57,7 +57,7 @@ def event(result: Result, name: str) -> dict[str, Any]:
 
 
 def records(store: Path, name: str = "users") -> dict[str, dict[str, Any]]:
-    with ProfileStore(store) as opened:
+    with LocalStore(store) as opened:
         return {each.id: each.attributes for each in opened.search(name, {}, limit=100)}
 
 
@@ -88,7 +88,7 @@ def test_duplicates_fail_when_asked_to_and_the_old_data_stay(store: Path, users:
     result = index("build", "--data", users, "--id", "user_id", "--on-duplicate", "fail", store=store)
     assert result.exit_code == 2
     assert "Error: 1 row has a key that an earlier row has; the first is row 3" in result.stderr
-    with ProfileStore(store) as opened:
+    with LocalStore(store) as opened:
         assert opened.generation == 1
 
 
@@ -352,7 +352,7 @@ def test_drop_asks_unless_told_not_to(store: Path, users: Path) -> None:
     command = [sys.executable, "-m", "profile_enrich", "index", "drop", "B", "--store", str(store)]
     for answer, code, left in (("n\n", 1, {"users", "B"}), ("y\n", 0, {"users"})):
         assert _typed(command, answer) == code
-        with ProfileStore(store) as opened:
+        with LocalStore(store) as opened:
             assert {each.name for each in opened.collections()} == left
     assert index("drop", "users", "--yes", store=store).exit_code == 0
     assert json.loads((store / "SOURCES").read_text()) == {"collections": {}}

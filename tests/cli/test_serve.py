@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 from profile_enrich.cli.app import cli
 from profile_enrich.cli.build_progress import specifications
 from profile_enrich.errors import ConfigurationError
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 from tests.cli.test_cli import on_a_terminal
 
 KEY = "0123456789abcdefghij"
@@ -167,7 +167,7 @@ def test_a_store_is_built_once_and_served_again(users: Path, tmp_path: Path) -> 
         said = served.stop(signal.SIGTERM)
     assert found[1] not in said
     assert "Built" not in said
-    with ProfileStore(store) as kept:
+    with LocalStore(store) as kept:
         assert [each.name for each in kept.collections()] == ["Users", "Accounts"]
 
 

@@ -31,7 +31,7 @@ from profile_enrich.errors import (
 )
 from profile_enrich.server import ApiKey, ProfileAPI
 from profile_enrich.sources.base import ChangeBatch
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 from profile_enrich.testing import VendorServer
 
 from ..server.helpers import build, served
@@ -312,7 +312,7 @@ async def test_what_changed_while_the_server_was_away_is_told_afterwards(tmp_pat
         await live(client)
         await client.get("u3")
     await until(lambda: feed_of(client).state != "live")
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         store.put_record("Users", "u1", {"id": "u1", "email": None, "tier": "later", "n": 1, "none": None})
     with served(ProfileAPI(path, keys=keys), port=port):
         async with asyncio.timeout(10.0):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from profile_enrich.server import ApiKey, ProfileAPI
-from profile_enrich.store import CollectionSpec, ProfileStore, build_store
+from profile_enrich.store import CollectionSpec, LocalStore, build_store
 
 SECRET = "the-secret-of-the-key"
 LIMITED = "the-secret-of-the-limited-key"
@@ -47,7 +47,7 @@ def build(path: Path) -> Path:
     return path / "s"
 
 
-def api(store: ProfileStore | Path, **options: Any) -> ProfileAPI:
+def api(store: LocalStore | Path, **options: Any) -> ProfileAPI:
     return ProfileAPI(store, **{"keys": KEYS, "workspace": "acme", **options})
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 from profile_enrich.server import ApiKey, FieldScope, ProfileAPI
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 
 from .helpers import KEYS, LIMITED, ORDERS, SECRET, STRANGER, USERS, Answer, ask, build
 
@@ -68,7 +68,7 @@ class Hostile:
 
     def __init__(self, path: Path, seed: int = 1) -> None:
         self._random = random.Random(seed)
-        self._store = ProfileStore(build(path))
+        self._store = LocalStore(build(path))
         partner = ApiKey.from_secret(PARTNER, workspace="acme", id="k4", fields={"Users": SCOPE})
         self.app = ProfileAPI(self._store, keys=[*KEYS, partner], workspace="acme")
         self.statuses: Counter[int] = Counter()

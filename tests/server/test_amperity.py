@@ -11,7 +11,7 @@ import jsonschema  # type: ignore[import-untyped]  # it has no types
 import pytest
 
 from profile_enrich.server import ProfileAPI
-from profile_enrich.store import CollectionSpec, ProfileStore, build_store
+from profile_enrich.store import CollectionSpec, LocalStore, build_store
 
 from .helpers import LIMITED, ODD_ID, SECRET, STRANGER, Answer, amperity, api, ask, bearer, build
 
@@ -20,7 +20,7 @@ _SPEC = Path(__file__).parents[3] / "shared" / "specs" / "amperity-profile-2025-
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with ProfileStore(build(tmp_path_factory.mktemp("amperity"))) as store:
+    with LocalStore(build(tmp_path_factory.mktemp("amperity"))) as store:
         yield api(store)
 
 
@@ -206,7 +206,7 @@ def test_other_methods(app: ProfileAPI, method: str) -> None:
 
 def test_P5_a_page_goes_on_after_a_refresh(tmp_path: Path) -> None:
     path = build(tmp_path)
-    with ProfileStore(path, check_every=0) as store:
+    with LocalStore(path, check_every=0) as store:
         app = api(store)
         token = get(app, "/{users}/profiles?limit=1").json["next_token"]
         build_store(path, [CollectionSpec("Users", [{"id": "new"}])])

@@ -19,14 +19,14 @@ from profile_enrich.errors import ConfigurationError
 from profile_enrich.server import ApiKey, ProfileAPI
 from profile_enrich.server.auth.api_keys import KeyRing
 from profile_enrich.server.endpoints.amperity_tokens import TokenIssuer
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 
 from .helpers import KEYS, LIMITED, SECRET, STRANGER, Answer, amperity, api, ask, bearer, build
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with ProfileStore(build(tmp_path_factory.mktemp("tokens"))) as store:
+    with LocalStore(build(tmp_path_factory.mktemp("tokens"))) as store:
         yield api(store)
 
 

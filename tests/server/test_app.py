@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from profile_enrich.errors import ConfigurationError, StoreError
 from profile_enrich.server import ApiKey, ProfileAPI
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 
 from .helpers import KEYS, LIMITED, ODD_ID, SECRET, USERS, Answer, amperity, api, ask, bearer, build, served
 
@@ -26,7 +26,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def app(path: Path) -> Any:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         yield api(store)
 
 
@@ -46,7 +46,7 @@ def test_P6_it_needs_a_key_or_to_be_told(path: Path) -> None:
 
 
 def test_without_authentication(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         app = ProfileAPI(store, no_auth=True)
         assert ask(app, "/api/v1/entities/1/record?record_id=u7").json == {"data": USERS[7]}
         version = {"api-version": "2025-07-31"}
@@ -61,7 +61,7 @@ def test_health_says_nothing(app: ProfileAPI) -> None:
 
 
 def test_status_counts_requests_by_kind(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         app = api(store)
         assert ask(app, "/status").status == 401
         for target in ("/api/v1/entities/1/record?record_id=u7", "/api/v1/entities/1/record?record_id=none"):
@@ -110,7 +110,7 @@ async def test_lifespan_and_other_scopes(path: Path) -> None:
     assert sent[-1] == "websocket.close"
     await app({"type": "something else"}, receive, send)
     assert len(sent) == 3
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         lent = api(store)
         assert store.get("Users", "u1") is not None
         incoming[:] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
@@ -120,7 +120,7 @@ async def test_lifespan_and_other_scopes(path: Path) -> None:
 
 def test_a_store_that_fails_is_503_in_the_vendors_envelope(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = build(tmp_path)
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         app = api(store)
         index = store.collection("Users").index_id
         for file in path.glob("*.db"):
@@ -138,7 +138,7 @@ def test_a_bug_is_500_in_the_vendors_envelope_and_quotes_nothing(
     def fail(*_: object) -> None:
         raise RuntimeError("planted-id")
 
-    monkeypatch.setattr(ProfileStore, "get_payload", fail)
+    monkeypatch.setattr(LocalStore, "get_payload", fail)
     answer = ask(app, "/api/v1/entities/1/record?record_id=planted-id", headers=bearer())
     assert (answer.status, answer.json["error"]["code"]) == (500, "internal")
     assert "planted-id" not in answer.body.decode() + caplog.text
@@ -147,7 +147,7 @@ def test_a_bug_is_500_in_the_vendors_envelope_and_quotes_nothing(
 
 def test_P2_logs_show_no_id_and_no_key(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         app = api(store, access_log=True)
         ask(app, "/api/v1/entities/1/record?record_id=planted-id", headers=bearer())
         ask(app, "/planted-id?planted-id", headers={"Authorization": "Bearer planted-id"})
@@ -255,7 +255,7 @@ def raw_request(address: tuple[str, int], target: bytes) -> bytes:
 
 def test_P3_any_bytes_over_a_real_socket(path: Path) -> None:
     """Request lines as no client would send them, over a real server: an answer, never a 500."""
-    with ProfileStore(path) as store, served(api(store)) as url:
+    with LocalStore(path) as store, served(api(store)) as url:
         host, _, port = url.removeprefix("http://").partition(":")
         address = (host, int(port))
         index = store.collection("Users").index_id.encode()
@@ -276,7 +276,7 @@ def test_P3_any_bytes_over_a_real_socket(path: Path) -> None:
 
 
 def test_a_key_from_a_secret_serves(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         app = ProfileAPI(store, keys=[ApiKey.from_secret(SECRET)])
         assert ask(app, "/api/v1/entities", headers=bearer()).status == 200
         headers = amperity(tenant="default")

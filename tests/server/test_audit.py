@@ -16,14 +16,14 @@ from profile_enrich.errors import ConfigurationError
 from profile_enrich.server import AuditLog, ProfileAPI
 from profile_enrich.server import audit as module
 from profile_enrich.server.audit import hash_id
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 
 from .helpers import LIMITED, SECRET, amperity, api, ask, bearer, build
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with ProfileStore(build(tmp_path_factory.mktemp("audit"))) as opened:
+    with LocalStore(build(tmp_path_factory.mktemp("audit"))) as opened:
         yield opened
 
 
@@ -31,12 +31,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def make(store: ProfileStore, path: Path, **options: Any) -> tuple[ProfileAPI, AuditLog]:
+def make(store: LocalStore, path: Path, **options: Any) -> tuple[ProfileAPI, AuditLog]:
     audit = AuditLog(path, clock=lambda: 1_800_000_000.5, **options)
     return api(store, audit=audit), audit
 
 
-def test_a_line_for_each_record_without_values_and_ids(store: ProfileStore, tmp_path: Path) -> None:
+def test_a_line_for_each_record_without_values_and_ids(store: LocalStore, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     app, audit = make(store, path)
     index = store.collection("Users").index_id
@@ -72,14 +72,14 @@ def test_a_line_for_each_record_without_values_and_ids(store: ProfileStore, tmp_
 
 
 @pytest.mark.parametrize(("ids", "shown"), [("none", None), ("clear", "u7")])
-def test_ids_as_asked(store: ProfileStore, tmp_path: Path, ids: str, shown: str | None) -> None:
+def test_ids_as_asked(store: LocalStore, tmp_path: Path, ids: str, shown: str | None) -> None:
     app, audit = make(store, tmp_path / "a", ids=ids)
     ask(app, "/api/v1/entities/1/record?record_id=u7", headers=bearer())
     audit.close()
     assert lines(tmp_path / "a")[0]["record"] == shown
 
 
-def test_the_hash_is_the_stores(store: ProfileStore) -> None:
+def test_the_hash_is_the_stores(store: LocalStore) -> None:
     assert hash_id(store.secret, "u7") != hash_id(b"other", "u7")
     assert len(hash_id(store.secret, "\ud800")) == 32
     wrong: Any = "plain"
@@ -87,7 +87,7 @@ def test_the_hash_is_the_stores(store: ProfileStore) -> None:
         AuditLog(logging.NullHandler(), ids=wrong)
 
 
-def test_a_rotated_file_is_opened_anew(store: ProfileStore, tmp_path: Path) -> None:
+def test_a_rotated_file_is_opened_anew(store: LocalStore, tmp_path: Path) -> None:
     path = tmp_path / "a"
     app, audit = make(store, path)
     ask(app, "/status", headers=bearer())
@@ -100,7 +100,7 @@ def test_a_rotated_file_is_opened_anew(store: ProfileStore, tmp_path: Path) -> N
     assert (len(lines(tmp_path / "a.1")), len(lines(path))) == (1, 2)
 
 
-def test_a_file_moved_away_while_it_is_open(store: ProfileStore, tmp_path: Path) -> None:
+def test_a_file_moved_away_while_it_is_open(store: LocalStore, tmp_path: Path) -> None:
     path = tmp_path / "a"
     app, audit = make(store, path)
     written = threading.Event()
@@ -134,7 +134,7 @@ class Slow(logging.Handler):
 
 
 def test_a_slow_disk_stops_no_answer_and_what_is_lost_is_counted(
-    store: ProfileStore, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_WAITING", 3)
     handler = Slow()
@@ -163,9 +163,7 @@ class Failing(logging.Handler):
             raise OSError(28, "planted-id")
 
 
-def test_a_failing_disk_is_said_once_without_what_it_said(
-    store: ProfileStore, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failing_disk_is_said_once_without_what_it_said(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
     handler = Failing()
     audit = AuditLog(handler)
     app = api(store, audit=audit)
@@ -178,7 +176,7 @@ def test_a_failing_disk_is_said_once_without_what_it_said(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_A9_a_forked_process_writes_its_own_lines(store: ProfileStore, tmp_path: Path) -> None:
+def test_A9_a_forked_process_writes_its_own_lines(store: LocalStore, tmp_path: Path) -> None:
     audit = AuditLog(tmp_path / "a")
     audit.record(secret=b"s", key="parent", kind="k", status=200)
     # A thread runs already: what is tested is that the child starts its own.

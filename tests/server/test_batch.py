@@ -10,7 +10,7 @@ import pytest
 
 from profile_enrich.server import ApiKey, FieldScope, ProfileAPI
 from profile_enrich.server.endpoints.batch import MAX_BATCH
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 
 from .helpers import KEYS, LIMITED, ODD_ID, SECRET, STRANGER, USERS, Answer, amperity, api, ask, bearer, build
 
@@ -22,7 +22,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
     partner = ApiKey.from_secret(
         PARTNER, workspace="acme", id="partner", fields={"Users": FieldScope(show=frozenset({"tier"}))}
     )
-    with ProfileStore(build(tmp_path_factory.mktemp("batch"))) as store:
+    with LocalStore(build(tmp_path_factory.mktemp("batch"))) as store:
         yield api(store, keys=[*KEYS, partner])
 
 
@@ -99,7 +99,7 @@ def test_P2_who_may_not_learns_nothing(app: ProfileAPI) -> None:
 
 
 def test_each_id_counts(tmp_path: Path) -> None:
-    with ProfileStore(build(tmp_path)) as store:
+    with LocalStore(build(tmp_path)) as store:
         app = ProfileAPI(store, keys=[ApiKey.from_secret(SECRET)], rate="10/h")
         assert post(app, ["u1"] * 6).headers["ratelimit"].startswith('"key";r=4;')
         assert post(app, ["u1"] * 6).status == 429

@@ -11,14 +11,14 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from profile_enrich.server import ProfileAPI
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 
 from .helpers import KEYS, LIMITED, ODD_ID, SECRET, STRANGER, USERS, amperity, api, ask, bearer, build
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with ProfileStore(build(tmp_path_factory.mktemp("census"))) as store:
+    with LocalStore(build(tmp_path_factory.mktemp("census"))) as store:
         yield api(store)
 
 
@@ -215,5 +215,5 @@ def test_without_raw_path(app: ProfileAPI) -> None:
 
 
 def test_one_key_of_many(tmp_path: Path) -> None:
-    with ProfileStore(build(tmp_path)) as store:
+    with LocalStore(build(tmp_path)) as store:
         assert ask(ProfileAPI(store, keys=KEYS[:2]), RECORD + "u7", headers=bearer()).status == 200

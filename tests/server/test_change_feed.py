@@ -19,7 +19,7 @@ from profile_enrich.errors import StoreError
 from profile_enrich.server import ApiKey, ProfileAPI
 from profile_enrich.server.auth.field_scopes import FieldScope
 from profile_enrich.server.endpoints import change_feed as feed_module
-from profile_enrich.store import CollectionSpec, ProfileStore, build_store
+from profile_enrich.store import CollectionSpec, LocalStore, build_store
 
 from .helpers import KEYS, LIMITED, ODD_ID, SECRET, STRANGER, USERS, amperity, api, ask, bearer, build
 
@@ -94,7 +94,7 @@ async def listening(app: Any, target: str = CENSUS, root_path: str = "", **heade
 
 
 def quick(path: Path, **feed: Any) -> ProfileAPI:
-    store = ProfileStore(path, check_every=0.01)
+    store = LocalStore(path, check_every=0.01)
     return api(store, feed={"poll": 0.01, **feed})
 
 
@@ -283,10 +283,10 @@ async def test_what_cannot_be_read_is_a_reset_and_a_bug_ends_the_stream(
 
     app = quick(path)
     async with listening(app) as listener:
-        monkeypatch.setattr(ProfileStore, "changes_since", fail(StoreError("damaged")))
+        monkeypatch.setattr(LocalStore, "changes_since", fail(StoreError("damaged")))
         app.store.put_record("Users", "u1", USERS[1] | {"n": -1})
         await listener.until("event: reset")
-        monkeypatch.setattr(ProfileStore, "changes_since", fail(RuntimeError("planted-key")))
+        monkeypatch.setattr(LocalStore, "changes_since", fail(RuntimeError("planted-key")))
         app.store.put_record("Users", "u1", USERS[1] | {"n": 2})
         async with asyncio.timeout(2):
             await listener.task

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from profile_enrich.errors import ConfigurationError
 from profile_enrich.server import ApiKey, FieldScope, ProfileAPI
 from profile_enrich.server.auth.field_scopes import REDACTED, View, _members
-from profile_enrich.store import CollectionSpec, ProfileStore, build_store
+from profile_enrich.store import CollectionSpec, LocalStore, build_store
 
 from .helpers import SECRET, Answer, amperity, ask, bearer
 
@@ -37,12 +37,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
     build_store(
         path, [CollectionSpec("People", PEOPLE, filterable=filterable), CollectionSpec("Orders", [{"id": "o1"}])]
     )
-    with ProfileStore(path) as opened:
+    with LocalStore(path) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def app(store: ProfileStore) -> ProfileAPI:
+def app(store: LocalStore) -> ProfileAPI:
     whole = ApiKey.from_secret(SECRET, workspace="acme", id="whole")
     partner = ApiKey("partner", hashlib.sha256(PARTNER.encode()).digest(), "acme", fields={"People": SCOPE}, salt=SALT)
     blind = ApiKey.from_secret(
@@ -100,7 +100,7 @@ def test_P2_only_fields_in_clear_can_be_filtered_by_and_others_do_not_show(app: 
     assert listed(app, f"?limit=1&filter[secret]=planted&next_token={token}").status == 400
 
 
-def test_a_key_without_scopes_gets_what_is_stored(app: ProfileAPI, store: ProfileStore) -> None:
+def test_a_key_without_scopes_gets_what_is_stored(app: ProfileAPI, store: LocalStore) -> None:
     assert census(app, "u2", SECRET).body == store.get_payload("People", "u2")
     assert json.loads(census(app, "u1", SECRET).body)["data"] == PEOPLE[0]
 
@@ -145,7 +145,7 @@ def test_members_are_those_of_the_object(value: dict[str, Any], indent: int | No
     assert [(name, json.loads(raw)) for name, raw in _members(text)] == list(value.items())
 
 
-def test_numbers_keep_their_digits(store: ProfileStore) -> None:
+def test_numbers_keep_their_digits(store: LocalStore) -> None:
     view = View(store.collection("People"), FieldScope(show=frozenset({"a"})), SALT)
     assert view.census(b'{"data":{"a":1.10,"b":2}}') == b'{"data":{"a":1.10}}'
 

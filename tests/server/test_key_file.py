@@ -15,7 +15,7 @@ from profile_enrich.errors import ConfigurationError
 from profile_enrich.server import FieldScope, KeyFile, ProfileAPI, Rate
 from profile_enrich.server.auth.api_keys import KeyRing
 from profile_enrich.server.auth.key_file import keys_beside
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 from profile_enrich.testing import ManualClock
 
 from .helpers import amperity, ask, bearer, build
@@ -26,7 +26,7 @@ START = ManualClock()()
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with ProfileStore(build(tmp_path_factory.mktemp("keys"))) as opened:
+    with LocalStore(build(tmp_path_factory.mktemp("keys"))) as opened:
         yield opened
 
 
@@ -76,7 +76,7 @@ def test_it_comes_back_as_it_was(file: KeyFile) -> None:
 
 
 def test_a_server_follows_the_file_within_a_second(
-    store: ProfileStore, file: KeyFile, clock: ManualClock, tmp_path: Path
+    store: LocalStore, file: KeyFile, clock: ManualClock, tmp_path: Path
 ) -> None:
     operator = KeyFile(file.path, clock=lambda: NOW - START + clock())  # another process, as far as the server can see
     _, first = operator.add("first")
@@ -97,7 +97,7 @@ def test_a_server_follows_the_file_within_a_second(
 
 
 def test_a_damaged_file_changes_nothing_and_is_said(
-    store: ProfileStore, file: KeyFile, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    store: LocalStore, file: KeyFile, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, secret = file.add("k")
     app = ProfileAPI(store, keys=file)
@@ -146,7 +146,7 @@ def test_only_true_makes_an_administrator(file: KeyFile) -> None:
     assert not KeyFile(file.path).stored()[0].key.admin
 
 
-def test_rotation_keeps_the_old_secret_for_the_grace(store: ProfileStore, file: KeyFile, clock: ManualClock) -> None:
+def test_rotation_keeps_the_old_secret_for_the_grace(store: LocalStore, file: KeyFile, clock: ManualClock) -> None:
     key, old = file.add("k", workspace="acme")
     app = ProfileAPI(store, keys=file)
     app._tokens._clock = lambda: NOW - START + clock()
@@ -177,7 +177,7 @@ def test_rotation_keeps_the_old_secret_for_the_grace(store: ProfileStore, file: 
     assert lists(after) == 401
 
 
-def test_a_key_ends(store: ProfileStore, file: KeyFile, clock: ManualClock) -> None:
+def test_a_key_ends(store: LocalStore, file: KeyFile, clock: ManualClock) -> None:
     _, secret = file.add("k", expires_in=50)
     app = ProfileAPI(store, keys=file)
     assert status(app, secret) == 200
@@ -211,7 +211,7 @@ def test_mistakes_are_said(file: KeyFile, tmp_path: Path) -> None:
     assert [each.key.id for each in file.stored()] == ["k"]
 
 
-def test_P6_an_empty_file_is_no_key(store: ProfileStore, file: KeyFile) -> None:
+def test_P6_an_empty_file_is_no_key(store: LocalStore, file: KeyFile) -> None:
     with pytest.raises(ConfigurationError, match="at least one key"):
         ProfileAPI(store, keys=file)
     with pytest.raises(ConfigurationError, match="contradict"):

@@ -16,7 +16,7 @@ from profile_enrich.server import ApiKey, FieldScope, KeyFile, ProfileAPI
 from profile_enrich.server.auth.key_file import keys_beside
 from profile_enrich.server.endpoints.openapi import ENDPOINTS
 from profile_enrich.server.routing import route
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 
 from .helpers import KEYS, LIMITED, SECRET, USERS, Answer, amperity, api, ask, bearer, build
 
@@ -32,7 +32,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def app(path: Path) -> Any:
     partner = ApiKey.from_secret(PARTNER, workspace="acme", id="partner", fields={"Users": SCOPE})
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         yield api(store, keys=[*KEYS, partner])
 
 

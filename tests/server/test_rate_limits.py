@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from profile_enrich.errors import ConfigurationError
 from profile_enrich.server import ApiKey, ProfileAPI, Rate
 from profile_enrich.server.auth.rate_limits import Quotas
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 from profile_enrich.testing import ManualClock
 
 from .helpers import LIMITED, SECRET, Answer, amperity, ask, bearer, build
@@ -33,13 +33,13 @@ def keys(rate: Rate | None = None) -> list[ApiKey]:
 
 
 def test_no_limit_by_default(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         answer = get(ProfileAPI(store, keys=keys()))
     assert not [name for name in answer.headers if name.startswith("ratelimit")]
 
 
 def test_429_in_both_envelopes_with_what_is_left(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         app = ProfileAPI(store, keys=keys(), rate="3/h")
         left = []
         for _ in range(3):
@@ -69,14 +69,14 @@ def test_429_in_both_envelopes_with_what_is_left(path: Path) -> None:
 
 
 def test_a_key_has_its_own_rate(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         app = ProfileAPI(store, keys=keys(Rate(1, 60)), rate=Rate(5, 60))
         assert [get(app).status for _ in range(2)] == [200, 429]
         assert [get(app, LIMITED).status for _ in range(6)] == [200] * 5 + [429]
 
 
 def test_a_shared_rate_is_the_workspaces(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         app = ProfileAPI(store, keys=keys(), rate=Rate(2, 3600, shared=True))
         assert [get(app, secret).status for secret in (SECRET, LIMITED, SECRET, LIMITED)] == [200, 200, 429, 429]
         assert get(app).headers["ratelimit-policy"] == '"workspace";q=2;w=3600'

@@ -14,7 +14,7 @@ import pytest
 from profile_enrich.errors import StoreError
 from profile_enrich.server import ApiKey, ProfileAPI
 from profile_enrich.server.endpoints import records as writing
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 from profile_enrich.store.files.manifest import locked
 
 from .helpers import KEYS, SECRET, build, served
@@ -117,8 +117,8 @@ def test_while_the_store_cannot_be_written_it_is_read_on(
     def busy(*_: Any, **__: Any) -> None:
         raise StoreError("another build is running")
 
-    monkeypatch.setattr(ProfileStore, "put_record", busy)
-    monkeypatch.setattr(ProfileStore, "delete_record", busy)
+    monkeypatch.setattr(LocalStore, "put_record", busy)
+    monkeypatch.setattr(LocalStore, "delete_record", busy)
     for method in ("PUT", "DELETE"):
         refused = send(api[1], method, f"{RECORD}u1", ROW)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
@@ -133,7 +133,7 @@ def test_many_writers_in_a_build_leave_threads_for_others(
     monkeypatch.setattr(writing, "_PATIENCE", 0.1)
     app, client = api
     threads: set[str] = set()
-    put_record = ProfileStore.put_record
+    put_record = LocalStore.put_record
 
     def watched(*arguments: Any, **options: Any) -> bool:
         threads.add(threading.current_thread().name)
@@ -143,7 +143,8 @@ def test_many_writers_in_a_build_leave_threads_for_others(
         answer: httpx.Response = send(client, "PUT", f"{RECORD}u{number}", ROW)
         return answer
 
-    monkeypatch.setattr(ProfileStore, "put_record", watched)
+    monkeypatch.setattr(LocalStore, "put_record", watched)
+    assert isinstance(app.store, LocalStore)
     with locked(app.store.path), ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(put, range(8)))
     assert {answer.status_code for answer in answers} == {503}

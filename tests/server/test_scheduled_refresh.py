@@ -18,7 +18,7 @@ import pytest
 
 from profile_enrich.errors import ConfigurationError, StoreError
 from profile_enrich.server.scheduled_refresh import RefreshSchedule, seconds_of
-from profile_enrich.store import CollectionSpec, ProfileStore, Stream, build_store
+from profile_enrich.store import CollectionSpec, LocalStore, Stream, build_store
 from profile_enrich.store.files.manifest import locked
 from profile_enrich.store.inputs.source_config import write_recipe
 from profile_enrich.store.writes.refresh_status import note_refresh, read_last_refresh
@@ -98,10 +98,10 @@ def test_of_several_workers_one_refreshes(
     for worker in workers:
         worker.start()
         worker.start()  # once is enough
-    until(lambda: ProfileStore(store).generation == 2)
+    until(lambda: LocalStore(store).generation == 2)
     soon = (datetime.now(UTC) + timedelta(minutes=50)).isoformat()
     until(lambda: all((worker.status()["next_at"] or "") > soon for worker in workers))
-    assert ProfileStore(store).generation == 2
+    assert LocalStore(store).generation == 2
     status = workers[2].status()
     assert (status["every"], status["failures"], status["last_error"]) == (3600, 0, None)
     assert status["age"] is not None
@@ -118,7 +118,7 @@ def test_a_failure_is_said_once_and_the_old_data_stay(
     schedule.start()
     until(lambda: schedule.status()["failures"] >= 3)
     assert schedule.status()["last_error"] == f"{users} is not there"
-    with ProfileStore(store) as opened:
+    with LocalStore(store) as opened:
         assert opened.get("U", "1") is not None
     users.write_text("id,n\n2,b\n")
     until(lambda: len(caplog.records) > 1)
@@ -159,7 +159,7 @@ def test_stopping_ends_a_refresh_that_is_under_way(
     assert not schedule.status()["running"]
     assert read_last_refresh(store) is None
     assert caplog.text == ""
-    with ProfileStore(store) as opened:
+    with LocalStore(store) as opened:
         assert opened.generation == 1
     schedule.stop()
 

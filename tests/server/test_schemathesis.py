@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 
 from .helpers import LIMITED, api, build, served
 
@@ -28,7 +28,7 @@ THOROUGH = bool(os.environ.get("THOROUGH"))
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with ProfileStore(build(tmp_path_factory.mktemp("schemathesis"))) as store, served(api(store)) as running:
+    with LocalStore(build(tmp_path_factory.mktemp("schemathesis"))) as store, served(api(store)) as running:
         yield running
 
 

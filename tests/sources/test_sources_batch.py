@@ -15,14 +15,14 @@ from profile_enrich._utils.deadline import Deadline
 from profile_enrich.errors import ConfigurationError, SourceError, SourceRequestError, SourceResponseError
 from profile_enrich.server import ProfileAPI
 from profile_enrich.sources.base import Found, NotFound
-from profile_enrich.store import ProfileStore
+from profile_enrich.store import LocalStore
 
 from ..server.helpers import ODD_ID, SECRET, USERS, api, build, served
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[str, ProfileAPI]]:
-    with ProfileStore(build(tmp_path_factory.mktemp("batch"))) as store:
+    with LocalStore(build(tmp_path_factory.mktemp("batch"))) as store:
         app = api(store)
         with served(app) as url:
             yield f"{url}/api/v1", app

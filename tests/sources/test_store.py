@@ -12,7 +12,7 @@ from profile_enrich.errors import AmbiguousMatch, ConfigurationError, InvalidKey
 from profile_enrich.profile import ProfileKey
 from profile_enrich.sources.base import Found, NotFound, ProfileSource
 from profile_enrich.sources.store import StoreSource
-from profile_enrich.store import CollectionSpec, ProfileStore, build_store
+from profile_enrich.store import CollectionSpec, LocalStore, build_store
 
 ROWS: list[dict[str, Any]] = [
     {"id": "1", "email": "a@x.example", "tier": "gold", "nested": {"a": [1]}},
@@ -45,7 +45,7 @@ async def test_by_primary_key(path: Path) -> None:
 
 
 async def test_by_attribute(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         source = StoreSource(store, collection=1)
         found = await source.fetch(ProfileKey("b@x.example", "email"), deadline=soon())
         assert isinstance(found, Found)

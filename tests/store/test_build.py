@@ -19,13 +19,13 @@ from uuid import UUID
 import pytest
 
 from profile_enrich.errors import ConfigurationError, StoreError
-from profile_enrich.store import BuildProgress, CollectionSpec, ProfileStore, build_store, drop_collections
+from profile_enrich.store import BuildProgress, CollectionSpec, LocalStore, build_store, drop_collections
 from profile_enrich.store.files.manifest import locked
 
 
-def build(path: Path, rows: list[dict[str, Any]], **options: Any) -> ProfileStore:
+def build(path: Path, rows: list[dict[str, Any]], **options: Any) -> LocalStore:
     build_store(path / "s", [CollectionSpec("Users", rows, **options)])
-    return ProfileStore(path / "s")
+    return LocalStore(path / "s")
 
 
 class Level(IntEnum):
@@ -145,7 +145,7 @@ def test_rows_that_cannot_be_stored_are_counted_not_quoted(tmp_path: Path) -> No
         "it is nested too deeply": 1,
         "it is larger than 1 MiB": 1,
     }
-    with ProfileStore(tmp_path / "s") as store:
+    with LocalStore(tmp_path / "s") as store:
         assert store.get("Users", "7") is not None
         assert store.get("Users", "00000000-0000-0000-0000-000000000005") is not None
 
@@ -155,7 +155,7 @@ def test_duplicate_keys(tmp_path: Path) -> None:
     spec = CollectionSpec("Users", rows, filterable=["n"])
     report = build_store(tmp_path / "s", [spec]).collections[0]
     assert (report.read, report.stored, report.duplicates, report.first_duplicate) == (6, 3, 3, 3)
-    with ProfileStore(tmp_path / "s") as store:
+    with LocalStore(tmp_path / "s") as store:
         record = store.get("Users", "a")
         assert record is not None
         assert record.attributes["n"] == 6
@@ -168,7 +168,7 @@ def test_duplicate_keys(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"3 rows have a key that an earlier row has; the first is row 3\.") as caught:
         build_store(tmp_path / "s", [spec], on_duplicate="fail")
     assert caught.value.__context__ is None
-    with ProfileStore(tmp_path / "s") as store:
+    with LocalStore(tmp_path / "s") as store:
         assert store.generation == 1
 
 
@@ -233,14 +233,14 @@ def test_more_than_thirty_columns(tmp_path: Path) -> None:
     report = build_store(tmp_path / "s", [CollectionSpec("Wide", rows)]).collections[0]
     assert report.collection.index_fields is None
     assert "only the Census view" in report.warnings[0]
-    with ProfileStore(tmp_path / "s") as store:
+    with LocalStore(tmp_path / "s") as store:
         assert store.get("Wide", "5") is not None
         assert store.get_payload("Wide", "5", "amperity") is None
         with pytest.raises(ConfigurationError, match="no Amperity view"):
             store.page("Wide")
         assert len(store.page("Wide", dialect="census").payloads) == 25
     build_store(tmp_path / "s", [CollectionSpec("Wide", rows, index_fields=["c1", "id"])])
-    with ProfileStore(tmp_path / "s") as store:
+    with LocalStore(tmp_path / "s") as store:
         payload = store.get_payload("Wide", "5", "amperity")
         assert payload is not None
         assert json.loads(payload)["attributes"] == {"id": "5", "c1": "1"}
@@ -254,7 +254,7 @@ def test_too_many_names_are_data(tmp_path: Path) -> None:
 def test_no_rows(tmp_path: Path) -> None:
     report = build_store(tmp_path / "s", [CollectionSpec("Users", [])]).collections[0]
     assert report.warnings == ("no record was stored",)
-    with ProfileStore(tmp_path / "s") as store:
+    with LocalStore(tmp_path / "s") as store:
         assert store.get("Users", "1") is None
         assert store.page("Users", with_total=True).total == 0
 
@@ -263,12 +263,12 @@ def test_ids_are_stable_over_rebuilds_and_never_reused(tmp_path: Path) -> None:
     path = tmp_path / "s"
     rows = [{"id": "1"}]
     build_store(path, [CollectionSpec("A", rows), CollectionSpec("B", rows)])
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         first = {item.name: item for item in store.collections()}
     build_store(path, [CollectionSpec("B", rows, description="new")])
     drop_collections(path, ["B"])
     report = build_store(path, [CollectionSpec("C", rows), CollectionSpec("A", rows)])
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         now = {item.name: item for item in store.collections()}
     assert set(now) == {"A", "C"}
     assert now["C"].id == 3
@@ -301,7 +301,7 @@ def test_P4_a_failed_build_leaves_the_old_data_and_no_litter(tmp_path: Path) -> 
     with pytest.raises(StoreError, match="row 2 is not a mapping but of type list"):
         build_store(path, [CollectionSpec("Users", broken)])
     assert sorted(file.name for file in path.iterdir()) == before
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert store.get("Users", "old") is not None
         assert store.get("Users", "new") is None
 
@@ -331,7 +331,7 @@ def test_P4_kill_during_a_build(tmp_path: Path) -> None:
             build_store(path, [CollectionSpec("Users", [{"id": "other"}])])
         process.send_signal(signal.SIGKILL)
     assert len(list(path.glob("*.db"))) == 2
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert store.get("Users", "old") is not None
     build_store(path, [CollectionSpec("Users", [{"id": "new"}])])
     assert len(list(path.glob("*.db"))) == 1
@@ -359,7 +359,7 @@ def test_what_the_system_refuses_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(StoreError, match="cannot be written: No space left on device"):
         build_store(path, [CollectionSpec("Users", [{"id": "new"}])])
     monkeypatch.undo()
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert store.get("Users", "old") is not None
     assert len(list(path.glob("*.db"))) == 1
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from profile_enrich.errors import StoreError
-from profile_enrich.store import BuildReport, CollectionSpec, ProfileStore, build_store
+from profile_enrich.store import BuildReport, CollectionSpec, LocalStore, build_store
 from profile_enrich.store.files.collection_writer import CollectionWriter
 from profile_enrich.store.index import duckdb_builder as bulk_postings
 from profile_enrich.store.index.duckdb_builder import BulkPostings
@@ -109,7 +109,7 @@ def test_duplicate_keys_are_found_as_in_the_other_way(tmp_path: Path, plain: lis
     assert (one.stored, one.duplicates, one.first_duplicate) == (other.stored, other.duplicates, other.first_duplicate)
     with pytest.raises(StoreError, match="2 rows have a key that an earlier row has; the first is row 3"):
         build_store(tmp_path / "s", [CollectionSpec("Users", file)], on_duplicate="fail")
-    with ProfileStore(tmp_path / "at-once") as store:
+    with LocalStore(tmp_path / "at-once") as store:
         assert store.page("Users", {"tier": "1"}, with_total=True).total == 2
 
 
@@ -163,7 +163,7 @@ def test_parquet_with_floating_point_numbers_is_written_by_python(tmp_path: Path
     duckdb.sql(f"COPY (SELECT i AS id, 0.1::DOUBLE AS x FROM range(3) t(i)) TO '{file}'")
     build_store(tmp_path / "s", [CollectionSpec("Users", file)])
     assert not plain
-    with ProfileStore(tmp_path / "s") as store:
+    with LocalStore(tmp_path / "s") as store:
         assert store.get_payload("Users", "1") == b'{"data":{"id":1,"x":0.1}}'
 
 
@@ -211,7 +211,7 @@ def test_all_rows_say_what_a_column_is_not_the_first_ones(tmp_path: Path, late: 
     rows = [(f"k{n}", n, None) for n in range(5000)]
     file = write(tmp_path / "u.csv", "id,n,empty", iter([*rows, ("last", late, "true")]))
     build_store(tmp_path / "s", [CollectionSpec("Users", file)])
-    with ProfileStore(tmp_path / "s") as store:
+    with LocalStore(tmp_path / "s") as store:
         kinds = {column.name: column.type for column in store.collection("Users").columns}
     assert kinds == {"id": "text", "n": kind, "empty": "boolean"}
 

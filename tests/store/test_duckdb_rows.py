@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from profile_enrich.store import BuildProgress, BuildReport, CollectionSpec, ProfileStore, build_store
+from profile_enrich.store import BuildProgress, BuildReport, CollectionSpec, LocalStore, build_store
 
 NASTY = [
     "",
@@ -53,7 +53,7 @@ def test_the_bytes_are_those_of_the_other_way(tmp_path: Path) -> None:
     assert (one.stored, one.first_rejected) == (other.stored, other.first_rejected) == (len(NASTY) + 1, len(NASTY) + 1)
     assert one.collection.columns == other.collection.columns
     assert one.collection.index_fields == other.collection.index_fields
-    with ProfileStore(tmp_path / "bulk") as bulk, ProfileStore(tmp_path / "rows") as rows:
+    with LocalStore(tmp_path / "bulk") as bulk, LocalStore(tmp_path / "rows") as rows:
         for dialect in ("census", "amperity"):
             for number, text in enumerate(NASTY):
                 key = f"k{text}" if number else "k"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from profile_enrich.store import CollectionSpec, ProfileStore, RefreshSpec, build_store, put_record, refresh_store
+from profile_enrich.store import CollectionSpec, LocalStore, RefreshSpec, build_store, put_record, refresh_store
 
 from . import kill_runner as kill
 
@@ -55,14 +55,14 @@ def test_P4_killed_at_any_point_the_old_data_or_the_new_are_whole(work: str, old
             name for item in json.loads((path / "CURRENT").read_bytes())["collections"] for name, _ in item["files"]
         }
         assert {file.name for file in path.glob("*.db*")} == named
-        with ProfileStore(path) as store:
+        with LocalStore(path) as store:
             assert store.get("Users", "after") is not None
     assert seen == {1, 2}, "some points lie before the swap, some after it"
 
 
 def check_whole(path: Path, *, single: bool) -> int:
     """Reads everything in every way; the version that is there."""
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         page = store.page("Users", limit=1000, dialect="census", with_total=True)
         found = [json.loads(payload)["data"] for payload in page.payloads]
         version: int = max(row["v"] for row in found)

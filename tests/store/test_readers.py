@@ -12,14 +12,14 @@ import duckdb
 import pytest
 
 from profile_enrich.errors import ConfigurationError, MissingExtraError, StoreError
-from profile_enrich.store import CollectionReport, CollectionSpec, ProfileStore, build_store
+from profile_enrich.store import CollectionReport, CollectionSpec, LocalStore, build_store
 
 
 def load(path: Path, **options: Any) -> tuple[CollectionReport, dict[str, dict[str, Any]]]:
     """The report, and all records by key."""
     store_path = path.parent / "store"
     report = build_store(store_path, [CollectionSpec("Users", path, **options)]).collections[0]
-    with ProfileStore(store_path) as store:
+    with LocalStore(store_path) as store:
         page = store.page("Users", limit=1000, dialect="census")
         records = [json.loads(payload)["data"] for payload in page.payloads]
     return report, {str(record[report.collection.key]): record for record in records}
@@ -67,7 +67,7 @@ def test_csv_types_are_only_found_where_nothing_is_lost(tmp_path: Path) -> None:
 def test_csv_filters_compare_what_the_amperity_view_shows(tmp_path: Path) -> None:
     file = write(tmp_path / "u.csv", "id,price,active\n1,12.50,True\n2,12.5,False\n")
     build_store(tmp_path / "s", [CollectionSpec("U", file, filterable=["price", "active", "id"])])
-    with ProfileStore(tmp_path / "s") as store:
+    with LocalStore(tmp_path / "s") as store:
         assert [record.id for record in store.search("U", {"price": "12.50"})] == ["1"]
         assert [record.id for record in store.search("U", {"active": "true"})] == ["1"]
         assert store.search("U", {"active": "True"}) == []

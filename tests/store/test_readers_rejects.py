@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from profile_enrich.errors import ConfigurationError, StoreError
-from profile_enrich.store import CollectionReport, CollectionSpec, ProfileStore, Stream, build_store
+from profile_enrich.store import CollectionReport, CollectionSpec, LocalStore, Stream, build_store
 from profile_enrich.store.inputs.open_reader import open_reader
 
 BROKEN = (
@@ -24,7 +24,7 @@ def load(tmp_path: Path, source: Any, **options: Any) -> tuple[CollectionReport,
     """The report, the keys that were stored, and the entries of the file of rejects."""
     file = tmp_path / "bad.jsonl"
     report = build_store(tmp_path / "store", [CollectionSpec("U", source, rejects=file, **options)]).collections[0]
-    with ProfileStore(tmp_path / "store") as store:
+    with LocalStore(tmp_path / "store") as store:
         page = store.page("U", limit=1000, dialect="amperity")
         keys = {json.loads(payload)["id"] for payload in page.payloads}
     entries = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

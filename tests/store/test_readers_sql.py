@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from profile_enrich.errors import ConfigurationError, MissingExtraError, StoreError
-from profile_enrich.store import CollectionReport, CollectionSpec, ProfileStore, SqlQuery, build_store
+from profile_enrich.store import CollectionReport, CollectionSpec, LocalStore, SqlQuery, build_store
 from profile_enrich.store.inputs.open_reader import open_reader
 
 SECRET = "planted-password"
@@ -28,7 +28,7 @@ SECRET = "planted-password"
 def load(tmp_path: Path, url: str, query: str, **options: Any) -> tuple[CollectionReport, dict[str, dict[str, Any]]]:
     spec = CollectionSpec("Users", SqlQuery(url, query), **options)
     report = build_store(tmp_path / "store", [spec]).collections[0]
-    with ProfileStore(tmp_path / "store") as store:
+    with LocalStore(tmp_path / "store") as store:
         return report, {record.id: record.attributes for record in store.search("Users", {}, limit=1000)}
 
 

@@ -17,7 +17,7 @@ from profile_enrich.errors import ConfigurationError, StoreError
 from profile_enrich.store import (
     CollectionChanges,
     CollectionSpec,
-    ProfileStore,
+    LocalStore,
     RefreshSpec,
     build_store,
     drop_collections,
@@ -51,7 +51,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "s"
 
 
-def everything(store: ProfileStore, filters: Mapping[str, str] | None = None, limit: int = 7) -> Rows:
+def everything(store: LocalStore, filters: Mapping[str, str] | None = None, limit: int = 7) -> Rows:
     """All records, page by page."""
     found: Rows = []
     cursor = None
@@ -88,7 +88,7 @@ def test_P4_P5_any_sequence_of_refreshes_gives_what_a_dict_gives(
     build_store(path, [CollectionSpec("Users", start, filterable=FILTERS)])
     model = {item["id"]: item for item in start}
     known: set[str] = set()
-    with pytest.MonkeyPatch.context() as patch, ProfileStore(path, check_every=0) as store:
+    with pytest.MonkeyPatch.context() as patch, LocalStore(path, check_every=0) as store:
         patch.setattr(os, "fsync", _no_sync)
         patch.setattr(delta, "_SMALL", small)
         patch.setattr(delta, "_GROWTH", 1)
@@ -116,7 +116,7 @@ def test_P4_P5_any_sequence_of_refreshes_gives_what_a_dict_gives(
                 assert set(changes.deleted) == before.keys() - model.keys()
 
 
-def _apply(store: ProfileStore, model: dict[str, Any], what: str, value: Any) -> None:
+def _apply(store: LocalStore, model: dict[str, Any], what: str, value: Any) -> None:
     path = store.path
     if what == "upsert":
         refresh_store(path, [RefreshSpec("Users", value)])
@@ -141,7 +141,7 @@ def _apply(store: ProfileStore, model: dict[str, Any], what: str, value: Any) ->
             model.pop(key, None)
 
 
-def _compare(store: ProfileStore, model: Mapping[str, Any]) -> None:
+def _compare(store: LocalStore, model: Mapping[str, Any]) -> None:
     store.refresh()
     assert store.collection("Users").rows == len(model)
     for key in (f"u{n}" for n in range(26)):
@@ -160,7 +160,7 @@ def _compare(store: ProfileStore, model: Mapping[str, Any]) -> None:
 def test_P5_paging_sees_each_stable_record_once_while_refreshes_run(path: Path) -> None:
     """Between any two pages the store is refreshed in another way: fully, incrementally, by single records."""
     stable = {item["id"] for item in PEOPLE if item["n"] % 3}
-    with ProfileStore(path, check_every=0) as store:
+    with LocalStore(path, check_every=0) as store:
         seen: list[str] = []
         cursor, turn = None, 0
         while True:
@@ -193,7 +193,7 @@ def test_a_whole_source_changes_only_what_is_different(path: Path) -> None:
     again = refresh_store(path, [RefreshSpec("Users", source, vanished="delete")])
     assert again.generation == 2
     assert again.collections[0].unchanged == 60
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert store.changes_since("Users", 1) == CollectionChanges(2, ("u7", "new"), ("u9",))
         assert store.changes_since("Users", 1).keys == ("u7", "new", "u9")  # type: ignore[union-attr]  # said above
         assert store.changes_since("Users", 2) == CollectionChanges(2, (), ())
@@ -206,11 +206,11 @@ def test_several_collections_become_visible_together(path: Path) -> None:
     specs = [RefreshSpec("Users", [row("u1", 3)]), RefreshSpec("Other", [row("u1", 3)], deleted=["u2"])]
     report = refresh_store(path, specs)
     assert report.generation == 2
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert [item.generation for item in store.collections()] == [2, 2]
     with pytest.raises(StoreError, match="no collection 'Nobody'"):
         refresh_store(path, [RefreshSpec("Users", [row("u1", 5)]), RefreshSpec("Nobody", [])])
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert store.generation == 2
         record = store.get("Users", "u1")
         assert record is not None
@@ -228,7 +228,7 @@ def test_tombstones(path: Path, tmp_path: Path) -> None:
         "its tombstone column says neither yes nor no": 1,
         "the key is missing or empty": 1,
     }
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert store.get("Users", "u0") is None
         record = store.get("Users", "u4")
         assert record is not None
@@ -245,7 +245,7 @@ def test_tombstones(path: Path, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"gone\.txt cannot be read") as caught:
             refresh_store(path, [RefreshSpec("Users", deleted=file)])
         assert caught.value.__context__ is None
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert store.get("Users", "u12") is not None
 
 
@@ -253,7 +253,7 @@ def test_the_last_of_several_rows_with_one_key_wins(path: Path) -> None:
     source = [row("u1", 70), row("new", 1), row("u1", 71), row("new", 2), row("u2", 72), row("u2", 2)]
     report = refresh_store(path, [RefreshSpec("Users", source)]).collections[0]
     assert (report.duplicates, report.inserted, report.updated, report.deleted) == (3, 1, 1, 0)
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert [item["n"] for item in everything(store) if item["id"] in ("u1", "u2", "new")] == [71, 2, 2]
         with pytest.raises(StoreError, match="1 row has a key that an earlier row has; the first is row 2"):
             refresh_store(path, [RefreshSpec("Users", [row("u5", 1), row("u5", 2)])], on_duplicate="fail")
@@ -264,7 +264,7 @@ def test_P5_duplicate_keys_in_a_rebuild_keep_their_place(path: Path) -> None:
     again = [row("u1", 80), *PEOPLE, row("u2", 82), row("new", 1), row("new", 2)]
     report = build_store(path, [CollectionSpec("Users", again, filterable=FILTERS)]).collections[0]
     assert (report.stored, report.duplicates, report.first_duplicate) == (61, 3, 3)
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         found = everything(store)
         assert [item["id"] for item in found] == [item["id"] for item in PEOPLE] + ["new"]
         assert [item["n"] for item in found if item["id"] in ("u1", "u2", "new")] == [1, 82, 2]
@@ -281,7 +281,7 @@ def test_a_csv_of_changes_keeps_text_as_text(tmp_path: Path) -> None:
     changed.write_text("id,zip,n,gone\n2,10002,7,no\n1,,1,yes\n", "utf-8")
     report = refresh_store(tmp_path / "s", [RefreshSpec("Users", changed, tombstone="gone")]).collections[0]
     assert (report.updated, report.deleted) == (1, 1)
-    with ProfileStore(tmp_path / "s") as store:
+    with LocalStore(tmp_path / "s") as store:
         assert everything(store, {"zip": "10002"}) == [{"id": "2", "zip": "10002", "n": 7}]
     for content, message in (("id,zip\n2,1\n", "no column 'n'"), ("id,zip,n\n2,1,1\n", "no column 'gone'")):
         changed.write_text(content, "utf-8")
@@ -306,7 +306,7 @@ def _deep() -> dict[str, Any]:
 def test_what_cannot_be_stored_is_said(path: Path) -> None:
     report = refresh_store(path, [RefreshSpec("Users", [_deep()])]).collections[0]
     assert report.rejected == {"it is nested too deeply": 1}
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         for key, record, message in (
             ("u1", {"id": "planted"}, "its key column holds another key"),
             ("u1", {"n": object()}, "type object"),
@@ -344,7 +344,7 @@ def test_specifications_that_contradict_themselves(path: Path) -> None:
 
 
 def test_a_record_may_bring_new_attributes(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert store.put_record("Users", "u3", {"n": 3, "extra": {"deep": [1.50]}, "tier": None}) is False
         record = store.get("Users", "u3")
         assert record is not None
@@ -359,7 +359,7 @@ def test_many_single_records_leave_few_files_and_the_base_alone(path: Path, monk
     monkeypatch.setattr(os, "fsync", _no_sync)
     base = path / "1-000001.db"
     before = base.stat()
-    with ProfileStore(path, check_every=1000) as store:
+    with LocalStore(path, check_every=1000) as store:
         for number in range(270):
             store.put_record("Users", f"u{number % 90}", row(f"u{number % 90}", number + 1000))
         assert store.generation == 271
@@ -381,7 +381,7 @@ def test_layers_are_merged_when_they_have_grown(path: Path, monkeypatch: pytest.
     monkeypatch.setattr(delta, "_SMALL", 0)
     monkeypatch.setattr(delta, "_GROWTH", 0)
     merged: list[bool] = []
-    with ProfileStore(path, check_every=0) as store:
+    with LocalStore(path, check_every=0) as store:
         for turn in range(6):
             changed = [row(f"u{n}", 100 + turn) for n in range(turn * 6, turn * 6 + 6)]
             report = refresh_store(path, [RefreshSpec("Users", changed, deleted=["u59"])])
@@ -451,7 +451,7 @@ def test_a_missing_data_file_is_said(path: Path) -> None:
     (path / "1-000001.db").unlink()
     with pytest.raises(StoreError, match="a data file is missing"):
         refresh_store(path, [RefreshSpec("Users", PEOPLE)])
-    with ProfileStore(path) as store, pytest.raises(StoreError, match="a data file is missing"):
+    with LocalStore(path) as store, pytest.raises(StoreError, match="a data file is missing"):
         store.delete_record("Users", "u1")
     assert build_store(path, [CollectionSpec("Users", PEOPLE)]).collections[0].stored == 60
 

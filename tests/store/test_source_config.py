@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profile_enrich.errors import ConfigurationError, StoreBusy, StoreError
-from profile_enrich.store import CollectionSpec, ProfileStore, SqlQuery, Stream, build_store
+from profile_enrich.store import CollectionSpec, LocalStore, SqlQuery, Stream, build_store
 from profile_enrich.store.files.manifest import locked
 from profile_enrich.store.inputs.source_config import (
     forget,
@@ -164,7 +164,7 @@ def store(tmp_path: Path, users: Path) -> Path:
 
 
 def keys(store: Path) -> set[str]:
-    with ProfileStore(store) as opened:
+    with LocalStore(store) as opened:
         return {record.id for record in opened.search("U", {}, limit=100)}
 
 

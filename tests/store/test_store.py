@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profile_enrich.errors import ConfigurationError, CursorError, StoreError
-from profile_enrich.store import CollectionSpec, ProfileStore, build_store, drop_collections
+from profile_enrich.store import CollectionSpec, LocalStore, build_store, drop_collections
 
 PEOPLE: list[dict[str, Any]] = [
     {"id": f"u{n}", "tier": ["gold", "silver", None][n % 3], "city": f"c{n % 7}", "even": n % 2 == 0, "n": n}
@@ -37,7 +37,7 @@ def ids(payloads: tuple[bytes, ...]) -> list[str]:
 
 
 def test_collections_by_name_index_id_and_entity_id(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         users = store.collection("Users")
         assert [item.name for item in store.collections()] == ["Users", "Other"]
         assert store.collection(1) == store.collection(users.index_id) == users == store.find_index(users.index_id)
@@ -51,7 +51,7 @@ def test_collections_by_name_index_id_and_entity_id(path: Path) -> None:
 
 
 def test_get_finds_exactly_this_key(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         record = store.get("Users", "u7")
         assert record is not None
         assert record.id == "u7"
@@ -94,10 +94,10 @@ def text_of(value: object) -> str | None:
     return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_SHARED: list[ProfileStore] = []
+_SHARED: list[LocalStore] = []
 
 
-def _shared_store() -> ProfileStore:
+def _shared_store() -> LocalStore:
     return _SHARED[0]
 
 
@@ -105,7 +105,7 @@ def _shared_store() -> ProfileStore:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("shared") / "s"
     build_store(path, [CollectionSpec("Users", PEOPLE, filterable=FILTERS)])
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         _SHARED.append(store)
         yield
         _SHARED.clear()
@@ -120,7 +120,7 @@ def test_filters_over_many_chunks_dense_and_sparse(tmp_path: Path) -> None:
     ]
     build_store(tmp_path / "s", [CollectionSpec("Big", rows, filterable=["half", "rare", "most", "block"])])
     kept = [row for n, row in enumerate(rows) if (n % 50 and n != 7) or n == size - 50]
-    with ProfileStore(tmp_path / "s") as store:
+    with LocalStore(tmp_path / "s") as store:
         filters: Mapping[str, str]
         for filters in (
             {"half": "1"},
@@ -146,7 +146,7 @@ def test_filters_over_many_chunks_dense_and_sparse(tmp_path: Path) -> None:
 
 
 def test_only_filterable_attributes_filter(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         for call in (store.page, store.search):
             with pytest.raises(ConfigurationError, match="filterable are: tier, city, even, id") as caught:
                 call("Users", {"planted": "x"})
@@ -157,12 +157,12 @@ def test_only_filterable_attributes_filter(path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, 1001, 1.5, "5", None])
 def test_the_limit_has_limits(path: Path, limit: Any) -> None:
-    with ProfileStore(path) as store, pytest.raises(ConfigurationError, match="limit is 1 to 1,000"):
+    with LocalStore(path) as store, pytest.raises(ConfigurationError, match="limit is 1 to 1,000"):
         store.page("Users", limit=limit)
 
 
 def test_P3_a_cursor_of_another_collection_filter_dialect_or_of_a_dropped_one_is_refused(path: Path) -> None:
-    with ProfileStore(path, check_every=0) as store:
+    with LocalStore(path, check_every=0) as store:
         cursor = store.page("Users", {"tier": "gold", "even": "true"}, limit=5).next_cursor
         assert cursor is not None
         same = store.page("Users", {"even": "true", "tier": "gold"}, limit=7, cursor=cursor)
@@ -208,7 +208,7 @@ def test_P3_a_changed_cursor_is_refused(data: st.DataObject) -> None:
 
 def test_P4_a_reader_notices_a_new_generation(path: Path) -> None:
     now = [0.0]
-    with ProfileStore(path, check_every=5, timer=lambda: now[0]) as store:
+    with LocalStore(path, check_every=5, timer=lambda: now[0]) as store:
         other = store.collection("Other")
         assert store.get("Users", "u1") is not None
         build_store(path, [CollectionSpec("Users", [{"id": "new"}])])
@@ -227,13 +227,13 @@ def test_P4_a_reader_notices_a_new_generation(path: Path) -> None:
 
 def test_P4_a_build_between_reading_the_manifest_and_opening_the_file(path: Path) -> None:
     """The file of the old generation is gone before this reader opened it: it looks again and reads the new one."""
-    with ProfileStore(path, check_every=1000) as store:
+    with LocalStore(path, check_every=1000) as store:
         build_store(path, [CollectionSpec("Users", [{"id": "new"}])])
         assert store.get("Users", "new") is not None
 
 
 def test_a_store_that_vanishes_goes_on_being_served(path: Path, tmp_path: Path) -> None:
-    with ProfileStore(path, check_every=0) as store:
+    with LocalStore(path, check_every=0) as store:
         assert store.get("Users", "u1") is not None
         (path / "CURRENT").rename(tmp_path / "away")
         assert store.get("Users", "u2") is not None
@@ -244,7 +244,7 @@ def test_a_store_that_vanishes_goes_on_being_served(path: Path, tmp_path: Path) 
 
 def test_damaged_stores_are_said(path: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no store"):
-        ProfileStore(tmp_path / "nothing")
+        LocalStore(tmp_path / "nothing")
     for content, message in (
         (b"{", "not JSON"),
         (b"[]", "has format None"),
@@ -254,14 +254,14 @@ def test_damaged_stores_are_said(path: Path, tmp_path: Path) -> None:
         (tmp_path / "bad").mkdir(exist_ok=True)
         (tmp_path / "bad" / "CURRENT").write_bytes(content)
         with pytest.raises(StoreError, match=message) as caught:
-            ProfileStore(tmp_path / "bad")
+            LocalStore(tmp_path / "bad")
         assert caught.value.__context__ is None
     (tmp_path / "bad" / "CURRENT").unlink()
     (tmp_path / "bad" / "CURRENT").mkdir()
     with pytest.raises(StoreError, match="cannot be read"):
-        ProfileStore(tmp_path / "bad")
+        LocalStore(tmp_path / "bad")
 
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         for file in path.glob("*.db"):
             file.unlink()
         with pytest.raises(StoreError, match="a data file is missing"):
@@ -272,14 +272,14 @@ def test_damaged_data_files_are_said(path: Path) -> None:
     good = path / "1-000001.db"
     copy = good.read_bytes()
     good.write_bytes(b"not a database" * 1000)
-    with ProfileStore(path) as store, pytest.raises(StoreError, match="cannot be read"):
+    with LocalStore(path) as store, pytest.raises(StoreError, match="cannot be read"):
         store.get("Users", "u1")
     good.write_bytes(copy)
     with sqlite3.connect(good) as connection:
         connection.execute("DROP TABLE record")
         connection.execute("ALTER TABLE value RENAME TO gone")
     connection.close()
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         for call in (
             lambda: store.get("Users", "u1"),
             lambda: store.page("Users"),
@@ -293,7 +293,7 @@ def test_damaged_data_files_are_said(path: Path) -> None:
 
 def test_threads_have_connections_of_their_own(path: Path) -> None:
     failures: list[object] = []
-    with ProfileStore(path, check_every=0) as store:
+    with LocalStore(path, check_every=0) as store:
 
         def work(offset: int) -> None:
             for number in range(300):
@@ -313,7 +313,7 @@ def test_threads_have_connections_of_their_own(path: Path) -> None:
 
 
 def test_a_fork_opens_its_own_connections(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert store.get("Users", "u1") is not None
         inherited = store._local
         store._after_fork()  # what the child does; a real fork would take the test runner's threads along
@@ -325,7 +325,7 @@ def test_a_fork_opens_its_own_connections(path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_real_fork(path: Path) -> None:
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         assert store.get("Users", "u1") is not None
         child = os.fork()
         if child == 0:
@@ -335,7 +335,7 @@ def test_a_real_fork(path: Path) -> None:
 
 
 def test_closed_it_opens_anew(path: Path) -> None:
-    store = ProfileStore(path)
+    store = LocalStore(path)
     assert store.get("Users", "u1") is not None
     store.close()
     assert store.get("Users", "u1") is not None
@@ -345,7 +345,7 @@ def test_closed_it_opens_anew(path: Path) -> None:
 def test_a_store_can_be_moved(path: Path, tmp_path: Path) -> None:
     moved = tmp_path / "with space?&#%20"
     shutil.move(path, moved)
-    with ProfileStore(moved) as store:
+    with LocalStore(moved) as store:
         assert store.get("Users", "u1") is not None
 
 
@@ -353,7 +353,7 @@ def test_P2_P3_a_manifest_cannot_point_outside(path: Path) -> None:
     content = json.loads((path / "CURRENT").read_bytes())
     content["collections"][0]["files"] = [["../../etc/passwd", 1]]
     (path / "CURRENT").write_text(json.dumps(content))
-    with ProfileStore(path) as store, pytest.raises(StoreError, match="a data file is missing"):
+    with LocalStore(path) as store, pytest.raises(StoreError, match="a data file is missing"):
         store.get("Users", "u1")
 
 
@@ -385,7 +385,7 @@ def test_any_record_comes_back_as_it_was(
     row["id"] = key
     path = tmp_path_factory.mktemp("any") / "s"
     build_store(path, [CollectionSpec("Any", [row], filterable=["id"])])
-    with ProfileStore(path) as store:
+    with LocalStore(path) as store:
         record = store.get("Any", key)
         assert record is not None
         assert record.attributes == row

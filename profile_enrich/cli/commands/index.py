@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ...errors import ConfigurationError
-from ...store import ProfileStore, drop_collections
+from ...store import LocalStore, drop_collections
 from ...store.inputs.source_config import forget
 from ...store.writes.refresh_status import read_last_refresh
 from ..collection_options import store_option
@@ -42,7 +42,7 @@ def status(store: Path, as_json: bool) -> None:
 
     Exits with 1 when the last refresh failed.
     """
-    with ProfileStore(store) as opened:
+    with LocalStore(store) as opened:
         collections = opened.collections()
         generation = opened.generation
     last = read_last_refresh(store)
@@ -88,7 +88,7 @@ def status(store: Path, as_json: bool) -> None:
 @guarded
 def list_command(store: Path, as_json: bool) -> None:
     """List the collections of a store: entities for Census, indexes for Amperity."""
-    with ProfileStore(store) as opened:
+    with LocalStore(store) as opened:
         rows: list[dict[str, Any]] = [
             {
                 "name": each.name,
@@ -129,7 +129,7 @@ def drop(store: Path, names: tuple[str, ...], yes: bool) -> None:
 
     What serves the store stops answering for them within a second.
     """
-    with ProfileStore(store) as opened:
+    with LocalStore(store) as opened:
         found = [opened.collection(name) for name in dict.fromkeys(names)]
     if not yes:
         if not sys.stdin.isatty():

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import click
 
 from ...errors import ConfigurationError
-from ...store import CollectionSpec, ProfileStore, Stream, refresh_store
+from ...store import CollectionSpec, LocalStore, Stream, refresh_store
 from ...store.input_types import FORMATS
 from ...store.inputs.source_config import read_recipe, write_recipe
 from ...store.model import RefreshReport, RefreshSpec
@@ -114,7 +114,7 @@ def _spec(
         raise ConfigurationError("--id, --filter and --type are as the collection was built; leave them out")
     if tombstones is not None and not tombstones.is_file():
         raise ConfigurationError(f"{tombstones} is not there, or is not a file")
-    with ProfileStore(store) as opened:
+    with LocalStore(store) as opened:
         names = [each.name for each in opened.collections()]
         if given.entities:
             names = [opened.collection(name).name for name in given.entities]

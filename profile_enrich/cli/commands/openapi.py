@@ -10,7 +10,7 @@ from ...errors import ConfigurationError
 from ...server.auth.api_keys import ANYONE, ApiKey
 from ...server.auth.key_file import KeyFile, keys_beside
 from ...server.endpoints.openapi import describe
-from ...store import ProfileStore
+from ...store import LocalStore
 from ..exit_codes import guarded
 from ..output import print_json
 
@@ -38,7 +38,7 @@ __all__ = ["openapi"]
 @guarded
 def openapi(store: Path, name: str | None, keys_file: Path | None, server: str) -> None:
     """Print the OpenAPI 3.1 document of the Profile API over a store, e.g. to hand it to a partner."""
-    with ProfileStore(store) as opened:
+    with LocalStore(store) as opened:
         key = ANYONE if name is None else _key(KeyFile(keys_file or keys_beside(store)), name)
         print_json(
             describe(opened.collections(), key, server=server, workspace=None if name is None else key.workspace)

@@ -18,7 +18,7 @@ from ...server.http.gzip import FROM_BYTES
 from ...server.process.serve import serve_app
 from ...server.process.supervisor import MAX_WORKERS
 from ...server.scheduled_refresh import RefreshSchedule, seconds_of
-from ...store import ProfileStore
+from ...store import LocalStore
 from ..build_progress import build, specifications
 from ..collection_options import specs_from_file
 from ..exit_codes import guarded
@@ -239,7 +239,7 @@ def serve(
         def ready(url: str) -> None:
             if schedule is not None:  # only now: the workers are there, and a thread does not outlive a fork
                 schedule.start()
-            with ProfileStore(path) as built:
+            with LocalStore(path) as built:
                 _announce(url, built, secret=secret, workspace=workspace, no_auth=no_auth)
 
         make(again=False).close()  # what is wrong is said before anything listens
@@ -309,7 +309,7 @@ def _log_to_stderr(name: str, level: int) -> None:
     logger.setLevel(level)
 
 
-def _announce(url: str, store: ProfileStore, *, secret: str | None, workspace: str, no_auth: bool) -> None:
+def _announce(url: str, store: LocalStore, *, secret: str | None, workspace: str, no_auth: bool) -> None:
     lines = [f"Profile API at {url}"]
     if secret is not None:
         lines += ["", "The new key; it is shown this once:", "", f"    export PROFILE_ENRICH_API_KEY={secret}"]

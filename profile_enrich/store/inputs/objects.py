@@ -16,7 +16,7 @@ from ..model import CollectionSpec, ColumnType
 from .base import MAX_COLUMNS, Row, kept_fields, open_bytes, wrong_encoding
 from .rejects import Rejects
 
-__all__ = ["JsonLines", "ObjectReader"]
+__all__ = ["JsonLines", "ObjectReader", "mappings"]
 
 
 class ObjectReader:
@@ -85,7 +85,8 @@ class ObjectReader:
         self.rejects.close()
 
 
-def _objects(source: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]]:
+def mappings(source: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]]:
+    """Yield the rows of an iterable; one that is not a mapping ends the reading."""
     for number, item in enumerate(source, 1):
         if not isinstance(item, Mapping):
             raise StoreError(f"row {number:,} is not a mapping but of type {type(item).__name__}")

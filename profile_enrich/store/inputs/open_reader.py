@@ -9,7 +9,7 @@ from ...errors import ConfigurationError, StoreError
 from ..input_types import FORMATS, SqlQuery, Stream
 from ..model import CollectionSpec
 from .base import InputReader, kind_of
-from .objects import JsonLines, ObjectReader, _objects
+from .objects import JsonLines, ObjectReader, mappings
 from .open_table import open_table
 from .rejects import Rejects
 
@@ -41,7 +41,7 @@ def open_reader(spec: CollectionSpec) -> InputReader:
                 "the source of a collection is a path or an iterable of dicts, a SqlQuery or a Stream"
             )
         where = f"the source of {spec.name!r}"
-        return ObjectReader(spec, _objects(source), where, Rejects(spec.rejects, where))
+        return ObjectReader(spec, mappings(source), where, Rejects(spec.rejects, where))
     path = Path(source)
     if not path.is_file():
         raise StoreError(f"{path} is not there" if not path.exists() else f"{path} is not a file")

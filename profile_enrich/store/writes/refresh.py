@@ -57,7 +57,7 @@ def refresh_store(
 
     Rows are compared with what is stored, so that a source with all rows changes only what is different. The changes
     are written beside the data as a small file, and become visible all together by one atomic rename. When nothing
-    changed, there is no new generation. What changed can be read with `ProfileStore.changes_since`.
+    changed, there is no new generation. What changed can be read with `LocalStore.changes_since`.
 
     Args:
         path: the store's directory.

@@ -14,18 +14,16 @@ from ..files.manifest import Manifest
 from ..files.row_encoder import RowEncoder, RowRejected, key_text, to_json, type_of
 from ..files.transaction import change_store
 from ..model import Collection, Column
+from ..profile_store import WRITE_WAIT
 from .delta import Delta, damaged
 
-__all__ = ["WAIT", "apply", "delete_record", "encoder_of", "find_collection", "put_record"]
+__all__ = ["apply", "delete_record", "encoder_of", "find_collection", "put_record"]
 
 Result = TypeVar("Result")
 
-WAIT = 10.0
-"""Seconds that a single record waits for another writer, if nothing else is said."""
-
 
 def put_record(
-    path: Path | str, collection: str, record_id: str, record: Mapping[str, Any], *, wait: float = WAIT
+    path: Path | str, collection: str, record_id: str, record: Mapping[str, Any], *, wait: float = WRITE_WAIT
 ) -> bool:
     """Writes one record over what was there, as a generation of its own. It takes milliseconds.
 
@@ -65,7 +63,7 @@ def put_record(
     return _with_collection(Path(path), collection, change, wait)
 
 
-def delete_record(path: Path | str, collection: str, record_id: str, *, wait: float = WAIT) -> bool:
+def delete_record(path: Path | str, collection: str, record_id: str, *, wait: float = WRITE_WAIT) -> bool:
     """Removes one record, as a generation of its own. It takes milliseconds.
 
     Args:
