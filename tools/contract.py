@@ -73,6 +73,10 @@ LINES: dict[str, str] = {
     "length of the input; a slow consumer slows the producer.",
     "E3": "The source's rate limit is kept: pipelines wait, pages never do.",
     "E4": "One lookup core: pipelines, middleware and commands share cache, loads, limits and counters.",
+    "E5": "An input that changes while it is read ends the run, and no output appears.",
+    "E6": "No path is deleted, truncated or replaced that the run did not make, unless the user said so for that path; "
+    "never a device, a pipe, a link, a directory or an input.",
+    "E7": "One output has one writer for the whole of its life.",
 }
 
 ELSEWHERE: dict[str, str] = {

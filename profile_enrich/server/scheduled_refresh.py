@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from .._utils.units import parse_duration
 from ..errors import ConfigurationError, ProfileEnrichError
 from ..store.files.manifest import read_manifest
 from ..store.inputs.source_config import spec_to_table
@@ -28,7 +28,6 @@ __all__ = ["RefreshSchedule", "RefreshStatus", "seconds_of"]
 
 _log = logging.getLogger("profile_enrich.server.scheduled_refresh")
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BUSY_PAUSE = 30.0
 """Seconds until the next look when the store is being built by hand."""
 _OTHERS_PAUSE = 2.0
@@ -64,8 +63,7 @@ def seconds_of(text: str) -> float:
     Raises:
         ConfigurationError: it is no such span, or shorter than a second.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text)
-    seconds = float(found[1]) * _UNITS[found[2] or "s"] if found is not None else 0.0
+    seconds = parse_duration(text)
     if not 1 <= seconds <= 366 * 86400:
         raise ConfigurationError("the time between two refreshes is written like 90s, 15m, 2h or 1d")
     return seconds

@@ -1,0 +1,70 @@
+"""Whether an input file is still the one that was opened."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+
+__all__ = ["FileIdentity"]
+
+_END = 2**20
+"""Bytes at each end of the file that are hashed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What distinguishes a regular file: device, inode, size, modification time and a digest of both its ends.
+
+    Two passes over one input are two passes over the same file only if this did not change between them. A reader that
+    sees every byte should compare a digest of all of them as well.
+    """
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    digest: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileIdentity | None:
+        """Read the identity of a file.
+
+        Returns:
+            The identity; `None` for a pipe or a device, which can be read once only.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        problem = ""
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                return None
+            with path.open("rb") as file:
+                facts = os.fstat(file.fileno())
+                digest = hashlib.blake2b(file.read(_END), digest_size=16)
+                file.seek(max(0, facts.st_size - _END))
+                digest.update(file.read(_END))
+            return cls(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, digest.hexdigest())
+        except OSError as error:
+            problem = error.strerror or "it cannot be read"
+        raise InputError(f"{path}: {problem}")
+
+    def check(self, path: Path) -> None:
+        """Compare with the file that has this name now.
+
+        Raises:
+            InputError: it is another file, was written to, or is gone.
+        """
+        try:
+            now = FileIdentity.of(path)
+        except InputError:
+            now = None
+        if now == self:
+            return
+        what = "was removed or cannot be read any more" if now is None else "changed"
+        raise InputError(f"{path}: the file {what} while it was read; run again when nothing writes to it")

@@ -1,0 +1,123 @@
+"""Private files, file locks and durable renames."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["FileLock", "beside", "lock_descriptor", "private_opener", "replace_private", "sync_directory"]
+
+
+def private_opener(path: str, flags: int) -> int:
+    """Open a file that only its owner can read: the `opener` of `open()`. A symbolic link is refused (`OSError`)."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return the path of a working file of `path`: its name with one more suffix, in the same directory."""
+    return path.with_name(f"{path.name}.{suffix}")
+
+
+def sync_directory(path: Path) -> None:
+    """Make the renames in a directory durable, where the system can (Windows cannot open directories)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Replace a file atomically and durably by a private one: a reader or a crash sees the old or the new content.
+
+    Raises:
+        OSError: the directory cannot be written, or its disk is full. The old file is unchanged.
+    """
+    fresh = beside(path, "new")
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()
+    try:
+        with open(fresh, "xb", opener=private_opener) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def lock_descriptor(descriptor: int) -> bool:
+    """Lock an open file exclusively without waiting. The system releases the lock when the process ends.
+
+    Returns:
+        False when another process holds the lock. True on systems without `fcntl` (Windows), which are not locked.
+    """
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+class FileLock:
+    """An exclusive lock on a name, held through a lock file that exists as long as the lock.
+
+    Args:
+        path: the lock file. A process that is killed leaves it; it then locks nothing.
+
+    Attributes:
+        abandoned: the lock file was there already, so an earlier holder did not release it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.abandoned = False
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock without waiting.
+
+        Returns:
+            False when another process holds it.
+
+        Raises:
+            OSError: the lock file cannot be made.
+        """
+        while True:
+            self.abandoned = self.path.exists()
+            descriptor = private_opener(str(self.path), os.O_RDWR | os.O_CREAT)
+            if not lock_descriptor(descriptor):
+                os.close(descriptor)
+                return False
+            # The holder before may have removed the file between the two steps: a removed file locks nothing.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), self.path.lstat()):
+                    self._descriptor = descriptor
+                    return True
+            os.close(descriptor)
+
+    def release(self) -> None:
+        """Remove the lock file and give the lock up. A lock that is not held is left alone."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> FileLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
