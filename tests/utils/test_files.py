@@ -61,7 +61,8 @@ def _ask_another_process(path: Path) -> bool:
     process = context.Process(target=_try_lock, args=(path, answers))
     process.start()
     process.join()
-    return answers.get()
+    answer: bool = answers.get()
+    return answer
 
 
 def test_E7_a_lock_has_one_holder_and_a_killed_one_holds_nothing(tmp_path: Path) -> None:
