@@ -3,7 +3,7 @@
 #   make test   lint, layers, types and all tests;   make coverage   the tests again, counting the branches they reach
 #   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
 #   make test-stacks   inside other people's libraries (error trackers, response caches, frameworks), in one more environment
-#   make docs   the documents as a site, in site/
+#   make docs   the documents as a site, in site/;   make docs-serve   the same on http://localhost:8000, with search
 #   make soak   minutes of faults at random (MINUTES=3); make bench   what it costs beside others
 # Variables: PYTHON (which interpreter), API_PORT, SHOP_PORT (of the demo).
 
@@ -18,7 +18,8 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test coverage test-engines test-stacks lint types docs soak hostile paging bench bench-pipelines bench-server mutants format clean
+.PHONY: demo test coverage test-engines test-stacks lint types docs docs-serve soak hostile paging bench bench-pipelines \
+	bench-server mutants format clean
 
 demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python examples/demo.py
@@ -73,6 +74,9 @@ mutants: $(VENV)/.mutants
 docs: $(VENV)/.docs
 	$(BIN)/zensical build --clean --strict
 
+docs-serve: $(VENV)/.docs
+	$(BIN)/zensical serve
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -116,7 +120,7 @@ $(VENV)-stacks/.ready: pyproject.toml
 
 $(VENV)/.docs: pyproject.toml | $(BIN)/python
 	@echo "Installing what builds the documents ..."
-	@$(PIP) install --group docs
+	@$(PIP) install --editable '.[all]' --group docs
 	@touch $@
 
 $(VENV)/.mutants: pyproject.toml | $(BIN)/python

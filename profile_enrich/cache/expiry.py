@@ -30,7 +30,7 @@ class Expiry:
         max_ttl: the longest.
         jitter: each entry's times are multiplied by a random factor between `1 - jitter` and `1 + jitter`.
         respect_cache_control: whether upstream `max-age` and `no-store` count.
-        chance: random numbers in [0, 1).
+        rng: random numbers in [0, 1).
 
     Raises:
         ConfigurationError: a time is negative or not a number, or the bounds contradict each other.

@@ -69,7 +69,7 @@ class ProfileClient(Lookups):
         sweep_every: seconds between two rounds that drop what has expired. Default 10.
         close_timeout: seconds that `aclose` waits for loads under way. Default 2.
         timer: the monotonic clock of the cache, in seconds.
-        chance: random numbers in [0, 1), for the jitter.
+        rng: random numbers in [0, 1), for the jitter.
 
     Raises:
         ConfigurationError: an argument is not usable; the message names it.
@@ -217,8 +217,8 @@ class ProfileClient(Lookups):
         Args:
             keys: primary keys as strings, or `ProfileKey`s; repeated ones count once.
             concurrency: calls of the source at the same time, at most. Default 64.
-            patience: seconds for which a source that fails is waited for, since it last answered. Default 60; with 0
-                nothing is repeated.
+            retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60;
+                with 0 nothing is repeated.
 
         Returns:
             A profile for each key, in the order of first appearance. `profile.error` says what failed.

@@ -27,7 +27,7 @@ class RetryPolicy:
         ratio: retries stay at or below this fraction of calls. Default 0.1.
         base: the longest pause before the first retry, in seconds; it doubles with each. Default 0.05.
         cap: the longest pause at all, in seconds. Default 1. A `Retry-After` of the vendor is the least.
-        chance: random numbers in [0, 1).
+        rng: random numbers in [0, 1).
 
     Raises:
         ConfigurationError: an argument makes no sense.

@@ -86,7 +86,7 @@ class WaitingLookup:
         breaker: says when a source is left alone.
         batch_size: keys that one call takes; 1 where the source has no batches.
         timer: the monotonic clock of the client, in seconds.
-        chance: random numbers in [0, 1).
+        rng: random numbers in [0, 1).
     """
 
     def __init__(

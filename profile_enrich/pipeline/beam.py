@@ -77,7 +77,7 @@ class EnrichProfiles(_PTransform):  # type: ignore[misc]  # its types are not se
         keyed: brings all elements of a key to the same worker, through a shuffle, so that the job looks each key up
             once. Default true. False saves the shuffle, and each worker may look up each key.
         batch: elements of a bundle that are looked up together, at most. Default 1,000.
-        patience: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
 
     Raises:
         ConfigurationError: an argument is not usable; the message names it.

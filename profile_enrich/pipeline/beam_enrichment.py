@@ -45,7 +45,7 @@ class ProfileHandler(_Handler):  # type: ignore[misc]  # its types are not seen 
         prefix: put before the attributes' names. Default `""`.
         batch: rows that are looked up together, at most. Default 1,000. 1 keeps Beam from batching, which loses the
             timestamps of rows in the global window.
-        patience: seconds for which a source that fails is waited for. Default 20: `Enrichment` gives up after 30.
+        retry_timeout: seconds for which a source that fails is waited for. Default 20: `Enrichment` gives up after 30.
 
     Raises:
         ConfigurationError: an argument is not usable; the message names it.

@@ -47,7 +47,7 @@ def enrich_dataframe(
         workers: worker processes. Default: the `workers` of `config` if above 1; else those of the current
             `distributed.Client`; else 1, as Dask's own scheduler works with threads. Say it for
             `scheduler="processes"`.
-        patience: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
 
     Returns:
         A DataFrame: its own columns, one for each attribute, and the reason. Rows are not in the order of before where

@@ -64,7 +64,7 @@ def enrich(
         ordered: whether records come out in their order. Default true; false lets none wait for a slower one.
         window: records held at most. Default 4,096.
         concurrency: calls of the source at the same time, at most. Default 64.
-        patience: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
         dead_letter: a function, async or not, that gets each `DeadLetter`, or a list. Default: they are kept in
             `.dead_letters`, at most `window` of them.
         progress: a function that gets a `Progress` now and then and at the end.

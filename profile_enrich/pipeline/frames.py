@@ -81,7 +81,7 @@ def enrich_table(
         reason: the column that says why a row has no profile: null, `"not_found"`, `"excluded"`, `"field_type"`, or an
             error's code such as `"missing_key"`. Default `"profile_reason"`; `None` for no such column.
         concurrency: calls of the source at the same time, at most. Default 64.
-        patience: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
 
     Returns:
         A new table of the same kind; or an awaitable of it.

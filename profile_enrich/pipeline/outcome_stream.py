@@ -42,7 +42,7 @@ def outcomes(
         window: records held at most, finished or not. Default 4,096.
         concurrency: calls of the source at the same time, at most; the client's `max_in_flight` bounds them, too.
             Default 64.
-        patience: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
 
     Returns:
         A generator of one `Outcome` for each record, whatever fails. What the input raises is raised after the outcomes

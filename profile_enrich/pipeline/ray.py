@@ -49,7 +49,7 @@ def enrich_dataset(
         workers: actors, a process each. Default: the `workers` of `config` if above 1, else 2.
         partitions: blocks of the keyed dataset. Default: two for each actor.
         batch_size: rows that are enriched at a time; `None` for whole blocks. Default 4,096.
-        patience: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
         ray_remote_args: of the actors, such as `{"num_cpus": 0.5, "runtime_env": {"env_vars": …}}`. Default
             `{"num_cpus": 0.5}`, as they mostly wait.
 
@@ -96,7 +96,7 @@ class ProfileActor:
     Args:
         plan: what is looked up and where it goes.
         config: how the client is made; of one worker's share.
-        patience: seconds for which a source that fails is waited for.
+        retry_timeout: seconds for which a source that fails is waited for.
     """
 
     def __init__(self, plan: TablePlan, config: ClientConfig, retry_timeout: float) -> None:

@@ -49,7 +49,7 @@ def enrich_dataframe(
         workers: Python workers that run at the same time. Default: the `workers` of `config` if above 1, else the
             cores that Spark has now (`defaultParallelism`).
         partitions: of the keyed DataFrame. Default: two for each worker.
-        patience: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
 
     Returns:
         A DataFrame: its own columns, one for each attribute, and the reason. Rows are not in the order of before where

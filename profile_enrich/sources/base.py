@@ -55,7 +55,11 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class NotModified:
-    """The copy at hand is still good (304); it is renewed, not replaced."""
+    """The cached record is still current (HTTP 304): it is renewed, not replaced.
+
+    Args:
+        freshness: how long the vendor allows the record to be kept.
+    """
 
     freshness: Freshness = field(default=_SILENT)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import inspect
 import os
 import re
 import socket
@@ -18,7 +17,7 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 import profile_enrich
-from profile_enrich import ProfileClient, ProfileEnrichError, ProfileMiddleware, Status, errors
+from profile_enrich import ProfileEnrichError, Status, errors
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,24 +40,6 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
-
-
-@pytest.mark.parametrize(("thing", "heading"), [(ProfileClient, "ProfileClient("), (ProfileMiddleware, "ProfileMidd")])
-def test_every_option_is_documented_with_its_default(thing: type, heading: str) -> None:
-    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
-    section = text.split(f"## `{heading}", 1)[1].split("\n## ", 1)[0]
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", section, re.MULTILINE))
-    parameters = list(inspect.signature(thing).parameters.values())[1:]
-    assert list(rows) != []
-    assert set(rows) == {parameter.name for parameter in parameters}
-    for parameter in parameters:
-        written = rows[parameter.name]
-        if parameter.default is inspect.Parameter.empty:
-            assert written == "required"
-        elif callable(parameter.default):
-            assert written.strip("`").endswith(parameter.default.__name__)
-        else:
-            assert eval(written.strip("`")) == parameter.default, parameter.name
 
 
 def test_every_error_and_every_status_is_documented() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import random
 import re
 import shlex
@@ -25,7 +26,7 @@ from tools import plots
 from .helpers import DOCS, ROOT, anchors_of, code_of, text_of, typed_in, without_code
 
 CONFIGURATION = ROOT / "zensical.toml"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted(DOCS.rglob("*.md"))
 TYPED = sorted({(page.name, command) for page in [ROOT / "README.md", *PAGES] for command in typed_in(page)})
 
 
@@ -40,7 +41,9 @@ def _pages_of(navigation: list[Any]) -> list[str]:
 
 def test_every_page_is_in_the_navigation_once() -> None:
     project = tomllib.loads(CONFIGURATION.read_text(encoding="utf-8"))["project"]
-    assert sorted(_pages_of(project["nav"])) == [page.name for page in PAGES], "see nav in zensical.toml"
+    assert sorted(_pages_of(project["nav"])) == [page.relative_to(DOCS).as_posix() for page in PAGES], (
+        "see nav in zensical.toml"
+    )
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
@@ -52,7 +55,9 @@ def test_links_lead_to_pages_of_the_site_and_to_headings_that_are_there(page: Pa
         name, _, anchor = target.partition("#")
         there = page.parent / name if name else page
         assert there.is_file(), target
-        assert page.parent != DOCS or there.resolve().is_relative_to(DOCS), f"{target} is not part of the site"
+        assert not page.is_relative_to(DOCS) or there.resolve().is_relative_to(DOCS), (
+            f"{target} is not part of the site"
+        )
         if anchor:
             assert anchor in anchors_of(there.read_text(encoding="utf-8")), target
 
@@ -117,6 +122,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--strict"],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -124,5 +130,9 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warning" not in (done.stdout + done.stderr).lower()
     for page in PAGES:
-        built = (tmp_path / "site" / page.with_suffix(".html").name).read_text(encoding="utf-8")
+        built = (tmp_path / "site" / page.relative_to(DOCS).with_suffix(".html")).read_text(encoding="utf-8")
         assert not re.findall(r"<(?:script|img|link rel=.?stylesheet.?)[^>]+(?:src|href)=.?https?:", built), page.name
+        if page.parent.name == "reference":
+            names = re.findall(r"^::: (profile_enrich\S*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+            assert all(f'id="{name}"' in built for name in names), page.name
+            assert "Sentinel" not in built

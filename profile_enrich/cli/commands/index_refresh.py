@@ -49,7 +49,13 @@ Vanished = Literal["keep", "delete"]
     show_default=True,
     help="With --changed-only: what becomes of records that the source does not have any more.",
 )
-@click.option("--on-duplicate", type=click.Choice(["last", "fail"]), default="last", show_default=True)
+@click.option(
+    "--on-duplicate",
+    type=click.Choice(["last", "fail"]),
+    default="last",
+    show_default=True,
+    help="What to do with a key that occurs twice: keep the last record, or fail.",
+)
 @guarded
 def refresh_command(
     given: Given,

@@ -38,7 +38,7 @@ class LookupQueue(Generic[R]):
         ordered: whether outcomes leave in the order of the records.
         window: records held at most.
         concurrency: calls of the source at the same time, at most.
-        patience: seconds for which a source that fails is waited for.
+        retry_timeout: seconds for which a source that fails is waited for.
 
     Raises:
         ConfigurationError: an argument makes no sense.
