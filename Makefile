@@ -2,6 +2,7 @@
 #   make demo   the storefront and the embedded Profile API, as two processes
 #   make test   lint, layers, types and all tests;   make coverage   the tests again, counting the branches they reach
 #   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
+#   make test-pythons   the tests under each other Python that is found (PYTHONS='3.12 3.13')
 #   make test-stacks   inside other people's libraries (error trackers, response caches, frameworks), in one more environment
 #   make docs   the documents as a site, in site/;   make docs-serve   the same on http://localhost:8000, with search
 #   make soak   minutes of faults at random (MINUTES=3); make bench   what it costs beside others
@@ -9,16 +10,21 @@
 
 SHELL := /bin/sh
 VENV ?= .venv
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 API_PORT ?= 8787
 SHOP_PORT ?= 8000
 MINUTES ?= 3
+# Every other minor version on the path, or installed by pyenv.
+PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do test "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = $$v \
+	|| { $(FIND_PYTHON) >/dev/null && echo $$v; }; done)
+FIND_PYTHON = for p in "$$(command -v python$$v)" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$v*/bin/python$$v; do \
+	"$$p" -c '' 2>/dev/null && { echo "$$p"; break; }; done | grep .
 ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test coverage test-engines test-stacks lint types docs docs-serve soak hostile paging bench bench-pipelines \
+.PHONY: demo test coverage test-engines test-pythons test-stacks lint types docs docs-serve soak hostile paging bench bench-pipelines \
 	bench-server mutants format clean
 
 demo: $(VENV)/.demo
@@ -36,6 +42,11 @@ test-engines: $(ENGINES:%=test-engine-%)
 
 test-engine-%: $(VENV)-engines/%/.ready
 	PROFILE_ENRICH_ENGINE=$* $(VENV)-engines/$*/bin/python -m pytest -p no:cacheprovider tests/engines/test_$*.py
+
+test-pythons: $(PYTHONS:%=test-python-%)
+
+test-python-%: $(VENV)-pythons/%/.ready
+	$(VENV)-pythons/$*/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider
 
 # The variable turns "the library is not there" from a skip into a failure.
 test-stacks: $(VENV)-stacks/.ready
@@ -109,7 +120,15 @@ $(VENV)-engines/%/.ready: pyproject.toml
 	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[$*,aiohttp]' --group engine-$*
 	@touch $@
 
-.PRECIOUS: $(VENV)-engines/%/.ready
+$(VENV)-pythons/%/.ready: pyproject.toml
+	@test -x $(@D)/bin/python || { v=$*; p=$$($(FIND_PYTHON)) || { echo "Python $* is not installed" >&2; exit 1; }; \
+		echo "Creating $(@D) with $$p ..."; "$$p" -m venv $(@D); }
+	@echo "Installing profile_enrich with what its tests need, for Python $* ..."
+	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[all]' --group test --group docs
+	@touch $@
+
+.PRECIOUS: $(VENV)-engines/%/.ready $(VENV)-pythons/%/.ready
 
 $(VENV)-stacks/.ready: pyproject.toml
 	@test -x $(@D)/bin/python || { echo "Creating $(@D) with $(PYTHON) ..."; $(PYTHON) -m venv $(@D); }
@@ -129,4 +148,4 @@ $(VENV)/.mutants: pyproject.toml | $(BIN)/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-engines $(VENV)-stacks .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist mutants site .cache
+	rm -rf $(VENV) $(VENV)-engines $(VENV)-pythons $(VENV)-stacks .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist mutants site .cache

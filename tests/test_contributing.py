@@ -1,0 +1,98 @@
+"""What contributors are given works: pre-commit, the workflow, the templates, and the source distribution."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def read_yaml(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def recipe_of(target: str) -> list[str]:
+    found = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+    assert found is not None, target
+    return [line.strip() for line in found[1].splitlines()]
+
+
+def test_pre_commit_runs_what_make_lint_runs() -> None:
+    linted = {line.split()[0].rpartition("/")[2] + " " + line.split()[1] for line in recipe_of("lint")}
+    hooks = [
+        hook["entry"] for repository in read_yaml(".pre-commit-config.yaml")["repos"] for hook in repository["hooks"]
+    ]
+    assert {entry.split()[0].rpartition("/")[2] + " " + entry.split()[1] for entry in hooks} == linted
+
+
+@pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="not a checkout of git")
+def test_the_pre_commit_configuration_is_valid() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pre_commit", "validate-config", ".pre-commit-config.yaml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_workflow_runs_the_readmes_test_command_on_every_supported_python() -> None:
+    job = read_yaml(".github/workflows/ci.yml")["jobs"]["test"]
+    (command,) = [step["run"] for step in job["steps"] if "run" in step]
+    assert command.startswith("make test")
+    assert "`make test`" in (ROOT / "README.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    classified = [each.rpartition(" ")[2] for each in project["classifiers"] if re.search(r":: 3\.\d+$", each)]
+    assert set(classified) <= set(job["strategy"]["matrix"]["python"])
+    assert min(classified, key=lambda each: int(each.split(".")[1])) == project["requires-python"].removeprefix(">=")
+
+
+def test_the_issue_templates_ask_for_what_is_needed() -> None:
+    for template in ("bug.yml", "feature.yml"):
+        form = read_yaml(f".github/ISSUE_TEMPLATE/{template}")
+        assert {"name", "description", "body"} <= set(form)
+        asked = [field for field in form["body"] if field["type"] != "markdown"]
+        assert all(field["validations"]["required"] for field in asked)
+
+
+def test_every_decision_has_its_parts_and_its_number() -> None:
+    records = sorted((ROOT / "docs/decisions").glob("0*.md"))
+    overview = (ROOT / "docs/decisions/index.md").read_text(encoding="utf-8")
+    assert [int(each.name[:4]) for each in records] == list(range(1, len(records) + 1))
+    for record in records:
+        text = record.read_text(encoding="utf-8")
+        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
+        assert f"]({record.name})" in overview
+        assert text.startswith(f"# {int(record.name[:4])}. ")
+
+
+def test_the_sdist_has_all_that_make_needs(tmp_path: Path) -> None:
+    pytest.importorskip("build", reason="`build` is not installed: make test")
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is an unpacked sdist already")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        inside = {Path(*Path(name).parts[1:]).as_posix() for name in packed.getnames()}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    present = {name for name in tracked if name and (ROOT / name).is_file()}
+    assert present - inside == set()
