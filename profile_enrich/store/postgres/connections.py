@@ -1,0 +1,327 @@
+"""Connections to a PostgreSQL server: a bounded pool that connects in the calling thread, with a deadline on each answer.
+
+There is no thread of the pool's own, so it survives a fork, and a server that is back is used by the next call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, TypeVar
+
+from ..._utils.fork import reset_after_fork
+from ..._utils.optional_import import engine
+from ..._utils.validation import check_int, check_number
+from ...errors import ConfigurationError, StoreBusy, StoreError
+
+__all__ = ["Database", "Pool", "Rows", "Unreachable", "new_connection"]
+
+engine("psycopg", "PostgreSQL", "postgres")
+
+import psycopg  # noqa: E402
+from psycopg import errors as pg  # noqa: E402
+from psycopg.conninfo import conninfo_to_dict, make_conninfo  # noqa: E402
+
+Result = TypeVar("Result")
+Rows = list[tuple[Any, ...]]
+
+_CONNECT_TIMEOUT = 3  # seconds for each host; libpq takes whole seconds and no fewer than two
+_GRACE = 0.5  # seconds beyond the statement timeout: the server is given the chance to say it itself
+_IDLE = 300.0  # seconds after which an unused connection is closed
+_DOWN_FOR = 0.5  # seconds for which a server that refused is not tried again by a read that has another
+
+
+class Unreachable(StoreError):
+    """The server cannot be reached, or the connection broke."""
+
+
+class _Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection whose waits end: also when the server is frozen and its system still acknowledges packets."""
+
+    answer_timeout: float | None = None
+    pooled = False
+    used_at = 0.0
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait for the server, at most `answer_timeout` seconds."""
+        try:
+            return super().wait(gen, interval, self.answer_timeout if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                self.pgconn.finish()  # the answer may still come: nobody must take it for that of another statement
+            raise
+
+
+def new_connection(url: str, *, statement_timeout: float | None, prepare: bool | None) -> _Connection:
+    """Connect, and find out whether a pooler in transaction mode stands between.
+
+    Args:
+        url: of the server, as libpq takes it.
+        statement_timeout: seconds for a statement; `None` for no limit.
+        prepare: whether to prepare statements; `None` for where the connection is a session of the server's own.
+
+    Raises:
+        Unreachable: there is no connection. The message holds no password, user or host.
+    """
+    problem = ""
+    try:
+        connection = _Connection.connect(url, autocommit=True)
+    except psycopg.Error as error:
+        problem = _reason(error)
+    else:
+        if statement_timeout is not None:
+            connection.answer_timeout = statement_timeout + _GRACE
+        try:
+            row = connection.execute(b"SELECT pg_backend_pid(), current_setting('server_encoding')").fetchone()
+            # A pooler invents the process id that it tells its clients: they never speak to one process for long.
+            connection.pooled = row is not None and row[0] != connection.info.backend_pid
+            if prepare is False or (prepare is None and connection.pooled):
+                connection.prepare_threshold = None
+            if row is not None and row[1] != "UTF8":
+                problem = f"its encoding is {row[1]}; profiles need a database in UTF8"
+            elif statement_timeout is not None and not connection.pooled:
+                connection.execute(f"SET statement_timeout = {round(statement_timeout * 1000)}".encode())
+        except psycopg.Error as error:
+            problem = _reason(error)
+        if not problem:
+            return connection
+        connection.close()
+    raise Unreachable(f"the database cannot be used: {problem}")
+
+
+def _reason(error: psycopg.Error) -> str:
+    """Why, without the text of the server, which may quote values, nor that of libpq, which names host and user."""
+    text = str(error).lower()
+    for sign, reason in (
+        ("password", "it refuses the password"),
+        ("certificate", "its certificate is not trusted for this host (sslmode=verify-full with sslrootcert=…)"),
+        ("does not support ssl", "it does not speak TLS, which sslmode asks for"),
+        ("no pg_hba.conf entry", "its pg_hba.conf does not let this user in"),
+        ("could not translate host name", "its host name is not known"),
+        ("connection refused", "nothing listens there"),
+        ("read-only", "none of the hosts is a primary"),
+        ("timeout", "it does not answer in time"),
+        ("too many", "it has no connection left"),
+        ("does not exist", "there is no such database or role"),
+    ):
+        if sign in text:
+            return reason
+    return f"{type(error).__name__}{f' ({error.sqlstate})' if error.sqlstate else ''}"
+
+
+class Pool:
+    """At most so many connections to one server; the one used last is used next.
+
+    Args:
+        url: of the server.
+        size: how many connections at most.
+        wait: seconds for which a caller waits for a free one.
+        statement_timeout: seconds for a statement.
+        prepare: see `new_connection`.
+        timer: the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        size: int,
+        wait: float,
+        statement_timeout: float,
+        prepare: bool | None,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._size = size
+        self._wait = wait
+        self._timeout = statement_timeout
+        self._prepare = prepare
+        self._timer = timer
+        self.down_until = 0.0
+        self._start()
+        reset_after_fork(self)
+
+    def _start(self) -> None:
+        self._free: deque[_Connection] = deque()
+        self._turns = threading.BoundedSemaphore(self._size)
+        self._inherited: object = None
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone: neither used nor closed, for that would end them in the parent."""
+        inherited = self._free
+        self._start()
+        self._inherited = inherited
+
+    @contextlib.contextmanager
+    def connection(self) -> Generator[_Connection]:
+        """Lend a connection.
+
+        Raises:
+            StoreBusy: all are in use for longer than `wait`.
+            Unreachable: there is no connection to be had.
+        """
+        if not self._turns.acquire(timeout=self._wait):
+            raise StoreBusy("all connections to the database are in use")
+        try:
+            lent = self._take()
+            try:
+                yield lent
+            finally:
+                if lent.closed or lent.broken or lent.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                    lent.close()
+                else:
+                    lent.used_at = self._timer()
+                    self._free.append(lent)
+        finally:
+            self._turns.release()
+
+    def _take(self) -> _Connection:
+        with contextlib.suppress(IndexError):
+            while self._free and self._timer() - self._free[0].used_at > _IDLE:
+                self._free.popleft().close()
+            return self._free.pop()
+        try:
+            made = new_connection(self._url, statement_timeout=self._timeout, prepare=self._prepare)
+        except Unreachable:
+            self.down_until = self._timer() + _DOWN_FOR
+            raise
+        self.down_until = 0.0
+        return made
+
+    def is_down(self) -> bool:
+        """Whether the server refused a moment ago."""
+        return self._timer() < self.down_until
+
+    def drop_idle(self) -> None:
+        """Close the connections that nobody uses: after one broke, the others are mostly broken too."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._free.pop().close()
+
+    def run(self, work: Callable[[_Connection], Result], *, again: bool) -> Result:
+        """Do some work on a connection.
+
+        Args:
+            work: what is done.
+            again: whether it may be repeated on a new connection when this one breaks: for reads only.
+
+        Raises:
+            StoreError: it failed. The message holds no value.
+        """
+        for attempt in (0, 1):
+            try:
+                with self.connection() as connection:
+                    return work(connection)
+            except pg.UndefinedTable:
+                raise
+            except (pg.SerializationFailure, pg.DeadlockDetected):
+                if again and not attempt:
+                    continue
+                problem, broken = "another writer was in the way; try again", False
+            except pg.LockNotAvailable:
+                problem, broken = "", False
+            except pg.QueryCanceled:
+                problem, broken = "the database took too long (statement timeout)", False
+            except pg.InsufficientPrivilege:
+                problem, broken = "its role may not do this; see what it is granted", False
+            except pg.ReadOnlySqlTransaction:
+                # Connected to what was the primary: the next connection looks for the new one.
+                self.drop_idle()
+                problem, broken = "the server is read-only; it is not the primary (any more)", True
+            except psycopg.OperationalError:
+                self.drop_idle()
+                problem, broken = "the connection to the database broke", True
+            except psycopg.Error as error:
+                problem, broken = f"the database refused: {type(error).__name__} ({error.sqlstate})", False
+            if not problem:
+                raise StoreBusy("another process is writing; try again")
+            if not (broken and again and not attempt):
+                break
+        raise Unreachable(problem) if broken else StoreError(problem)
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        self.drop_idle()
+
+
+class Database:
+    """A primary and its read replicas.
+
+    Args:
+        url: of the primary, as libpq takes it (`postgresql://user@host/database?sslmode=verify-full`). With several
+            hosts the one that takes writes is found by libpq (`target_session_attrs=read-write`), also after a failover.
+        replicas: URLs of servers that reads go to, in turn.
+        pool_size: connections at most, to each server.
+        statement_timeout: seconds for a statement.
+        wait: seconds for which a call waits for a free connection.
+        prepare: whether to prepare statements; by default where no pooler stands between.
+
+    Raises:
+        ConfigurationError: a URL cannot be read, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        replicas: Sequence[str] = (),
+        pool_size: int = 10,
+        statement_timeout: float = 5.0,
+        wait: float = 2.0,
+        prepare: bool | None = None,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if isinstance(replicas, str):
+            raise ConfigurationError("replicas is a sequence of URLs, not one string")
+        check_int("pool_size", pool_size)
+        check_number("statement_timeout", statement_timeout, positive=True)
+        check_number("wait", wait)
+        options: dict[str, Any] = {
+            "size": pool_size,
+            "wait": wait,
+            "statement_timeout": statement_timeout,
+            "prepare": prepare,
+            "timer": timer,
+        }
+        self.url = _conninfo("url", url, primary=True)
+        self.primary = Pool(self.url, **options)
+        self.replicas = [Pool(_conninfo("replicas", each, primary=False), **options) for each in replicas]
+        self._turn = 0
+
+    @property
+    def name(self) -> str:
+        """What database this is, for people and namespaces: hosts and name, no user and no password."""
+        facts = conninfo_to_dict(self.url)
+        return f"{facts.get('host') or 'local'}:{facts.get('port') or 5432}/{facts.get('dbname') or ''}"
+
+    def next_replica(self) -> Pool | None:
+        """The replica whose turn it is, of those that answer; `None` when there is none."""
+        for _ in self.replicas:
+            self._turn = (self._turn + 1) % len(self.replicas)
+            if not (pool := self.replicas[self._turn]).is_down():
+                return pool
+        return None
+
+    def close(self) -> None:
+        """Close all connections; the next call opens new ones."""
+        for pool in (self.primary, *self.replicas):
+            pool.close()
+
+
+def _conninfo(argument: str, url: str, *, primary: bool) -> str:
+    if not isinstance(url, str) or not url:
+        raise ConfigurationError(f"{argument} must be a PostgreSQL URL, e.g. postgresql://user@host/database")
+    try:
+        facts: dict[str, Any] = dict(conninfo_to_dict(url))
+    except psycopg.ProgrammingError:
+        facts = {}
+    if not facts:  # outside the handler: libpq's message may quote the password
+        raise ConfigurationError(f"{argument} is not a PostgreSQL URL, e.g. postgresql://user@host/database")
+    facts.setdefault("connect_timeout", _CONNECT_TIMEOUT)
+    facts.setdefault("application_name", "profile_enrich")
+    if primary and "," in str(facts.get("host", "")):
+        facts.setdefault("target_session_attrs", "read-write")
+    return make_conninfo("", **facts)

@@ -1,0 +1,91 @@
+"""Notice new generations: by the server's notifications (LISTEN), or by looking where a pooler stands between."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+from ..._utils.fork import reset_after_fork
+from ...errors import StoreError
+from .connections import new_connection, psycopg
+
+__all__ = ["ChangeListener", "channel"]
+
+
+def channel(schema: str) -> str:
+    """The name of the channel that new generations are announced on."""
+    return f"profile_enrich_{schema}"
+
+
+class ChangeListener:
+    """A thread that looks for newer generations while a store is open. It is started by the first call in a process.
+
+    Args:
+        url: of the primary.
+        schema: of the store.
+        look: looks for a newer generation.
+        every: seconds between two looks without a notification.
+    """
+
+    def __init__(self, url: str, schema: str, look: Callable[[], object], every: float) -> None:
+        self._url = url
+        self._schema = schema
+        self._look = look
+        self._every = every
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a child there is no thread; it is started anew."""
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Start the thread unless it runs."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._closed = threading.Event()
+                    self._thread = threading.Thread(
+                        target=self._run, args=(self._closed,), name="profile_enrich-generations", daemon=True
+                    )
+                    self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, and wait a moment for it."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._closed.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(2 * self._every + 1)
+
+    def _run(self, closed: threading.Event) -> None:
+        while not closed.is_set():
+            # The server is away, or was promoted: what is known is served on, and the next round connects anew.
+            with contextlib.suppress(StoreError, psycopg.Error):
+                self._follow(closed)
+            closed.wait(self._every)
+
+    def _follow(self, closed: threading.Event) -> None:
+        connection = new_connection(self._url, statement_timeout=None, prepare=False)
+        try:
+            listens = not connection.pooled
+            if listens:
+                connection.execute(f'LISTEN "{channel(self._schema)}"'.encode())
+            while not closed.is_set():
+                self._look()
+                if not listens:
+                    connection.close()
+                    closed.wait(self._every)
+                    continue
+                waited = 0.0
+                while waited < self._every and not closed.is_set():
+                    # In short steps, so that closing does not take long.
+                    step = min(0.25, self._every)
+                    if any(True for _ in connection.notifies(timeout=step, stop_after=1)):
+                        break
+                    waited += step
+        finally:
+            connection.close()

@@ -1,0 +1,90 @@
+"""What is stored of a record: its JSON once, and a short form of each value that filters compare."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from json.encoder import encode_basestring as quote
+
+from ..model import Collection
+
+__all__ = ["amperity_payload", "census_payload", "comparable", "content_hash", "storable"]
+
+_LONGEST = 256
+"""Longer values are compared by their digest: an index entry of PostgreSQL has at most 2,704 bytes."""
+
+_DECODER = json.JSONDecoder()
+_scan: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]  # not in typeshed  # pyright: ignore
+
+
+def comparable(value: str | None) -> str | None:
+    """A value as filters compare it: `=` and itself, or `#` and the digest of a long one."""
+    if value is None:
+        return None
+    if len(value) <= _LONGEST and "\0" not in value:
+        return "=" + value
+    return "#" + hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
+
+
+def storable(key: str) -> bool:
+    """Whether PostgreSQL can store a text: not with a NUL character, nor with a lone surrogate."""
+    try:
+        return "\0" not in key and bool(key.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def content_hash(attributes: str) -> bytes:
+    """Tells a record from what it was before."""
+    return hashlib.blake2b(attributes.encode(), digest_size=16).digest()
+
+
+def census_payload(attributes: str) -> bytes:
+    """The body of Census's answer."""
+    return b'{"data":' + attributes.encode() + b"}"
+
+
+def amperity_payload(collection: Collection, key: str, attributes: str) -> bytes:
+    """The body of Amperity's answer: every value as a string, nulls left out, only the fields of the index."""
+    shown = None if collection.index_fields is None else frozenset(collection.index_fields)
+    parts = [
+        f"{quote(name)}:{_as_string(text)}"
+        for name, text in _members(attributes)
+        if text != "null" and (shown is None or name in shown)
+    ]
+    head = f'{{"id":{quote(key)},"index_id":{quote(collection.index_id)},"attributes":{{'
+    return f"{head}{','.join(parts)}}}}}".encode()
+
+
+def stored_values(attributes: str, filterable: Sequence[str]) -> tuple[str | None, ...]:
+    """What filters are compared with, taken out of a stored record."""
+    if not filterable:
+        return ()
+    wanted = set(filterable)
+    values = {name: text for name, text in _members(attributes) if name in wanted}
+    return tuple(None if (text := values.get(name, "null")) == "null" else _plain(text) for name in filterable)
+
+
+def _plain(text: str) -> str:
+    return _scan(text, 1)[0] if text[0] == '"' else text
+
+
+def _as_string(text: str) -> str:
+    if text[0] == '"':
+        return text
+    return quote(text) if text[0] in "[{" else f'"{text}"'
+
+
+def _members(text: str) -> Iterator[tuple[str, str]]:
+    """Names and values of compact JSON, the values as they are written, so that no digit of a number changes."""
+    at = 1
+    while text[at] == '"':
+        name, at = _scan(text, at + 1)
+        start = at + 1
+        if text[start] == '"':
+            _, at = _scan(text, start + 1)
+        else:
+            _, at = _DECODER.raw_decode(text, start)
+        yield name, text[start:at]
+        at += 1

@@ -1,0 +1,191 @@
+"""Rows on their way into a collection: copied into a temporary table, made unique there."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Literal
+
+from ..._utils.validation import check_number
+from ...errors import StoreBusy, StoreError
+from ..files.row_encoder import EncodedRow
+from ..model import BuildProgress
+from .connections import Unreachable, new_connection, pg, psycopg
+from .record_text import comparable, content_hash, storable
+from .schema import sql
+from .single_records import attributes_of
+
+__all__ = ["Duplicates", "Progress", "Staging", "check_max_loss", "too_few", "writing"]
+
+_PROGRESS_EVERY = 0.1
+_SWAP_WAIT = 60.0  # seconds for the writers of single records to be done
+
+Duplicates = tuple[int, int | None]
+
+
+def check_max_loss(value: float) -> float:
+    """Check the share of records that a build or refresh may lose.
+
+    Raises:
+        ConfigurationError: it is not between 0 and 1.
+    """
+    return min(1.0, check_number("max_loss", value, unit="share, from 0 to 1"))
+
+
+def too_few(name: str, lost: int, before: int, max_loss: float) -> str:
+    """What to say when more would be lost than may be; empty when not."""
+    if not before or lost <= before * max_loss:
+        return ""
+    return (
+        f"{name} would lose {lost:,} of its {before:,} records, more than {max_loss:.0%} of them; what is there stays."
+        " If it is right, allow that share to be lost"
+    )
+
+
+@contextlib.contextmanager
+def writing(url: str, schema: str, names: Sequence[str]) -> Generator[Any]:
+    """A connection in one transaction that nobody else builds these collections in. It commits at the end.
+
+    Whatever ends the process before that leaves nothing behind: the server rolls back.
+
+    Raises:
+        StoreBusy: another build of one of them is running.
+        StoreError: the database refuses. The message holds no value.
+    """
+    connection = new_connection(url, statement_timeout=None, prepare=False)
+    problem, busy = "", False
+    try:
+        for name in names:
+            connection.execute(
+                sql("INSERT INTO {s}.building (name) VALUES (%s) ON CONFLICT (name) DO NOTHING", schema), (name,)
+            )
+        with connection.transaction():
+            connection.execute(b"SET LOCAL statement_timeout = 0")
+            for name in sorted(names):
+                connection.execute(sql("SELECT name FROM {s}.building WHERE name = %s FOR UPDATE NOWAIT", schema), (name,))
+            yield connection
+    except pg.LockNotAvailable:
+        busy, problem = True, "another build of this collection is running, or writers hold it; wait for it to end"
+    except pg.InsufficientPrivilege:
+        problem = "the role may not do this; grant it CREATE on the schema, or build with the role that owns it"
+    except pg.DiskFull:
+        problem = "the disk of the database is full"
+    except psycopg.OperationalError:
+        raise Unreachable("the connection to the database broke; nothing was changed") from None
+    except psycopg.Error as error:
+        problem = f"the database refused: {type(error).__name__} ({error.sqlstate})"
+    finally:
+        connection.close()
+    if problem:
+        raise StoreBusy(problem) if busy else StoreError(problem)
+
+
+class Progress:
+    """Tells how far it is, ten times a second at most."""
+
+    def __init__(self, name: str, tell: Callable[[BuildProgress], None] | None, total: int | None) -> None:
+        self._name = name
+        self._tell = tell
+        self._total = total
+        self._next = 0.0
+
+    def at(self, number: int) -> None:
+        """So many rows were read."""
+        if self._tell is not None and not number & 0xFF and time.monotonic() >= self._next:
+            self._tell(BuildProgress(self._name, number, self._total))
+            self._next = time.monotonic() + _PROGRESS_EVERY
+
+    def end(self, number: int) -> None:
+        """All rows were read."""
+        if self._tell is not None:
+            self._tell(BuildProgress(self._name, number, number))
+
+
+class Staging:
+    """The temporary table `staged`: one row a change, of which the last one of a key counts.
+
+    It takes what `ChangeApplier` gives: records, keys to delete, keys to leave as they are.
+
+    Args:
+        connection: in a transaction.
+        width: how many values filters compare.
+    """
+
+    def __init__(self, connection: Any, width: int) -> None:
+        self._connection = connection
+        self._width = width
+        self._copy: Any = None
+        self._number = 0
+        self.others_deleted = False
+
+    @contextlib.contextmanager
+    def open(self) -> Generator[Staging]:
+        """Make the table, and take rows."""
+        values = "".join(f', v{at} text COLLATE "C"' for at in range(self._width))
+        self._connection.execute(
+            b"CREATE TEMPORARY TABLE staged (seq bigint NOT NULL, kind smallint NOT NULL,"
+            b' key text COLLATE "C" NOT NULL, hash bytea, record text' + values.encode() + b") ON COMMIT DROP"
+        )
+        types = ["int8", "int2", "text", "bytea", "text", *["text"] * self._width]
+        with self._connection.cursor() as cursor, cursor.copy(b"COPY staged FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(types)
+            self._copy = copy
+            yield self
+
+    def put(self, row: EncodedRow) -> Literal["staged"]:
+        """Take in a record.
+
+        Raises:
+            RowRejected: PostgreSQL cannot store its key.
+        """
+        text = attributes_of(row)
+        self._add(0, row.key, content_hash(text), text, *(comparable(value) for value in row.values))
+        return "staged"
+
+    def delete(self, key: str) -> bool:
+        """Take in the key of a record to delete."""
+        if storable(key):
+            self._add(1, key, None, None, *[None] * self._width)
+        return True
+
+    def keep(self, key: str) -> None:
+        """Take in the key of a record that stays as it is."""
+        if storable(key):
+            self._add(2, key, None, None, *[None] * self._width)
+
+    def delete_others(self) -> None:
+        """The records whose keys were not taken in have vanished."""
+        self.others_deleted = True
+
+    def _add(self, kind: int, *values: Any) -> None:
+        self._number += 1
+        self._copy.write_row((self._number, kind, *values))
+
+    def make_unique(self) -> Duplicates:
+        """Keep the last row of each key, in the place of the first; how many were dropped, and the first of these."""
+        run = self._connection.execute
+        run(b"CREATE INDEX ON staged (key)")
+        run(b"ANALYZE staged")
+        # A row that was left out says only that its record is there.
+        run(
+            b"DELETE FROM staged s WHERE kind = 2 AND EXISTS"
+            b" (SELECT 1 FROM staged o WHERE o.key = s.key AND (o.kind <> 2 OR o.seq < s.seq))"
+        )
+        run(
+            b"CREATE TEMPORARY TABLE repeated ON COMMIT DROP AS SELECT key, min(seq) AS first, max(seq) AS last,"
+            b" count(*) AS times FROM staged GROUP BY key HAVING count(*) > 1"
+        )
+        row = run(
+            b"SELECT (SELECT coalesce(sum(times - 1), 0)::bigint FROM repeated),"
+            b" (SELECT min(s.seq) FROM staged s JOIN repeated r ON r.key = s.key WHERE s.seq > r.first)"
+        ).fetchone()
+        if row[0]:
+            run(b"DELETE FROM staged s USING repeated r WHERE s.key = r.key AND s.seq < r.last")
+            run(b"UPDATE staged s SET seq = r.first FROM repeated r WHERE s.key = r.key")
+        run(b"DROP TABLE repeated")
+        return int(row[0]), row[1]
+
+    def drop(self) -> None:
+        """Make room for the next collection's."""
+        self._connection.execute(b"DROP TABLE staged")
