@@ -241,13 +241,13 @@ class RefreshReport:
     """What `refresh_store` did.
 
     Args:
-        path: the store.
+        path: the store's directory; `None` when it is in a database.
         generation: what is served now; the same as before when nothing changed.
         collections: one report a collection, in the order asked.
         seconds: how long it took.
     """
 
-    path: Path
+    path: Path | None
     generation: int
     collections: tuple[RefreshedCollection, ...]
     seconds: float
@@ -285,13 +285,13 @@ class BuildReport:
     """What `build_store` did.
 
     Args:
-        path: the store.
+        path: the store's directory; `None` when it is in a database.
         generation: its new generation.
         collections: one report a collection, in the order asked.
         seconds: how long it took.
     """
 
-    path: Path
+    path: Path | None
     generation: int
     collections: tuple[CollectionReport, ...]
     seconds: float

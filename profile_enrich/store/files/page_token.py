@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from ...errors import CursorError
 
-__all__ = ["filter_scope", "open_cursor", "sign_cursor"]
+__all__ = ["filter_scope", "open_cursor", "open_key_cursor", "sign_cursor", "sign_key_cursor"]
 
 _MAC = 17
 # 8 bytes id, 8 bytes position, 17 bytes MAC: 33 bytes are exactly 44 characters of base64, with no spare bits
@@ -56,4 +56,28 @@ def open_cursor(secret: bytes, scope: bytes, owner: int, token: str) -> int:
             if int.from_bytes(body[:8], "big") == owner:
                 return int.from_bytes(body[8:], "big")
             raise CursorError("the page token is of a collection that was dropped since; start from the first page")
+    raise CursorError("the page token is not one that was given for this collection and these filters")
+
+
+def sign_key_cursor(secret: bytes, scope: bytes, key: str) -> str:
+    """The token for the page after the record with this key, of a collection that is ordered by its keys."""
+    body = key.encode()
+    return base64.urlsafe_b64encode(_mac(secret, b"key\0" + scope, body) + body).decode()
+
+
+def open_key_cursor(secret: bytes, scope: bytes, token: str) -> str:
+    """The key that a token continues after.
+
+    Raises:
+        CursorError: it was changed, or belongs to another collection or filter.
+    """
+    try:
+        raw = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    mac, body = raw[:_MAC], raw[_MAC:]
+    if base64.urlsafe_b64encode(raw).decode() == token and hmac.compare_digest(
+        mac, _mac(secret, b"key\0" + scope, body)
+    ):
+        return body.decode()
     raise CursorError("the page token is not one that was given for this collection and these filters")

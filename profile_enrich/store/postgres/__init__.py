@@ -12,5 +12,13 @@ from __future__ import annotations
 from .build import build_database, drop_database_collections
 from .postgres_store import PostgresStore
 from .refresh import refresh_database
+from .tables_store import PostgresTables, TableSpec
 
-__all__ = ["PostgresStore", "build_database", "drop_database_collections", "refresh_database"]
+__all__ = [
+    "PostgresStore",
+    "PostgresTables",
+    "TableSpec",
+    "build_database",
+    "drop_database_collections",
+    "refresh_database",
+]

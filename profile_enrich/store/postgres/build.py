@@ -7,13 +7,23 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ...errors import StoreError
 from ..files.row_encoder import RowEncoder, RowRejected
 from ..inputs.base import InputReader, check_columns
 from ..inputs.open_reader import open_reader
-from ..model import MAX_INDEX_FIELDS, BuildProgress, BuildReport, CollectionReport, CollectionSpec, ColumnType
+from ..model import (
+    MAX_INDEX_FIELDS,
+    BuildProgress,
+    BuildReport,
+    Collection,
+    CollectionReport,
+    CollectionSpec,
+    Column,
+    ColumnType,
+)
 from ..writes.build import check_specs, index_id_of
 from .connections import Database
 from .record_text import comparable, stored_values
@@ -36,8 +46,8 @@ def build_database(
     """Build collections in a PostgreSQL database and swap them in at once.
 
     All of it is one transaction: readers see the old records until it commits, and when anything ends it before, the
-    server rolls back and nothing is left behind. Records keep their places in pages over a rebuild. A single record that
-    is written while the build runs is newer than what the build read, and is kept.
+    server rolls back and nothing is left behind. Records keep their places in pages over a rebuild. A single record
+    that is written while the build runs is newer than what the build read, and is kept.
 
     Args:
         url: of the primary, as libpq takes it.
@@ -68,9 +78,7 @@ def build_database(
     reports: list[CollectionReport] = []
     with writing(database.url, schema, [spec.name for spec in specs]) as connection:
         known = connection.execute(sql("SELECT generation FROM {s}.store", schema)).fetchone()[0]
-        ready = [
-            _fill(connection, schema, spec, on_duplicate=on_duplicate, progress=progress) for spec in specs
-        ]
+        ready = [_fill(connection, schema, spec, on_duplicate=on_duplicate, progress=progress) for spec in specs]
         generation = 0
         for spec, (table, report) in zip(specs, ready, strict=True):
             old = _lock(connection, schema, spec.name)
@@ -207,21 +215,21 @@ def _keep_newer(connection: Any, schema: str, spec: CollectionSpec, old: Stored,
     rows = run(
         f"SELECT key, place, hash, record FROM {schema}.{old.records} WHERE key = ANY(%s)".encode(), (keys,)
     ).fetchall()
-    # Their places may be those of new records of this build: they go to the end.
+    # Their places may have gone to new records of this build; then they are at the end.
+    taken = {
+        row[0]
+        for row in run(
+            f"SELECT place FROM {schema}.{table} WHERE place = ANY(%s)".encode(), ([row[1] for row in rows],)
+        ).fetchall()
+    }
     last = run(f"SELECT coalesce(max(place), 0) FROM {schema}.{table}".encode()).fetchone()[0]
     marks = ", %s" * len(spec.filterable)
     for number, (key, place, digest, record) in enumerate(rows, 1):
         values = [comparable(value) for value in stored_values(record, spec.filterable)]
-        kept = place if place < old.next_place and place not in _taken(connection, schema, table, place) else last + number
         run(
             f"INSERT INTO {schema}.{table} VALUES (%s, %s, %s, %s{marks})".encode(),
-            (key, kept, digest, record, *values),
+            (key, max(last, old.next_place) + number if place in taken else place, digest, record, *values),
         )
-
-
-def _taken(connection: Any, schema: str, table: str, place: int) -> set[int]:
-    found = connection.execute(f"SELECT place FROM {schema}.{table} WHERE place = %s".encode(), (place,)).fetchall()
-    return {row[0] for row in found}
 
 
 def _report(
@@ -232,10 +240,6 @@ def _report(
     duplicates: int,
     first: int | None,
 ) -> CollectionReport:
-    from datetime import UTC, datetime
-
-    from ..model import Collection, Column
-
     shown = tuple(columns if spec.index_fields is None else spec.index_fields)
     collection = Collection(
         id=0,
@@ -279,8 +283,8 @@ def _swap_in(
     last = run(f"SELECT coalesce(max(place), 0) FROM {schema}.{table}".encode()).fetchone()[0]
     run(
         sql(
-            "INSERT INTO {s}.collection (id, name, index_id, description, key_column, columns, filterable, index_fields,"
-            " records, rows, next_place, generation, since, created_at, updated_at)"
+            "INSERT INTO {s}.collection (id, name, index_id, description, key_column, columns, filterable,"
+            " index_fields, records, rows, next_place, generation, since, created_at, updated_at)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             schema,
         ),

@@ -1,4 +1,4 @@
-"""Connections to a PostgreSQL server: a bounded pool that connects in the calling thread, with a deadline on each answer.
+"""Connections to PostgreSQL: a bounded pool that connects in the calling thread, with a deadline on each answer.
 
 There is no thread of the pool's own, so it survives a fork, and a server that is back is used by the next call.
 """
@@ -13,17 +13,11 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from ..._utils.fork import reset_after_fork
-from ..._utils.optional_import import engine
 from ..._utils.validation import check_int, check_number
 from ...errors import ConfigurationError, StoreBusy, StoreError
+from .driver import conninfo_to_dict, make_conninfo, pg, psycopg
 
 __all__ = ["Database", "Pool", "Rows", "Unreachable", "new_connection"]
-
-engine("psycopg", "PostgreSQL", "postgres")
-
-import psycopg  # noqa: E402
-from psycopg import errors as pg  # noqa: E402
-from psycopg.conninfo import conninfo_to_dict, make_conninfo  # noqa: E402
 
 Result = TypeVar("Result")
 Rows = list[tuple[Any, ...]]
@@ -251,8 +245,8 @@ class Database:
     """A primary and its read replicas.
 
     Args:
-        url: of the primary, as libpq takes it (`postgresql://user@host/database?sslmode=verify-full`). With several
-            hosts the one that takes writes is found by libpq (`target_session_attrs=read-write`), also after a failover.
+        url: of the primary, as libpq takes it (`postgresql://user@host/database?sslmode=verify-full`). Of several hosts
+            libpq finds the one that takes writes (`target_session_attrs=read-write`), also after a failover.
         replicas: URLs of servers that reads go to, in turn.
         pool_size: connections at most, to each server.
         statement_timeout: seconds for a statement.

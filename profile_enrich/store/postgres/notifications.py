@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from ..._utils.fork import reset_after_fork
 from ...errors import StoreError
-from .connections import new_connection, psycopg
+from .connections import new_connection
+from .driver import psycopg
 
 __all__ = ["ChangeListener", "channel"]
 

@@ -14,7 +14,8 @@ from ...errors import ConfigurationError, StoreError
 from ..files.page_token import filter_scope, open_cursor, sign_cursor
 from ..model import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
 from ..profile_store import WRITE_WAIT
-from .connections import Database, Rows, pg
+from .connections import Database, Rows
+from .driver import pg
 from .notifications import ChangeListener
 from .record_text import amperity_payload, census_payload, comparable, storable
 from .schema import Catalog, Stored, check_schema_name, read_catalog, sql
@@ -146,9 +147,7 @@ class PostgresStore:
         found = self._record(stored, record_id)
         if found is None:
             return None
-        return (
-            census_payload(found) if dialect == "census" else amperity_payload(stored.collection, record_id, found)
-        )
+        return census_payload(found) if dialect == "census" else amperity_payload(stored.collection, record_id, found)
 
     def page(
         self,

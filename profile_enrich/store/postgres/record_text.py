@@ -79,7 +79,7 @@ def _as_string(text: str) -> str:
 def _members(text: str) -> Iterator[tuple[str, str]]:
     """Names and values of compact JSON, the values as they are written, so that no digit of a number changes."""
     at = 1
-    while text[at] == '"':
+    while at < len(text) and text[at] == '"':
         name, at = _scan(text, at + 1)
         start = at + 1
         if text[start] == '"':

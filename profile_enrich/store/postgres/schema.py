@@ -3,7 +3,7 @@
 ```text
 store         one row: format, generation, the secret of page tokens
 collection    one row a collection; its records are in the table that it names
-record_1_4    the records of collection 1 as built in generation 4: key, place, hash, record, values that filters compare
+records_…     the records of one collection: key, place, hash, record (JSON), the values that filters compare
 change        which keys changed in which generation: the change feed
 building      one row a collection, locked while it is built
 ```
@@ -11,6 +11,7 @@ building      one row a collection, locked while it is built
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
@@ -21,6 +22,7 @@ from typing import Any
 from ...errors import ConfigurationError, StoreError
 from ..model import Collection, Column
 from .connections import Pool, Rows
+from .driver import pg
 
 __all__ = ["FORMAT", "Catalog", "Stored", "check_schema_name", "create_schema", "read_catalog", "sql"]
 
@@ -172,7 +174,7 @@ def stored(row: tuple[Any, ...]) -> Stored:
 
 def select_collection(condition: str) -> str:
     """The statement that reads rows for `stored`."""
-    return f"SELECT {_COLUMNS} FROM {{s}}.collection {condition}"  # noqa: S608  # constant texts
+    return f"SELECT {_COLUMNS} FROM {{s}}.collection {condition}"  # constant texts
 
 
 def read_catalog(pool: Pool, schema: str, where: str) -> Catalog:
@@ -188,14 +190,10 @@ def read_catalog(pool: Pool, schema: str, where: str) -> Catalog:
             one = connection.execute(sql("SELECT format, generation, secret FROM {s}.store", schema)).fetchone()
             return one, connection.execute(sql(select_collection("ORDER BY id"), schema)).fetchall()
 
-    import psycopg
-
     one: tuple[Any, ...] | None = None
     rows: Rows = []
-    try:
+    with contextlib.suppress(pg.UndefinedTable):
         one, rows = pool.run(read, again=True)
-    except psycopg.errors.UndefinedTable:
-        pass
     if one is None:
         raise StoreError(
             f"there is no store in the schema {schema} of the database {where}; build one with build_database() or"

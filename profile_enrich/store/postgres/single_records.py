@@ -9,7 +9,8 @@ from typing import Any
 from ...errors import ConfigurationError, StoreBusy, StoreError
 from ..files.row_encoder import EncodedRow, RowEncoder, RowRejected, to_json, type_of
 from ..model import Collection, Column
-from .connections import Pool, pg
+from .connections import Pool
+from .driver import pg
 from .notifications import channel
 from .record_text import comparable, content_hash, storable
 from .schema import Stored, select_collection, sql, stored
@@ -66,9 +67,7 @@ def swap(connection: Any, schema: str) -> int:
     return generation
 
 
-def put_record(
-    pool: Pool, schema: str, name: str, record_id: str, record: Mapping[str, Any], *, wait: float
-) -> bool:
+def put_record(pool: Pool, schema: str, name: str, record_id: str, record: Mapping[str, Any], *, wait: float) -> bool:
     """Write one record; see `PostgresStore.put_record`."""
 
     def write(connection: Any) -> bool:

@@ -11,7 +11,8 @@ from ..._utils.validation import check_number
 from ...errors import StoreBusy, StoreError
 from ..files.row_encoder import EncodedRow
 from ..model import BuildProgress
-from .connections import Unreachable, new_connection, pg, psycopg
+from .connections import Unreachable, new_connection
+from .driver import pg, psycopg
 from .record_text import comparable, content_hash, storable
 from .schema import sql
 from .single_records import attributes_of
@@ -63,7 +64,9 @@ def writing(url: str, schema: str, names: Sequence[str]) -> Generator[Any]:
         with connection.transaction():
             connection.execute(b"SET LOCAL statement_timeout = 0")
             for name in sorted(names):
-                connection.execute(sql("SELECT name FROM {s}.building WHERE name = %s FOR UPDATE NOWAIT", schema), (name,))
+                connection.execute(
+                    sql("SELECT name FROM {s}.building WHERE name = %s FOR UPDATE NOWAIT", schema), (name,)
+                )
             yield connection
     except pg.LockNotAvailable:
         busy, problem = True, "another build of this collection is running, or writers hold it; wait for it to end"

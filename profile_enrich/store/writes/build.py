@@ -62,7 +62,7 @@ def build_store(
     """
     began = time.monotonic()
     specs = list(collections)
-    _check(specs, on_duplicate)
+    check_specs(specs, on_duplicate)
     path = Path(path)
     problem = ""
     try:
@@ -122,7 +122,7 @@ def _fresh(path: Path) -> Manifest:
     return new_manifest()
 
 
-def _check(specs: Sequence[CollectionSpec], on_duplicate: str) -> None:
+def check_specs(specs: Sequence[CollectionSpec], on_duplicate: str) -> None:
     if on_duplicate not in ("last", "fail"):
         raise ConfigurationError(f"on_duplicate is 'last' or 'fail', not {on_duplicate!r}")
     if not specs:

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from ...errors import ConfigurationError, StoreError
 from ..files.collection_writer import duplicates_found
 from ..files.layer import FileGone
 from ..files.manifest import Manifest, read_manifest
-from ..files.row_encoder import RowEncoder, RowRejected, key_text
+from ..files.row_encoder import EncodedRow, RowEncoder, RowRejected, key_text
 from ..files.transaction import change_store
 from ..input_types import Stream
 from ..inputs.base import InputReader, check_columns, kind_of
@@ -78,7 +78,7 @@ def refresh_store(
     """
     began = time.monotonic()
     path, specs = Path(path), list(collections)
-    _check(specs, on_duplicate)
+    check_refresh_specs(specs, on_duplicate)
     read_manifest(path)
 
     def change(old: Manifest) -> tuple[Manifest, RefreshReport]:
@@ -91,7 +91,7 @@ def refresh_store(
     return replace(change_store(path, change, wait=wait), seconds=time.monotonic() - began)
 
 
-def _check(specs: Sequence[RefreshSpec], on_duplicate: str) -> None:
+def check_refresh_specs(specs: Sequence[RefreshSpec], on_duplicate: str) -> None:
     if on_duplicate not in ("last", "fail"):
         raise ConfigurationError(f"on_duplicate is 'last' or 'fail', not {on_duplicate!r}")
     names = [spec.name for spec in specs]
@@ -123,7 +123,7 @@ def _refresh_one(
         report = RefreshedCollection(old)
         if spec.source is not None:
             report = _take_in(spec, old, delta, on_duplicate, progress)
-        for key in _keys(spec.deleted):
+        for key in keys_to_delete(spec.deleted):
             with contextlib.suppress(UnicodeEncodeError):  # no stored key has a lone surrogate
                 delta.delete(key)
         manifest = apply(manifest, generation, delta, old, merge=True)
@@ -145,13 +145,13 @@ def _take_in(
     on_duplicate: str,
     progress: Callable[[BuildProgress], None] | None,
 ) -> RefreshedCollection:
-    reader = open_reader(_source(spec, old))
+    reader = open_reader(source_of(spec, old))
     taking = ChangeApplier(spec, old, delta, reader)
     next_report = 0.0
     number = 0
     try:
         if reader.columns():
-            check_columns(_source(spec, old), reader.columns(), reader.where)
+            check_columns(source_of(spec, old), reader.columns(), reader.where)
         for number, (names, values) in enumerate(reader.rows(), 1):
             taking.take(number, names, values)
             if progress is not None and not number & 0xFF and time.monotonic() >= next_report:
@@ -183,7 +183,7 @@ def _take_in(
     )
 
 
-def _source(spec: RefreshSpec, old: Collection) -> CollectionSpec:
+def source_of(spec: RefreshSpec, old: Collection) -> CollectionSpec:
     """How the source is read: with the columns and the text columns that the collection has."""
     fields = [column.name for column in old.columns]
     source = spec.source if spec.source is not None else ()
@@ -209,10 +209,26 @@ def _source(spec: RefreshSpec, old: Collection) -> CollectionSpec:
     )
 
 
+class ChangeSink(Protocol):
+    """What takes the changes in."""
+
+    def put(self, row: EncodedRow) -> str:
+        """Take in a record; tell whether it is `"new"`, `"updated"`, `"unchanged"` or `"repeated"`."""
+        ...
+
+    def delete(self, key: str) -> bool:
+        """Delete the record with this key, if there is one."""
+        ...
+
+    def keep(self, key: str) -> None:
+        """Leave the record with this key as it is."""
+        ...
+
+
 class ChangeApplier:
     """Takes rows in, one by one."""
 
-    def __init__(self, spec: RefreshSpec, old: Collection, delta: Delta, reader: InputReader) -> None:
+    def __init__(self, spec: RefreshSpec, old: Collection, delta: ChangeSink, reader: InputReader) -> None:
         self._tombstone = spec.tombstone
         self._key = old.key
         self._delta = delta
@@ -267,7 +283,7 @@ def _says_yes(text: str) -> bool:
     raise RowRejected("its tombstone column says neither yes nor no")
 
 
-def _keys(deleted: Path | str | Iterable[str]) -> Iterator[str]:
+def keys_to_delete(deleted: Path | str | Iterable[str]) -> Iterator[str]:
     if not isinstance(deleted, str | Path):
         yield from deleted
         return

@@ -1,0 +1,438 @@
+"""A store of profiles over the user's own tables and views, read-only."""
+
+from __future__ import annotations
+
+import json
+import secrets as random_secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from ...errors import ConfigurationError, StoreError
+from ..files.page_token import filter_scope, open_key_cursor, sign_key_cursor
+from ..model import (
+    MAX_INDEX_FIELDS,
+    MAX_PAGE,
+    Collection,
+    CollectionChanges,
+    CollectionSpec,
+    Column,
+    Dialect,
+    StoredRecord,
+    StorePage,
+)
+from ..profile_store import WRITE_WAIT
+from ..writes.build import check_specs, index_id_of
+from .connections import Database, Rows
+from .driver import pg, psycopg
+from .plan_check import check_plan
+from .postgres_store import check_filters
+from .record_text import amperity_payload, census_payload
+from .table_columns import TableColumn, read_columns, record_json, table_of
+
+__all__ = ["PostgresTables", "TableSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table or view that is served as a collection.
+
+    Args:
+        name: of the collection: Census's entity, Amperity's index.
+        table: `table` or `schema.table`, as the database has it.
+        key: the column that identifies a record: text, an integer or a UUID, with an index; unique.
+        filterable: columns that pages can be filtered by: text, integers, UUIDs, booleans, dates; each with an index.
+        fields: the columns to show; all by default.
+        index_fields: the columns of the Amperity view, at most 30; all shown ones by default.
+        description: shown in the Amperity view.
+    """
+
+    name: str
+    table: str
+    key: str = "id"
+    filterable: Sequence[str] = ()
+    fields: Sequence[str] | None = None
+    index_fields: Sequence[str] | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    collection: Collection
+    source: str
+    key: TableColumn
+    columns: tuple[TableColumn, ...]
+
+    def column(self, name: str) -> TableColumn:
+        return next(each for each in (*self.columns, self.key) if each.name == name)
+
+
+class PostgresTables:
+    """Serves tables and views of a PostgreSQL database as they are. It writes nothing, also no table of its own.
+
+    Every answer is one statement in a read-only transaction, with the rights of the role in the URL: row-level security
+    and column privileges hold. There is no change feed, since nobody says what changed.
+
+    Args:
+        url: of the database, as libpq takes it; its role needs SELECT and no more.
+        tables: what to serve. The first one is entity 1, and so on: append new ones.
+        replicas: URLs of read replicas; with them, all reads go there, and to `url` when none answers.
+        secret: what page tokens are signed with, at least 16 bytes. By default a random one, with which page tokens do
+            not outlive this object nor work on another server.
+        pool_size: connections at most to each server, 10 by default.
+        statement_timeout: seconds for a statement, 5 by default.
+        wait: seconds for which a call waits for a free connection, 2 by default.
+        prepare: whether to prepare statements; by default where no pooler in transaction mode stands between.
+        check_plans: whether to refuse a table that lacks an index. Say no for databases that explain otherwise than
+            PostgreSQL does.
+        timer: the monotonic clock, in seconds; injectable for tests.
+
+    Raises:
+        ConfigurationError: a specification does not fit its table.
+        StoreError: the database cannot be reached, has no such table, or lacks an index: the message has the statement
+            that creates it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        tables: Sequence[TableSpec],
+        *,
+        replicas: Sequence[str] = (),
+        secret: bytes | None = None,
+        pool_size: int = 10,
+        statement_timeout: float = 5.0,
+        wait: float = 2.0,
+        prepare: bool | None = None,
+        check_plans: bool = True,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if secret is not None and (not isinstance(secret, bytes) or len(secret) < 16):
+            raise ConfigurationError("secret must be at least 16 bytes")
+        check_specs(
+            [
+                CollectionSpec(
+                    spec.name,
+                    (),
+                    key=spec.key,
+                    filterable=spec.filterable,
+                    fields=spec.fields,
+                    index_fields=spec.index_fields,
+                    description=spec.description,
+                )
+                for spec in tables
+            ],
+            "last",
+        )
+        self._database = Database(
+            url,
+            replicas=replicas,
+            pool_size=pool_size,
+            statement_timeout=statement_timeout,
+            wait=wait,
+            prepare=prepare,
+            timer=timer,
+        )
+        self._secret = secret or random_secrets.token_bytes(32)
+
+        def describe(connection: Any) -> list[_Table]:
+            return [_describe(connection, number, spec, check_plans) for number, spec in enumerate(tables, 1)]
+
+        self._tables = {each.collection.id: each for each in self._database.primary.run(describe, again=True)}
+
+    @property
+    def namespace(self) -> str:
+        """The database: two stores share it only if they hold the same data."""
+        names = ",".join(each.source for each in self._tables.values())
+        return f"postgres:{self._database.name}?{names}"
+
+    @property
+    def blocking(self) -> bool:
+        """Always true: a call may wait for the network."""
+        return True
+
+    @property
+    def check_every(self) -> float:
+        """Zero: every answer is of this moment."""
+        return 0.0
+
+    @property
+    def generation(self) -> int:
+        """Always 1: nobody says when the tables change."""
+        return 1
+
+    @property
+    def secret(self) -> bytes:
+        """What page tokens are signed with."""
+        return self._secret
+
+    def collections(self) -> tuple[Collection, ...]:
+        """All collections, by id. Never waits."""
+        return tuple(each.collection for each in self._tables.values())
+
+    def find(self, ref: str | int) -> Collection | None:
+        """The collection of this name, index id or entity id, or `None`. Never waits."""
+        return next((each for each in self.collections() if ref in (each.id, each.name, each.index_id)), None)
+
+    def find_index(self, index_id: str) -> Collection | None:
+        """The collection of this index id, or `None`. Never waits."""
+        return next((each for each in self.collections() if each.index_id == index_id), None)
+
+    def collection(self, ref: str | int) -> Collection:
+        """The collection of this name, index id or entity id.
+
+        Raises:
+            StoreError: there is none; it lists those that are there.
+        """
+        return self._table(ref).collection
+
+    def get(self, collection: str | int | Collection, record_id: str) -> StoredRecord | None:
+        """The record with this key, or `None`.
+
+        Raises:
+            StoreError: there is no such collection, it cannot be read, or several rows have this key.
+        """
+        found = self._record(self._table(collection), record_id)
+        return None if found is None else StoredRecord(record_id, json.loads(found))
+
+    def get_payload(
+        self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
+    ) -> bytes | None:
+        """The record with this key as the JSON body of a vendor's response, or `None`.
+
+        Raises:
+            StoreError: there is no such collection, it cannot be read, or several rows have this key.
+        """
+        table = self._table(collection)
+        if dialect == "amperity" and table.collection.index_fields is None:
+            return None
+        found = self._record(table, record_id)
+        if found is None:
+            return None
+        return census_payload(found) if dialect == "census" else amperity_payload(table.collection, record_id, found)
+
+    def page(
+        self,
+        collection: str | int | Collection,
+        filters: Mapping[str, str] | None = None,
+        *,
+        limit: int = 25,
+        cursor: str | None = None,
+        with_total: bool = False,
+        dialect: Dialect = "amperity",
+    ) -> StorePage:
+        """One page of the records that match all filters exactly, in the order of their keys.
+
+        Paging on shows each record that stays exactly once, since its key does not change.
+
+        Raises:
+            CursorError: the cursor was changed, or is of another collection or filter.
+            ConfigurationError: an attribute is not filterable, or the limit is out of range.
+            StoreError: there is no such collection, or it cannot be read.
+        """
+        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
+            raise ConfigurationError(f"limit is 1 to {MAX_PAGE:,}")
+        wanted = dict(filters or {})
+        table = self._table(collection)
+        found = table.collection
+        check_filters(found, wanted)
+        if dialect == "amperity" and found.index_fields is None:
+            raise ConfigurationError(f"the collection {found.name!r} has no Amperity view: it has more than 30 columns")
+        scope = filter_scope(f"{found.index_id}\0{dialect}", wanted)
+        after = None if cursor is None else open_key_cursor(self._secret, scope, cursor)
+        rows, total = self._page(table, wanted, after, limit + 1, with_total=with_total)
+        following = None
+        if len(rows) > limit:
+            rows = rows[:limit]
+            following = sign_key_cursor(self._secret, scope, rows[-1][0])
+        payloads = [
+            census_payload(text) if dialect == "census" else amperity_payload(found, key, text) for key, text in rows
+        ]
+        return StorePage(tuple(payloads), following, total)
+
+    def search(
+        self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
+    ) -> list[StoredRecord]:
+        """The first records that match all filters exactly, with their own types.
+
+        Raises:
+            ConfigurationError: an attribute is not filterable.
+            StoreError: there is no such collection, or it cannot be read.
+        """
+        table = self._table(collection)
+        check_filters(table.collection, filters)
+        rows, _ = self._page(table, filters, None, limit, with_total=False)
+        return [StoredRecord(key, json.loads(text)) for key, text in rows]
+
+    def changes_since(
+        self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
+    ) -> CollectionChanges | None:
+        """Always `None`: everything may have changed."""
+        return None
+
+    def put_record(
+        self,
+        collection: str | int | Collection,
+        record_id: str,
+        record: Mapping[str, Any],
+        *,
+        wait: float = WRITE_WAIT,
+    ) -> bool:
+        """Refuse: the tables are the user's.
+
+        Raises:
+            StoreError: always.
+        """
+        raise StoreError("these collections are tables of a database, which is only read; change the tables themselves")
+
+    def delete_record(self, collection: str | int | Collection, record_id: str, *, wait: float = WRITE_WAIT) -> bool:
+        """Refuse: the tables are the user's.
+
+        Raises:
+            StoreError: always.
+        """
+        raise StoreError("these collections are tables of a database, which is only read; change the tables themselves")
+
+    def refresh(self) -> bool:
+        """There is nothing to look for; always false."""
+        return False
+
+    def close(self) -> None:
+        """Close every connection. The store opens anew when it is used again."""
+        self._database.close()
+
+    def __enter__(self) -> PostgresTables:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<PostgresTables {self._database.name}, {len(self._tables)} collections>"
+
+    def _table(self, ref: str | int | Collection) -> _Table:
+        found = ref if isinstance(ref, Collection) else self.find(ref)
+        if found is None or found.id not in self._tables:
+            names = ", ".join(repr(item.name) for item in self.collections()[:20])
+            raise StoreError(f"the store has no collection {ref!r}; there are: {names}")
+        return self._tables[found.id]
+
+    def _record(self, table: _Table, record_id: str) -> str | None:
+        if not table.key.takes(record_id):
+            return None
+        columns = ", ".join(column.selected for column in table.columns)
+        rows = self._read(f"SELECT {columns} FROM {table.source} WHERE {table.key.condition} LIMIT 2", (record_id,))
+        if len(rows) > 1:
+            raise StoreError(f"several rows of {table.source} have one key; the key column must be unique")
+        return record_json(table.columns, rows[0]) if rows else None
+
+    def _page(
+        self, table: _Table, filters: Mapping[str, str], after: str | None, limit: int, *, with_total: bool
+    ) -> tuple[list[tuple[str, str]], int | None]:
+        chosen = [table.column(name) for name in filters]
+        values = tuple(filters.values())
+        if not all(column.takes(value) for column, value in zip(chosen, values, strict=True)):
+            return [], 0 if with_total else None
+        matches = " AND ".join(column.condition for column in chosen)
+        total = "NULL"
+        if with_total:
+            total = f"(SELECT count(*) FROM {table.source}{f' WHERE {matches}' if matches else ''})"
+        conditions = " AND ".join([*([matches] if matches else []), *([table.key.after] if after is not None else [])])
+        columns = ", ".join(f"{column.selected} AS c{at}" for at, column in enumerate(table.columns))
+        page = (
+            f"SELECT {table.key.quoted} AS k, {columns} FROM {table.source}"
+            f"{f' WHERE {conditions}' if conditions else ''} ORDER BY {table.key.quoted} LIMIT {limit}"
+        )
+        # The outer join keeps the total on a page without rows.
+        rows = self._read(
+            f"SELECT {total}, p.* FROM (SELECT 1) one LEFT JOIN ({page}) p ON TRUE ORDER BY p.k",
+            (*(values if with_total else ()), *values, *(() if after is None else (after,))),
+        )
+        found = [(str(row[1]), record_json(table.columns, row[2:])) for row in rows if row[1] is not None]
+        return found, rows[0][0]
+
+    def _read(self, statement: str, values: tuple[Any, ...]) -> Rows:
+        work = partial(_fetch, statement.encode(), values)
+        try:
+            if (replica := self._database.next_replica()) is not None:
+                try:
+                    return replica.run(work, again=True)
+                except StoreError:
+                    pass
+            return self._database.primary.run(work, again=True)
+        except (pg.UndefinedTable, pg.UndefinedColumn):
+            pass
+        raise StoreError("a table or column that is served is gone from the database")
+
+
+def _fetch(statement: bytes, values: tuple[Any, ...], connection: Any) -> Rows:
+    with connection.transaction():
+        connection.execute(b"SET TRANSACTION READ ONLY")
+        rows: Rows = connection.execute(statement, values).fetchall()
+        return rows
+
+
+_EXAMPLES = {"uuid": "00000000-0000-0000-0000-000000000000", "boolean": "true", "date": "2000-01-01"}
+
+
+def _describe(connection: Any, number: int, spec: TableSpec, check_plans: bool) -> _Table:
+    schema, name = table_of(spec.table)
+    there = read_columns(connection, schema, name)
+    if not there:
+        raise StoreError(f"the database has no table or view {spec.table}, or its role may not read it")
+    for argument, asked in (
+        ("key", [spec.key]),
+        ("filterable", spec.filterable),
+        ("fields", spec.fields or ()),
+        ("index_fields", spec.index_fields or ()),
+    ):
+        for column in asked:
+            if column not in there:
+                raise ConfigurationError(
+                    f"{spec.table} has no column {column!r} ({argument}); its columns are: {', '.join(there)}"
+                )
+    source = psycopg.sql.Identifier(*([schema] if schema else []), name).as_string(None)
+    key = there[spec.key]
+    key.check_key(spec.table)
+    for each in spec.filterable:
+        there[each].check_filterable(spec.table)
+    if check_plans:
+        for each in dict.fromkeys((spec.key, *spec.filterable)):
+            example = _EXAMPLES.get(there[each].declared, "0")
+            check_plan(connection, source, there[each], example, "key" if each == spec.key else "filterable")
+    shown = tuple(there.values())
+    if spec.fields is not None:
+        shown = tuple(there[each] for each in dict.fromkeys((spec.key, *spec.fields)))
+    names = tuple(column.name for column in shown) if spec.index_fields is None else tuple(spec.index_fields)
+    now = datetime.now(UTC)
+    collection = Collection(
+        id=number,
+        index_id=index_id_of(spec.name),
+        name=spec.name,
+        description=spec.description,
+        key=spec.key,
+        columns=tuple(Column(column.name, column.kind) for column in shown),
+        filterable=tuple(spec.filterable),
+        index_fields=names if len(names) <= MAX_INDEX_FIELDS else None,
+        rows=_estimate(connection, schema, name),
+        generation=1,
+        created_at=now,
+        updated_at=now,
+    )
+    return _Table(collection, source, key, shown)
+
+
+def _estimate(connection: Any, schema: str | None, name: str) -> int:
+    """How many rows the database thinks there are; 0 for a view."""
+    row = connection.execute(
+        b"SELECT t.reltuples FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace"
+        b" WHERE t.relname = %s AND (n.nspname = %s OR (%s::text IS NULL AND pg_table_is_visible(t.oid)))",
+        (name, schema, schema),
+    ).fetchone()
+    return 0 if row is None else max(0, int(row[0]))
