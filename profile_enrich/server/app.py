@@ -29,6 +29,7 @@ from .http.etag import HttpCaching
 from .http.gzip import FROM_BYTES, Compression
 from .http.messages import JSON, MAX_ID_BYTES, BadRequest, Request, Response, json_response, read_body, segment_text
 from .routing import Dialect, Headers, route
+from .store_calls import StoreCalls
 
 __all__ = ["ProfileAPI"]
 
@@ -125,6 +126,7 @@ class ProfileAPI:
         self._keys = None if no_auth else ring
         self._owns = isinstance(store, Path | str)
         self._store = LocalStore(store, check_every=_CHECK_EVERY) if isinstance(store, Path | str) else store
+        self._calls = StoreCalls(blocking=self._store.blocking)
         self._feed = ChangeFeed(self._store, **(feed or {}))
         self._tokens = tokens.TokenIssuer(self._store.secret, ring, self._workspace)
         self._access_log = access_log
@@ -164,6 +166,7 @@ class ProfileAPI:
         """The server has stopped: ends the streams, writes the audit log to its end, closes the store if it is ours."""
         self._feed.end()
         self._totals.write()
+        self._calls.close()
         if self._audit is not None:
             self._audit.close()
         if self._owns:
@@ -280,7 +283,7 @@ class ProfileAPI:
         if batched:
             response = await self._batch(kind, dialect, request, receive, key)
             return self._compression.answer(request, response)
-        response = dialect.answer(kind, request, self._store, key)
+        response = await self._calls.run(dialect.answer, kind, request, self._store, key)
         return self._compression.answer(request, self._caching.answer(request, response))
 
     def _follow(self, dialect: Dialect, request: Request, key: ApiKey) -> Response | ChangeStream:
@@ -329,7 +332,7 @@ class ProfileAPI:
         ids = batch.ids_of(body)
         if not self._admit(request, key, len(ids)):
             return dialect.error(429, _TOO_MANY)
-        return batch.answer(kind, request, ids, self._store, key)
+        return await self._calls.run(batch.answer, kind, request, ids, self._store, key)
 
     def _admit(self, request: Request, key: ApiKey, cost: int) -> bool:
         """Whether the key's rate has this left."""

@@ -167,8 +167,10 @@ class ChangeFeed:
                 hub.wake_all()
 
     def _look(self) -> int:
-        with contextlib.suppress(StoreError):
-            self.store.refresh()
+        # A store behind a network looks by itself, in a thread: nobody waits for it here.
+        if not self.store.blocking:
+            with contextlib.suppress(StoreError):
+                self.store.refresh()
         return self.store.generation
 
 

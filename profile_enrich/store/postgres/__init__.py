@@ -12,7 +12,8 @@ from __future__ import annotations
 from .build import build_database, drop_database_collections
 from .postgres_store import PostgresStore
 from .refresh import refresh_database
-from .tables_store import PostgresTables, TableSpec
+from .table_specs import TableSpec
+from .tables_store import PostgresTables
 
 __all__ = [
     "PostgresStore",

@@ -49,13 +49,16 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
             raise
 
 
-def new_connection(url: str, *, statement_timeout: float | None, prepare: bool | None) -> _Connection:
+def new_connection(
+    url: str, *, statement_timeout: float | None, prepare: bool | None, read_only: bool = False
+) -> _Connection:
     """Connect, and find out whether a pooler in transaction mode stands between.
 
     Args:
         url: of the server, as libpq takes it.
         statement_timeout: seconds for a statement; `None` for no limit.
         prepare: whether to prepare statements; `None` for where the connection is a session of the server's own.
+        read_only: whether nothing may be written.
 
     Raises:
         Unreachable: there is no connection. The message holds no password, user or host.
@@ -76,8 +79,11 @@ def new_connection(url: str, *, statement_timeout: float | None, prepare: bool |
                 connection.prepare_threshold = None
             if row is not None and row[1] != "UTF8":
                 problem = f"its encoding is {row[1]}; profiles need a database in UTF8"
-            elif statement_timeout is not None and not connection.pooled:
+            if not problem and statement_timeout is not None and not connection.pooled:
                 connection.execute(f"SET statement_timeout = {round(statement_timeout * 1000)}".encode())
+                if read_only:
+                    connection.execute(b"SET default_transaction_read_only = on")
+            connection.read_only = True if read_only else None
         except psycopg.Error as error:
             problem = _reason(error)
         if not problem:
@@ -115,6 +121,7 @@ class Pool:
         wait: seconds for which a caller waits for a free one.
         statement_timeout: seconds for a statement.
         prepare: see `new_connection`.
+        read_only: see `new_connection`.
         timer: the monotonic clock.
     """
 
@@ -126,6 +133,7 @@ class Pool:
         wait: float,
         statement_timeout: float,
         prepare: bool | None,
+        read_only: bool = False,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
@@ -133,6 +141,7 @@ class Pool:
         self._wait = wait
         self._timeout = statement_timeout
         self._prepare = prepare
+        self._read_only = read_only
         self._timer = timer
         self.down_until = 0.0
         self._start()
@@ -178,7 +187,9 @@ class Pool:
                 self._free.popleft().close()
             return self._free.pop()
         try:
-            made = new_connection(self._url, statement_timeout=self._timeout, prepare=self._prepare)
+            made = new_connection(
+                self._url, statement_timeout=self._timeout, prepare=self._prepare, read_only=self._read_only
+            )
         except Unreachable:
             self.down_until = self._timer() + _DOWN_FOR
             raise
@@ -209,7 +220,7 @@ class Pool:
             try:
                 with self.connection() as connection:
                     return work(connection)
-            except pg.UndefinedTable:
+            except (pg.UndefinedTable, pg.UndefinedColumn):
                 raise
             except (pg.SerializationFailure, pg.DeadlockDetected):
                 if again and not attempt:
@@ -252,6 +263,7 @@ class Database:
         statement_timeout: seconds for a statement.
         wait: seconds for which a call waits for a free connection.
         prepare: whether to prepare statements; by default where no pooler stands between.
+        read_only: whether nothing may be written.
 
     Raises:
         ConfigurationError: a URL cannot be read, or a number is out of range.
@@ -266,6 +278,7 @@ class Database:
         statement_timeout: float = 5.0,
         wait: float = 2.0,
         prepare: bool | None = None,
+        read_only: bool = False,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         if isinstance(replicas, str):
@@ -278,6 +291,7 @@ class Database:
             "wait": wait,
             "statement_timeout": statement_timeout,
             "prepare": prepare,
+            "read_only": read_only,
             "timer": timer,
         }
         self.url = _conninfo("url", url, primary=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ..._utils.optional_import import engine
 
-__all__ = ["conninfo_to_dict", "make_conninfo", "pg", "psycopg"]
+__all__ = ["ClientCursor", "Identifier", "conninfo_to_dict", "make_conninfo", "pg", "psycopg"]
 
 engine("psycopg", "PostgreSQL", "postgres")
 
 import psycopg  # noqa: E402
+from psycopg import ClientCursor  # noqa: E402
 from psycopg import errors as pg  # noqa: E402
 from psycopg.conninfo import conninfo_to_dict, make_conninfo  # noqa: E402
+from psycopg.sql import Identifier  # noqa: E402

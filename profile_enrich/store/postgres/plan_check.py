@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import StoreError
-from .driver import psycopg
+from .driver import ClientCursor, Identifier
 from .table_columns import TableColumn
 
 __all__ = ["check_plan"]
@@ -28,14 +28,14 @@ def check_plan(connection: Any, source: str, column: TableColumn, example: str, 
     with connection.transaction(force_rollback=True):
         # Of a small table the planner reads all, also where there is an index. It is asked what it could do instead.
         connection.execute(b"SET LOCAL enable_seqscan = off")
-        cursor = psycopg.ClientCursor(connection)
+        cursor = ClientCursor(connection)
         statement = f"EXPLAIN (FORMAT JSON, VERBOSE) SELECT {column.quoted} FROM {source} WHERE {column.condition}"
         row: Any = cursor.execute(statement.encode(), (example,)).fetchone()
     for node in _nodes(row[0][0]["Plan"]):
         scanned = node.get("Node Type", "")
         whole = scanned == "Seq Scan" or (scanned in ("Index Scan", "Index Only Scan") and "Index Cond" not in node)
         if whole and "Relation Name" in node:
-            where = psycopg.sql.Identifier(node["Schema"], node["Relation Name"]).as_string(None)
+            where = Identifier(node["Schema"], node["Relation Name"]).as_string(None)
             unique = "UNIQUE " if role == "key" else ""
             raise StoreError(
                 f"each look-up by {column.name!r} ({role}) would read all of {where}; create the index:"

@@ -74,7 +74,11 @@ class PostgresStore:
             timer=timer,
         )
         self._check_every = check_every
-        self._catalog = self._read_catalog()
+        try:
+            self._catalog = self._read_catalog()
+        except BaseException:
+            self._database.close()
+            raise
         self._listener = ChangeListener(self._database.url, self._schema, self.refresh, check_every)
 
     @property

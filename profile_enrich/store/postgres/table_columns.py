@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import ConfigurationError
 from ..files.row_encoder import to_json
 from ..model import ColumnType
-from .driver import psycopg
+from .driver import Identifier
 from .record_text import storable
 
 __all__ = ["TableColumn", "read_columns", "table_of"]
@@ -78,7 +78,7 @@ class TableColumn:
     @property
     def quoted(self) -> str:
         """The name as it stands in a statement."""
-        return psycopg.sql.Identifier(self.name).as_string(None)
+        return Identifier(self.name).as_string(None)
 
     @property
     def selected(self) -> str:
@@ -138,7 +138,8 @@ class TableColumn:
 
 def record_json(columns: tuple[TableColumn, ...], values: tuple[Any, ...]) -> str:
     """A row as the JSON object that is answered with."""
-    return f"{{{','.join([f'{quote(column.name)}:{column.json(value)}' for column, value in zip(columns, values, strict=True)])}}}"
+    pairs = zip(columns, values, strict=True)
+    return "{" + ",".join([f"{quote(column.name)}:{column.json(value)}" for column, value in pairs]) + "}"
 
 
 def table_of(name: str) -> tuple[str | None, str]:

@@ -6,69 +6,31 @@ import json
 import secrets as random_secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from ...errors import ConfigurationError, StoreError
 from ..files.page_token import filter_scope, open_key_cursor, sign_key_cursor
 from ..model import (
-    MAX_INDEX_FIELDS,
     MAX_PAGE,
     Collection,
     CollectionChanges,
     CollectionSpec,
-    Column,
     Dialect,
     StoredRecord,
     StorePage,
 )
 from ..profile_store import WRITE_WAIT
-from ..writes.build import check_specs, index_id_of
+from ..writes.build import check_specs
 from .connections import Database, Rows
-from .driver import pg, psycopg
-from .plan_check import check_plan
+from .driver import pg
 from .postgres_store import check_filters
 from .record_text import amperity_payload, census_payload
-from .table_columns import TableColumn, read_columns, record_json, table_of
+from .table_columns import record_json
+from .table_specs import ServedTable, TableSpec, describe_table
 
-__all__ = ["PostgresTables", "TableSpec"]
-
-
-@dataclass(frozen=True, slots=True)
-class TableSpec:
-    """A table or view that is served as a collection.
-
-    Args:
-        name: of the collection: Census's entity, Amperity's index.
-        table: `table` or `schema.table`, as the database has it.
-        key: the column that identifies a record: text, an integer or a UUID, with an index; unique.
-        filterable: columns that pages can be filtered by: text, integers, UUIDs, booleans, dates; each with an index.
-        fields: the columns to show; all by default.
-        index_fields: the columns of the Amperity view, at most 30; all shown ones by default.
-        description: shown in the Amperity view.
-    """
-
-    name: str
-    table: str
-    key: str = "id"
-    filterable: Sequence[str] = ()
-    fields: Sequence[str] | None = None
-    index_fields: Sequence[str] | None = None
-    description: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    collection: Collection
-    source: str
-    key: TableColumn
-    columns: tuple[TableColumn, ...]
-
-    def column(self, name: str) -> TableColumn:
-        return next(each for each in (*self.columns, self.key) if each.name == name)
+__all__ = ["PostgresTables"]
 
 
 class PostgresTables:
@@ -135,14 +97,19 @@ class PostgresTables:
             statement_timeout=statement_timeout,
             wait=wait,
             prepare=prepare,
+            read_only=True,
             timer=timer,
         )
         self._secret = secret or random_secrets.token_bytes(32)
 
-        def describe(connection: Any) -> list[_Table]:
-            return [_describe(connection, number, spec, check_plans) for number, spec in enumerate(tables, 1)]
+        def describe(connection: Any) -> list[ServedTable]:
+            return [describe_table(connection, number, spec, check_plans) for number, spec in enumerate(tables, 1)]
 
-        self._tables = {each.collection.id: each for each in self._database.primary.run(describe, again=True)}
+        try:
+            self._tables = {each.collection.id: each for each in self._database.primary.run(describe, again=True)}
+        except BaseException:
+            self._database.close()
+            raise
 
     @property
     def namespace(self) -> str:
@@ -316,14 +283,14 @@ class PostgresTables:
     def __repr__(self) -> str:
         return f"<PostgresTables {self._database.name}, {len(self._tables)} collections>"
 
-    def _table(self, ref: str | int | Collection) -> _Table:
+    def _table(self, ref: str | int | Collection) -> ServedTable:
         found = ref if isinstance(ref, Collection) else self.find(ref)
         if found is None or found.id not in self._tables:
             names = ", ".join(repr(item.name) for item in self.collections()[:20])
             raise StoreError(f"the store has no collection {ref!r}; there are: {names}")
         return self._tables[found.id]
 
-    def _record(self, table: _Table, record_id: str) -> str | None:
+    def _record(self, table: ServedTable, record_id: str) -> str | None:
         if not table.key.takes(record_id):
             return None
         columns = ", ".join(column.selected for column in table.columns)
@@ -333,7 +300,7 @@ class PostgresTables:
         return record_json(table.columns, rows[0]) if rows else None
 
     def _page(
-        self, table: _Table, filters: Mapping[str, str], after: str | None, limit: int, *, with_total: bool
+        self, table: ServedTable, filters: Mapping[str, str], after: str | None, limit: int, *, with_total: bool
     ) -> tuple[list[tuple[str, str]], int | None]:
         chosen = [table.column(name) for name in filters]
         values = tuple(filters.values())
@@ -372,67 +339,7 @@ class PostgresTables:
 
 
 def _fetch(statement: bytes, values: tuple[Any, ...], connection: Any) -> Rows:
-    with connection.transaction():
-        connection.execute(b"SET TRANSACTION READ ONLY")
-        rows: Rows = connection.execute(statement, values).fetchall()
-        return rows
-
-
-_EXAMPLES = {"uuid": "00000000-0000-0000-0000-000000000000", "boolean": "true", "date": "2000-01-01"}
-
-
-def _describe(connection: Any, number: int, spec: TableSpec, check_plans: bool) -> _Table:
-    schema, name = table_of(spec.table)
-    there = read_columns(connection, schema, name)
-    if not there:
-        raise StoreError(f"the database has no table or view {spec.table}, or its role may not read it")
-    for argument, asked in (
-        ("key", [spec.key]),
-        ("filterable", spec.filterable),
-        ("fields", spec.fields or ()),
-        ("index_fields", spec.index_fields or ()),
-    ):
-        for column in asked:
-            if column not in there:
-                raise ConfigurationError(
-                    f"{spec.table} has no column {column!r} ({argument}); its columns are: {', '.join(there)}"
-                )
-    source = psycopg.sql.Identifier(*([schema] if schema else []), name).as_string(None)
-    key = there[spec.key]
-    key.check_key(spec.table)
-    for each in spec.filterable:
-        there[each].check_filterable(spec.table)
-    if check_plans:
-        for each in dict.fromkeys((spec.key, *spec.filterable)):
-            example = _EXAMPLES.get(there[each].declared, "0")
-            check_plan(connection, source, there[each], example, "key" if each == spec.key else "filterable")
-    shown = tuple(there.values())
-    if spec.fields is not None:
-        shown = tuple(there[each] for each in dict.fromkeys((spec.key, *spec.fields)))
-    names = tuple(column.name for column in shown) if spec.index_fields is None else tuple(spec.index_fields)
-    now = datetime.now(UTC)
-    collection = Collection(
-        id=number,
-        index_id=index_id_of(spec.name),
-        name=spec.name,
-        description=spec.description,
-        key=spec.key,
-        columns=tuple(Column(column.name, column.kind) for column in shown),
-        filterable=tuple(spec.filterable),
-        index_fields=names if len(names) <= MAX_INDEX_FIELDS else None,
-        rows=_estimate(connection, schema, name),
-        generation=1,
-        created_at=now,
-        updated_at=now,
-    )
-    return _Table(collection, source, key, shown)
-
-
-def _estimate(connection: Any, schema: str | None, name: str) -> int:
-    """How many rows the database thinks there are; 0 for a view."""
-    row = connection.execute(
-        b"SELECT t.reltuples FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace"
-        b" WHERE t.relname = %s AND (n.nspname = %s OR (%s::text IS NULL AND pg_table_is_visible(t.oid)))",
-        (name, schema, schema),
-    ).fetchone()
-    return 0 if row is None else max(0, int(row[0]))
+    if not connection.pooled:  # the session is read-only
+        return cast("Rows", connection.execute(statement, values).fetchall())
+    with connection.transaction():  # begins as READ ONLY
+        return cast("Rows", connection.execute(statement, values).fetchall())
