@@ -4,6 +4,7 @@
 #   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
 #   make test-pythons   the tests under each other Python that is found (PYTHONS='3.12 3.13')
 #   make test-stacks   inside other people's libraries (error trackers, response caches, frameworks), in one more environment
+#   make test-services   against PostgreSQL (primary, standby, pgbouncer) and S3, which it starts itself
 #   make docs   the documents as a site, in site/;   make docs-serve   the same on http://localhost:8000, with search
 #   make soak   minutes of faults at random (MINUTES=3); make bench   what it costs beside others
 # Variables: PYTHON (which interpreter), API_PORT, SHOP_PORT (of the demo).
@@ -24,7 +25,7 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test coverage test-engines test-pythons test-stacks lint types docs docs-serve soak hostile paging bench bench-pipelines \
+.PHONY: demo test coverage test-services test-engines test-pythons test-stacks lint types docs docs-serve soak hostile paging bench bench-pipelines \
 	bench-server mutants format clean
 
 demo: $(VENV)/.demo
@@ -36,6 +37,10 @@ test: $(VENV)/.dev lint types
 # By itself, because counting doubles the time. Fails below 95 %.
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+# The variable turns "the service is not there" from a skip into a failure.
+test-services: $(VENV)/.dev
+	PROFILE_ENRICH_SERVICES=1 $(BIN)/python -m pytest tests/store/test_conformance.py tests/store/postgres tests/services
 
 # Each engine wants another pyarrow. The variable turns "the engine is not there" from a skip into a failure.
 test-engines: $(ENGINES:%=test-engine-%)

@@ -15,6 +15,7 @@ SECTIONS: dict[str, tuple[str, str]] = {
     "A": ("The ASGI middleware", "scope and protocol, lifecycle, failing open, HTTP caching, privacy, frameworks"),
     "P": ("The embedded Profile API", "the server"),
     "E": ("Enrichment in pipelines", "records in, enriched records out"),
+    "D": ("The database store", "PostgreSQL in the place of the local store"),
 }
 
 LINES: dict[str, str] = {
@@ -77,6 +78,21 @@ LINES: dict[str, str] = {
     "E6": "No path is deleted, truncated or replaced that the run did not make, unless the user said so for that path; "
     "never a device, a pipe, a link, a directory or an input.",
     "E7": "One output has one writer for the whole of its life.",
+    "D1": "One conformance suite holds for the local store and for PostgreSQL: the same records, pages, tokens and answers, "
+    "byte for byte.",
+    "D2": "A build or refresh in the database is one transaction: killed at any point it leaves nothing behind; paging sees "
+    "each record once; a record written meanwhile is kept.",
+    "D3": "Single records: writers at once lose nothing; one that waits too long says so.",
+    "D4": "A change reaches every process at once by notification, and within `check_every` where a pooler stands between; "
+    "the change feed announces it.",
+    "D5": "Connections and waits are bounded: a full pool, a slow statement and a frozen server cost their time limit and "
+    "no more.",
+    "D6": "The user's own tables are only read, with the rights of the role: row-level security holds, a missing index is "
+    "named with the statement that creates it, no digit is lost.",
+    "D7": "Reads go to any replica; what was just written, and whatever a replica does not have yet, is read from the "
+    "primary.",
+    "D8": "When the primary dies and a replica is promoted, reads go on and none is older than what was acknowledged.",
+    "D9": "`sslmode=verify-full` refuses another server's certificate.",
 }
 
 ELSEWHERE: dict[str, str] = {

@@ -1,28 +1,7 @@
-"""A PostgreSQL server for the tests that want one, started once a process."""
+"""Servers that are started once a process, for the tests that want one."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from tests.services.fixtures import pgbouncer, postgres
 
-import pytest
-
-from tests.services.postgres import PgBouncer, Postgres
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Generator[Postgres]:
-    server = Postgres()
-    try:
-        server.create().start()
-        yield server
-    finally:
-        server.remove()
-
-
-@pytest.fixture(scope="session")
-def pgbouncer(postgres: Postgres) -> Generator[PgBouncer]:
-    pooler = PgBouncer(postgres)
-    try:
-        yield pooler
-    finally:
-        pooler.stop()
+__all__ = ["pgbouncer", "postgres"]

@@ -189,7 +189,7 @@ def test_D2_what_is_written_while_a_build_reads_is_newer_and_kept(backend: Postg
         assert len(every) == len(set(every)) == store.collection("Users").rows == 51
 
 
-def test_P11_a_build_that_would_lose_much_keeps_what_is_there(backend: PostgresBackend) -> None:
+def test_D2_a_build_that_would_lose_much_keeps_what_is_there(backend: PostgresBackend) -> None:
     for attempt in (
         lambda loss: backend.build([CollectionSpec("Users", ROWS[:30])], max_loss=loss),
         lambda loss: backend.refresh([RefreshSpec("Users", ROWS[:30], vanished="delete")], max_loss=loss),

@@ -1,0 +1,129 @@
+"""The options that name a PostgreSQL database in the place of a local store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from ..errors import ConfigurationError
+from ..store import ProfileStore
+from .build_progress import by_entity
+
+__all__ = ["DATABASE", "database_option", "either", "open_database", "serving_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DATABASE = "PROFILE_ENRICH_DATABASE"
+
+
+def database_option(command: F) -> F:
+    """Adds `--database` and `--schema`."""
+    schema = click.option(
+        "--schema",
+        default="profile_enrich",
+        show_default=True,
+        metavar="NAME",
+        help="With --database: the schema of the store's tables.",
+    )
+    database = click.option(
+        "--database",
+        metavar="URL",
+        envvar=DATABASE,
+        show_envvar=True,
+        help="A PostgreSQL database in the place of --store: postgresql://user@host/name. Put it into the variable when"
+        " it has a password.",
+    )
+    return database(schema(command))
+
+
+def serving_options(command: F) -> F:
+    """Adds the options of serving from a database."""
+    options = (
+        click.option(
+            "--table",
+            "tables",
+            multiple=True,
+            metavar="ENTITY=TABLE",
+            help="With --database: serve this table or view as it is, read-only; --id and --filter describe it.",
+        ),
+        click.option(
+            "--replica",
+            "replicas",
+            multiple=True,
+            metavar="URL",
+            envvar="PROFILE_ENRICH_REPLICAS",
+            show_envvar=True,
+            help="With --database: a read replica; several: repeat.",
+        ),
+        click.option(
+            "--page-secret",
+            metavar="TEXT",
+            envvar="PROFILE_ENRICH_PAGE_SECRET",
+            show_envvar=True,
+            help="With --table: what page tokens are signed with, at least 16 characters; the same on all servers."
+            " Default: a new one at each start.",
+        ),
+    )
+    wrapped: Any = database_option(command)
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return cast("F", wrapped)
+
+
+def either(store: Path | None, database: str | None) -> None:
+    """Check that exactly one of `--store` and `--database` is given.
+
+    Raises:
+        ConfigurationError: none is, or both.
+    """
+    if store is not None and database is not None:
+        raise ConfigurationError(f"--store and --database (or {DATABASE}) contradict each other; leave one out")
+    if store is None and database is None:
+        raise ConfigurationError("give --store DIRECTORY, or --database URL: where is the store?")
+
+
+def open_database(
+    database: str,
+    *,
+    schema: str,
+    replicas: Sequence[str],
+    tables: Sequence[str],
+    ids: Sequence[str],
+    filters: Sequence[str],
+    page_secret: str | None,
+) -> ProfileStore:
+    """The store in a database: the user's own tables where some are named, else the one that `index build` made.
+
+    Raises:
+        ConfigurationError: an option does not fit.
+        StoreError: the database cannot be used.
+        MissingExtraError: the extra `postgres` is not installed.
+    """
+    from ..store.postgres import PostgresStore, PostgresTables, TableSpec
+
+    if not tables:
+        if page_secret is not None or ids or filters:
+            raise ConfigurationError("--id, --filter and --page-secret describe --table, and there is none")
+        return PostgresStore(database, schema=schema, replicas=replicas)
+    pairs = [text.partition("=") for text in tables]
+    if wrong := next((text for text, pair in zip(tables, pairs, strict=True) if not (pair[0] and pair[2])), None):
+        raise ConfigurationError(f"--table {wrong}: write ENTITY=TABLE, e.g. Users=public.users")
+    names = [pair[0] for pair in pairs]
+    keys = list(ids) or ["id"]
+    if len(keys) == 1:
+        keys *= len(names)
+    if len(keys) != len(names):
+        raise ConfigurationError(f"{len(names)} --table but {len(keys)} --id: give one --id for each, or one for all")
+    if page_secret is not None and len(page_secret) < 16:
+        raise ConfigurationError("--page-secret must be at least 16 characters")
+    chosen = by_entity(names, filters, "--filter")
+    specs = [
+        TableSpec(name, pair[2], key=key, filterable=chosen[name])
+        for name, pair, key in zip(names, pairs, keys, strict=True)
+    ]
+    return PostgresTables(
+        database, specs, replicas=replicas, secret=None if page_secret is None else page_secret.encode()
+    )

@@ -1,0 +1,28 @@
+"""A PostgreSQL server for the tests that want one, started once a process."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from tests.services.postgres import PgBouncer, Postgres
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Generator[Postgres]:
+    server = Postgres()
+    try:
+        server.create().start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: Postgres) -> Generator[PgBouncer]:
+    pooler = PgBouncer(postgres)
+    try:
+        yield pooler
+    finally:
+        pooler.stop()
