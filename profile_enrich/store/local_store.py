@@ -13,11 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
+from .._utils.validation import check_int
 from ..errors import ConfigurationError, StoreError
 from .files.collection_reader import CollectionReader
 from .files.layer import FileGone, Layer
 from .files.manifest import CollectionFiles, Manifest, read_manifest, signature
 from .files.page_token import filter_scope, open_cursor, sign_cursor
+from .index.postings import CACHE_BYTES, PostingCache
 from .model import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
 from .profile_store import WRITE_WAIT
 from .writes.single_records import delete_record, put_record
@@ -48,12 +50,13 @@ class _PerThread(threading.local):
 class LocalStore:
     """Reads a store that `build_store` wrote. Thread-safe, fork-safe; each lookup takes microseconds and never waits.
 
-    The files are opened read-only and memory-mapped, once a thread. A newer generation is noticed within `check_every`
-    seconds, at the next call.
+    The files are opened read-only, once a thread. What is read is compared with its checksum. A newer generation is
+    noticed within `check_every` seconds, at the next call.
 
     Args:
         path: the store's directory.
-        check_every: seconds between two looks at whether a newer generation is there.
+        check_every: seconds between two looks at whether a newer generation is there; 1 by default.
+        index_cache: bytes of decoded bitmaps (of filters) that are kept in memory; 256 MiB by default.
         timer: the monotonic clock, in seconds; injectable for tests.
 
     Raises:
@@ -61,10 +64,16 @@ class LocalStore:
     """
 
     def __init__(
-        self, path: Path | str, *, check_every: float = 1.0, timer: Callable[[], float] = time.monotonic
+        self,
+        path: Path | str,
+        *,
+        check_every: float = 1.0,
+        index_cache: int = CACHE_BYTES,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = Path(path)
         self._check_every = check_every
+        self._cache = PostingCache(check_int("index_cache", index_cache, least=0))
         self._timer = timer
         self._snapshot = _Snapshot(read_manifest(self._path))
         self._next_check = timer() + check_every
@@ -84,7 +93,7 @@ class LocalStore:
 
     @property
     def blocking(self) -> bool:
-        """`False`: a lookup reads mapped memory and never waits for a network."""
+        """`False`: a lookup reads local files and never waits for a network."""
         return False
 
     @property
@@ -264,7 +273,8 @@ class LocalStore:
         self._next_check = self._timer() + self._check_every
         if signature(self._path) == self._snapshot.manifest.signature:
             return False
-        self._snapshot = _Snapshot(read_manifest(self._path))
+        before, self._snapshot = self._snapshot, _Snapshot(read_manifest(self._path))
+        self._cache.forget(_files_in_common(before, self._snapshot))
         return True
 
     def close(self) -> None:
@@ -314,7 +324,7 @@ class LocalStore:
     def _layer(self, local: _PerThread, name: str, collection: Collection) -> Layer:
         layer = local.layers.get(name)
         if layer is None:
-            layer = local.layers[name] = Layer(self._path / name, collection)
+            layer = local.layers[name] = Layer(self._path / name, collection, self._cache)
             self._open.add(layer)
         return layer
 
@@ -322,7 +332,7 @@ class LocalStore:
     def _close_old(local: _PerThread, snapshot: _Snapshot) -> None:
         """Closes what the new generation does not hold any more. The rest stays open: it is warm."""
         local.readers = {}
-        kept = {file.name for parts in snapshot.manifest.parts.values() for file in parts.files}
+        kept = set() if local.snapshot is None else _files_in_common(local.snapshot, snapshot)
         for name in [name for name in local.layers if name not in kept]:
             local.layers.pop(name).close()
         local.snapshot, local.parts = snapshot, snapshot.manifest.parts
@@ -345,6 +355,13 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _files_in_common(before: _Snapshot, after: _Snapshot) -> set[str]:
+    """Return the names of the data files that two generations share; another store may have files of the same names."""
+    if before.manifest.secret != after.manifest.secret:
+        return set()
+    return {file.name for parts in after.manifest.parts.values() for file in parts.files}
 
 
 def _ref(ref: str | int | Collection) -> str | int:

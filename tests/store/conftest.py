@@ -1,7 +1,18 @@
-"""Servers that are started once a process, for the tests that want one."""
+"""Servers that are started once a process, for the tests that want one, and small segments."""
 
 from __future__ import annotations
 
+import pytest
+
+from profile_enrich.store.index import bitmaps, builder, duckdb_builder, matching, postings
 from tests.services.fixtures import pgbouncer, postgres
 
-__all__ = ["pgbouncer", "postgres"]
+__all__ = ["pgbouncer", "postgres", "small_segments"]
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Segments of 4,096 docids, so that little data has many of them."""
+    for module in (bitmaps, builder, duckdb_builder, matching, postings):
+        monkeypatch.setattr(module, "SEGMENT_BITS", 12)
+    return 1 << 12

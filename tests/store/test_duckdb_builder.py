@@ -15,14 +15,14 @@ from profile_enrich.errors import StoreError
 from profile_enrich.store import BuildReport, CollectionSpec, LocalStore, build_store
 from profile_enrich.store.files.collection_writer import CollectionWriter
 from profile_enrich.store.index import duckdb_builder as bulk_postings
-from profile_enrich.store.index.duckdb_builder import BulkPostings
+from profile_enrich.store.index.duckdb_builder import DuckDBPostings
 from profile_enrich.store.inputs.csv import CsvReader
 from profile_enrich.store.inputs.open_table import open_table
 from profile_enrich.store.writes.duckdb_rows import BulkRows
 
 from .test_duckdb_rows import NASTY
 
-SIZE = 66_600  # a chunk has 65,536
+SIZE = 66_600  # with small segments, more than 16 of them
 FILTERS = ("text", "tier", "city", "block", "mail", "flag", "none", "id")
 
 
@@ -55,9 +55,9 @@ def contents(path: Path) -> dict[str, list[Any]]:
             table: file.execute(query).fetchall()
             for table, query in (
                 ("record", "SELECT * FROM record ORDER BY docid"),
-                ("value", "SELECT * FROM value ORDER BY attr, val"),
-                ("single", "SELECT * FROM single ORDER BY attr, val, docid"),
-                ("post", "SELECT * FROM post ORDER BY id"),
+                ("value", "SELECT * FROM value ORDER BY column_id, value"),
+                ("unique_value", "SELECT * FROM unique_value ORDER BY column_id, value, docid"),
+                ("posting", "SELECT * FROM posting ORDER BY posting_id"),
                 ("schema", "SELECT type, name, sql FROM sqlite_schema ORDER BY name"),
             )
         }
@@ -81,6 +81,7 @@ def people(size: int) -> Iterator[tuple[object, ...]]:
         )  # fmt: skip
 
 
+@pytest.mark.usefixtures("small_segments")
 def test_the_data_file_is_that_of_the_other_way(tmp_path: Path, plain: list[int]) -> None:
     """Dense and sparse values, some in one chunk only, nulls, near-unique columns with a common value."""
     names = "id,text,tier,city,block,mail,flag,none,n,price"
@@ -167,7 +168,7 @@ def test_parquet_with_floating_point_numbers_is_written_by_python(tmp_path: Path
         assert store.get_payload("Users", "1") == b'{"data":{"id":1,"x":0.1}}'
 
 
-@pytest.mark.parametrize(("where", "name"), [(BulkRows, "plain"), (BulkPostings, "prepare")])
+@pytest.mark.parametrize(("where", "name"), [(BulkRows, "plain"), (DuckDBPostings, "prepare")])
 def test_a_file_that_grows_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: type, name: str
 ) -> None:
@@ -188,7 +189,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(
 
 def test_what_duckdb_cannot_do_is_said_without_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "u.csv", "id,tier", iter([("a", "planted")]))
-    monkeypatch.setattr(bulk_postings, "_SCHEMA", "SELECT error(f0) FROM kept")
+    monkeypatch.setattr(bulk_postings, "_GROUP", "SELECT error(f0) FROM kept")
     with pytest.raises(StoreError, match="its values cannot be sorted") as caught:
         build_store(tmp_path / "s", [CollectionSpec("Users", file, filterable=["tier"])])
     assert "planted" not in str(caught.value)

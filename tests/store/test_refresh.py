@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,7 @@ from profile_enrich.store import (
     drop_collections,
     refresh_store,
 )
-from profile_enrich.store.index import builder as inverting
-from profile_enrich.store.index import posting_lists as postings
-from profile_enrich.store.index.bitmap_cache import Bitmaps
+from profile_enrich.store.index import builder as building
 from profile_enrich.store.writes import delta
 
 from ..server.paging import page_through
@@ -93,7 +90,7 @@ def test_P4_P5_any_sequence_of_refreshes_gives_what_a_dict_gives(
         patch.setattr(delta, "_SMALL", small)
         patch.setattr(delta, "_GROWTH", 1)
         patch.setattr(delta, "_MERGE_FROM", share)
-        patch.setattr(inverting, "COMMON", 3)
+        patch.setattr(building, "COMMON", 3)
         for what, value in steps:
             before, generation = dict(model), store.generation
             order = [item["id"] for item in everything(store)]
@@ -396,47 +393,6 @@ def test_layers_are_merged_when_they_have_grown(path: Path, monkeypatch: pytest.
             store.put_record("Users", f"u{number}", row(f"u{number}", number + 200))
         assert (path / f"1-{5:06}-base.db").exists(), "a single record never has the base written"
         assert len(everything(store, {"n": "105"})) == 6
-
-
-@pytest.mark.parametrize("held", [50, 100_000])
-def test_docids_in_any_order_and_common_values_in_a_near_unique_column(
-    held: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Docids that jump between chunks, pieces of postings put together, singles that turn out to be common."""
-    monkeypatch.setattr(inverting, "_HELD", held)
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    builder = inverting.PostingsBuilder(connection, 3)
-    order = [(n * 7) % 3001 for n in range(3001)]
-    for start in range(0, 3001, 40):
-        some = order[start : start + 40]
-        rows = [(str(n % 2), f"m{n}" if n % 2 else "none", None if n % 5 else f"f{n % 1000}") for n in some]
-        builder.extend([n * 100 for n in some], rows)
-    builder.finish(live=False)
-    connection.execute("CREATE TABLE record (docid INTEGER PRIMARY KEY)")
-    connection.execute("INSERT INTO record VALUES (300000)")
-    bitmaps = Bitmaps(connection)
-    for values, expected in (
-        (("1", None, None), [n for n in range(3001) if n % 2]),
-        ((None, "none", None), [n for n in range(3001) if not n % 2]),
-        ((None, "m77", None), [77]),
-        ((None, None, "f70"), [70, 1070, 2070]),
-        (("0", "none", "f5"), []),
-        (("0", None, "f10"), [10, 1010, 2010]),
-    ):
-        terms = [
-            postings.find_term(connection, bitmaps, attr, value)
-            for attr, value in enumerate(values)
-            if value is not None
-        ]
-        known = [term for term in terms if term is not None]
-        assert len(known) == len(terms)
-        assert list(postings.matching(known, 0)) == [n * 100 for n in expected if n]
-        assert postings.count(known) == len(expected)
-        assert list(postings.matching(known, 150_000)) == [n * 100 for n in expected if n > 1500]
-    assert postings.find_term(connection, bitmaps, 1, "nobody") is None
-    assert connection.execute("SELECT count(*) FROM single WHERE attr = 1").fetchone() == (1500,)
-    assert connection.execute("SELECT count(*) FROM value WHERE attr = 1").fetchone() == (1,)
-    connection.close()
 
 
 def test_a_dropped_collection_starts_anew(path: Path) -> None:

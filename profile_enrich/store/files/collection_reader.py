@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import heapq
 import json
+import logging
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
+from zlib import crc32
 
-from ..index.posting_lists import Mask, Term, count, matching
+from ..._utils.log_once import LogOnce
+from ...errors import StoreError
+from ..checksum import DamagedData, record_seed
+from ..index.matching import HiddenDocids, count, matching
+from ..index.postings import PostingList
 from ..model import Collection, Dialect
 from .layer import Layer
 
 __all__ = ["CollectionReader", "FoundRow"]
 
+logger = logging.getLogger("profile_enrich.store")
+
 _PAYLOAD: dict[Dialect, str] = {
-    "census": "SELECT census FROM record WHERE key = ?",
-    "amperity": "SELECT amperity FROM record WHERE key = ?",
+    "census": "SELECT docid, census, census_checksum FROM record WHERE key = ?",
+    "amperity": "SELECT docid, amperity, amperity_checksum FROM record WHERE key = ?",
 }
 _NEXT: dict[Dialect, str] = {
-    "census": "SELECT docid, key, census FROM record WHERE docid > ? ORDER BY docid LIMIT ?",
-    "amperity": "SELECT docid, key, amperity FROM record WHERE docid > ? ORDER BY docid LIMIT ?",
+    "census": "SELECT docid, key, census, census_checksum FROM record WHERE docid > ? ORDER BY docid LIMIT ?",
+    "amperity": "SELECT docid, key, amperity, amperity_checksum FROM record WHERE docid > ? ORDER BY docid LIMIT ?",
 }
 _THESE: dict[Dialect, str] = {
-    "census": "SELECT docid, r.key, census FROM json_each(?) CROSS JOIN record r ON docid = value",
-    "amperity": "SELECT docid, r.key, amperity FROM json_each(?) CROSS JOIN record r ON docid = value",
+    "census": "SELECT docid, r.key, census, census_checksum FROM json_each(?) CROSS JOIN record r ON docid = value",
+    "amperity": "SELECT docid, r.key, amperity, amperity_checksum FROM json_each(?) CROSS JOIN record r"
+    " ON docid = value",
 }
 
 PageRow = tuple[int, str, bytes]
+_StoredRow = tuple[int, str, bytes | None, int]
+
+_DAMAGE = (sqlite3.Error, DamagedData)
 
 
 class FoundRow(NamedTuple):
@@ -48,40 +60,52 @@ class FoundRow(NamedTuple):
 class CollectionReader:
     """Reads one collection, for one thread.
 
-    What a newer layer says of a docid hides what is below. Without layers this costs nothing.
+    What a newer layer holds of a docid hides what is below. Without layers this costs nothing. What is read is compared
+    with its checksum: a damaged record is an error, never another record.
 
     Args:
         layers: the data files: the base, then the layers above it, oldest first. They are not closed with it.
         collection: what is in them.
+
+    Raises:
+        StoreError: a data file is damaged.
     """
 
     def __init__(self, layers: Sequence[Layer], collection: Collection) -> None:
-        self._rows = collection.rows
+        self._collection = collection
         self._layers = list(reversed(layers))  # newest first
         self._base = self._layers[-1]
         self._executes = [layer.execute for layer in self._layers]
-        touched = [layer.live() for layer in self._layers[:-1]]
-        self._masks = [Mask(touched[:rank]) if rank else None for rank in range(len(self._layers))]
+        failed: Exception
+        try:
+            above = [(layer.postings, live) for layer in self._layers[:-1] if (live := layer.postings.live())]
+            self._hidden = [HiddenDocids(above[:rank]) if rank else None for rank in range(len(self._layers))]
+            return
+        except _DAMAGE as error:
+            failed = error
+        raise self._failure(failed)
 
     def payload(self, key: str, dialect: Dialect) -> bytes | None:
-        """The payload of the record with this key."""
-        failed: sqlite3.Error
+        """Return the payload of the record with this key."""
+        failed: Exception
         try:
             sql = _PAYLOAD[dialect]
-            row: tuple[bytes | None] | None
             for execute in self._executes:
-                row = execute(sql, (key,)).fetchone()
+                row: tuple[int, bytes | None, int] | None = execute(sql, (key,)).fetchone()
                 if row is not None:
-                    return row[0]
+                    docid, payload, checksum = row
+                    if crc32(payload or b"", record_seed(docid, key)) != checksum:
+                        raise DamagedData
+                    return payload
             return None
         except UnicodeEncodeError:  # a lone surrogate: no stored key has one
             return None
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             failed = error
-        raise self._base.failure(failed)
+        raise self._failure(failed)
 
     def find(self, key: str) -> FoundRow | None:
-        """What is stored under this key, also the mark of a deleted record."""
+        """Return what is stored under this key, also the mark of a deleted record."""
         for execute in self._executes:
             row = execute("SELECT docid, census, amperity FROM record WHERE key = ?", (key,)).fetchone()
             if row is not None:
@@ -89,7 +113,7 @@ class CollectionReader:
         return None
 
     def docid(self, key: str) -> int | None:
-        """The number of the record with this key, also of a deleted one of which the mark is still there."""
+        """Return the docid of the record with this key, also of a deleted one of which the mark is still there."""
         row: tuple[int] | None
         for execute in self._executes:
             row = execute("SELECT docid FROM record WHERE key = ?", (key,)).fetchone()
@@ -98,35 +122,43 @@ class CollectionReader:
         return None
 
     def page(self, filters: Mapping[str, str], *, after: int, limit: int, dialect: Dialect) -> list[PageRow]:
-        """The next records after this docid that match all filters: docid, key, payload."""
-        failed: sqlite3.Error
+        """Return the next records after this docid that match all filters: docid, key, payload."""
+        failed: Exception
         try:
-            if not filters:
-                if len(self._layers) == 1:
-                    return self._base.execute(_NEXT[dialect], (after, limit)).fetchall()
-                return list(islice(self._scan(after, dialect), limit))
-            return self._fetch(list(islice(self._matching(filters, after), limit)), dialect)
+            if filters:
+                found = self._fetch(list(islice(self._matching(filters, after), limit)), dialect)
+            elif len(self._layers) == 1:
+                found = list(_checked(self._base.execute(_NEXT[dialect], (after, limit))))
+            else:
+                found = list(islice(self._scan(after, dialect), limit))
+            asked = filters.get(self._collection.key)
+            if asked is not None and any(key != asked for _, key, _ in found):  # the index led to another record
+                raise DamagedData
+            return found
         except UnicodeEncodeError:
             return []
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             failed = error
-        raise self._base.failure(failed)
+        raise self._failure(failed)
 
     def count(self, filters: Mapping[str, str]) -> int:
-        """How many records match all filters."""
+        """Return how many records match all filters."""
         if not filters:
-            return self._rows
-        failed: sqlite3.Error
+            return self._collection.rows
+        failed: Exception
         try:
-            return sum(count(terms, self._masks[rank]) for rank, terms in self._terms(filters))
+            return sum(
+                count(self._layers[rank].postings, postings, self._hidden[rank])
+                for rank, postings in self._postings(filters)
+            )
         except UnicodeEncodeError:
             return 0
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             failed = error
-        raise self._base.failure(failed)
+        raise self._failure(failed)
 
     def walk(self, after: int = 0) -> Iterator[tuple[int, str]]:
-        """Docid and key of every record after this docid, ascending."""
+        """Yield docid and key of every record after this docid, ascending."""
         if len(self._layers) == 1:
             yield from ((docid, key) for docid, key, _ in self._base.keys(after))
             return
@@ -139,39 +171,41 @@ class CollectionReader:
                     yield docid, key
 
     def changes(self, generation: int, limit: int) -> list[tuple[str, bool]] | None:
-        """Key and whether there is a record still, of what the layers changed after a generation; `None`: too many."""
-        failed: sqlite3.Error
+        """Return key and presence of each record that the layers changed after a generation; `None`: too many."""
+        failed: Exception
         try:
             seen: dict[str, bool] = {}
             for layer in self._layers[:-1]:
                 for key, there in layer.execute(
-                    "SELECT key, census NOT NULL FROM record WHERE gen > ? LIMIT ?", (generation, limit + 1)
+                    "SELECT key, census NOT NULL FROM record WHERE generation > ? LIMIT ?", (generation, limit + 1)
                 ):
                     seen.setdefault(key, bool(there))
                 if len(seen) > limit:
                     return None
             return list(seen.items())
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             failed = error
-        raise self._base.failure(failed)
+        raise self._failure(failed)
 
     def _scan(self, after: int, dialect: Dialect) -> Iterator[PageRow]:
         streams = [_ranked(layer.execute(_NEXT[dialect], (after, -1)), rank) for rank, layer in enumerate(self._layers)]
         last = after
-        for docid, _, key, payload in heapq.merge(*streams):
+        for docid, _, *row in heapq.merge(*streams):
             if docid != last:  # the newest comes first
                 last = docid
-                if payload is not None:
-                    yield docid, key, payload
+                yield from _checked([(docid, *row)])
 
-    def _terms(self, filters: Mapping[str, str]) -> Iterator[tuple[int, list[Term]]]:
+    def _postings(self, filters: Mapping[str, str]) -> Iterator[tuple[int, list[PostingList]]]:
         for rank, layer in enumerate(self._layers):
-            terms = layer.terms(filters, base=layer is self._base)
-            if terms is not None:
-                yield rank, terms
+            found = layer.find_postings(filters, base=layer is self._base)
+            if found is not None:
+                yield rank, found
 
     def _matching(self, filters: Mapping[str, str], after: int) -> Iterator[tuple[int, int]]:
-        streams = [_tagged(matching(terms, after, self._masks[rank]), rank) for rank, terms in self._terms(filters)]
+        streams = [
+            _tagged(matching(self._layers[rank].postings, postings, after, self._hidden[rank]), rank)
+            for rank, postings in self._postings(filters)
+        ]
         return streams[0] if len(streams) == 1 else heapq.merge(*streams)
 
     def _fetch(self, found: list[tuple[int, int]], dialect: Dialect) -> list[PageRow]:
@@ -180,15 +214,47 @@ class CollectionReader:
             wanted.setdefault(rank, []).append(docid)
         rows: list[PageRow] = []
         for rank, docids in wanted.items():
-            rows += self._layers[rank].execute(_THESE[dialect], (json.dumps(docids),))
+            rows += _checked(self._layers[rank].execute(_THESE[dialect], (json.dumps(docids),)))
+        if len(rows) < len(found):  # a posting list speaks of a record that is not there
+            raise DamagedData
         if len(wanted) > 1:
             rows.sort()
         return rows
 
+    def _failure(self, error: Exception) -> StoreError:
+        """Log that a file is damaged, once, and return the error for the caller."""
+        files = ", ".join(str(layer.file) for layer in reversed(self._layers))
+        what = getattr(error, "sqlite_errorname", "a checksum does not match")
+        if _REPORTED.first(files, what):
+            logger.error(
+                "a data file of the collection %r is damaged (%s): %s; what cannot be read of it is answered with an"
+                " error; restore the file, or build the collection again",
+                self._collection.name,
+                what,
+                files,
+            )
+        return StoreError(f"a data file is damaged ({what}): {files}; restore it, or build the collection again")
 
-def _ranked(rows: Iterator[tuple[int, Any, Any]], rank: int) -> Iterator[tuple[int, int, Any, Any]]:
-    for docid, one, other in rows:
-        yield docid, rank, one, other
+
+_REPORTED = LogOnce()
+
+
+def _checked(rows: Iterable[_StoredRow]) -> Iterator[PageRow]:
+    """Yield the records whose payload matches its checksum; the mark of a deleted one is left out.
+
+    Raises:
+        DamagedData: a payload does not match.
+    """
+    for docid, key, payload, checksum in rows:
+        if crc32(payload or b"", record_seed(docid, key)) != checksum:
+            raise DamagedData
+        if payload is not None:
+            yield docid, key, payload
+
+
+def _ranked(rows: Iterator[tuple[Any, ...]], rank: int) -> Iterator[tuple[Any, ...]]:
+    for docid, *rest in rows:
+        yield docid, rank, *rest
 
 
 def _tagged(docids: Iterator[int], rank: int) -> Iterator[tuple[int, int]]:

@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
+from zlib import crc32
 
 from ...errors import StoreError
 from ..bulk_insert import insert_rows
+from ..checksum import record_seed
+from ..index.bitmaps import require_bitmaps
 from ..index.builder import FIRST_ROWS, PostingsBuilder
 from .row_encoder import EncodedRow
 
@@ -19,9 +22,10 @@ __all__ = ["CollectionWriter", "Written", "duplicates_found"]
 _BATCH = FIRST_ROWS
 
 # `docid` is the number that a record keeps; records lie in that order, and the index finds them by key. A record of
-# which `census` is null was deleted: only layers have such. `gen` is the generation that changed it (layers only).
+# which `census` is null was deleted: only layers have such. `generation` is the one that changed it (layers only).
 _SCHEMA = """
-CREATE TABLE record (docid INTEGER PRIMARY KEY, key TEXT NOT NULL, gen INTEGER, census BLOB, amperity BLOB);
+CREATE TABLE record (docid INTEGER PRIMARY KEY, key TEXT NOT NULL, generation INTEGER, census BLOB,
+    census_checksum INTEGER NOT NULL, amperity BLOB, amperity_checksum INTEGER NOT NULL);
 """
 
 
@@ -49,18 +53,19 @@ class CollectionWriter:
     """
 
     def __init__(self, file: Path, filterable: int, *, layer: bool = False) -> None:
+        require_bitmaps()
         self._file = file
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # personal data: for the owner alone
         self._connection = sqlite3.connect(file, isolation_level=None)
-        # No journal: a file that was not finished is thrown away. A page has room for a bitmap of 8 KiB.
+        # No journal: a file that was not finished is thrown away. Small pages: reading one copies little.
         self._connection.executescript(
-            "PRAGMA page_size = 16384; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+            "PRAGMA page_size = 2048; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
             f" PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -65536; PRAGMA threads = 2; BEGIN; {_SCHEMA}"
         )
         self._postings = PostingsBuilder(self._connection, filterable)
         self._filters = bool(filterable)
         self._layer = layer
-        self._batch: list[tuple[int, str, int | None, bytes | None, bytes | None]] = []
+        self._batch: list[tuple[int, str, int | None, bytes | None, int, bytes | None, int]] = []
         self._docids: list[int] = []
         self._values: list[tuple[str | None, ...]] = []
         self._rows = 0
@@ -68,7 +73,7 @@ class CollectionWriter:
 
     def add(self, docid: int, row: EncodedRow, generation: int | None = None) -> None:
         """One row. Docids differ; in a layer, keys too."""
-        self._batch.append((docid, row.key, generation, row.census, row.amperity))
+        self._append(docid, row.key, generation, row.census, row.amperity)
         if self._filters:
             self._docids.append(docid)
             self._values.append(row.values)
@@ -77,21 +82,35 @@ class CollectionWriter:
 
     def add_plain(self, rows: Sequence[tuple[str, bytes, bytes | None]]) -> None:
         """Rows of a whole file: key and payloads. The first gets docid 1; their values come by way of `postings`."""
+        docids = range(self._rows + 1, self._rows + 1 + len(rows))
         self._rows += len(rows)
-        insert_rows(self._connection, "record (key, census, amperity)", 3, rows)
+        keys, censuses, amperities = zip(*rows, strict=True)
+        seeds = list(map(record_seed, docids, keys))
+        checksums = map(crc32, amperities, seeds) if amperities[0] is not None else seeds
+        whole = zip(docids, keys, censuses, map(crc32, censuses, seeds), amperities, checksums, strict=True)
+        insert_rows(
+            self._connection, "record (docid, key, census, census_checksum, amperity, amperity_checksum)", 6, whole
+        )
 
     @property
     def postings(self) -> PostingsBuilder:
         """The posting lists."""
         return self._postings
 
-    def bury(self, docid: int, key: str, generation: int) -> None:
-        """Marks a record as deleted, in a layer."""
-        self._batch.append((docid, key, generation, None, None))
+    def write_tombstone(self, docid: int, key: str, generation: int) -> None:
+        """Mark a record as deleted, in a layer."""
+        self._append(docid, key, generation, None, None)
+
+    def _append(
+        self, docid: int, key: str, generation: int | None, census: bytes | None, amperity: bytes | None
+    ) -> None:
+        seed = record_seed(docid, key)
+        row = (docid, key, generation, census, crc32(census or b"", seed), amperity, crc32(amperity or b"", seed))
+        self._batch.append(row)
 
     def _flush(self) -> None:
         self._rows += len(self._batch)
-        insert_rows(self._connection, "record", 5, self._batch)
+        insert_rows(self._connection, "record", 7, self._batch)
         self._batch.clear()
         self._postings.extend(self._docids, self._values)
         self._docids.clear()
@@ -119,7 +138,7 @@ class CollectionWriter:
         execute = self._connection.execute
         duplicates, first = 0, None
         if self._layer:
-            execute("CREATE INDEX record_gen ON record (gen)")
+            execute("CREATE INDEX record_generation ON record (generation)")
         elif execute("SELECT 1 FROM record GROUP BY key HAVING count(*) > 1 LIMIT 1").fetchone():
             duplicates, first = self._drop_duplicates(fail_on_duplicate, row_of)
         self._postings.finish(live=self._layer or bool(duplicates))

@@ -8,34 +8,14 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 from ...errors import StoreError
+from ..index.bitmaps import BitMap64
 from ..model import Collection
 from .collection_reader import CollectionReader
 from .collection_writer import duplicates_found
 from .layer import Layer
 from .row_encoder import EncodedRow
 
-__all__ = ["DocIdAllocator", "Numbering", "Seen"]
-
-
-class Seen:
-    """A set of docids that takes a bit each."""
-
-    def __init__(self) -> None:
-        self._bits = bytearray()
-
-    def add(self, docid: int) -> bool:
-        """Adds one; whether it was new."""
-        place, bit = docid >> 3, 1 << (docid & 7)
-        if place >= len(self._bits):
-            self._bits.extend(bytes(max(place + 1 - len(self._bits), len(self._bits), 1024)))
-        if self._bits[place] & bit:
-            return False
-        self._bits[place] |= bit
-        return True
-
-    def __contains__(self, docid: int) -> bool:
-        place = docid >> 3
-        return place < len(self._bits) and bool(self._bits[place] & 1 << (docid & 7))
+__all__ = ["DocIdAllocator", "Numbering"]
 
 
 class Numbering:
@@ -106,7 +86,7 @@ class DocIdAllocator:
         self._numbering: Numbering | None = None
         if before is not None and layers:
             self._numbering = Numbering(CollectionReader(layers, before), next_docid)
-        self._seen = Seen()
+        self._seen = BitMap64()
         self._rows = array("Q")
         self.late: dict[int, EncodedRow] = {}
         self.repeated = 0
@@ -134,11 +114,13 @@ class DocIdAllocator:
         docid = self._numbering.number(row.key)
         if docid >= self._first_new:
             self._rows.append(number)
-        elif not self._seen.add(docid):
+        elif docid in self._seen:
             self.late[docid] = row
             self.repeated += 1
             self.first_late = self.first_late or number
             return None
+        else:
+            self._seen.add(docid)
         return docid
 
     def row_of(self, docid: int) -> int:

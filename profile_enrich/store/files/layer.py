@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from ...errors import StoreError
-from ..index.bitmap_cache import Bitmaps
-from ..index.posting_lists import LIVE, ListTerm, Term, find_term
+from ..index.bitmaps import require_bitmaps
+from ..index.postings import PostingCache, PostingList, PostingReader, listed
 from ..model import Collection
 
 __all__ = ["FileGone", "Layer"]
-
-_MMAP = 1 << 40  # SQLite takes as much as it was built for
 
 
 class FileGone(Exception):
@@ -24,28 +23,32 @@ class FileGone(Exception):
 class Layer:
     """Reads one data file, for one thread.
 
-    The file never changes once it is named in the manifest, so it is opened as immutable: no locks, no checks, mapped
-    into memory.
+    The file never changes once it is named in the manifest, so it is opened as immutable: without locks and checks. It
+    is read, not mapped into memory: a mapped file that is truncated ends the process.
 
     Args:
         file: the data file.
         collection: what is in it.
+        cache: takes the decoded bitmaps; one of its own by default.
 
     Attributes:
         execute: runs a statement.
+        postings: reads the posting lists.
 
     Raises:
         FileGone: it is not there.
         StoreError: it cannot be opened.
+        MissingExtraError: `pyroaring` is not installed.
     """
 
-    def __init__(self, file: Path, collection: Collection) -> None:
-        self._file = file
-        self._attrs = {name: number for number, name in enumerate(collection.filterable)}
+    def __init__(self, file: Path, collection: Collection, cache: PostingCache | None = None) -> None:
+        require_bitmaps()
+        self.file = file
+        self._columns = {name: number for number, name in enumerate(collection.filterable)}
         self._key = collection.key
         if not file.exists():
             raise FileGone
-        failed: sqlite3.Error | None = None
+        problem = ""
         try:
             self._connection = sqlite3.connect(
                 f"file:{quote(str(file.absolute()))}?mode=ro&immutable=1",
@@ -54,50 +57,46 @@ class Layer:
                 check_same_thread=False,  # so that another thread may close it
                 cached_statements=32,
             )
-            self._connection.execute(f"PRAGMA mmap_size = {_MMAP}")
+            self._connection.executescript(
+                "PRAGMA mmap_size = 0; PRAGMA cell_size_check = 1; PRAGMA cache_size = -4096"
+            )
             self.execute = self._connection.execute
-            self._bitmaps = Bitmaps(self._connection)
-            self._has_live = self.execute("SELECT 1 FROM post WHERE id < 4194304 LIMIT 1").fetchone() is not None
+            self.postings = PostingReader(self._connection, file.name, cache or PostingCache())
+            self.execute("SELECT 1 FROM record LIMIT 1")
         except sqlite3.Error as error:
-            failed = error
-        if failed is not None:
+            problem = str(getattr(error, "sqlite_errorname", type(error).__name__))
+        if problem:
             self.close()
-            raise self.failure(failed)
+            raise StoreError(
+                f"the data file {file} cannot be read ({problem}); restore it, or build its collection again"
+            )
 
-    def live(self) -> Term:
-        """The docids that this file speaks of: of a layer all of them, of a base only when it has stale postings."""
-        return Term(self._connection, self._bitmaps, LIVE, 1 << 40)
-
-    def terms(self, filters: Mapping[str, str], *, base: bool) -> list[Term] | None:
-        """What all of must hold a docid for its record to match; `None` when nothing matches."""
-        terms: list[Term] = []
+    def find_postings(self, filters: Mapping[str, str], *, base: bool) -> list[PostingList] | None:
+        """Return the posting lists that a docid must be in for its record to match; `None` when nothing matches."""
+        found: list[PostingList] = []
         for name, value in filters.items():
             if name == self._key:  # every value is another: the index finds it
                 row = self.execute("SELECT docid FROM record WHERE key = ? AND census NOT NULL", (value,)).fetchone()
-                term: Term | None = None if row is None else ListTerm(self._connection, self._bitmaps, row)
+                posting = None if row is None else listed(0, value, row)
             else:
-                term = find_term(self._connection, self._bitmaps, self._attrs[name], value)
-            if term is None:
+                posting = self.postings.find(self._columns[name], value)
+            if posting is None:
                 return None
-            terms.append(term)
-        if base and self._has_live:
-            terms.append(self.live())
-        return terms
+            found.append(posting)
+        if base and (live := self.postings.live()) is not None:
+            found.append(live)
+        return found
 
     def keys(self, after: int = 0) -> Iterator[tuple[int, str, bool]]:
-        """Docid, key and whether there is a record (or the mark of a deleted one), ascending."""
+        """Yield docid, key and whether there is a record (or the mark of a deleted one), ascending."""
         return self.execute("SELECT docid, key, census NOT NULL FROM record WHERE docid > ? ORDER BY docid", (after,))
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         connection = getattr(self, "_connection", None)
         if connection is not None:
-            connection.close()
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
 
     def __del__(self) -> None:
         self.close()  # when its thread ended
-
-    def failure(self, error: sqlite3.Error) -> StoreError:
-        """What to say about an error of SQLite."""
-        name = getattr(error, "sqlite_errorname", type(error).__name__)
-        return StoreError(f"the data file {self._file} cannot be read ({name}); build the store anew")

@@ -33,7 +33,7 @@ from ..model import Collection, Column
 
 __all__ = ["FORMAT", "CollectionFiles", "DataFile", "Manifest", "locked", "read_manifest", "write_manifest"]
 
-FORMAT = 2
+FORMAT = 3
 """The version of the format; a store of another one is refused."""
 
 MANIFEST = "CURRENT"

@@ -6,44 +6,49 @@ import sqlite3
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
 
 from ..bulk_insert import insert_rows
-from .bitmap_cache import CHUNK, SHIFT
-from .posting_lists import LIVE, LOW, pack, unpack
+from ..checksum import value_checksum
+from .bitmaps import SEGMENT_BITS, BitMap, segment_bitmaps
+from .postings import LIVE, SHIFT
 
 __all__ = ["COMMON", "FIRST_ROWS", "NEAR_UNIQUE", "PostingsBuilder"]
 
 _SCHEMA = (
-    "CREATE TABLE value (attr INTEGER NOT NULL, val TEXT NOT NULL, vid INTEGER NOT NULL, n INTEGER NOT NULL,"
-    " PRIMARY KEY (attr, val)) WITHOUT ROWID",
-    "CREATE TABLE post (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
-    "CREATE TABLE single (attr INTEGER NOT NULL, val TEXT NOT NULL, docid INTEGER NOT NULL,"
-    " PRIMARY KEY (attr, val, docid)) WITHOUT ROWID",
-    "CREATE TEMP TABLE stage (attr INTEGER, val TEXT, chunk INTEGER, n INTEGER, data BLOB)",
-    "CREATE TEMP TABLE lone (attr INTEGER, val TEXT, docid INTEGER)",
+    "CREATE TABLE value (column_id INTEGER NOT NULL, value TEXT NOT NULL, value_id INTEGER NOT NULL,"
+    " records INTEGER NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (column_id, value)) WITHOUT ROWID",
+    "CREATE TABLE posting (posting_id INTEGER PRIMARY KEY, bitmap BLOB NOT NULL, checksum INTEGER NOT NULL)",
+    "CREATE TABLE unique_value (column_id INTEGER NOT NULL, value TEXT NOT NULL, docid INTEGER NOT NULL,"
+    " checksum INTEGER NOT NULL, PRIMARY KEY (column_id, value, docid)) WITHOUT ROWID",
+    "CREATE TEMP TABLE staged (column_id INTEGER, value TEXT, segment INTEGER, records INTEGER, bitmap BLOB)",
+    "CREATE TEMP TABLE staged_unique (column_id INTEGER, value TEXT, docid INTEGER)",
 )
 
-FIRST_ROWS = 4096  # what a column holds in these decides how it is kept
-_HELD = 1 << 17  # rows whose numbers are held before they are written: two chunks' worth
-NEAR_UNIQUE = 0.5  # distinct values a row, from which on a column has no posting lists
-COMMON = 256  # a value that occurs this often has a posting list, whatever the column
+FIRST_ROWS = 4096
+"""The values of so many records decide how a column is kept."""
+NEAR_UNIQUE = 0.5
+"""Distinct values a record from which on a column has no posting lists."""
+COMMON = 256
+"""A value that so many records have has a posting list in any column."""
 
+_HELD = 1 << (SEGMENT_BITS + 1)  # records whose docids are held before they are written: two segments' worth
 
-_Lists = defaultdict[str | None, list[int]]
+PostingRow = tuple[int, str, int, int, bytes]
+"""Column, value, segment, number of records and serialized bitmap."""
 
 
 def _near_unique(values: Sequence[str | None]) -> bool:
-    there = [value for value in values if value is not None]
-    return len(there) > 1 and len(set(there)) > len(there) * NEAR_UNIQUE
+    present = [value for value in values if value is not None]
+    return len(present) > 1 and len(set(present)) > len(present) * NEAR_UNIQUE
 
 
 class PostingsBuilder:
     """Collects the values of records.
 
-    Docids should ascend, or at least seldom leave a chunk: then each posting is written once. How a column is kept is
-    decided by what its first rows hold; a value that turns out to be common in a near-unique column is given a posting
-    list at the end.
+    Docids should ascend, or at least seldom leave a segment: then each posting is written once. The values of the first
+    records decide how a column is kept; a common value of a near-unique column gets a posting list at the end.
 
     Args:
         connection: of the file that is being built.
@@ -56,160 +61,118 @@ class PostingsBuilder:
             connection.execute(statement)
         self._columns = columns
         self._posted: list[int] | None = None
-        self._single: list[int] = []
-        self._open: dict[int, list[_Lists]] = {}
+        self._unique: list[int] = []
+        self._open: dict[int, list[defaultdict[str | None, array[int]]]] = {}
         self._held = 0
-        self._last = -1
-        self._ascending = True
-        self._written: set[int] = set()
-        self._pieces = False  # a chunk was written in several pieces
+        self._value_id = 0
 
     def extend(self, docids: Sequence[int], rows: Sequence[Sequence[str | None]]) -> None:
-        """The values of some records, in the order of the filterable columns. The first call should bring many."""
+        """Add the values of records, in the order of the filterable columns. The first call should bring many."""
         if not docids or not self._columns:
             return
-        if docids[0] < self._last or docids != sorted(docids):
-            self._ascending = False
-        self._last = docids[-1]
         columns = list(zip(*rows, strict=True))
         if self._posted is None:
-            self._single = [attr for attr, values in enumerate(columns) if _near_unique(values)]
-            self._posted = [attr for attr in range(self._columns) if attr not in self._single]
-        for attr in self._single:
-            insert_rows(
-                self._connection,
-                "lone",
-                3,
-                ((attr, value, docid) for value, docid in zip(columns[attr], docids, strict=True) if value is not None),
-            )
+            self._unique = [number for number, values in enumerate(columns) if _near_unique(values)]
+            self._posted = [number for number in range(self._columns) if number not in self._unique]
+        for column in self._unique:
+            found = zip(columns[column], docids, strict=True)
+            rest = ((column, value, docid) for value, docid in found if value is not None)
+            insert_rows(self._connection, "staged_unique", 3, rest)
         if self._held >= _HELD:
-            self._flush(but=docids[0] >> CHUNK)
+            self._flush(but=docids[0] >> SEGMENT_BITS)
         self._held += len(docids)
-        if min(docids) >> CHUNK == max(docids) >> CHUNK:
-            self._post(docids[0] >> CHUNK, docids, columns)
+        if min(docids) >> SEGMENT_BITS == max(docids) >> SEGMENT_BITS:
+            self._collect(docids[0] >> SEGMENT_BITS, docids, columns)
             return
         places: dict[int, list[int]] = {}
         for place, docid in enumerate(docids):
-            places.setdefault(docid >> CHUNK, []).append(place)
-        for chunk, some in places.items():
-            self._post(chunk, [docids[n] for n in some], [[values[n] for n in some] for values in columns])
+            places.setdefault(docid >> SEGMENT_BITS, []).append(place)
+        for segment, some in places.items():
+            self._collect(segment, [docids[n] for n in some], [[values[n] for n in some] for values in columns])
 
-    def _post(self, chunk: int, docids: Sequence[int], columns: Sequence[Sequence[str | None]]) -> None:
-        opened = self._open.get(chunk)
+    def _collect(self, segment: int, docids: Sequence[int], columns: Sequence[Sequence[str | None]]) -> None:
+        opened = self._open.get(segment)
         if opened is None:
-            opened = self._open[chunk] = [defaultdict(list) for _ in range(self._columns)]
-        lows = [docid & LOW for docid in docids]
-        for attr in self._posted or ():
-            lists = opened[attr]
-            for value, low in zip(columns[attr], lows, strict=True):
-                lists[value].append(low)
+            opened = self._open[segment] = [defaultdict(_offsets) for _ in range(self._columns)]
+        base = segment << SEGMENT_BITS
+        offsets = [docid - base for docid in docids]
+        for column in self._posted or ():
+            lists = opened[column]
+            for value, offset in zip(columns[column], offsets, strict=True):
+                lists[value].append(offset)
 
     def _flush(self, but: int = -1) -> None:
-        """Writes what is held; not of one chunk, to which more will come."""
+        """Write what is held; not of one segment, to which more will come."""
         kept = self._open.pop(but, None)
-        for chunk, opened in self._open.items():
-            self._pieces = self._pieces or chunk in self._written
-            self._written.add(chunk)
-            insert_rows(self._connection, "stage", 5, self._staged(chunk, opened))
+        for segment, opened in self._open.items():
+            insert_rows(self._connection, "staged", 5, _rows_of(segment, opened))
         self._open = {} if kept is None else {but: kept}
         self._held = 0
 
-    def _staged(self, chunk: int, opened: list[_Lists]) -> Iterator[tuple[Any, ...]]:
-        for attr, lists in enumerate(opened):
-            for value, lows in lists.items():
-                if value is not None:
-                    yield attr, value, chunk, len(lows), pack(array("H", lows if self._ascending else sorted(lows)))
+    def add_unique(self, rows: Iterable[tuple[int, str, int]]) -> None:
+        """Add column, value and docid of near-unique columns: in this order, and not those of common values."""
+        with_checksums = ((*row, value_checksum(row[0], row[1], row[2])) for row in rows)
+        insert_rows(self._connection, "unique_value", 4, with_checksums)
 
-    def add_singles(self, rows: Iterable[tuple[int, str, int]]) -> None:
-        """Column, value and docid, of near-unique columns: in this order, and not those of common values."""
-        insert_rows(self._connection, "single", 3, rows)
-
-    def add_values(self, rows: Iterable[tuple[int, str, int, int]]) -> None:
-        """Column, value, its number and how many docids have it."""
-        insert_rows(self._connection, "value", 4, rows)
-
-    def add_postings(self, rows: Iterable[tuple[int, bytes]]) -> None:
-        """Postings under their row numbers."""
-        insert_rows(self._connection, "post", 2, rows)
+    def add_postings(self, rows: Iterable[PostingRow]) -> None:
+        """Add posting lists, ordered by column, value and segment. Bitmaps of one segment are united."""
+        insert = self._connection.execute
+        for (column, value), parts in groupby(rows, itemgetter(0, 1)):
+            self._value_id += 1
+            records = 0
+            for segment, pieces in groupby(parts, itemgetter(2)):
+                counts, (data, *more) = zip(*[piece[3:] for piece in pieces], strict=True)
+                if more:
+                    data = BitMap.deserialize(data).union(*map(BitMap.deserialize, more)).serialize()
+                records += sum(counts)
+                insert(
+                    "INSERT INTO posting VALUES (?, ?, ?)",
+                    ((self._value_id << SHIFT) + segment, data, value_checksum(column, value, segment, data)),
+                )
+            insert(
+                "INSERT INTO value VALUES (?, ?, ?, ?, ?)",
+                (column, value, self._value_id, records, value_checksum(column, value, records)),
+            )
 
     def finish(self, *, live: bool) -> None:
-        """Writes the posting lists.
+        """Write the posting lists.
 
         Args:
-            live: whether to write down which docids the file speaks of, too.
+            live: whether to write down which docids the file holds, too.
         """
         self._flush()
         execute = self._connection.execute
-        execute("INSERT INTO single SELECT attr, val, docid FROM lone ORDER BY attr, val, docid")
-        execute("DROP TABLE lone")
-        if self._single:
-            self._common()
-        if self._pieces:
-            self._unite()
-        execute(
-            "INSERT INTO value SELECT attr, val, row_number() OVER (ORDER BY attr, val), sum(n) FROM stage"
-            " GROUP BY attr, val"
-        )
-        execute(
-            f"INSERT INTO post SELECT (v.vid << {SHIFT}) + s.chunk, s.data FROM stage s"  # noqa: S608  # a constant
-            " JOIN value v USING (attr, val) ORDER BY 1"
-        )
-        execute("DROP TABLE stage")
+        if self._unique:
+            self._post_common_values()
+        self.add_unique(execute("SELECT column_id, value, docid FROM staged_unique ORDER BY 1, 2, 3"))
+        execute("DROP TABLE staged_unique")
+        self.add_postings(execute("SELECT column_id, value, segment, records, bitmap FROM staged ORDER BY 1, 2, 3"))
+        execute("DROP TABLE staged")
         if live:
-            docids = execute("SELECT docid FROM record ORDER BY docid")
-            self._connection.executemany(
-                "INSERT INTO post VALUES (?, ?)",
-                (((LIVE << SHIFT) + chunk, pack(lows)) for chunk, lows in chunked(docid for (docid,) in docids)),
-            )
+            docids = (docid for (docid,) in execute("SELECT docid FROM record ORDER BY docid"))
+            found = sorted(segment_bitmaps(docids).items())
+            self.add_postings((LIVE, "", segment, len(bitmap), bitmap.serialize()) for segment, bitmap in found)
 
-    def _common(self) -> None:
-        """Gives the common values of near-unique columns posting lists."""
+    def _post_common_values(self) -> None:
+        """Give the common values of near-unique columns posting lists."""
         execute = self._connection.execute
-        for attr, value in execute(
-            "SELECT attr, val FROM single GROUP BY attr, val HAVING count(*) >= ?", (COMMON,)
+        for column, value in execute(
+            "SELECT column_id, value FROM staged_unique GROUP BY column_id, value HAVING count(*) >= ?", (COMMON,)
         ).fetchall():
-            docids = execute("SELECT docid FROM single WHERE attr = ? AND val = ?", (attr, value)).fetchall()
-            self._connection.executemany(
-                "INSERT INTO stage VALUES (?, ?, ?, ?, ?)",
-                ((attr, value, chunk, len(lows), pack(lows)) for chunk, lows in chunked(docid for (docid,) in docids)),
-            )
-            execute("DELETE FROM single WHERE attr = ? AND val = ?", (attr, value))
-
-    def _unite(self) -> None:
-        """Puts the pieces of each chunk together."""
-        self._connection.create_aggregate("unite", 1, _United)  # type: ignore[arg-type]  # typeshed wants final methods
-        execute = self._connection.execute
-        execute(
-            "CREATE TEMP TABLE whole AS SELECT attr, val, chunk, sum(n) AS n, unite(data) AS data FROM stage"
-            " GROUP BY attr, val, chunk"
-        )
-        execute("DROP TABLE stage")
-        execute("ALTER TABLE whole RENAME TO stage")
+            where = "FROM staged_unique WHERE column_id = ? AND value = ?"
+            docids = (docid for (docid,) in execute(f"SELECT docid {where}", (column, value)))  # constant
+            for segment, bitmap in segment_bitmaps(docids).items():
+                row = (column, value, segment, len(bitmap), bitmap.serialize())
+                execute("INSERT INTO staged VALUES (?, ?, ?, ?, ?)", row)
+            execute(f"DELETE {where}", (column, value))  # constant
 
 
-class _United:
-    """An aggregate function: the pieces of one chunk of one value as one."""
-
-    def __init__(self) -> None:
-        self._lows: list[int] = []
-
-    def step(self, data: bytes) -> None:
-        """One piece."""
-        self._lows += unpack(data)
-
-    def finalize(self) -> bytes:
-        """All of them."""
-        return pack(array("H", sorted(self._lows)))
+def _offsets() -> array[int]:
+    return array("I")
 
 
-def chunked(docids: Iterable[int]) -> Iterator[tuple[int, array[int]]]:
-    """Ascending docids as the low parts of each chunk."""
-    lows, chunk = array("H"), -1
-    for docid in docids:
-        if docid >> CHUNK != chunk:
-            if lows:
-                yield chunk, lows
-            lows, chunk = array("H"), docid >> CHUNK
-        lows.append(docid & LOW)
-    if lows:
-        yield chunk, lows
+def _rows_of(segment: int, opened: Sequence[dict[str | None, array[int]]]) -> Iterator[PostingRow]:
+    for column, lists in enumerate(opened):
+        for value, offsets in lists.items():
+            if value is not None:
+                yield column, value, segment, len(offsets), BitMap(offsets).serialize()

@@ -17,7 +17,7 @@ from .base import MAX_COLUMNS, check_columns, kept_fields, kind_of, open_bytes, 
 
 if TYPE_CHECKING:
     pass
-from .duckdb_table import _BROKEN, _LITERALS, _PATTERNS, _SAMPLE, TableReader, _all_are, clean_facts, is_clean
+from .duckdb_table import _BROKEN, _LITERALS, _PATTERNS, _SAMPLE, TableReader, _all_are, rows_are_valid, validity_facts
 
 __all__ = ["CsvReader"]
 
@@ -124,12 +124,12 @@ class CsvReader(TableReader):
     def _find_types(self, spec: CollectionSpec, kept: Sequence[str]) -> dict[str, ColumnType]:
         free = [name for name in kept if name != spec.key]  # a key is text, so that `007` stays `007`
         possible = self._possible(free)
-        facts = ["count(*)", *clean_facts(self._place[spec.key], [self._place[name] for name in kept])]
+        facts = ["count(*)", *validity_facts(self._place[spec.key], [self._place[name] for name in kept])]
         for name in free:
             facts.append(f"count({self._place[name]})")
             facts += [f"coalesce({_all_are(self._place[name], kind)}, false)" for kind in possible[name]]
         self.total, odd, longest, *found = self._fetch(f"SELECT {', '.join(facts)} FROM {self._scan}")[0]  # noqa: S608  # c0, c1… and constants
-        self.clean = not self.rejects.kept and is_clean(kept, odd, longest)
+        self.all_valid = not self.rejects.kept and rows_are_valid(kept, odd, longest)
         answers = iter(found)
         types: dict[str, ColumnType] = dict.fromkeys(kept, "text")
         for name in free:

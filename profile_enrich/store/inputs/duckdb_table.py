@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-__all__ = ["TableReader", "clean_facts", "is_clean", "literal"]
+__all__ = ["TableReader", "literal", "rows_are_valid", "validity_facts"]
 
 _BATCH = 2048
 
@@ -44,7 +44,7 @@ class TableReader:
     """What CSV and Parquet have in common: a query, and columns known beforehand.
 
     Attributes:
-        clean: whether no row will be refused, so that nobody need look at each.
+        all_valid: whether no row will be refused, so that nobody need look at each.
     """
 
     def __init__(self, spec: CollectionSpec, path: Path, where: str) -> None:
@@ -64,7 +64,7 @@ class TableReader:
         self._types: dict[str, ColumnType] = {}
         self._scan = ""
         self._query = ""
-        self.clean = False
+        self.all_valid = False
         self._parameters: dict[str, object] = {}
         self._encoders: list[Callable[[Any], str]] = []
         self._connection: DuckDBPyConnection = duckdb.connect(
@@ -203,8 +203,8 @@ def _all_are(place: str, kind: ColumnType) -> str:
     return f"bool_and(regexp_full_match({place}, '{_PATTERNS[kind]}'))"
 
 
-def clean_facts(key: str, places: Sequence[str]) -> list[str]:
-    """SQL for what `is_clean` wants to know of a table: given its key and its columns as text."""
+def validity_facts(key: str, places: Sequence[str]) -> list[str]:
+    """SQL for what `rows_are_valid` wants to know of a table: given its key and its columns as text."""
     sizes = " + ".join([f"coalesce(strlen({place}), 0)" for place in places])
     return [
         f"count(*) FILTER (WHERE coalesce({key}, '') = '' OR strlen({key}) > {MAX_KEY_BYTES})",
@@ -212,7 +212,7 @@ def clean_facts(key: str, places: Sequence[str]) -> list[str]:
     ]
 
 
-def is_clean(names: Sequence[str], odd: int, longest: int) -> bool:
+def rows_are_valid(names: Sequence[str], odd: int, longest: int) -> bool:
     """Whether every row can be stored: no key is odd, and the longest row is short, also as JSON."""
     # At worst JSON makes six bytes of one; each column has quotes, a colon, a comma, and may be null.
     return not odd and 6 * (longest + sum(len(name.encode()) + 8 for name in names)) < MAX_RECORD_BYTES

@@ -12,7 +12,7 @@ from ...errors import ConfigurationError, StoreError
 from ..files.row_encoder import to_json
 from ..model import CollectionSpec, ColumnType
 from .base import check_columns, kept_fields
-from .duckdb_table import TableReader, clean_facts, is_clean, literal
+from .duckdb_table import TableReader, literal, rows_are_valid, validity_facts
 
 __all__ = ["ParquetReader"]
 
@@ -96,13 +96,13 @@ class ParquetReader(TableReader):
             self._look(spec, list(columns))
 
     def _look(self, spec: CollectionSpec, kept: Sequence[str]) -> None:
-        facts = ", ".join(clean_facts(self._places[spec.key], list(self._places.values())))
+        facts = ", ".join(validity_facts(self._places[spec.key], list(self._places.values())))
         try:
             odd, longest = self._fetch(f"SELECT {facts} FROM {self._scan}")[0]  # noqa: S608  # quoted names
         except StoreError:  # a page of the file is broken
             self.close()
             raise
-        self.clean = not self.rejects.kept and is_clean(kept, odd, longest)
+        self.all_valid = not self.rejects.kept and rows_are_valid(kept, odd, longest)
 
     @property
     def places(self) -> Mapping[str, str]:

@@ -195,7 +195,7 @@ def _build_one(
                     tally = _copy(spec, reader, encoder, placing, writer, progress)
                 else:
                     encoder.with_index = bulk.with_index
-                    if bulk.clean and placing.fresh:
+                    if bulk.all_valid and placing.fresh:
                         spill = path / f"{name}-spill.db"
                         tally = _copy_plain(spec, bulk, reader, placing, writer, progress, spill)
                     else:

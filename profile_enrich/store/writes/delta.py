@@ -15,15 +15,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from ...errors import StoreError
+from ..checksum import record_checksum
 from ..files.collection_reader import CollectionReader
 from ..files.collection_writer import CollectionWriter
-from ..files.docids import Seen
 from ..files.layer import Layer
 from ..files.manifest import CollectionFiles, DataFile, Manifest
 from ..files.row_encoder import EncodedRow, stored_values
+from ..index.bitmaps import BitMap64
 from ..model import Collection
 
-__all__ = ["Delta", "damaged"]
+__all__ = ["Delta", "missing_file"]
 
 Outcome = Literal["new", "changed", "unchanged", "repeated"]
 
@@ -34,7 +36,8 @@ _MOST_LAYERS = 6
 _MERGE_SHARE = 0.25
 _MERGE_FROM = 20_000
 
-_Change = tuple[int, int, str, int | None, bytes | None, bytes | None]
+_Change = tuple[int, int, str, int | None, bytes | None, bytes | None, int | None, int | None]
+"""Docid, rank of its layer (0: the newest), key, generation, payloads, and their checksums where they have some."""
 
 
 class Delta:
@@ -63,7 +66,7 @@ class Delta:
         self._parts = manifest.parts[collection.id]
         self._next_docid = self._parts.next_docid
         self._new: dict[str, int] = {}
-        self._seen = Seen()
+        self._seen = BitMap64()
         self._layers: list[Layer] = []
         self._staged = sqlite3.connect("", isolation_level=None)  # on disk when it grows, gone when it is closed
         try:
@@ -85,7 +88,8 @@ class Delta:
         found = self._old.find(row.key)
         docid = self._number(row.key) if found is None else found.docid
         there = found is not None and found.census is not None
-        repeated = not self._seen.add(docid)
+        repeated = docid in self._seen
+        self._seen.add(docid)
         if there and found is not None and (found.census, found.amperity) == (row.census, row.amperity):
             if repeated:
                 self._staged.execute("DELETE FROM change WHERE docid = ?", (docid,))
@@ -112,7 +116,7 @@ class Delta:
         if found is None or found.census is None:
             self._staged.execute("DELETE FROM change WHERE docid = ?", (docid,))
             return False
-        self._bury(docid, key)
+        self._delete(docid, key)
         return True
 
     def keep(self, key: str) -> None:
@@ -125,9 +129,9 @@ class Delta:
         """Deletes all records that were not spoken of."""
         for docid, key in self._old.walk():
             if docid not in self._seen:
-                self._bury(docid, key)
+                self._delete(docid, key)
 
-    def _bury(self, docid: int, key: str) -> None:
+    def _delete(self, docid: int, key: str) -> None:
         self._staged.execute("INSERT OR REPLACE INTO change VALUES (?, ?, 1, NULL, NULL)", (docid, key))
 
     def write(
@@ -176,17 +180,17 @@ class Delta:
     def _write_layer(self, generation: int, collection: Collection, absorbed: Sequence[Layer]) -> DataFile:
         name = f"{collection.id}-{generation:06}.db"
         newest = self._staged.execute(
-            "SELECT docid, 0, key, ?, census, amperity FROM change ORDER BY docid", (generation,)
+            "SELECT docid, 0, key, ?, census, amperity, NULL, NULL FROM change ORDER BY docid", (generation,)
         )
         rows = 0
         with CollectionWriter(self._path / name, len(collection.filterable), layer=True) as writer:
-            for docid, _, key, gen, census, amperity in _united([newest, *_streams(absorbed, 1)]):
+            for docid, key, changed_in, census, amperity in _united([newest, *_streams(absorbed, 1)]):
                 rows += 1
                 if census is None:
-                    writer.bury(docid, key, gen or generation)
+                    writer.write_tombstone(docid, key, changed_in or generation)
                 else:
                     values = stored_values(census, collection.filterable)
-                    writer.add(docid, EncodedRow(key, census, amperity, values), gen or generation)
+                    writer.add(docid, EncodedRow(key, census, amperity, values), changed_in or generation)
             writer.finish()
         return DataFile(name, rows)
 
@@ -194,7 +198,7 @@ class Delta:
         name = f"{collection.id}-{generation:06}-base.db"
         rows = 0
         with CollectionWriter(self._path / name, len(collection.filterable)) as writer:
-            for docid, _, key, _, census, amperity in _united(_streams(self._layers, 0)):
+            for docid, key, _, census, amperity in _united(_streams(self._layers, 0)):
                 if census is not None:
                     rows += 1
                     writer.add(docid, EncodedRow(key, census, amperity, stored_values(census, collection.filterable)))
@@ -219,20 +223,35 @@ class Delta:
 def _streams(layers: Sequence[Layer], first: int) -> list[Iterator[_Change]]:
     """What the layers hold, newest first."""
     return [
-        layer.execute("SELECT docid, ?, key, gen, census, amperity FROM record ORDER BY docid", (rank,))
+        layer.execute(
+            "SELECT docid, ?, key, generation, census, amperity, census_checksum, amperity_checksum FROM record"
+            " ORDER BY docid",
+            (rank,),
+        )
         for rank, layer in enumerate(reversed(layers), first)
     ]
 
 
-def _united(streams: Iterable[Iterator[_Change]]) -> Iterator[_Change]:
-    """Of each docid what the newest stream has."""
+def _united(
+    streams: Iterable[Iterator[_Change]],
+) -> Iterator[tuple[int, str, int | None, bytes | None, bytes | None]]:
+    """Yield docid, key, generation and payloads of what the newest stream has of each docid.
+
+    Raises:
+        StoreError: a payload does not match its checksum; it must not get a new one.
+    """
     last = -1
-    for change in heapq.merge(*streams):
-        if change[0] != last:
-            last = change[0]
-            yield change
+    for docid, _, key, generation, census, amperity, *checksums in heapq.merge(*streams):
+        if docid != last:
+            last = docid
+            found = [record_checksum(docid, key, census), record_checksum(docid, key, amperity)]
+            if checksums not in (found, [None, None]):
+                raise StoreError(
+                    "a record of the store is damaged (its checksum does not match); build its collection again"
+                )
+            yield docid, key, generation, census, amperity
 
 
-def damaged(path: Path) -> str:
-    """What to say when a data file is missing."""
-    return f"the store in {path} is damaged: a data file is missing; build it anew"
+def missing_file(path: Path) -> str:
+    """Return the message about a data file that is missing."""
+    return f"the store in {path} is damaged: a data file is missing; restore it, or build its collection again"

@@ -10,7 +10,7 @@ from json.encoder import encode_basestring as quote
 from typing import Any, Protocol
 
 from ..files.row_encoder import MAX_KEY_BYTES, MAX_RECORD_BYTES, EncodedRow, RowRejected, key_text
-from ..index.duckdb_builder import BulkPostings, ValueTable
+from ..index.duckdb_builder import DuckDBPostings, ValueTable
 from ..model import MAX_INDEX_FIELDS, CollectionSpec, ColumnType
 
 __all__ = ["BulkReader", "BulkRows", "bulk_rows"]
@@ -25,7 +25,7 @@ class BulkReader(ValueTable, Protocol):
         ...
 
     @property
-    def clean(self) -> bool:
+    def all_valid(self) -> bool:
         """Whether no row will be refused."""
         ...
 
@@ -101,9 +101,9 @@ class BulkRows:
         ]
 
     @property
-    def clean(self) -> bool:
+    def all_valid(self) -> bool:
         """Whether no row will be refused: `plain` and `postings` can then take the place of looking at each."""
-        return self._reader.clean
+        return self._reader.all_valid
 
     def __iter__(self) -> Iterator[list[tuple[Any, ...]]]:
         return self._reader.batches([*self._payload, *self._values])
@@ -112,9 +112,9 @@ class BulkRows:
         """Key and payloads of each row."""
         return self._reader.batches(self._payload)
 
-    def postings(self) -> BulkPostings:
+    def postings(self) -> DuckDBPostings:
         """The posting lists of all rows. They can be prepared beside `plain`."""
-        return BulkPostings(self._reader, self._values, self._reader.total or 0)
+        return DuckDBPostings(self._reader, self._values)
 
 
 def checked(row: tuple[Any, ...]) -> EncodedRow:

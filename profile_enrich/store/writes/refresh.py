@@ -27,7 +27,7 @@ from ..model import (
     RefreshReport,
     RefreshSpec,
 )
-from .delta import Delta, damaged
+from .delta import Delta, missing_file
 from .single_records import apply, encoder_of, find_collection
 
 __all__ = ["refresh_store"]
@@ -135,7 +135,7 @@ def _refresh_one(
             deleted=delta.deleted,
             merged=delta.merged,
         )
-    raise StoreError(damaged(path))
+    raise StoreError(missing_file(path))
 
 
 def _take_in(

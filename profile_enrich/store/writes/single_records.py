@@ -15,7 +15,7 @@ from ..files.row_encoder import RowEncoder, RowRejected, key_text, to_json, type
 from ..files.transaction import change_store
 from ..model import Collection, Column
 from ..profile_store import WRITE_WAIT
-from .delta import Delta, damaged
+from .delta import Delta, missing_file
 
 __all__ = ["apply", "delete_record", "encoder_of", "find_collection", "put_record"]
 
@@ -122,7 +122,7 @@ def _with_collection(
         with contextlib.suppress(FileGone), Delta(path, manifest, old) as delta:
             result, collection = change(delta, old)
             return apply(manifest, manifest.generation + 1, delta, collection, merge=False), result
-        raise StoreError(damaged(path))
+        raise StoreError(missing_file(path))
 
     return change_store(path, swap, wait=wait)
 

@@ -1,0 +1,37 @@
+"""CRoaring's bitmaps (`pyroaring`, extra `server`)."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+from ...errors import MissingExtraError
+
+try:
+    from pyroaring import BitMap, BitMap64
+except ImportError:  # pragma: no cover  # require_bitmaps() reports it where a store is opened
+    BitMap = BitMap64 = None  # type: ignore[assignment, misc]
+
+__all__ = ["SEGMENT_BITS", "BitMap", "BitMap64", "require_bitmaps", "segment_bitmaps"]
+
+SEGMENT_BITS = 18
+"""A segment has 2**18 (262,144) docids: a page stops after the segment that fills it, a deep page starts in its own."""
+
+
+def require_bitmaps() -> None:
+    """Refuse to open a store without `pyroaring`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    if BitMap is None:
+        raise MissingExtraError("a local store", "server")
+
+
+def segment_bitmaps(docids: Iterable[int]) -> dict[int, BitMap]:
+    """Return the docids of each segment, as offsets in it."""
+    offsets: dict[int, array[int]] = {}
+    mask = (1 << SEGMENT_BITS) - 1
+    for docid in docids:
+        offsets.setdefault(docid >> SEGMENT_BITS, array("I")).append(docid & mask)
+    return {segment: BitMap(found) for segment, found in offsets.items()}

@@ -1,0 +1,99 @@
+"""Every filter's records and totals, beside DuckDB's, on random data with layers and deletions."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from profile_enrich.store import CollectionSpec, LocalStore, RefreshSpec, build_store, delete_record, refresh_store
+from profile_enrich.store.writes import delta
+
+COLUMNS = ("mail", "city", "tier", "opted_in")
+"""Near-unique with a common value, a long tail, few values, two values; each with nulls."""
+
+
+def people(choose: random.Random, ids: Iterator[int] | range) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"u{number}",
+            "mail": choose.choice([f"m{number}@x.example", "info@x.example", None]),
+            "city": f"city {int(choose.paretovariate(0.7)) % 300}",
+            "tier": choose.choice(["gold", "silver", "bronze", "é", None]),
+            "opted_in": choose.random() < 0.9,
+        }
+        for number in ids
+    ]
+
+
+@pytest.mark.usefixtures("small_segments")
+@pytest.mark.parametrize("seed", range(4))
+def test_every_filter_and_total_is_that_of_duckdb(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = random.Random(seed)
+    monkeypatch.setattr(delta, "_SMALL", 10)  # so that layers stay beside each other
+    people_now = {row["id"]: row for row in people(choose, range(9_000))}
+    path = tmp_path / "s"
+    spec = CollectionSpec("Users", list(people_now.values()), filterable=["id", *COLUMNS])
+    if seed % 2:  # by DuckDB's bulk way
+        file = tmp_path / "users.csv"
+        rows = list(people_now.values())
+        names = list(rows[0])
+        lines = [",".join("" if row[name] is None else str(row[name]).lower() for name in names) for row in rows]
+        file.write_text("\n".join([",".join(names), *lines]), encoding="utf-8")
+        spec = CollectionSpec("Users", file, filterable=["id", *COLUMNS], types={"opted_in": "boolean"})
+    build_store(path, [spec])
+    for size in (3_000, 700, 150):
+        first = choose.randrange(9_000)
+        changed = people(choose, range(first, first + size))
+        deleted = choose.sample(sorted(people_now), size // 3)
+        refresh_store(path, [RefreshSpec("Users", changed, deleted=deleted)])
+        people_now.update({row["id"]: row for row in changed})
+        for key in deleted:
+            people_now.pop(key, None)
+    gone = choose.choice(sorted(people_now))
+    delete_record(path, "Users", gone)
+    del people_now[gone]
+    check(path, people_now, choose)
+
+
+def check(path: Path, expected: dict[str, dict[str, Any]], choose: random.Random) -> None:
+    table = duckdb.connect()
+    names = ("id", *COLUMNS)
+    table.execute(f"CREATE TABLE users ({', '.join(f'{name} VARCHAR' for name in names)})")
+    texts = [
+        [text if isinstance(text := row[name], str | None) else json.dumps(text) for name in names]
+        for row in expected.values()
+    ]
+    table.executemany(f"INSERT INTO users VALUES ({', '.join('?' * len(names))})", texts)
+    with LocalStore(path, index_cache=choose.choice([0, 20_000, 1 << 20])) as store:
+        assert store.collection("Users").rows == len(expected)
+        for how_many in (1, 2, 3, 4):
+            for chosen in combinations(COLUMNS, how_many):
+                for _ in range(6):
+                    row = choose.choice(texts)
+                    filters = {name: text for name in chosen if (text := row[names.index(name)]) is not None}
+                    if filters:
+                        compare(store, table, filters)
+        compare(store, table, {"tier": "nobody"})
+        compare(store, table, {"id": texts[0][0] or "", "opted_in": "true"})
+
+
+def compare(store: LocalStore, table: duckdb.DuckDBPyConnection, filters: dict[str, str]) -> None:
+    where = " AND ".join(f"{name} = ${name}" for name in filters)
+    expected = {row[0] for row in table.execute(f"SELECT id FROM users WHERE {where}", filters).fetchall()}
+    found, cursor = list[str](), None
+    while True:
+        page = store.page("Users", filters, limit=1000, cursor=cursor, with_total=True)
+        found += [json.loads(payload)["id"] for payload in page.payloads]
+        cursor = page.next_cursor
+        assert page.total == len(expected), filters
+        if cursor is None:
+            break
+    assert len(found) == len(expected)
+    assert set(found) == expected, filters
