@@ -15,7 +15,7 @@ from typing import Any
 
 from cachetools import LRUCache, TLRUCache, TTLCache
 
-from profile_enrich import MemorySource, ProfileClient
+from profile_enrich import CachePolicy, MemorySource, ProfileClient
 from profile_enrich.testing import ManualClock
 
 from ._measure import Spread, Stopwatch, interleave
@@ -55,10 +55,9 @@ async def _ours(size: int, uses: int) -> float:
         MemorySource(lambda key: json.loads(TEXT)),
         ttl=TTL,
         stale_ttl=0,
-        jitter=0,
+        cache_policy=CachePolicy(jitter=0, sweep_interval=0.05),
         max_entries=2 * size,
         max_bytes=2**31,
-        sweep_every=0.05,
         timer=clock,
     )
     async with client:

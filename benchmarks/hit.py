@@ -81,7 +81,7 @@ async def measure(quick: bool) -> Table:
         "cachetools LRUCache.get": _called(lru.get),
         "cachetools TTLCache.get": _called(ttl.get),
         "cachetools TTLCache.get under a lock": _called(_under_lock(ttl)),
-        "profile_enrich lookup_cached": _called(client.lookup_cached),
+        "profile_enrich find": _called(client.find),
         OURS: _awaited(client.lookup),
         "profile_enrich get": _awaited(client.get),
         "profile_enrich lookup, a ProfileKey": _awaited(client.lookup),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from profile_enrich import MemorySource, ProfileClient, ProfileKey
+from profile_enrich import MemorySource, ProfileClient, ProfileKey, SourcePolicy
 
 from ._measure import Stopwatch, number
 from ._peers import Build, Get, async_peers, by_hand, note_on_missing
@@ -49,7 +49,9 @@ def _ours(upstream: Upstream, size: int) -> tuple[ProfileClient, Get]:
     async def load(key: ProfileKey) -> dict[str, Any]:
         return await upstream.load(key.value)
 
-    client = ProfileClient(MemorySource(load), max_in_flight=size)  # the peers have no bound
+    client = ProfileClient(
+        MemorySource(load), source_policy=SourcePolicy(max_in_flight=size)
+    )  # the peers have no bound
     return client, client.get
 
 

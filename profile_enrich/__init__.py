@@ -4,10 +4,13 @@ Whoever is in session, their customer profile is on the request: within a time b
 """
 
 from ._version import __version__
+from .cache.policy import CachePolicy
 from .client.blocking import BlockingProfileClient
 from .client.breaker import Breaker
 from .client.client import ProfileClient
 from .client.hooks import BreakerDetails, Health, LoadDetails, LookupDetails, Stats
+from .client.lookup import PendingLookup
+from .client.policies import SourcePolicy
 from .client.rate_limit import RateLimit
 from .client.retry import RetryPolicy
 from .errors import (
@@ -61,6 +64,7 @@ __all__ = [
     "Breaker",
     "BreakerDetails",
     "BudgetExceeded",
+    "CachePolicy",
     "CensusSource",
     "CircuitOpen",
     "ClientClosed",
@@ -81,6 +85,7 @@ __all__ = [
     "ModelMismatch",
     "NotFound",
     "NotModified",
+    "PendingLookup",
     "Profile",
     "ProfileClient",
     "ProfileDependency",
@@ -99,6 +104,7 @@ __all__ = [
     "SourceAuthError",
     "SourceConnectionError",
     "SourceError",
+    "SourcePolicy",
     "SourceRateLimited",
     "SourceRequestError",
     "SourceResponseError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import gc
 import logging
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from profile_enrich import NotFound, ProfileKey, Record
+from profile_enrich import CachePolicy, NotFound, ProfileKey, Record, SourcePolicy
 from profile_enrich._utils.deadline import Deadline
 from profile_enrich.client.client import ProfileClient
 from profile_enrich.sources.base import Found, SourceResult, Validators
@@ -74,8 +75,18 @@ def nobody(_: ProfileKey) -> SourceResult:
 
 
 def client_of(source: Any, **settings: Any) -> ProfileClient:
-    """A client without jitter, so that times are exact."""
-    return ProfileClient(source, **{"jitter": 0.0, **settings})
+    """A client without jitter, so that times are exact. It takes the fields of the policies, too."""
+    return ProfileClient(source, **with_policies({"jitter": 0.0, **settings}))
+
+
+def with_policies(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with those that are fields of a policy put into one."""
+    made = dict(settings)
+    for name, kind in (("cache_policy", CachePolicy), ("source_policy", SourcePolicy)):
+        fields = {field.name: made.pop(field.name) for field in dataclasses.fields(kind) if field.name in made}
+        if fields:
+            made[name] = kind(**fields)
+    return made
 
 
 def own_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

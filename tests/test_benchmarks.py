@@ -38,7 +38,7 @@ def test_a_fresh_hit_has_ours_the_dictionaries_and_each_installed_peer() -> None
     (table,) = hit.run(True)
     fixed = {
         "dict.get", "cachetools LRUCache.get", "cachetools TTLCache.get", "profile_enrich lookup", "profile_enrich get",
-        "profile_enrich lookup_cached", "profile_enrich lookup, a ProfileKey", "profile_enrich lookup, with a hook",
+        "profile_enrich find", "profile_enrich lookup, a ProfileKey", "profile_enrich lookup, with a hook",
         "cachetools TTLCache.get under a lock",
     }  # fmt: skip
     cachebox = {"cachebox LRUCache.get", "cachebox TTLCache.get"} if importlib.util.find_spec("cachebox") else set()

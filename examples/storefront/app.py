@@ -11,7 +11,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from profile_enrich import CensusSource, ProfileClient, ProfileMiddleware, ProfileSource, from_session
+from profile_enrich import CachePolicy, CensusSource, ProfileClient, ProfileMiddleware, ProfileSource, from_session
 
 from .catalogue import Catalogue
 from .pages import Pages
@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None, source: ProfileSource | None = 
         ttl=settings.ttl,
         stale_ttl=settings.stale_ttl,
         negative_ttl=settings.negative_ttl,
-        throttle=min(5.0, max(settings.ttl, 0.1)),
+        cache_policy=CachePolicy(throttle=min(5.0, max(settings.ttl, 0.1))),
         follow_changes=settings.follow_changes,
     )
     pages = Pages(profiles, Catalogue.load(), Jinja2Templates(HERE / "templates"))

@@ -1,4 +1,4 @@
-"""Entries, and the shelf that they stand on: a cachetools cache that can be swept a few entries at a time."""
+"""Entries, and their storage: a cachetools cache that can be swept a few entries at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..sources.freshness import Validators
 __all__ = ["NEVER", "CacheStorage", "Entry", "SecondChanceCache"]
 
 NEVER = -1
-"""The stamp before all stamps."""
+"""A stamp earlier than all others."""
 
 MOST_CHANCES = 64
-"""Entries that get a second chance before one is evicted all the same, so that no eviction takes long."""
+"""Entries that an eviction passes over at most, so that it never takes long."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -29,24 +29,24 @@ class Entry:
     Args:
         record: what the source returned; `None` for a negative or failed answer.
         reason: why there is no record.
-        error: the failure, where an error TTL was asked for.
-        soft: until when it is fresh, on the cache's timer.
-        hard: until when it may be served stale while a refresh runs.
-        drop: when it is thrown away; between `hard` and `drop` it only stands in for a source that fails.
+        error: the failure, where there is an error TTL.
+        fresh_until: when it stops being fresh, on the cache's timer.
+        stale_until: when it stops being served stale while a refresh runs.
+        evict_at: when it is removed; between `stale_until` and `evict_at` it is served only while the source fails.
         tags: names under which it can be invalidated together with others.
         validators: for a conditional request.
     """
 
-    __slots__ = ("drop", "error", "hard", "reason", "record", "retry_at", "seat", "size", "soft", "stamp", "tags",
-                 "used", "validators", "view")  # fmt: skip
+    __slots__ = ("error", "evict_at", "fresh_until", "reason", "record", "retry_at", "size", "slot", "stale_until",
+                 "stamp", "tags", "used", "validators", "view")  # fmt: skip
 
     def __init__(
         self,
         record: Record | None,
         *,
-        soft: float,
-        hard: float,
-        drop: float,
+        fresh_until: float,
+        stale_until: float,
+        evict_at: float,
         reason: Reason | None = None,
         error: ProfileEnrichError | None = None,
         tags: frozenset[str] = frozenset(),
@@ -55,37 +55,37 @@ class Entry:
         self.record = record
         self.reason = reason
         self.error = error
-        self.soft = soft
-        self.hard = hard
-        self.drop = drop
+        self.fresh_until = fresh_until
+        self.stale_until = stale_until
+        self.evict_at = evict_at
         self.tags = tags
         self.validators = validators
         self.retry_at = 0.0
-        """No refresh before this time: the last one failed."""
+        """The earliest time of the next refresh, after one that failed."""
         self.stamp = NEVER
         """The stamp of the load that brought it."""
         self.size = 200 if record is None else record.size
         """Roughly the bytes of memory that it takes."""
         self.view: Profile | None = None
-        """The answer to all who ask while it is fresh."""
-        self.seat: object = None
-        """Its place in the list that sweeping walks along."""
+        """The profile that is returned while the entry is fresh."""
+        self.slot: object = None
+        """Its place in the list that the sweeper walks along."""
         self.used = False
-        """Whether it was read since it was last considered for eviction."""
+        """Whether it was read since eviction last considered it."""
 
     def __repr__(self) -> str:
         return f"<Entry {'negative' if self.record is None else 'known'}, {self.size} bytes>"
 
 
 _plain_get: Callable[[Any, Any], Entry] = cast(Any, Cache).__getitem__
-"""Reads from any cachetools cache without counting it as a use, which the subclasses' own `__getitem__` does."""
+"""Read from any cachetools cache without counting a use, which the subclasses' own `__getitem__` does."""
 
 
 class SecondChanceCache(Cache[K, Entry]):
-    """Evicts what was not used lately: an LRU in effect, whose reads need no lock.
+    """A second-chance cache: it evicts what was not used lately, as an LRU does, and its reads need no lock.
 
-    A use only marks the entry. Eviction goes through the entries in the order in which they came; a marked one loses
-    its mark and goes to the end of the queue (F. J. Corbato, "A Paging Experiment with the Multics System", 1968).
+    A read only marks the entry. Eviction goes through the entries in insertion order; a marked one loses its mark and
+    moves to the end of the queue (F. J. Corbato, "A Paging Experiment with the Multics System", 1968).
 
     Args:
         maxsize: the sum of all sizes, at most.
@@ -96,7 +96,7 @@ class SecondChanceCache(Cache[K, Entry]):
         super().__init__(maxsize, getsizeof)
         self._order: OrderedDict[K, None] = OrderedDict()
         self.lock_free_index: dict[K, Entry] = {}
-        """Entries that any thread may read without a lock; they leave it when they leave the cache."""
+        """Entries that any thread may read without a lock. An entry leaves the index when it leaves the cache."""
 
     def __getitem__(self, key: K) -> Entry:
         entry = super().__getitem__(key)
@@ -115,13 +115,13 @@ class SecondChanceCache(Cache[K, Entry]):
         del self._order[key]
 
     def clear(self) -> None:
-        """Removes everything."""
+        """Remove everything."""
         self.lock_free_index.clear()
         super().clear()
         self._order.clear()
 
     def popitem(self) -> tuple[K, Entry]:
-        """Removes and returns a key that was not used lately, with its entry.
+        """Remove and return a key that was not used lately, with its entry.
 
         Raises:
             KeyError: the cache is empty.
@@ -140,18 +140,18 @@ class SecondChanceCache(Cache[K, Entry]):
 
 
 class CacheStorage(Generic[K]):
-    """A cachetools cache, and a list of seats through which expired entries are found a few at a time."""
+    """A cachetools cache with a list of slots, through which expired entries are found a few at a time."""
 
-    __slots__ = ("_cursor", "_seats", "max_entries", "store")
+    __slots__ = ("_cursor", "_slots", "max_entries", "store")
 
     def __init__(self, store: Cache[K, Entry], max_entries: int) -> None:
         self.store = store
         self.max_entries = max_entries
-        self._seats: list[list[K]] = []
+        self._slots: list[list[K]] = []
         self._cursor = 0
 
-    def glance(self, key: K) -> Entry | None:
-        """The entry, without counting this as a use of it."""
+    def peek(self, key: K) -> Entry | None:
+        """Return the entry without counting a use of it."""
         try:
             return _plain_get(self.store, key)
         except KeyError:
@@ -159,7 +159,7 @@ class CacheStorage(Generic[K]):
 
     def put(self, key: K, entry: Entry) -> bool:
         """Store an entry. Returns whether it was kept."""
-        older = self.glance(key)
+        older = self.peek(key)
         if older is None:
             while len(self.store) >= self.max_entries:
                 self.store.popitem()
@@ -169,20 +169,20 @@ class CacheStorage(Generic[K]):
             self.remove(key)
             return False
         if older is None:
-            seat = [key]
-            entry.seat = seat
-            self._seats.append(seat)
+            slot = [key]
+            entry.slot = slot
+            self._slots.append(slot)
         else:
-            entry.seat = older.seat
+            entry.slot = older.slot
         return True
 
-    def offer(self, key: K, entry: Entry) -> None:
-        """Lets an entry that was put be read without a lock, where the cache has a place for that."""
+    def publish(self, key: K, entry: Entry) -> None:
+        """Let readers find a stored entry without a lock, where the cache supports that."""
         if isinstance(self.store, SecondChanceCache):
             self.store.lock_free_index[key] = entry
 
-    def withdraw(self, key: K) -> None:
-        """From now on the entry is read with the lock held only."""
+    def unpublish(self, key: K) -> None:
+        """Let readers find the entry only with the lock held."""
         if isinstance(self.store, SecondChanceCache):
             self.store.lock_free_index.pop(key, None)
 
@@ -193,31 +193,31 @@ class CacheStorage(Generic[K]):
     def clear(self) -> None:
         """Remove all entries."""
         self.store.clear()
-        self._seats.clear()
+        self._slots.clear()
         self._cursor = 0
 
     def sweep(self, now: float, limit: int) -> int:
-        """Looks at up to `limit` seats, drops what has expired, and returns how many entries that were."""
+        """Look at up to `limit` slots, remove expired entries, and return how many were removed."""
         dropped = 0
-        seats = self._seats
-        for _ in range(min(limit, len(seats))):
-            if self._cursor >= len(seats):
+        slots = self._slots
+        for _ in range(min(limit, len(slots))):
+            if self._cursor >= len(slots):
                 self._cursor = 0
-            seat = seats[self._cursor]
-            entry = self.glance(seat[0])
-            if entry is not None and entry.seat is seat:
-                if entry.drop > now:
+            slot = slots[self._cursor]
+            entry = self.peek(slot[0])
+            if entry is not None and entry.slot is slot:
+                if entry.evict_at > now:
                     self._cursor += 1
                     continue
-                self.remove(seat[0])
+                self.remove(slot[0])
                 dropped += 1
-            # The seat of an entry that is gone: the last one takes its place.
-            last = seats.pop()
-            if last is not seat:
-                seats[self._cursor] = last
+            # The slot of an entry that is gone: the last one takes its place.
+            last = slots.pop()
+            if last is not slot:
+                slots[self._cursor] = last
         return dropped
 
     @property
-    def seats(self) -> int:
+    def slots(self) -> int:
         """The number of slots in use."""
-        return len(self._seats)
+        return len(self._slots)

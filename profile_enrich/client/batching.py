@@ -1,4 +1,4 @@
-"""Lookups of different keys, made within one window, become one call of a source that has a batch endpoint."""
+"""Batching: lookups of different keys within one window become one call of a source that has a batch endpoint."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import contextvars
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 from weakref import WeakKeyDictionary
 
+from .._utils.single_flight import Load
 from ..errors import ClientClosed, ProfileEnrichError, SourceError, SourceResponseError
 from ..profile import ProfileKey
 from ..sources.base import BatchSource, SourceResult
-from .single_flight import LoadDeadline
 
 __all__ = ["Batch", "Batcher"]
 
@@ -22,25 +23,25 @@ Slot = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Batch:
-    """The keys of one call, each with the load that waits for it."""
+    """The keys of one call, and the loads that wait for them."""
 
-    __slots__ = ("fuses", "places", "sent", "timer", "waiting")
+    __slots__ = ("loads", "reserved", "sent", "timer", "waiting")
 
     def __init__(self) -> None:
-        self.fuses: list[LoadDeadline] = []
-        self.places = 0
+        self.loads: list[Load[Any, Any]] = []
+        self.reserved = 0
         self.sent = False
         self.timer: asyncio.TimerHandle | None = None
         self.waiting: dict[ProfileKey, asyncio.Future[SourceResult]] = {}
 
 
 class Batcher:
-    """Gathers keys into batches, one open batch on each event loop.
+    """Collects keys into batches, one open batch on each event loop.
 
     Args:
-        source: has the batch endpoint, and says how many keys it takes.
-        window: seconds for which a batch stays open after its first place was taken.
-        slot: the turn to make one call of the source.
+        source: has the batch endpoint, and says how many keys a call takes.
+        window: seconds for which a batch stays open after its first key was reserved.
+        slot: makes the context manager that holds the slot of one call.
     """
 
     def __init__(self, source: BatchSource, window: float, slot: Slot) -> None:
@@ -50,35 +51,35 @@ class Batcher:
         self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, Batch] = WeakKeyDictionary()
         self._calls: set[asyncio.Task[None]] = set()
 
-    def reserve(self, pay: Callable[[], None] | None = None) -> Batch:
-        """A place in a batch: the open one, or a new one, which costs a call.
+    def reserve(self, take: Callable[[], None] | None = None) -> Batch:
+        """Reserve a place in a batch: the open one, or a new one, which costs a call.
 
         Args:
-            pay: called for a new one; what it raises is passed on, and nothing is opened.
+            take: called for a new one; what it raises is passed on, and nothing is opened.
         """
         loop = asyncio.get_running_loop()
         batch = self._open.get(loop)
-        if batch is None or batch.sent or batch.places >= self._source.batch_size:
-            if pay is not None:
-                pay()
+        if batch is None or batch.sent or batch.reserved >= self._source.batch_size:
+            if take is not None:
+                take()
             batch = self._open[loop] = Batch()
             batch.timer = loop.call_later(self._window, self._send, loop, batch)
-        batch.places += 1
+        batch.reserved += 1
         return batch
 
-    async def fetch(self, key: ProfileKey, batch: Batch, fuse: LoadDeadline) -> SourceResult:
-        """Asks for one key with the others of its batch. See `ProfileSource.fetch`."""
+    async def fetch(self, key: ProfileKey, batch: Batch, load: Load[Any, Any]) -> SourceResult:
+        """Ask for one key together with the others of its batch; see `ProfileSource.fetch`."""
         loop = asyncio.get_running_loop()
         if batch.sent:  # the loop was too busy to start this load within the window
             batch = self.reserve()
-        batch.fuses.append(fuse)
+        batch.loads.append(load)
         answer = batch.waiting.setdefault(key, loop.create_future())
         if len(batch.waiting) >= self._source.batch_size:
             self._send(loop, batch)
         return await asyncio.shield(answer)
 
     async def aclose(self) -> None:
-        """Ends the calls that are under way on this loop."""
+        """Cancel the calls that are under way on this loop."""
         loop = asyncio.get_running_loop()
         calls = [task for task in self._calls if task.get_loop() is loop]
         for task in calls:
@@ -87,7 +88,7 @@ class Batcher:
             await asyncio.wait(calls, timeout=1.0)
 
     def after_fork(self) -> None:
-        """In a forked child: the batches are the parent's."""
+        """Forget the batches, in a forked child: they are the parent's."""
         self._open = WeakKeyDictionary()
         self._calls = set()
 
@@ -112,7 +113,7 @@ class Batcher:
         failure = ""
         try:
             async with self._slot():
-                deadlines = [fuse.light() for fuse in batch.fuses]
+                deadlines = [load.start_deadline() for load in batch.loads]
                 answers = await self._source.fetch_many(list(batch.waiting), deadline=deadlines[0])
         except asyncio.CancelledError:
             self._deliver(batch, {}, ClientClosed("the lookup was ended because its event loop was closed"))

@@ -1,10 +1,10 @@
-"""The same client from synchronous code: Flask, Django views, workers, notebooks."""
+"""`BlockingProfileClient`: the client for synchronous code such as Flask, Django views, workers and notebooks."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Protocol, TypeVar
 
 from .._utils.fork import reset_after_fork
@@ -27,21 +27,21 @@ class _AsyncClient(Protocol):
     async def lookup_many(
         self, keys: Iterable[Key], *, concurrency: int = 64, retry_timeout: float = 60.0
     ) -> dict[Key, Profile]: ...
-    def peek_fresh(self, key: object) -> Profile | None: ...
     async def aclose(self) -> None: ...
 
 
 class BlockingProfileClient:
-    """Runs a `ProfileClient` on an event loop in a thread of its own, and waits for it.
+    """A `ProfileClient` for synchronous code: lookups run on an event loop in a thread of its own.
 
-    Made with `client.blocking()`. Any number of threads may use it at the same time. The thread starts with the first
-    lookup that needs it, and anew in a forked child. A fresh hit is answered in the calling thread.
+    `client.blocking()` makes it. Any number of threads may use it at the same time. The thread starts with the first
+    lookup that needs it, and again in a forked child. A fresh hit is answered in the calling thread.
 
     It is a context manager; leaving it closes the client and ends the thread.
     """
 
-    def __init__(self, client: _AsyncClient) -> None:
+    def __init__(self, client: _AsyncClient, fresh: Callable[[object], Profile | None]) -> None:
         self._client = client
+        self._fresh = fresh
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -49,11 +49,11 @@ class BlockingProfileClient:
 
     def get(self, key: Key, *, budget: float | None = None) -> Profile:
         """See `ProfileClient.get`."""
-        return self._client.peek_fresh(key) or self._run(self._client.get(key, budget=budget))
+        return self._fresh(key) or self._run(self._client.get(key, budget=budget))
 
     def lookup(self, key: Key, *, budget: float | None = None) -> Profile:
         """See `ProfileClient.lookup`."""
-        return self._client.peek_fresh(key) or self._run(self._client.lookup(key, budget=budget))
+        return self._fresh(key) or self._run(self._client.lookup(key, budget=budget))
 
     def refresh(self, key: Key, *, budget: float | None = None) -> Profile:
         """See `ProfileClient.refresh`."""
@@ -72,7 +72,7 @@ class BlockingProfileClient:
         return self._run(self._client.lookup_many(keys, concurrency=concurrency, retry_timeout=retry_timeout))
 
     def close(self) -> None:
-        """Closes the client, and ends the thread. A second call does nothing."""
+        """Close the client and end the thread. A second call does nothing."""
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
@@ -89,7 +89,7 @@ class BlockingProfileClient:
         self.close()
 
     def after_fork(self) -> None:
-        """In a forked child: the thread is the parent's."""
+        """Forget the thread, in a forked child: it is the parent's."""
         self._lock = threading.Lock()
         self._loop = self._thread = None
 

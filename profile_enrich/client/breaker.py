@@ -22,7 +22,6 @@ __all__ = ["Breaker", "BreakerState", "Permit"]
 
 BreakerState = Literal["closed", "open", "half_open"]
 
-
 _FAILURES = (
     SourceTimeout,
     SourceConnectionError,
@@ -31,32 +30,24 @@ _FAILURES = (
     SourceAuthError,
     SourceResponseError,
 )
-"""What says something about the source rather than about one key."""
-
-
-_REPEATABLE = (SourceConnectionError, SourceUnavailable, SourceRateLimited)
-"""What may go better a moment later. A time-out has used up its time, and a refusal stays one."""
-
-
-_LEFT_TO_PAGES = 0.1
-"""The part of a rate limit's burst that those who wait leave to those who do not."""
+"""Errors that say something about the source rather than about one key."""
 
 
 class Permit:
-    """The right to make one call. Its outcome is told to the breaker once."""
+    """The permission to make one call, whose outcome is reported to the breaker once."""
 
-    __slots__ = ("_breaker", "_told", "generation")
+    __slots__ = ("_breaker", "_reported", "generation")
 
     def __init__(self, breaker: Breaker, generation: int) -> None:
         self._breaker = breaker
-        self._told = False
+        self._reported = False
         self.generation = generation
 
     def end(self, error: ProfileEnrichError | None) -> None:
-        """Tells how the call ended. What says nothing about the source (a cancellation, a bad key) does not count."""
-        if self._told:
+        """Report how the call ended. What says nothing about the source (a cancellation, a bad key) does not count."""
+        if self._reported:
             return
-        self._told = True
+        self._reported = True
         if error is None:
             self._breaker.succeeded(self.generation)
         elif isinstance(error, _FAILURES):
@@ -66,18 +57,18 @@ class Permit:
 
 
 class Breaker:
-    """A circuit breaker: after so many failures in a row it makes no more calls for a while, then lets exactly one try.
+    """A circuit breaker: after several failures in a row it stops the calls for a while, then lets exactly one through.
 
-    A `Retry-After` of the vendor opens it at once, for as long as the vendor asked.
+    A `Retry-After` of the vendor opens it at once, for as long as it says.
 
     Args:
-        failures: in a row, that open it. Default 5; 0 for never (a `Retry-After` still counts).
-        open_for: seconds until the first try. It doubles with each try that fails. Default 5.
-        max_open: the longest, in seconds, also for a `Retry-After`. Default 60.
+        failures: how many in a row open it. Default 5; 0 for never (a `Retry-After` still counts).
+        open_for: seconds until the first trial call. It doubles with each one that fails. Default 5.
+        max_open: the longest time that it stays open, in seconds, also for a `Retry-After`. Default 60.
         timer: the monotonic clock, in seconds.
 
     Raises:
-        ConfigurationError: an argument makes no sense.
+        ConfigurationError: an argument is not usable; the message names it.
     """
 
     def __init__(
@@ -98,18 +89,18 @@ class Breaker:
         self._timer = timer
         self._lock = threading.Lock()
         self._state: BreakerState = "closed"
-        self._row = 0
+        self._in_a_row = 0
         self._opened = 0
         self._until = 0.0
         self._generation = 0
 
     @property
     def state(self) -> BreakerState:
-        """`closed`: calls are made. `open`: none is. `half_open`: one is trying."""
+        """`closed`: calls are made. `open`: none is made. `half_open`: one trial call is under way."""
         return self._state
 
     def ask(self) -> Permit | None:
-        """The right to make one call now, or `None`."""
+        """Return the permission to make one call now, or `None`."""
         with self._lock:
             if self._state == "closed":
                 return Permit(self, self._generation)
@@ -117,63 +108,63 @@ class Breaker:
                 return None
             self._change("half_open")
             permit = Permit(self, self._generation)
-        self._tell("half_open")
+        self._notify("half_open")
         return permit
 
     def pause(self) -> float:
-        """Seconds until `ask` may say yes; 0.0 also while one call is trying, which can end any moment."""
+        """Return the seconds until `ask` may permit a call; 0.0 also while a trial call is under way."""
         with self._lock:
             return max(0.0, self._until - self._timer()) if self._state == "open" else 0.0
 
     def succeeded(self, generation: int) -> None:
-        """A call went well. One from before the last change says nothing about now."""
+        """Count a success. A call that began before the last change of state does not count."""
         with self._lock:
             if generation != self._generation:
                 return
-            self._row = 0
+            self._in_a_row = 0
             if self._state != "half_open":
                 return
             self._opened = 0
             self._change("closed")
-        self._tell("closed")
+        self._notify("closed")
 
     def failed(self, generation: int, retry_after: float | None = None) -> None:
-        """A call failed; `retry_after` is how many seconds the vendor asked to wait."""
+        """Count a failure; `retry_after` is how many seconds the vendor asked to wait."""
         with self._lock:
             if generation != self._generation:
                 return
-            self._row += 1
-            tripped = self._state == "half_open" or 0 < self._threshold <= self._row
+            self._in_a_row += 1
+            tripped = self._state == "half_open" or 0 < self._threshold <= self._in_a_row
             asked = min(max(0.0, retry_after or 0.0), self._max_open)
             if not tripped and not asked:
                 return
-            # A vendor that says when knows better than a guess that doubles.
+            # The vendor's own time is better than a doubled guess.
             pause = asked or min(self._open_for * 2 ** min(self._opened, 30), self._max_open)
             self._opened += 1
             self._until = self._timer() + pause
             self._change("open")
-        self._tell("open")
+        self._notify("open")
 
     def released(self, generation: int) -> None:
-        """A call ended without saying anything about the source: the next one may try."""
+        """Count neither: the call said nothing about the source, and the next one may try."""
         with self._lock:
             if generation != self._generation or self._state != "half_open":
                 return
             self._change("open")
-        self._tell("open")
+        self._notify("open")
 
     def after_fork(self) -> None:
-        """In a forked child: a try that was under way belongs to the parent."""
+        """Replace the lock, in a forked child; a trial call that was under way is the parent's."""
         self._lock = threading.Lock()
         if self._state == "half_open":
             self._change("open")
 
     def _change(self, state: BreakerState) -> None:
         self._state = state
-        self._row = 0
+        self._in_a_row = 0
         self._generation += 1
 
-    def _tell(self, state: BreakerState) -> None:
+    def _notify(self, state: BreakerState) -> None:
         if self.on_change is not None:
             self.on_change(state)
 

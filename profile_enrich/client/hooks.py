@@ -193,7 +193,7 @@ class Observer:
         with self._lock:
             self.source_calls += 1
 
-    def flight(self, key: str, outcome: str, seconds: float, failure: str | None) -> None:
+    def load(self, key: str, outcome: str, seconds: float, failure: str | None) -> None:
         """Counts and logs how a call of the source ended; `failure` is the message when it failed."""
         self.last_error = None if failure is None else outcome
         if failure is not None:

@@ -1,4 +1,4 @@
-"""One load: asks the source, judges the answer, stores it, and shares it with all who wait for it."""
+"""Loads: one call of the source for each key, whose answer is stored and shared by all waiters."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from typing import cast
 from weakref import WeakKeyDictionary
 
+from .._utils.fork import reset_after_fork
+from .._utils.single_flight import Load, SingleFlight
 from ..cache.cache import Entry, LoadToken, ProfileCache
 from ..cache.expiry import Expiry
 from ..cache.sweeper import Sweeper
 from ..errors import CircuitOpen, ClientClosed, ProfileEnrichError, RateLimitReached, SourceError, SourceResponseError
 from ..profile import Profile, ProfileKey, Reason, Record, Status
 from ..sources.base import BatchSource, Excluded, Found, NotFound, NotModified, ProfileSource, SourceResult
-from ..sources.freshness import Validators
 from .batching import Batch, Batcher
 from .breaker import Breaker, Permit
 from .hooks import Observer
-from .rate_limit import RateLimit
+from .policies import SourcePolicy
 from .retry import RetryPolicy
-from .single_flight import Load, LoadDeadline, SingleFlight
 
-__all__ = ["CacheKey", "LoadResult", "Loader"]
+__all__ = ["CacheKey", "LoadResult", "Loader", "ProfileLoad"]
 
 logger = logging.getLogger("profile_enrich")
 
@@ -33,7 +32,7 @@ CacheKey = tuple[str, str, str]
 
 
 class LoadResult:
-    """What a flight brings to its waiters: a record, or the reason why there is none."""
+    """The result of a load: a record, or the reason why there is none."""
 
     __slots__ = ("reason", "record")
 
@@ -42,8 +41,54 @@ class LoadResult:
         self.reason = reason
 
 
-class _Turn:
-    """One place among the calls that may be made at the same time; taken for the time of a `with` block."""
+class ProfileLoad(Load[CacheKey, LoadResult]):
+    """The load of one profile: it asks the source and stores the answer.
+
+    Args:
+        loader: makes the call.
+        profile_key: what to load.
+        base: the entry that the cache holds of the key, for a conditional request; `None` when it holds no record.
+        permit: of the circuit breaker.
+        batch: the batch that the call is made in, where the source has batches.
+    """
+
+    __slots__ = ("base", "batch", "digest", "loader", "outcome", "permit", "profile_key", "started", "token")
+
+    def __init__(
+        self, loader: Loader, profile_key: ProfileKey, base: Entry | None, permit: Permit, batch: Batch | None
+    ) -> None:
+        super().__init__(loader.cache_key(profile_key), loader.deadline)
+        self.loader = loader
+        self.profile_key = profile_key
+        self.base = base
+        self.permit = permit
+        self.batch = batch
+        self.token: LoadToken[CacheKey] = loader.cache.begin(self.key)
+        self.digest = profile_key.digest() if loader.observer.hooks else ""
+        self.started = time.perf_counter()
+        self.outcome = ""
+
+    async def run(self) -> LoadResult:
+        """Ask the source, and store what it says."""
+        return self.loader.store(self, await self.loader.ask(self))
+
+    def on_complete(self, error: ProfileEnrichError | None) -> None:
+        """Report the end to the circuit breaker, the cache and the observer."""
+        loader, token = self.loader, self.token
+        self.permit.end(error)
+        if error is not None and not isinstance(error, ClientClosed):
+            now = loader.timer()
+            loader.cache.defer(token, until=now + loader.expiry.throttle, error=error)
+            if loader.expiry.error_ttl and isinstance(error, SourceError) and self.base is None:
+                loader.cache.commit(token, loader.expiry.failed(error, now))
+        loader.cache.end(token)
+        failure = None if error is None else str(error)
+        seconds = time.perf_counter() - self.started
+        loader.observer.load(self.digest, error.code if error else self.outcome, seconds, failure)
+
+
+class _Slot:
+    """One of the calls that may be made at the same time, held for a `with` block."""
 
     # A class: a generator under `asynccontextmanager` costs as much as all the rest of this.
     __slots__ = ("_breaker", "_observer", "_slots")
@@ -73,13 +118,10 @@ class Loader:
         source: where profiles come from.
         cache: where answers are kept.
         expiry: how long they are kept.
-        observer: is told of each load.
+        observer: is notified of each load.
         sweeper: is started with the first load on a loop.
         breaker: decides whether a call may be made.
-        retry: decides whether a failed one is repeated.
-        rate_limit: bounds the calls a second, where one was set.
-        max_in_flight: calls at the same time, at most, on each event loop.
-        batch_window: seconds in which lookups gather for one call of a source that has a batch endpoint.
+        policy: retries and limits.
         deadline: seconds that one load may take.
         timer: the monotonic clock of the cache, in seconds.
     """
@@ -93,130 +135,108 @@ class Loader:
         observer: Observer,
         sweeper: Sweeper,
         breaker: Breaker,
-        retry: RetryPolicy,
-        rate_limit: RateLimit | None,
-        max_in_flight: int,
-        batch_window: float,
+        policy: SourcePolicy,
         deadline: float,
         timer: Callable[[], float],
     ) -> None:
-        self.flights: SingleFlight[CacheKey, LoadResult] = SingleFlight()
+        self.loads: SingleFlight[ProfileLoad] = SingleFlight()
         self.closed = False
+        self.cache = cache
+        self.expiry = expiry
+        self.observer = observer
+        self.deadline = deadline
+        self.timer = timer
         self._source = source
         self._namespace = source.namespace
-        self._cache = cache
-        self._expiry = expiry
-        self._observer = observer
         self._sweeper = sweeper
         self._breaker = breaker
-        self._retry = retry
-        self._rate_limit = rate_limit
-        self._max_in_flight = max_in_flight
+        self._retry = RetryPolicy() if policy.retry is None else policy.retry
+        self._rate_limit = policy.rate_limit
+        self._max_in_flight = policy.max_in_flight
         self._batcher: Batcher | None = None
-        if isinstance(source, BatchSource) and source.batch_size > 1:  # some can only when they were told to
-            self._batcher = Batcher(source, batch_window, self._slot)
+        if isinstance(source, BatchSource) and source.batch_size > 1:  # some sources have batches only when asked to
+            self._batcher = Batcher(source, policy.batch_window, self._slot)
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-        self._deadline = deadline
-        self._timer = timer
-        self._said_truncated = False
+        self._truncation_logged = False
+        reset_after_fork(self)
 
     def cache_key(self, key: ProfileKey) -> CacheKey:
-        """The key under which the answer is kept: no two sources or tenants share one."""
+        """Return the key under which the answer is kept: no two sources or tenants share one."""
         return (self._namespace, key.type, key.value)
 
-    def find(self, key: ProfileKey) -> Load[CacheKey, LoadResult] | None:
-        """The load of a key that is under way and may be joined."""
-        flight = self.flights.find(self.cache_key(key))
-        if flight is not None and self._cache.is_current(cast("LoadToken[CacheKey]", flight.token)):
-            return flight
-        return None
+    # --- starting loads ---------------------------------------------------------------------------------------------
 
-    def join(self, key: ProfileKey) -> tuple[Load[CacheKey, LoadResult], bool]:
-        """The load of a key that is under way, or a new one; and whether it was under way."""
-        flight = self.find(key)
-        return (self.launch(key), False) if flight is None else (flight, True)
+    def find(self, key: ProfileKey) -> ProfileLoad | None:
+        """Return the load of a key that is under way and may be joined."""
+        load = self.loads.find(self.cache_key(key))
+        return load if load is not None and self.cache.is_current(load.token) else None
 
-    def launch(self, key: ProfileKey, *, patient: bool = False) -> Load[CacheKey, LoadResult]:
-        """Starts a load of a key, in the place of one that is under way.
+    def is_under_way(self, load: ProfileLoad) -> bool:
+        """Return whether a load runs and its result will be used."""
+        return not load.completed and self.cache.is_current(load.token)
+
+    def join(self, key: ProfileKey, base: Entry | None) -> tuple[ProfileLoad, bool]:
+        """Return the load of a key, which is started if none is under way; and whether it was under way.
+
+        Raises:
+            ProfileEnrichError: as `launch`.
+        """
+        load = self.find(key)
+        return (self.launch(key, base), False) if load is None else (load, True)
+
+    def launch(self, key: ProfileKey, base: Entry | None, *, yields: bool = False) -> ProfileLoad:
+        """Start a load of a key, in the place of one that is under way.
 
         Args:
             key: what to load.
-            patient: the caller waits when there is no call left, and leaves some to those who do not.
+            base: the entry that the cache holds of it.
+            yields: the caller can wait, and leaves a part of the rate limit to those who cannot.
 
         Raises:
             ClientClosed: the client was closed.
-            CircuitOpen: the source is being left alone.
-            RateLimitReached: there is no call left for the moment.
+            CircuitOpen: the circuit breaker is open.
+            RateLimitReached: the rate limit allows no call at the moment.
         """
         if self.closed:
             raise ClientClosed("the ProfileClient is closed; make lookups before aclose() or inside its lifespan")
-        cache_key = self.cache_key(key)
-        base = self._cache.get(cache_key, self._timer())
-        if base is not None and base.record is None:
-            base = None
-        permit, batch = self._admit(patient)
-        load = self._cache.begin(cache_key)
-        observer = self._observer
-        digest = key.digest() if observer.hooks else ""
-        started = time.perf_counter()
-        outcome = ""
-
-        async def work(fuse: LoadDeadline) -> LoadResult:
-            nonlocal outcome
-            result = await self._ask(key, batch, fuse, None if base is None else base.validators)
-            answer, outcome = self._settle(key, load, base, result)
-            return answer
-
-        def on_end(error: ProfileEnrichError | None) -> None:
-            permit.end(error)
-            if error is not None and not isinstance(error, ClientClosed):
-                now = self._timer()
-                self._cache.defer(load, until=now + self._expiry.throttle, error=error)
-                if self._expiry.error_ttl and isinstance(error, SourceError) and base is None:
-                    self._cache.commit(load, self._expiry.failed(error, now))
-            self._cache.end(load)
-            failure = None if error is None else str(error)
-            observer.flight(digest, error.code if error else outcome, time.perf_counter() - started, failure)
-
-        flight = self.flights.start(cache_key, work, seconds=self._deadline, token=load, on_end=on_end)
+        permit, batch = self._admit(yields)
+        base = base if base is not None and base.record is not None else None
+        load = self.loads.start(ProfileLoad(self, key, base, permit, batch))
         self._sweeper.arm()
-        return flight
+        return load
 
-    def _admit(self, patient: bool) -> tuple[Permit, Batch | None]:
-        """The right to make a call now, and the batch that it is made in, where the source has batches."""
+    def _admit(self, yields: bool) -> tuple[Permit, Batch | None]:
+        """The permission to make a call now, and the batch that it is made in, where the source has batches."""
         permit = self._breaker.ask()
         if permit is None:
             raise CircuitOpen("the source failed several times in a row and is left alone for a moment")
         try:
             if self._batcher is not None:
-                return permit, self._batcher.reserve(lambda: self._pay(patient))
-            self._pay(patient)
+                return permit, self._batcher.reserve(lambda: self._take(yields))
+            self._take(yields)
         except RateLimitReached as error:
             permit.end(error)
             raise
         return permit, None
 
-    def _pay(self, patient: bool = False) -> None:
-        """Takes one call from the rate limit."""
-        pause = 0.0 if self._rate_limit is None else self._rate_limit.take(patient=patient)
+    def _take(self, yields: bool = False) -> None:
+        """Take one call from the rate limit."""
+        pause = 0.0 if self._rate_limit is None else self._rate_limit.take(yields=yields)
         if pause:
             raise RateLimitReached("the rate limit set for this source is used up for the moment", retry_after=pause)
 
-    async def _ask(
-        self, key: ProfileKey, batch: Batch | None, fuse: LoadDeadline, validators: Validators | None
-    ) -> SourceResult:
-        """Calls the source, and once more where that is polite and may help."""
+    # --- calling the source -----------------------------------------------------------------------------------------
+
+    async def ask(self, load: ProfileLoad) -> SourceResult:
+        """Call the source, and repeat a failed call as the retry policy allows."""
         self._retry.began()
         attempt = 0
         while True:
             attempt += 1
             try:
-                if self._batcher is not None and batch is not None:
-                    return await self._batcher.fetch(key, batch, fuse)
-                async with self._slot():
-                    return await self._source.fetch(key, deadline=fuse.light(), validators=validators)
+                return await self._call(load)
             except SourceError as error:
-                pause = self._retry.pause(error, attempt, fuse.light().remaining())
+                pause = self._retry.pause(error, attempt, load.start_deadline().remaining())
                 if pause is None:
                     raise
                 failed = error
@@ -224,32 +244,86 @@ class Loader:
             paid = False
             with contextlib.suppress(RateLimitReached):  # a repeated call is a call, too
                 if self._batcher is None:
-                    self._pay()
+                    self._take()
                 else:
-                    batch = self._batcher.reserve(self._pay)
+                    load.batch = self._batcher.reserve(self._take)
                 paid = True
             if not paid:
                 raise failed
 
-    def _slot(self) -> _Turn:
-        """The turn to make one call. Waiting for it counts neither as the source's time nor as its failure."""
+    async def _call(self, load: ProfileLoad) -> SourceResult:
+        if self._batcher is not None and load.batch is not None:
+            return await self._batcher.fetch(load.profile_key, load.batch, load)
+        validators = None if load.base is None else load.base.validators
+        async with self._slot():
+            return await self._source.fetch(load.profile_key, deadline=load.start_deadline(), validators=validators)
+
+    def _slot(self) -> _Slot:
+        """The slot of one call. Waiting for it counts neither as the source's time nor as its failure."""
         loop = asyncio.get_running_loop()
         slots = self._slots.get(loop)
         if slots is None:
             slots = self._slots[loop] = asyncio.Semaphore(self._max_in_flight)
-        return _Turn(slots, self._breaker, self._observer)
+        return _Slot(slots, self._breaker, self.observer)
 
-    async def aclose(self, retry_timeout: float) -> None:
-        """Waits up to `retry_timeout` seconds for the loads under way, and ends what is left."""
+    # --- storing the answer -----------------------------------------------------------------------------------------
+
+    def store(self, load: ProfileLoad, result: object) -> LoadResult:
+        """Store what the source said, and note the outcome on the load."""
+        now, token = self.timer(), load.token
+        if isinstance(result, Found) and isinstance(result.record, Record):
+            if result.record.truncated and not self._truncation_logged:
+                self._truncation_logged = True
+                logger.warning("%s: the vendor cuts attributes off some profiles", self._source.name)
+            if self.expiry.keeps(result.freshness):
+                self._keep(load, self.expiry.known(result.record, result.freshness, result.tags, now))
+            else:
+                self.cache.discard(token)
+            load.outcome = "found"
+            return LoadResult(result.record, None)
+        if isinstance(result, NotModified):
+            base = load.base
+            if base is None or base.record is None:
+                raise SourceResponseError("the source said 'not modified' to a question that was not conditional")
+            record = base.record.renewed()
+            entry = self.expiry.known(record, result.freshness, base.tags, now)
+            entry.validators = entry.validators or base.validators
+            self._keep(load, entry)
+            load.outcome = "not_modified"
+            return LoadResult(record, None)
+        if isinstance(result, NotFound | Excluded):
+            reason = Reason.NOT_FOUND if isinstance(result, NotFound) else Reason.EXCLUDED
+            if self.expiry.negative_ttl:
+                self.cache.commit(token, self.expiry.negative(reason, now))
+            else:
+                self.cache.discard(token)
+            load.outcome = reason.value
+            return LoadResult(None, reason)
+        raise SourceResponseError(
+            f"the source returned {type(result).__name__}, not Found, NotFound, Excluded or NotModified"
+        )
+
+    def _keep(self, load: ProfileLoad, entry: Entry) -> None:
+        # The profile is made once, here, so that a hit has nothing left to make.
+        entry.view = Profile(entry.record, status=Status.HIT, key=load.profile_key)
+        self.cache.commit(load.token, entry)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def aclose(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for the loads under way, and cancel the rest."""
         self.closed = True
         self._sweeper.stop()
-        await self.flights.aclose(retry_timeout)
+        await self.loads.aclose(timeout)
         if self._batcher is not None:
             await self._batcher.aclose()
 
     def after_fork(self) -> None:
-        """In a forked child: the loads and slots are the parent's."""
-        self.flights.forget()
+        """Forget what belongs to the parent, in a forked child: loads, slots, timers and locks."""
+        self.loads.forget()
+        self.cache.renew_lock()
+        self.observer.renew_lock()
+        self._sweeper.forget()
         self._slots = WeakKeyDictionary()
         if self._batcher is not None:
             self._batcher.after_fork()
@@ -257,41 +331,3 @@ class Loader:
         self._retry.after_fork()
         if self._rate_limit is not None:
             self._rate_limit.after_fork()
-
-    def _settle(
-        self, key: ProfileKey, load: LoadToken[CacheKey], base: Entry | None, result: object
-    ) -> tuple[LoadResult, str]:
-        """Stores what the source said. Returns what its waiters get, and the outcome in one word."""
-        now = self._timer()
-        if isinstance(result, Found) and isinstance(result.record, Record):
-            if result.record.truncated and not self._said_truncated:
-                self._said_truncated = True
-                logger.warning("%s: the vendor cuts attributes off some profiles", self._source.name)
-            if self._expiry.keeps(result.freshness):
-                self._keep(key, load, self._expiry.known(result.record, result.freshness, result.tags, now))
-            else:
-                self._cache.discard(load)
-            return LoadResult(result.record, None), "found"
-        if isinstance(result, NotModified):
-            if base is None or base.record is None:
-                raise SourceResponseError("the source said 'not modified' to a question that was not conditional")
-            record = base.record.renewed()
-            entry = self._expiry.known(record, result.freshness, base.tags, now)
-            entry.validators = entry.validators or base.validators
-            self._keep(key, load, entry)
-            return LoadResult(record, None), "not_modified"
-        if isinstance(result, NotFound | Excluded):
-            reason = Reason.NOT_FOUND if isinstance(result, NotFound) else Reason.EXCLUDED
-            if self._expiry.negative_ttl:
-                self._cache.commit(load, self._expiry.negative(reason, now))
-            else:
-                self._cache.discard(load)
-            return LoadResult(None, reason), reason.value
-        raise SourceResponseError(
-            f"the source returned {type(result).__name__}, not Found, NotFound, Excluded or NotModified"
-        )
-
-    def _keep(self, key: ProfileKey, load: LoadToken[CacheKey], entry: Entry) -> None:
-        # Made once here, so that a hit has nothing left to make.
-        entry.view = Profile(entry.record, status=Status.HIT, key=key)
-        self._cache.commit(load, entry)

@@ -1,4 +1,4 @@
-"""How a lookup is decided: from the cache where it can be, else from the source."""
+"""The decision of a lookup: the cache answers, or the source has to be asked."""
 
 from __future__ import annotations
 
@@ -8,26 +8,78 @@ import time
 from collections.abc import Callable
 
 from ..cache.cache import Entry, ProfileCache
-from ..errors import CircuitOpen, InvalidKeyError, ProfileEnrichError, RateLimitReached, SourceError
+from ..errors import CircuitOpen, ClientClosed, InvalidKeyError, ProfileEnrichError, RateLimitReached, SourceError
 from ..profile import Profile, ProfileKey, Reason, Status
 from .hooks import Observer
-from .loader import CacheKey, Loader, LoadResult
-from .single_flight import Load
+from .loader import CacheKey, Loader, LoadResult, ProfileLoad
 
-__all__ = ["Lookups", "Prefetch", "profile_from", "profile_of", "unavailable"]
+__all__ = ["Lookups", "PendingLookup", "loaded_profile", "unavailable"]
 
-Prefetch = Load[CacheKey, LoadResult]
-"""A load that `prefetch` has started."""
+
+class PendingLookup:
+    """A lookup that the cache cannot answer. `ProfileClient.find` returns it.
+
+    Nothing has been started yet: call `wait`, or `start` and later `wait`, at once. It belongs to one caller.
+    """
+
+    __slots__ = ("_base", "_joined", "_load", "_lookups", "_started", "key")
+
+    def __init__(self, lookups: Lookups, key: ProfileKey, base: Entry | None, started: float) -> None:
+        self.key = key
+        """What is looked up."""
+        self._lookups = lookups
+        self._base = base
+        self._started = started
+        self._load: ProfileLoad | None = None
+        self._joined = False
+
+    def start(self) -> None:
+        """Start the load, or join the one under way, without waiting. It must be called on the running event loop.
+
+        What prevents a load (the circuit breaker, the rate limit, a closed client) is reported by `wait`.
+        """
+        with contextlib.suppress(ProfileEnrichError):
+            self._load, self._joined = self._lookups.loader.join(self.key, self._base)
+
+    async def wait(self, budget: float | None = None) -> Profile:
+        """Wait for the profile. It never raises (but for the cancellation of the caller).
+
+        Args:
+            budget: seconds to wait at most; `None` waits for the load, which ends by the client's `deadline`.
+
+        Returns:
+            The profile. `status` says how it was answered; with `Reason.UNAVAILABLE`, `error` says why not.
+        """
+        if self._load is not None:
+            if not self._lookups.loader.is_under_way(self._load):  # its result may have been invalidated since
+                found = self._lookups.find(self.key)
+                return found if isinstance(found, Profile) else await found.wait(budget)
+            self._started = time.perf_counter()
+        return await self._result(budget)
+
+    async def _result(self, budget: float | None) -> Profile:
+        """The profile that the load brings, started or not."""
+        lookups, key = self._lookups, self.key
+        try:
+            if self._load is None:
+                self._load, self._joined = lookups.loader.join(key, self._base)
+            answer = await self._load.wait(budget)
+            profile = loaded_profile(answer, Status.COALESCED if self._joined else Status.MISS, key)
+        except SourceError as error:
+            profile = lookups.stale_fallback(key) or unavailable(error, key)
+        except ProfileEnrichError as error:
+            profile = unavailable(error, key)
+        return lookups.observe(key, profile, self._started)
 
 
 class Lookups:
-    """The asking half of a `ProfileClient`.
+    """Decides lookups: one place that answers from the cache or returns what is pending.
 
     Args:
         namespace: of the source.
-        cache: what is known.
+        cache: the profiles that are known.
         loader: asks the source.
-        observer: is told of each lookup.
+        observer: counts each lookup, and calls the hooks.
         timer: the monotonic clock of the cache, in seconds.
     """
 
@@ -40,144 +92,29 @@ class Lookups:
         observer: Observer,
         timer: Callable[[], float],
     ) -> None:
+        self.loader = loader
         self._namespace = namespace
         self._cache = cache
-        self._loader = loader
         self._observer = observer
         self._timer = timer
 
-    async def get(self, key: str | ProfileKey, *, budget: float | None = None) -> Profile:
-        """The profile of a key. Fails loud.
-
-        Args:
-            key: a primary key as a string, or a `ProfileKey`.
-            budget: seconds to wait at most; `None` waits for the load, which ends by the client's `deadline`.
-
-        Returns:
-            The profile; empty and falsy when the source has none or excludes it (`profile.reason` says which).
-
-        Raises:
-            InvalidKeyError: the key cannot be looked up.
-            ConfigurationError: the source is set up wrong.
-            BudgetExceeded: the budget ran out. The load goes on and fills the cache.
-            SourceError: the source failed and nothing stale was at hand; the subclass says how.
-            ClientClosed: the client was closed.
-        """
-        profile = await self.lookup(key, budget=budget)
-        if profile.reason is Reason.UNAVAILABLE and profile.error is not None:
-            raise profile.error
-        return profile
-
-    async def lookup(
-        self, key: str | ProfileKey, *, budget: float | None = None, prefetch: Prefetch | None = None
-    ) -> Profile:
-        """The profile of a key. Never raises (but for the cancellation of the caller).
-
-        Args:
-            key: a primary key as a string, or a `ProfileKey`.
-            budget: seconds to wait at most; `None` waits for the load, which ends by the client's `deadline`.
-            prefetch: what `prefetch` returned for the same key.
-
-        Returns:
-            The profile. `status` says how it was answered; with `Reason.UNAVAILABLE`, `error` says why not.
-        """
-        fresh = self.peek_fresh(key)
+    def find(self, key: str | ProfileKey) -> Profile | PendingLookup:
+        """Answer from the cache, or return what is pending; see `ProfileClient.find`."""
+        fresh = self.fresh(key)
         if fresh is not None:
             return fresh
         started = time.perf_counter()
         try:
             question = ProfileKey.of(key)
         except InvalidKeyError as error:
-            return self.observed(None, unavailable(error, None), started)
-        profile = self.from_cache(question)
+            return self.observe(None, unavailable(error, None), started)
+        profile, entry = self.decide(question)
         if profile is None:
-            profile = await self._from_source(question, budget, prefetch)
-        return self.observed(question, profile, started)
+            return PendingLookup(self, question, entry, started)
+        return self.observe(question, profile, started)
 
-    def lookup_cached(self, key: str | ProfileKey) -> Profile | None:
-        """Like `lookup`, but answers only what needs no waiting; `None` means that the source has to be asked.
-
-        A stale answer starts a refresh, so it must be called on the running loop.
-        """
-        fresh = self.peek_fresh(key)
-        if fresh is not None:
-            return fresh
-        started = time.perf_counter()
-        try:
-            question = ProfileKey.of(key)
-        except InvalidKeyError as error:
-            return self.observed(None, unavailable(error, None), started)
-        profile = self.from_cache(question)
-        return None if profile is None else self.observed(question, profile, started)
-
-    def peek(self, key: str | ProfileKey) -> Profile | None:
-        """What the cache holds of a key, fresh or stale; `None` when it holds nothing. It never asks the source.
-
-        It is not counted as a lookup, and works from any thread.
-
-        Raises:
-            InvalidKeyError: the key cannot be looked up.
-        """
-        question = ProfileKey.of(key)
-        now = self._timer()
-        entry = self._cache.get(self._loader.cache_key(question), now)
-        return None if entry is None else self._overlaid(question, profile_of(entry, question, now))
-
-    def stale_fallback(self, key: ProfileKey) -> Profile | None:
-        """What the cache still holds of a key whose load has failed."""
-        now = self._timer()
-        entry = self._cache.get(self._loader.cache_key(key), now)
-        return None if entry is None or entry.record is None else profile_of(entry, key, now)
-
-    def prefetch(self, key: str | ProfileKey) -> Prefetch | None:
-        """Starts to load a key unless it is in the cache or on its way. It must be called on the running loop.
-
-        Returns:
-            What to hand to the `lookup` that follows, so that it counts as the one that asked; `None` when no load was
-            started (also because the key or the client is of no use; the lookup then says so).
-        """
-        with contextlib.suppress(ProfileEnrichError):
-            question = ProfileKey.of(key)
-            if self.from_cache(question) is None:
-                flight, joined = self._loader.join(question)
-                return None if joined else flight
-        return None
-
-    async def refresh(self, key: str | ProfileKey, *, budget: float | None = None) -> Profile:
-        """Asks the source now, whatever the cache holds, and stores the answer. What is there stays until then.
-
-        Args:
-            key: a primary key as a string, or a `ProfileKey`.
-            budget: seconds to wait at most; `None` waits for the load, which ends by the client's `deadline`.
-
-        Returns:
-            The new profile; empty and falsy when the source has none.
-
-        Raises:
-            InvalidKeyError, ConfigurationError, BudgetExceeded, SourceError, ClientClosed: as `get` does. What the
-                cache holds stays as it is.
-        """
-        started = time.perf_counter()
-        question = ProfileKey.of(key)
-        try:
-            answer = await self._loader.launch(question).wait(budget)
-        except ProfileEnrichError as error:
-            self.observed(question, unavailable(error, question), started)
-            raise
-        return self.observed(question, profile_from(answer, Status.MISS, question), started)
-
-    def skip(self, reason: Reason) -> Profile:
-        """The empty profile of a lookup that is not made, because nobody is in session for example. It is counted."""
-        observer = self._observer
-        observer.count(Status.SKIPPED)
-        if observer.hooks:
-            observer.lookup("", Status.SKIPPED, reason, 0.0, None)
-        return _SKIPPED[reason]
-
-    # --- the decision -----------------------------------------------------------------------------------------------
-
-    def peek_fresh(self, key: object) -> Profile | None:
-        """A plain fresh hit, counted; `None` for all else. Any thread may call it. Kept as short as it can be."""
+    def fresh(self, key: object) -> Profile | None:
+        """Return a plain fresh hit and count it; `None` for everything else. Any thread may call it."""
         if self._observer.hooks:
             return None
         if type(key) is str:
@@ -186,48 +123,59 @@ class Lookups:
             return self._cache.fresh((self._namespace, key.type, key.value), self._timer())
         return None
 
-    def from_cache(self, key: ProfileKey) -> Profile | None:
-        """What the cache answers, without the overlay and uncounted; a stale answer starts a refresh."""
+    def decide(self, key: ProfileKey) -> tuple[Profile | None, Entry | None]:
+        """Read the cache, once, and decide.
+
+        Returns:
+            The profile, without its overlay and uncounted, or `None` when the source has to be asked; and the entry
+            that it was decided on. A stale profile has started a refresh.
+        """
         now = self._timer()
-        cache_key = self._loader.cache_key(key)
-        entry = self._cache.get(cache_key, now)
+        entry = self._cache.get(self.loader.cache_key(key), now)
         if entry is None:
-            return None
-        if entry.record is None or now < entry.soft:
-            return profile_of(entry, key, now)
-        if now < entry.hard or entry.error is not None:
-            # Past its hard expiry it only stands in for a source whose last answer was a failure.
-            if now >= entry.retry_at and not self._loader.closed:
-                with contextlib.suppress(CircuitOpen, RateLimitReached):
-                    self._loader.join(key)
-            return profile_of(entry, key, now)
-        return None
+            return None, None
+        if entry.record is not None and now >= entry.fresh_until:
+            # Past its hard expiry it is served only while the source fails.
+            if now >= entry.stale_until and entry.error is None:
+                return None, entry
+            if now >= entry.retry_at:
+                with contextlib.suppress(CircuitOpen, RateLimitReached, ClientClosed):
+                    self.loader.join(key, entry)
+        return _cached_profile(entry, key, now), entry
 
-    async def _from_source(self, key: ProfileKey, budget: float | None, own: Prefetch | None) -> Profile:
+    def peek(self, key: ProfileKey) -> Profile | None:
+        """Return what the cache holds of a key, with its overlay, uncounted; see `ProfileClient.peek`."""
+        now = self._timer()
+        entry = self._cache.get(self.loader.cache_key(key), now)
+        return None if entry is None else self._overlaid(key, _cached_profile(entry, key, now))
+
+    def stale_fallback(self, key: ProfileKey) -> Profile | None:
+        """Return what the cache still holds of a key whose load has failed."""
+        now = self._timer()
+        entry = self._cache.get(self.loader.cache_key(key), now)
+        return None if entry is None or entry.record is None else _cached_profile(entry, key, now)
+
+    async def refresh(self, key: ProfileKey, budget: float | None) -> Profile:
+        """Load a key whatever the cache holds; see `ProfileClient.refresh`."""
+        started = time.perf_counter()
+        base = self._cache.get(self.loader.cache_key(key), self._timer())
         try:
-            flight, joined = self._loader.join(key)
-            answer = await flight.wait(budget)
-        except SourceError as error:
-            return self.stale_fallback(key) or unavailable(error, key)
+            answer = await self.loader.launch(key, base).wait(budget)
         except ProfileEnrichError as error:
-            return unavailable(error, key)
-        return profile_from(answer, Status.COALESCED if joined and flight is not own else Status.MISS, key)
+            self.observe(key, unavailable(error, key), started)
+            raise
+        return self.observe(key, loaded_profile(answer, Status.MISS, key), started)
 
-    def _overlaid(self, key: ProfileKey, profile: Profile) -> Profile:
-        """The profile with what was laid over it. An excluded or unavailable one stays as it is."""
-        facts = profile._facts
-        record = facts.record
-        if record is None and facts.reason is not Reason.NOT_FOUND:
-            return profile
-        overlay = self._cache.overlay_of(self._loader.cache_key(key), self._timer())
-        if overlay is None:
-            return profile
-        if record is not None:
-            overlay = record.overlaid(overlay.attributes)
-        return Profile(overlay, status=facts.status, error=facts.error, key=key)
+    def skip(self, reason: Reason) -> Profile:
+        """Return and count the empty profile of a lookup that is not made; see `ProfileClient.skip`."""
+        observer = self._observer
+        observer.count(Status.SKIPPED)
+        if observer.hooks:
+            observer.lookup("", Status.SKIPPED, reason, 0.0, None)
+        return _SKIPPED[reason]
 
-    def observed(self, key: ProfileKey | None, profile: Profile, started: float) -> Profile:
-        """The answer of a lookup that began at `started` (`time.perf_counter`): with its overlay, counted, and told."""
+    def observe(self, key: ProfileKey | None, profile: Profile, started: float) -> Profile:
+        """Lay the overlay over an answer, count it and call the hooks; `started` is from `time.perf_counter`."""
         if key is not None:
             profile = self._overlaid(key, profile)
         observer = self._observer
@@ -242,14 +190,27 @@ class Lookups:
             )
         return profile
 
+    def _overlaid(self, key: ProfileKey, profile: Profile) -> Profile:
+        """The profile with its overlay. An excluded or unavailable one has none."""
+        facts = profile._facts
+        record = facts.record
+        if record is None and facts.reason is not Reason.NOT_FOUND:
+            return profile
+        overlay = self._cache.overlay_of(self.loader.cache_key(key), self._timer())
+        if overlay is None:
+            return profile
+        if record is not None:
+            overlay = record.overlaid(overlay.attributes)
+        return Profile(overlay, status=facts.status, error=facts.error, key=key)
+
 
 _SKIPPED = {reason: Profile(reason=reason) for reason in Reason}
 
 
-def profile_of(entry: Entry, key: ProfileKey, now: float) -> Profile:
-    """The answer that an entry gives at `now`."""
+def _cached_profile(entry: Entry, key: ProfileKey, now: float) -> Profile:
+    """The profile that an entry stands for at `now`."""
     if entry.record is not None:
-        if now < entry.soft:
+        if now < entry.fresh_until:
             return entry.view or Profile(entry.record, status=Status.HIT, key=key)
         return Profile(entry.record, status=Status.STALE, error=entry.error, key=key)
     if entry.error is not None:
@@ -257,13 +218,13 @@ def profile_of(entry: Entry, key: ProfileKey, now: float) -> Profile:
     return Profile(status=Status.NEGATIVE, reason=entry.reason, key=key)
 
 
-def profile_from(answer: LoadResult, status: Status, key: ProfileKey) -> Profile:
-    """The answer that a load has brought."""
+def loaded_profile(answer: LoadResult, status: Status, key: ProfileKey) -> Profile:
+    """Return the profile that a load has brought."""
     return Profile(answer.record, status=status, reason=answer.reason, key=key)
 
 
 def unavailable(error: ProfileEnrichError, key: ProfileKey | None) -> Profile:
-    """The answer when there is none."""
+    """Return the empty profile of a lookup that failed."""
     status = Status.ERROR
     if isinstance(error, TimeoutError):  # the budget's, or the source's own
         status = Status.TIMEOUT

@@ -7,61 +7,59 @@ import threading
 from collections.abc import Callable
 
 from .._utils.validation import check_int, check_number
-from ..errors import (
-    ConfigurationError,
-    SourceError,
-    SourceRateLimited,
-)
-from .breaker import _REPEATABLE
+from ..errors import ConfigurationError, SourceConnectionError, SourceError, SourceRateLimited, SourceUnavailable
 
 __all__ = ["RetryPolicy"]
 
+_REPEATABLE = (SourceConnectionError, SourceUnavailable, SourceRateLimited)
+"""What may go better a moment later. A timeout has used up its time, and a refusal stays one."""
+
 
 class RetryPolicy:
-    """Whether and when a failed call is repeated: with full jitter, within a budget, and not past the deadline.
+    """When a failed call is repeated: exponential backoff with full jitter, a retry budget, never past the deadline.
 
-    A lookup only reads, so that repeating it is safe.
+    A lookup only reads, so repeating it is safe.
 
     Args:
-        attempts: calls for one load at most; 1 for no retry. Default 2.
+        attempts: calls for one load, at most; 1 for no retry. Default 2.
         ratio: retries stay at or below this fraction of calls. Default 0.1.
-        base: the longest pause before the first retry, in seconds; it doubles with each. Default 0.05.
-        cap: the longest pause at all, in seconds. Default 1. A `Retry-After` of the vendor is the least.
-        rng: random numbers in [0, 1).
+        wait_initial: the longest wait before the first retry, in seconds. It doubles with each retry. Default 0.05.
+        wait_max: the longest wait before any retry, in seconds. Default 1. A vendor's `Retry-After` is the shortest.
+        rng: returns random numbers in [0, 1). Default `random.random`.
 
     Raises:
-        ConfigurationError: an argument makes no sense.
+        ConfigurationError: an argument is not usable; the message names it.
     """
 
     MOST_SAVED = 10.0
-    """Retries that quiet times may save up."""
+    """Retries that can be saved up while nothing fails."""
 
     def __init__(
         self,
         attempts: int = 2,
         *,
         ratio: float = 0.1,
-        base: float = 0.05,
-        cap: float = 1.0,
+        wait_initial: float = 0.05,
+        wait_max: float = 1.0,
         rng: Callable[[], float] = random.random,
     ) -> None:
         self._attempts = check_int("attempts", attempts)
         self._ratio = check_number("ratio", ratio, unit="retries a call")
         if self._ratio > 1:
             raise ConfigurationError(f"ratio must be a fraction of at most 1, not {ratio!r}")
-        self._base = check_number("base", base, positive=True)
-        self._cap = check_number("cap", cap, positive=True)
-        self._chance = rng
+        self._wait_initial = check_number("wait_initial", wait_initial, positive=True)
+        self._wait_max = check_number("wait_max", wait_max, positive=True)
+        self._rng = rng
         self._lock = threading.Lock()
         self._saved = 0.0
 
     def began(self) -> None:
-        """A load makes its first call: that earns a fraction of a retry."""
+        """Count the first call of a load, which earns a fraction of a retry."""
         with self._lock:
             self._saved = min(self.MOST_SAVED, self._saved + self._ratio)
 
     def pause(self, error: SourceError, attempt: int, remaining: float) -> float | None:
-        """How many seconds to wait before the call is repeated; `None` when it must not be.
+        """Return the seconds to wait before the call is repeated; `None` when it must not be.
 
         Args:
             error: how it failed.
@@ -71,9 +69,9 @@ class RetryPolicy:
         if attempt >= self._attempts or not isinstance(error, _REPEATABLE):
             return None
         if isinstance(error, SourceRateLimited) and error.retry_after is None:
-            return None  # the vendor has enough of us and does not say for how long
-        longest: float = min(self._cap, self._base * 2.0 ** min(attempt - 1, 60))
-        pause = self._chance() * longest
+            return None  # the vendor refuses more calls and does not say for how long
+        longest: float = min(self._wait_max, self._wait_initial * 2.0 ** min(attempt - 1, 60))
+        pause = self._rng() * longest
         pause = max(pause, error.retry_after or 0.0)
         if pause >= remaining:
             return None
@@ -84,7 +82,7 @@ class RetryPolicy:
         return pause
 
     def after_fork(self) -> None:
-        """In a forked child: the lock may have been held."""
+        """Replace the lock, in a forked child: another thread of the parent may hold it."""
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""Lookups that wait: for the rate limit, for a source that is being left alone, and for one that fails for a while.
+"""Lookups that wait: for the rate limit, for the circuit breaker, and for a source that fails for a while.
 
-A page is served without its profile when there is no call left; a record of a pipeline waits for its turn. Nothing is
-started before its turn comes, so that a page that asks for the same key meanwhile meets no load that stands in a queue.
+A page is served without its profile when no call can be made; a record of a pipeline waits for its turn. No load is
+started before its turn, so that a page that asks for the same key meanwhile never joins a load that is queued.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from weakref import WeakKeyDictionary
 
+from .._utils.fork import reset_after_fork
+from ..cache.cache import Entry
 from ..errors import (
     CircuitOpen,
     ClientClosed,
@@ -28,19 +30,18 @@ from ..errors import (
 )
 from ..profile import Profile, ProfileKey, Reason, Status
 from .breaker import Breaker
-from .loader import CacheKey, Loader, LoadResult
-from .lookup import Lookups, profile_from, unavailable
-from .single_flight import Load
+from .loader import Loader, ProfileLoad
+from .lookup import Lookups, loaded_profile, unavailable
 
-__all__ = ["HOPELESS", "WaitingLookup", "run_workers"]
+__all__ = ["FATAL_ERRORS", "WaitingLookup", "run_workers"]
 
-HOPELESS = (SourceAuthError, ConfigurationError, ClientClosed)
-"""What no other key and no later moment makes better: it ends a run."""
+FATAL_ERRORS = (SourceAuthError, ConfigurationError, ClientClosed)
+"""Errors that no other key and no later moment avoids: they end a run."""
 
-LOADS = 3
-"""Loads of one key at most, while the source fails otherwise than by asking for time."""
+MAX_LOADS = 3
+"""Loads of one key, at most, while the source fails otherwise than by asking for time."""
 
-_PASSING = (
+_TRANSIENT = (
     SourceConnectionError,
     SourceUnavailable,
     SourceRateLimited,
@@ -49,44 +50,45 @@ _PASSING = (
     CircuitOpen,
     RateLimitReached,
 )
-"""What may go better later. A lookup only reads, so that repeating it is safe."""
+"""Errors that may not occur later. A lookup only reads, so repeating it is safe."""
 
 _NOT_NOW = (SourceRateLimited, CircuitOpen, RateLimitReached)
-"""What asks for time and says nothing of this key: it is bounded in time alone."""
+"""Errors that ask for time and say nothing of the key: bounded in time alone."""
 
-_LEAST = 0.01
+_MIN_SLEEP = 0.01
 """The shortest sleep between two looks at the source's state, in seconds."""
 
-_LOOK = 0.1
-"""The longest that a queue sleeps while the source is left alone: another's try may end that sooner, in seconds."""
+_MAX_SLEEP = 0.1
+"""The longest sleep of a queue while the circuit breaker is open: a trial call may end that sooner, in seconds."""
 
-_BASE, _CAP = 0.1, 5.0
-"""The longest pauses before the second load of a key, and before any, in seconds."""
+_WAIT_INITIAL, _WAIT_MAX = 0.1, 5.0
+"""The longest waits before the second load of a key, and before any, in seconds."""
 
 
 class _PendingKey:
-    """One key's way to an answer."""
+    """One key that still has no answer."""
 
-    __slots__ = ("key", "loads", "place", "since", "started")
+    __slots__ = ("base", "failing_since", "key", "loads", "place", "started")
 
     def __init__(self, place: int, key: ProfileKey, started: float) -> None:
         self.place = place
         self.key = key
         self.started = started
         self.loads = 0
-        self.since: float | None = None  # when it first met a failure
+        self.base: Entry | None = None
+        self.failing_since: float | None = None
 
 
 class WaitingLookup:
-    """The waiting half of a `ProfileClient`.
+    """Looks keys up for callers that can wait, such as pipelines.
 
     Args:
-        lookups: decides what the cache answers.
+        lookups: decides whether the cache answers.
         loader: asks the source.
-        breaker: says when a source is left alone.
-        batch_size: keys that one call takes; 1 where the source has no batches.
+        breaker: says for how long no call can be made.
+        batch_size: keys of one call; 1 where the source has no batches.
         timer: the monotonic clock of the client, in seconds.
-        rng: random numbers in [0, 1).
+        rng: returns random numbers in [0, 1).
     """
 
     def __init__(
@@ -104,114 +106,115 @@ class WaitingLookup:
         self._loader = loader
         self._breaker = breaker
         self._timer = timer
-        self._chance = rng
+        self._rng = rng
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-        # Of the source, not of one key: since when nothing came back, and when that was last felt.
-        self._since: float | None = None
-        self._felt = 0.0
+        # Of the source, not of one key: since when nothing came back, and when that was last noticed.
+        self._failing_since: float | None = None
+        self._noticed = 0.0
+        reset_after_fork(self)
 
-    async def lookup(self, keys: Sequence[ProfileKey], seconds: float) -> list[Profile]:
-        """The profiles of some keys that one call could bring, in their order. None of them is in the cache.
+    async def lookup(self, keys: Sequence[ProfileKey], retry_timeout: float) -> list[Profile]:
+        """Look up some keys that fit one call.
 
         Args:
             keys: at most `batch_size` different ones.
-            seconds: how long a source that fails is waited for, since it last answered. The rate limit is waited for
-                however long it takes.
+            retry_timeout: seconds for which a failing source is waited for, since it last answered. The rate limit is
+                waited for as long as it takes.
 
         Returns:
-            A profile for each key; `profile.error` says what failed.
+            A profile for each key, in the order of the keys; `profile.error` says what failed.
 
         Raises:
-            SourceAuthError, ConfigurationError, ClientClosed: no key can be looked up any more.
+            SourceAuthError, ConfigurationError, ClientClosed: no key can be looked up.
         """
         profiles: dict[int, Profile] = {}
         rest = [_PendingKey(place, key, time.perf_counter()) for place, key in enumerate(keys)]
         while rest:
-            flights: list[tuple[_PendingKey, Load[CacheKey, LoadResult], bool]] = []
-            for question in rest:
-                boarded = await self._board(question, seconds)
-                if isinstance(boarded, Profile):
-                    profiles[question.place] = boarded
+            loads: list[tuple[_PendingKey, ProfileLoad, bool]] = []
+            for pending in rest:
+                acquired = await self._acquire(pending, retry_timeout)
+                if isinstance(acquired, Profile):
+                    profiles[pending.place] = acquired
                 else:
-                    flights.append((question, *boarded))
+                    loads.append((pending, *acquired))
             rest = list[_PendingKey]()
-            for question, flight, joined in flights:
-                profile = await self._landed(question, flight, joined, seconds)
+            for pending, load, joined in loads:
+                profile = await self._result(pending, load, joined, retry_timeout)
                 if profile is None:
-                    rest.append(question)
+                    rest.append(pending)
                 else:
-                    profiles[question.place] = profile
+                    profiles[pending.place] = profile
             if rest:
-                loads = min(max(each.loads for each in rest), 60)  # a float has no more doublings than a thousand
-                await asyncio.sleep(self._chance() * min(_CAP, _BASE * 2.0**loads))
+                tried = min(max(each.loads for each in rest), 60)  # a float cannot be doubled more than 1,000 times
+                await asyncio.sleep(self._rng() * min(_WAIT_MAX, _WAIT_INITIAL * 2.0**tried))
         return [profiles[place] for place in range(len(keys))]
 
-    async def _board(self, question: _PendingKey, seconds: float) -> Profile | tuple[Load[CacheKey, LoadResult], bool]:
-        """The load of the key once there is one; or the profile, where that came otherwise or will not come."""
-        key = question.key
+    async def _acquire(self, pending: _PendingKey, retry_timeout: float) -> Profile | tuple[ProfileLoad, bool]:
+        """The load of the key once there is one; or the profile, where no load is needed or possible."""
+        key = pending.key
         queue = self._queue()
         if not queue.locked():
-            ready = self._ready(question)
+            ready = self._ready(pending)
             if ready is not None:
                 return ready
             with contextlib.suppress(CircuitOpen, RateLimitReached):
-                return self._loader.launch(key, patient=True), False
-        async with queue:  # first come, first served; only the first one looks after the time
+                return self._loader.launch(key, pending.base, yields=True), False
+        async with queue:  # first come, first served; only the first one watches the time
             while True:
-                ready = self._ready(question)
+                ready = self._ready(pending)
                 if ready is not None:
                     return ready
                 try:
-                    return self._loader.launch(key, patient=True), False
+                    return self._loader.launch(key, pending.base, yields=True), False
                 except RateLimitReached as error:
                     pause = error.retry_after or 0.0
                 except CircuitOpen as error:
                     pause = self._breaker.pause()
-                    if self._over(question, pause, seconds):
-                        return self._lookups.observed(key, unavailable(error, key), question.started)
-                    pause = min(max(pause, _LEAST), _LOOK)
+                    if self._over(pending, pause, retry_timeout):
+                        return self._lookups.observe(key, unavailable(error, key), pending.started)
+                    pause = min(max(pause, _MIN_SLEEP), _MAX_SLEEP)
                 await asyncio.sleep(pause)
 
-    def _ready(self, question: _PendingKey) -> Profile | tuple[Load[CacheKey, LoadResult], bool] | None:
-        """What others have brought, or are about to bring."""
-        flight = self._loader.find(question.key)
-        if flight is not None:
-            return flight, True
-        profile = self._lookups.from_cache(question.key)
+    def _ready(self, pending: _PendingKey) -> Profile | tuple[ProfileLoad, bool] | None:
+        """The load that another caller has started, or the profile that one has brought."""
+        load = self._loader.find(pending.key)
+        if load is not None:
+            return load, True
+        profile, pending.base = self._lookups.decide(pending.key)
         if profile is None or profile.reason is Reason.UNAVAILABLE:
             return None
-        return self._lookups.observed(question.key, profile, question.started)
+        return self._lookups.observe(pending.key, profile, pending.started)
 
-    async def _landed(
-        self, question: _PendingKey, flight: Load[CacheKey, LoadResult], joined: bool, seconds: float
+    async def _result(
+        self, pending: _PendingKey, load: ProfileLoad, joined: bool, retry_timeout: float
     ) -> Profile | None:
-        """The profile; `None` when the load failed and another one may go better."""
-        key = question.key
+        """The profile; `None` when the load failed and another one may not."""
+        key = pending.key
         try:
-            answer = await flight.wait(None)
-        except HOPELESS:
+            answer = await load.wait(None)
+        except FATAL_ERRORS:
             raise
         except ProfileEnrichError as error:
-            question.loads += 1
-            passing = isinstance(error, _PASSING)
-            over = passing and self._over(question, self._breaker.pause(), seconds)
-            if passing and not over and (isinstance(error, _NOT_NOW) or question.loads < LOADS):
+            pending.loads += 1
+            transient = isinstance(error, _TRANSIENT)
+            over = transient and self._over(pending, self._breaker.pause(), retry_timeout)
+            if transient and not over and (isinstance(error, _NOT_NOW) or pending.loads < MAX_LOADS):
                 return None
             profile = self._lookups.stale_fallback(key) or unavailable(error, key)
         else:
-            self._since = None
-            profile = profile_from(answer, Status.COALESCED if joined else Status.MISS, key)
-        return self._lookups.observed(key, profile, question.started)
+            self._failing_since = None
+            profile = loaded_profile(answer, Status.COALESCED if joined else Status.MISS, key)
+        return self._lookups.observe(key, profile, pending.started)
 
-    def _over(self, question: _PendingKey, pause: float, seconds: float) -> bool:
-        """Whether the source was waited for long enough, or will have been after the pause that is due."""
+    def _over(self, pending: _PendingKey, pause: float, retry_timeout: float) -> bool:
+        """Whether the retry timeout is over, or will be after the pause that is due."""
         now = self._timer()
-        if self._since is None or now - self._felt > seconds:
-            self._since = now
-        self._felt = now
-        if question.since is None:
-            question.since = now
-        return now + pause >= min(question.since, self._since) + seconds
+        if self._failing_since is None or now - self._noticed > retry_timeout:
+            self._failing_since = now
+        self._noticed = now
+        if pending.failing_since is None:
+            pending.failing_since = now
+        return now + pause >= min(pending.failing_since, self._failing_since) + retry_timeout
 
     def _queue(self) -> asyncio.Lock:
         loop = asyncio.get_running_loop()
@@ -221,13 +224,13 @@ class WaitingLookup:
         return queue
 
     def after_fork(self) -> None:
-        """In a forked child: the queues are the parent's."""
+        """Forget the queues, in a forked child: they are the parent's."""
         self._queues = WeakKeyDictionary()
 
 
-async def run_workers(work: Callable[[], Coroutine[object, object, None]], hands: int) -> None:
-    """Runs the same work in so many tasks. The first failure ends them all and is raised as it is, not in a group."""
-    tasks = [asyncio.create_task(work(), name="profile_enrich lookups") for _ in range(hands)]
+async def run_workers(work: Callable[[], Coroutine[object, object, None]], concurrency: int) -> None:
+    """Run the same work in several tasks. The first failure ends them all and is raised as it is, not in a group."""
+    tasks = [asyncio.create_task(work(), name="profile_enrich lookups") for _ in range(concurrency)]
     if not tasks:
         return
     try:

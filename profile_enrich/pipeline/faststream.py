@@ -121,7 +121,7 @@ class MessageProfiles:
     async def _profiles(self, asked: list[str | ProfileKey | Profile], end: Deadline | None) -> list[Profile]:
         budget = None if end is None else end.remaining()
         if len(asked) == 1 and not isinstance(asked[0], Profile):
-            return [self._client.lookup_cached(asked[0]) or await self._client.lookup(asked[0], budget=budget)]
+            return [await self._client.lookup(asked[0], budget=budget)]
         keys = [key for key in asked if not isinstance(key, Profile)]
         profiles = await self._client.get_many(keys, budget=budget) if keys else {}
         return [key if isinstance(key, Profile) else profiles[key] for key in asked]

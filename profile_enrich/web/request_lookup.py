@@ -16,7 +16,7 @@ from starlette.types import Message, Scope, Send
 from .._utils.deadline import Deadline
 from .._utils.log_once import LogOnce
 from ..client.client import ProfileClient
-from ..client.lookup import Prefetch
+from ..client.lookup import PendingLookup
 from ..errors import InvalidKeyError, ProfileEnrichError
 from ..profile import Profile, ProfileKey, Reason, Status, pending
 from .cache_headers import Headers, is_plain, personal_lines, personalise
@@ -92,7 +92,7 @@ class RequestLookup:
     _key: Key | None = None
     _asked: Any = _NOT_ASKED
     _marks_session: bool = False
-    _prefetch: Prefetch | None = None
+    _pending: PendingLookup | None = None
     _resolving: asyncio.Future[None] | None = None
 
     def __init__(self, plan: MiddlewareConfig, scope: Scope, send: Send) -> None:
@@ -110,7 +110,7 @@ class RequestLookup:
             Whether it was made; else `resolve` goes on from where this stopped.
         """
         plan = self._plan
-        if self.resolved or plan.consent is not None or self._asked is not _NOT_ASKED:
+        if self.resolved or plan.consent is not None or self._key is not None or self._asked is not _NOT_ASKED:
             return self.resolved
         role = "the identity function"
         try:
@@ -124,16 +124,14 @@ class RequestLookup:
                     return False
                 identity = _key_of(identity)
             role = "the lookup"
-            answer = plan.client.peek_fresh(identity)
-            if answer is None:
-                self._asked = identity
-                answer = plan.client.lookup_cached(identity)
-                if answer is None:
-                    return False
+            found = plan.client.find(identity)
+            if not isinstance(found, Profile):
+                self._key, self._pending = identity, found
+                return False
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
             self._failed(role, plan.identify, error)
             return True
-        self.profile._facts = answer._facts
+        self.profile._facts = found._facts
         self.resolved = True
         return True
 
@@ -162,14 +160,13 @@ class RequestLookup:
         if key is None:
             return
         try:
-            answer = plan.client.lookup_cached(key)
-            if answer is None:
-                budget = None if end is None else end.remaining()
-                answer = await plan.client.lookup(key, budget=budget, prefetch=self._prefetch)
+            found, self._pending = self._pending or plan.client.find(key), None
+            if not isinstance(found, Profile):
+                found = await found.wait(None if end is None else end.remaining())
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
             self._failed("the lookup", plan.client, error)
             return
-        self._settle(answer)
+        self._settle(found)
 
     async def prefetch(self) -> None:
         """Finds out who is in session and starts the load, without waiting for it."""
@@ -178,13 +175,14 @@ class RequestLookup:
         started = time.perf_counter()
         plan = self._plan
         try:
-            key = await self.identify(None if plan.budget is None else Deadline(plan.budget))
+            key = self._key or await self.identify(None if plan.budget is None else Deadline(plan.budget))
             if key is not None:
-                answer = plan.client.lookup_cached(key)
-                if answer is not None:
-                    self._settle(answer)
+                found = self._pending or plan.client.find(key)
+                if isinstance(found, Profile):
+                    self._settle(found)
                 else:
-                    self._prefetch = plan.client.prefetch(key)
+                    self._pending = found
+                    found.start()
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
             self._failed("the lookup", plan.client, error)
         self.seconds += time.perf_counter() - started
@@ -366,9 +364,9 @@ class RequestLookup:
                 step.close()  # the user's function wants to be awaited
                 self._asked = _NOT_ASKED
         if self._key is not None and not self.resolved:
-            answer = self._plan.client.lookup_cached(self._key)
-            if answer is not None:
-                self._settle(answer)
+            found = self._plan.client.find(self._key)
+            if isinstance(found, Profile):
+                self._settle(found)
 
     def _peek(self) -> None:
         """In another thread: takes what the cache holds, for whom a prefetch has already found out."""

@@ -13,15 +13,16 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from profile_enrich import ConfigurationError, Profile, Reason, Record, SourceConnectionError
 from profile_enrich.cache.cache import MAX_TAGS, Entry, ProfileCache
+from profile_enrich.cache.policy import CachePolicy
 from profile_enrich.testing import ManualClock
 
 
 def entry(value: object = 1, *, until: float = 1_000_000.0, tags: frozenset[str] = frozenset()) -> Entry:
-    return Entry(Record({"value": value}), soft=until, hard=until, drop=until, tags=tags)
+    return Entry(Record({"value": value}), fresh_until=until, stale_until=until, evict_at=until, tags=tags)
 
 
 def negative(until: float = 1_000_000.0) -> Entry:
-    return Entry(None, soft=until, hard=until, drop=until, reason=Reason.NOT_FOUND)
+    return Entry(None, fresh_until=until, stale_until=until, evict_at=until, reason=Reason.NOT_FOUND)
 
 
 def put(cache: ProfileCache[str], key: str, item: Entry) -> bool:
@@ -66,7 +67,7 @@ class TestBounds:
         put(cache, "c", entry("c"))
         assert [value_of(cache, key) for key in "abc"] == ["a", None, "c"]
 
-    def test_L8_the_list_of_seats_does_not_grow_with_invalidations(self) -> None:
+    def test_L8_the_list_of_slots_does_not_grow_with_invalidations(self) -> None:
         """L8: bounded, also when one key comes and goes for ever."""
         cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
         for _ in range(10_000):
@@ -76,7 +77,7 @@ class TestBounds:
 
     def test_L8_an_oversize_value_is_not_kept_and_displaces_the_older_one(self) -> None:
         """L8: an oversize value is served, not stored, and displaces any older one."""
-        cache: ProfileCache[str] = ProfileCache(max_entry_bytes=5_000, timer=ManualClock(0.0))
+        cache: ProfileCache[str] = ProfileCache(policy=CachePolicy(max_entry_bytes=5_000), timer=ManualClock(0.0))
         put(cache, "a", entry("small"))
         assert put(cache, "a", entry("x" * 10_000)) is True
         assert cache.get("a", 0.0) is None
@@ -91,7 +92,9 @@ class TestBounds:
 
     def test_L7_unknown_ids_evict_no_known_profile(self) -> None:
         """L7: negative entries have a quota of their own."""
-        cache: ProfileCache[str] = ProfileCache(max_entries=100, max_negative_entries=50, timer=ManualClock(0.0))
+        cache: ProfileCache[str] = ProfileCache(
+            max_entries=100, policy=CachePolicy(max_negative_entries=50), timer=ManualClock(0.0)
+        )
         for index in range(100):
             put(cache, f"known{index}", entry(index))
         for index in range(20_000):
@@ -117,7 +120,7 @@ class TestBounds:
 
     @pytest.mark.parametrize("store", [LRUCache(maxsize=2), LFUCache(maxsize=2)])
     def test_takes_a_cachetools_cache_of_the_users_own(self, store: Any) -> None:
-        cache: ProfileCache[str] = ProfileCache(store=store, timer=ManualClock(0.0))
+        cache: ProfileCache[str] = ProfileCache(policy=CachePolicy(storage=store), timer=ManualClock(0.0))
         for key in "abc":
             put(cache, key, entry())
         assert cache.entries == 2
@@ -127,20 +130,23 @@ class TestBounds:
     @pytest.mark.parametrize(
         ("store", "complaint"),
         [
-            (TTLCache(2, 1), "cache: TTLCache and TLRUCache drop what could be served stale; use LRUCache"),
-            (TLRUCache(2, lambda *_: 1), "cache: TTLCache and TLRUCache drop what could be served stale; use LRUCache"),
-            ({}, "cache must be a cachetools cache such as LRUCache"),
+            (TTLCache(2, 1), "storage: TTLCache and TLRUCache drop what could be served stale"),
+            (
+                TLRUCache(2, lambda *_: 1),
+                "storage: TTLCache and TLRUCache drop what could be served stale",
+            ),
+            ({}, "storage must be a cachetools cache such as LRUCache"),
         ],
     )
     def test_refuses_a_store_that_could_not_serve_stale(self, store: Any, complaint: str) -> None:
         with pytest.raises(ConfigurationError, match=f"^{complaint}"):
-            ProfileCache(store=store)
+            CachePolicy(storage=store)
 
     @pytest.mark.parametrize("name", ["max_entries", "max_bytes", "max_entry_bytes", "max_negative_entries"])
     @pytest.mark.parametrize("value", [0, -1, 1.5, True, None])
     def test_refuses_bounds_that_are_none(self, name: str, value: Any) -> None:
         with pytest.raises(ConfigurationError, match=f"^{name} must be"):
-            ProfileCache(**{name: value})
+            ProfileCache(**{name: value}) if name in ("max_entries", "max_bytes") else CachePolicy(**{name: value})
 
 
 class TestTokens:

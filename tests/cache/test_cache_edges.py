@@ -8,18 +8,19 @@ import pytest
 
 from profile_enrich import Profile, Reason, Record, SourceConnectionError, Status
 from profile_enrich.cache.cache import MAX_OVERLAYS, SWEPT_PER_WRITE, Entry, ProfileCache
+from profile_enrich.cache.policy import CachePolicy
 from profile_enrich.cache.storage import NEVER
 from profile_enrich.testing import ManualClock
 
 
 def entry(value: object = 1, *, until: float = 1_000_000.0, tags: frozenset[str] = frozenset()) -> Entry:
-    item = Entry(Record({"value": value}), soft=until, hard=until, drop=until, tags=tags)
+    item = Entry(Record({"value": value}), fresh_until=until, stale_until=until, evict_at=until, tags=tags)
     item.view = Profile(item.record, status=Status.HIT)
     return item
 
 
 def negative(until: float = 1_000_000.0) -> Entry:
-    return Entry(None, soft=until, hard=until, drop=until, reason=Reason.NOT_FOUND)
+    return Entry(None, fresh_until=until, stale_until=until, evict_at=until, reason=Reason.NOT_FOUND)
 
 
 def put(cache: ProfileCache[str], key: str, item: Entry) -> bool:
@@ -93,7 +94,7 @@ class TestBounds:
     def test_L8_an_entry_of_just_the_largest_size_is_kept(self, clock: ManualClock) -> None:
         """L8: oversize begins above the bound."""
         item = entry("x" * 1_000)
-        cache: ProfileCache[str] = ProfileCache(max_entry_bytes=item.size, timer=clock)
+        cache: ProfileCache[str] = ProfileCache(policy=CachePolicy(max_entry_bytes=item.size), timer=clock)
         put(cache, "a", item)
         assert cache.get("a", 0.0) is item
         assert cache.bytes == item.size
@@ -193,7 +194,7 @@ class TestLoads:
         self, clock: ManualClock, answer: str
     ) -> None:
         """L6: a superseded load never touches the newer answer, which may be that nothing may be kept."""
-        cache: ProfileCache[str] = ProfileCache(max_bytes=8_000, max_entry_bytes=6_000, timer=clock)
+        cache: ProfileCache[str] = ProfileCache(max_bytes=8_000, policy=CachePolicy(max_entry_bytes=6_000), timer=clock)
         older, newer = cache.begin("a"), cache.begin("a")
         if answer == "discarded":
             cache.discard(newer)

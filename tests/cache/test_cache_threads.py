@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from profile_enrich import Record
 from profile_enrich.cache.cache import ProfileCache
+from profile_enrich.cache.policy import CachePolicy
 from profile_enrich.cache.storage import MOST_CHANCES, Entry, SecondChanceCache
 from profile_enrich.testing import ManualClock
 from tests.cache.test_cache import entry, negative, put
@@ -21,7 +22,9 @@ from tests.cache.test_cache import entry, negative, put
 
 def test_L9_is_safe_under_threads() -> None:
     """L9: the cache is safe under threads."""
-    cache: ProfileCache[str] = ProfileCache(max_entries=50, max_negative_entries=20, timer=time.monotonic)
+    cache: ProfileCache[str] = ProfileCache(
+        max_entries=50, policy=CachePolicy(max_negative_entries=20), timer=time.monotonic
+    )
     failures: list[BaseException] = []
     until = time.monotonic() + 1.0
 
@@ -87,7 +90,7 @@ def test_an_overlaid_or_tagged_key_is_never_answered_the_short_way() -> None:
 
 
 def test_a_cache_handed_in_is_read_with_the_lock_only() -> None:
-    cache: ProfileCache[str] = ProfileCache(store=LFUCache(maxsize=10), timer=ManualClock(0.0))
+    cache: ProfileCache[str] = ProfileCache(policy=CachePolicy(storage=LFUCache(maxsize=10)), timer=ManualClock(0.0))
     put(cache, "a", entry("a"))
     assert cache.fresh("a", 0.0) is None
     assert cache.get("a", 0.0) is not None
@@ -96,9 +99,11 @@ def test_a_cache_handed_in_is_read_with_the_lock_only() -> None:
 @pytest.mark.parametrize(
     "gone", ["invalidate", "clear", "discard", "negative", "evicted", "oversize", "overlaid", "rekeyed"]
 )
-def test_L6_what_is_gone_is_not_at_hand(gone: str) -> None:
+def test_L6_what_is_gone_is_not_in_the_lock_free_index(gone: str) -> None:
     """L6: after an invalidation no later get sees what was there, also not the short way."""
-    cache: ProfileCache[str] = ProfileCache(max_entries=2, max_entry_bytes=10_000, timer=ManualClock(0.0))
+    cache: ProfileCache[str] = ProfileCache(
+        max_entries=2, policy=CachePolicy(max_entry_bytes=10_000), timer=ManualClock(0.0)
+    )
     put(cache, "a", entry("a"))
     assert cache.fresh("a", 0.0) is not None
     if gone == "invalidate":
@@ -154,7 +159,7 @@ class TestSecondChance:
         with pytest.raises(KeyError, match="the cache is empty"):
             self.cache().popitem()
 
-    def test_what_does_not_fit_at_all_leaves_nothing_at_hand(self) -> None:
+    def test_what_does_not_fit_at_all_leaves_nothing_lock_free_index(self) -> None:
         cache: SecondChanceCache[str] = SecondChanceCache(1_000, lambda item: item.size)
         small = entry("a")
         cache["a"] = small
@@ -164,7 +169,7 @@ class TestSecondChance:
         assert cache.lock_free_index == {}
 
     @given(st.lists(st.tuples(st.sampled_from("rwdop"), st.integers(0, 9), st.integers(1, 6))))
-    def test_what_is_at_hand_is_in_it_and_the_same(self, steps: list[tuple[str, int, int]]) -> None:
+    def test_what_is_lock_free_index_is_in_it_and_the_same(self, steps: list[tuple[str, int, int]]) -> None:
         sizes: dict[int, int] = {}
         cache: SecondChanceCache[int] = SecondChanceCache(12, lambda item: sizes[id(item)])
         kept: list[Entry] = []  # alive, so that no two share an id

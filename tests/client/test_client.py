@@ -19,6 +19,7 @@ from profile_enrich import (
     Found,
     InvalidKeyError,
     NotModified,
+    PendingLookup,
     Profile,
     ProfileClient,
     ProfileKey,
@@ -30,6 +31,7 @@ from profile_enrich import (
     SourceTimeout,
     Status,
 )
+from profile_enrich.cache.cache import ProfileCache
 from profile_enrich.sources.freshness import Freshness, Validators
 from profile_enrich.testing import ManualClock
 from tests.helpers import ScriptedSource, Switch, client_of, found, nobody, own_records, own_tasks, settle
@@ -432,7 +434,7 @@ class TestBounds:
     async def test_L8_expired_profiles_go_although_nobody_asks(self) -> None:
         """L8: expired personal data is dropped within a bounded time even if nothing is written."""
         clock = ManualClock()
-        client = client_of(ScriptedSource(), ttl=1, stale_ttl=1, sweep_every=0.01, timer=clock)
+        client = client_of(ScriptedSource(), ttl=1, stale_ttl=1, sweep_interval=0.01, timer=clock)
         await client.get_many([f"u{index}" for index in range(700)])
         assert client.stats().entries == 700
         clock.advance(2)
@@ -443,7 +445,7 @@ class TestBounds:
 
     async def test_L8_the_sweeper_keeps_no_client_alive(self) -> None:
         """L8: bounded also in clients."""
-        client = client_of(ScriptedSource(), sweep_every=0.01)
+        client = client_of(ScriptedSource(), sweep_interval=0.01)
         await client.get("u1")
         import weakref
 
@@ -460,7 +462,8 @@ class TestIsolation:
         clients = [client_of(ScriptedSource(namespace=name)) for name in ("vendor|acme", "vendor|globex")]
         shared = clients[0]._cache
         clients[1]._cache = shared
-        clients[1]._loader._cache = shared
+        clients[1]._loader.cache = shared
+        clients[1]._lookups._cache = shared
         await clients[0].get("u1")
         assert clients[1].peek("u1") is None
         assert (await clients[0].get(ProfileKey("u1", "email"))).status is Status.MISS
@@ -622,7 +625,9 @@ class TestClosing:
         assert (await client.get("u1")).is_stale
         with pytest.raises(ClientClosed):
             await client.get("u2")
-        client.prefetch("u2")
+        pending = client.find("u2")
+        assert isinstance(pending, PendingLookup)
+        pending.start()
         await settle()
         assert len(source.calls) == 1
 
@@ -702,17 +707,58 @@ class TestManyAndPeek:
         assert len(source.calls) == 1
         assert client.stats().total == 1
 
-    async def test_prefetch_starts_what_a_lookup_joins(self) -> None:
+    async def test_a_pending_lookup_starts_a_load_that_others_join(self) -> None:
         source = ScriptedSource(delay=0.001)
         client = client_of(source)
-        started = client.prefetch("u1")
-        assert started is not None
-        assert client.prefetch("u1") is None
-        assert client.prefetch("") is None
-        profiles = await asyncio.gather(client.lookup("u1", prefetch=started), client.lookup("u1"))
+        pending = client.find("u1")
+        assert isinstance(pending, PendingLookup)
+        pending.start()
+        profiles = await asyncio.gather(pending.wait(), client.lookup("u1"))
         assert [profile.status for profile in profiles] == [Status.MISS, Status.COALESCED]
-        assert client.prefetch("u1") is None
+        found = client.find("u1")
+        assert isinstance(found, Profile)
+        assert found.status is Status.HIT
         assert len(source.calls) == 1
+        unusable = client.find("")
+        assert isinstance(unusable, Profile)
+        assert unusable.status is Status.ERROR
+
+    async def test_L6_a_load_that_was_started_early_is_not_used_after_an_invalidation(self) -> None:
+        """L6: no later get sees that load's result, also not through a pending lookup."""
+        switch = Switch()
+        client = client_of(ScriptedSource(switch))
+        pending = client.find("u1")
+        assert isinstance(pending, PendingLookup)
+        pending.start()
+        await settle()
+        switch.version = 2
+        client.invalidate("u1")
+        assert (await pending.wait())["version"] == 2
+
+    async def test_one_decision_a_lookup(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A fresh hit reads the cache once, a cold miss at most twice, whichever way the lookup is made."""
+        client = client_of(ScriptedSource())
+        reads: list[str] = []
+        for name in ("get", "fresh"):
+            original = getattr(ProfileCache, name)
+
+            def counted(self: object, *args: object, name: str = name, original: Any = original) -> object:
+                reads.append(name)
+                return original(self, *args)
+
+            monkeypatch.setattr(ProfileCache, name, counted)
+        await client.get("u1")
+        assert reads == ["fresh", "get"]
+        await client.get_many(["u2"])
+        pending = client.find("u3")
+        assert isinstance(pending, PendingLookup)
+        pending.start()
+        await pending.wait()
+        assert reads == ["fresh", "get"] * 3
+        reads.clear()
+        for key in ("u1", "u2", "u3"):
+            await client.get(key)
+        assert reads == ["fresh"] * 3
 
 
 class TestBadInput:
@@ -743,11 +789,11 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         ("setting", "name"),
-        [({"deadline": 0}, "deadline"), ({"deadline": None}, "deadline"), ({"sweep_every": -1}, "sweep_every")],
+        [({"deadline": 0}, "deadline"), ({"deadline": None}, "deadline"), ({"sweep_interval": -1}, "sweep_interval")],
     )
     def test_bad_settings_are_refused_by_name(self, setting: dict[str, Any], name: str) -> None:
         with pytest.raises(ConfigurationError, match=name):
-            ProfileClient(ScriptedSource(), **setting)
+            client_of(ScriptedSource(), **setting)
 
     def test_a_source_must_be_one(self) -> None:
         with pytest.raises(ConfigurationError, match="source must be a ProfileSource"):

@@ -105,7 +105,7 @@ class TestRetriesInTheClient:
                     raise SourceUnavailable("503")
                 return found(id=key.value)
 
-        client = client_of(Source(), retry=RetryPolicy(2, ratio=1.0, base=0.001))
+        client = client_of(Source(), retry=RetryPolicy(2, ratio=1.0, wait_initial=0.001))
         profiles = await client.get_many([str(index) for index in range(10)], concurrency=1)
         assert all(profile.found for profile in profiles.values())
         stats = client.stats()
@@ -115,7 +115,7 @@ class TestRetriesInTheClient:
     async def test_L10_with_the_upstream_down_extra_calls_stay_within_a_tenth(self) -> None:
         """L10: retries stay at or below 10 % of calls."""
         source = ScriptedSource(Switch(SourceUnavailable("503")))
-        client = client_of(source, breaker=Breaker(0), retry=RetryPolicy(3, base=0.0001))
+        client = client_of(source, breaker=Breaker(0), retry=RetryPolicy(3, wait_initial=0.0001))
         for index in range(200):
             await client.lookup(f"u{index}")
         assert 200 < len(source.calls) <= 220
@@ -151,7 +151,7 @@ class TestRateInTheClient:
         for _ in range(2):
             await client.get("new")
         assert len(source.calls) == 3
-        client._loader._rate_limit._tokens = 0.0  # type: ignore[union-attr]
+        client._loader._rate_limit._bucket.level = 0.0  # type: ignore[union-attr]
         assert (await client.get("u1")).is_stale
         assert len(source.calls) == 3
         assert client.stats().breaker == "closed"

@@ -307,16 +307,16 @@ class TestRateLimit:
         """L10: a page gets its call while a pipeline uses up the rest."""
         clock = ManualClock()
         limit = RateLimit(10, burst=20, timer=clock)
-        assert [limit.take(patient=True) for _ in range(18)] == [0.0] * 18
-        assert limit.take(patient=True) == pytest.approx(0.1)  # two are left, and a third one must come
+        assert [limit.take(yields=True) for _ in range(18)] == [0.0] * 18
+        assert limit.take(yields=True) == pytest.approx(0.1)  # two are left, and a third one must come
         assert [limit.take(), limit.take()] == [0.0, 0.0]
         assert limit.take() == pytest.approx(0.1)
-        assert limit.take(patient=True) == pytest.approx(0.3)
+        assert limit.take(yields=True) == pytest.approx(0.3)
         clock.advance(0.3)
-        assert limit.take(patient=True) == 0.0
+        assert limit.take(yields=True) == 0.0
         single = RateLimit(10, burst=1, timer=clock)
-        assert single.take(patient=True) == 0.0  # a burst of one leaves nobody out
-        assert single.take(patient=True) == pytest.approx(0.1)
+        assert single.take(yields=True) == 0.0  # a burst of one leaves nobody out
+        assert single.take(yields=True) == pytest.approx(0.1)
 
     @given(st.floats(0.1, 1000), st.floats(1, 50), st.lists(st.floats(0, 2), max_size=60))
     def test_L10_never_more_than_the_rate_allows(self, rate: float, burst: float, pauses: list[float]) -> None:
@@ -416,9 +416,9 @@ class TestRetries:
             ({"attempts": 1.5}, "attempts must be a whole number"),
             ({"ratio": 1.5}, "ratio must be a fraction of at most 1"),
             ({"ratio": -1}, "ratio must be a number of retries a call"),
-            ({"base": 0}, "base must be a number of seconds, above 0"),
-            ({"cap": 0}, "cap must be a number of seconds, above 0"),
-            ({"cap": None}, "cap must be a number of seconds, above 0"),
+            ({"wait_initial": 0}, "wait_initial must be a number of seconds, above 0"),
+            ({"wait_max": 0}, "wait_max must be a number of seconds, above 0"),
+            ({"wait_max": None}, "wait_max must be a number of seconds, above 0"),
         ],
     )
     def test_bad_settings_are_refused_by_name(self, setting: dict[str, Any], complaint: str) -> None:

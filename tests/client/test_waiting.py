@@ -24,6 +24,7 @@ from profile_enrich import (
     RetryPolicy,
     SourceAuthError,
     SourceConnectionError,
+    SourcePolicy,
     SourceRateLimited,
     SourceRequestError,
     SourceTimeout,
@@ -91,7 +92,7 @@ class TestLookupMany:
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert {task.get_name() for task in own_tasks()} == {"profile_enrich flight"}
+            assert {task.get_name() for task in own_tasks()} == {"profile_enrich load"}
             await asyncio.sleep(0.03)
             assert client.stats().entries == 4
         assert not own_tasks()
@@ -112,8 +113,8 @@ class TestRateLimit:
         times: list[float] = []
 
         class AuditContext(RateLimit):
-            def take(self, *, patient: bool = False) -> float:
-                pause = super().take(patient=patient)
+            def take(self, *, yields: bool = False) -> float:
+                pause = super().take(yields=yields)
                 if not pause:
                     times.append(time.monotonic())
                 return pause
@@ -144,7 +145,7 @@ class TestRateLimit:
 
         source = CountingSource(once)
         limit = RateLimit(1000, burst=5)
-        retry = RetryPolicy(attempts=2, ratio=1.0, base=0.001)
+        retry = RetryPolicy(attempts=2, ratio=1.0, wait_initial=0.001)
         async with client_for(source, rate_limit=limit, retry=retry) as client:
             # From before the first call, which may be made a little after its token was taken.
             started = time.monotonic()
@@ -160,7 +161,7 @@ class TestRateLimit:
             raise SourceConnectionError("the connection broke")
 
         for source in (CountingSource(failing), CountingBatches(failing)):
-            retry = RetryPolicy(attempts=2, ratio=1.0, base=0.001)
+            retry = RetryPolicy(attempts=2, ratio=1.0, wait_initial=0.001)
             async with client_for(source, rate_limit=RateLimit(0.01, burst=1), retry=retry) as client:
                 assert isinstance((await client.lookup("u1")).error, SourceConnectionError)
             assert source.calls.total() == 1
@@ -195,20 +196,20 @@ class TestRateLimit:
         clock = ManualClock()
         limit = RateLimit(10, burst=20, timer=clock)
         taken = 0
-        while not limit.take(patient=True):
+        while not limit.take(yields=True):
             taken += 1
         assert taken == 18
-        assert limit.take(patient=True) == pytest.approx(0.1)
+        assert limit.take(yields=True) == pytest.approx(0.1)
         assert [limit.take(), limit.take()] == [0.0, 0.0]
         assert limit.take() > 0
         clock.advance(0.3)
-        assert limit.take(patient=True) == 0.0
+        assert limit.take(yields=True) == 0.0
 
     def test_E3_a_burst_of_one_is_for_whoever_comes_first(self) -> None:
         clock = ManualClock()
         limit = RateLimit(10, burst=1, timer=clock)
-        assert limit.take(patient=True) == 0.0
-        assert limit.take(patient=True) == pytest.approx(0.1)
+        assert limit.take(yields=True) == 0.0
+        assert limit.take(yields=True) == pytest.approx(0.1)
 
 
 class TestAFailingSource:
@@ -216,7 +217,7 @@ class TestAFailingSource:
         with VendorServer({key: {"tier": "gold"} for key in keys(30)}) as vendor:
             vendor.script(faults.Healthy(), *[faults.RateLimited(retry_after=1)] * 3)  # the first asks for the entity
             source = CensusSource(api_key="secret", entity="Users", base_url=vendor.base_url, allow_insecure_http=True)
-            async with ProfileClient(source, retry=RetryPolicy(attempts=1)) as client:
+            async with ProfileClient(source, source_policy=SourcePolicy(retry=RetryPolicy(attempts=1))) as client:
                 started = time.monotonic()
                 profiles = await client.lookup_many(keys(30), concurrency=4)
             assert time.monotonic() - started >= 1.0

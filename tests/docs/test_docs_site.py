@@ -18,7 +18,7 @@ from typing import Any
 import click
 import pytest
 
-from profile_enrich import MemorySource, ProfileClient, Status
+from profile_enrich import CachePolicy, MemorySource, ProfileClient, Status
 from profile_enrich.cli.app import cli
 from profile_enrich.testing import ManualClock
 from tools import plots
@@ -102,7 +102,9 @@ async def test_the_formulas_of_the_tuning_page_tell_what_the_client_does(
     clock, rng, visits = ManualClock(), random.Random(7), 3_000
     source = MemorySource({"u1": {"tier": "gold"}})
     counted = dict.fromkeys(Status, 0)
-    async with ProfileClient(source, ttl=ttl, stale_ttl=stale_ttl, jitter=0, timer=clock) as profiles:
+    async with ProfileClient(
+        source, ttl=ttl, stale_ttl=stale_ttl, cache_policy=CachePolicy(jitter=0), timer=clock
+    ) as profiles:
         for _ in range(visits):
             clock.advance(rng.expovariate(1 / between))
             counted[(await profiles.lookup("u1")).status] += 1

@@ -11,6 +11,7 @@ from typing import Any
 from profile_enrich import BatchSource, Breaker, NotFound, ProfileClient, ProfileKey, Record
 from profile_enrich._utils.deadline import Deadline
 from profile_enrich.sources.base import Found, SourceResult, Validators
+from tests.helpers import with_policies
 
 Behaviour = Callable[[ProfileKey, int], SourceResult]
 """From the key and the number of its call, from 1, to an answer; it may raise."""
@@ -73,8 +74,8 @@ class CountingBatches(CountingSource):
 
 def client_for(source: CountingSource, **settings: Any) -> ProfileClient:
     """A client whose breaker stays out of the way unless told, and whose pauses between loads are short."""
-    client = ProfileClient(source, **{"breaker": Breaker(failures=0), "ttl": 3600.0, **settings})
-    client._patience._chance = lambda: 0.0
+    client = ProfileClient(source, **with_policies({"breaker": Breaker(failures=0), "ttl": 3600.0, **settings}))
+    client._waiting._rng = lambda: 0.0
     return client
 
 

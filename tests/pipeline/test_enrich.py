@@ -40,7 +40,7 @@ from profile_enrich.pipeline import DeadLetter, Progress
 from profile_enrich.pipeline.records import queue as _desk
 from profile_enrich.sources.base import SourceResult
 from profile_enrich.testing import VendorServer, faults
-from tests.helpers import own_records, own_tasks
+from tests.helpers import own_records, own_tasks, with_policies
 from tests.pipeline.helpers import CountingBatches, CountingSource, as_stream, client_for
 
 Row = dict[str, Any]
@@ -433,8 +433,8 @@ class TestAgainstAVendor:
 
     def client(self, vendor: VendorServer, **settings: Any) -> ProfileClient:
         source = CensusSource(api_key="secret", entity="Users", base_url=vendor.base_url, allow_insecure_http=True)
-        client = ProfileClient(source, **{"deadline": 0.3, **settings})
-        client._patience._chance = lambda: 0.01
+        client = ProfileClient(source, **with_policies({"deadline": 0.3, **settings}))
+        client._waiting._rng = lambda: 0.01
         return client
 
     async def test_E1_each_fault_lands_in_the_right_place(self, vendor: VendorServer) -> None:

@@ -281,8 +281,8 @@ print("both")
 
 def test_E2_a_job_remembers_for_an_hour_what_it_has_asked_unless_told_otherwise() -> None:
     for config, ttl in ((ClientConfig(HERE), 3600), (ClientConfig(HERE, client={"ttl": 5, "negative_ttl": 5}), 5)):
-        expiry = worker_async_client(config)._loader._expiry
-        assert (expiry.ttl, expiry.negative_ttl) == (ttl, ttl)
+        expiry = worker_async_client(config)._loader.expiry
+        assert (expiry._ttl, expiry.negative_ttl) == (ttl, ttl)
 
 
 def test_E3_the_rate_is_split_and_the_burst_is_small() -> None:

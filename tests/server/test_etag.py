@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from profile_enrich import AmperitySource, CensusSource, ProfileClient
+from profile_enrich import AmperitySource, CachePolicy, CensusSource, ProfileClient
 from profile_enrich.errors import ConfigurationError
 from profile_enrich.server import ProfileAPI
 from profile_enrich.server.http.etag import HttpCaching
@@ -84,7 +84,9 @@ async def test_L7_a_client_renews_what_it_has_with_304(app: ProfileAPI, dialect:
         else:
             source = AmperitySource(tenant="acme", token=SECRET, index="Users", base_url=f"{url}/api")
         answers: list[Any] = []
-        client = ProfileClient(source, ttl=60, stale_ttl=0, max_stale=60, timer=clock, hooks=[answers.append])
+        client = ProfileClient(
+            source, ttl=60, stale_ttl=0, cache_policy=CachePolicy(max_stale=60), timer=clock, hooks=[answers.append]
+        )
         async with client:
             first = await client.get("u1")
             clock.advance(70)

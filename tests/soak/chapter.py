@@ -7,9 +7,17 @@ import random
 import threading
 import time
 
-from profile_enrich import AmperitySource, CensusSource, ClientCredentials, ProfileClient, RateLimit
+from profile_enrich import (
+    AmperitySource,
+    CachePolicy,
+    CensusSource,
+    ClientCredentials,
+    ProfileClient,
+    RateLimit,
+    SourcePolicy,
+)
+from profile_enrich._utils.single_flight import GRACE
 from profile_enrich.client.hooks import Details, LookupDetails
-from profile_enrich.client.single_flight import GRACE
 from profile_enrich.sources.base import ProfileSource
 from profile_enrich.sources.http import TransportOptions
 from profile_enrich.sources.http.client_per_loop import CLOSE_SECONDS
@@ -65,22 +73,26 @@ class Chapter:
             self._source,
             ttl=settings.ttl,
             stale_ttl=settings.stale_ttl,
-            max_stale=settings.max_stale,
             negative_ttl=settings.negative_ttl,
-            throttle=settings.throttle,
-            min_ttl=0.5 * settings.ttl,
-            max_ttl=settings.max_ttl,
             deadline=settings.deadline,
             max_entries=settings.max_entries,
             max_bytes=settings.max_bytes,
-            max_negative_entries=settings.max_negative_entries,
-            max_in_flight=settings.max_in_flight,
-            breaker=WatchedBreaker(referee, 0.3 * settings.pace),
-            retry=self._retry,
-            rate_limit=RateLimit(200, burst=50) if number % 4 == 1 else None,
             hooks=[self._hook] if self._hooked else (),
-            sweep_every=1.0,
-            close_timeout=1.0,
+            cache_policy=CachePolicy(
+                max_stale=settings.max_stale,
+                throttle=settings.throttle,
+                min_ttl=0.5 * settings.ttl,
+                max_ttl=settings.max_ttl,
+                max_negative_entries=settings.max_negative_entries,
+                sweep_interval=1.0,
+            ),
+            source_policy=SourcePolicy(
+                breaker=WatchedBreaker(referee, 0.3 * settings.pace),
+                retry=self._retry,
+                rate_limit=RateLimit(200, burst=50) if number % 4 == 1 else None,
+                max_in_flight=settings.max_in_flight,
+                close_timeout=1.0,
+            ),
         )
 
     def _open(self, dialect: Dialect, transport: TransportName) -> ProfileSource:

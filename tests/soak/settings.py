@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from profile_enrich.client.single_flight import GRACE
+from profile_enrich._utils.single_flight import GRACE
 
 __all__ = ["COMBINATIONS", "Dialect", "Settings", "TransportName"]
 

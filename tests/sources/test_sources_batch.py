@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from profile_enrich import BatchSource, CensusSource, ProfileClient, ProfileKey, Status
+from profile_enrich import BatchSource, CensusSource, ProfileClient, ProfileKey, SourcePolicy, Status
 from profile_enrich._utils.deadline import Deadline
 from profile_enrich.errors import ConfigurationError, SourceError, SourceRequestError, SourceResponseError
 from profile_enrich.server import ProfileAPI
@@ -36,7 +36,7 @@ async def test_L13_lookups_made_together_are_one_call(running: tuple[str, Profil
     url, app = running
     before = dict(app.requests)
     ids = [f"u{number}" for number in range(60)] + [ODD_ID, "nobody"]
-    async with ProfileClient(source(url), batch_window=0.05) as client:
+    async with ProfileClient(source(url), source_policy=SourcePolicy(batch_window=0.05)) as client:
         profiles = await asyncio.gather(*(client.lookup(id, budget=10) for id in ids))
     assert [profile.get("email") for profile in profiles[:60]] == [user["email"] for user in USERS[:60]]
     assert profiles[60]["email"] == "odd@x.example"

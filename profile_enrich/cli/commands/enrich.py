@@ -10,7 +10,9 @@ from typing import Any, ParamSpec
 
 import click
 
+from ...cache.policy import CachePolicy
 from ...client.client import ProfileClient
+from ...client.policies import SourcePolicy
 from ...client.rate_limit import RateLimit
 from ...pipeline.files.dry_run import survey_file
 from ...pipeline.files.file_enrichment import FileReport, OnMissing, enrich_file
@@ -238,15 +240,12 @@ async def _enrich(
         client = ProfileClient(
             source,
             ttl=_KEPT,
-            max_ttl=_KEPT,
             negative_ttl=_KEPT,
             stale_ttl=0.0,
-            respect_cache_control=False,
             max_entries=1_000_000,
-            max_negative_entries=1_000_000,
             deadline=settings.timeout,
-            rate_limit=limit,
-            max_in_flight=concurrency,
+            cache_policy=CachePolicy(max_ttl=_KEPT, respect_cache_control=False, max_negative_entries=1_000_000),
+            source_policy=SourcePolicy(rate_limit=limit, max_in_flight=concurrency),
         )
         async with client:
             return await enrich_file(input, output, client=client, progress=meter, **options)

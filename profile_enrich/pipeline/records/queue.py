@@ -79,7 +79,7 @@ class LookupQueue(Generic[R]):
         self._line: deque[Outcome[R]] = deque()  # all records in order, or the finished ones
         self._waiting: dict[str | ProfileKey, list[Outcome[R]]] = {}
         self._queue: deque[str | ProfileKey] = deque()
-        self._size = client._patience.batch_size
+        self._size = client._waiting.batch_size
         self._gathering: asyncio.TimerHandle | None = None
         self._partly = False
         self._workers: set[asyncio.Task[None]] = set()
@@ -119,27 +119,25 @@ class LookupQueue(Generic[R]):
             self._finish(outcome)
             return
         client = self._client
-        profile = client.peek_fresh(key)
-        if profile is None:
-            others = self._waiting.get(key)
-            if others is not None:
-                others.append(outcome)
-                return
-            profile = client.lookup_cached(key)
-            if profile is None:
-                self._waiting[key] = [outcome]
-                self._queue.append(key)
-                self.lookups += 1
-                if len(self._queue) >= self._size:
-                    if len(self._workers) < self._hands:
-                        self._hire()
-                elif self._gathering is None:
-                    self._gather(time.monotonic() + _GATHER_MOST)
-                return
-            if profile.reason is Reason.UNAVAILABLE:
-                outcome.problem = profile.error
-                self._finish(outcome)
-                return
+        others = self._waiting.get(key)
+        if others is not None:
+            others.append(outcome)
+            return
+        profile = client.find(key)
+        if not isinstance(profile, Profile):
+            self._waiting[key] = [outcome]
+            self._queue.append(key)
+            self.lookups += 1
+            if len(self._queue) >= self._size:
+                if len(self._workers) < self._hands:
+                    self._hire()
+            elif self._gathering is None:
+                self._gather(time.monotonic() + _GATHER_MOST)
+            return
+        if profile.reason is Reason.UNAVAILABLE:
+            outcome.problem = profile.error
+            self._finish(outcome)
+            return
         self.hits += 1
         outcome.profile = profile
         self._finish(outcome)
@@ -215,11 +213,11 @@ class LookupQueue(Generic[R]):
         worker.add_done_callback(self._left)
 
     async def _work(self) -> None:
-        queue, retry_timeout = self._queue, self._client._patience
+        queue, waiting = self._queue, self._client._waiting
         while len(queue) >= self._size or (queue and self._partly):
             keys = [queue.popleft() for _ in range(min(self._size, len(queue)))]
             self._partly = self._partly and bool(queue)
-            profiles = await retry_timeout.lookup([ProfileKey.of(key) for key in keys], self._patience)
+            profiles = await waiting.lookup([ProfileKey.of(key) for key in keys], self._patience)
             for key, profile in zip(keys, profiles, strict=True):
                 self._answer(key, profile)
         if queue and self._gathering is None:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sized
 from typing import Any, cast
 
 from ..._utils.validation import check_int, check_number
+from ...cache.policy import CachePolicy
 from ...client.breaker import Breaker
 from ...client.client import ProfileClient
+from ...client.policies import SourcePolicy
 from ...client.retry import RetryPolicy
 from ...errors import ConfigurationError, SecretByValue
 from ...sources.amperity import AmperitySource
@@ -29,12 +31,17 @@ _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w
 _USERINFO = re.compile(r"://[^/@\s]*@")
 
 _OWN = ("rate_limit", "max_in_flight")
-"""Arguments of the client that the job's budget sets."""
+"""Arguments of the source policy that the job's budget sets."""
 
-_OBJECTS: Mapping[str, Callable[..., object]] = {"breaker": Breaker, "retry": RetryPolicy}
-"""Arguments of the client that are given as their own arguments."""
+_OBJECTS: Mapping[str, Callable[..., object]] = {
+    "cache_policy": CachePolicy,
+    "source_policy": SourcePolicy,
+    "breaker": Breaker,
+    "retry": RetryPolicy,
+}
+"""Arguments that are objects, given as a dict of their own arguments."""
 
-_CALLABLES = ("source", "cache", "hooks", "timer", "rng", "self")
+_CALLABLES = ("source", "storage", "hooks", "timer", "rng", "self")
 
 _SOURCES: Mapping[str, tuple[Callable[..., object], ...]] = {
     "census": (CensusSource,),
@@ -60,8 +67,9 @@ class ClientConfig:
         options: of the source, as plain data (text, numbers, lists, dicts): what `CensusSource`, `AmperitySource` or
             `StoreSource` take. `"amperity"` also takes `token_url` and `client_id`, beside the secret `client_secret`.
         secrets: by option, the name of the environment variable that holds it on each worker, in capitals.
-        client: arguments of `ProfileClient` as plain data, e.g. `{"ttl": 300}`; `breaker` and `retry` as dicts of their
-            own arguments. `ttl` and `negative_ttl` are an hour by default, so that a job asks for each key once.
+        client: arguments of `ProfileClient` as plain data, e.g. `{"ttl": 300}`; `cache_policy` and `source_policy`, and
+            in this `breaker` and `retry`, as dicts of their own arguments. `ttl` and `negative_ttl` are an hour by
+            default, so that a job asks for each key once.
         rate: calls a second, at most, of the whole job; each worker gets its share. Default none.
         concurrency: calls at the same time, at most, of the whole job; each worker gets its share. Default 64.
         workers: how many processes share these. Default 1.
@@ -259,19 +267,7 @@ def _check_options(source: str, options: Mapping[str, Any], secrets: Mapping[str
 
 
 def _client_arguments(given: dict[str, Any]) -> dict[str, Any]:
-    known = inspect.signature(ProfileClient).parameters
-    for name, value in given.items():
-        if name in _OWN:
-            raise ConfigurationError(
-                f"client[{name!r}] is each worker's share of the job's rate and concurrency: give these"
-            )
-        if name not in known or name in _CALLABLES:
-            raise ConfigurationError(
-                f"client[{name!r}] is not an argument of ProfileClient that can travel as plain data"
-            )
-        if name in _OBJECTS and value is not None and not isinstance(value, dict):
-            raise ConfigurationError(f"client[{name!r}] must be a dict of the arguments of {_OBJECTS[name].__name__}")
-    ProfileClient(MemorySource(), **client_arguments(given))  # says now, and not on a worker, what is wrong with them
+    ProfileClient(MemorySource(), **client_arguments(given))  # an error is raised here, and not on a worker
     return given
 
 
@@ -281,12 +277,21 @@ def client_arguments(plain: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: one of them is not usable; the message names it.
     """
+    return _made(plain, ProfileClient, "client")
+
+
+def _made(plain: Mapping[str, Any], maker: Callable[..., object], place: str) -> dict[str, Any]:
+    """The arguments of `maker` with their objects made; `place` is what they are called in messages."""
+    known = inspect.signature(maker).parameters
     made = dict(plain)
-    for name, maker in _OBJECTS.items():
-        if made.get(name) is not None:
-            takes = inspect.signature(maker).parameters
-            for argument in made[name]:
-                if argument not in takes or argument in _CALLABLES:
-                    raise ConfigurationError(f"client[{name!r}]: {maker.__name__} takes no {argument!r}")
-            made[name] = maker(**made[name])
+    for name, value in plain.items():
+        argument = f"{place}[{name!r}]"
+        if name in _OWN:
+            raise ConfigurationError(f"{argument} is each worker's share of the job's rate and concurrency: give these")
+        if name not in known or name in _CALLABLES:
+            raise ConfigurationError(f"{argument} is not an argument of {maker.__name__} that can travel as plain data")
+        if name in _OBJECTS and value is not None:
+            if not isinstance(value, dict):
+                raise ConfigurationError(f"{argument} must be a dict of the arguments of {_OBJECTS[name].__name__}")
+            made[name] = _OBJECTS[name](**_made(cast("dict[str, Any]", value), _OBJECTS[name], argument))
     return made

@@ -7,6 +7,7 @@ import importlib
 import os
 import threading
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.datastructures import Secret
 from ..._utils.fork import reset_after_fork
 from ...client.blocking import BlockingProfileClient
 from ...client.client import ProfileClient
+from ...client.policies import SourcePolicy
 from ...client.rate_limit import RateLimit
 from ...errors import ConfigurationError, MissingVariable, ProfileEnrichError
 from ...sources.amperity import AmperitySource
@@ -99,10 +101,12 @@ atexit.register(close_worker_clients)
 
 def _make(config: ClientConfig) -> ProfileClient:
     arguments: dict[str, Any] = {**_FOR_A_JOB, **client_arguments(config.client)}
-    arguments["max_in_flight"] = config.worker_concurrency
+    limit = None
     if config.worker_rate is not None:
-        burst = max(1.0, config.worker_rate * _BURST_SECONDS)
-        arguments["rate_limit"] = RateLimit(config.worker_rate, burst=burst)
+        limit = RateLimit(config.worker_rate, burst=max(1.0, config.worker_rate * _BURST_SECONDS))
+    arguments["source_policy"] = replace(
+        arguments.get("source_policy") or SourcePolicy(), max_in_flight=config.worker_concurrency, rate_limit=limit
+    )
     return ProfileClient(_source(config), **arguments)
 
 

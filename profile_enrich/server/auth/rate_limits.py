@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..._utils.token_bucket import TokenBucket
 from ..._utils.validation import check_int
 from ...errors import ConfigurationError
 
@@ -91,12 +92,11 @@ class Taken(NamedTuple):
 
 
 class _Bucket:
-    __slots__ = ("at", "level", "policy", "rate")
+    __slots__ = ("policy", "rate", "tokens")
 
     def __init__(self, rate: Rate, size: float, now: float) -> None:
         self.rate = rate
-        self.level = size
-        self.at = now
+        self.tokens = TokenBucket(size / rate.seconds, size, now)
         name = "workspace" if rate.shared else "key"
         self.policy = f'"{name}";q={math.floor(size)};w={rate.seconds}'.encode()
 
@@ -140,22 +140,16 @@ class Quotas:
         bucket = self._buckets.get(place)
         if bucket is None or bucket.rate != rate:
             bucket = self._buckets[place] = _Bucket(rate, size, now)
-        speed = size / rate.seconds
-        bucket.level = min(size, bucket.level + (now - bucket.at) * speed)
-        bucket.at = now
-        needed = min(float(cost), math.floor(size))
-        # A thousandth: what floating-point sums leave out must not refuse the last request of a bucket.
-        granted = bucket.level + 0.001 >= needed
-        if granted:
-            bucket.level = max(0.0, bucket.level - needed)
-        full_in = math.ceil((size - bucket.level) / speed)
-        left = math.floor(bucket.level + 0.001)
+        tokens = bucket.tokens
+        pause = tokens.take(now, min(float(cost), math.floor(size)))
+        full_in = math.ceil((size - tokens.level) / tokens.rate)
+        left = math.floor(tokens.level + 0.001)
         name = bucket.policy.partition(b";")[0]
         headers = (
             (b"ratelimit-policy", bucket.policy),
             (b"ratelimit", b"%b;r=%d;t=%d" % (name, left, full_in)),
         )
-        if granted:
+        if not pause:
             return Taken(True, headers)
-        wait = max(1, math.ceil((needed - bucket.level) / speed))
+        wait = max(1, math.ceil(pause))
         return Taken(False, (*headers, (b"retry-after", b"%d" % wait)))

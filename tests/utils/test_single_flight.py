@@ -1,10 +1,11 @@
-"""Detached flights by themselves."""
+"""Single load by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import contextvars
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -17,57 +18,65 @@ from profile_enrich import (
     SourceError,
     SourceTimeout,
 )
-from profile_enrich.client.single_flight import Load, LoadDeadline, SingleFlight
+from profile_enrich._utils.single_flight import Load, SingleFlight
 from tests.helpers import own_tasks, settle
-
-Table = SingleFlight[str, int]
 
 CLOSED = r"^the lookup was ended because the client or its event loop was closed$"
 
 
-class Landing:
-    """What `on_end` was told."""
+class FunctionLoad(Load[str, int]):
+    """A load that a function does. It notes how it ended."""
 
-    def __init__(self) -> None:
-        self.errors: list[ProfileEnrichError | None] = []
+    def __init__(self, work: Callable[[FunctionLoad], Awaitable[int]], key: str = "a", seconds: float = 5.0) -> None:
+        super().__init__(key, seconds)
+        self.work = work
+        self.ends: list[ProfileEnrichError | None] = []
 
-    def __call__(self, error: ProfileEnrichError | None) -> None:
-        self.errors.append(error)
+    async def run(self) -> int:
+        return await self.work(self)
+
+    def on_complete(self, error: ProfileEnrichError | None) -> None:
+        self.ends.append(error)
 
 
-def launch(flights: Table, work: object, landing: Landing | None = None, seconds: float = 5.0) -> Load[str, int]:
-    return flights.start("a", work, seconds=seconds, token=None, on_end=landing or Landing())  # type: ignore[arg-type]
+Table = SingleFlight[FunctionLoad]
 
 
-async def seven(fuse: LoadDeadline) -> int:
-    fuse.light()
+def launch(
+    loads: Table, work: Callable[[FunctionLoad], Awaitable[int]], key: str = "a", seconds: float = 5.0
+) -> FunctionLoad:
+    return loads.start(FunctionLoad(work, key, seconds))
+
+
+async def seven(this: FunctionLoad) -> int:
+    this.start_deadline()
     await asyncio.sleep(0)
     return 7
 
 
 async def test_L1_all_who_wait_get_the_one_result() -> None:
     """L1: one load, shared by its waiters; its key is free afterwards."""
-    flights, landing = Table(), Landing()
-    flight = launch(flights, seven, landing)
-    assert flight.key == "a"
-    assert flights.find("a") is flight
-    assert flights.count == 1
-    assert await asyncio.gather(*(flight.wait(None) for _ in range(100))) == [7] * 100
-    assert landing.errors == [None]
-    assert flights.find("a") is None
-    assert flights.count == 0
-    assert await flight.wait(0.0) == 7, "one that has landed needs no waiting"
+    loads = Table()
+    load = launch(loads, seven)
+    assert load.key == "a"
+    assert loads.find("a") is load
+    assert loads.count == 1
+    assert await asyncio.gather(*(load.wait(None) for _ in range(100))) == [7] * 100
+    assert load.ends == [None]
+    assert loads.find("a") is None
+    assert loads.count == 0
+    assert await load.wait(0.0) == 7, "one that is complete needs no waiting"
 
 
 async def test_L1_each_waiter_gets_an_error_of_its_own() -> None:
     """L1: with a failing upstream every waiter gets the error."""
 
-    async def fail(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def fail(this: FunctionLoad) -> int:
+        this.start_deadline()
         raise SourceConnectionError("down", request_id="r1")
 
-    flight = launch(Table(), fail)
-    errors = await asyncio.gather(*(flight.wait(None) for _ in range(3)), return_exceptions=True)
+    load = launch(Table(), fail)
+    errors = await asyncio.gather(*(load.wait(None) for _ in range(3)), return_exceptions=True)
     assert [type(error) for error in errors] == [SourceConnectionError] * 3
     assert len({id(error) for error in errors}) == 3
     assert {error.request_id for error in errors if isinstance(error, SourceConnectionError)} == {"r1"}
@@ -78,8 +87,8 @@ async def test_L2_cancelled_waiters_cancel_nothing() -> None:
     gate = asyncio.Event()
     cancelled = []
 
-    async def work(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def work(this: FunctionLoad) -> int:
+        this.start_deadline()
         try:
             await gate.wait()
         except asyncio.CancelledError:
@@ -87,9 +96,9 @@ async def test_L2_cancelled_waiters_cancel_nothing() -> None:
             raise
         return 7
 
-    flights = Table()
-    flight = launch(flights, work)
-    waiters = [asyncio.create_task(flight.wait(None)) for _ in range(100)]
+    loads = Table()
+    load = launch(loads, work)
+    waiters = [asyncio.create_task(load.wait(None)) for _ in range(100)]
     await settle()
     waiters[0].cancel()
     await settle()
@@ -103,68 +112,68 @@ async def test_L2_all_waiters_gone_and_the_load_still_ends() -> None:
     """L2: … or all waiters."""
     gate = asyncio.Event()
 
-    async def work(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def work(this: FunctionLoad) -> int:
+        this.start_deadline()
         await gate.wait()
         return 7
 
-    flights, landing = Table(), Landing()
-    flight = launch(flights, work, landing)
-    waiters = [asyncio.create_task(flight.wait(None)) for _ in range(3)]
+    loads = Table()
+    load = launch(loads, work)
+    waiters = [asyncio.create_task(load.wait(None)) for _ in range(3)]
     await settle()
     for waiter in waiters:
         waiter.cancel()
     await settle()
     assert all(waiter.cancelled() for waiter in waiters), "CancelledError is never swallowed"
-    assert flights.find("a") is flight
+    assert loads.find("a") is load
     gate.set()
     await settle()
-    assert landing.errors == [None]
+    assert load.ends == [None]
 
 
 async def test_L3_a_budget_ends_the_wait_only() -> None:
-    """L3: the page goes on, the flight too."""
+    """L3: the page goes on, the load too."""
     gate = asyncio.Event()
 
-    async def work(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def work(this: FunctionLoad) -> int:
+        this.start_deadline()
         await gate.wait()
         return 7
 
-    flight = launch(Table(), work)
+    load = launch(Table(), work)
     with pytest.raises(BudgetExceeded, match=r"0\.01 s"):
-        await flight.wait(0.01)
-    assert flight._waiters == {}, "who has gone is forgotten, however long the load still takes"
+        await load.wait(0.01)
+    assert load._waiters == {}, "who has gone is forgotten, however long the load still takes"
     gate.set()
-    assert await flight.wait(1.0) == 7
+    assert await load.wait(1.0) == 7
 
 
 async def test_L3_a_hung_load_frees_its_key_by_the_deadline() -> None:
-    """L3: a hung upstream frees its key by the flight's deadline, and what then comes is not counted."""
+    """L3: a hung upstream frees its key by the load's deadline, and what then comes is not counted."""
     gate = asyncio.Event()
 
-    async def work(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def work(this: FunctionLoad) -> int:
+        this.start_deadline()
         await gate.wait()
         return 7
 
-    flights, landing = Table(), Landing()
-    flight = launch(flights, work, landing, seconds=0.02)
+    loads = Table()
+    load = launch(loads, work, seconds=0.02)
     with pytest.raises(SourceTimeout, match=r"0\.02 s"):
-        await flight.wait(None)
-    assert flights.find("a") is None
+        await load.wait(None)
+    assert loads.find("a") is None
     gate.set()
     await settle()
-    assert [type(error) for error in landing.errors] == [SourceTimeout]
+    assert [type(error) for error in load.ends] == [SourceTimeout]
 
 
 async def test_L3_one_that_never_ends_is_cancelled_after_a_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """L3: nothing is left behind for ever."""
-    monkeypatch.setattr("profile_enrich.client.single_flight.GRACE", 0.02)
+    monkeypatch.setattr("profile_enrich._utils.single_flight.GRACE", 0.02)
     cancelled = asyncio.Event()
 
-    async def work(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def work(this: FunctionLoad) -> int:
+        this.start_deadline()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -172,10 +181,10 @@ async def test_L3_one_that_never_ends_is_cancelled_after_a_grace(monkeypatch: py
             raise
         return 7
 
-    flights = Table()
-    flight = launch(flights, work, seconds=0.01)
+    loads = Table()
+    load = launch(loads, work, seconds=0.01)
     with pytest.raises(SourceTimeout):
-        await flight.wait(None)
+        await load.wait(None)
     assert not cancelled.is_set(), "it has its grace"
     await asyncio.wait_for(cancelled.wait(), 5)
     await settle()
@@ -185,31 +194,31 @@ async def test_L3_one_that_never_ends_is_cancelled_after_a_grace(monkeypatch: py
 async def test_a_newer_flight_takes_the_place_of_an_older_one() -> None:
     gate = asyncio.Event()
 
-    async def slow(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def slow(this: FunctionLoad) -> int:
+        this.start_deadline()
         await gate.wait()
         return 1
 
-    flights = Table()
-    older = launch(flights, slow)
-    newer = launch(flights, seven)
-    assert flights.find("a") is newer
+    loads = Table()
+    older = launch(loads, slow)
+    newer = launch(loads, seven)
+    assert loads.find("a") is newer
     assert await newer.wait(None) == 7
     gate.set()
     assert await older.wait(None) == 1
-    assert flights.count == 0
+    assert loads.count == 0
 
 
 async def test_A18_an_unexpected_error_is_passed_on_without_its_text() -> None:
     """A18: whatever a source raises may quote the key."""
 
-    async def work(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def work(this: FunctionLoad) -> int:
+        this.start_deadline()
         raise RuntimeError("alice@example.com")
 
-    flight = launch(Table(), work)
+    load = launch(Table(), work)
     with pytest.raises(SourceError, match="unexpected RuntimeError") as raised:
-        await flight.wait(None)
+        await load.wait(None)
     assert "alice" not in str(raised.value)
     assert raised.value.__cause__ is None
     assert raised.value.__context__ is None
@@ -220,8 +229,8 @@ async def test_L9_a_load_runs_in_a_fresh_context() -> None:
     user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
     seen: list[str] = []
 
-    async def work(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def work(this: FunctionLoad) -> int:
+        this.start_deadline()
         seen.append(user.get())
         return 7
 
@@ -231,36 +240,36 @@ async def test_L9_a_load_runs_in_a_fresh_context() -> None:
 
 
 async def test_L14_closing_waits_then_cancels() -> None:
-    """L14: closing waits a bounded time for flights, and leaves no task."""
+    """L14: closing waits a bounded time for loads, and leaves no task."""
 
-    async def hang(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def hang(this: FunctionLoad) -> int:
+        this.start_deadline()
         await asyncio.Event().wait()
         return 7
 
-    flights, landing = Table(), Landing()
-    quick = flights.start("quick", seven, seconds=5.0, token=None, on_end=landing)
-    hung = flights.start("hung", hang, seconds=5.0, token=None, on_end=landing)
+    loads = Table()
+    quick = launch(loads, seven, "quick")
+    hung = launch(loads, hang, "hung")
     waiter = asyncio.create_task(hung.wait(None))
     await settle(1)
-    await asyncio.wait_for(flights.aclose(0.02), 5)
+    await asyncio.wait_for(loads.aclose(0.02), 5)
     assert await quick.wait(None) == 7
     with pytest.raises(ClientClosed, match=CLOSED):
         await waiter
     await settle()
     assert own_tasks() == set()
-    assert flights.count == 0
+    assert loads.count == 0
     await Table().aclose(0.01)
 
 
 async def test_L14_a_flight_cancelled_before_its_first_step_tells_its_waiters() -> None:
     """L14: nobody waits for what will never come."""
-    flights = Table()
-    flight = launch(flights, seven)
+    loads = Table()
+    load = launch(loads, seven)
     for task in own_tasks():
         task.cancel()
     with pytest.raises(ClientClosed, match=CLOSED):
-        await flight.wait(1.0)
+        await load.wait(1.0)
 
 
 def test_without_a_running_loop_it_says_what_it_needs() -> None:
@@ -271,37 +280,37 @@ def test_without_a_running_loop_it_says_what_it_needs() -> None:
 async def test_a_load_knows_its_time_and_its_task_has_a_name_to_find_it_by() -> None:
     seen: list[tuple[float, str]] = []
 
-    async def work(fuse: LoadDeadline) -> int:
-        deadline = fuse.light()
-        assert fuse.light() is deadline
+    async def work(this: FunctionLoad) -> int:
+        deadline = this.start_deadline()
+        assert this.start_deadline() is deadline
         task = asyncio.current_task()
         assert task is not None
         seen.append((deadline.seconds, task.get_name()))
         return 7
 
     assert await launch(Table(), work, seconds=3.0).wait(None) == 7
-    assert seen == [(3.0, "profile_enrich flight")]
+    assert seen == [(3.0, "profile_enrich load")]
 
 
 async def test_a_load_that_was_cancelled_ends_as_cancelled_and_leaves_nothing() -> None:
     """No error that nobody fetched, and no task that the table still holds."""
-    flights, complaints = Table(), list[object]()
+    loads, complaints = Table(), list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
 
-    async def hang(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def hang(this: FunctionLoad) -> int:
+        this.start_deadline()
         await asyncio.Event().wait()
         return 7
 
-    flight = launch(flights, hang)
+    load = launch(loads, hang)
     await settle(1)
     (task,) = own_tasks()
     task.cancel()
     with pytest.raises(ClientClosed):
-        await flight.wait(1.0)
+        await load.wait(1.0)
     await settle()
     assert task.cancelled()
-    assert [tower.running for tower in flights._towers.values()] == [set()]
+    assert [state.running for state in loads._states.values()] == [set()]
     assert complaints == []
 
 
@@ -309,21 +318,21 @@ async def test_L14_closing_waits_no_longer_than_a_grace_for_a_load_that_will_not
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """L14: closing is bounded in time, whatever a source does."""
-    monkeypatch.setattr("profile_enrich.client.single_flight.GRACE", 0.02)
+    monkeypatch.setattr("profile_enrich._utils.single_flight.GRACE", 0.02)
     released = asyncio.Event()
 
-    async def stubborn(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def stubborn(this: FunctionLoad) -> int:
+        this.start_deadline()
         while not released.is_set():
             with contextlib.suppress(asyncio.CancelledError):
                 await released.wait()
         return 7
 
-    flights = Table()
-    launch(flights, stubborn)
+    loads = Table()
+    launch(loads, stubborn)
     await settle(1)
     try:
-        await asyncio.wait_for(flights.aclose(0.01), 5)
+        await asyncio.wait_for(loads.aclose(0.01), 5)
     finally:
         released.set()
     await settle()

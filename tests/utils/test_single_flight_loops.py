@@ -1,4 +1,4 @@
-"""Flights on several event loops, and after a fork."""
+"""Loads on several event loops, and after a fork."""
 
 from __future__ import annotations
 
@@ -8,33 +8,32 @@ import threading
 import pytest
 
 from profile_enrich import ClientClosed, ProfileEnrichError
-from profile_enrich.client.single_flight import LoadDeadline
-from tests.client.test_single_flight import Table, launch, seven
 from tests.helpers import settle
+from tests.utils.test_single_flight import FunctionLoad, Table, launch, seven
 
 
 def test_L9_each_loop_has_flights_of_its_own() -> None:
-    """L9: safe across event loops: a flight belongs to one, and closing from elsewhere ends it there."""
-    flights = Table()
+    """L9: safe across event loops: a load belongs to one, and closing from elsewhere ends it there."""
+    loads = Table()
     started, outcome = threading.Event(), []
 
-    async def hang(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def hang(this: FunctionLoad) -> int:
+        this.start_deadline()
         started.set()
         await asyncio.Event().wait()
         return 7
 
     async def other() -> None:
-        flight = launch(flights, hang)
+        load = launch(loads, hang)
         try:
-            await flight.wait(None)
+            await load.wait(None)
         except ClientClosed as error:
             outcome.append(error)
 
     async def close() -> None:
-        assert flights.find("a") is None
-        assert flights.count == 1
-        await flights.aclose(0.01)
+        assert loads.find("a") is None
+        assert loads.count == 1
+        await loads.aclose(0.01)
 
     thread = threading.Thread(target=asyncio.run, args=(other(),))
     thread.start()
@@ -42,33 +41,33 @@ def test_L9_each_loop_has_flights_of_its_own() -> None:
     asyncio.run(close())
     thread.join(5)
     assert len(outcome) == 1
-    flights.forget()
-    assert flights.count == 0
+    loads.forget()
+    assert loads.count == 0
 
 
 def test_L9_closing_on_one_loop_reaches_all_others() -> None:
     """L9: also those that came to the table after the loop it is closed on."""
-    flights = Table()
+    loads = Table()
     started, outcome = threading.Event(), list[BaseException]()
 
-    async def hang(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def hang(this: FunctionLoad) -> int:
+        this.start_deadline()
         started.set()
         await asyncio.Event().wait()
         return 7
 
     async def other() -> None:
         try:
-            await launch(flights, hang).wait(5.0)
+            await launch(loads, hang).wait(5.0)
         except ProfileEnrichError as error:
             outcome.append(error)
 
     async def first() -> None:
-        assert await launch(flights, seven).wait(None) == 7
+        assert await launch(loads, seven).wait(None) == 7
         thread = threading.Thread(target=asyncio.run, args=(other(),))
         thread.start()
         await asyncio.to_thread(started.wait, 5)
-        await flights.aclose(0.01)
+        await loads.aclose(0.01)
         await asyncio.to_thread(thread.join, 10)
 
     asyncio.run(first())
@@ -77,15 +76,15 @@ def test_L9_closing_on_one_loop_reaches_all_others() -> None:
 
 def test_L14_a_loop_that_its_own_thread_closes_in_that_moment_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """L14: closing does not fail over a loop that has just gone."""
-    flights, other = Table(), asyncio.new_event_loop()
+    loads, other = Table(), asyncio.new_event_loop()
 
-    async def hang(fuse: LoadDeadline) -> int:
-        fuse.light()
+    async def hang(this: FunctionLoad) -> int:
+        this.start_deadline()
         await asyncio.Event().wait()
         return 7
 
     async def begin() -> None:
-        launch(flights, hang)
+        launch(loads, hang)
         await settle(1)
 
     def closed(*_: object) -> None:
@@ -94,19 +93,19 @@ def test_L14_a_loop_that_its_own_thread_closes_in_that_moment_is_no_error(monkey
     other.run_until_complete(begin())
     with monkeypatch.context() as patch:
         patch.setattr(other, "call_soon_threadsafe", closed)
-        asyncio.run(flights.aclose(0.01))
-    other.run_until_complete(flights.aclose(0.0))
-    assert flights.count == 0
+        asyncio.run(loads.aclose(0.01))
+    other.run_until_complete(loads.aclose(0.0))
+    assert loads.count == 0
     other.close()
 
 
 def test_A9_a_forked_child_starts_with_an_empty_table() -> None:
     """A9: the loads of the parent are not the child's, nor is a lock that a thread of the parent held."""
-    flights = Table()
-    flights._lock.acquire()
-    flights.forget()
+    loads = Table()
+    loads._lock.acquire()
+    loads.forget()
 
     async def main() -> int:
-        return await launch(flights, seven).wait(None)
+        return await launch(loads, seven).wait(None)
 
     assert asyncio.run(main()) == 7
