@@ -311,7 +311,7 @@ class ProfileClient:
         self._cache.clear()
 
     def overlay(self, key: str | ProfileKey, attributes: Mapping[str, object], *, ttl: float = 60.0) -> None:
-        """Lay attributes over a profile at once (read-your-writes), e.g. after a purchase that the vendor does not know.
+        """Lay attributes over a profile at once (read-your-writes), e.g. after a purchase unknown to the vendor.
 
         They replace the source's attributes of the same names, also in what is loaded meanwhile, and are the whole
         profile of a key that the source does not know. They are visible in this process only; `invalidate` removes
