@@ -11,7 +11,7 @@ from starlette.datastructures import Secret
 
 from ..errors import ConfigurationError, InvalidKeyError
 
-__all__ = ["check_base_url", "check_header", "check_timeout", "path_segment", "query_value"]
+__all__ = ["check_base_url", "check_header", "check_timeout", "is_loopback", "path_segment", "query_value"]
 
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
 _NOTHING = ""  # `quote` keeps letters, digits and -._~ (RFC 3986, unreserved); everything else is percent-encoded
@@ -70,7 +70,7 @@ def check_base_url(url: str, *, argument: str = "base_url", allow_insecure_http:
         raise ConfigurationError(f"{argument} must not have a query or a fragment")
     if {".", ".."} & set(parts.path.split("/")):
         raise ConfigurationError(f"{argument} must not have . or .. in its path")
-    if parts.scheme == "http" and not allow_insecure_http and not _is_loopback(host):
+    if parts.scheme == "http" and not allow_insecure_http and not is_loopback(host):
         raise ConfigurationError(
             f"{argument} is plain http:// to another machine, which would send keys and profiles unencrypted; use "
             "https://, or pass allow_insecure_http=True if the network itself is trusted"
@@ -78,7 +78,8 @@ def check_base_url(url: str, *, argument: str = "base_url", allow_insecure_http:
     return url.rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -19,7 +19,10 @@ FIELDS = {"tier": "string", "score": "double", "tags": "string"}
 
 Row = tuple[object, ...]
 
-BRISK = {"deadline": 0.5, "breaker": {"failures": 0, "open_for": 0.1, "max_open": 2}, "retry": {"attempts": 1}}
+BRISK = {
+    "deadline": 0.5,
+    "source_policy": {"breaker": {"failures": 0, "open_for": 0.1, "max_open": 2}, "retry": {"attempts": 1}},
+}
 """A client that gives one key up soon, and the source not at all: only some keys have faults that do not pass."""
 
 

@@ -63,7 +63,7 @@ def test_it_travels_by_pickle_and_stays_equal() -> None:
         "census",
         options={"entity": "Users", "region": "eu"},
         secrets={"api_key": "WORKER_KEY"},
-        client={"ttl": 300, "retry": {"attempts": 3}, "breaker": {"failures": 0}},
+        client={"ttl": 300, "source_policy": {"retry": {"attempts": 3}, "breaker": {"failures": 0}}},
         rate=500,
         concurrency=32,
         workers=4,
@@ -74,7 +74,7 @@ def test_it_travels_by_pickle_and_stays_equal() -> None:
     assert (twin.worker_rate, twin.worker_concurrency) == (125, 8)
     assert twin.options == {"entity": "Users", "region": "eu"}
     assert twin.secrets == {"api_key": "WORKER_KEY"}
-    assert twin.client == {"ttl": 300, "retry": {"attempts": 3}, "breaker": {"failures": 0}}
+    assert twin.client == {"ttl": 300, "source_policy": {"retry": {"attempts": 3}, "breaker": {"failures": 0}}}
     assert config.shared_by(2).worker_rate == 250
     assert config.shared_by(2) != config
     assert config != "census"
@@ -140,9 +140,11 @@ def test_a_secret_by_value_is_refused_and_not_repeated(arguments: dict[str, Any]
         ({"client": {"hooks": []}}, r"client\['hooks'\]"),
         ({"client": {"rate_limit": 5}}, r"client\['rate_limit'\]"),
         ({"client": {"max_in_flight": 5}}, r"client\['max_in_flight'\]"),
-        ({"client": {"retry": 3}}, r"client\['retry'\]"),
-        ({"client": {"retry": {"timer": 3}}}, r"client\['retry'\]"),
-        ({"client": {"breaker": {"failures": -1}}}, "failures"),
+        ({"client": {"retry": {}}}, r"client\['retry'\]"),
+        ({"client": {"source_policy": {"retry": 3}}}, r"client\['source_policy'\]\['retry'\]"),
+        ({"client": {"source_policy": {"retry": {"rng": 3}}}}, r"client\['source_policy'\]\['retry'\]"),
+        ({"client": {"source_policy": {"breaker": {"failures": -1}}}}, "failures"),
+        ({"client": {"cache_policy": {"storage": 3}}}, r"client\['cache_policy'\]\['storage'\]"),
         ({"rate": 0}, "rate"),
         ({"rate": "fast"}, "rate"),
         ({"workers": 0}, "workers"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import ssl
+from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 import httpx
@@ -22,24 +24,57 @@ from .tls import default_tls
 __all__ = ["AiohttpTransport", "HandedInAiohttp"]
 
 
+class _Connection:
+    """Notes which connection a request was sent on."""
+
+    __slots__ = ("was_idle",)
+
+    def __init__(self) -> None:
+        self.was_idle = False
+
+
+async def _reused(session: object, context: Any, params: object) -> None:
+    context.trace_request_ctx.was_idle = True
+
+
+async def _opened(session: object, context: Any, params: object) -> None:
+    context.trace_request_ctx.was_idle = False
+
+
 class _Session:
     """A session of one loop, and the proxies that the environment named when it was opened."""
 
     def __init__(self, options: TransportOptions, tls: ssl.SSLContext) -> None:
         # aiohttp's own `trust_env` reads the environment and ~/.netrc in a thread for each request.
         self.proxies = Proxies(read=options.environment)
-        self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=options.max_connections, keepalive_timeout=options.keepalive_seconds, ssl=tls
-            ),
+        self._options = options
+        self._tls = tls
+        self._fresh: aiohttp.ClientSession | None = None
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_reused)
+        trace.on_connection_create_start.append(_opened)
+        self.session = self._open(keepalive_timeout=options.keepalive_seconds, traces=[trace])
+
+    def fresh(self) -> aiohttp.ClientSession:
+        """A session that opens a new connection for each request."""
+        if self._fresh is None:
+            self._fresh = self._open(force_close=True)
+        return self._fresh
+
+    def _open(self, *, traces: list[aiohttp.TraceConfig] | None = None, **connector: Any) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._options.max_connections, ssl=self._tls, **connector),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
+            trace_configs=traces,
         )
 
     async def aclose(self) -> None:
-        """Close what this transport opened."""
+        """Close both sessions."""
         await self.session.close()
+        if self._fresh is not None:
+            await self._fresh.close()
 
 
 class _Aiohttp:
@@ -54,10 +89,22 @@ class _Aiohttp:
         return "aiohttp"
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, request: HttpRequest, deadline: Deadline, proxy: str | None
+        self,
+        session: aiohttp.ClientSession,
+        request: HttpRequest,
+        deadline: Deadline,
+        proxy: str | None,
+        *,
+        again: Callable[[], aiohttp.ClientSession] | None = None,
     ) -> HttpResponse:
-        """Sends and reads. Every failure is raised outside its handler, so that aiohttp's errors, which hold the
-        request and its URL, are not attached to ours."""
+        """Send and read. Every failure is raised outside its handler, so that aiohttp's errors, which hold the request
+        and its URL, are not attached to ours.
+
+        The server may close an idle connection at the moment at which a request is sent on it. That is no failure of
+        the source, and requests only read: it is sent once more, through what `again` returns (RFC 9112, section
+        9.3.1). aiohttp repeats idempotent requests itself, but may take another idle connection.
+        """
+        connection = _Connection()
         left = deadline.remaining()
         if left <= 0.0:
             raise timed_out(deadline.seconds)
@@ -74,6 +121,7 @@ class _Aiohttp:
                     auto_decompress=False,
                     raise_for_status=False,
                     proxy=proxy,
+                    trace_request_ctx=connection,
                     # One timer over connecting, sending and reading; the threshold keeps it from being rounded up.
                     timeout=aiohttp.ClientTimeout(total=left, ceil_threshold=math.inf),
                 )
@@ -91,6 +139,13 @@ class _Aiohttp:
         finally:
             if response is not None:
                 response.close()  # gives back a connection that was read to the end, drops any other
+        if (
+            again is not None
+            and response is None
+            and connection.was_idle
+            and isinstance(failure, SourceConnectionError)
+        ):
+            return await self._exchange(again(), request, deadline, proxy)
         raise failure
 
     def _name(self, error: Exception) -> ProfileEnrichError:
@@ -129,7 +184,8 @@ class AiohttpTransport(_Aiohttp):
         lease = await self._clients.acquire()
         try:
             opened = lease.client
-            return await self._exchange(opened.session, request, deadline, opened.proxies.of(request.url))
+            proxy = opened.proxies.of(request.url)
+            return await self._exchange(opened.session, request, deadline, proxy, again=opened.fresh)
         finally:
             # aiohttp survives cancellation: it closes the connection and frees its place. Nothing to retire.
             self._clients.release(lease)

@@ -1,4 +1,4 @@
-"""Reading a body without ever holding more of it than allowed."""
+"""Reads a body without holding more of it than allowed."""
 
 from __future__ import annotations
 
@@ -49,20 +49,21 @@ class BodyReader:
         )
 
     def feed(self, chunk: bytes) -> None:
-        """Takes what came off the wire.
+        """Take a chunk of the body as it was received.
 
         Raises:
-            SourceResponseError: it is too large, or not gzip although it says so.
+            SourceResponseError: it is too large, or not one gzip stream although it says that it is gzip.
         """
         if self._gzip is not None:
             self._fed = True
-            broken = False
+            broken = self._gzip.eof and bool(chunk)
             try:
                 chunk = self._gzip.decompress(chunk, self._limit - self._size + 1)
             except zlib.error:
                 broken = True
-            if broken:
-                raise SourceResponseError("the answer says that it is gzip, and is not")
+            # Bytes after the end would be kept by the decompressor, however many they are.
+            if broken or self._gzip.unused_data:
+                raise SourceResponseError("the answer is not one gzip stream, although it says that it is gzip")
         self._size += len(chunk)
         if self._size > self._limit:
             self._parts.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import ModuleType
 from typing import Any, cast
 
@@ -26,6 +26,27 @@ GRACE_SECONDS = 0.1
 
 MOST_IDLE = 20
 """Idle connections kept in a pool."""
+
+
+class _Connection:
+    """Notes which connection a request was sent on, as httpcore's `trace` extension reports it."""
+
+    __slots__ = ("_opened", "_sent")
+
+    def __init__(self) -> None:
+        self._opened = self._sent = False
+
+    async def trace(self, event: str, info: object) -> None:
+        """Receive an event of httpcore."""
+        if event.endswith(("connect_tcp.started", "connect_unix_socket.started")):
+            self._opened = True
+        elif event.endswith("send_request_headers.started"):
+            self._sent = True
+
+    @property
+    def was_idle(self) -> bool:
+        """Whether the request was sent on a connection that an earlier request had left open."""
+        return self._sent and not self._opened
 
 
 class _Timeouts(dict[str, float]):
@@ -51,19 +72,20 @@ class _Pools:
         self._options = options
         self._tls = tls
         self._proxies = Proxies(read=options.environment)
-        self._pools: dict[str | None, Any] = {}
+        self._pools: dict[tuple[str | None, bool], Any] = {}
 
-    def of(self, url: str) -> Any:
+    def of(self, url: str, *, fresh: bool = False) -> Any:
+        """The pool for a URL; with `fresh`, one that opens a new connection for each request."""
         proxy = self._proxies.of(url)
-        pool = self._pools.get(proxy)
+        pool = self._pools.get((proxy, fresh))
         if pool is None:
-            pool = self._pools[proxy] = self._httpx.AsyncHTTPTransport(
+            pool = self._pools[proxy, fresh] = self._httpx.AsyncHTTPTransport(
                 verify=self._tls,
                 proxy=proxy,
                 limits=self._httpx.Limits(
                     max_connections=self._options.max_connections,
                     # httpcore 1.0 looks at each idle connection for each one: more of them cost more than they save.
-                    max_keepalive_connections=min(MOST_IDLE, self._options.max_connections),
+                    max_keepalive_connections=0 if fresh else min(MOST_IDLE, self._options.max_connections),
                     keepalive_expiry=self._options.keepalive_seconds,
                 ),
             )
@@ -90,7 +112,7 @@ class _Httpx:
     def name(self) -> str:
         return self._httpx.__name__
 
-    def _request(self, request: HttpRequest, deadline: Deadline, defaults: object) -> Any:
+    def _request(self, request: HttpRequest, deadline: Deadline, defaults: object, connection: _Connection) -> Any:
         # By hand: a client's `build_request` would add the cookies that earlier answers set, and its parameters.
         headers = self._httpx.Headers(defaults)
         headers.update(request.headers)
@@ -99,19 +121,30 @@ class _Httpx:
             request.url,
             headers=headers,
             content=request.body,
-            extensions={"timeout": _Timeouts(deadline)},
+            extensions={"timeout": _Timeouts(deadline), "trace": connection.trace},
         )
 
     async def _exchange(
-        self, sender: Any, request: HttpRequest, deadline: Deadline, defaults: object = None
+        self,
+        sender: Any,
+        request: HttpRequest,
+        deadline: Deadline,
+        defaults: object = None,
+        *,
+        again: Callable[[], Any] | None,
     ) -> HttpResponse:
-        """Sends and reads. Every failure is raised outside its handler, so that httpx's errors, which hold the request
-        and its URL, are not attached to ours."""
+        """Send and read. Every failure is raised outside its handler, so that httpx's errors, which hold the request
+        and its URL, are not attached to ours.
+
+        The server may close an idle connection at the moment at which a request is sent on it. That is no failure of
+        the source, and requests only read: it is sent once more, on what `again` returns (RFC 9112, section 9.3.1).
+        """
         httpx = self._httpx
+        connection = _Connection()
         failure: ProfileEnrichError
         response: Any = None
         try:
-            response = await sender(self._request(request, deadline, defaults))
+            response = await sender(self._request(request, deadline, defaults, connection))
             headers = Headers(response.headers.raw)
             body = BodyReader(headers, self._limit)
             # The raw stream: httpx's own decoders unpack without a bound.
@@ -145,6 +178,13 @@ class _Httpx:
             if response is not None:
                 with contextlib.suppress(httpx.TransportError):
                     await response.aclose()
+        if (
+            again is not None
+            and response is None
+            and connection.was_idle
+            and isinstance(failure, SourceConnectionError)
+        ):
+            return await self._exchange(again(), request, deadline, defaults, again=None)
         raise failure
 
     def _name(self, error: Exception) -> ProfileEnrichError:
@@ -179,10 +219,15 @@ class HttpxTransport(_Httpx):
         lease = await self._clients.acquire()
         finished = False
         try:
-            sender = lease.client.of(request.url).handle_async_request
+            pools = lease.client
+
+            def again() -> Any:
+                return pools.of(request.url, fresh=True).handle_async_request
+
             with quiet():
                 async with asyncio.timeout(left + GRACE_SECONDS):
-                    response = await self._exchange(sender, request, deadline)
+                    sender = pools.of(request.url).handle_async_request
+                    response = await self._exchange(sender, request, deadline, again=again)
             finished = True
             return response
         except ProfileEnrichError:
@@ -218,7 +263,9 @@ class HandedInHttpx(_Httpx):
         try:
             with quiet():
                 async with asyncio.timeout(left + GRACE_SECONDS):
-                    return await self._exchange(self._send, request, deadline, self._client.headers)
+                    return await self._exchange(
+                        self._send, request, deadline, self._client.headers, again=lambda: self._send
+                    )
         except ProfileEnrichError:
             raise
         except TimeoutError:

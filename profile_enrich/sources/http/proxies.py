@@ -6,6 +6,7 @@ import urllib.request
 from urllib.parse import urlsplit
 
 from ...errors import ConfigurationError
+from ..urls import is_loopback
 
 __all__ = ["Proxies"]
 
@@ -13,8 +14,9 @@ __all__ = ["Proxies"]
 class Proxies:
     """What `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` (in either case) say at this moment.
 
-    The rules are those of the standard library: `NO_PROXY` lists hosts and domain endings, or `*`; in a CGI process
-    `HTTP_PROXY` is ignored, since a visitor can set it there.
+    A source on this machine is never asked through a proxy. Otherwise the rules are those of the standard library:
+    `NO_PROXY` lists hosts and domain endings, or `*`; in a CGI process `HTTP_PROXY` is ignored, since a visitor can set
+    it there.
     """
 
     __slots__ = ("_by_origin", "_table")
@@ -40,7 +42,7 @@ class Proxies:
         parts = urlsplit(origin)
         proxy = self._table.get(parts.scheme) or self._table.get("all")
         # `proxy_bypass` compares with and without the port; where variables are set, it reads them and nothing else.
-        if not proxy or urllib.request.proxy_bypass(parts.netloc):
+        if not proxy or is_loopback(parts.hostname or "") or urllib.request.proxy_bypass(parts.netloc):
             return None
         if "://" not in proxy:
             proxy = f"http://{proxy}"
