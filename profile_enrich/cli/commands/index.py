@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..._utils.signals import ending_on_signals
 from ...errors import ConfigurationError
 from ...store import LocalStore, drop_collections
 from ...store.inputs.source_config import forget
@@ -23,7 +24,8 @@ __all__ = ["index"]
 
 
 @click.group()
-def index() -> None:
+@click.pass_context
+def index(ctx: click.Context) -> None:
     """Fill and refresh a local store, which `serve` and StoreSource answer from.
 
     \b
@@ -31,6 +33,7 @@ def index() -> None:
     profile-enrich index refresh --store profiles.store
     profile-enrich index status --store profiles.store
     """
+    ctx.with_resource(ending_on_signals())
 
 
 @index.command()

@@ -8,6 +8,7 @@ from typing import Literal
 
 import click
 
+from ..._utils.signals import run_in_thread
 from ...store.inputs.source_config import write_recipe
 from ...store.writes.refresh_status import note_refresh
 from ..build_progress import build
@@ -43,7 +44,7 @@ def build_command(given: Given, store: Path, on_duplicate: Literal["last", "fail
     """
     specs = given.specs()
     began = datetime.now(UTC)
-    build(store, specs, on_duplicate=on_duplicate, lines=True)
+    run_in_thread(lambda: build(store, specs, on_duplicate=on_duplicate, lines=True))
     note_refresh(store, began, None)
     for name in write_recipe(store, specs):
         note(f"{name} came from standard input, so `index refresh` will need its source said again.")

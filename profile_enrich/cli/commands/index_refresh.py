@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 import click
 
+from ..._utils.signals import run_in_thread
 from ...errors import ConfigurationError
 from ...store import CollectionSpec, LocalStore, Stream, refresh_store
 from ...store.input_types import FORMATS
@@ -90,8 +91,10 @@ def refresh_command(
     if not given.sources:
         _refuse_more(given)
     with showing_progress("Comparing" if changed_only else "Building", lines=True) as show:
-        report = refresh_from_sources(
-            store, specs, changed_only=changed_only, vanished=vanished, on_duplicate=on_duplicate, progress=show
+        report = run_in_thread(
+            lambda: refresh_from_sources(
+                store, specs, changed_only=changed_only, vanished=vanished, on_duplicate=on_duplicate, progress=show
+            )
         )
     if isinstance(report, RefreshReport):
         _tell_changes(report, specs)
@@ -145,7 +148,7 @@ def _spec(
 
 def _take_in(store: Path, spec: RefreshSpec, on_duplicate: Literal["last", "fail"]) -> None:
     with showing_progress("Refreshing", lines=True) as show:
-        report = refresh_store(store, [spec], on_duplicate=on_duplicate, progress=show)
+        report = run_in_thread(lambda: refresh_store(store, [spec], on_duplicate=on_duplicate, progress=show))
     _tell_changes(report, [spec])
 
 

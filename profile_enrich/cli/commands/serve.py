@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..._utils.signals import run_in_thread
 from ...errors import ConfigurationError
 from ...server import ApiKey, AuditLog, KeyFile, ProfileAPI, Rate
 from ...server.auth.key_file import keys_beside
@@ -228,7 +229,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         path = store if store is not None else stack.enter_context(temporary_store())
         if specs and not (described and (path / "CURRENT").exists()):
-            build(path, specs)
+            run_in_thread(lambda: build(path, specs))
         totals = stack.enter_context(shared_totals(workers))
         schedule = None if every is None else RefreshSchedule(path, specs or None, every=every)
 

@@ -3,7 +3,10 @@
 ```text
 profiles.store/
 ├── CURRENT                 the manifest (JSON): what is served
-├── LOCK                    held while a build runs
+├── LOCK                    locked while a process writes
+├── REFRESHING              locked while a process refreshes the store from its sources
+├── REFRESHED               how the last refresh went (JSON)
+├── SOURCES                 what the collections are built from (JSON)
 ├── 1-000004.db             entity 1 as of generation 4
 ├── 1-000007.db             what has changed of it until generation 7
 └── 2-000003.db             entity 2 as of generation 3
@@ -28,6 +31,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from ..._utils.files import private_opener, replace_private
 from ...errors import StoreBusy, StoreError
 from ..model import Collection, Column
 
@@ -134,27 +138,7 @@ def read_manifest(path: Path) -> Manifest:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Replaces the manifest atomically: the swap to a new generation."""
-    temporary = path / f"{MANIFEST}.new"
-    with open(temporary, "wb", opener=_private) as file:
-        file.write(json.dumps(_to_json(manifest), indent=1).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path / MANIFEST)
-    sync_directory(path)
-
-
-def sync_directory(path: Path) -> None:
-    """Makes renames in a directory durable, where the system can (Windows cannot open directories)."""
-    with contextlib.suppress(OSError):
-        number = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    replace_private(path / MANIFEST, json.dumps(_to_json(manifest), indent=1).encode())
 
 
 @contextlib.contextmanager
@@ -169,22 +153,47 @@ def locked(path: Path, wait: float = 0) -> Generator[None]:
         StoreBusy: another process (or thread) holds it.
         StoreError: it cannot be locked at all.
     """
-    # SQLite's own file lock works on every system that Python's sqlite3 does.
+    with lock_file(path / "LOCK", wait, f"another build of the store in {path} is running; wait for it to end"):
+        yield
+
+
+@contextlib.contextmanager
+def lock_file(file: Path, wait: float, busy: str) -> Generator[None]:
+    """Hold a lock on a file of the store, which only its owner can open.
+
+    SQLite's own file lock works on every system that Python's `sqlite3` does, and is free when the process dies.
+
+    Args:
+        file: the lock file; made when it is not there.
+        wait: seconds to wait for it.
+        busy: the message when another process holds it.
+
+    Raises:
+        StoreBusy: another process (or thread) holds it.
+        StoreError: it cannot be locked at all.
+    """
     connection: sqlite3.Connection | None = None
-    problem, busy = "", False
+    problem, held = "", False
     try:
         try:
-            connection = sqlite3.connect(path / "LOCK", timeout=wait, isolation_level=None)
+            descriptor = private_opener(str(file), os.O_RDWR | os.O_CREAT)
+            try:
+                if os.fstat(descriptor).st_mode & 0o077:
+                    os.fchmod(descriptor, 0o600)  # a read lock of another user would block every refresh
+            finally:
+                os.close(descriptor)
+            connection = sqlite3.connect(file, timeout=wait, isolation_level=None)
+            connection.execute("PRAGMA journal_mode = MEMORY")  # no file that a kill leaves behind
             connection.execute("BEGIN EXCLUSIVE")
+        except OSError as error:
+            problem = error.strerror or type(error).__name__
         except sqlite3.Error as error:
-            busy = error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED")
-            problem = (
-                f"another build of the store in {path} is running; wait for it to end"
-                if busy
-                else f"the store in {path} cannot be locked ({error.sqlite_errorname}); is the directory writable?"
-            )
+            held = error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED")
+            problem = error.sqlite_errorname
+        if held:
+            raise StoreBusy(busy)
         if problem:
-            raise StoreBusy(problem) if busy else StoreError(problem)
+            raise StoreError(f"the store in {file.parent} cannot be locked ({problem}); is the directory writable?")
         yield
     finally:
         if connection is not None:
@@ -192,7 +201,9 @@ def locked(path: Path, wait: float = 0) -> Generator[None]:
 
 
 def remove_leftovers(path: Path, manifest: Manifest) -> None:
-    """Deletes data files that the manifest does not name. Only under the lock."""
+    """Delete data files that the manifest does not name, and a manifest that was not finished. Only under the lock."""
+    with contextlib.suppress(OSError):
+        (path / f"{MANIFEST}.new").unlink()
     kept = {file.name for parts in manifest.parts.values() for file in parts.files}
     for file in path.glob("*.db*"):
         if file.name not in kept:

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from ..._utils.signals import on_signal
 from ...errors import StoreError
-from .manifest import Manifest, locked, read_manifest, remove_leftovers, write_manifest
+from .manifest import Manifest, locked, new_manifest, read_manifest, remove_leftovers, write_manifest
 
 __all__ = ["change_store"]
 
 Result = TypeVar("Result")
+
+
+_SWAP = threading.Lock()
+
+
+def _abandon(path: Path) -> None:
+    """Remove what was not finished when a signal ends the process.
+
+    The lock is not released: what another thread has just finished must not be named in a manifest any more.
+    """
+    if _SWAP.acquire(timeout=0.5):
+        manifest = new_manifest()
+        with contextlib.suppress(StoreError):
+            manifest = read_manifest(path)
+        remove_leftovers(path, manifest)
 
 
 def change_store(
@@ -37,7 +55,7 @@ def change_store(
     Raises:
         StoreError: another process writes, or the system refuses to. The old data are untouched.
     """
-    with locked(path, wait):
+    with locked(path, wait), on_signal(lambda _: _abandon(path)):
         old = start(path)
         remove_leftovers(path, old)
         new, problem = old, ""
@@ -46,7 +64,8 @@ def change_store(
             new, result = change(old)
             results.append(result)
             if new is not old:
-                write_manifest(path, new)
+                with _SWAP:
+                    write_manifest(path, new)
         except (OSError, sqlite3.Error) as error:
             problem = str(getattr(error, "strerror", None) or getattr(error, "sqlite_errorname", type(error).__name__))
             new = old

@@ -14,12 +14,12 @@ database's password is never written there.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from ..._utils.files import replace_private
 from ...errors import ConfigurationError, StoreError
 from ..input_types import SqlQuery, Stream
 from ..model import CollectionSpec
@@ -152,7 +152,7 @@ def forget(path: Path | str, names: Iterable[str]) -> None:
 
 
 def _write(path: Path, tables: Mapping[str, Any]) -> None:
-    replace_file(path / RECIPE, json.dumps({"collections": tables}, indent=1, ensure_ascii=False).encode())
+    replace_private(path / RECIPE, json.dumps({"collections": tables}, indent=1, ensure_ascii=False).encode())
 
 
 def read_recipe(path: Path | str) -> list[CollectionSpec]:
@@ -175,15 +175,3 @@ def _tables(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         problem = f"{path / RECIPE} is damaged; delete it, and say the sources again"
     raise StoreError(problem)
-
-
-def replace_file(file: Path, content: bytes) -> None:
-    """Writes a file that readers see whole, before or after. Only its owner can read it."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.new")
-    with open(temporary, "wb", opener=_private) as new:
-        new.write(content)
-    temporary.replace(file)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..._utils.signals import removed_on_signal
 from ...errors import ConfigurationError, StoreError
 from ..input_types import FORMATS, Stream
 from ..model import CollectionSpec, ColumnType
@@ -44,7 +46,7 @@ def _copied(stream: Stream) -> Path:
     problem = ""
     number, name = tempfile.mkstemp(prefix="profile-enrich-", suffix=f".{stream.format}")
     try:
-        with os.fdopen(number, "wb") as file:
+        with removed_on_signal(Path(name)), os.fdopen(number, "wb") as file:
             shutil.copyfileobj(stream.file, file, 1 << 20)
     except OSError as error:
         problem = error.strerror or type(error).__name__
@@ -63,6 +65,8 @@ class _Spooled:
     def __init__(self, reader: InputReader, path: Path) -> None:
         self._reader = reader
         self._path = path
+        self._registered = contextlib.ExitStack()
+        self._registered.enter_context(removed_on_signal(path))
         self.where = reader.where
         self.total = reader.total
         self.rejects = reader.rejects
@@ -82,3 +86,4 @@ class _Spooled:
     def close(self) -> None:
         self._reader.close()
         self._path.unlink(missing_ok=True)
+        self._registered.close()

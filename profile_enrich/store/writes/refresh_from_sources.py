@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from ..._utils.signals import on_signal
 from ...errors import ConfigurationError, ProfileEnrichError, StoreBusy, StoreError
-from ..files.manifest import read_manifest
+from ..files.manifest import lock_file, read_manifest
 from ..inputs.source_config import read_recipe
 from ..model import BuildProgress, BuildReport, CollectionSpec, RefreshReport, RefreshSpec
 from .build import build_store
@@ -54,12 +54,13 @@ def refresh_from_sources(
     path = Path(path)
     check_vanished(vanished, changed_only, specs or ())
     read_manifest(path)  # there must be a store
-    with _alone(path):
+    with _alone(path), contextlib.ExitStack() as stack:
         last = read_last_refresh(path)
         if since is not None and last is not None and last.started_at > since:
             return None
         began = datetime.now(UTC)
         problem = "it failed in an unexpected way"
+        stack.enter_context(on_signal(lambda name: _note_signal(path, began, name)))
         try:
             sources = read_recipe(path) if specs is None else list(specs)
             if not sources:
@@ -90,6 +91,10 @@ def refresh_from_sources(
             if problem:
                 note_refresh(path, began, problem)
     return report
+
+
+def _note_signal(path: Path, began: datetime, name: str) -> None:
+    note_refresh(path, began, f"it was ended by the signal {name}")
 
 
 def check_vanished(vanished: str, changed_only: bool, specs: Sequence[CollectionSpec]) -> None:
@@ -140,20 +145,6 @@ def _alone(path: Path) -> Generator[None]:
         StoreBusy: another process has it.
         StoreError: it cannot be had at all.
     """
-    problem, busy = "", False
-    connection: sqlite3.Connection | None = None
-    try:
-        try:
-            connection = sqlite3.connect(path / "REFRESHING", timeout=0.25, isolation_level=None)  # longer than a look
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:
-            busy = error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED")
-            problem = f"cannot be locked ({error.sqlite_errorname}); is the directory writable?"
-        if busy:
-            raise StoreBusy(f"another process is refreshing the store in {path}; wait for it to end")
-        if problem:
-            raise StoreError(f"the store in {path} {problem}")
+    busy = f"another process is refreshing the store in {path}; wait for it to end"
+    with lock_file(path / "REFRESHING", 0.25, busy):  # longer than a look
         yield
-    finally:
-        if connection is not None:
-            connection.close()

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from ..._utils.signals import run_in_thread
 from ...errors import ProfileEnrichError, StoreBusy
 from ..inputs.source_config import specs_from_tables
 from .refresh_from_sources import refresh_from_sources
@@ -66,4 +67,4 @@ def _end_with(stdin: IO[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.stdin, sys.stdout)
+    run_in_thread(lambda: main(sys.stdin, sys.stdout))

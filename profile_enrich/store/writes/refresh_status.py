@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..inputs.source_config import replace_file
+from ..._utils.files import replace_private
 
 __all__ = ["LastRefresh", "note_refresh", "read_last_refresh"]
 
@@ -71,7 +71,7 @@ def note_refresh(path: Path | str, started_at: datetime, error: str | None) -> L
         error=error,
         failures=(before.failures if before is not None else 0) + 1 if failed else 0,
     )
-    replace_file(Path(path) / FILE, json.dumps(asdict(last), default=datetime.isoformat).encode())
+    replace_private(Path(path) / FILE, json.dumps(asdict(last), default=datetime.isoformat).encode())
     return last
 
 

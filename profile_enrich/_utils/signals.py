@@ -1,0 +1,120 @@
+"""End a long command on SIGINT, SIGTERM and SIGHUP within moments, and leave nothing behind.
+
+A signal handler must not raise: the exception would appear inside whatever the main thread does then, e.g. an import or
+a call of a database library. The handler here raises nothing. It removes what the process registered, and ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+__all__ = ["ending_on_signals", "on_signal", "removed_on_signal", "run_in_thread"]
+
+T = TypeVar("T")
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_SHOW_CURSOR = b"\x1b[?25h"
+_SAID = {2: "Interrupted", 15: "Terminated", 1: "Hung up"}
+
+# By process: a child that was forked removes nothing of its parent's.
+_callbacks: list[tuple[int, Callable[[str], None]]] = []
+
+
+@contextlib.contextmanager
+def on_signal(callback: Callable[[str], None]) -> Generator[None]:
+    """Call a function with the signal's name if a signal ends the process inside the `with` block.
+
+    It runs in the handler: it must take no lock that another thread may hold, and not take long.
+    """
+    entry = (os.getpid(), callback)
+    _callbacks.append(entry)
+    try:
+        yield
+    finally:
+        _callbacks.remove(entry)
+
+
+@contextlib.contextmanager
+def removed_on_signal(path: Path) -> Generator[None]:
+    """Remove a file or a directory if a signal ends the process inside the `with` block."""
+    with on_signal(lambda _: _remove(path)):
+        yield
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def ending_on_signals() -> Generator[None]:
+    """End the process with exit code 128 + n on SIGINT, SIGTERM and SIGHUP inside the `with` block.
+
+    What the caller set up otherwise stays: `nohup` ignores SIGHUP, a server has handlers of its own. Only the main
+    thread may set handlers; in another one, none is set.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    mine = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
+    for number in mine:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, before[number])
+
+
+def run_in_thread(work: Callable[[], T]) -> T:
+    """Run a function in a thread, so that the main thread is free to handle signals, and return what it returns.
+
+    The function's exceptions are raised here. A signal ends the process at once, see `ending_on_signals`: what the
+    function writes must survive a `kill -9`.
+    """
+    results: list[T] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001  # the main thread raises it again
+            failures.append(error)
+        finally:
+            done.set()
+
+    with ending_on_signals():
+        threading.Thread(target=run, name="profile-enrich-work", daemon=True).start()
+        while not done.wait(0.5):  # with a timeout: without one, Windows does not see Ctrl-C
+            pass
+    if failures:
+        raise failures.pop()
+    return results[0]
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    for pid, callback in reversed(_callbacks):
+        if pid == os.getpid():
+            with contextlib.suppress(Exception):  # the next ones still run
+                callback(name)
+    if not any(pid != os.getpid() for pid, _ in _callbacks):
+        with contextlib.suppress(OSError):
+            terminal = _SHOW_CURSOR if os.isatty(2) else b""
+            os.write(2, terminal + f"{_SAID.get(number, name)}.\n".encode())
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os._exit(128 + number)
