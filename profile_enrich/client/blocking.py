@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Protocol, TypeVar
@@ -93,8 +94,12 @@ class BlockingProfileClient:
         self._lock = threading.Lock()
         self._loop = self._thread = None
 
+    def submit(self, work: Coroutine[object, object, R]) -> concurrent.futures.Future[R]:
+        """Start a coroutine on the client's event loop, from any thread, without waiting for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._running_loop())
+
     def _run(self, lookup: Coroutine[object, object, R]) -> R:
-        future = asyncio.run_coroutine_threadsafe(lookup, self._running_loop())
+        future = self.submit(lookup)
         try:
             return future.result()
         except BaseException:

@@ -48,7 +48,10 @@ class ProfileDependency:
                     self.attribute,
                 )
         if self.required and not profile:
-            raise _refusal(connection, profile)
+            error = refusal(profile)
+            if connection.scope["type"] == "websocket":
+                raise WebSocketException(code=POLICY_VIOLATION, reason=str(error.detail))
+            raise error
         return profile
 
 
@@ -95,11 +98,10 @@ _REFUSALS: dict[Reason, tuple[int, str]] = {
 }
 
 
-def _refusal(connection: HTTPConnection, profile: Profile) -> Exception:
+def refusal(profile: Profile) -> ProfileRequired:
+    """The HTTP error for a profile that is required and missing: its reason decides the status code."""
     reason = profile.reason or Reason.UNAVAILABLE
     status, message = _REFUSALS[reason]
-    if connection.scope["type"] == "websocket":
-        return WebSocketException(code=POLICY_VIOLATION, reason=message)
     return ProfileRequired(message, status_code=status, reason=reason.value)
 
 

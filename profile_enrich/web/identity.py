@@ -18,6 +18,7 @@ from starlette.requests import HTTPConnection
 
 from ..errors import ConfigurationError, MissingExtraError
 from ..profile import ProfileKey
+from .native_request import ask
 
 __all__ = [
     "Identify",
@@ -100,6 +101,7 @@ class _FromUser:
     attribute: str
     type: str
     vary: tuple[str, ...]
+    needs_user: bool = True
 
     def __call__(self, connection: HTTPConnection) -> Identity:
         user = connection.scope.get("user")
@@ -228,16 +230,17 @@ def from_header(name: str, *, trusted: bool, type: str = "id") -> Identify:
 
 
 class _FirstOf:
-    __slots__ = ("_choices", "needs_session", "vary")
+    __slots__ = ("_choices", "needs_session", "needs_user", "vary")
 
     def __init__(self, choices: tuple[Identify, ...]) -> None:
         self._choices = choices
         self.vary = tuple(dict.fromkeys(name for choice in choices for name in vary_of(choice)))
         self.needs_session = any(getattr(choice, "needs_session", False) for choice in choices)
+        self.needs_user = any(getattr(choice, "needs_user", False) for choice in choices)
 
     def __call__(self, connection: HTTPConnection) -> Identity | Awaitable[Identity]:
         for index, choice in enumerate(self._choices):
-            identity = choice(connection)
+            identity = ask(choice, connection)
             if inspect.isawaitable(identity):
                 return self._rest(connection, identity, index)
             if identity not in (None, ""):
@@ -249,7 +252,7 @@ class _FirstOf:
         for choice in self._choices[index + 1 :]:
             if identity not in (None, ""):
                 break
-            answer = choice(connection)
+            answer = ask(choice, connection)
             identity = await answer if inspect.isawaitable(answer) else answer
         return identity
 

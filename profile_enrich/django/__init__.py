@@ -1,0 +1,23 @@
+"""The profile in Django: `request.profile` and `await request.aprofile()`, under WSGI and ASGI.
+
+```python
+INSTALLED_APPS = [..., "profile_enrich.django"]
+MIDDLEWARE = [..., "django.contrib.auth.middleware.AuthenticationMiddleware",
+              "profile_enrich.django.DjangoProfileMiddleware"]
+PROFILE_ENRICH = {"CLIENT": "shop.profiles.client"}
+```
+"""
+
+from __future__ import annotations
+
+from ..errors import MissingExtraError
+
+try:
+    import django as _django  # pyright: ignore[reportUnusedImport]  # noqa: F401
+except ImportError:
+    raise MissingExtraError("profile_enrich.django", "django") from None
+
+from .decorators import profile_required
+from .middleware import DjangoProfileMiddleware
+
+__all__ = ["DjangoProfileMiddleware", "profile_required"]

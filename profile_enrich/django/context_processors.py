@@ -1,0 +1,57 @@
+"""The profile in Django's templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.http import HttpRequest
+
+from ..profile import Profile
+from .lookup import lookup_of
+
+__all__ = ["DjangoTemplateProfile", "profile"]
+
+
+class DjangoTemplateProfile:
+    """A profile as Django's templates see it: each name is an attribute of the customer's, a missing one is empty.
+
+    `{% cache 60 greeting profile %}` keeps one fragment a person.
+
+    Args:
+        profile: of the request.
+    """
+
+    __slots__ = ("__profile",)
+
+    def __init__(self, profile: Profile) -> None:
+        self.__profile = profile
+
+    def __getitem__(self, name: str) -> Any:
+        return self.__profile[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.__profile
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__profile)
+
+    def __len__(self) -> int:
+        return len(self.__profile)
+
+    def __bool__(self) -> bool:
+        return bool(self.__profile)
+
+    def __repr__(self) -> str:
+        return repr(self.__profile)
+
+    def __str__(self) -> str:
+        # What `{% cache %}` makes a key of: the fragment is then this person's, also when it is not rendered again.
+        bool(self.__profile)
+        return repr(self.__profile)
+
+
+def profile(request: HttpRequest) -> Mapping[str, Any]:
+    """Context processor: `{{ profile.first_name|default:"there" }}`. The profile counts as read where it is used."""
+    lookup = lookup_of(request)
+    return {} if lookup is None else {lookup.attribute: DjangoTemplateProfile(lookup.profile)}
