@@ -11,8 +11,8 @@ import secrets
 from importlib import import_module
 from typing import Any
 
-import django  # type: ignore[import-untyped]  # it ships no types
-from django.conf import settings  # type: ignore[import-untyped]  # it ships no types
+import django
+from django.conf import settings
 from starlette.requests import HTTPConnection
 
 from profile_enrich import MemorySource, ProfileClient, ProfileMiddleware, get_profile
@@ -27,9 +27,9 @@ if not settings.configured:  # in a project of yours, settings.py says all this
     )
     django.setup()
 
-from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]  # after the settings
-from django.http import HttpResponseRedirect, JsonResponse  # type: ignore[import-untyped]
-from django.urls import path  # type: ignore[import-untyped]
+from django.core.asgi import get_asgi_application
+from django.http import HttpResponseRedirect, JsonResponse
+from django.urls import path
 
 # In earnest: CensusSource(api_key=..., entity="Users"), AmperitySource(...) or StoreSource("profiles.store").
 profiles = ProfileClient(MemorySource({"u1": {"first_name": "Ada", "tier": "gold"}, "u2": {"first_name": "Ben"}}))

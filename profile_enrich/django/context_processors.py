@@ -28,7 +28,10 @@ class DjangoTemplateProfile:
         self.__profile = profile
 
     def __getitem__(self, name: str) -> Any:
-        return self.__profile[name]
+        value = self.__profile[name]
+        if value is None:  # as one that is missing, not as the word "None"
+            raise KeyError(name)
+        return value
 
     def __contains__(self, name: object) -> bool:
         return name in self.__profile

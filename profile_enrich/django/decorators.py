@@ -6,12 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponse
 
 from ..errors import ConfigurationError, ProfileRequired
 from ..web.dependencies import refusal
-from .lookup import DjangoLookup, lookup_of
+from .lookup import DjangoLookup, is_async, lookup_of
 
 __all__ = ["profile_required"]
 
@@ -21,8 +20,8 @@ View = TypeVar("View", bound=Callable[..., Any])
 def profile_required(view: View) -> View:
     """Answer with an error unless the person in session has a profile; for synchronous and asynchronous views.
 
-    The status is 401 when nobody is signed in, 403 without consent or when the vendor excludes the person, 404 without a
-    profile, 503 when the source is not available.
+    The status is 401 when nobody is signed in, 403 without consent or for somebody whom the vendor
+    excludes, 404 without a profile, 503 when the source is not available.
 
     Args:
         view: a view function; for a class, use `django.utils.decorators.method_decorator`.
@@ -30,7 +29,7 @@ def profile_required(view: View) -> View:
     Returns:
         The view, decorated.
     """
-    if iscoroutinefunction(view):
+    if is_async(view):
 
         @functools.wraps(view)
         async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async  # pyright: ignore[reportDeprecated]
 from django.http import HttpRequest
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -21,7 +21,7 @@ from ..web.native_request import NATIVE_REQUEST, scope_of_environ
 from .page_cache import keep_out_of_page_cache
 from .settings import DjangoConfig
 
-__all__ = ["DjangoLookup", "lookup_of"]
+__all__ = ["DjangoLookup", "is_async", "lookup_of"]
 
 _ATTRIBUTE = "_profile_enrich"
 
@@ -82,7 +82,7 @@ class DjangoLookup(BlockingLookup):
     def _ask(self, function: Callable[[HTTPConnection], Any]) -> Any:
         if not _on_a_loop():
             return super()._ask(function)
-        if iscoroutinefunction(function) or _looks_at_headers_only(function):
+        if is_async(function) or _looks_at_headers_only(function):
             self._fill_scope()
             return self._ask_directly(function)
         return self._ask_in_thread(function)
@@ -139,6 +139,11 @@ class DjangoLookup(BlockingLookup):
 def lookup_of(request: HttpRequest) -> DjangoLookup | None:
     """The lookup that the middleware made for this request; `None` where it is not installed."""
     return cast("DjangoLookup | None", getattr(request, _ATTRIBUTE, None))
+
+
+def is_async(function: object) -> bool:
+    """Whether a function is asynchronous, or marked as such: `inspect` sees the mark from Python 3.12 on only."""
+    return iscoroutinefunction(cast(Any, function))  # pyright: ignore[reportDeprecated]
 
 
 def _on_a_loop() -> bool:

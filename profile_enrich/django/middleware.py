@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from ..profile import Reason
-from .lookup import DjangoLookup, lookup_of
+from .lookup import DjangoLookup, is_async, lookup_of
 from .settings import load_config
 
 __all__ = ["DjangoProfileMiddleware"]
@@ -35,7 +35,7 @@ class DjangoProfileMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
         self._config = load_config()
-        self._is_async = iscoroutinefunction(get_response)
+        self._is_async = is_async(get_response)
         if self._is_async:
             markcoroutinefunction(cast(Any, self))
 
@@ -79,7 +79,7 @@ class DjangoProfileMiddleware:
                     response[name.title()] = value
         if response.streaming:
             # Its body is made after all middleware, so the request has not ended here.
-            response._resource_closers.append(lookup.end)
+            cast(Any, response)._resource_closers.append(lookup.end)
         else:
             lookup.end()
         return response

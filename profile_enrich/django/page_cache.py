@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 from django.http import HttpRequest
 
@@ -19,7 +19,7 @@ def keep_out_of_page_cache(request: HttpRequest) -> None:
     """
     kind = type(request)
     if not issubclass(kind, _Uncached):
-        request.__class__ = _uncached(kind)
+        request.__class__ = _uncached(cast(Any, kind))
 
 
 class _Uncached:

@@ -51,7 +51,9 @@ class override_profiles(override_settings):  # noqa: N801  # as Django spells it
         super().disable()
 
 
-def attach_profile(request: HttpRequest, attributes: Mapping[str, Any] | None, *, attribute: str = "profile") -> Profile:
+def attach_profile(
+    request: HttpRequest, attributes: Mapping[str, Any] | None, *, attribute: str = "profile"
+) -> Profile:
     """Put a profile on a request that no middleware has seen, such as one of `RequestFactory`.
 
     Args:

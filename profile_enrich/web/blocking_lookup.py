@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import inspect
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Scope
@@ -15,9 +15,8 @@ from starlette.types import Message, Scope
 from .._utils.deadline import Deadline
 from .._utils.log_once import LogOnce
 from .._utils.validation import check_number
-from ..client.blocking import BlockingProfileClient
 from ..client.client import ProfileClient
-from ..errors import BudgetExceeded, ConfigurationError, ProfileRequired
+from ..errors import BudgetExceeded, ConfigurationError
 from ..profile import Profile, Reason
 from .cache_headers import Headers
 from .dependencies import refusal
@@ -26,6 +25,8 @@ from .native_request import ask
 from .request_lookup import Key, MiddlewareConfig, RequestLookup
 
 __all__ = ["GRACE", "BlockingConfig", "BlockingLookup"]
+
+logger = logging.getLogger("profile_enrich")
 
 GRACE = 0.02
 """Seconds beyond the budget that a thread waits for the client's loop to answer that the budget is over."""
@@ -135,7 +136,7 @@ class BlockingLookup(RequestLookup):
         self.mark_read()
         profile = self.wait()
         if not profile:
-            raise cast(ProfileRequired, refusal(profile))
+            raise refusal(profile)
         return profile
 
     def _lookup_here(self) -> None:
@@ -156,7 +157,7 @@ class BlockingLookup(RequestLookup):
         return client.peek_fresh(key) or self._run(client.lookup(key, budget=budget))
 
     def _run(self, work: Any) -> Any:
-        """Wait for something awaitable on the client's loop, until the budget is over even if that loop stands still."""
+        """Wait for a coroutine on the client's loop, within the budget even if that loop stands still."""
         future = self._blocking.submit(work)
         try:
             return future.result(None if self._end is None else self._end.remaining() + GRACE)
@@ -182,6 +183,21 @@ class BlockingLookup(RequestLookup):
 
     def _read_too_early(self) -> None:
         self.wait()
+
+    def end(self) -> None:
+        """The request has left the integration: from now on its profile is empty for everybody who still holds it."""
+        super().end()
+        self.resolved = True
+        self.profile._facts = Profile(reason=Reason.NOT_LOOKED_UP)._facts
+        self.profile._on_read = self._on_late_read
+
+    def _on_late_read(self) -> None:
+        self.profile._on_read = None
+        if self._plan.once.first("sealed"):
+            logger.warning(
+                "the profile was read after the request had left profile_enrich, so it is empty there: read it in a "
+                "view, a template or a middleware that is inside"
+            )
 
     # --- the response -----------------------------------------------------------------------------------------------
 

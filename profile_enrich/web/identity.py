@@ -240,7 +240,7 @@ class _FirstOf:
 
     def __call__(self, connection: HTTPConnection) -> Identity | Awaitable[Identity]:
         for index, choice in enumerate(self._choices):
-            identity = ask(choice, connection)
+            identity: Identity | Awaitable[Identity] = ask(choice, connection)
             if inspect.isawaitable(identity):
                 return self._rest(connection, identity, index)
             if identity not in (None, ""):

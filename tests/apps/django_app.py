@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import django  # type: ignore[import-untyped]  # it ships no types
-from django.conf import settings as django_settings  # type: ignore[import-untyped]  # it ships no types
-from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]  # it ships no types
-from django.http import HttpResponse, JsonResponse, StreamingHttpResponse  # type: ignore[import-untyped]  # it ships no types
-from django.urls import path  # type: ignore[import-untyped]  # it ships no types
+from django.conf import settings as django_settings
+from django.core.asgi import get_asgi_application
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.urls import path
 from starlette.requests import HTTPConnection
 
 from profile_enrich import ProfileMiddleware, get_profile
 
+from .django_settings import configure
 from .stage import PLAIN, AsgiApp, Settings, Stage, seen
 
-if not django_settings.configured:
-    django_settings.configure(
-        ROOT_URLCONF=__name__,
-        SECRET_KEY="secret",
-        ALLOWED_HOSTS=["*"],
-        LOGGING_CONFIG=None,
-        MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
-        SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
-    )
-    django.setup(set_prefix=False)
+configure()
 
 _stage = Stage()
 
@@ -82,7 +73,7 @@ def create(stage: Stage, settings: Settings | None, *, propagate: bool = False) 
 
 def session_user(connection: HTTPConnection) -> Any:
     """An identity function that looks into Django's own session, here the one in a signed cookie."""
-    from django.contrib.sessions.backends.signed_cookies import SessionStore  # type: ignore[import-untyped]  # it ships no types
+    from django.contrib.sessions.backends.signed_cookies import SessionStore
 
     cookie = connection.cookies.get(django_settings.SESSION_COOKIE_NAME)
     return SessionStore(cookie).get("user_id") if cookie else None

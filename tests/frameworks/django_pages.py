@@ -1,0 +1,177 @@
+"""The pages of a small Django shop, synchronous and asynchronous, some of them behind Django's own page cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.template.response import TemplateResponse
+from django.urls import path
+from django.views.decorators.cache import cache_page
+
+from profile_enrich.django import profile_required
+
+rendered: list[str] = []
+"""The paths whose view ran: the page cache did not answer them."""
+
+
+def hello(profile: Any) -> str:
+    return f"Hello {profile.get('id', 'nobody')}"
+
+
+def read(request: Any) -> HttpResponse:
+    rendered.append(request.path)
+    return HttpResponse(hello(request.profile))
+
+
+async def aread(request: Any) -> HttpResponse:
+    rendered.append(request.path)
+    return HttpResponse(hello(await request.aprofile()))
+
+
+def public(request: Any) -> HttpResponse:
+    """A page that makes a mistake: it invites shared caches."""
+    response = HttpResponse(hello(request.profile))
+    response["Cache-Control"] = "public, s-maxage=600, max-age=60"
+    response["CDN-Cache-Control"] = "max-age=600"
+    response["Vary"] = "Accept-Language"
+    return response
+
+
+def plain(request: Any) -> HttpResponse:
+    rendered.append(request.path)
+    return HttpResponse("the same for all")
+
+
+async def aplain(request: Any) -> HttpResponse:
+    rendered.append(request.path)
+    return HttpResponse("the same for all")
+
+
+def early(request: Any) -> HttpResponse:
+    """A page made of what a middleware in front read."""
+    return HttpResponse(f"Hello {request.early}")
+
+
+def template(request: Any) -> TemplateResponse:
+    return TemplateResponse(request, "hello.html", {})
+
+
+def fragment(request: Any) -> TemplateResponse:
+    return TemplateResponse(request, "fragment.html", {})
+
+
+def missing(request: Any) -> TemplateResponse:
+    return TemplateResponse(request, "missing.html", {})
+
+
+async def forgot(request: Any) -> HttpResponse:
+    return HttpResponse(hello(request.profile))
+
+
+def stream(request: Any) -> StreamingHttpResponse:
+    profile = request.profile
+    profile.get("id")
+
+    def parts() -> Iterator[str]:
+        yield "data: "
+        yield hello(profile)
+
+    return StreamingHttpResponse(parts())
+
+
+async def astream(request: Any) -> StreamingHttpResponse:
+    profile = await request.aprofile()
+
+    async def parts() -> AsyncIterator[str]:
+        yield "data: "
+        yield hello(profile)
+
+    return StreamingHttpResponse(parts())
+
+
+def late(request: Any) -> StreamingHttpResponse:
+    def parts() -> Iterator[str]:
+        yield hello(request.profile)
+
+    return StreamingHttpResponse(parts())
+
+
+def boom(request: Any) -> HttpResponse:
+    hello(request.profile)
+    raise RuntimeError("boom")
+
+
+@profile_required
+def members(request: Any) -> HttpResponse:
+    return HttpResponse("members")
+
+
+@profile_required
+async def amembers(request: Any) -> HttpResponse:
+    return HttpResponse("members")
+
+
+def details(request: Any) -> HttpResponse:
+    return HttpResponse(json.dumps({"reason": request.profile.reason, "status": request.profile.status}))
+
+
+def error_page(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(f"Sorry {getattr(request, 'profile', {}).get('id', 'nobody')}", status=500)
+
+
+handler500 = error_page
+
+PAGES: dict[str, Callable[..., Any]] = {
+    "read": read,
+    "aread": aread,
+    "plain": plain,
+    "aplain": aplain,
+    "early": early,
+    "template": template,
+}
+
+urlpatterns = [
+    *(path(name, page) for name, page in PAGES.items()),
+    *(path(f"cached/{name}", cache_page(60)(page)) for name, page in PAGES.items()),
+    path("public", public),
+    path("fragment", fragment),
+    path("missing", missing),
+    path("forgot", forgot),
+    path("stream", stream),
+    path("astream", astream),
+    path("late", late),
+    path("boom", boom),
+    path("members", members),
+    path("amembers", amembers),
+    path("details", details),
+    path("static/details", details),
+]
+
+
+class ReadsEarly:
+    """A middleware of the project's own that reads the profile before the view, and before the page cache."""
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: Any) -> Any:
+        if request.path.endswith("early"):
+            request.early = request.profile.get("id", "nobody")
+        return self.get_response(request)
+
+
+class ReadsAfter:
+    """A middleware outside of the profile's that looks for it when the response is made."""
+
+    seen: list[object] = []  # noqa: RUF012
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: Any) -> Any:
+        response = self.get_response(request)
+        self.seen.append(request.profile.get("id", "sealed"))
+        return response
