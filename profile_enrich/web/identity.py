@@ -232,7 +232,7 @@ def from_header(name: str, *, trusted: bool, type: str = "id") -> Identify:
 class _FirstOf:
     __slots__ = ("_choices", "needs_session", "needs_user", "vary")
 
-    def __init__(self, choices: tuple[Identify, ...]) -> None:
+    def __init__(self, choices: tuple[Callable[[Any], Identity | Awaitable[Identity]], ...]) -> None:
         self._choices = choices
         self.vary = tuple(dict.fromkeys(name for choice in choices for name in vary_of(choice)))
         self.needs_session = any(getattr(choice, "needs_session", False) for choice in choices)
@@ -260,7 +260,7 @@ class _FirstOf:
         return f"first_of({', '.join(map(repr, self._choices))})"
 
 
-def first_of(*choices: Identify) -> Identify:
+def first_of(*choices: Callable[[Any], Identity | Awaitable[Identity]]) -> Identify:
     """The first of several identity functions that knows somebody.
 
     `Vary` names the headers of all of them, since each could have decided.

@@ -71,8 +71,8 @@ class ProfileMiddleware:
     ) -> None:
         if _is_wsgi(app):
             raise ConfigurationError(
-                f"the application ({type(app).__name__}) is a WSGI one, which takes environ and start_response: wrap "
-                "it in an adapter such as a2wsgi.WSGIMiddleware, or use ProfileClient(...).blocking() in its handlers"
+                f"the application ({type(app).__name__}) is a WSGI one, which takes environ and start_response: use "
+                "profile_enrich.flask, profile_enrich.django or profile_enrich.wsgi.WSGIProfileMiddleware"
             )
         if not isinstance(client, ProfileClient):
             raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")

@@ -176,7 +176,8 @@ def test_A10_a_function_that_fails_costs_the_profile_not_the_page(
     def fails(request: HttpRequest) -> str:
         raise ValueError("-".join(("planted", "7f3a")))
 
-    with site(client_of(ScriptedSource()), **{role: fails}):
+    options: dict[str, Any] = {role: fails}
+    with site(client_of(ScriptedSource()), **options):
         for page in ("/read", "/aread", "/read"):
             assert Browser(asgi, "1").text(page) == "Hello nobody"
     assert len(loud(own_records(caplog))) == 1

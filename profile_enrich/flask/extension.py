@@ -1,0 +1,178 @@
+"""The Flask extension."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+from flask import Flask, Response, abort, current_app, request, request_started
+from werkzeug.datastructures import Headers
+from werkzeug.local import LocalProxy
+
+from .._utils.log_once import LogOnce
+from ..client.client import ProfileClient
+from ..errors import ConfigurationError, ProfileRequired
+from ..profile import Profile, Reason
+from ..templating import TemplateProfile
+from ..web.blocking_lookup import BlockingConfig
+from .flask_caching import guard_caches
+from .lookup import FlaskLookup, current_lookup
+
+__all__ = ["ProfileEnrich", "current_profile", "profile_required"]
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+logger = logging.getLogger("profile_enrich")
+
+_once = LogOnce()
+
+
+class ProfileEnrich:
+    """Attach the profile of the person in session to each request, as `flask.g.profile` and `current_profile`.
+
+    The lookup is made where the profile is first read, in the thread that serves the request. Whatever goes wrong, the
+    page is served. A page that reads the profile gets `Vary` and `Cache-Control: private`, and Flask-Caching does not
+    store it.
+
+    Args:
+        app: the Flask application; or call `init_app` later.
+        client: makes the lookups, on one event loop in a thread of its own, however many threads serve requests.
+        identify: says who is in session: `from_session(...)` and its like, or a function that takes Flask's request and
+            returns a key or `None`. `from_user(...)` takes Flask-Login's user.
+        budget: seconds that a page waits for a profile at most; `None` waits for the client's `deadline`. Default 0.05.
+        consent: says whether the lookup is allowed: `honour_gpc()`, or a function that takes Flask's request and
+            returns `True` for yes.
+        exclude: path prefixes without a lookup. Whole segments are compared.
+        attribute: the name on `flask.g` and in templates. Default `"profile"`.
+        vary_on: request headers that the identity comes from; by default what `identify` knows, `Cookie` for a function
+            of your own.
+        server_timing: adds a `Server-Timing` header with the lookup's status and duration. Default false.
+
+    Raises:
+        ConfigurationError: an argument is not usable; the message names it.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        client: ProfileClient,
+        identify: Callable[[Any], Any],
+        budget: float | None = 0.05,
+        consent: Callable[[Any], Any] | None = None,
+        exclude: Iterable[str] = (),
+        attribute: str = "profile",
+        vary_on: Iterable[str] | None = None,
+        server_timing: bool = False,
+    ) -> None:
+        if not isinstance(attribute, str) or not attribute.isidentifier():
+            raise ConfigurationError(f"attribute must be a name such as 'profile', not {attribute!r}")
+        self._attribute = attribute
+        self._config = BlockingConfig(
+            client=client,
+            identify=identify,
+            budget=budget,
+            consent=consent,
+            exclude=exclude,
+            vary_on=vary_on,
+            server_timing=server_timing,
+        )
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Attach profiles to the requests of an application. Several applications may share one extension.
+
+        Args:
+            app: the application.
+
+        Raises:
+            ConfigurationError: the application has an extension with this `attribute` already.
+        """
+        name = f"profile_enrich.{self._attribute}"
+        if name in app.extensions:
+            raise ConfigurationError(f"attribute {self._attribute!r} is taken: this application has a ProfileEnrich")
+        app.extensions[name] = self
+        request_started.connect(self._begin, app)  # before all of the application's own functions
+        app.after_request_funcs.setdefault(None, []).insert(0, self._finish)  # Flask calls the first one last
+        app.teardown_request(self._teardown)
+        app.context_processor(self._template_context)
+
+    def close(self) -> None:
+        """Close the client, and end its thread. A process that ends needs no such call."""
+        self._config.client.close()
+
+    def _begin(self, app: Flask, **_: object) -> None:
+        guard_caches(app, self._attribute)
+        lookup = FlaskLookup(self._config, self._attribute)
+        if self._config.exclude and self._config.excludes(request.path):
+            lookup.skip(Reason.NOT_LOOKED_UP)
+
+    def _finish(self, response: Response) -> Response:
+        lookup = current_lookup(self._attribute)
+        if lookup is not None:
+            headers = lookup.personal_headers(response.headers.items())
+            if headers is not None:
+                response.headers = Headers(headers)
+            response.call_on_close(lookup.end)  # a stream reads the profile after the request's context is gone
+        return response
+
+    def _teardown(self, error: BaseException | None) -> None:
+        lookup = current_lookup(self._attribute)
+        if lookup is not None and not lookup.headers_sent:
+            lookup.end()
+
+    def _template_context(self) -> dict[str, Any]:
+        lookup = current_lookup(self._attribute)
+        return {} if lookup is None else {self._attribute: TemplateProfile(lookup.profile)}
+
+    def _lookup(self) -> FlaskLookup:
+        """The lookup of this request, also where a function runs before Flask says that the request has started."""
+        return current_lookup(self._attribute) or FlaskLookup(self._config, self._attribute)
+
+
+def _current() -> Profile:
+    lookup = _current_lookup()
+    return Profile(reason=Reason.NOT_LOOKED_UP) if lookup is None else lookup.profile
+
+
+def _current_lookup() -> FlaskLookup | None:
+    extension: ProfileEnrich | None = current_app.extensions.get("profile_enrich.profile")
+    if extension is not None:
+        return extension._lookup()
+    if _once.first("missing"):
+        logger.warning("current_profile is empty: add ProfileEnrich to the application")
+    return None
+
+
+current_profile: Profile = cast(Profile, LocalProxy(_current))
+"""The profile of the request under way; outside of a request it raises `RuntimeError`, as Flask's own proxies do."""
+
+
+def profile_required(view: View) -> View:
+    """Answer with an error unless the person in session has a profile.
+
+    The status is 401 when nobody is signed in, 403 without consent or for somebody whom the vendor excludes, 404
+    without a profile, 503 when the source is not available.
+
+    Args:
+        view: a view function; put the route's decorator above this one.
+
+    Returns:
+        The view, decorated.
+    """
+
+    @functools.wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        lookup = _current_lookup()
+        if lookup is None:
+            raise ConfigurationError("profile_required needs ProfileEnrich on the application")
+        try:
+            lookup.require()
+        except ProfileRequired as error:
+            abort(error.status_code, error.detail)
+        return current_app.ensure_sync(view)(*args, **kwargs)
+
+    return cast(View, guarded)

@@ -1,0 +1,65 @@
+"""The lookup of one Flask request."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from flask import Request, g, has_request_context, request
+from flask.globals import request_ctx
+from starlette.types import Scope
+
+from ..web.blocking_lookup import BlockingConfig, BlockingLookup
+from ..web.native_request import NATIVE_REQUEST, scope_of_environ
+
+__all__ = ["FlaskLookup", "current_lookup"]
+
+_KEY = "profile_enrich."
+"""Where the lookup is in the `environ`: `flask.g` may outlive a request, for example in tests that push a context."""
+
+
+class FlaskLookup(BlockingLookup):
+    """The lookup of one request. It counts reads, so that a memoized function that reads the profile is known.
+
+    Args:
+        config: the configuration.
+        attribute: the name on `flask.g`.
+    """
+
+    def __init__(self, config: BlockingConfig, attribute: str) -> None:
+        super().__init__(config, _scope)
+        self.reads = 0
+        self.reads_at_miss: dict[str, int] = {}
+        """How often the profile had been read when a key was missing in Flask-Caching."""
+        request.environ[_KEY + attribute] = self
+        setattr(g, attribute, self.profile)
+
+    def _on_read(self) -> None:
+        super()._on_read()
+        self.reads += 1
+        self.profile._on_read = self._on_read
+
+    def _endpoint(self) -> str:
+        return (request.endpoint if has_request_context() else None) or "the application"
+
+
+def current_lookup(attribute: str) -> FlaskLookup | None:
+    """The lookup of the request under way; `None` where there is none."""
+    if not has_request_context():
+        return None
+    return cast("FlaskLookup | None", request.environ.get(_KEY + attribute))
+
+
+def _scope() -> Scope:
+    native: Request = cast(Any, request)._get_current_object()
+    scope = scope_of_environ(native.environ)
+    scope[NATIVE_REQUEST] = native
+    context = cast(Any, request_ctx)._get_current_object()
+    # Not `flask.session`: looking is not using, and must not mark the session as accessed.
+    session: object = vars(context).get("_session", vars(context).get("session"))
+    if session is not None:
+        scope["session"] = session
+    if hasattr(context.app, "login_manager"):
+        from flask_login import current_user  # Flask-Login, which the application uses
+
+        scope["user"] = current_user
+    return scope

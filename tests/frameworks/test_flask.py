@@ -1,0 +1,306 @@
+"""The Flask extension, with Flask-Caching inside, and its own sessions and users."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("flask", reason="Flask is not installed: pip install flask")
+
+from flask import Flask, g
+
+from profile_enrich import ConfigurationError, NotFound, from_cookie, from_session, from_user, honour_gpc
+from profile_enrich.flask import ProfileEnrich, current_profile
+from tests.frameworks import flask_app
+from tests.helpers import ScriptedSource, client_of, found, own_records
+
+VISITORS = ["u1", "u2", None, "u2", "u1", None]
+
+
+def loud(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in own_records(caplog) if record.levelno >= logging.WARNING]
+
+
+def browser(app: Flask, user: str | None = None) -> Any:
+    client = app.test_client()
+    if user is not None:
+        client.set_cookie("who", user)
+    return client
+
+
+def greets_everybody(app: Flask, path: str) -> None:
+    for user in VISITORS:
+        response = browser(app, user).get(path)
+        assert response.text == f"Hello {user or 'nobody'}", (path, user)
+        assert response.headers["Cache-Control"] == "private", (path, user)
+        assert "Cookie" in response.headers["Vary"]
+
+
+def test_A20_the_profile_of_whoever_is_in_session(caplog: pytest.LogCaptureFixture) -> None:
+    """A20, A13: in synchronous and asynchronous views and in templates; one lookup a person; personal pages say so."""
+    source = ScriptedSource()
+    app = flask_app.create(client_of(source))
+    for path in ("/read", "/aread", "/g", "/template"):
+        greets_everybody(app, path)
+    for user in VISITORS:
+        response = browser(app, user).get("/stream")
+        assert response.text == f"data: Hello {user or 'nobody'}"
+        assert response.headers["Cache-Control"] == "private"
+    assert sorted(key.value for key in source.calls) == ["u1", "u2"]
+    assert loud(caplog) == []
+
+
+def test_A13_a_page_that_does_not_read_it_is_untouched() -> None:
+    """A13: nobody is looked up."""
+    source = ScriptedSource()
+    with_it = browser(flask_app.create(client_of(source)), "u1").get("/plain")
+    assert source.calls == []
+    assert "Vary" not in with_it.headers
+    assert "Cache-Control" not in with_it.headers
+
+
+def test_A14_what_invites_shared_caches_goes(caplog: pytest.LogCaptureFixture) -> None:
+    """A14: with a warning."""
+    response = browser(flask_app.create(client_of(ScriptedSource())), "u1").get("/public")
+    assert response.headers["Cache-Control"] == "private"
+    assert "Surrogate-Control" not in response.headers
+    assert "made private" in loud(caplog)[0]
+
+
+@pytest.mark.parametrize("kind", ["SimpleCache", "FileSystemCache"])
+@pytest.mark.parametrize("order", ["cache first", "profile first"])
+def test_A22_flask_caching_never_serves_one_persons_page_to_another(
+    kind: str, order: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A22: `@cached` views and functions, memoized functions and fragments; what is for all is still cached."""
+    flask_caching = pytest.importorskip(
+        "flask_caching", reason="Flask-Caching is not installed: pip install flask-caching"
+    )
+    cache = flask_caching.Cache(config={"CACHE_TYPE": kind, "CACHE_DIR": str(tmp_path)})
+    cache_first = order == "cache first"
+    source = ScriptedSource(lambda key: found(id=key.value, tier="gold" if key.value == "u1" else "tin"))
+    app = flask_app.create(client_of(source), cache, cache_first=cache_first)
+    if not cache_first:
+        cache.init_app(app)
+    for path in ("read", "early", "function", "fragment"):
+        greets_everybody(app, f"/cached/{path}")
+    greets_everybody(app, "/cached/memoized")
+    flask_app.made.clear()
+    for user in VISITORS:
+        tier = {"u1": "gold", "u2": "tin"}.get(user or "", "guest")
+        assert browser(app, user).get("/cached/by-tier").text == f"offers for {tier}"
+        assert browser(app, user).get("/cached/plain").text == "the same for all"
+        assert browser(app, user).get("/cached/own").text == f"Hello {user or 'nobody'}"
+    assert sorted(flask_app.made) == ["offers", "offers", "offers", "own", "own", "own", "plain"]
+    said = [line for line in loud(caplog) if "Flask-Caching was to keep" in line]
+    assert len(said) == len(loud(caplog)) == 5, "once a view"
+
+
+def test_A22_without_the_extension_the_cache_does_serve_it() -> None:
+    """The test above can fail."""
+    flask_caching = pytest.importorskip(
+        "flask_caching", reason="Flask-Caching is not installed: pip install flask-caching"
+    )
+    app = Flask(__name__)
+    cache = flask_caching.Cache(app, config={"CACHE_TYPE": "SimpleCache"})
+
+    @app.get("/")
+    @cache.cached(timeout=60)
+    def home() -> str:
+        from flask import request
+
+        return f"Hello {request.cookies.get('who')}"
+
+    assert browser(app, "u1").get("/").text == browser(app, "u2").get("/").text == "Hello u1"
+
+
+def test_A15_finding_out_who_it_is_does_not_use_the_session() -> None:
+    """A15: the session is peeked at; the page varies on the cookie only where the profile was read."""
+    app = flask_app.create(client_of(ScriptedSource()), identify=from_session())
+    accessed: list[bool] = []
+
+    @app.after_request
+    def look(response: Any) -> Any:
+        from flask.globals import request_ctx
+
+        accessed.append(vars(request_ctx._get_current_object())["_session"].accessed)  # type: ignore[attr-defined]
+        return response
+
+    visitor = browser(app)
+    visitor.get("/sign-in/u1")
+    assert visitor.get("/read").text == "Hello u1"
+    assert visitor.get("/read").headers.getlist("Vary") == ["Cookie"]
+    assert "Vary" not in visitor.get("/plain").headers
+    assert accessed == [True, False, False, False]
+
+
+def test_A20_the_user_of_flask_login() -> None:
+    """A20: `from_user`."""
+    flask_login = pytest.importorskip("flask_login", reason="Flask-Login is not installed: pip install flask-login")
+    app = flask_app.create(client_of(ScriptedSource()), identify=from_user("id"))
+    manager = flask_login.LoginManager(app)
+
+    class User:
+        is_authenticated = is_active = True
+
+        def __init__(self, id: str) -> None:
+            self.id = id
+
+        def get_id(self) -> str:
+            return self.id
+
+    manager.user_loader(User)
+
+    @app.get("/log-in/<user>")
+    def log_in(user: str) -> str:
+        flask_login.login_user(User(user))
+        return "in"
+
+    visitor = browser(app)
+    assert visitor.get("/read").text == "Hello nobody"
+    visitor.get("/log-in/u5")
+    assert visitor.get("/read").text == "Hello u5"
+
+
+def test_A20_own_functions_take_flasks_request() -> None:
+    """A20: also asynchronous ones, and inside of `first_of`."""
+    from profile_enrich import first_of
+
+    async def later(request: Any) -> str | None:
+        value: str | None = request.args.get("later")
+        return value
+
+    app = flask_app.create(
+        client_of(ScriptedSource()), identify=first_of(from_cookie("who"), lambda r: r.args.get("who"), later)
+    )
+    assert browser(app, "u1").get("/read?who=u2").text == "Hello u1"
+    assert browser(app).get("/read?who=u2").text == "Hello u2"
+    assert browser(app).get("/read?later=u3").text == "Hello u3"
+
+
+def test_A17_consent_is_asked_before_the_lookup() -> None:
+    """A17: `Sec-GPC: 1`."""
+    source = ScriptedSource()
+    app = flask_app.create(client_of(source), consent=honour_gpc())
+    assert browser(app, "u1").get("/read", headers={"Sec-GPC": "1"}).text == "Hello nobody"
+    assert source.calls == []
+    assert browser(app, "u1").get("/read").text == "Hello u1"
+
+
+@pytest.mark.parametrize("path", ["/read", "/aread"])
+def test_A11_the_budget_holds_also_when_the_clients_loop_stands_still(path: str) -> None:
+    """A11: the source blocks the client's event loop."""
+    blocked = threading.Event()
+
+    def block(key: Any) -> Any:
+        blocked.wait(2)
+        return found(id=key.value)
+
+    app = flask_app.create(client_of(ScriptedSource(block)), budget=0.05)
+    began = time.perf_counter()
+    assert browser(app, "u1").get(path).text == "Hello nobody"
+    assert time.perf_counter() - began < 1
+    blocked.set()
+
+
+def test_A10_a_function_that_fails_costs_the_profile_not_the_page(caplog: pytest.LogCaptureFixture) -> None:
+    """A10: and is logged once."""
+    app = flask_app.create(client_of(ScriptedSource()), identify=lambda request: 1 / 0)
+    assert [browser(app).get("/read").text for _ in range(3)] == ["Hello nobody"] * 3
+    assert len(loud(caplog)) == 1
+
+
+def test_A10_views_that_require_a_profile_answer_with_the_reason() -> None:
+    """A10: 401 for nobody, 403 without consent, 404 without a profile."""
+    source = ScriptedSource(lambda key: NotFound() if key.value == "u3" else found(id=key.value))
+    app = flask_app.create(client_of(source), consent=honour_gpc())
+    for path in ("/members", "/amembers"):
+        assert [browser(app, user).get(path).status_code for user in ("u1", None, "u3")] == [200, 401, 404]
+        assert browser(app, "u1").get(path, headers={"Sec-GPC": "1"}).status_code == 403
+        assert browser(app, "u1").get(path).headers["Cache-Control"] == "private"
+
+
+def test_A13_an_error_page_says_it_is_personal() -> None:
+    """A13: the error handler reads the profile after the view has failed."""
+    response = browser(flask_app.create(client_of(ScriptedSource())), "u1").get("/boom")
+    assert (response.status_code, response.text) == (500, "Sorry u1")
+    assert response.headers["Cache-Control"] == "private"
+
+
+def test_A5_requests_in_one_pushed_context_share_no_profile() -> None:
+    """A5: Flask shares `g` between the requests of a test that has pushed an application's context."""
+    app = flask_app.create(client_of(ScriptedSource()))
+    with app.app_context():
+        for user in VISITORS:
+            for path in ("/read", "/g"):
+                assert browser(app, user).get(path).text == f"Hello {user or 'nobody'}"
+
+
+def test_A23_after_the_request_the_profile_is_sealed() -> None:
+    """A23: who kept it reads nothing."""
+    app = flask_app.create(client_of(ScriptedSource()))
+    kept: list[Any] = []
+
+    @app.get("/keep")
+    def keep() -> str:
+        kept.append(g.profile)
+        return str(g.profile.get("id"))
+
+    response = browser(app, "u1").get("/keep")
+    assert response.text == "u1"
+    response.close()
+    assert kept[0].get("id") is None
+
+
+def test_many_threads_share_one_thread_of_the_client() -> None:
+    """However many threads serve pages, lookups take one more."""
+    source = ScriptedSource(delay=0.02)
+    app = flask_app.create(client_of(source))
+    before = sum(thread.name == "profile_enrich" for thread in threading.enumerate())
+    texts: list[str] = []
+
+    def visit(number: int) -> None:
+        texts.append(browser(app, f"u{number % 4}").get("/read").text)
+
+    threads = [threading.Thread(target=visit, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(texts) == sorted(f"Hello u{number % 4}" for number in range(32))
+    assert len(source.calls) == 4
+    assert sum(thread.name == "profile_enrich" for thread in threading.enumerate()) == before + 1
+
+
+def test_A25_wrong_arguments_are_refused() -> None:
+    """A25: with the argument's name."""
+    client = client_of(ScriptedSource())
+    wrong: list[dict[str, Any]] = [
+        {"client": 3},
+        {"identify": "who"},
+        {"budget": "50ms"},
+        {"consent": True},
+        {"exclude": "/static"},
+        {"attribute": "a b"},
+        {"vary_on": "Cookie"},
+    ]
+    for options in wrong:
+        with pytest.raises(ConfigurationError, match=next(iter(options))):
+            ProfileEnrich(**{"client": client, "identify": from_cookie("who"), **options})
+    app = Flask(__name__)
+    ProfileEnrich(app, client=client, identify=from_cookie("who"))
+    with pytest.raises(ConfigurationError, match="attribute 'profile' is taken"):
+        ProfileEnrich(app, client=client, identify=from_cookie("who"))
+
+
+def test_A26_a_missing_extension_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A26: the page is served."""
+    app = Flask(__name__)
+    app.add_url_rule("/", view_func=lambda: str(current_profile.get("id", "nobody")))
+    assert browser(app).get("/").text == "nobody"
+    assert "add ProfileEnrich" in loud(caplog)[0]

@@ -1,0 +1,80 @@
+"""Flask and Django under gunicorn: several workers with several threads, forked from a loaded application."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+pytest.importorskip("django", reason="Django is not installed: pip install django")
+pytest.importorskip("flask", reason="Flask is not installed: pip install flask")
+pytest.importorskip("gunicorn", reason="gunicorn is not installed: pip install gunicorn")
+
+from profile_enrich.testing import VendorServer
+from tests.apps.serving import HOST, Served, free_port
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+USERS = [f"u{number}" for number in range(6)]
+
+
+@pytest.fixture
+def vendor() -> Generator[VendorServer]:
+    with VendorServer({key: {"tier": f"tier of {key}"} for key in (*USERS, "warm")}, key="secret") as vendor:
+        yield vendor
+
+
+def ask(url: str, path: str, user: str) -> dict[str, Any]:
+    # Not httpx: a client of its own for each request costs more than the request.
+    with urlopen(Request(url + path, headers={"Cookie": f"who={user}"}), timeout=60) as response:
+        assert response.headers["Cache-Control"] == "private"
+        answer: dict[str, Any] = json.load(response)
+    assert answer["tier"] == f"tier of {user}"
+    return answer
+
+
+def visits(url: str, path: str = "/") -> list[dict[str, Any]]:
+    with ThreadPoolExecutor(12) as pool:
+        return list(pool.map(lambda number: ask(url, path, USERS[number % 6]), range(36)))
+
+
+@pytest.mark.parametrize(("name", "preload"), [("flask_app", True), ("django_app", True), ("flask_app", False)])
+def test_A9_several_workers_and_threads(name: str, preload: bool, vendor: VendorServer) -> None:
+    """A9: each worker has an event loop of its own, whatever the master had; each thread sees the right person."""
+    port = free_port()
+    command = [sys.executable, "-W", "always::ResourceWarning", "-m", "gunicorn", "--workers", "2", "--threads", "8"]
+    command += ["--bind", f"{HOST}:{port}", "--log-level", "warning", *(["--preload"] if preload else [])]
+    command.append(f"tests.frameworks.served_wsgi:{name}")
+    environment = {"VENDOR_URL": vendor.base_url, **({"WARM_UP": "warm"} if preload else {})}
+    with Served(command, port, environment) as served:
+        answers = visits(served.wait(60).url)
+        assert ask(served.url, "/", "warm")["tier"] == "tier of warm"
+    assert len({answer["pid"] for answer in answers}) == 2
+    assert len({answer["thread"] for answer in answers}) > 4
+    assert {answer["own"] for answer in answers} <= {0, 1}, "hits need no loop; misses one, however many threads"
+    keys = [call.key for call in vendor.calls]
+    assert all(keys.count(user) <= 2 for user in USERS), "one load a worker"
+    if preload:
+        master = {call.connection for call in vendor.calls if call.key == "warm"}
+        assert not master & {call.connection for call in vendor.calls if call.key in USERS}
+    assert served.unclean() == []
+
+
+@pytest.mark.parametrize("path", ["/", "/async"])
+def test_A9_django_under_asgi_workers(path: str, vendor: VendorServer) -> None:
+    """A9: the same, with Django's ASGI handler and views of both kinds."""
+    pytest.importorskip("uvicorn_worker", reason="uvicorn-worker is not installed: pip install uvicorn-worker")
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--bind", f"{HOST}:{port}"]
+    command += ["--worker-class", "uvicorn_worker.UvicornWorker", "--log-level", "warning"]
+    command.append("tests.frameworks.served_wsgi:django_asgi_app")
+    with Served(command, port, {"VENDOR_URL": vendor.base_url, "WARM_UP": "warm"}) as served:
+        answers = visits(served.wait(60).url, path)
+    assert {answer["own"] for answer in answers} <= {0, 1}
+    assert served.unclean() == []
