@@ -27,7 +27,7 @@ CAUSES = {
     "`ProfileMiddleware` is missing": r"add ProfileMiddleware to the application",
     "Read before it was looked up": r"get it with `await get_profile\(request\)`",
     "Two event loops": r"belongs to another event loop; without it, each loop gets one of its own",
-    "A WSGI application": r"a WSGI one.*wrap it in an adapter.*blocking\(\)",
+    "A WSGI application": r"a WSGI one.*use profile_enrich.flask.*WSGIProfileMiddleware",
     "An extra is missing": r"pip install 'profile-enrich\[session\]'",
 }
 

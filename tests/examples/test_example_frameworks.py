@@ -22,12 +22,13 @@ EXAMPLES = ROOT / "examples" / "frameworks"
 @contextlib.contextmanager
 def served(name: str) -> Iterator[str]:
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
-    (command,) = re.findall(r"^    uvicorn (.+)$", text, re.MULTILINE)
+    ((server, command),) = re.findall(r"^    (uvicorn|gunicorn) (.+)$", text, re.MULTILINE)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    bound = ["--port", str(port)] if server == "uvicorn" else ["--bind", f"127.0.0.1:{port}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", *command.split(), "--port", str(port)],
+        [sys.executable, "-m", server, *command.split(), *bound],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -46,7 +47,13 @@ def served(name: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("fastapi_shop", "fastapi"), ("litestar_shop", "litestar"), ("django_shop", "django")]
+    ("name", "module"),
+    [
+        ("fastapi_shop", "fastapi"),
+        ("litestar_shop", "litestar"),
+        ("django_shop", "django"),
+        ("flask_shop", "flask"),
+    ],
 )
 def test_the_page_knows_who_is_in_session(name: str, module: str) -> None:
     pytest.importorskip(module, reason=f"{module} is not installed: pip install {module}")
@@ -63,6 +70,6 @@ def test_the_page_knows_who_is_in_session(name: str, module: str) -> None:
         assert page.headers["cache-control"] == "private"
         assert "Cookie" in page.headers["vary"]
         assert ada.get("/").json() == {"hello": "Ada", "offer": "lounge"}
-        if name == "fastapi_shop":
+        if name in ("fastapi_shop", "flask_shop"):
             assert ada.get("/account").json() == {"first_name": "Ada", "tier": "gold"}
             assert httpx.get(f"{url}/account").status_code == 401

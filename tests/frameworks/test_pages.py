@@ -1,0 +1,51 @@
+"""What the documents' pages for frameworks show, in the framework."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+pytest.importorskip("django", reason="Django is not installed: pip install django")
+
+from django.test import override_settings
+from django.urls import path
+
+from tests.docs.helpers import code_of
+from tests.frameworks.django_site import Browser
+
+pytestmark = pytest.mark.usefixtures("people")
+
+
+def test_the_page_about_django(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings and its views serve a page, and its test case passes."""
+    page = code_of("django.md")
+    project = types.ModuleType("shop.profiles")
+    project.client = page["client"]  # type: ignore[attr-defined]
+    urls = types.ModuleType("shop.urls")
+    urls.urlpatterns = [  # type: ignore[attr-defined]
+        path("", page["home"]),
+        path("offers", page["offers"]),
+        path("account", page["account"]),
+    ]
+    for name, module in (("shop", types.ModuleType("shop")), ("shop.profiles", project), ("shop.urls", urls)):
+        monkeypatch.setitem(sys.modules, name, module)
+    with override_settings(
+        ROOT_URLCONF="shop.urls",
+        MIDDLEWARE=page["MIDDLEWARE"],
+        PROFILE_ENRICH=page["PROFILE_ENRICH"],
+        TEMPLATES=page["TEMPLATES"],
+    ):
+        from django.core.checks import run_checks
+
+        assert run_checks(tags=["profile_enrich"]) == []
+        for asgi in (False, True):
+            assert Browser(asgi, "1").text("/") == "Hello Ada"
+            assert Browser(asgi, "1").text("/offers") == "lounge"
+            assert Browser(asgi, "1").text("/account") == "Tier: gold"
+            assert Browser(asgi, None).get("/account").status_code == 401
+        for name in ("test_it_greets_by_name", "test_the_view_alone"):
+            result = page["HomePage"](name).run()
+            assert result is not None
+            assert result.wasSuccessful(), result.failures + result.errors
