@@ -72,6 +72,14 @@ class BlockingProfileClient:
         """See `ProfileClient.lookup_many`."""
         return self._run(self._client.lookup_many(keys, concurrency=concurrency, retry_timeout=retry_timeout))
 
+    def fresh(self, key: Key) -> Profile | None:
+        """Return a fresh hit of the cache, counted; `None` for all else. It never waits.
+
+        Args:
+            key: a primary key as a string, or a `ProfileKey`.
+        """
+        return self._fresh(key)
+
     def close(self) -> None:
         """Close the client and end the thread. A second call does nothing."""
         with self._lock:

@@ -65,7 +65,7 @@ class DjangoLookup(BlockingLookup):
             return
         client = self._plan.client
         try:
-            answer = client.peek_fresh(key)
+            answer = self._blocking.fresh(key)
             if answer is None:
                 rest = None if end is None else end.remaining()
                 work = self._blocking.submit(client.lookup(key, budget=rest))
@@ -97,7 +97,7 @@ class DjangoLookup(BlockingLookup):
         if not _on_a_loop():
             self.wait()
             return
-        answer = None if self._key is None else self._plan.client.peek_fresh(self._key)
+        answer = None if self._key is None else self._blocking.fresh(self._key)
         if answer is not None:
             self._settle(answer)
         elif self._plan.once.first("early", self._endpoint()):

@@ -40,7 +40,7 @@ class override_profiles(override_settings):  # noqa: N801  # as Django spells it
 
     def enable(self) -> None:
         """Begin to answer from memory."""
-        client = ProfileClient(MemorySource(self._profiles), jitter=0)
+        client = ProfileClient(MemorySource(self._profiles))
         given: Mapping[str, Any] = getattr(settings, "PROFILE_ENRICH", None) or {}
         self.options = {"PROFILE_ENRICH": {**given, **self._more, "CLIENT": client}}
         super().enable()

@@ -7,7 +7,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Scope
@@ -154,7 +154,7 @@ class BlockingLookup(RequestLookup):
     def client_lookup(self, key: Key) -> Profile:
         """The client's answer, from this thread where it is a fresh hit."""
         client, budget = self._plan.client, None if self._end is None else self._end.remaining()
-        return client.peek_fresh(key) or self._run(client.lookup(key, budget=budget))
+        return self._blocking.fresh(key) or cast(Profile, self._run(client.lookup(key, budget=budget)))
 
     def _run(self, work: Any) -> Any:
         """Wait for a coroutine on the client's loop, within the budget even if that loop stands still."""

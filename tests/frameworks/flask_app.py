@@ -15,6 +15,10 @@ made: list[str] = []
 """What ran: Flask-Caching did not answer it."""
 
 
+extensions: list[ProfileEnrich] = []
+"""All that were made, to be closed."""
+
+
 def create(client: ProfileClient, cache: Any = None, *, cache_first: bool = False, **options: Any) -> Flask:
     """The application. `cache` is a `flask_caching.Cache` that the views are decorated with before it is set up."""
     app = Flask(__name__)
@@ -22,6 +26,7 @@ def create(client: ProfileClient, cache: Any = None, *, cache_first: bool = Fals
     if cache_first:
         cache.init_app(app)
     extension = ProfileEnrich(client=client, **{"identify": from_cookie("who"), "budget": 5.0, **options})
+    extensions.append(extension)
     extension.init_app(app)
 
     def hello() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from tests.frameworks import flask_app
 from tests.helpers import ScriptedSource, client_of, found, own_records
 
 VISITORS = ["u1", "u2", None, "u2", "u1", None]
+
+
+@pytest.fixture(autouse=True)
+def closed_clients() -> Iterator[None]:
+    yield
+    while flask_app.extensions:
+        flask_app.extensions.pop().close()
 
 
 def loud(caplog: pytest.LogCaptureFixture) -> list[str]:

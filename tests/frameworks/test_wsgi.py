@@ -68,10 +68,12 @@ def source() -> ScriptedSource:
 
 
 @pytest.fixture
-def app(source: ScriptedSource) -> WSGIProfileMiddleware:
-    return WSGIProfileMiddleware(
+def app(source: ScriptedSource) -> Iterator[WSGIProfileMiddleware]:
+    app = WSGIProfileMiddleware(
         validator(application), client=client_of(source), identify=from_cookie("who"), budget=5.0, exclude=["/static"]
     )
+    yield app
+    app.close()
 
 
 @pytest.mark.parametrize("path", ["/read", "/lazy"])
@@ -129,6 +131,7 @@ def test_A20_bytes_of_a_header_are_those_that_were_sent() -> None:
     app = WSGIProfileMiddleware(application, client=client_of(source), identify=from_header("X-Who", trusted=True))
     Response(app, "/read", HTTP_X_WHO="\xe9")
     assert [key.value for key in source.calls] == ["\xe9"]
+    app.close()
 
 
 def test_A25_it_wraps_an_application() -> None:
