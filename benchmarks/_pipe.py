@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from cachetools import TTLCache
 
-from profile_enrich import CensusSource, ProfileClient, enrich
+from profile_enrich import CensusSource, EnrichOptions, ProfileClient, enrich
 
 from ._child import say
 from .miss import KEY, _raw
@@ -120,7 +120,13 @@ async def _client(transport: str, base_url: str) -> AsyncIterator[ProfileClient]
 async def _ours(transport: str, base_url: str, rows: Iterator[Row], ordered: bool) -> int:
     count = 0
     async with _client(transport, base_url) as client:
-        async for _ in enrich(rows, client=client, key="user_id", fields=FIELDS, ordered=ordered, concurrency=AT_ONCE):
+        async for _ in enrich(
+            rows,
+            client=client,
+            key="user_id",
+            fields=FIELDS,
+            options=EnrichOptions(ordered=ordered, concurrency=AT_ONCE),
+        ):
             count += 1
     return count
 

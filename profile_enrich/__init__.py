@@ -42,7 +42,7 @@ from .errors import (
     StoreError,
     TooManyErrors,
 )
-from .pipeline import enrich, enrich_blocking
+from .pipeline import EnrichOptions, enrich, enrich_blocking
 from .profile import Profile, ProfileKey, Reason, Record, Status
 from .sources.amperity import AmperitySource
 from .sources.auth import ClientCredentials, IssuerToken, StaticToken
@@ -71,6 +71,7 @@ __all__ = [
     "ClientCredentials",
     "ConfigurationError",
     "CursorError",
+    "EnrichOptions",
     "Excluded",
     "Found",
     "Health",

@@ -108,11 +108,14 @@ class FileLock:
 
     def release(self) -> None:
         """Remove the lock file and give the lock up. A lock that is not held is left alone."""
-        if self._descriptor is not None:
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        try:
             with contextlib.suppress(OSError):
                 self.path.unlink()
-            os.close(self._descriptor)
-            self._descriptor = None
+        finally:
+            os.close(descriptor)
 
     def __enter__(self) -> FileLock:
         return self

@@ -13,8 +13,8 @@ import click
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from ..pipeline.files.file_enrichment import FileProgress, FileReport
-from .output import note, stderr_console
+from ..pipeline.files.file_report import FileProgress, FileReport
+from .output import fitting, note, stderr_console
 
 __all__ = ["Meter", "metered"]
 
@@ -22,7 +22,7 @@ _EVERY = 5.0
 """Seconds between two lines of JSON."""
 
 
-class _Left(ProgressColumn):
+class _TimeLeft(ProgressColumn):
     """How long it will take."""
 
     def render(self, task: Task) -> Text:
@@ -110,6 +110,7 @@ class Meter:
                 "reasons": report.reasons,
                 "clashes": report.clashes,
                 "unseen": report.unseen,
+                "problems": report.problems,
                 "calls": report.calls,
                 "hit_percent": _hits(own, report.calls),
                 "seconds": round(report.seconds, 2),
@@ -130,8 +131,8 @@ class Meter:
         ):
             if count:
                 note(f"{what}: {count:,}.")
-        for name in report.unseen:
-            note(f"No profile has the attribute {name}.")
+        for problem in report.problems:
+            note(f"Look at this: {problem}.")
         for name, count in report.clashes.items():
             note(f"The column {name} was there already, and was kept, in {count:,} records.")
         for reason, count in sorted(report.reasons.items()):
@@ -158,13 +159,19 @@ def metered(*, to_stdout: bool) -> Generator[Meter]:
     if not console.is_terminal or (to_stdout and sys.stdout.isatty()):
         yield Meter(None)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        TextColumn("{task.percentage:>3.0f} %"),
-        *(TextColumn(f"{{task.fields[{name}]}}") for name in ("rows", "speed", "hits", "calls", "errors")),
-        TimeElapsedColumn(),
-        _Left(),
+    numbers = {name: TextColumn(f"{{task.fields[{name}]}}") for name in ("rows", "speed", "hits", "calls", "errors")}
+    columns = fitting(
+        console.width,
+        (TextColumn("{task.description}"), 9, 6),
+        (BarColumn(bar_width=16), 16, 5),
+        (TextColumn("{task.percentage:>3.0f} %"), 5, 1),
+        (numbers["rows"], 16, 2),
+        (numbers["speed"], 14, 4),
+        (numbers["hits"], 12, 8),
+        (numbers["calls"], 14, 9),
+        (numbers["errors"], 12, 3),
+        (TimeElapsedColumn(), 7, 7),
+        (_TimeLeft(), 12, 2),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         yield Meter(bar)

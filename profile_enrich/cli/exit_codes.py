@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from ..errors import ProfileEnrichError, ProfileUnavailable, SourceAuthError, SourceRequestError
+from .vocabulary import in_words_of_the_command
 
 __all__ = ["INTERRUPTED", "NOT_FOUND", "UNAVAILABLE", "USAGE", "code_of", "guarded", "run"]
 
@@ -49,7 +50,7 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*args, **kwargs)
         except ProfileEnrichError as error:
-            message, code = f"Error: {error}", code_of(error)
+            message, code = f"Error: {in_words_of_the_command(str(error))}", code_of(error)
         except KeyboardInterrupt:
             message, code = "Interrupted.", INTERRUPTED
         except _Terminated:
@@ -57,7 +58,8 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # `| head`: click ends it quietly
-            message, code = f"Error: {error.strerror or 'input or output failed'}: {error.filename or ''}", USAGE
+            where = "" if error.filename is None else f"{error.filename}: "
+            message, code = f"Error: {where}{error.strerror or 'input or output failed'}", USAGE
         click.echo(message, err=True)
         raise click.exceptions.Exit(code)
 

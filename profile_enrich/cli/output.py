@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import click
 from rich.console import Console
+from rich.progress import ProgressColumn
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["clean", "note", "print_json", "print_mapping", "print_table", "shows_table", "stderr_console"]
+__all__ = ["clean", "fitting", "note", "print_json", "print_mapping", "print_table", "shows_table", "stderr_console"]
 
 
 def clean(value: object) -> str:
@@ -65,3 +66,21 @@ def note(text: str) -> None:
 def stderr_console() -> Console:
     """For progress bars."""
     return Console(stderr=True)
+
+
+def fitting(width: int, *columns: tuple[ProgressColumn, int, int]) -> list[ProgressColumn]:
+    """Return the columns of a progress bar that fit on one line of the terminal, in their order.
+
+    Args:
+        width: of the terminal, in characters.
+        columns: each with its width, and its rank: the lower one stays when there is too little room.
+    """
+    room = width
+    kept: set[int] = set()
+    for at in sorted(range(len(columns)), key=lambda each: columns[each][2]):
+        needed = columns[at][1] + (1 if kept else 0)
+        if needed > room:
+            break
+        room -= needed
+        kept.add(at)
+    return [columns[at][0] for at in sorted(kept)]

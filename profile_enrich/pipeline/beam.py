@@ -55,7 +55,7 @@ _DoFn: Any = _beam.DoFn
 
 
 class EnrichProfiles(_PTransform):  # type: ignore[misc]  # its types are not seen here
-    """Looks the profile of each element up. Every element comes out once, in one of three outputs.
+    """Look up the profile of each element. Every element comes out once, in one of three outputs.
 
     ```python
     people = orders | EnrichProfiles(config, key="user_id", fields=["tier"])
@@ -98,7 +98,9 @@ class EnrichProfiles(_PTransform):  # type: ignore[misc]  # its types are not se
         key_reader(key)
         if not isinstance(into, str) or not into.isidentifier():
             raise ConfigurationError("into must be a name that a field could have, e.g. 'profile'")
-        self._asking = WorkerLookup(config_of(config), fields_of(fields), check_number("retry_timeout", retry_timeout))
+        self._worker_lookup = WorkerLookup(
+            config_of(config), fields_of(fields), check_number("retry_timeout", retry_timeout)
+        )
         self._key: Any = key
         self._into = into
         self._keyed = keyed
@@ -114,7 +116,7 @@ class EnrichProfiles(_PTransform):  # type: ignore[misc]  # its types are not se
                 | "Bring together" >> _ReshufflePerKey()
                 | "Unkey" >> _beam.Values()
             )
-        lookup = _Lookup(self._asking, self._key, self._into, self._batch)
+        lookup = _Lookup(self._worker_lookup, self._key, self._into, self._batch)
         return elements | "Look up" >> _beam.ParDo(lookup).with_outputs(MISSING, FAILED, main=ENRICHED)
 
 
@@ -139,14 +141,14 @@ class _WithKey(_DoFn):  # type: ignore[misc]  # its types are not seen here
 class _Lookup(_DoFn):  # type: ignore[misc]  # its types are not seen here
     """Holds a bundle's elements back until there are enough of them to look up together."""
 
-    def __init__(self, asking: WorkerLookup, key: Any, into: str, batch: int) -> None:
-        self._asking = asking
+    def __init__(self, lookup: WorkerLookup, key: Any, into: str, batch: int) -> None:
+        self._worker_lookup = lookup
         self._key = key
         self._into = into
         self._batch = batch
 
     def setup(self) -> None:
-        self._asking.open()
+        self._worker_lookup.open()
         self._read = key_reader(self._key)
 
     def start_bundle(self) -> None:
@@ -175,18 +177,18 @@ class _Lookup(_DoFn):  # type: ignore[misc]  # its types are not seen here
     def _look_up(self) -> Iterator[Any]:
         held = self._held
         self.start_bundle()
-        profiles = self._asking.profiles(list(held)) if held else {}
+        profiles = self._worker_lookup.profiles(list(held)) if held else {}
         for key, places in held.items():
             profile = profiles[key]
             for element, timestamp, window in places:
-                tag, value = self._sorted(element, profile)
+                tag, value = self._classified(element, profile)
                 placed = _windowed_value(value, timestamp, (window,))
                 # What is tagged with the name of the main output is lost.
                 yield placed if tag == ENRICHED else _beam.pvalue.TaggedOutput(tag, placed)
 
-    def _sorted(self, element: Any, profile: Profile) -> tuple[str, Any]:
+    def _classified(self, element: Any, profile: Profile) -> tuple[str, Any]:
         if profile.found:
-            return ENRICHED, _joined(element, self._into, self._asking.attributes(profile))
+            return ENRICHED, _joined(element, self._into, self._worker_lookup.attributes(profile))
         error = profile.error
         if profile.reason is Reason.UNAVAILABLE and error is not None:
             return FAILED, Failed(element, error.code, error.message)

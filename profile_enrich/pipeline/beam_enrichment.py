@@ -68,7 +68,7 @@ class ProfileHandler(_Handler):  # type: ignore[misc]  # its types are not seen 
         if names is None:
             raise ConfigurationError("fields must name the attributes to take over")
         self._columns = {prefix + name: name for name in names}
-        self._asking = WorkerLookup(config_of(config), names, check_number("retry_timeout", retry_timeout))
+        self._worker_lookup = WorkerLookup(config_of(config), names, check_number("retry_timeout", retry_timeout))
         self._key: Any = key
         self._batch = check_int("batch", batch)
 
@@ -77,7 +77,7 @@ class ProfileHandler(_Handler):  # type: ignore[misc]  # its types are not seen 
         rows = request if isinstance(request, list) else [request]
         read = key_reader(self._key)
         keys = [key_of(read(row)) for row in rows]
-        profiles = self._asking.profiles(keys)
+        profiles = self._worker_lookup.profiles(keys)
         pairs = [(row, self._columns_of(profiles[key])) for row, key in zip(rows, keys, strict=True)]
         return pairs if isinstance(request, list) else pairs[0]
 

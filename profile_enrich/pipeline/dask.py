@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._utils.optional_import import engine
-from .._utils.validation import check_int, check_number
+from .._utils.validation import check_int
 from ..errors import ConfigurationError
 from .frames import enrich_with
-from .tables.plan import OnError, OnMissing, TablePlan
+from .options import EnrichOptions
+from .tables.plan import TablePlan
 from .workers.client_config import ClientConfig
 from .workers.worker_clients import worker_client
 
@@ -25,14 +26,12 @@ def enrich_dataframe(
     fields: Mapping[str, Any],
     key_type: str = "id",
     prefix: str = "profile_",
-    on_missing: OnMissing = "null",
-    on_error: OnError = "null",
     reason: str | None = "profile_reason",
     keyed: bool = True,
     workers: int | None = None,
-    retry_timeout: float = 60.0,
+    options: EnrichOptions | None = None,
 ) -> Any:
-    """The DataFrame with its customers' profiles beside its rows. Lazy, as all of Dask.
+    """Return the DataFrame with the profiles of its keys as columns. Lazy, as all of Dask.
 
     Args:
         frame: a `dask.dataframe.DataFrame`.
@@ -41,13 +40,13 @@ def enrich_dataframe(
         key: the column that holds the keys: text or whole numbers.
         fields: attributes and their Arrow types, e.g. `{"tier": "string", "ltv": "double"}`: Dask needs the columns
             before it runs. They become pandas columns of Arrow types (`pandas.ArrowDtype`).
-        key_type, prefix, on_missing, on_error, reason: as for `enrich_table`.
+        key_type, prefix, reason: as for `enrich_table`.
         keyed: brings all rows of a key into one partition (a shuffle), so that each key is looked up once in the job.
             With false rows stay where they are, and each worker process asks for the keys that it meets.
         workers: worker processes. Default: the `workers` of `config` if above 1; else those of the current
             `distributed.Client`; else 1, as Dask's own scheduler works with threads. Say it for
             `scheduler="processes"`.
-        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        options: as for `enrich_table`; `concurrency` is the worker's share of `config`.
 
     Returns:
         A DataFrame: its own columns, one for each attribute, and the reason. Rows are not in the order of before where
@@ -65,30 +64,28 @@ def enrich_dataframe(
         key_type=key_type,
         fields=fields,
         prefix=prefix,
-        on_missing=on_missing,
-        on_error=on_error,
+        options=options,
         reason=reason,
     )
     plan.columns.require_declared("Dask")
     pandas = engine("pandas", "enriching Dask DataFrames", "dask")
     new = {name: pandas.ArrowDtype(kind) for name, kind in plan.new_columns(list(frame.columns))}
-    hands = check_int("workers", _processes(config) if workers is None else workers)
+    processes = check_int("workers", _processes(config) if workers is None else workers)
     if keyed and frame.npartitions > 1:
         frame = frame.shuffle(on=key)
     meta = frame._meta.assign(**{name: pandas.Series([], dtype=kind) for name, kind in new.items()})
     return frame.map_partitions(
         _enriched,
         plan=plan,
-        config=config.shared_by(hands),
-        retry_timeout=check_number("retry_timeout", retry_timeout),
+        config=config.shared_by(processes),
         meta=meta,
     )
 
 
-def _enriched(partition: Any, *, plan: TablePlan, config: ClientConfig, retry_timeout: float) -> Any:
+def _enriched(partition: Any, *, plan: TablePlan, config: ClientConfig) -> Any:
     """What a worker does with one partition. All threads of a worker use its one client."""
     client = worker_client(config)
-    return enrich_with(partition, plan, client, concurrency=config.worker_concurrency, retry_timeout=retry_timeout)
+    return enrich_with(partition, plan, client, concurrency=config.worker_concurrency)
 
 
 def _processes(config: ClientConfig) -> int:

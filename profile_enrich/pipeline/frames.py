@@ -1,4 +1,4 @@
-"""Enriches a table that is in memory: a pyarrow Table or RecordBatch, a polars DataFrame, a pandas DataFrame."""
+"""Enrich a table in memory: a pyarrow Table or RecordBatch, a polars DataFrame, a pandas DataFrame."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, TypeVar, overload
 from ..client.blocking import BlockingProfileClient
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
+from .options import EnrichOptions
 from .tables.columns import Fields, arrow
-from .tables.plan import AddedColumns, OnError, OnMissing, TablePlan
+from .tables.plan import AddedColumns, TablePlan
 
 __all__ = ["column_names", "enrich_table", "enrich_with", "enrich_with_async", "key_column"]
 
@@ -26,11 +27,8 @@ def enrich_table(
     key_type: str = "id",
     fields: Fields | None = None,
     prefix: str = "profile_",
-    on_missing: OnMissing = "null",
-    on_error: OnError = "null",
     reason: str | None = "profile_reason",
-    concurrency: int = 64,
-    retry_timeout: float = 60.0,
+    options: EnrichOptions | None = None,
 ) -> T: ...
 @overload
 def enrich_table(
@@ -41,11 +39,8 @@ def enrich_table(
     key_type: str = "id",
     fields: Fields | None = None,
     prefix: str = "profile_",
-    on_missing: OnMissing = "null",
-    on_error: OnError = "null",
     reason: str | None = "profile_reason",
-    concurrency: int = 64,
-    retry_timeout: float = 60.0,
+    options: EnrichOptions | None = None,
 ) -> Awaitable[T]: ...
 def enrich_table(
     table: T,
@@ -55,13 +50,10 @@ def enrich_table(
     key_type: str = "id",
     fields: Fields | None = None,
     prefix: str = "profile_",
-    on_missing: OnMissing = "null",
-    on_error: OnError = "null",
     reason: str | None = "profile_reason",
-    concurrency: int = 64,
-    retry_timeout: float = 60.0,
+    options: EnrichOptions | None = None,
 ) -> T | Awaitable[T]:
-    """The table with its customers' profiles beside its rows. Each distinct key is looked up once.
+    """Return the table with the profiles of its keys as columns. Each distinct key is looked up once.
 
     Rows keep their order. Columns of the table win over attributes of the same name.
 
@@ -74,14 +66,10 @@ def enrich_table(
         fields: attributes and their Arrow types (`{"tier": "string", "ltv": "double"}`), or attributes alone, whose
             types are inferred. Default: all attributes that come.
         prefix: put before the attributes' names. Default `"profile_"`.
-        on_missing: rows whose profile the source does not have: `"null"` (default) keeps them, with nulls; `"drop"`
-            leaves them out; `"raise"` ends the call.
-        on_error: rows whose profile could not be looked up, also because they have no key: `"null"` (default) keeps
-            them, with nulls; `"raise"` ends the call. Refused credentials always end it.
         reason: the column that says why a row has no profile: null, `"not_found"`, `"excluded"`, `"field_type"`, or an
             error's code such as `"missing_key"`. Default `"profile_reason"`; `None` for no such column.
-        concurrency: calls of the source at the same time, at most. Default 64.
-        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        options: what becomes of rows without a profile, and the limits of the lookups. Default `EnrichOptions()`, which
+            keeps rows without a profile and rows that failed, with nulls. Refused credentials always end the call.
 
     Returns:
         A new table of the same kind; or an awaitable of it.
@@ -93,39 +81,35 @@ def enrich_table(
         ProfileMissing: with `on_missing="raise"`.
         ProfileEnrichError: with `on_error="raise"`: the first row's.
     """
-    plan = TablePlan(
-        key,
-        key_type=key_type,
-        fields=fields,
-        prefix=prefix,
-        on_missing=on_missing,
-        on_error=on_error,
-        reason=reason,
-    )
+    plan = TablePlan(key, key_type=key_type, fields=fields, prefix=prefix, options=options, reason=reason)
     if isinstance(client, BlockingProfileClient):
-        return enrich_with(table, plan, client, concurrency=concurrency, retry_timeout=retry_timeout)
+        return enrich_with(table, plan, client)
     if not isinstance(client, ProfileClient):
         raise ConfigurationError(f"client must be a ProfileClient or its blocking(), not {type(client).__name__}")
-    return enrich_with_async(table, plan, client, concurrency=concurrency, retry_timeout=retry_timeout)
+    return enrich_with_async(table, plan, client)
 
 
-def enrich_with(
-    table: T, plan: TablePlan, client: BlockingProfileClient, *, concurrency: int, retry_timeout: float
-) -> T:
-    """`enrich_table` after a plan that was made before: what workers do with each of their tables."""
-    question = plan.question(key_column(table, plan))
-    profiles = client.lookup_many(question.keys, concurrency=concurrency, retry_timeout=retry_timeout)
-    joined: T = _joined(table, plan, plan.answer(question, profiles))
+def enrich_with(table: T, plan: TablePlan, client: BlockingProfileClient, *, concurrency: int | None = None) -> T:
+    """Enrich a table by a plan that was made before: what workers do with each of their tables."""
+    batch = plan.key_batch(key_column(table, plan))
+    profiles = client.lookup_many(
+        batch.keys,
+        concurrency=concurrency or plan.options.concurrency,
+        retry_timeout=plan.options.retry_timeout,
+    )
+    joined: T = _joined(table, plan, plan.join(batch, profiles))
     return joined
 
 
-async def enrich_with_async(
-    table: T, plan: TablePlan, client: ProfileClient, *, concurrency: int, retry_timeout: float
-) -> T:
-    """The same on an event loop."""
-    question = plan.question(key_column(table, plan))
-    profiles = await client.lookup_many(question.keys, concurrency=concurrency, retry_timeout=retry_timeout)
-    joined: T = _joined(table, plan, plan.answer(question, profiles))
+async def enrich_with_async(table: T, plan: TablePlan, client: ProfileClient, *, concurrency: int | None = None) -> T:
+    """Do the same on an event loop."""
+    batch = plan.key_batch(key_column(table, plan))
+    profiles = await client.lookup_many(
+        batch.keys,
+        concurrency=concurrency or plan.options.concurrency,
+        retry_timeout=plan.options.retry_timeout,
+    )
+    joined: T = _joined(table, plan, plan.join(batch, profiles))
     return joined
 
 

@@ -1,4 +1,4 @@
-"""One outcome for each record of the input: its profile, or why there is none. What all pipelines stand on."""
+"""`outcomes`: one outcome per record, its profile or why there is none. All pipelines are built on it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeVar
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
 from .keys import KeyOf
+from .options import EnrichOptions, options_of
 from .records.outcome import Outcome
 from .records.queue import LookupQueue
 
@@ -22,27 +23,20 @@ def outcomes(
     *,
     client: ProfileClient,
     key: KeyOf,
-    ordered: bool = True,
-    window: int = 4096,
-    concurrency: int = 64,
-    retry_timeout: float = 60.0,
+    options: EnrichOptions | None = None,
 ) -> AsyncGenerator[Outcome[R]]:
-    """Looks the profile of each record up.
+    """Look up the profile of each record.
 
-    A record whose profile is in the cache waits for nothing. Records of the same key wait for one lookup. The input is
-    read no further than `window` records ahead, so that a slow consumer slows it down. Leaving the loop early ends the
-    run; loads that are under way end by the client's `deadline` and fill its cache.
+    A cached profile is returned without waiting. Records of the same key wait for one lookup. The input is read at most
+    `window` records ahead, so a slow consumer slows it down. Leaving the loop early ends the run; loads that are under
+    way end by the client's `deadline` and fill its cache.
 
     Args:
         rows: records of any kind; an iterable that blocks holds up the event loop, an async one does not.
         client: looks up. A run that takes longer than its `ttl` asks for a key again.
         key: a field's name (of a mapping, else an attribute), or a function of the record. Text, a `ProfileKey`, a
             whole number or a UUID is looked up; null, empty and NaN are a missing key; all else is an unusable one.
-        ordered: whether outcomes come in the order of the records. Default true; false lets no record wait for another.
-        window: records held at most, finished or not. Default 4,096.
-        concurrency: calls of the source at the same time, at most; the client's `max_in_flight` bounds them, too.
-            Default 64.
-        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        options: `ordered`, `window`, `concurrency` and `retry_timeout` count here. Default `EnrichOptions()`.
 
     Returns:
         A generator of one `Outcome` for each record, whatever fails. What the input raises is raised after the outcomes
@@ -53,31 +47,29 @@ def outcomes(
         SourceAuthError: while it runs: the vendor refuses the credentials. It ends the run at once.
         ClientClosed: while it runs: the client was closed.
     """
-    desk: LookupQueue[R] = LookupQueue(
-        client, key, ordered=ordered, window=window, concurrency=concurrency, retry_timeout=retry_timeout
-    )
+    queue: LookupQueue[R] = LookupQueue(client, key, options_of(options))
     if not isinstance(rows, AsyncIterable | Iterable):
         raise ConfigurationError(f"rows must be an iterable or an async iterable, not {type(rows).__name__}")
-    return run(desk, rows)
+    return run(queue, rows)
 
 
-async def run(desk: LookupQueue[R], rows: Iterable[R] | AsyncIterable[R]) -> AsyncGenerator[Outcome[R]]:
-    """The outcomes of a desk that takes in these records."""
+async def run(queue: LookupQueue[R], rows: Iterable[R] | AsyncIterable[R]) -> AsyncGenerator[Outcome[R]]:
+    """Yield the outcomes of a queue that takes in these records."""
     rest = None
     try:
         if isinstance(rows, AsyncIterable):
-            desk.start(rows)
+            queue.start(rows)
         else:
             rest = iter(rows)
-        while not desk.done:
-            if rest is not None and not desk.ended and desk.hungry:
-                desk.read_some(rest)
-                await asyncio.sleep(0)  # the lookups that this started, and whoever else is on this loop
-            desk.check()
-            while (outcome := desk.take()) is not None:
+        while not queue.done:
+            if rest is not None and not queue.ended and queue.wants_input:
+                queue.read_some(rest)
+                await asyncio.sleep(0)  # the lookups that this started, and other tasks of the loop
+            queue.check()
+            while (outcome := queue.take()) is not None:
                 yield outcome
-            if rest is None or desk.ended or not desk.hungry:
-                await desk.ready()
-        desk.check()
+            if rest is None or queue.ended or not queue.wants_input:
+                await queue.ready()
+        queue.check()
     finally:
-        await desk.aclose()
+        await queue.aclose()

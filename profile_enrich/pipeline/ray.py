@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._utils.optional_import import engine
-from .._utils.validation import check_int, check_number
+from .._utils.validation import check_int
 from ..errors import ConfigurationError
 from .frames import enrich_with_async
-from .tables.plan import OnError, OnMissing, TablePlan
+from .options import EnrichOptions
+from .tables.plan import TablePlan
 from .workers.client_config import ClientConfig
 from .workers.worker_clients import worker_async_client
 
@@ -24,17 +25,15 @@ def enrich_dataset(
     fields: Mapping[str, Any],
     key_type: str = "id",
     prefix: str = "profile_",
-    on_missing: OnMissing = "null",
-    on_error: OnError = "null",
     reason: str | None = "profile_reason",
     keyed: bool = True,
     workers: int | None = None,
     partitions: int | None = None,
     batch_size: int | None = 4096,
-    retry_timeout: float = 60.0,
+    options: EnrichOptions | None = None,
     ray_remote_args: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The dataset with its customers' profiles beside its rows. Lazy, as all of Ray Data.
+    """Return the dataset with the profiles of its keys as columns. Lazy, as all of Ray Data.
 
     Args:
         dataset: a `ray.data.Dataset`.
@@ -43,13 +42,13 @@ def enrich_dataset(
         key: the column that holds the keys: text or whole numbers.
         fields: attributes and their Arrow types, e.g. `{"tier": "string", "ltv": "double"}`: blocks must not differ
             in their types.
-        key_type, prefix, on_missing, on_error, reason: as for `enrich_table`.
+        key_type, prefix, reason: as for `enrich_table`.
         keyed: brings all rows of a key into one block (a shuffle by the key), so that each key is looked up once in
             the job. With false rows stay where they are, and each actor asks for the keys that it meets.
         workers: actors, a process each. Default: the `workers` of `config` if above 1, else 2.
         partitions: blocks of the keyed dataset. Default: two for each actor.
         batch_size: rows that are enriched at a time; `None` for whole blocks. Default 4,096.
-        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        options: as for `enrich_table`; `concurrency` is the worker's share of `config`.
         ray_remote_args: of the actors, such as `{"num_cpus": 0.5, "runtime_env": {"env_vars": …}}`. Default
             `{"num_cpus": 0.5}`, as they mostly wait.
 
@@ -68,24 +67,22 @@ def enrich_dataset(
         key_type=key_type,
         fields=fields,
         prefix=prefix,
-        on_missing=on_missing,
-        on_error=on_error,
+        options=options,
         reason=reason,
     )
     plan.columns.require_declared("Ray Data")
-    hands = check_int("workers", (config.workers if config.workers > 1 else 2) if workers is None else workers)
-    seconds = check_number("retry_timeout", retry_timeout)
+    processes = check_int("workers", (config.workers if config.workers > 1 else 2) if workers is None else workers)
     if keyed:
-        count = 2 * hands if partitions is None else check_int("partitions", partitions)
+        count = 2 * processes if partitions is None else check_int("partitions", partitions)
         # Sorted, a key's rows are neighbours: one lookup stays one, also where the cache is too small for all keys.
         dataset = dataset.repartition(count, keys=[key], sort=True)
     return dataset.map_batches(
         ProfileActor,
-        fn_constructor_args=(plan, config.shared_by(hands), seconds),
+        fn_constructor_args=(plan, config.shared_by(processes)),
         batch_format="pyarrow",
         batch_size=batch_size if batch_size is None else check_int("batch_size", batch_size),
         zero_copy_batch=True,
-        compute=data.ActorPoolStrategy(size=hands),
+        compute=data.ActorPoolStrategy(size=processes),
         **{"num_cpus": 0.5, **(ray_remote_args or {})},
     )
 
@@ -96,17 +93,13 @@ class ProfileActor:
     Args:
         plan: what is looked up and where it goes.
         config: how the client is made; of one worker's share.
-        retry_timeout: seconds for which a source that fails is waited for.
     """
 
-    def __init__(self, plan: TablePlan, config: ClientConfig, retry_timeout: float) -> None:
+    def __init__(self, plan: TablePlan, config: ClientConfig) -> None:
         self._plan = plan
         self._concurrency = config.worker_concurrency
-        self._patience = retry_timeout
         self._client = worker_async_client(config)
 
     async def __call__(self, batch: Any) -> Any:
         """The batch, enriched. Batches of one actor are enriched at the same time, through the same client."""
-        return await enrich_with_async(
-            batch, self._plan, self._client, concurrency=self._concurrency, retry_timeout=self._patience
-        )
+        return await enrich_with_async(batch, self._plan, self._client, concurrency=self._concurrency)

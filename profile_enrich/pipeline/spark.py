@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .._utils.optional_import import engine
-from .._utils.validation import check_int, check_number
+from .._utils.validation import check_int
 from ..errors import ConfigurationError
 from .frames import enrich_with
-from .tables.plan import OnError, OnMissing, TablePlan
+from .options import EnrichOptions
+from .tables.plan import TablePlan
 from .workers.client_config import ClientConfig
 from .workers.worker_clients import worker_client
 
@@ -25,15 +26,13 @@ def enrich_dataframe(
     fields: Mapping[str, Any],
     key_type: str = "id",
     prefix: str = "profile_",
-    on_missing: OnMissing = "null",
-    on_error: OnError = "null",
     reason: str | None = "profile_reason",
     keyed: bool = True,
     workers: int | None = None,
     partitions: int | None = None,
-    retry_timeout: float = 60.0,
+    options: EnrichOptions | None = None,
 ) -> Any:
-    """The DataFrame with its customers' profiles beside its rows. Lazy, as all of Spark.
+    """Return the DataFrame with the profiles of its keys as columns. Lazy, as all of Spark.
 
     Args:
         frame: a `pyspark.sql.DataFrame`.
@@ -42,14 +41,14 @@ def enrich_dataframe(
         key: the column that holds the keys: text or whole numbers.
         fields: attributes and their Arrow types, e.g. `{"tier": "string", "ltv": "double"}`: Spark needs the schema
             before it runs.
-        key_type, prefix, on_missing, on_error, reason: as for `enrich_table`.
+        key_type, prefix, reason: as for `enrich_table`.
         keyed: brings all rows of a key together (a shuffle by the key, and a sort within each partition), so that each
             key is looked up once in the job. With false rows stay where they are, and each worker asks for the keys
             that it meets.
         workers: Python workers that run at the same time. Default: the `workers` of `config` if above 1, else the
             cores that Spark has now (`defaultParallelism`).
         partitions: of the keyed DataFrame. Default: two for each worker.
-        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        options: as for `enrich_table`; `concurrency` is the worker's share of `config`.
 
     Returns:
         A DataFrame: its own columns, one for each attribute, and the reason. Rows are not in the order of before where
@@ -66,42 +65,34 @@ def enrich_dataframe(
         key_type=key_type,
         fields=_as_spark_has_them(fields, key, prefix),
         prefix=prefix,
-        on_missing=on_missing,
-        on_error=on_error,
+        options=options,
         reason=reason,
     )
     types = _spark_types()
     schema = importlib.import_module("pyspark.sql.types").StructType(list(frame.schema.fields))
     for name, kind in plan.new_columns(frame.columns):
         schema = schema.add(name, types.from_arrow_type(kind), True)
-    hands = check_int("workers", _parallelism(frame, config) if workers is None else workers)
+    processes = check_int("workers", _parallelism(frame, config) if workers is None else workers)
     if keyed:
-        count = 2 * hands if partitions is None else check_int("partitions", partitions)
+        count = 2 * processes if partitions is None else check_int("partitions", partitions)
         # Sorted, a key's rows are neighbours: one lookup stays one, however many keys there are and however long it
         # takes, even where the cache is too small or its entries too short-lived.
         frame = frame.repartition(count, frame[key]).sortWithinPartitions(frame[key])
-    enrich = _Batches(plan, config.shared_by(hands), check_number("retry_timeout", retry_timeout))
+    enrich = _Batches(plan, config.shared_by(processes))
     return frame.mapInArrow(enrich, schema)
 
 
 class _Batches:
     """What runs on a Python worker, for each partition."""
 
-    def __init__(self, plan: TablePlan, config: ClientConfig, retry_timeout: float) -> None:
+    def __init__(self, plan: TablePlan, config: ClientConfig) -> None:
         self._plan = plan
         self._config = config
-        self._patience = retry_timeout
 
     def __call__(self, batches: Iterable[Any]) -> Iterator[Any]:
         client = worker_client(self._config)
         for batch in batches:
-            yield enrich_with(
-                batch,
-                self._plan,
-                client,
-                concurrency=self._config.worker_concurrency,
-                retry_timeout=self._patience,
-            )
+            yield enrich_with(batch, self._plan, client, concurrency=self._config.worker_concurrency)
 
 
 def _spark_types() -> Any:

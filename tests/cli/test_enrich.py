@@ -142,14 +142,14 @@ def test_a_silent_input_can_be_interrupted(vendor: VendorServer) -> None:
 
 def test_dead_letters_of_standard_output_appear_whole(vendor: VendorServer, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
-    for text, code, names in ((b"bad\n", 2, ["bad.jsonl"]), (b'{"user_id": "u1"}\n', 0, [])):
+    for text, code, names in ((b"bad\n", 2, ["bad.jsonl"]), (b'{"user_id": "u1"}\n', 0, ["bad.jsonl"])):
         done = enrich(vendor, "-", "--input-format", "jsonl", "--dead-letter", bad, "--force", input=text)
         assert done.exit_code == code, done.output
         assert [path.name for path in tmp_path.iterdir()] == names
     bad.touch()
     done = enrich(vendor, "-", "--input-format", "jsonl", "--dead-letter", bad, input=b"{}\n")
     assert done.exit_code == 1
-    assert "is there already; say --force to replace it" in done.stderr
+    assert "exists; give --force to replace it" in done.stderr
 
 
 def test_E1_codes_say_how_it_ended(vendor: VendorServer, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(vendor: VendorServer, tmp_pat
         "1 have no key.\n"
         "9,000 calls.\n"
         "At 1 calls a second: 2 h 30 min at least.\n"
-        "Nothing was asked or written.\n"
+        "No lookup was made, and nothing was written.\n"
     )
     assert vendor.call_count == 0
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
@@ -292,7 +292,9 @@ def test_progress_is_json_where_nobody_looks(
 
 def rows_noted(target: Path) -> int:
     try:
-        return int(json.loads(target.with_name(f"{target.name}.resume").read_text())["state"]["rows"])
+        return int(
+            json.loads(target.with_name(f"{target.name}.resume").read_text())["state"].get("stats", {}).get("rows", 0)
+        )
     except (FileNotFoundError, ValueError):
         return 0
 
@@ -356,15 +358,15 @@ def test_E1_killed_with_kill_9_and_gone_on_with_it_is_the_same_bytes(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_E1_interrupted_it_says_how_to_go_on(vendor: VendorServer, tmp_path: Path, number: signal.Signals) -> None:
-    """E1: Ctrl-C and SIGTERM write a checkpoint, and end with 130."""
+    """E1: Ctrl-C and SIGTERM write a checkpoint, and end with 128 and the number of the signal."""
     source, target = slow_file(tmp_path), tmp_path / "out.jsonl"
     options: list[str | Path] = ["--fields", "tier", "--dead-letter", tmp_path / "bad", "--max-errors", "20"]
     with start(vendor, source, "-o", target, *options, *SLOWLY) as process:
         wait_for(target, 100, process)
         process.send_signal(number)
         said = process.communicate(timeout=20)[1].decode()
-    assert process.returncode == 130, said
-    assert "To go on from there, repeat the command with --resume." in said
+    assert process.returncode == 128 + number, said
+    assert "To continue, repeat the command with --resume." in said
     assert "Traceback" not in said
     assert not target.exists()
     done = enrich(vendor, source, "-o", target, "--resume", *options)
@@ -418,6 +420,21 @@ def test_nothing_personal_and_no_secret_is_said(vendor: VendorServer, tmp_path: 
         assert secret not in said
 
 
+@pytest.mark.parametrize("width", [20, 40, 60, 79, 80, 100, 120])
+def test_the_bar_fits_on_one_line(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    monkeypatch.setattr("profile_enrich.cli.enrich_progress.stderr_console", lambda: console)
+    with metered(to_stdout=False) as meter:
+        meter(FileProgress(12_345_678, 12_345_000, 3, 67_890, 50_000, 0.5, 3600.0, 0))
+        assert meter._bar is not None
+        shown = console.render_lines(meter._bar.get_renderable(), pad=False)
+    text = "".join(segment.text for segment in shown[0])
+    assert len(shown) == 1
+    assert "50 %" in text
+    assert "…" not in text
+    assert ("12,345,678 rows" in text) == (width >= 40)
+
+
 def test_a_bar_shows_the_numbers_and_the_summary_the_rest(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,6 +459,7 @@ def test_a_bar_shows_the_numbers_and_the_summary_the_rest(
         reasons={"bad_input": 15},
         clashes={"profile_a": 7},
         unseen=["b"],
+        problems=["no profile has the attribute 'b'"],
     )
     meter.summary(report, " to out.csv")
     assert capsys.readouterr().err.splitlines() == [
@@ -451,7 +469,7 @@ def test_a_bar_shows_the_numbers_and_the_summary_the_rest(
         "Without a profile: 3.",
         "Without a key: 2.",
         "Left out: 5.",
-        "No profile has the attribute b.",
+        "Look at this: no profile has the attribute 'b'.",
         "The column profile_a was there already, and was kept, in 7 records.",
         "Dead letters, bad_input: 15.",
     ]

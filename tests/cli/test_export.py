@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profile_enrich.cli.app import cli
-from profile_enrich.cli.export_target import ExportState, FileTarget
 from profile_enrich.cli.profile_rows import ProfileRowEncoder, flat
-from profile_enrich.errors import ConfigurationError
+from profile_enrich.pipeline.files.resumable_output import ResumableOutput
 from profile_enrich.sources.amperity import ProfileRow
 from profile_enrich.testing import Call, VendorServer, faults
 from tests.cli.test_cli import on_a_terminal
@@ -53,7 +53,7 @@ def env(vendor: VendorServer, **more: str) -> dict[str, str]:
 
 
 def export(vendor: VendorServer, *arguments: str | Path) -> Result:
-    return CliRunner(env=env(vendor)).invoke(cli, ["export", *map(str, arguments)])
+    return CliRunner(env=env(vendor)).invoke(cli, ["export", "--limit", "100", *map(str, arguments)])
 
 
 def rows(data: bytes | Path) -> list[list[str]]:
@@ -108,21 +108,21 @@ def test_an_empty_answer_is_a_file_with_a_header(vendor: VendorServer, tmp_path:
     assert target.read_bytes() == b"id\r\n"
 
 
-def test_each_page_is_written_before_the_next_is_asked_for(vendor: VendorServer, tmp_path: Path) -> None:
-    """Memory stays flat: at any time one page is held."""
-    part = tmp_path / "profiles.csv.part"
-    written: list[int] = []
+def test_one_page_is_asked_for_while_one_is_written(
+    vendor: VendorServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory stays flat: at any time two pages are held at most."""
+    ahead: list[int] = []
+    whole = ResumableOutput.write
 
-    def look(call: Call) -> bool:
-        if call.path.endswith("/profiles"):
-            written.append(part.stat().st_size if part.exists() else -1)
-        return False
+    def write(self: ResumableOutput, data: bytes, role: str = "the output") -> None:
+        whole(self, data)
+        ahead.append(len(pages(vendor)) - len(ahead) - 1)
 
-    vendor.always(faults.Healthy(), match=look)
+    monkeypatch.setattr(ResumableOutput, "write", write)
     assert export(vendor, "-o", tmp_path / "profiles.csv", "--limit", "50").exit_code == 0
-    assert written[0] == 0
-    assert written == sorted(set(written))
-    assert len(written) == 5
+    assert len(ahead) == 5
+    assert max(ahead) <= 1
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_columns_that_come_later_are_left_out_and_reported(vendor: VendorServer,
     for id in ("p200", "p201"):
         vendor.profiles[id] = {**PEOPLE[id], "vip": "yes"}
     done = export(vendor, "-o", tmp_path / "a.csv")
-    assert done.exit_code == 0
+    assert done.exit_code == 2  # E8: the file lacks something
     assert rows(tmp_path / "a.csv")[0] == ["id", "tier", "name"]
     assert "vip (2 rows)" in done.stderr
     assert "--columns" in done.stderr
@@ -221,20 +221,18 @@ def test_what_was_left_out_before_the_interruption_is_still_reported(vendor: Ven
 
 def test_only_the_same_export_is_gone_on_with(vendor: VendorServer, tmp_path: Path) -> None:
     target = tmp_path / "p.csv"
-    nothing = export(vendor, "-o", target, "--resume")
-    assert (nothing.exit_code, "no interrupted export" in nothing.stderr) == (2, True)
     break_at(vendor, 2)
-    assert export(vendor, "-o", target, "--retries", "0").exit_code == 3
+    assert export(vendor, "-o", target, "--resume", "--retries", "0").exit_code == 3  # there is none: it starts one
     vendor.heal()
     other = export(vendor, "-o", target, "--resume", "--filter", "name=ada@example.com")
-    assert (other.exit_code, "filters differ" in other.stderr) == (2, True)
+    assert (other.exit_code, "(filters changed)" in other.stderr) == (2, True)
     assert "ada@example.com" not in other.output + (tmp_path / "p.csv.resume").read_text()
     notes = tmp_path / "p.csv.resume"
     good = json.loads(notes.read_text())
-    for bad in ("", "[]", "{}", json.dumps({**good, "version": 9}), json.dumps({**good, "state": {"rows": 1}})):
+    for bad in ("", "[]", "{}", json.dumps({**good, "version": 9}), json.dumps({**good, "state": 1})):
         notes.write_text(bad)
         done = export(vendor, "-o", target, "--resume")
-        assert (done.exit_code, "cannot be used" in done.stderr) == (2, True), bad
+        assert (done.exit_code, "is damaged or of another version" in done.stderr) == (2, True), bad
     assert export(vendor, "-o", target, "--force").exit_code == 0
     assert rows(target) == EXPECTED
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
@@ -260,8 +258,8 @@ def test_a_file_that_is_there_is_replaced_only_when_told(vendor: VendorServer, t
     assert export(vendor, "-o", target, "--force", "--retries", "0").exit_code == 3
     assert target.read_text() == "precious"  # until the new one is whole
     vendor.heal()
+    assert export(vendor, "-o", target, "--resume").exit_code == 0  # the run that it resumes was allowed to replace it
     assert export(vendor, "-o", target, "--resume").exit_code == 2
-    assert export(vendor, "-o", target, "--resume", "--force").exit_code == 0
     assert rows(target) == EXPECTED
 
 
@@ -311,7 +309,7 @@ def test_usage_errors(vendor: VendorServer, tmp_path: Path) -> None:
         (["--source", "store"], "index"),
         (["--limit", "0"], "--limit"),
         (["--index", "elsewhere"], "elsewhere"),
-        (["-o", str(tmp_path / "no" / "such" / "place.csv")], "No such file"),
+        (["-o", str(tmp_path / "no" / "such" / "place.csv")], "does not exist; create it first"),
     ]:
         done = export(vendor, *arguments)
         assert done.exit_code == 2, arguments
@@ -322,24 +320,46 @@ def test_usage_errors(vendor: VendorServer, tmp_path: Path) -> None:
 def test_a_full_disk_leaves_what_can_be_gone_on_with(
     vendor: VendorServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = FileTarget.write
+    whole = ResumableOutput.write
 
-    def write(self: FileTarget, data: bytes, state: ExportState) -> None:
-        if self.state.rows >= 100:
-            raise OSError(28, "No space left on device")
-        whole(self, data, state)
+    def write(self: ResumableOutput, data: bytes, role: str = "the output") -> None:
+        if self.size:
+            raise OSError(28, "No space left on device", str(self.part))
+        whole(self, data)
 
-    monkeypatch.setattr(FileTarget, "write", write)
+    monkeypatch.setattr(ResumableOutput, "write", write)
     done = export(vendor, "-o", tmp_path / "p.csv")
-    assert (done.exit_code, "No space left" in done.stderr, "after 100 profiles" in done.stderr) == (2, True, True)
-    monkeypatch.setattr(FileTarget, "write", whole)
+    assert (done.exit_code, "p.csv.part: No space left" in done.stderr, "after 100 profiles" in done.stderr) == (
+        2,
+        True,
+        True,
+    )
+    monkeypatch.setattr(ResumableOutput, "write", whole)
     assert export(vendor, "-o", tmp_path / "p.csv", "--resume").exit_code == 0
     assert rows(tmp_path / "p.csv") == EXPECTED
 
 
-def test_a_strict_target_does_not_overwrite_what_it_did_not_begin(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no interrupted export"):
-        FileTarget(tmp_path / "p.csv", fingerprint={}, resume=True, force=True)
+def test_E7_two_exports_do_not_write_one_file(vendor: VendorServer, tmp_path: Path) -> None:
+    target = tmp_path / "p.csv"
+    refused: list[Result] = []
+
+    def look(call: Call) -> bool:
+        if call.path.endswith("/profiles") and not refused:
+            done = [export(vendor, "-o", target, *extra) for extra in ([], ["--force"], ["--resume", "--force"])]
+            refused.extend(done)
+        return False
+
+    with ThreadPoolExecutor() as pool:
+        vendor.always(faults.Healthy(), match=lambda call: bool(pool.submit(look, call).result(20)))
+        assert export(vendor, "-o", target).exit_code == 0
+    assert [done.exit_code for done in refused] == [2] * 3
+    assert all("another run writes" in done.stderr for done in refused)
+    assert rows(target) == EXPECTED
+
+
+def test_a_dash_is_standard_output(vendor: VendorServer) -> None:
+    assert rows(export(vendor, "-o", "-").stdout_bytes) == EXPECTED
+    assert not Path("-").exists()
 
 
 # --- as a process -----------------------------------------------------------------------------------------------------
@@ -347,7 +367,7 @@ def test_a_strict_target_does_not_overwrite_what_it_did_not_begin(tmp_path: Path
 
 def process(vendor: VendorServer, target: Path, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "profile_enrich", "export", "-o", str(target), "--with-total"],
+        [sys.executable, "-m", "profile_enrich", "export", "-o", str(target), "--with-total", "--limit", "100"],
         env={**os.environ, **env(vendor)},
         stderr=subprocess.PIPE,
         text=True,
@@ -387,7 +407,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(vendor: VendorServer) -> None:
 
 def test_on_a_terminal_there_is_a_progress_bar(vendor: VendorServer, tmp_path: Path) -> None:
     vendor.always(faults.Latency(0.15), match="/profiles")
-    arguments = ["export", "-o", str(tmp_path / "p.csv"), "--with-total"]
+    arguments = ["export", "-o", str(tmp_path / "p.csv"), "--with-total", "--limit", "100"]
     code, shown = on_a_terminal(arguments, env(vendor))
     assert code == 0
     assert "Exporting" in shown

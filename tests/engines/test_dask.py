@@ -40,6 +40,7 @@ import pandas as pd  # noqa: E402
 import pyarrow as pa  # noqa: E402
 from distributed import Client, LocalCluster  # noqa: E402
 
+from profile_enrich.pipeline import EnrichOptions  # noqa: E402
 from profile_enrich.pipeline.dask import enrich_dataframe  # noqa: E402
 
 TYPES = {"text": "string[pyarrow]", "whole": "Int64", "fraction": "float64"}
@@ -138,7 +139,11 @@ def test_E1_faults_land_in_their_rows(client: Client, job: Job, vendor: VendorSe
         if reasons.get(key) is not None:
             expected[position] = (None, None, None, reasons[key])
     enriched = enrich_dataframe(
-        frame_of(job), config=config_for(vendor, client=BRISK), key="user_id", fields=FIELDS, retry_timeout=30
+        frame_of(job),
+        config=config_for(vendor, client=BRISK),
+        key="user_id",
+        fields=FIELDS,
+        options=EnrichOptions(retry_timeout=30),
     )
     assert collected(enriched) == expected
 
@@ -180,7 +185,9 @@ def test_refused_credentials_fail_the_job_at_once_and_say_so(client: Client, ven
 def test_rows_without_a_profile_can_be_dropped_and_own_columns_win(vendor: VendorServer) -> None:
     """E1: what is asked for."""
     frame = dd.from_pandas(pd.DataFrame({"user_id": ["1", "nobody"], "profile_tier": ["own", "own"]}), npartitions=1)
-    enriched = enrich_dataframe(frame, config=config_for(vendor), key="user_id", fields=FIELDS, on_missing="drop")
+    enriched = enrich_dataframe(
+        frame, config=config_for(vendor), key="user_id", fields=FIELDS, options=EnrichOptions(on_missing="drop")
+    )
     table = pa.Table.from_pandas(enriched.compute(scheduler="threads"), preserve_index=False)
     assert [tuple(row.values()) for row in table.to_pylist()] == [("1", "own", 0.125, '["a", 1]', None)]
 

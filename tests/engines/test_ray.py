@@ -41,6 +41,7 @@ import pyarrow as pa  # noqa: E402  # after the skip where it is not installed
 import ray  # noqa: E402
 import ray.data  # noqa: E402
 
+from profile_enrich.pipeline import EnrichOptions  # noqa: E402
 from profile_enrich.pipeline.ray import enrich_dataset  # noqa: E402
 
 TYPES = {"text": pa.string(), "whole": pa.int64(), "fraction": pa.float64()}
@@ -144,7 +145,11 @@ def test_E1_faults_land_in_their_rows(job: Job, vendor: VendorServer) -> None:
         if reasons.get(key) is not None:
             expected[position] = (None, None, None, reasons[key])
     enriched = enrich_dataset(
-        dataset_of(job), config=config_for(vendor, client=BRISK), key="user_id", fields=FIELDS, retry_timeout=30
+        dataset_of(job),
+        config=config_for(vendor, client=BRISK),
+        key="user_id",
+        fields=FIELDS,
+        options=EnrichOptions(retry_timeout=30),
     )
     assert collected(enriched) == expected
 
@@ -186,7 +191,9 @@ def test_refused_credentials_fail_the_job_at_once_and_say_so(vendor: VendorServe
 def test_rows_without_a_profile_can_be_dropped_and_own_columns_win(vendor: VendorServer) -> None:
     """E1: what is asked for."""
     dataset = ray.data.from_arrow(pa.table({"user_id": ["1", "nobody"], "profile_tier": ["own", "own"]}))
-    enriched = enrich_dataset(dataset, config=config_for(vendor), key="user_id", fields=FIELDS, on_missing="drop")
+    enriched = enrich_dataset(
+        dataset, config=config_for(vendor), key="user_id", fields=FIELDS, options=EnrichOptions(on_missing="drop")
+    )
     assert [tuple(row.values()) for row in enriched.take_all()] == [("1", "own", 0.125, '["a", 1]', None)]
 
 

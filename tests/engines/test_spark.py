@@ -38,6 +38,7 @@ needs("spark", "pyspark.sql")
 
 from pyspark.sql import DataFrame, SparkSession  # noqa: E402  # after the skip where it is not installed
 
+from profile_enrich.pipeline import EnrichOptions  # noqa: E402
 from profile_enrich.pipeline.spark import enrich_dataframe  # noqa: E402
 
 TYPES = {"text": "string", "whole": "bigint", "fraction": "double"}
@@ -121,7 +122,11 @@ def test_E1_faults_land_in_their_rows(spark: SparkSession, job: Job, vendor: Ven
         if reasons.get(key) is not None:
             expected[position] = (None, None, None, reasons[key])
     enriched = enrich_dataframe(
-        frame_of(spark, job), config=config_for(vendor, client=BRISK), key="user_id", fields=FIELDS, retry_timeout=30
+        frame_of(spark, job),
+        config=config_for(vendor, client=BRISK),
+        key="user_id",
+        fields=FIELDS,
+        options=EnrichOptions(retry_timeout=30),
     )
     assert collected(enriched) == expected
 
@@ -168,7 +173,9 @@ def test_refused_credentials_fail_the_job_at_once_and_say_so(
 def test_rows_without_a_profile_can_be_dropped_and_own_columns_win(spark: SparkSession, vendor: VendorServer) -> None:
     """E1: what is asked for."""
     frame = spark.createDataFrame([("1", "own"), ("nobody", "own")], "user_id string, profile_tier string")
-    enriched = enrich_dataframe(frame, config=config_for(vendor), key="user_id", fields=FIELDS, on_missing="drop")
+    enriched = enrich_dataframe(
+        frame, config=config_for(vendor), key="user_id", fields=FIELDS, options=EnrichOptions(on_missing="drop")
+    )
     assert [tuple(row) for row in enriched.collect()] == [("1", "own", 0.125, '["a", 1]', None)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from profile_enrich import BatchSource, Breaker, NotFound, ProfileClient, ProfileKey, Record
 from profile_enrich._utils.deadline import Deadline
+from profile_enrich.pipeline import EnrichOptions
 from profile_enrich.sources.base import Found, SourceResult, Validators
 from tests.helpers import with_policies
 
@@ -88,3 +90,13 @@ async def as_stream(rows: Iterable[Any], pause: float | None = 0.0) -> AsyncIter
 
 
 assert isinstance(CountingBatches(), BatchSource)
+
+
+_OPTIONS = {field.name for field in dataclasses.fields(EnrichOptions)}
+
+
+def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of which those that `EnrichOptions` has are in one."""
+    chosen = {name: value for name, value in settings.items() if name in _OPTIONS}
+    rest = {name: value for name, value in settings.items() if name not in _OPTIONS}
+    return {**rest, "options": EnrichOptions(**chosen)} if chosen else rest

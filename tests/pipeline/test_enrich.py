@@ -36,12 +36,12 @@ from profile_enrich import (
     enrich_blocking,
 )
 from profile_enrich.errors import InputError
-from profile_enrich.pipeline import DeadLetter, Progress
-from profile_enrich.pipeline.records import queue as _desk
+from profile_enrich.pipeline import DeadLetter, EnrichOptions, Progress
+from profile_enrich.pipeline.records import queue as _queue
 from profile_enrich.sources.base import SourceResult
 from profile_enrich.testing import VendorServer, faults
 from tests.helpers import own_records, own_tasks, with_policies
-from tests.pipeline.helpers import CountingBatches, CountingSource, as_stream, client_for
+from tests.pipeline.helpers import CountingBatches, CountingSource, as_stream, client_for, with_options
 
 Row = dict[str, Any]
 
@@ -71,7 +71,7 @@ def of(*keys: object) -> list[Row]:
 
 async def enriched(given: Any, **settings: Any) -> list[Row]:
     async with people() as client:
-        return [row async for row in enrich(given, **{"client": client, "key": "user_id", **settings})]
+        return [row async for row in enrich(given, **with_options({"client": client, "key": "user_id", **settings}))]
 
 
 class TestShape:
@@ -152,23 +152,21 @@ class TestMissing:
         [
             ({}, ["u1", "u9", None, "excluded", "u2"]),
             ({"on_missing": "drop"}, ["u1", "u2"]),
-            ({"how": "inner"}, ["u1", "u2"]),
             ({"on_missing": "dead_letter"}, ["u1", "u2"]),
-            ({"how": "inner", "on_missing": "dead_letter"}, ["u1", "u2"]),
         ],
     )
     async def test_E1_what_becomes_of_records_without_a_profile(self, settings: Row, keys: list[Any]) -> None:
         given = of("u1", "u9", None, "excluded", "u2")
         async with people() as client:
-            run = enrich(given, client=client, key="user_id", **settings)
+            run = enrich(given, client=client, key="user_id", **with_options(settings))
             got = [row async for row in run]
         assert [row["user_id"] for row in got] == keys
         seen = run.progress
         assert (seen.rows, seen.enriched, seen.missing, seen.keyless, seen.errors) == (5, 2, 2, 1, 0)
         assert seen.passed + seen.dropped + seen.dead_letters == 5
-        put_aside = [(letter.position, letter.code) for letter in run.dead_letters]
-        aside = settings.get("on_missing") == "dead_letter"
-        assert put_aside == ([(1, "not_found"), (2, "missing_key"), (3, "excluded")] if aside else [])
+        letters = [(letter.position, letter.code) for letter in run.dead_letters]
+        rejected = settings.get("on_missing") == "dead_letter"
+        assert letters == ([(1, "not_found"), (2, "missing_key"), (3, "excluded")] if rejected else [])
 
     async def test_E1_raise_names_the_record(self) -> None:
         with pytest.raises(ProfileMissing, match="record 1, counted from 0: the source has no such profile"):
@@ -184,7 +182,7 @@ class TestMissing:
 
 
 class TestErrors:
-    async def test_E1_a_failed_record_is_put_aside_with_its_reason(self) -> None:
+    async def test_E1_a_failed_record_is_a_dead_letter_with_its_reason(self) -> None:
         async with people() as client:
             run = enrich(of("u1", "bad", 2.5, "u2"), client=client, key="user_id")
             got = [row["user_id"] async for row in run]
@@ -204,7 +202,7 @@ class TestErrors:
     async def test_E1_raise_ends_the_run_and_names_the_record(self) -> None:
         with pytest.raises(SourceUnavailable) as raised:
             await enriched(of("u1", "bad"), on_error="raise")
-        assert raised.value.__notes__ == ["with record 1, counted from 0"]
+        assert raised.value.__notes__ == ["at record 1, counted from 0"]
 
     @pytest.mark.parametrize(
         ("max_errors", "failing", "ends"),
@@ -249,7 +247,7 @@ class TestErrors:
             await enriched(of("bad"), dead_letter=full)
 
     async def test_E2_dead_letters_in_memory_are_bounded(self) -> None:
-        with pytest.raises(TooManyErrors, match="more than 10 records were put aside"):
+        with pytest.raises(TooManyErrors, match="more than 10 dead letters"):
             await enriched(of(*["u9"] * 50), window=10, on_missing="dead_letter")
 
 
@@ -281,7 +279,7 @@ class TestProgress:
             raise ValueError("planted")
 
         assert len(await enriched(of("u1"), progress=broken)) == 1
-        assert "the progress function raised ValueError; the run goes on without it" in caplog.text
+        assert "the progress function raised ValueError; the run continues without it" in caplog.text
         assert "planted" not in caplog.text
 
 
@@ -314,10 +312,9 @@ class TestLife:
             ({"into": ""}, "into"),
             ({"prefix": 5}, "prefix"),
             ({"into": "a", "prefix": "b"}, "not both"),
-            ({"how": "outer"}, "how"),
+            ({"options": {"window": 5}}, "options must be EnrichOptions"),
             ({"on_missing": "skip"}, "on_missing"),
             ({"on_error": "drop"}, "on_error"),
-            ({"how": "inner", "on_error": "null"}, "lose"),
             ({"max_errors": -1}, "max_errors"),
             ({"max_errors": 1.5}, "max_errors"),
             ({"max_errors": True}, "max_errors"),
@@ -331,10 +328,10 @@ class TestLife:
     )
     def test_a_wrong_argument_is_named_at_once(self, wrong: Row, named: str) -> None:
         with pytest.raises(ConfigurationError, match=named):
-            enrich(**{"rows": [], "client": people(), "key": "user_id", **wrong})
+            enrich(**with_options({"rows": [], "client": people(), "key": "user_id", **wrong}))
         if "client" not in wrong:
             with people().blocking() as client, pytest.raises(ConfigurationError, match=named):
-                enrich_blocking(**{"rows": [], "client": client, "key": "user_id", **wrong})
+                enrich_blocking(**with_options({"rows": [], "client": client, "key": "user_id", **wrong}))
 
 
 class TestBlocking:
@@ -343,7 +340,9 @@ class TestBlocking:
         source = CountingSource(turns=2)
         given = [{"user_id": f"u{number % 700}", "n": number} for number in range(5000)]
         with client_for(source).blocking() as client:
-            run = enrich_blocking(given, client=client, key="user_id", ordered=ordered, window=300)
+            run = enrich_blocking(
+                given, client=client, key="user_id", options=EnrichOptions(ordered=ordered, window=300)
+            )
             got = list(run)
         assert sorted(row["n"] for row in got) == list(range(5000))
         assert all(row["profile"]["id"] == row["user_id"] for row in got)
@@ -363,7 +362,7 @@ class TestBlocking:
                 yield row
 
         with people().blocking() as client:
-            for _ in enrich_blocking(counted(), client=client, key="user_id", window=16):
+            for _ in enrich_blocking(counted(), client=client, key="user_id", options=EnrichOptions(window=16)):
                 taken += 1
                 assert read - taken < 16
         assert taken == 300
@@ -403,17 +402,19 @@ class TestBlocking:
     def test_E1_leaving_it_early_ends_it(self) -> None:
         source = CountingSource(delay=0.01)
         with client_for(source).blocking() as client:
-            run = enrich_blocking(of(*range(500)), client=client, key="user_id", concurrency=2)
+            run = enrich_blocking(of(*range(500)), client=client, key="user_id", options=EnrichOptions(concurrency=2))
             assert next(run)["user_id"] == 0
             run.close()
             assert run.progress.done
-            for _ in enrich_blocking(of(*range(500)), client=client, key="user_id", concurrency=2):
+            for _ in enrich_blocking(
+                of(*range(500)), client=client, key="user_id", options=EnrichOptions(concurrency=2)
+            ):
                 break
         assert source.calls.total() < 20
 
     def test_E1_a_client_that_is_closed_meanwhile_is_no_hang(self) -> None:
         client = client_for(CountingSource(delay=0.01)).blocking()
-        run = enrich_blocking(of(*range(500)), client=client, key="user_id", concurrency=2)
+        run = enrich_blocking(of(*range(500)), client=client, key="user_id", options=EnrichOptions(concurrency=2))
         next(run)
         client.close()
         run.close()
@@ -448,7 +449,7 @@ class TestAgainstAVendor:
             vendor.always(faults.Respond(status=422), key="u6")
             vendor.always(faults.Garbage(), key="u7")
             given = of(*(f"u{number}" for number in range(60)), "nobody", None)
-            run = enrich(given, client=client, key="user_id", fields=["tier"], concurrency=8)
+            run = enrich(given, client=client, key="user_id", fields=["tier"], options=EnrichOptions(concurrency=8))
             got = [row async for row in run]
         assert [row["user_id"] for row in got] == [
             row["user_id"] for row in given if row["user_id"] not in ("u5", "u6", "u7")
@@ -466,7 +467,12 @@ class TestAgainstAVendor:
             await client.get("u0")
             vendor.always(faults.Unauthorized())
             with pytest.raises(SourceAuthError):
-                [row async for row in enrich(of(*range(1000)), client=client, key="user_id", concurrency=4)]
+                [
+                    row
+                    async for row in enrich(
+                        of(*range(1000)), client=client, key="user_id", options=EnrichOptions(concurrency=4)
+                    )
+                ]
         assert vendor.call_count < 30
 
     async def test_E3_the_rate_is_kept_on_the_wire(self, vendor: VendorServer) -> None:
@@ -479,10 +485,10 @@ class TestAgainstAVendor:
 
 
 async def test_E2_with_batches_calls_are_keys_by_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_desk, "_GATHER", 10.0)  # however slow this machine is
+    monkeypatch.setattr(_queue, "_GATHER", 10.0)  # however slow this machine is
     source = CountingBatches()
     async with client_for(source) as client:
-        run = enrich(of(*range(1000)) * 3, client=client, key="user_id", window=3000)
+        run = enrich(of(*range(1000)) * 3, client=client, key="user_id", options=EnrichOptions(window=3000))
         assert len([row async for row in run]) == 3000
     assert run.progress.lookups == 1000
     assert run.progress.source_calls == 10
@@ -495,12 +501,13 @@ def test_nothing_of_it_logs_what_the_records_hold(caplog: pytest.LogCaptureFixtu
     assert "planted" not in caplog.text
 
 
-@pytest.mark.parametrize("function", [enrich, enrich_blocking])
+@pytest.mark.parametrize("function", [enrich, enrich_blocking, EnrichOptions])
 def test_every_option_is_documented_with_its_default(function: Any) -> None:
     page = (Path(__file__).parent.parent.parent / "docs" / "pipelines.md").read_text(encoding="utf-8")
-    section = page.split("## Options of", 1)[1].split("\n## ", 1)[0]
+    heading = "### `EnrichOptions`" if function is EnrichOptions else "## Options of"
+    section = re.split(r"\n##+ ", page.split(heading, 1)[1], maxsplit=1)[0]
     written = dict(re.findall(r"^\| `(\w+)` \| `?(.+?)`? \|", section, re.MULTILINE))
-    parameters = list(inspect.signature(function).parameters.values())[1:]
+    parameters = list(inspect.signature(function).parameters.values())[function is not EnrichOptions :]
     assert written == {
         each.name: "required" if each.default is each.empty else repr(each.default).replace("'", '"')
         for each in parameters

@@ -27,11 +27,13 @@ from profile_enrich import (
     SourceUnavailable,
 )
 from profile_enrich.errors import MissingKeyError, ProfileMissing
+from profile_enrich.pipeline import EnrichOptions
 from profile_enrich.pipeline.frames import enrich_table
 from profile_enrich.pipeline.keys import key_of
 from profile_enrich.pipeline.tables.columns import Columns
 from profile_enrich.pipeline.tables.plan import TablePlan
 from profile_enrich.testing import VendorServer, faults
+from tests.pipeline.helpers import with_options
 
 pa = pytest.importorskip("pyarrow", reason="tables need the extra arrow", exc_type=ImportError)
 
@@ -98,8 +100,8 @@ def test_E1_E4_each_row_is_what_the_core_says_of_its_key(keys: list[str | int | 
             except InvalidKeyError as error:
                 expected.append((None, error.code))
         plan = TablePlan("k", fields={"ltv": "double"})
-        question = plan.question(keys)
-        added = plan.answer(question, client.lookup_many(question.keys))
+        batch = plan.key_batch(keys)
+        added = plan.join(batch, client.lookup_many(batch.keys))
     columns = added.columns
     assert list(zip(columns["profile_ltv"].to_pylist(), columns["profile_reason"].to_pylist(), strict=True)) == expected
 
@@ -152,7 +154,9 @@ def test_tables_without_rows_keep_their_schema(client: BlockingProfileClient) ->
     """E1: nothing in, nothing out."""
     fields = {"ltv": "double"}
     for column in (pa.chunked_array([], pa.string()), pa.array([], pa.int64()), pa.nulls(0)):
-        enriched = enrich_table(pa.table({"k": column}), client=client, key="k", fields=fields, on_error="raise")
+        enriched = enrich_table(
+            pa.table({"k": column}), client=client, key="k", fields=fields, options=EnrichOptions(on_error="raise")
+        )
         assert enriched.num_rows == 0
         assert [str(kind) for kind in enriched.schema.types][1:] == ["double", "string"]
 
@@ -161,7 +165,9 @@ def test_E2_each_distinct_key_costs_one_call(vendor: VendorServer) -> None:
     """E2: 5,000 rows, 300 keys, and the 9 that the vendor does not have."""
     keys = [str(n % 300) if n % 50 else f"nobody-{n % 9}" for n in range(5_000)]
     with census(vendor) as client:
-        enriched = enrich_table(pa.table({"k": keys}), client=client, key="k", fields={"n": "int64"}, concurrency=16)
+        enriched = enrich_table(
+            pa.table({"k": keys}), client=client, key="k", fields={"n": "int64"}, options=EnrichOptions(concurrency=16)
+        )
         again = enrich_table(pa.table({"k": keys}), client=client, key="k", fields={"n": "int64"})
     assert enriched["profile_n"].to_pylist() == [int(key) if key.isdigit() else None for key in keys]
     assert again.equals(enriched)
@@ -193,25 +199,35 @@ def test_another_type_of_identifier_can_be_the_key() -> None:
 def test_E1_missing_profiles_can_be_dropped_or_refused(client: BlockingProfileClient) -> None:
     """E1: a missing profile is no error, and an error is no missing profile."""
     table = pa.table({"k": ["u1", "nobody", None]})
-    dropped = enrich_table(table, client=client, key="k", fields=["tier"], on_missing="drop")
+    dropped = enrich_table(table, client=client, key="k", fields=["tier"], options=EnrichOptions(on_missing="drop"))
     assert dropped["k"].to_pylist() == ["u1", None]
     assert dropped["profile_reason"].to_pylist() == [None, "missing_key"]
     with pytest.raises(ProfileMissing) as caught:
-        enrich_table(table, client=client, key="k", on_missing="raise")
+        enrich_table(table, client=client, key="k", options=EnrichOptions(on_missing="raise"))
     assert "nobody" not in str(caught.value)
 
 
 def test_E1_failures_can_end_the_call(client: BlockingProfileClient, vendor: VendorServer) -> None:
     """E1: the first row's error, as the core raises it."""
     with pytest.raises(MissingKeyError):
-        enrich_table(pa.table({"k": [None]}), client=client, key="k", on_error="raise")
+        enrich_table(pa.table({"k": [None]}), client=client, key="k", options=EnrichOptions(on_error="raise"))
     with pytest.raises(ConfigurationError, match="does not fit the declared type"):
-        enrich_table(pa.table({"k": ["u1"]}), client=client, key="k", fields={"tier": "int64"}, on_error="raise")
-    enriched = enrich_table(pa.table({"k": ["u1"]}), client=client, key="k", on_error="raise", reason=None)
+        enrich_table(
+            pa.table({"k": ["u1"]}),
+            client=client,
+            key="k",
+            fields={"tier": "int64"},
+            options=EnrichOptions(on_error="raise"),
+        )
+    enriched = enrich_table(
+        pa.table({"k": ["u1"]}), client=client, key="k", options=EnrichOptions(on_error="raise"), reason=None
+    )
     assert "profile_reason" not in enriched.column_names
     vendor.always(faults.ServerError())
     with census(vendor) as failing, pytest.raises(SourceUnavailable):
-        enrich_table(pa.table({"k": ["1"]}), client=failing, key="k", on_error="raise", retry_timeout=0)
+        enrich_table(
+            pa.table({"k": ["1"]}), client=failing, key="k", options=EnrichOptions(on_error="raise", retry_timeout=0)
+        )
 
 
 def test_E1_a_failing_key_does_not_fail_the_others(vendor: VendorServer) -> None:
@@ -220,7 +236,7 @@ def test_E1_a_failing_key_does_not_fail_the_others(vendor: VendorServer) -> None
     vendor.always(faults.Garbage(), key="2")
     table = pa.table({"k": ["1", "2", "3", "1"]})
     with census(vendor) as client:
-        enriched = enrich_table(table, client=client, key="k", fields=["n"], retry_timeout=0)
+        enriched = enrich_table(table, client=client, key="k", fields=["n"], options=EnrichOptions(retry_timeout=0))
     assert enriched["profile_n"].to_pylist() == [None, None, 3, None]
     assert enriched["profile_reason"].to_pylist() == [
         "source_unavailable",
@@ -279,7 +295,7 @@ def test_unusable_arguments_are_named(client: BlockingProfileClient, arguments: 
     """E1: before any lookup."""
     table = pa.Table.from_arrays([pa.array(["u1"])] * 4, names=["k", "n", "twice", "twice"])
     with pytest.raises(ConfigurationError, match=named):
-        enrich_table(**{"table": table, "client": client, "key": "k", **arguments})
+        enrich_table(**with_options({"table": table, "client": client, "key": "k", **arguments}))
 
 
 def test_engines_need_declared_types() -> None:
@@ -381,7 +397,9 @@ def test_E1_polars_frames_keep_rows_and_types(client: BlockingProfileClient) -> 
         assert enriched.schema["profile_ltv"] == pl.Int64
         assert enriched.schema["k"] == column.schema["k"]
         assert enriched["profile_ltv"].to_list() == [3, None, None, 3]
-        dropped = enrich_table(column, client=client, key="k", fields={"ltv": "int64"}, on_missing="drop")
+        dropped = enrich_table(
+            column, client=client, key="k", fields={"ltv": "int64"}, options=EnrichOptions(on_missing="drop")
+        )
         assert dropped["n"].to_list() == [1, 2, 4]
     mixed = pl.DataFrame({"k": pl.Series([5, "u1", None, 1.5], dtype=pl.Object)})
     enriched = enrich_table(mixed, client=client, key="k", fields=["tier"])
@@ -400,7 +418,9 @@ def test_E1_pandas_frames_keep_rows_index_and_types(client: BlockingProfileClien
     assert list(enriched.index) == [7, 7, 8, 9]
     assert str(enriched["profile_ltv"].dtype) == "int64[pyarrow]"
     assert enriched["profile_ltv"].fillna(-1).tolist() == [3, -1, -1, 3]
-    dropped = enrich_table(frame, client=client, key="k", fields={"ltv": "int64"}, on_missing="drop")
+    dropped = enrich_table(
+        frame, client=client, key="k", fields={"ltv": "int64"}, options=EnrichOptions(on_missing="drop")
+    )
     assert list(dropped.index) == [7, 7, 9]
 
 

@@ -20,7 +20,7 @@ from profile_enrich import (
     SourceConnectionError,
     SourceRequestError,
 )
-from profile_enrich.pipeline import Outcome, outcomes
+from profile_enrich.pipeline import EnrichOptions, Outcome, outcomes
 from profile_enrich.sources.base import SourceResult
 from tests.pipeline.helpers import CountingBatches, CountingSource, as_stream, client_for
 
@@ -112,9 +112,9 @@ async def run_world(world: dict[str, Any]) -> None:
                 given,
                 client=client,
                 key="key",
-                ordered=world["ordered"],
-                window=world["window"],
-                concurrency=world["concurrency"],
+                options=EnrichOptions(
+                    ordered=world["ordered"], window=world["window"], concurrency=world["concurrency"]
+                ),
             ):
                 got.append(outcome)
                 assert read - len(got) < world["window"]

@@ -28,11 +28,11 @@ from profile_enrich import (
     SourceUnavailable,
     Status,
 )
-from profile_enrich.pipeline import Outcome, key_of, outcomes
-from profile_enrich.pipeline.records import queue as _desk
+from profile_enrich.pipeline import EnrichOptions, Outcome, key_of, outcomes
+from profile_enrich.pipeline.records import queue as _queue
 from profile_enrich.sources.base import SourceResult
 from tests.helpers import own_tasks
-from tests.pipeline.helpers import CountingBatches, CountingSource, as_stream, client_for, healthy
+from tests.pipeline.helpers import CountingBatches, CountingSource, as_stream, client_for, healthy, with_options
 
 Row = dict[str, Any]
 
@@ -50,12 +50,12 @@ def zipf(records: int, keys: int) -> list[Row]:
 
 
 async def all_of(given: Any, **settings: Any) -> list[Outcome[Any]]:
-    return [outcome async for outcome in outcomes(given, **{"key": "user_id", **settings})]
+    return [outcome async for outcome in outcomes(given, **with_options({"key": "user_id", **settings}))]
 
 
 async def collect(got: list[Outcome[Any]], given: Any, **settings: Any) -> None:
     """Adds the outcomes to a list, that holds them also when the run ends with an error."""
-    run = outcomes(given, **{"key": "user_id", **settings}) if settings else given
+    run = outcomes(given, **with_options({"key": "user_id", **settings})) if settings else given
     async for outcome in run:
         got.append(outcome)
 
@@ -158,13 +158,15 @@ class TestCalls:
         source = CountingSource(delay=0.001)
         most = 0
         async with client_for(source) as client:
-            async for _ in outcomes(zipf(3000, 400), client=client, key="user_id", concurrency=5):
+            async for _ in outcomes(
+                zipf(3000, 400), client=client, key="user_id", options=EnrichOptions(concurrency=5)
+            ):
                 most = max(most, len(asyncio.all_tasks()))
         assert source.most_in_flight == 5
         assert most <= 2 * 5 + 2
 
     async def test_E2_with_batches_calls_are_keys_by_batch_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_desk, "_GATHER", 10.0)  # however slow this machine is
+        monkeypatch.setattr(_queue, "_GATHER", 10.0)  # however slow this machine is
         source = CountingBatches(turns=2)
         given = rows(*(f"u{number}" for number in range(2000)), *(f"u{number}" for number in range(2000)))
         async with client_for(source) as client:
@@ -242,7 +244,9 @@ class TestWindow:
 
         async with client_for(CountingSource(turns=1)) as client:
             given: Any = as_stream(source_rows(), None) if stream else source_rows()
-            async for _ in outcomes(given, client=client, key="user_id", window=50, ordered=ordered):
+            async for _ in outcomes(
+                given, client=client, key="user_id", options=EnrichOptions(window=50, ordered=ordered)
+            ):
                 taken += 1
                 most = max(most, read - taken)
                 if taken % 100 == 0:
@@ -326,7 +330,10 @@ class TestEnd:
         async with client_for(source) as client:
             given = zipf(5000, 5000)
             async for _ in outcomes(
-                as_stream(given) if stream else given, client=client, key="user_id", ordered=ordered
+                as_stream(given) if stream else given,
+                client=client,
+                key="user_id",
+                options=EnrichOptions(ordered=ordered),
             ):
                 break
             gc.collect()
@@ -451,7 +458,7 @@ class TestArguments:
     )
     def test_a_wrong_one_is_named_before_anything_is_read(self, wrong: dict[str, Any], named: str) -> None:
         with pytest.raises(ConfigurationError, match=named):
-            outcomes([], **{"client": client_for(CountingSource()), "key": "user_id", **wrong})
+            outcomes([], **with_options({"client": client_for(CountingSource()), "key": "user_id", **wrong}))
 
     def test_rows_must_be_iterable(self) -> None:
         with pytest.raises(ConfigurationError, match="rows"):

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from profile_enrich.pipeline.records.thread_reader import aside
+from profile_enrich.pipeline.records.thread_reader import iterate_in_thread
 
 
 async def test_all_rows_come_in_order() -> None:
-    assert [row async for row in aside(range(10_000), ahead=7)] == list(range(10_000))
+    assert [row async for row in iterate_in_thread(range(10_000), ahead=7)] == list(range(10_000))
 
 
 async def test_the_loop_runs_while_the_input_waits() -> None:
@@ -23,7 +23,7 @@ async def test_the_loop_runs_while_the_input_waits() -> None:
         go.wait(30)
         yield 2
 
-    read = aside(rows())
+    read = iterate_in_thread(rows())
     assert await anext(read) == 1
     second = asyncio.ensure_future(anext(read))
     for _ in range(3):
@@ -43,7 +43,7 @@ async def test_it_does_not_read_far_ahead() -> None:
             taken += 1
             yield taken
 
-    read = aside(rows(), ahead=5)
+    read = iterate_in_thread(rows(), ahead=5)
     assert await anext(read) == 1
     await asyncio.sleep(0.05)
     assert taken <= 7  # five, the one that was asked for, and the one in the thread's hand
@@ -55,14 +55,14 @@ async def test_what_the_rows_raise_comes_after_the_rows_before_it() -> None:
         yield 1
         raise ValueError("broken")
 
-    read = aside(rows())
+    read = iterate_in_thread(rows())
     assert await anext(read) == 1
     with pytest.raises(ValueError, match="broken"):
         await anext(read)
 
 
 async def test_left_early_its_thread_ends() -> None:
-    read = aside(iter(range(10**9)), ahead=3)
+    read = iterate_in_thread(iter(range(10**9)), ahead=3)
     assert await anext(read) == 0
     await read.aclose()
     for _ in range(200):
@@ -81,7 +81,7 @@ def test_a_loop_that_was_closed_meanwhile_is_no_error() -> None:
         yield 1
 
     async def leave() -> None:
-        first = asyncio.ensure_future(anext(aside(rows())))
+        first = asyncio.ensure_future(anext(iterate_in_thread(rows())))
         await asyncio.sleep(0.01)
         first.cancel()
 

@@ -6,17 +6,21 @@ import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 
 import click
 
+from ..._utils.units import parse_rate
 from ...cache.policy import CachePolicy
 from ...client.client import ProfileClient
 from ...client.policies import SourcePolicy
 from ...client.rate_limit import RateLimit
+from ...errors import ConfigurationError
 from ...pipeline.files.dry_run import survey_file
-from ...pipeline.files.file_enrichment import FileReport, OnMissing, enrich_file
+from ...pipeline.files.file_enrichment import enrich_file
+from ...pipeline.files.file_report import FileReport
 from ...pipeline.files.formats import FileFormat, FileSpec
+from ...pipeline.options import EnrichOptions, OnMissing
 from ...sources.base import BatchSource
 from ..enrich_progress import Meter, metered
 from ..exit_codes import INTERRUPTED, guarded, run
@@ -29,7 +33,8 @@ __all__ = ["enrich"]
 P = ParamSpec("P")
 
 FAILED = 1
-DEAD_LETTERS = 2
+ATTENTION = 2
+"""Finished, with dead letters, or with a result that looks like a mistake."""
 
 _KEPT = 7 * 86_400.0
 """Seconds for which a profile is kept: for the run, so that each key is asked once."""
@@ -40,7 +45,7 @@ class _Wrong(click.UsageError):
 
 
 class _Command(click.Command):
-    """A wrong command line ends with 1 here: 2 says that there are dead letters."""
+    """Ends with 1 for a wrong command line: 2 means that there are dead letters."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """As `click` does it, with another exit code."""
@@ -51,29 +56,29 @@ class _Command(click.Command):
 
 
 def _coded(command: Callable[P, int]) -> Callable[P, None]:
-    """Ends with the codes of this command: what `guarded` tells apart by source and usage, is one failure here."""
-    told = guarded(command)
+    """End with the exit codes of this command: what `guarded` tells apart by source and usage is one failure here."""
+    guarded_command = guarded(command)
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            code = told(*args, **kwargs)
+            code = guarded_command(*args, **kwargs)
         except click.exceptions.Exit as ended:
-            code = INTERRUPTED if ended.exit_code in (INTERRUPTED, 143) else FAILED
+            code = ended.exit_code if ended.exit_code in (INTERRUPTED, 143) else FAILED
         raise click.exceptions.Exit(code)
 
     return wrapper
 
 
 def _rate(context: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
-    """Calls a second, of `500`, `500/s` or `30000/m`."""
+    """Read calls per second."""
     if given is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(?:/(s|m|h))?", given.strip())
-    rate = float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2] or "s"] if found else 0.0
-    if rate <= 0:
-        raise click.BadParameter("write calls a second, e.g. 500/s, or a minute (30000/m), or an hour (/h)")
-    return rate
+    try:
+        return parse_rate(given)
+    except ConfigurationError as error:
+        problem = error.message
+    raise click.BadParameter(problem)
 
 
 def _most(context: click.Context, parameter: click.Parameter, given: str) -> float:
@@ -100,7 +105,6 @@ def _fields(context: click.Context, parameter: click.Parameter, given: str | Non
 
 
 @click.command(cls=_Command)
-@source_options
 @click.argument("input", metavar="INPUT")
 @click.option("-o", "--output", default="-", metavar="FILE", help="CSV, JSONL or Parquet. Default: -, standard output.")
 @click.option("--key", required=True, metavar="COLUMN", help="The column to look up by.")
@@ -110,20 +114,15 @@ def _fields(context: click.Context, parameter: click.Parameter, given: str | Non
     metavar="A,B,…",
     help="The attributes to add; for Parquet also with types: tier:string,ltv:double. Default: all.",
 )
-@click.option("--prefix", default="profile_", show_default=True, help="Before each attribute's name.")
+@click.option("--prefix", default="profile_", show_default=True, help="Put before each attribute's name.")
 @click.option("--into", metavar="COLUMN", help="Instead, one column with all of them: an object; in CSV as JSON.")
 @click.option(
-    "--rate", callback=_rate, metavar="N/s", help="Calls a second at most: 500/s, 30000/m. Default: no limit."
+    "--resume", is_flag=True, help="Resume the interrupted run to this output; where there is none, start one."
 )
-@click.option(
-    "--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Calls at the same time."
-)
-@click.option(
-    "--window", type=click.IntRange(1, 1_000_000), default=4096, show_default=True, help="Records under way at most."
-)
+@click.option("--force", is_flag=True, help="Replace output files that exist, and an interrupted run of another job.")
 @click.option(
     "--dead-letter",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="JSONL for the records that cannot be enriched, with reasons. Without it the first one ends the run.",
 )
 @click.option(
@@ -132,7 +131,7 @@ def _fields(context: click.Context, parameter: click.Parameter, given: str | Non
     default="1%",
     show_default=True,
     metavar="N|N%",
-    help="End the run when more fail: a number, or a share of the records so far, of 1,000 at least.",
+    help="End the run when more fail: a number, or a share of the records so far, of at least 1,000.",
 )
 @click.option(
     "--on-missing",
@@ -142,12 +141,18 @@ def _fields(context: click.Context, parameter: click.Parameter, given: str | Non
     help="What becomes of records whose profile the source does not have, and of those without a key.",
 )
 @click.option(
-    "--encoding", metavar="NAME", help="Of CSV and JSONL: utf-8, latin-1, utf-16 … Default: found out, utf-8."
+    "--rate", callback=_rate, metavar="N/s", help="Calls per second at most: 500/s, 30000/m. Default: no limit."
 )
-@click.option("--input-format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Default: told by the suffix.")
-@click.option("--output-format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Default: told by the suffix.")
-@click.option("--resume", is_flag=True, help="Go on with the run to this file that was interrupted.")
-@click.option("--force", is_flag=True, help="Replace the output when it is there already.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Concurrent calls at most."
+)
+@click.option(
+    "--window", type=click.IntRange(1, 1_000_000), default=4096, show_default=True, help="Records in progress at most."
+)
+@click.option("--encoding", metavar="NAME", help="Of CSV and JSONL: utf-8, cp1252, latin-1, utf-16 … Default: utf-8.")
+@click.option("--delimiter", metavar="CHAR", help="Of CSV: e.g. ';'. Default: a comma; a tab for .tsv.")
+@click.option("--input-format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Default: by the suffix.")
+@click.option("--output-format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Default: by the suffix.")
 @click.option(
     "--checkpoint-rows",
     type=click.IntRange(1),
@@ -155,7 +160,8 @@ def _fields(context: click.Context, parameter: click.Parameter, given: str | Non
     show_default=True,
     help="A checkpoint after so many records, and every 5 seconds.",
 )
-@click.option("--dry-run", is_flag=True, help="Read and count only: records, keys, calls, time. Nothing is asked.")
+@click.option("--dry-run", is_flag=True, help="Read and count only: records, keys, calls, time. No lookup is made.")
+@source_options
 @_coded
 def enrich(
     settings: Settings,
@@ -172,6 +178,7 @@ def enrich(
     max_errors: float,
     on_missing: str,
     encoding: str | None,
+    delimiter: str | None,
     input_format: FileFormat | None,
     output_format: FileFormat | None,
     resume: bool,
@@ -179,41 +186,45 @@ def enrich(
     checkpoint_rows: int,
     dry_run: bool,
 ) -> int:
-    """Enrich a file: each record of INPUT with the profile of its key. `-` is standard input or output.
+    """Enrich a file: add to each record of INPUT the profile of its key. `-` is standard input or output.
 
     \b
     profile-enrich enrich orders.csv -o enriched.csv --key user_id --fields tier,ltv --rate 500/s
     profile-enrich enrich events.parquet -o events2.parquet --key user_id --dead-letter bad.jsonl --max-errors 1%
     zcat log.jsonl.gz | profile-enrich enrich - --input-format jsonl --key user_id > enriched.jsonl
 
-    Records keep their order and their columns; each key is asked once. The output appears when it is whole.
-    Interrupted or killed, the same command with --resume goes on, and the result is the same, byte for byte.
+    Records keep their order and their columns; each key is looked up once. The output appears when it is whole.
+    Interrupted or killed, the same command with --resume continues, and the result is the same, byte for byte. A
+    scheduled job can always give --resume: where there is nothing to resume, it starts a run.
 
-    Exit codes: 0 done, 2 finished, and some are dead letters, 1 failed (a wrong command line
-    too), 130 interrupted (Ctrl-C, SIGTERM) and resumable.
+    Exit codes: 0 done; 2 finished, but look: there are dead letters, most records have no key, no record has a
+    profile, or an attribute of --fields is in no profile; 1 failed (a wrong command line too); 130 (Ctrl-C) or 143
+    (SIGTERM) interrupted, and --resume continues.
     """
     if dry_run:
-        return _dry_run(settings, input, key, encoding, input_format, rate)
+        return _dry_run(settings, input, key, encoding, delimiter, input_format, rate)
     form = output_format or (input_format if output == "-" else None)
     if output == "-" and form is None:
         form = _like(input)
-    missing: OnMissing = {"drop": "drop", "dead-letter": "dead_letter", "raise": "raise"}.get(on_missing, "null")  # type: ignore[assignment]  # click chose among these
     options: dict[str, Any] = {
         "key": key,
         "fields": fields,
         "prefix": prefix,
         "into": into,
-        "on_missing": missing,
+        "options": EnrichOptions(
+            on_missing=cast("OnMissing", on_missing.replace("-", "_")),
+            max_errors=max_errors,
+            window=window,
+            concurrency=concurrency,
+        ),
         "dead_letter": dead_letter,
-        "max_errors": max_errors,
         "encoding": encoding,
+        "delimiter": delimiter,
         "source_format": input_format,
         "target_format": form,
         "resume": resume,
         "force": force,
         "checkpoint_rows": checkpoint_rows,
-        "window": window,
-        "concurrency": concurrency,
     }
     meter: Meter | None = None
     try:
@@ -223,7 +234,7 @@ def enrich(
         _say_where(meter, output)
         raise
     meter.summary(report, "" if output == "-" else f" to {output}")
-    return DEAD_LETTERS if report.dead else 0
+    return ATTENTION if report.dead or report.problems else 0
 
 
 async def _enrich(
@@ -252,26 +263,32 @@ async def _enrich(
 
 
 def _like(input: str) -> FileFormat:
-    """The format for standard output: the input's, or JSONL where that is Parquet."""
+    """Return the format for standard output: the input's, or JSONL for Parquet."""
     found = FileSpec.of(input).format
     return "jsonl" if found == "parquet" else found
 
 
 def _say_where(meter: Meter | None, output: str) -> None:
-    """How far it came, and how to go on. Nothing, when it did not begin."""
+    """Print how far the run is, and how to continue. Nothing is printed for a run that did not begin."""
     if meter is None or meter.last is None:
         return
     if output == "-":
-        note(f"Stopped after {meter.last.rows:,} records. With -o FILE, --resume could go on from here.")
+        note(f"Stopped after {meter.last.rows:,} records. With -o FILE, --resume could continue from here.")
     else:
-        note(f"Stopped after about {meter.last.rows:,} records. To go on from there, repeat the command with --resume.")
+        note(f"Stopped after about {meter.last.rows:,} records. To continue, repeat the command with --resume.")
 
 
 def _dry_run(
-    settings: Settings, input: str, key: str, encoding: str | None, form: FileFormat | None, rate: float | None
+    settings: Settings,
+    input: str,
+    key: str,
+    encoding: str | None,
+    delimiter: str | None,
+    form: FileFormat | None,
+    rate: float | None,
 ) -> int:
-    """Says what there is to do."""
-    found = survey_file(input, key=key, encoding=encoding, source_format=form)
+    """Print what there is to do."""
+    found = survey_file(input, key=key, encoding=encoding, delimiter=delimiter, source_format=form)
     size = run(_batch_size(settings))
     calls = -(-found.distinct // size)
     about = "" if found.exact else "about "
@@ -288,12 +305,12 @@ def _dry_run(
     note(f"{about.capitalize()}{calls:,} calls{batches}.")
     if rate is not None:
         note(f"At {rate:g} calls a second: {_span(calls / rate)} at least.")
-    note("Nothing was asked or written.")
+    note("No lookup was made, and nothing was written.")
     return 0
 
 
 async def _batch_size(settings: Settings) -> int:
-    """How many keys one call of the source takes."""
+    """Return how many keys one call of the source takes."""
     async with open_source(settings) as source:
         return source.batch_size if isinstance(source, BatchSource) else 1
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
 import sys
+import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import click
@@ -22,12 +25,13 @@ from ...errors import (
     SourceTimeout,
     SourceUnavailable,
 )
+from ...pipeline.files.resumable_output import ResumableOutput
+from ...pipeline.files.stream_output import RecordOutput, StreamOutput
 from ...sources.amperity import AmperitySource, Page, ProfileRow
 from ..build_progress import RowsPerSecond
 from ..exit_codes import guarded, run
-from ..export_target import ExportState, FileTarget, StdoutTarget, Target
 from ..open_source import open_source
-from ..output import note, stderr_console
+from ..output import fitting, note, stderr_console
 from ..profile_rows import Format, ProfileRowEncoder
 from ..source_options import Settings, source_options
 
@@ -36,31 +40,37 @@ __all__ = ["export"]
 _PASSING = (SourceTimeout, SourceConnectionError, SourceUnavailable, SourceRateLimited)
 _LONGEST_WAIT = 60.0
 
+_CHECKPOINT_EVERY = 1.0
+"""Seconds between two checkpoints: a killed export repeats at most the pages of so long."""
+
+ATTENTION = 2
+"""The file was written, and lacks attributes."""
+
 
 @click.command()
-@source_options
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The file. Default: standard output."
-)
-@click.option(
-    "--format", "format", type=click.Choice(["csv", "jsonl"]), help="Default: told by the file's suffix, else csv."
-)
-@click.option(
-    "--filter", "filters", multiple=True, metavar="NAME=VALUE", help="Only profiles whose attribute is exactly this."
-)
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Profiles a page.")
-@click.option("--with-total", is_flag=True, help="Ask how many there are, for a progress bar that knows its end.")
+@click.option("-o", "--output", default="-", metavar="FILE", help="The file. Default: -, standard output.")
+@click.option("--format", "format", type=click.Choice(["csv", "jsonl"]), help="Default: by the suffix, else csv.")
 @click.option("--columns", metavar="A,B,C", help="Of the CSV. Default: id, and all attributes of the first page.")
 @click.option("--strict-columns", is_flag=True, help="Stop at an attribute that the first page did not have.")
 @click.option(
-    "--retries", type=click.IntRange(0, 100), default=5, show_default=True, help="For a page, when the API has trouble."
+    "--filter", "filters", multiple=True, metavar="NAME=VALUE", help="Only profiles whose attribute is exactly this."
 )
-@click.option("--resume", is_flag=True, help="Go on with the export to this file that was interrupted.")
-@click.option("--force", is_flag=True, help="Replace the file when it is there already.")
+@click.option(
+    "--resume", is_flag=True, help="Resume the interrupted export to this file; where there is none, start one."
+)
+@click.option(
+    "--force", is_flag=True, help="Replace the file when it exists, and an interrupted export of another kind."
+)
+@click.option("--limit", type=click.IntRange(1, 1000), default=1000, show_default=True, help="Profiles per page.")
+@click.option("--with-total", is_flag=True, help="Ask for the number of profiles, so that the bar knows its end.")
+@click.option(
+    "--retries", type=click.IntRange(0, 100), default=5, show_default=True, help="Per page, while the API fails."
+)
+@source_options
 @guarded
 def export(
     settings: Settings,
-    output: Path | None,
+    output: str,
     format: Format | None,
     filters: tuple[str, ...],
     limit: int,
@@ -76,35 +86,43 @@ def export(
     \b
     profile-enrich export --index loyalty_members --filter loyalty_tier=gold -o profiles.csv
 
-    The file appears when it is whole. Interrupted, the command says where it stopped, and --resume goes on from there.
+    The file appears when it is whole. Interrupted, the command says where it stopped, and --resume continues.
 
     CSV: a column `id`, then the attributes of the first page. Attributes that show up later are left out and reported
-    at the end; name all columns with --columns, or stop at the first such attribute with --strict-columns. JSONL holds
-    every profile as it came.
+    at the end, and the exit code is 2; name all columns with --columns, or stop at the first such attribute with
+    --strict-columns. JSONL holds every profile as it came.
     """
     kind = settings.kind("amperity")
     if kind != "amperity":
         raise ConfigurationError(f"only an index can be exported, page by page; {kind} has none: use --source amperity")
-    if resume and output is None:
-        raise ConfigurationError("--resume needs the file to go on with: -o FILE")
+    path = None if output == "-" else Path(output)
+    if resume and path is None:
+        raise ConfigurationError("--resume needs the file to continue: -o FILE")
     chosen = None if columns is None else [name for name in columns.split(",") if name]
     if chosen is not None and (not chosen or len(set(chosen)) != len(chosen)):
         raise ConfigurationError("--columns wants different names, separated by commas")
-    form: Format = format or ("jsonl" if output is not None and output.suffix in (".jsonl", ".ndjson") else "csv")
+    form: Format = format or ("jsonl" if path is not None and path.suffix in (".jsonl", ".ndjson") else "csv")
     encoder = ProfileRowEncoder(form, chosen, strict=strict_columns)
     job = _Job(settings, _parse(filters), encoder, limit=limit, with_total=with_total, retries=retries)
-    target = _open(output, job.fingerprint(chosen), resume=resume, force=force)
-    try:
-        job.go_on_from(target.state)
-        run(job.export(target))
-        target.finish()
-    except BaseException as error:
-        _say_where(target, output, whole=False, expected=isinstance(error, Exception | KeyboardInterrupt))
-        raise
-    finally:
-        target.close()
-    _say_where(target, output, whole=True, expected=True)
-    _report_left_out(encoder)
+    target: RecordOutput
+    if path is None:
+        target = StreamOutput(more={}, force=force, inputs={})
+    else:
+        target = ResumableOutput(path, job=job.fingerprint(chosen), resume=resume, force=force)
+    with contextlib.closing(target):
+        job.restore(target)
+        try:
+            run(job.export(target))
+            target.finish()
+        except BaseException as error:
+            job.say_where(path, whole=False, expected=isinstance(error, Exception | KeyboardInterrupt))
+            if job.state.token is None and isinstance(target, ResumableOutput) and not job.state.rows:
+                target.discard()
+            raise
+    job.say_where(path, whole=True, expected=True)
+    if encoder.left_out:
+        _report_left_out(encoder)
+        raise click.exceptions.Exit(ATTENTION)
 
 
 def _parse(filters: tuple[str, ...]) -> dict[str, str]:
@@ -121,14 +139,27 @@ def _parse(filters: tuple[str, ...]) -> dict[str, str]:
     return parsed
 
 
-def _open(output: Path | None, fingerprint: Mapping[str, str], *, resume: bool, force: bool) -> Target:
-    if output is None:
-        return StdoutTarget()
-    return FileTarget(output, fingerprint=fingerprint, resume=resume, force=force)
+@dataclass(slots=True)
+class _State:
+    """How far an export is.
+
+    Args:
+        rows: written so far.
+        token: where the next page begins; `None` before the first and after the last.
+        columns: of the CSV.
+        left_out: columns that came later, and in how many rows.
+        total: rows in all, where the API said it.
+    """
+
+    rows: int = 0
+    token: str | None = field(default=None, repr=False)
+    columns: list[str] | None = None
+    left_out: dict[str, int] = field(default_factory=dict[str, int])
+    total: int | None = None
 
 
 class _Job:
-    """One export: what, and how far."""
+    """One export: what it is of, and how far it is."""
 
     def __init__(
         self,
@@ -146,9 +177,10 @@ class _Job:
         self._limit = limit
         self._with_total = with_total
         self._retries = retries
+        self.state = _State()
 
     def fingerprint(self, columns: list[str] | None) -> dict[str, str]:
-        """What an interrupted export must agree in to be gone on with. Filters are hashed: they may name a person."""
+        """Return the settings that must match to resume. Filters are hashed: they may name a person."""
         filters = json.dumps(sorted(self._filters.items()))
         return {
             "base URL": self._settings.base_url or self._settings.region or "",
@@ -159,36 +191,69 @@ class _Job:
             "columns": ",".join(columns or ()),
         }
 
-    def go_on_from(self, state: ExportState) -> None:
-        """Takes over what an interrupted export knew."""
-        if state.columns is not None:
-            self._encoder.columns = list(state.columns)
-        self._encoder.left_out.update(state.left_out)
+    def restore(self, target: RecordOutput) -> None:
+        """Take over what an interrupted export knew."""
+        self.state = _State(**(target.state or {}))
+        if self.state.columns is not None:
+            self._encoder.columns = list(self.state.columns)
+        self._encoder.left_out.update(self.state.left_out)
 
-    async def export(self, target: Target) -> None:
-        """Pages until the last; each is written before the next is asked for."""
-        state = target.state
-        with _bar(target) as bar:
+    async def export(self, target: RecordOutput) -> None:
+        """Write pages until the last. The next page is asked for while one is encoded and written."""
+        state, saved = self.state, time.monotonic()
+        if state.rows and state.token is None:
+            return  # every page was written before the run was killed
+        with _bar(stdout=isinstance(target, StreamOutput)) as bar:
             task = bar.add_task("Exporting", total=state.total, completed=state.rows)
             async with open_source(self._settings, "amperity") as source:
                 assert isinstance(source, AmperitySource)  # noqa: S101  # by the kind that was asked for
-                while True:
-                    page = await self._page(source, state.token, first=state.rows == 0)
-                    if page.next_token is not None and page.next_token == state.token:
-                        raise SourceResponseError("the API gave the same page token twice; going on would never end")
-                    data = self._encoder.page(page.data, header=state.token is None)
-                    state = ExportState(
-                        rows=state.rows + len(page.data),
-                        size=state.size + len(data),
-                        token=page.next_token,
-                        columns=self._encoder.columns,
-                        left_out=dict(self._encoder.left_out),
-                        total=state.total if page.total is None else page.total,
-                    )
-                    target.write(data, state)
-                    bar.update(task, completed=state.rows, total=state.total)
-                    if state.token is None:
-                        return
+                coming = asyncio.create_task(self._page(source, state.token, first=state.rows == 0))
+                try:
+                    while True:
+                        page = await coming
+                        if page.next_token is not None and page.next_token == state.token:
+                            raise SourceResponseError("the API gave the same page token twice, which would never end")
+                        if page.next_token is not None:
+                            coming = asyncio.create_task(self._page(source, page.next_token, first=False))
+                            await asyncio.sleep(0)  # its request leaves before this page is written
+                        data = self._encoder.page(page.data, header=state.token is None)
+                        target.write(data)
+                        state.rows += len(page.data)
+                        state.token = page.next_token
+                        state.columns = self._encoder.columns
+                        state.left_out = dict(self._encoder.left_out)
+                        state.total = state.total if page.total is None else page.total
+                        bar.update(task, completed=state.rows, total=state.total)
+                        if state.token is None or time.monotonic() - saved >= _CHECKPOINT_EVERY:
+                            target.save(asdict(state), done=state.token is None)
+                            saved = time.monotonic()
+                        if state.token is None:
+                            return
+                except BaseException:
+                    if state.token is not None:
+                        target.save(asdict(state))
+                    raise
+                finally:
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
+
+    def say_where(self, output: Path | None, *, whole: bool, expected: bool) -> None:
+        """Print how far the export is, and how to continue."""
+        state = self.state
+        of = f" of {state.total:,}" if state.total is not None else ""
+        if whole:
+            note(f"Exported {state.rows:,}{of} profiles{'' if output is None else f' to {output}'}.")
+        elif not expected:
+            return
+        elif output is None:
+            note(f"Stopped after {state.rows:,}{of} profiles. With -o FILE, --resume could continue from here.")
+        elif state.token is None:
+            note("Stopped before the first page was written.")
+        else:
+            note(
+                f"Stopped after {state.rows:,}{of} profiles, which are in {output}.part. "
+                "To continue, repeat the command with --resume."
+            )
 
     async def _page(self, source: AmperitySource, token: str | None, *, first: bool) -> Page[ProfileRow]:
         attempt = 0
@@ -211,44 +276,27 @@ class _Job:
             await asyncio.sleep(max(backoff, min(_LONGEST_WAIT, failure.retry_after or 0.0)))
 
 
-def _bar(target: Target) -> Progress:
+def _bar(*, stdout: bool) -> Progress:
     console = stderr_console()
     # Data and a moving bar on one terminal would draw over each other.
-    mixed = isinstance(target, StdoutTarget) and sys.stdout.isatty()
+    mixed = stdout and sys.stdout.isatty()
+    columns = fitting(
+        console.width,
+        (TextColumn("{task.description}"), 9, 4),
+        (BarColumn(bar_width=16), 16, 5),
+        (MofNCompleteColumn(), 19, 1),
+        (RowsPerSecond(), 14, 3),
+        (TimeElapsedColumn(), 7, 6),
+        (TimeRemainingColumn(), 7, 2),
+    )
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("profiles"),
-        RowsPerSecond(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        *columns,
         console=console,
         disable=mixed or not console.is_terminal,
         transient=True,
     )
 
 
-def _say_where(target: Target, output: Path | None, *, whole: bool, expected: bool) -> None:
-    state = target.state
-    of = f" of {state.total:,}" if state.total is not None else ""
-    if whole:
-        note(f"Exported {state.rows:,}{of} profiles{'' if output is None else f' to {output}'}.")
-        return
-    if not expected:
-        return
-    if output is None:
-        note(f"Stopped after {state.rows:,}{of} profiles. With -o FILE, --resume could go on from here.")
-    elif state.token is None:
-        note("Stopped before the first page was written.")
-    else:
-        note(
-            f"Stopped after {state.rows:,}{of} profiles, which are in {output}.part. "
-            "To go on from there, repeat the command with --resume."
-        )
-
-
 def _report_left_out(encoder: ProfileRowEncoder) -> None:
-    if encoder.left_out:
-        listed = ", ".join(f"{name} ({count:,} rows)" for name, count in sorted(encoder.left_out.items()))
-        note(f"Left out, because the first page did not have them: {listed}. Name all columns with --columns.")
+    listed = ", ".join(f"{name} ({count:,} rows)" for name, count in sorted(encoder.left_out.items()))
+    note(f"Left out, because the first page did not have them: {listed}. Name all columns with --columns.")

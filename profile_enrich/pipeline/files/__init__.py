@@ -1,6 +1,7 @@
 """Enrich whole files: CSV, JSONL and Parquet in and out, with checkpoints that a later run can resume."""
 
 from .dry_run import FileSurvey, survey_file
-from .file_enrichment import FileProgress, FileReport, enrich_file
+from .file_enrichment import enrich_file
+from .file_report import FileProgress, FileReport
 
 __all__ = ["FileProgress", "FileReport", "FileSurvey", "enrich_file", "survey_file"]

@@ -1,4 +1,4 @@
-"""What a run over a file would ask, found out without asking."""
+"""`survey_file`: count what a run over a file would look up, without looking it up."""
 
 from __future__ import annotations
 
@@ -69,14 +69,20 @@ class Distinct:
 
 
 def survey_file(
-    source: str | Path, *, key: str, encoding: str | None = None, source_format: FileFormat | None = None
+    source: str | Path,
+    *,
+    key: str,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    source_format: FileFormat | None = None,
 ) -> FileSurvey:
-    """Reads a file to its end and counts. No source is asked.
+    """Read a file to its end and count. No lookup is made.
 
     Args:
         source: as for `enrich_file`.
         key: the column to look up by.
         encoding: of the text; default: what a byte order mark says, else UTF-8.
+        delimiter: between the fields of a CSV. Default: a tab for `.tsv`, else a comma.
         source_format: where its name does not say it.
 
     Returns:
@@ -86,7 +92,7 @@ def survey_file(
         ConfigurationError: there is no such column.
         InputError: the file cannot be read.
     """
-    reader = open_reader(FileSpec.of(source, source_format), key, encoding=encoding, whole=False)
+    reader = open_reader(FileSpec.of(source, source_format, delimiter=delimiter), key, encoding=encoding, whole=False)
     rows = unreadable = without = unusable = 0
     distinct = Distinct()
     try:

@@ -1,4 +1,4 @@
-"""Files enriched as a whole: CSV, JSONL and Parquet, in and out, with checkpoints to go on from after a crash."""
+"""`enrich_file`: CSV, JSONL and Parquet files in and out, with checkpoints that a later run can resume."""
 
 from __future__ import annotations
 
@@ -7,92 +7,39 @@ import itertools
 import operator
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from ..._utils.file_identity import FileIdentity
 from ..._utils.validation import check_int, check_number
 from ...client.client import ProfileClient
-from ...errors import InputError, MissingKeyError, ProfileEnrichError, ProfileMissing, TooManyErrors
-from ...profile import Reason
+from ...errors import InputError
+from ...profile import Profile
+from ..options import EnrichOptions, options_of
 from ..outcome_stream import Outcome, outcomes
-from ..records.thread_reader import aside
+from ..records.outcome_policy import OutcomePolicy, Rejection, RunStats
+from ..records.thread_reader import iterate_in_thread
 from ..tables.columns import Columns
-from .checkpoint import CheckpointState, Output, PartStream, Sink
 from .column_types import json_text, notice, plain
+from .file_report import FileProgress, FileReport
 from .formats import FileFormat, FileSpec
-from .job import FileJob, OnMissing, fields_of
+from .job import FileJob, fields_of
 from .line_writer import AddedFields, Attributes, Lines
 from .readers import Item, RecordReader, open_reader
+from .resumable_output import ResumableOutput
 from .second_pass import assemble, entry
+from .stream_output import RecordOutput, SpooledOutput, StreamOutput
 
-__all__ = ["FileProgress", "FileReport", "OnMissing", "enrich_file"]
+__all__ = ["enrich_file"]
 
 _KEY = operator.attrgetter("key")
 
-_ENOUGH = 1000
-"""A fraction that may fail is one of so many records at least: the first failure must not end a run."""
-
-_TELL = 0.1
+_REPORT_EVERY = 0.1
 """Seconds between two calls of `progress`, at least."""
 
-
-@dataclass(frozen=True, slots=True)
-class FileProgress:
-    """How far a run is. Counts go on from those of the run that is resumed.
-
-    Args:
-        rows: records done.
-        written: records in the output.
-        missing: records whose key the source does not know, or withholds.
-        failed: records that could not be enriched.
-        calls: of the source, by this process.
-        fraction: of the input that was read, from 0 to 1; `None` when that cannot be known.
-        seconds: since this process began.
-        resumed: records that were done before.
-    """
-
-    rows: int
-    written: int
-    missing: int
-    failed: int
-    calls: int
-    fraction: float | None
-    seconds: float
-    resumed: int
-
-
-@dataclass(frozen=True, slots=True)
-class FileReport:
-    """What became of a file. `rows` is the sum of `written`, `dropped` and `dead`.
-
-    Args:
-        rows: records of the input.
-        written: records in the output.
-        missing: records whose profile the source does not have, or withholds.
-        keyless: records without a key.
-        dropped: records left out because of `on_missing="drop"`.
-        dead: records in the dead letters.
-        reasons: of those, how many for which reason.
-        clashes: columns that the records had already and kept, and in how many records.
-        unseen: of the fields, those that no profile has; empty for a run that was resumed.
-        calls: of the source, by this process.
-        seconds: that this process took.
-        resumed: records that were done by an earlier process.
-    """
-
-    rows: int
-    written: int
-    missing: int
-    keyless: int
-    dropped: int
-    dead: int
-    calls: int
-    seconds: float
-    resumed: int
-    reasons: dict[str, int] = field(default_factory=dict[str, int])
-    clashes: dict[str, int] = field(default_factory=dict[str, int])
-    unseen: list[str] = field(default_factory=list[str])
+_KEYLESS_SHARE = 0.5
+"""More records than this share without a key is reported as a problem."""
 
 
 async def enrich_file(
@@ -104,288 +51,301 @@ async def enrich_file(
     fields: Mapping[str, str | None] | Iterable[str] | None = None,
     prefix: str = "profile_",
     into: str | None = None,
-    on_missing: OnMissing = "null",
+    options: EnrichOptions | None = None,
     dead_letter: str | Path | None = None,
-    max_errors: float = 0.01,
     encoding: str | None = None,
+    delimiter: str | None = None,
     source_format: FileFormat | None = None,
     target_format: FileFormat | None = None,
     resume: bool = False,
     force: bool = False,
-    window: int = 4096,
-    concurrency: int = 64,
     checkpoint_rows: int = 50_000,
     checkpoint_every: float = 5.0,
     progress: Callable[[FileProgress], None] | None = None,
 ) -> FileReport:
-    """Enriches each record of a file with the profile of its key. Memory stays flat whatever the length of the file.
+    """Enrich each record of a file with the profile of its key. Memory stays flat whatever the length of the file.
 
-    Records stay in order. Their own columns stay as they are, and come first; a column that a record has already is not
-    replaced. The output appears when it is whole. Killed, the run goes on with `resume=True` from its last checkpoint,
-    and the result is the same, byte for byte.
+    Records keep their order. Their own columns stay as they are and come first; a column that a record has already is
+    not replaced. The output appears when it is whole. A killed run continues with `resume=True` from its last
+    checkpoint, and the result is the same, byte for byte. An input that changes while it is read ends the run.
 
     Args:
         source: a `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet` file, text also as `.gz`; `-` is standard input.
         target: likewise; `-` is standard output. It can have another format than the source.
         client: looks the profiles up.
         key: the column to look up by. Whole numbers are looked up as their text.
-        fields: the attributes to add; as a mapping, with the Arrow types of a Parquet file's columns (`None`: told by
-            the values). Default: all.
+        fields: the attributes to add; as a mapping, with the Arrow types of a Parquet file's columns (`None`: inferred
+            from the values). Default: all.
         prefix: put before each attribute's name to name its column. Default `"profile_"`.
         into: instead, one column of this name that holds the attributes as an object (in CSV and Parquet: as JSON).
-        on_missing: what becomes of records without a profile or without a key: nothing is added (`"null"`), they are
-            left out (`"drop"`), go to the dead letters, or end the run (`"raise"`).
+        options: what becomes of records without a profile, and the limits of the run. Default `EnrichOptions()`.
         dead_letter: a JSONL file for the records that cannot be enriched, each with the reason. Without it the first
             one ends the run.
-        max_errors: records that may fail before the run ends: a fraction (a `float`) of the records so far, of 1,000 at
-            least; or a number (an `int`). Default 0.01.
         encoding: of the text, e.g. `"latin-1"`; the output has it too. Default: by the byte order mark, else UTF-8.
-        source_format: where its name does not say it.
-        target_format: where its name does not say it.
-        resume: go on with the run that was interrupted.
-        force: replace files that are there, and an interrupted run.
-        window: records under way at most.
-        concurrency: calls of the source at the same time, at most.
-        checkpoint_rows: a checkpoint is written after so many records at the latest.
-        checkpoint_every: … and after so many seconds.
+        delimiter: between the fields of a CSV input, and of a CSV output. Default: a tab for `.tsv`, else a comma.
+        source_format: `"csv"`, `"jsonl"` or `"parquet"`, where the name does not say it.
+        target_format: likewise.
+        resume: resume the interrupted run of the same job to this output; where there is none, start one.
+        force: replace output files that exist, and an interrupted run of another job.
+        checkpoint_rows: records after which a checkpoint is written, at the latest. Default 50,000.
+        checkpoint_every: seconds after which a checkpoint is written, at the latest. Default 5.
         progress: called with a `FileProgress`, up to ten times a second; keep it short.
 
     Returns:
-        What became of the records.
+        What became of the records. Look at its `problems`.
 
     Raises:
-        ConfigurationError: an argument makes no sense, a file is there already, there is nothing to resume, or the
-            input or the arguments changed since.
-        InputError: the input cannot be read, or one of its records, and there is no dead letter file.
+        ConfigurationError: an argument is not usable, an output exists or cannot be written, or the input or the
+            arguments changed since the run that is to be resumed.
+        InputError: the input cannot be read or changed while it was read; or one of its records cannot be used, and
+            there is no dead-letter file.
         TooManyErrors: more records failed than `max_errors` allows.
         ProfileMissing: as `on_missing="raise"` asks for.
-        ProfileEnrichError: a lookup failed, and there is no dead letter file; the source refuses the credentials.
+        ProfileEnrichError: a lookup failed, and there is no dead-letter file; the source refuses the credentials.
+        OSError: an output cannot be written, e.g. because the disk is full. It names the file.
     """
-    plan = FileJob(
-        source=FileSpec.of(source, source_format, what="the input"),
-        target=FileSpec.of(target, target_format, what="the output"),
+    job = FileJob(
+        source=FileSpec.of(source, source_format, delimiter=delimiter, what="the input"),
+        target=FileSpec.of(target, target_format, delimiter=delimiter, what="the output"),
         key=key,
         fields=fields_of(fields),
         prefix=prefix,
         into=into,
-        on_missing=on_missing,
         dead=None if dead_letter is None else Path(dead_letter),
         encoding=encoding,
-        max_errors=max_errors,
+        options=options_of(options),
     )
-    plan.check(resume)
-    check_int("window", window)
-    check_int("concurrency", concurrency)
+    job.check(resume)
     check_int("checkpoint_rows", checkpoint_rows)
     check_number("checkpoint_every", checkpoint_every)
-    with contextlib.closing(_Run(plan, client, resume=resume, force=force)) as run:
-        run.saves(checkpoint_rows, checkpoint_every)
-        run.progress = progress
-        await run.go(window=window, concurrency=concurrency)
+    with contextlib.closing(_Run(job, client, resume=resume, force=force)) as run:
+        await run.execute(checkpoint_rows=checkpoint_rows, checkpoint_every=checkpoint_every, progress=progress)
         return run.report()
+
+
+@dataclass(slots=True)
+class _State:
+    """What a checkpoint holds.
+
+    Args:
+        kinds: of the values that were added, by column: the types of a Parquet file follow from them.
+        read_kinds: of the input's own values, by column, where its format does not say them.
+        clashes: columns that the record had already, and in how many records.
+        digest: of the input, once the first pass has read all of it.
+    """
+
+    kinds: dict[str, str] = field(default_factory=dict[str, str])
+    read_kinds: dict[str, str] = field(default_factory=dict[str, str])
+    clashes: dict[str, int] = field(default_factory=dict[str, int])
+    digest: str = ""
 
 
 class _Run:
     """One process's part in enriching a file."""
 
-    progress: Callable[[FileProgress], None] | None = None
-
-    def __init__(self, plan: FileJob, client: ProfileClient, *, resume: bool, force: bool) -> None:
-        self._plan = plan
+    def __init__(self, job: FileJob, client: ProfileClient, *, resume: bool, force: bool) -> None:
+        self._job = job
         self._client = client
         self._calls = client.stats().source_calls
         self._began = time.monotonic()
-        self._rows_between, self._seconds_between = 0, 0.0
-        self.reader: RecordReader = open_reader(
-            plan.source, plan.key, encoding=plan.encoding, whole=not plan.two_passes or plan.dead is not None
-        )
+        self._identity = None if job.source.path is None else FileIdentity.of(job.source.path)
+        whole = not job.two_passes or job.dead is not None
+        self.reader: RecordReader = self._open(whole=whole)
         try:
-            self._out: Sink
-            if plan.target.path is None:
-                self._out = PartStream(plan.dead, force=force)
-            else:
-                self._out = Output(plan.target.path, plan.dead, job=plan.job(client), resume=resume, force=force)
+            self._out = self._output(resume=resume, force=force)
         except BaseException:
             self.reader.close()
             raise
-        self._state: CheckpointState = self._out.state
-        self._resumed = self._state.rows
-        for name in plan.columns():
+        saved: dict[str, Any] = self._out.state or {}
+        self._state = _State(**saved.get("columns", {}))
+        self._policy = OutcomePolicy(
+            job.options,
+            on_error="raise" if job.dead is None else "dead_letter",
+            stats=RunStats(**saved.get("stats", {})),
+        )
+        self.stats = self._policy.stats
+        self._first_pass_done = bool(self._state.digest)
+        self._resumed = self.stats.rows
+        for name in job.columns():
             self._state.kinds.setdefault(name, "null")
-        declared = Columns(plan.declared, "") if plan.declared else None
-        self._shape = plan.shape()
-        self._attributes = Attributes(lambda profile: self._shape.of({}, profile), declared)
-        self._lines = Lines(self.reader, plan.target, plan.columns(), self._state.clashes)
+        declared = Columns(job.declared, "") if job.declared else None
+        self._merger = job.merger()
+        self._attributes = Attributes(lambda profile: self._merger.of({}, profile), declared)
+        self._lines = Lines(self.reader, job.target, job.columns(), self._state.clashes)
 
-    def saves(self, rows: int, seconds: float) -> None:
-        """When to write checkpoints."""
-        self._rows_between, self._seconds_between = rows, seconds
+    def _open(self, *, whole: bool) -> RecordReader:
+        job = self._job
+        as_text = job.target.format != "parquet"
+        return open_reader(job.source, job.key, encoding=job.encoding, whole=whole, as_text=as_text)
+
+    def _output(self, *, resume: bool, force: bool) -> RecordOutput:
+        job = self._job
+        if job.target.path is None:
+            made = SpooledOutput if job.two_passes else StreamOutput
+            return made(more=job.more_outputs, force=force, inputs=job.inputs)
+        return ResumableOutput(
+            job.target.path,
+            job=job.fingerprint(self._client, self._identity),
+            resume=resume,
+            force=force,
+            more=job.more_outputs,
+            inputs=job.inputs,
+        )
+
+    def _save(self) -> None:
+        state = {"columns": asdict(self._state), "stats": asdict(self.stats)}
+        self._out.save(state, done=bool(self._state.digest))
 
     # --- the first pass ---------------------------------------------------------------------------------------------
 
-    async def go(self, *, window: int, concurrency: int) -> None:
-        """All records, then the whole files."""
-        if not self._state.done:
+    async def execute(
+        self, *, checkpoint_rows: int, checkpoint_every: float, progress: Callable[[FileProgress], None] | None
+    ) -> None:
+        """Do all records, then put the whole files in their places."""
+        if not self._first_pass_done:
             try:
-                await self._records(window, concurrency)
+                await self._records(checkpoint_rows, checkpoint_every, progress)
+                self._check_input()
             except BaseException:
-                self._out.save()
+                self._save()
                 raise
-            self._state.done = True
-            self._out.save()
-        if self._plan.two_passes:
+            self._state.digest = self.reader.digest
+            self._save()
+        if self._job.two_passes:
             self._assemble()
-        self._out.finish(packed=self._plan.target.gzip)
+        elif self._job.target.gzip and isinstance(self._out, ResumableOutput):
+            self._out.make(self._out.copy_part, packed=True)
+        self._out.finish()
 
-    async def _records(self, window: int, concurrency: int) -> None:
-        if not self._state.rows and not self._plan.two_passes and not self._out.size:
+    def _check_input(self) -> None:
+        """Refuse to finish when the input is not the file any more that was opened."""
+        if self._identity is not None and self._job.source.path is not None:
+            self._identity.check(self._job.source.path)
+
+    async def _records(
+        self, checkpoint_rows: int, checkpoint_every: float, progress: Callable[[FileProgress], None] | None
+    ) -> None:
+        job, stats = self._job, self.stats
+        if not stats.rows and not job.two_passes and not self._out.size:
             self._out.write(self._lines.header())
-        items = itertools.islice(iter(self.reader), self._state.rows, None)
+        items = itertools.islice(iter(self.reader), stats.rows, None)
         results: AsyncGenerator[Outcome[Item]] = outcomes(
-            aside(items) if self._plan.source.path is None else items,
+            iterate_in_thread(items) if job.source.is_stream else items,
             client=self._client,
             key=_KEY,
-            ordered=True,
-            window=window,
-            concurrency=concurrency,
+            options=replace(job.options, ordered=True),
         )
-        saved, saved_at, told = self._state.rows, time.monotonic(), 0.0
+        saved, saved_at, reported = stats.rows, time.monotonic(), 0.0
         async with contextlib.aclosing(results):
             async for outcome in results:
                 self._one(outcome)
-                self._state.rows += 1
                 now = time.monotonic()
-                if self.progress is not None and now - told >= _TELL:
-                    told = now
-                    self.progress(self.now())
-                if self._state.rows - saved >= self._rows_between or now - saved_at >= self._seconds_between:
-                    self._out.save()
-                    saved, saved_at = self._state.rows, time.monotonic()
+                if progress is not None and now - reported >= _REPORT_EVERY:
+                    reported = now
+                    progress(self.now())
+                if stats.rows - saved >= checkpoint_rows or now - saved_at >= checkpoint_every:
+                    self._save()
+                    saved, saved_at = stats.rows, time.monotonic()
 
     def _one(self, outcome: Outcome[Item]) -> None:
-        """What becomes of one record."""
-        item, plan = outcome.row, self._plan
+        """Write one record to the output or to the dead letters."""
+        item, profile, policy = outcome.row, outcome.profile, self._policy
+        place = f"{self._job.source.name}, {item.place}"
         if item.fault is not None:
-            self._fail(item, "bad_input", item.fault, None)
-            return
-        profile, problem = outcome.profile, outcome.problem
-        if isinstance(problem, MissingKeyError):
-            self._count("keyless")
-            if not self._passes(item, problem.code, problem.message):
-                return
-        elif problem is not None:
-            self._fail(item, problem.code, problem.message, problem)
-            return
-        elif profile is not None and not profile.found:
-            self._count("missing")
-            excluded = profile.reason is Reason.EXCLUDED
-            code = (Reason.EXCLUDED if excluded else Reason.NOT_FOUND).value
-            if not self._passes(item, code, f"the source {'excludes the' if excluded else 'has no'} profile"):
-                return
-        added = self._attributes.missing if profile is None else self._attributes.of(profile)
-        if added.fault is not None:
-            self._fail(item, "bad_attribute", added.fault, None)
-            return
-        if plan.two_passes:
-            self._note(item, added)
+            self._reject(item, policy.fail("bad_input", item.fault, place, self._unusable(place, item.fault)))
         else:
+            rejection = policy.apply(profile, outcome.problem, place)
+            if rejection is not None:
+                self._reject(item, rejection)
+            else:
+                self._write(item, profile, place)
+        if self.stats.failed:
+            policy.check()
+
+    def _write(self, item: Item, profile: Profile | None, place: str) -> None:
+        """Write one record that stays."""
+        added = self._attributes.missing if profile is None else self._attributes.of(profile)
+        fault, code = added.fault, "bad_attribute"
+        line: bytes | None = None
+        if fault is None and not self._job.two_passes:
             line = self._lines.line(item, added)
             if line is None:
-                self._fail(item, "bad_encoding", f"a character that {self._lines.text.codec} has not", None)
-                return
+                fault, code = f"a character that {self._lines.text.codec} does not have", "bad_encoding"
+        if fault is not None:
+            self._reject(item, self._policy.demote(profile, code, fault, place, self._unusable(place, fault)))
+        elif line is None:
+            self._note(item, added)
+        else:
             self._out.write(line)
-        self._count("written")
 
     def _note(self, item: Item, added: AddedFields) -> None:
-        """Into the journal, which the second pass makes the output of."""
+        """Write a line of the journal, which the second pass reads."""
         if added.tail is None:
             notice(self._state.kinds, added.values)
             added.tail = json_text(added.values).encode()
-        if self._plan.source.format == "jsonl":
+        if self._job.source.format == "jsonl":
             notice(self._state.read_kinds, item.record)
         self._out.write(entry(item.number, added.tail))
 
-    def _count(self, what: str) -> None:
-        counts = self._state.counts
-        counts[what] = counts.get(what, 0) + 1
+    def _unusable(self, place: str, fault: str) -> InputError:
+        return InputError(f"{place}: {fault}. Mend it, or pass dead_letter= to keep such records in a file")
 
-    def _passes(self, item: Item, code: str, why: str) -> bool:
-        """Whether a record without a profile stays in the output."""
-        how = self._plan.on_missing
-        if how == "null":
-            return True
-        if how == "raise":
-            raise ProfileMissing(f"{self._plan.source.name}, {item.place}: {why}")
-        if how == "drop":
-            self._count("dropped")
-        else:
-            self._letter(item, code, why)
-        return False
-
-    def _fail(self, item: Item, code: str, why: str, error: ProfileEnrichError | None) -> None:
-        """To the dead letters, or the end of the run."""
-        if self._plan.dead is None:
-            if error is not None:
-                raise error
-            raise InputError(
-                f"{self._plan.source.name}, {item.place}: {why}. Mend it, or keep such records in a dead letter file"
-            )
-        self._count("failed")
-        self._letter(item, code, why)
-        most, failed, rows = self._plan.max_errors, self._state.counts["failed"], self._state.rows + 1
-        if failed > (most * max(rows, _ENOUGH) if isinstance(most, float) else most):
-            allowed = f"{most:.2%} of at least {_ENOUGH:,}" if isinstance(most, float) else f"{most:,}"
-            raise TooManyErrors(f"{failed:,} of {rows:,} records failed, and max_errors allows {allowed}")
-
-    def _letter(self, item: Item, code: str, why: str) -> None:
-        record: Any = item.raw
-        if item.record is not None:
-            whole_row = item.fault is None
-            record = {n: plain(v) for n, v in self.reader.values(item).items()} if whole_row else item.record
+    def _reject(self, item: Item, rejection: Rejection | None) -> None:
+        """Write a dead letter, unless the record is only left out."""
+        if rejection is None or rejection.dropped:
+            return
+        record: Any = item.record
+        if record is None:
+            record = item.raw
+        elif item.fault is None or isinstance(record, tuple):
+            record = {name: plain(value) for name, value in self.reader.values(item).items()}
         content = {
             "row": item.number,
             **({"line": item.line} if item.line else {}),
-            "reason": code,
-            "detail": why,
+            "reason": rejection.code,
+            "detail": rejection.message,
+            "record": record,
         }
-        self._out.write_dead(json_text({**content, "record": record}).encode() + b"\n")
-        self._count("dead")
-        self._count(f"reason {code}")
+        self._out.write(json_text(content).encode() + b"\n", "the dead letters")
 
     # --- the second pass --------------------------------------------------------------------------------------------
 
     def _assemble(self) -> None:
         out = self._out
-        assert isinstance(out, Output)  # noqa: S101  # two passes are only made to a file
-        if out.fresh.exists() or not out.part.exists():
-            return  # it was made before the run was killed
-        out.close()
+        assert isinstance(out, ResumableOutput)  # noqa: S101  # the only kind that two passes are made to
         self.reader.close()
-        reader = open_reader(self._plan.source, self._plan.key, encoding=self._plan.encoding)
-        try:
-            clashes = assemble(
-                reader,
-                out.part,
-                out.fresh,
-                self._plan.target,
-                kinds=self._state.kinds,
-                read_kinds=self._state.read_kinds,
-                declared=self._plan.declared,
-            )
-        finally:
-            reader.close()
-        for name in clashes:
-            self._state.clashes[name] = self._state.counts.get("written", 0)
 
-    # --- what can be seen -------------------------------------------------------------------------------------------
+        def write(file: BinaryIO) -> None:
+            with contextlib.closing(self._open(whole=True)) as reader:
+                clashes = assemble(
+                    reader,
+                    out.part,
+                    file,
+                    self._job.target,
+                    kinds=self._state.kinds,
+                    read_kinds=self._state.read_kinds,
+                    declared=self._job.declared,
+                )
+                if reader.digest != self._state.digest:
+                    raise InputError(
+                        f"{self._job.source.path}: the file changed while it was read; run again when nothing writes "
+                        "to it"
+                    )
+            self._check_input()
+            for name in clashes:
+                self._state.clashes[name] = self.stats.passed
+
+        out.make(write, packed=self._job.target.gzip)
+
+    # --- the counts -------------------------------------------------------------------------------------------------
 
     def now(self) -> FileProgress:
-        counts = self._state.counts
+        stats = self.stats
         return FileProgress(
-            rows=self._state.rows,
-            written=counts.get("written", 0),
-            missing=counts.get("missing", 0),
-            failed=counts.get("failed", 0),
+            rows=stats.rows,
+            written=stats.passed,
+            missing=stats.missing,
+            failed=stats.failed,
             calls=self._client.stats().source_calls - self._calls,
             fraction=self.reader.fraction,
             seconds=time.monotonic() - self._began,
@@ -393,21 +353,33 @@ class _Run:
         )
 
     def report(self) -> FileReport:
-        counts = self._state.counts
+        stats = self.stats
+        unseen = [] if self._resumed else sorted(self._merger.unseen)
         return FileReport(
-            rows=self._state.rows,
-            written=counts.get("written", 0),
-            missing=counts.get("missing", 0),
-            keyless=counts.get("keyless", 0),
-            dropped=counts.get("dropped", 0),
-            dead=counts.get("dead", 0),
+            rows=stats.rows,
+            written=stats.passed,
+            missing=stats.missing,
+            keyless=stats.keyless,
+            dropped=stats.dropped,
+            dead=stats.dead,
             calls=self._client.stats().source_calls - self._calls,
             seconds=time.monotonic() - self._began,
             resumed=self._resumed,
-            reasons={name.removeprefix("reason "): n for name, n in counts.items() if name.startswith("reason ")},
+            reasons=dict(stats.dead_letters),
             clashes=dict(self._state.clashes),
-            unseen=[] if self._resumed else sorted(self._shape.unseen),
+            unseen=unseen,
+            problems=self._problems(unseen),
         )
+
+    def _problems(self, unseen: list[str]) -> list[str]:
+        """Say what makes the result look like a mistake in the arguments."""
+        stats, key = self.stats, self._job.key
+        if stats.keyless > _KEYLESS_SHARE * stats.rows:
+            return [f"{stats.keyless:,} of {stats.rows:,} records have no key: is {key!r} the right column?"]
+        looked_up = stats.enriched + stats.missing
+        if looked_up and not stats.enriched:
+            return [f"no record has a profile: does {key!r} hold the ids of this source, and is it the right source?"]
+        return [f"no profile has the attribute {name!r}" for name in unseen] if stats.enriched else []
 
     def close(self) -> None:
         self.reader.close()

@@ -1,20 +1,20 @@
-"""What a file is: its format by its name, its encoding by its first bytes."""
+"""Tell what a file is: its format by its name, its encoding by its first bytes."""
 
 from __future__ import annotations
 
 import codecs
 import gzip
-import hashlib
-import importlib
 import io
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
-from ...errors import ConfigurationError, InputError, MissingExtraError
+from ..._utils.optional_import import engine
+from ...errors import ConfigurationError, InputError
 
-__all__ = ["FileFormat", "FileSpec", "Text", "arrow", "identity", "open_binary", "sniff"]
+__all__ = ["FileFormat", "FileSpec", "Text", "arrow", "open_binary", "sniff"]
 
 FileFormat = Literal["csv", "jsonl", "parquet"]
 
@@ -26,9 +26,6 @@ _SUFFIXES: dict[str, tuple[FileFormat, str]] = {
     ".parquet": ("parquet", ","),
     ".pq": ("parquet", ","),
 }
-
-_END = 2**20
-"""Bytes at each end of the input that are hashed to recognise it."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -54,12 +51,20 @@ class FileSpec:
     gzip: bool = False
 
     @classmethod
-    def of(cls, given: str | Path, format: FileFormat | None = None, *, what: str = "the input") -> FileSpec:
+    def of(
+        cls,
+        given: str | Path,
+        format: FileFormat | None = None,
+        *,
+        delimiter: str | None = None,
+        what: str = "the input",
+    ) -> FileSpec:
         """Understands a path by its suffix: `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.parquet`, `.pq`, with `.gz` or not.
 
         Args:
             given: the path; `-` for standard input or output.
             format: what it is, whatever its name says.
+            delimiter: between the fields of a CSV: one character. Default: a tab for `.tsv`, else a comma.
             what: what to call it in a message.
 
         Raises:
@@ -73,18 +78,35 @@ class FileSpec:
         told = _SUFFIXES.get(suffixes[-1]) if suffixes else None
         form = format or (told[0] if told else None)
         if form is None:
+            argument = "source_format" if what == "the input" else "target_format"
             raise ConfigurationError(
-                f"{what}: its name does not say whether it is CSV, JSONL or Parquet; say which (csv, jsonl, parquet)"
+                f"{what}: its name does not tell CSV, JSONL or Parquet; pass {argument}='csv' (or jsonl, parquet)"
             )
         if form == "parquet" and (path is None or packed):
             where = "standard input or output" if path is None else "a .gz file"
             raise ConfigurationError(f"{what}: Parquet cannot be in {where}; it needs a file of its own")
-        return cls(path, form, told[1] if told else ",", packed)
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+            raise ConfigurationError(f"{what}: a delimiter is one character, and no quote or line end")
+        if form == "parquet" and _is_stream(path):
+            raise ConfigurationError(f"{what}: Parquet needs a regular file, not a pipe or a device")
+        return cls(path, form, delimiter or (told[1] if told else ","), packed)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is a pipe or a device, which can be read once only."""
+        return _is_stream(self.path)
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """Its name in messages."""
         return "standard input" if self.path is None else self.path.name
+
+
+def _is_stream(path: Path | None) -> bool:
+    try:
+        return path is None or not (stat.S_ISREG(path.stat().st_mode) or path.is_dir())
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +179,8 @@ def open_binary(spec: FileSpec) -> BinaryIO:
             return _standard_input()
         if spec.gzip:
             return cast(BinaryIO, io.BufferedReader(cast(Any, gzip.open(spec.path, "rb")), 2**17))
-        return spec.path.open("rb", buffering=2**17)
+        # A pipe gives what is there: a buffer would wait until it is full.
+        return spec.path.open("rb", buffering=0 if spec.is_stream else 2**17)
     except OSError as error:
         failed = error.strerror or "it cannot be opened"
     raise InputError(f"{spec.path}: {failed}")
@@ -171,35 +194,10 @@ def _standard_input() -> BinaryIO:
         return cast(BinaryIO, sys.stdin.buffer)
 
 
-def identity(spec: FileSpec) -> dict[str, str]:
-    """What an input is recognised by: its size, when it was changed, and a hash of its first and last MiB.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    if spec.path is None:
-        return {}
-    failed = ""
-    try:
-        with spec.path.open("rb") as file:
-            facts = spec.path.stat()
-            digest = hashlib.sha256(file.read(_END))
-            file.seek(max(0, facts.st_size - _END))
-            digest.update(file.read(_END))
-        return {"size": str(facts.st_size), "time": str(facts.st_mtime_ns), "content": digest.hexdigest()}
-    except OSError as error:
-        failed = error.strerror or "it cannot be read"
-    raise InputError(f"{spec.path}: {failed}")
-
-
 def arrow(name: str = "pyarrow") -> Any:
-    """A module of pyarrow, which has no types of its own.
+    """Return a module of pyarrow, which has no types of its own.
 
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        pass
-    raise MissingExtraError("a Parquet file", "arrow")
+    return engine(name, "a Parquet file", "arrow")

@@ -1,4 +1,4 @@
-"""What is to be done with a file: its arguments, checked."""
+"""What is to be done with a file: its arguments, checked before a file is touched."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from ..._utils.validation import check_number
+from ..._utils.file_identity import FileIdentity
 from ...client.client import ProfileClient
 from ...errors import ConfigurationError
+from ..options import EnrichOptions
 from ..records.merge import RecordMerger
 from ..tables.columns import Columns
-from .formats import FileSpec, identity
+from .formats import FileSpec, arrow
 
-__all__ = ["FileJob", "OnMissing", "fields_of"]
-
-OnMissing = Literal["null", "drop", "dead_letter", "raise"]
+__all__ = ["FileJob", "fields_of"]
 
 
 def fields_of(given: Mapping[str, str | None] | Iterable[str] | None) -> dict[str, str | None] | None:
-    """The attributes to add, each with the type that was said for it, if any; `None` for all."""
+    """Return the attributes to add, each with its declared type, if any; `None` for all."""
     if given is None:
         return None
     if isinstance(given, str):
@@ -45,10 +43,9 @@ class FileJob:
     fields: dict[str, str | None] | None
     prefix: str
     into: str | None
-    on_missing: OnMissing
     dead: Path | None
     encoding: str | None
-    max_errors: float
+    options: EnrichOptions
 
     @property
     def two_passes(self) -> bool:
@@ -61,58 +58,77 @@ class FileJob:
 
     @property
     def declared(self) -> dict[str, str]:
-        """The types that were said, by column."""
+        """The declared types, by column."""
         return {self.prefix + name: kind for name, kind in (self.fields or {}).items() if kind is not None}
 
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The files that are read, by role."""
+        return {} if self.source.path is None else {"the input": self.source.path}
+
+    @property
+    def more_outputs(self) -> dict[str, Path]:
+        """The files that are written beside the output, by role."""
+        return {} if self.dead is None else {"the dead letters": self.dead}
+
     def check(self, resume: bool) -> None:
-        """Refuses what makes no sense, before a file is touched."""
+        """Refuse what cannot work.
+
+        Raises:
+            ConfigurationError: the message names the argument.
+            MissingExtraError: a Parquet file is read or written, and pyarrow is not installed.
+        """
         if not self.key or not isinstance(self.key, str):
             raise ConfigurationError("key must name the column to look up by")
         if self.into is not None and not self.into:
             raise ConfigurationError("into must be the name of a column")
-        if self.on_missing not in ("null", "drop", "dead_letter", "raise"):
-            raise ConfigurationError("on_missing must be 'null', 'drop', 'dead_letter' or 'raise'")
-        most = self.max_errors
-        check_number("max_errors", most, unit="records, or a fraction of them")
-        if isinstance(most, float) and most > 1:
-            raise ConfigurationError("max_errors as a fraction must be at most 1.0; give a whole number of records")
-        if self.on_missing == "dead_letter" and self.dead is None:
-            raise ConfigurationError("on_missing='dead_letter' needs a dead_letter file")
+        if self.options.on_error == "null":
+            raise ConfigurationError(
+                "on_error='null' is not for files: pass dead_letter= with a file, or on_error='raise'"
+            )
+        for name in ("on_missing", "on_error"):
+            if getattr(self.options, name) == "dead_letter" and self.dead is None:
+                raise ConfigurationError(f"{name}='dead_letter' needs a file for them: pass dead_letter=")
         if self.declared and (self.target.format != "parquet" or self.into is not None):
             raise ConfigurationError("types of fields are for the columns of a Parquet file; name the fields alone")
         if self.declared:
             Columns(self.declared, "")
-        if self.two_passes and self.source.path is None:
+        if "parquet" in (self.source.format, self.target.format):
+            arrow("pyarrow.parquet")
+        if self.two_passes and self.source.is_stream:
             raise ConfigurationError(
                 "the columns of this output are known only when all records were read, so the input is read twice: "
-                "give a file instead of standard input, or write JSONL, or CSV with fields"
+                "give a regular file as the input, or pass fields=, or write JSONL"
             )
-        if resume and (self.source.path is None or self.target.path is None):
-            raise ConfigurationError("only a run from a file to a file can be resumed")
-        paths = [path.resolve() for path in (self.source.path, self.target.path, self.dead) if path is not None]
-        if len(set(paths)) < len(paths):
-            raise ConfigurationError("the input, the output and the dead letters must be different files")
+        if resume and (self.source.is_stream or self.target.path is None):
+            raise ConfigurationError("resume=True: only a run from a regular file to a file can be resumed")
 
-    def shape(self) -> RecordMerger:
-        """Makes the columns of a profile, as `enrich` does."""
+    def merger(self) -> RecordMerger:
+        """Return what makes the columns of a profile, as `enrich` does."""
         if self.into is not None:
             return RecordMerger(self.fields, self.into, None)
         return RecordMerger(self.fields, "profile", self.prefix)
 
     def columns(self) -> list[str]:
-        """The columns that a CSV gets."""
+        """Return the columns that a CSV gets."""
         return [self.into] if self.into is not None else [self.prefix + name for name in self.fields or ()]
 
-    def job(self, client: ProfileClient) -> dict[str, str]:
-        """What an interrupted run must agree in to be gone on with."""
-        facts = {f"the input's {name}": value for name, value in identity(self.source).items()}
+    def fingerprint(self, client: ProfileClient, identity: FileIdentity | None) -> dict[str, str]:
+        """Return the settings that must match to resume a run."""
+        facts: dict[str, str] = {}
+        if identity is not None:
+            facts = {
+                "the input's size": str(identity.size),
+                "the input's modification time": str(identity.mtime_ns),
+                "the input's content": identity.digest,
+            }
         return facts | {
             "source": hashlib.sha256(client.source.namespace.encode()).hexdigest()[:16],
             "key": self.key,
             "fields": json.dumps(self.fields),
             "columns": f"prefix {self.prefix}" if self.into is None else f"into {self.into}",
-            "what becomes of missing profiles": self.on_missing,
+            "on_missing": self.options.on_missing,
             "format": f"{self.source.format} to {self.target.format}, {self.source.delimiter}{self.target.delimiter}",
             "encoding": self.encoding or "",
-            "dead letters": "" if self.dead is None else str(self.dead.absolute()),
+            **{role: str(path.absolute()) for role, path in self.more_outputs.items()},
         }

@@ -1,15 +1,14 @@
-"""The second pass: the input again, with what was found, as a file whose columns are known only now.
+"""The second pass over the input: it writes outputs whose columns are known only when all records are done.
 
-The first pass writes a journal: a line for each record that stays, with its number and what is added to it. It can be
-cut and gone on with, which a Parquet file cannot. What is made of it here depends on nothing but the input and the
-journal, so that it is the same bytes however often the run was interrupted.
+The first pass writes a journal: one line per record that stays, with its number and what is added to it. A journal can
+be cut and continued after a crash, which a Parquet file cannot. The output depends on nothing but the input and the
+journal, so it is the same bytes however often the run was interrupted.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +18,8 @@ from ..tables.columns import Columns
 from .column_types import alias, cell, plain
 from .formats import FileSpec, arrow
 from .line_writer import csv_line, encoded
-from .readers import Item, RecordReader, _ParquetReader
+from .parquet_reader import ParquetReader
+from .readers import Item, RecordReader
 
 __all__ = ["assemble", "entry"]
 
@@ -30,7 +30,7 @@ Entry = tuple[int, dict[str, Any]]
 
 
 def entry(number: int, text: bytes) -> bytes:
-    """A line of the journal: the number of a record, and what is added to it, as JSON."""
+    """Return a line of the journal: the number of a record, and what is added to it, as JSON."""
     return b"[%d, %s]\n" % (number, text)
 
 
@@ -40,33 +40,40 @@ def _entries(journal: BinaryIO) -> Iterator[Entry]:
         yield number, values
 
 
-def _matched(items: Iterator[Item], entries: Iterator[Entry]) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """The records that the journal names, with what it says."""
+def _matched(reader: RecordReader, entries: Iterator[Entry]) -> Iterator[tuple[Item, dict[str, Any]]]:
+    """Yield the records that the journal names, with what it says; read the input to its end."""
+    items = iter(reader)
     for number, values in entries:
         for item in items:
             if item.number == number:
                 yield item, values
                 break
         else:
-            raise InputError("the input became shorter while it was read; begin anew with --force")
+            raise _shorter(reader)
+    for _ in items:  # to the end: the digest of the input is of all of it
+        pass
+
+
+def _shorter(reader: RecordReader) -> InputError:
+    return InputError(f"{reader.spec.name} became shorter while it was read; run again when nothing writes to it")
 
 
 def assemble(
     reader: RecordReader,
     journal: Path,
-    target: Path,
+    file: BinaryIO,
     spec: FileSpec,
     *,
     kinds: dict[str, str],
     read_kinds: dict[str, str],
     declared: dict[str, Any] | None,
 ) -> list[str]:
-    """Makes the output, in a temporary file first.
+    """Write the output.
 
     Args:
-        reader: of the input, from its beginning.
+        reader: of the input, from its beginning. It is read to its end.
         journal: what the first pass wrote.
-        target: where the whole output appears.
+        file: takes the output.
         spec: of the output.
         kinds: of the columns to add, in their order.
         read_kinds: of the input's columns, where its format does not say them.
@@ -74,31 +81,24 @@ def assemble(
 
     Returns:
         The columns that were not added, because the input has them already.
+
+    Raises:
+        InputError: the input has fewer records than the first pass saw, or a value that the output cannot hold.
     """
     own = list(reader.columns or read_kinds)
     clashes = [name for name in kinds if name in own]
     added = {name: kind for name, kind in kinds.items() if name not in own}
-    making = target.with_name(f"{target.name}.making")
-    with (
-        journal.open("rb") as lines,
-        os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=2**18) as file,
-    ):
+    with journal.open("rb") as lines:
         if spec.format == "csv":
             _csv(reader, _entries(lines), file, spec, own, list(added))
         else:
-            columns = (
-                Columns({name: (declared or {}).get(name) or alias(added[name]) for name in added}, "")
-                if added
-                else None
-            )
-            if isinstance(reader, _ParquetReader):
+            types = {name: (declared or {}).get(name) or alias(kind) for name, kind in added.items()}
+            columns = Columns(types, "") if types else None
+            if isinstance(reader, ParquetReader):
                 _from_parquet(reader, _entries(lines), file, columns)
             else:
-                types = {name: alias(read_kinds.get(name, "text")) for name in own}
-                _from_rows(reader, _entries(lines), file, Columns(types, ""), columns)
-        file.flush()
-        os.fsync(file.fileno())
-    making.replace(target)
+                own_types = {name: alias(read_kinds.get(name, "text")) for name in own}
+                _from_rows(reader, _entries(lines), file, Columns(own_types, ""), columns)
     return clashes
 
 
@@ -107,15 +107,15 @@ def _csv(
 ) -> None:
     text = reader.text
     file.write(text.mark + (csv_line([*own, *added], spec.delimiter) + reader.newline).encode(text.codec, "replace"))
-    for item, values in _matched(iter(reader), entries):
+    for item, values in _matched(reader, entries):
         record = reader.values(item)
         cells = [cell(record.get(name)) for name in own]
         cells += [cell(values.get(name)) for name in added]
         line = encoded(csv_line(cells, spec.delimiter) + reader.newline, text)
         if line is None:
             raise InputError(
-                f"{reader.spec.name}, {item.place}: a value has characters that {text.codec} has not; "
-                "write JSONL, or read the input as UTF-8"
+                f"{reader.spec.name}, {item.place}: a value has a character that {text.codec} lacks; write JSONL, "
+                "or convert the input to UTF-8"
             )
         file.write(line)
 
@@ -127,7 +127,7 @@ def _from_rows(
     pa, parquet = arrow(), arrow("pyarrow.parquet")
     schema = _schema([*own.schema(), *(added.schema() if added else [])])
     with parquet.ParquetWriter(file, schema) as writer:
-        matched = _matched(iter(reader), entries)
+        matched = _matched(reader, entries)
         while chunk := list(itertools.islice(matched, GROUP)):
             records = [{name: plain(value) for name, value in reader.values(item).items()} for item, _ in chunk]
             arrays, _ = own.fill(records)
@@ -140,7 +140,7 @@ def _schema(pairs: list[tuple[str, Any]], metadata: Any = None) -> Any:
     return arrow().schema(pairs, metadata=metadata)
 
 
-def _from_parquet(reader: _ParquetReader, entries: Iterator[Entry], file: BinaryIO, added: Columns | None) -> None:
+def _from_parquet(reader: ParquetReader, entries: Iterator[Entry], file: BinaryIO, added: Columns | None) -> None:
     """The input's columns as they are, types and all, and the new ones after them."""
     pa, parquet = arrow(), arrow("pyarrow.parquet")
     schema = reader.schema
@@ -166,10 +166,10 @@ def _from_parquet(reader: _ParquetReader, entries: Iterator[Entry], file: Binary
                 arrays += [filled[name] for name, _ in added.schema()]
             writer.write_table(pa.table(arrays, schema=schema), row_group_size=GROUP)
         if ahead is not None:
-            raise InputError("the input became shorter while it was read; begin anew with --force")
+            raise _shorter(reader)
 
 
-def _compression(reader: _ParquetReader) -> str:
+def _compression(reader: ParquetReader) -> str:
     """How the input's first column is compressed."""
     metadata = reader.metadata
     if not metadata.num_row_groups or not metadata.num_columns:

@@ -1,308 +1,180 @@
-"""What becomes of each outcome of an enrichment: passed on, left out, put aside or raised. And the count of it all."""
+"""Decide what becomes of each record: passed on, left out, written to the dead letters, or the end of the run."""
 
 from __future__ import annotations
 
 import copy
-import logging
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import NamedTuple
 
-from ...client.client import ProfileClient
-from ...errors import ConfigurationError, MissingKeyError, ProfileMissing, TooManyErrors
-from ...profile import Reason
-from .merge import RecordMerger
-from .outcome import Outcome
-from .queue import LookupQueue
+from ...errors import MissingKeyError, ProfileEnrichError, ProfileMissing, TooManyErrors
+from ...profile import Profile, Reason
+from ..options import EnrichOptions, OnError
 
-__all__ = ["DeadLetter", "How", "OnError", "OnMissing", "OutcomePolicy", "Progress", "Sink"]
+__all__ = ["OutcomePolicy", "Rejection", "RunStats"]
 
-logger = logging.getLogger("profile_enrich")
+_LEAST_ROWS = 1000
+"""A fraction that may fail is one of at least so many records: the first failure of a run must not end it."""
 
-How = Literal["left", "inner"]
-OnMissing = Literal["null", "drop", "dead_letter", "raise"]
-OnError = Literal["dead_letter", "null", "raise"]
-
-_FEW = 1000
-"""A fraction allowed to fail is one of so many records at least: the first failure of a run must not end it."""
+KEYLESS_ROWS = 1000
+"""Records without a key from the start after which the key's name is taken for wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record that was put aside.
+@dataclass(slots=True)
+class RunStats:
+    """Counts of a run. Free of personal data.
 
     Args:
-        position: of the record in the input, from 0.
-        row: the record itself, untouched. It does not show in the `repr`.
-        code: why, in one word: the `code` of an error, or `not_found` or `excluded`.
-        message: why, in a sentence without any value.
-    """
-
-    position: int
-    row: Any = field(repr=False)
-    code: str
-    message: str
-
-
-class _Collector(Protocol):
-    def append(self, letter: DeadLetter, /) -> object: ...
-
-
-Sink = Callable[[DeadLetter], object] | _Collector
-"""A function that takes each dead letter (it may be async, but not for `enrich_blocking`), or a list."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run has come. Free of personal data.
-
-    Args:
-        rows: records that are done: `enriched + missing + keyless + errors`.
+        rows: records that are done: `enriched + missing + keyless + failed`.
         enriched: records with a profile.
-        missing: records whose profile the source does not have or withholds.
+        missing: records whose profile the source does not have or excludes.
         keyless: records without a key.
-        errors: records that failed.
-        failures: how many failed in which way, by the `code` of the error.
-        passed: records handed on.
-        dropped: records left out, as `on_missing` or `how` says.
-        dead_letters: records put aside.
-        clashes: records that had a field of the profile's name already; theirs was kept.
-        held: records that are being looked up or wait to be handed on.
-        hits: records, of those read so far, that waited for nothing.
-        lookups: different keys, of those read so far, for which the source had to be asked.
-        source_calls: calls of the source since the run began, also those of others who use the client.
-        seconds: since the run began.
-        done: whether the run has ended.
+        failed: records that could not be enriched.
+        dropped: records left out.
+        failures: failed records by the `code` of the error.
+        dead_letters: records in the dead-letter output, by reason.
     """
 
-    rows: int
-    enriched: int
-    missing: int
-    keyless: int
-    errors: int
-    failures: Mapping[str, int]
-    passed: int
-    dropped: int
-    dead_letters: int
-    clashes: int
-    held: int
-    hits: int
-    lookups: int
-    source_calls: int
-    seconds: float
-    done: bool
+    rows: int = 0
+    enriched: int = 0
+    missing: int = 0
+    keyless: int = 0
+    failed: int = 0
+    dropped: int = 0
+    failures: dict[str, int] = field(default_factory=dict[str, int])
+    dead_letters: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
-    def rate(self) -> float:
-        """Records a second."""
-        return self.rows / self.seconds if self.seconds else 0.0
+    def dead(self) -> int:
+        """Records in the dead-letter output."""
+        return sum(self.dead_letters.values())
+
+    @property
+    def passed(self) -> int:
+        """Records that stay in the output."""
+        return self.rows - self.dropped - self.dead
+
+
+class Rejection(NamedTuple):
+    """Why a record does not stay in the output.
+
+    Args:
+        code: one word: the `code` of an error, `not_found` or `excluded`.
+        message: a sentence without any value.
+        dropped: the record is left out; otherwise it belongs to the dead letters.
+    """
+
+    code: str
+    message: str
+    dropped: bool
 
 
 class OutcomePolicy:
-    """Decides, and counts.
+    """Applies `on_missing`, `on_error` and `max_errors`, and counts. A record that ends the run is not counted.
 
     Args:
-        client: whose calls are counted.
-        desk: where the records wait.
-        shape: of the enriched records.
-        how: `"left"` keeps records without a profile, `"inner"` does not.
-        on_missing: what becomes of a record without a profile.
-        on_error: what becomes of a record that failed.
-        max_errors: failed records allowed: a fraction (of the records so far, at least of 1,000), or a number of them.
-        most_letters: dead letters kept in memory at most, where there is no `dead_letter`.
-        dead_letter: takes the dead letters.
-
-    Raises:
-        ConfigurationError: an argument makes no sense.
+        options: the options of the run.
+        on_error: what `options.on_error=None` means here.
+        stats: the counts of an interrupted run. Default: none yet.
     """
 
-    def __init__(
-        self,
-        client: ProfileClient,
-        desk: LookupQueue[Any],
-        shape: RecordMerger,
-        *,
-        how: How,
-        on_missing: OnMissing,
-        on_error: OnError,
-        max_errors: float,
-        most_letters: int,
-        dead_letter: Sink | None,
-        progress: Callable[[Progress], object] | None,
-    ) -> None:
-        _one_of("how", how, How)
-        _one_of("on_missing", on_missing, OnMissing)
-        _one_of("on_error", on_error, OnError)
-        if how == "inner" and on_error == "null":
-            raise ConfigurationError(
-                "how='inner' would lose the records that failed with on_error='null': put them aside or raise"
-            )
-        fraction = isinstance(max_errors, float)
-        if isinstance(max_errors, bool) or not isinstance(max_errors, int | float) or not max_errors >= 0:
-            raise ConfigurationError(f"max_errors must be a fraction or a number of records, not {max_errors!r}")
-        if fraction and max_errors > 1:
-            raise ConfigurationError(f"max_errors as a fraction must be at most 1.0, not {max_errors!r}")
-        if progress is not None and not callable(progress):
-            raise ConfigurationError(f"progress must be a function, not {type(progress).__name__}")
-        self.letters: list[DeadLetter] = []
-        """The dead letters, where nobody else takes them."""
-        self._sink = _sink(dead_letter)
-        self._most_letters = most_letters
-        self._client = client
-        self._desk = desk
-        self._shape = shape
-        self._drop = on_missing == "drop" or (how == "inner" and on_missing == "null")
-        self._on_missing = on_missing
-        self._on_error = on_error
-        self._max_errors = max_errors
-        self._fraction = fraction
-        self._progress = progress
-        self._broken_progress = False
-        self._rows = self._enriched = self._missing = self._keyless = self._errors = 0
-        self._dropped = self._dead = self._raised = 0
-        self._failures: dict[str, int] = {}
-        self._calls = 0
-        self._started = self._ended = 0.0
+    def __init__(self, options: EnrichOptions, *, on_error: OnError, stats: RunStats | None = None) -> None:
+        self.stats = RunStats() if stats is None else stats
+        self._on_missing = options.on_missing
+        self._on_error = options.on_error or on_error
+        self._max_errors = options.max_errors
 
-    # --- decisions --------------------------------------------------------------------------------------------------
+    def apply(self, profile: Profile | None, problem: ProfileEnrichError | None, place: str | int) -> Rejection | None:
+        """Decide about one record.
 
-    def settle(self, outcome: Outcome[Any]) -> dict[str, Any] | DeadLetter | None:
-        """The enriched record, or why it is put aside; `None` when it is left out.
+        Args:
+            profile: its profile, found or not.
+            problem: why there is none.
+            place: where the record stands, for messages.
+
+        Returns:
+            Why the record does not stay; `None` when it stays, with or without a profile.
 
         Raises:
-            ProfileMissing, ProfileEnrichError: as `on_missing` and `on_error` ask for.
+            ProfileMissing: `on_missing` is `"raise"`.
+            ProfileEnrichError: `on_error` is `"raise"`: the problem itself, with a note that says where.
         """
-        self._rows += 1
-        problem, profile = outcome.problem, outcome.profile
         if problem is None:
             if profile is not None and profile.found:
-                self._enriched += 1
-                return self._shape.of(outcome.row, profile)
-            self._missing += 1
+                self.stats.rows += 1
+                self.stats.enriched += 1
+                return None
             excluded = profile is not None and profile.reason is Reason.EXCLUDED
-            return self._without(outcome, (Reason.EXCLUDED if excluded else Reason.NOT_FOUND).value)
+            rejection = self._without((Reason.EXCLUDED if excluded else Reason.NOT_FOUND).value, place)
+            self.stats.missing += 1
+            return rejection
         if isinstance(problem, MissingKeyError):
-            self._keyless += 1
-            if self._keyless == self._rows == _FEW:
-                self._say_keyless()
-            return self._without(outcome, problem.code)
-        self._errors += 1
-        self._failures[problem.code] = self._failures.get(problem.code, 0) + 1
-        if self._on_error == "raise":
-            self._raised += 1
-            error = copy.copy(problem)
-            error.add_note(f"with record {outcome.position}, counted from 0")
-            raise error
-        if self._on_error == "null":
-            return self._shape.of(outcome.row, None)
-        return self._letter(outcome, problem.code, str(problem))
+            rejection = self._without(problem.code, place)
+            self.stats.keyless += 1
+            return rejection
+        return self.fail(problem.code, str(problem), place, problem)
 
-    def _without(self, outcome: Outcome[Any], code: str) -> dict[str, Any] | DeadLetter | None:
-        if self._drop:
-            self._dropped += 1
-            return None
-        if self._on_missing == "null":
-            return self._shape.of(outcome.row, None)
-        message = _WITHOUT[code]
-        if self._on_missing == "raise":
-            self._raised += 1
-            raise ProfileMissing(f"record {outcome.position}, counted from 0: {message}")
-        return self._letter(outcome, code, message)
-
-    def _letter(self, outcome: Outcome[Any], code: str, message: str) -> DeadLetter:
-        self._dead += 1
-        return DeadLetter(outcome.position, outcome.row, code, message)
-
-    def deliver(self, letter: DeadLetter) -> object:
-        """Hands a dead letter on. Returns what the taker returned.
+    def fail(self, code: str, message: str, place: str | int, problem: ProfileEnrichError) -> Rejection | None:
+        """Decide about a record that failed, also for a reason that no lookup gave. As `apply`.
 
         Raises:
-            TooManyErrors: nobody takes them, and there are too many to keep.
+            ProfileEnrichError: `on_error` is `"raise"`: the problem itself.
         """
-        if self._sink is not None:
-            return self._sink(letter)
-        self.letters.append(letter)
-        if len(self.letters) > self._most_letters:
-            raise TooManyErrors(
-                f"more than {self._most_letters:,} records were put aside, and they are kept in memory: pass "
-                "dead_letter=, a function that writes them somewhere"
-            )
-        return None
+        if self._on_error == "raise":
+            error = copy.copy(problem)
+            error.add_note(f"at {_spoken(place)}")
+            raise error
+        stats = self.stats
+        stats.rows += 1
+        stats.failed += 1
+        stats.failures[code] = stats.failures.get(code, 0) + 1
+        return None if self._on_error == "null" else self._dead_letter(code, message)
+
+    def demote(
+        self, profile: Profile | None, code: str, message: str, place: str | int, problem: ProfileEnrichError
+    ) -> Rejection | None:
+        """Reverse the decision about the last record, which was to stay and cannot be written. As `fail`."""
+        stats = self.stats
+        stats.rows -= 1
+        if profile is None:
+            stats.keyless -= 1
+        elif profile.found:
+            stats.enriched -= 1
+        else:
+            stats.missing -= 1
+        return self.fail(code, message, place, problem)
+
+    def _without(self, code: str, place: str | int) -> Rejection | None:
+        message = _WITHOUT[code]
+        if self._on_missing == "raise":
+            raise ProfileMissing(f"{_spoken(place)}: {message}")
+        self.stats.rows += 1
+        if self._on_missing == "null":
+            return None
+        if self._on_missing == "drop":
+            self.stats.dropped += 1
+            return Rejection(code, message, True)
+        return self._dead_letter(code, message)
+
+    def _dead_letter(self, code: str, message: str) -> Rejection:
+        reasons = self.stats.dead_letters
+        reasons[code] = reasons.get(code, 0) + 1
+        return Rejection(code, message, False)
 
     def check(self) -> None:
-        """Ends the run when too many records failed.
+        """End the run when too many records failed.
 
         Raises:
             TooManyErrors: says how many, and why.
         """
-        if self._errors == 0 or self._errors <= self._max_errors * (max(self._rows, _FEW) if self._fraction else 1):
+        stats, most = self.stats, self._max_errors
+        share = isinstance(most, float)
+        if stats.failed <= most * (max(stats.rows, _LEAST_ROWS) if share else 1):
             return
-        ways = ", ".join(f"{code} {count:,}" for code, count in sorted(self._failures.items()))
-        allowed = f"{self._max_errors:.2%}" if self._fraction else f"{self._max_errors:,}"
+        ways = ", ".join(f"{code} {count:,}" for code, count in sorted(stats.failures.items()))
+        allowed = f"{most:.2%} of at least {_LEAST_ROWS:,}" if share else f"{most:,}"
         raise TooManyErrors(
-            f"{self._errors:,} of {self._rows:,} records failed ({ways}), and max_errors allows {allowed}"
-            + (f" of at least {_FEW:,}" if self._fraction else "")
+            f"{stats.failed:,} of {stats.rows:,} records failed ({ways}), and max_errors allows {allowed}"
         )
-
-    # --- the count --------------------------------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """The clock of the run starts."""
-        self._started = time.monotonic()
-        self._calls = self._client._observer.source_calls
-
-    def end(self, complete: bool) -> None:
-        """The clock stops; what looks like a mistake in the arguments is said."""
-        if self._ended:
-            return
-        self._ended = time.monotonic()
-        if complete and 0 < self._keyless == self._rows < _FEW:
-            self._say_keyless()
-        if complete and self._enriched and self._shape.unseen:
-            names = ", ".join(repr(name) for name in sorted(self._shape.unseen))
-            logger.warning("no profile of this run has the attribute %s; see fields", names)
-        self.tell()
-
-    def progress(self) -> Progress:
-        """How far the run has come."""
-        now = self._ended or time.monotonic()
-        return Progress(
-            rows=self._rows,
-            enriched=self._enriched,
-            missing=self._missing,
-            keyless=self._keyless,
-            errors=self._errors,
-            failures=dict(self._failures),
-            passed=self._rows - self._dropped - self._dead - self._raised,
-            dropped=self._dropped,
-            dead_letters=self._dead,
-            clashes=self._shape.clashes,
-            held=self._desk.held,
-            hits=self._desk.hits,
-            lookups=self._desk.lookups,
-            source_calls=self._client._observer.source_calls - self._calls if self._started else 0,
-            seconds=now - self._started if self._started else 0.0,
-            done=bool(self._ended),
-        )
-
-    @property
-    def tells(self) -> bool:
-        """Whether somebody wants to know how far the run has come."""
-        return self._progress is not None and not self._broken_progress
-
-    def tell(self) -> None:
-        """Calls the user's function. If it raises, that is logged and it is not called again."""
-        if self._progress is None or self._broken_progress:
-            return
-        try:
-            self._progress(self.progress())
-        except Exception as error:  # noqa: BLE001  # the user's code: watching a run must not break it
-            self._broken_progress = True
-            logger.error("the progress function raised %s; the run goes on without it", type(error).__name__)
-
-    def _say_keyless(self) -> None:
-        logger.warning("none of the first %d records has a key; is the key's name right?", self._rows)
 
 
 _WITHOUT = {
@@ -312,16 +184,5 @@ _WITHOUT = {
 }
 
 
-def _one_of(name: str, value: object, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ConfigurationError(f"{name} must be one of {', '.join(get_args(choices))}, not {value!r}")
-
-
-def _sink(given: Sink | None) -> Callable[[DeadLetter], object] | None:
-    if given is None:
-        return None
-    append = getattr(given, "append", None)
-    taker = append if callable(append) else given
-    if not callable(taker):
-        raise ConfigurationError(f"dead_letter must be a function or a list, not {type(given).__name__}")
-    return taker
+def _spoken(place: str | int) -> str:
+    return place if isinstance(place, str) else f"record {place}, counted from 0"

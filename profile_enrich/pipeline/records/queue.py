@@ -1,4 +1,4 @@
-"""Where records wait for their profiles: at most `window` of them, one lookup a key, no task a record."""
+"""A bounded queue of records that wait for their profiles: one lookup per key, no task per record."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import AsyncIterable, Iterator
 from typing import Generic, TypeVar
 
-from ..._utils.validation import check_int, check_number
 from ...client.client import ProfileClient
 from ...errors import ConfigurationError, InvalidKeyError
 from ...profile import Profile, ProfileKey, Reason
 from ..keys import KeyOf, key_of, key_reader
+from ..options import EnrichOptions
 from .outcome import Outcome
 
 __all__ = ["LookupQueue"]
@@ -26,48 +26,36 @@ _GATHER_MOST = 0.1
 """Seconds that a key waits at most for others to fill its batch."""
 
 _SLICE = 0.001
-"""Seconds of reading after which others on the event loop get their turn."""
+"""Seconds of reading after which other tasks of the event loop run."""
 
 
 class LookupQueue(Generic[R]):
-    """Takes records in, and hands outcomes out.
+    """Take records in, and give their outcomes out.
 
     Args:
         client: looks up.
         key: of a record.
-        ordered: whether outcomes leave in the order of the records.
-        window: records held at most.
-        concurrency: calls of the source at the same time, at most.
-        retry_timeout: seconds for which a source that fails is waited for.
+        options: `ordered`, `window`, `concurrency` and `retry_timeout` count.
 
     Raises:
-        ConfigurationError: an argument makes no sense.
+        ConfigurationError: an argument is not usable.
     """
 
-    def __init__(
-        self,
-        client: ProfileClient,
-        key: KeyOf,
-        *,
-        ordered: bool,
-        window: int,
-        concurrency: int,
-        retry_timeout: float,
-    ) -> None:
+    def __init__(self, client: ProfileClient, key: KeyOf, options: EnrichOptions) -> None:
         if not isinstance(client, ProfileClient):
             raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
         self._client = client
         self._key = key_reader(key)
-        self._ordered = ordered
-        self._window = check_int("window", window)
-        self._hands = check_int("concurrency", concurrency)
-        self._patience = check_number("retry_timeout", retry_timeout)
+        self._ordered = options.ordered
+        self._window = options.window
+        self._concurrency = options.concurrency
+        self._retry_timeout = options.retry_timeout
         self.read = 0
         """Records taken in."""
         self.held = 0
-        """Records taken in and not yet handed out."""
+        """Records taken in whose outcome was not taken yet."""
         self.hits = 0
-        """Records that waited for nothing."""
+        """Records that waited for no lookup."""
         self.lookups = 0
         """Keys that the source had to be asked for."""
         self.ended = False
@@ -76,7 +64,7 @@ class LookupQueue(Generic[R]):
         self._closed = False
         self._broken: BaseException | None = None  # the input raised it
         self._fatal: BaseException | None = None
-        self._line: deque[Outcome[R]] = deque()  # all records in order, or the finished ones
+        self._order: deque[Outcome[R]] = deque()  # all records in order, or the finished ones
         self._waiting: dict[str | ProfileKey, list[Outcome[R]]] = {}
         self._queue: deque[str | ProfileKey] = deque()
         self._size = client._waiting.batch_size
@@ -85,32 +73,32 @@ class LookupQueue(Generic[R]):
         self._workers: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
+        self._has_capacity: asyncio.Future[None] | None = None
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
     @property
-    def hungry(self) -> bool:
-        """Whether there is room for more than a few: reading one for each that leaves would cost a turn of the loop."""
+    def wants_input(self) -> bool:
+        """Whether an eighth of the window is free: reading single records would cost a turn of the loop each."""
         return self.held <= self._low
 
     @property
-    def room(self) -> int:
-        """How many records may be taken in now."""
+    def capacity(self) -> int:
+        """How many records can be taken in now."""
         return self._window - self.held
 
     @property
     def busy(self) -> bool:
-        """Whether a task of this desk is running."""
+        """Whether a task of this queue is running."""
         return bool(self._workers) or (self._reader is not None and not self._reader.done())
 
     def accept(self, row: R) -> None:
-        """Takes one record in. It is answered here and now when the cache can."""
+        """Take one record in, and answer it at once from the cache when possible."""
         outcome = Outcome(self.read, row)
         self.read += 1
         self.held += 1
         if self._ordered:
-            self._line.append(outcome)
+            self._order.append(outcome)
         try:
             value = self._key(row)
             key = value if type(value) is str and value else key_of(value)
@@ -129,8 +117,8 @@ class LookupQueue(Generic[R]):
             self._queue.append(key)
             self.lookups += 1
             if len(self._queue) >= self._size:
-                if len(self._workers) < self._hands:
-                    self._hire()
+                if len(self._workers) < self._concurrency:
+                    self._start_worker()
             elif self._gathering is None:
                 self._gather(time.monotonic() + _GATHER_MOST)
             return
@@ -143,7 +131,7 @@ class LookupQueue(Generic[R]):
         self._finish(outcome)
 
     def read_some(self, rows: Iterator[R]) -> None:
-        """Takes records in for about a millisecond, as far as there is room."""
+        """Take records in for about a millisecond, or until the window is full."""
         end = time.perf_counter() + _SLICE
         while self.held < self._window:
             try:
@@ -160,7 +148,7 @@ class LookupQueue(Generic[R]):
                 return
 
     def start(self, rows: AsyncIterable[R]) -> None:
-        """Takes records in on the side, as far as there is room, until there are no more."""
+        """Start a task that takes records in whenever the window has room, until the input ends."""
         self._reader = asyncio.create_task(self._read(rows), name="profile_enrich reader")
 
     async def _read(self, rows: AsyncIterable[R]) -> None:
@@ -170,9 +158,9 @@ class LookupQueue(Generic[R]):
                 self.accept(row)
                 if self.held >= self._window:
                     self._send()
-                    self._room = asyncio.get_running_loop().create_future()
-                    await self._room
-                elif time.perf_counter() > end:  # an input that never waits lets no one else run
+                    self._has_capacity = asyncio.get_running_loop().create_future()
+                    await self._has_capacity
+                elif time.perf_counter() > end:  # an input that never waits would block the loop
                     await asyncio.sleep(0)
                     end = time.perf_counter() + _SLICE
         except BaseException as error:  # the user's own, also a cancellation that is not ours
@@ -183,7 +171,7 @@ class LookupQueue(Generic[R]):
             self.ended = True
             if not self._closed:
                 self._send()
-            self._nudge()
+            self._notify()
 
     # --- between ----------------------------------------------------------------------------------------------------
 
@@ -199,35 +187,35 @@ class LookupQueue(Generic[R]):
         self._gathering = asyncio.get_running_loop().call_later(_GATHER, look)
 
     def _send(self) -> None:
-        """Lets the keys that were gathered be looked up although they do not fill a batch."""
+        """Look up the gathered keys although they do not fill a batch."""
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
         self._partly = bool(self._queue)
-        for _ in range(min(-(-len(self._queue) // self._size), self._hands - len(self._workers))):
-            self._hire()
+        for _ in range(min(-(-len(self._queue) // self._size), self._concurrency - len(self._workers))):
+            self._start_worker()
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         worker = asyncio.create_task(self._work(), name="profile_enrich lookups")
         self._workers.add(worker)
-        worker.add_done_callback(self._left)
+        worker.add_done_callback(self._worker_ended)
 
     async def _work(self) -> None:
         queue, waiting = self._queue, self._client._waiting
         while len(queue) >= self._size or (queue and self._partly):
             keys = [queue.popleft() for _ in range(min(self._size, len(queue)))]
             self._partly = self._partly and bool(queue)
-            profiles = await waiting.lookup([ProfileKey.of(key) for key in keys], self._patience)
+            profiles = await waiting.lookup([ProfileKey.of(key) for key in keys], self._retry_timeout)
             for key, profile in zip(keys, profiles, strict=True):
                 self._answer(key, profile)
         if queue and self._gathering is None:
             self._gather(time.monotonic() + _GATHER_MOST)
 
-    def _left(self, worker: asyncio.Task[None]) -> None:
+    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
         if not worker.cancelled() and (error := worker.exception()) is not None and self._fatal is None:
             self._fatal = error
-            self._nudge()
+            self._notify()
 
     def _answer(self, key: str | ProfileKey, profile: Profile) -> None:
         problem = profile.error if profile.reason is Reason.UNAVAILABLE else None
@@ -240,36 +228,36 @@ class LookupQueue(Generic[R]):
 
     def _finish(self, outcome: Outcome[R]) -> None:
         if not self._ordered:
-            self._line.append(outcome)
+            self._order.append(outcome)
         if self._wake is not None:
-            self._nudge()
+            self._notify()
 
     # --- out --------------------------------------------------------------------------------------------------------
 
     @property
     def done(self) -> bool:
-        """Whether all records of an input that has ended were handed out."""
+        """Whether the input has ended and every outcome was taken."""
         return self.ended and not self.held
 
     def take(self) -> Outcome[R] | None:
-        """The next outcome, if it is there."""
-        line = self._line
-        if not line:
+        """Return the next outcome; `None` when it is not ready."""
+        order = self._order
+        if not order:
             return None
-        outcome = line[0]
+        outcome = order[0]
         if outcome.profile is None and outcome.problem is None:
             return None
-        line.popleft()
+        order.popleft()
         self.held -= 1
-        if self._room is not None and self.held <= self._low:
-            room, self._room = self._room, None
-            if not room.done():
-                room.set_result(None)
+        if self._has_capacity is not None and self.held <= self._low:
+            waiter, self._has_capacity = self._has_capacity, None
+            if not waiter.done():
+                waiter.set_result(None)
         return outcome
 
     async def ready(self) -> None:
-        """Waits until there is something to `take`, the input has ended, or the run must end."""
-        if self.ended or not self.hungry:
+        """Wait until `take` has an outcome, the input has ended, or the run must end."""
+        if self.ended or not self.wants_input:
             self._send()
         if not self._is_ready():
             self._wake = asyncio.get_running_loop().create_future()
@@ -279,7 +267,7 @@ class LookupQueue(Generic[R]):
                 self._wake = None
 
     def check(self) -> None:
-        """Raises what ends the run: at once what no other key makes better, at its end what the input raised."""
+        """Raise what ends the run: an error that every key would meet at once, an error of the input at its end."""
         error = self._fatal or (self._broken if self.done else None)
         if error is not None:
             raise error
@@ -287,17 +275,17 @@ class LookupQueue(Generic[R]):
     def _is_ready(self) -> bool:
         if self._fatal is not None or self.done:
             return True
-        if not self._line:
+        if not self._order:
             return False
-        head = self._line[0]
+        head = self._order[0]
         return head.profile is not None or head.problem is not None
 
-    def _nudge(self) -> None:
+    def _notify(self) -> None:
         if self._wake is not None and not self._wake.done() and self._is_ready():
             self._wake.set_result(None)
 
     async def aclose(self) -> None:
-        """Ends the reading and the waiting. Loads that are under way belong to the client, and go on."""
+        """Stop reading and waiting. Loads that are under way belong to the client, and continue."""
         self._closed = True
         if self._gathering is not None:
             self._gathering.cancel()

@@ -1,4 +1,4 @@
-"""An input that may keep one waiting, read in a thread of its own, so that the event loop does not wait with it."""
+"""Read a blocking input in a thread of its own, so that the event loop does not wait for it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from typing import Generic, TypeVar
 
-__all__ = ["aside"]
+__all__ = ["iterate_in_thread"]
 
 R = TypeVar("R")
 
 
 class _Thread(Generic[R]):
-    """Reads ahead, at most so many."""
+    """Reads ahead, up to a bound."""
 
     def __init__(self, rows: Iterable[R], ahead: int) -> None:
         self.read: deque[R] = deque()
         self.ended = False
         self.error: BaseException | None = None
-        self.room = threading.Semaphore(ahead)
+        self.free_slots = threading.Semaphore(ahead)
         self.stopped = False
         self._rows = rows
         self._loop = asyncio.get_running_loop()
@@ -30,9 +30,9 @@ class _Thread(Generic[R]):
         threading.Thread(target=self._run, name="profile_enrich input", daemon=True).start()
 
     async def more(self) -> None:
-        """Until there is something in `read`, or the end."""
+        """Wait until `read` holds a row, or the input has ended."""
         self._waiter = self._loop.create_future()
-        # Asked after the waiter is there: what the thread adds from now on wakes it.
+        # Checked after the waiter is set: whatever the thread adds from now on wakes it.
         if not self.read and not self.ended:
             await self._waiter
         self._waiter = None
@@ -40,18 +40,18 @@ class _Thread(Generic[R]):
     def _run(self) -> None:
         try:
             for row in self._rows:
-                self.room.acquire()
+                self.free_slots.acquire()
                 if self.stopped:
                     return
                 self.read.append(row)
-                self._tell()
+                self._notify()
         except BaseException as error:  # noqa: BLE001  # raised where the rows are read
             self.error = error
         finally:
             self.ended = True
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self._waiter is not None:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self._wake)
@@ -61,8 +61,8 @@ class _Thread(Generic[R]):
             self._waiter.set_result(None)
 
 
-async def aside(rows: Iterable[R], *, ahead: int = 1024) -> AsyncGenerator[R]:
-    """The same rows, without holding up the event loop while the next one is not there yet.
+async def iterate_in_thread(rows: Iterable[R], *, ahead: int = 1024) -> AsyncGenerator[R]:
+    """Iterate over rows in a thread, without blocking the event loop while the next one is not there.
 
     Args:
         rows: iterated over in a thread.
@@ -75,7 +75,7 @@ async def aside(rows: Iterable[R], *, ahead: int = 1024) -> AsyncGenerator[R]:
     try:
         while True:
             while thread.read:
-                thread.room.release()
+                thread.free_slots.release()
                 yield thread.read.popleft()
             if thread.ended and not thread.read:
                 break
@@ -84,4 +84,4 @@ async def aside(rows: Iterable[R], *, ahead: int = 1024) -> AsyncGenerator[R]:
             raise thread.error
     finally:
         thread.stopped = True
-        thread.room.release()
+        thread.free_slots.release()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from ..._utils.frozen import thaw
-from ...errors import ConfigurationError, MissingExtraError
+from ..._utils.optional_import import engine
+from ...errors import ConfigurationError
 
 __all__ = ["Columns", "Fields", "arrow"]
 
@@ -21,16 +21,12 @@ _KEPT = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, de
 
 
 def arrow() -> Any:
-    """The module `pyarrow`.
+    """Return the module `pyarrow`.
 
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        return importlib.import_module("pyarrow")
-    except ImportError:
-        pass
-    raise MissingExtraError("enriching tables", "arrow")
+    return engine("pyarrow", "enriching tables", "arrow")
 
 
 class Columns:

@@ -1,23 +1,21 @@
-"""The keys of a table, each asked once, and the columns that come of the answers. Engines stand on it."""
+"""The distinct keys of a table, and the columns made of their profiles. The engine adapters are built on it."""
 
 from __future__ import annotations
 
 import importlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from ...errors import ConfigurationError, InvalidKeyError, ProfileEnrichError, ProfileMissing
 from ...profile import Profile, ProfileKey, Reason
 from ..keys import key_of
+from ..options import EnrichOptions, options_of
 from .columns import Columns, Fields, arrow
 
-__all__ = ["FIELD_TYPE", "AddedColumns", "KeyBatch", "OnError", "OnMissing", "TablePlan"]
+__all__ = ["FIELD_TYPE", "AddedColumns", "KeyBatch", "TablePlan"]
 
 logger = logging.getLogger("profile_enrich")
-
-OnMissing = Literal["null", "drop", "raise"]
-OnError = Literal["null", "raise"]
 
 FIELD_TYPE = "field_type"
 """The reason of a row whose profile has a value that does not fit the declared type of its column."""
@@ -59,15 +57,14 @@ class AddedColumns:
 
 
 class TablePlan:
-    """What is looked up and where it goes. It holds nothing but plain data and Arrow types, so that it travels.
+    """What is looked up and where it goes: plain data and Arrow types, which engines send to their workers.
 
     Args:
         key: the column of the keys.
         key_type: the identifier's type, `"id"` for the source's primary key.
         fields: see `Columns`.
         prefix: put before each attribute's name.
-        on_missing: what becomes of rows whose profile the source does not have: `"null"`, `"drop"` or `"raise"`.
-        on_error: what becomes of rows whose profile could not be looked up: `"null"` or `"raise"`.
+        options: what becomes of rows without a profile, and the limits of a lookup. Default `EnrichOptions()`.
         reason: the name of the column that says why a row has no profile; `None` for no such column.
 
     Raises:
@@ -82,26 +79,22 @@ class TablePlan:
         key_type: str = "id",
         fields: Fields | None = None,
         prefix: str = "profile_",
-        on_missing: OnMissing = "null",
-        on_error: OnError = "null",
+        options: EnrichOptions | None = None,
         reason: str | None = "profile_reason",
     ) -> None:
         if not isinstance(key, str) or not key:
             raise ConfigurationError("key must be the name of the column that holds the keys")
-        if on_missing not in ("null", "drop", "raise"):
-            raise ConfigurationError("on_missing must be 'null', 'drop' or 'raise'")
-        if on_error not in ("null", "raise"):
-            raise ConfigurationError("on_error must be 'null' or 'raise'")
+        self.options = options_of(options).for_tables()
+        self.on_missing = self.options.on_missing
+        self.on_error = self.options.on_error or "null"
         if reason is not None and (not isinstance(reason, str) or not reason):
             raise ConfigurationError("reason must be the name of a column, or None")
-        if reason is None and on_error == "null":
-            raise ConfigurationError("without a reason column failed rows could not be told: set on_error='raise'")
+        if reason is None and self.on_error == "null":
+            raise ConfigurationError("without a reason column failed rows look like missing ones: set on_error='raise'")
         _check_type(key_type)
         self.key = key
         self.key_type = key_type
         self.columns = Columns(fields, prefix)
-        self.on_missing = on_missing
-        self.on_error = on_error
         self.reason = reason
         self._said = False
 
@@ -139,10 +132,10 @@ class TablePlan:
             shown = ", ".join(map(repr, names))
             logger.warning("%d attributes are left out, as the table has columns of these names: %s", len(names), shown)
 
-    # --- asking -----------------------------------------------------------------------------------------------------
+    # --- keys -------------------------------------------------------------------------------------------------------
 
-    def question(self, column: Any) -> KeyBatch:
-        """What a key column asks.
+    def key_batch(self, column: Any) -> KeyBatch:
+        """Return the distinct keys of a column, and each row's place among them.
 
         Args:
             column: an Arrow array or chunked array; or a list, for columns of mixed types.
@@ -157,13 +150,13 @@ class TablePlan:
         except InvalidKeyError as error:
             return error.with_traceback(None)
 
-    # --- answering --------------------------------------------------------------------------------------------------
+    # --- profiles ----------------------------------------------------------------------------------------------------
 
-    def answer(self, question: KeyBatch, profiles: Mapping[Any, Profile]) -> AddedColumns:
-        """The new columns.
+    def join(self, batch: KeyBatch, profiles: Mapping[Any, Profile]) -> AddedColumns:
+        """Return the new columns, one value per row.
 
         Args:
-            question: what was asked.
+            batch: what was looked up.
             profiles: the answers by key.
 
         Raises:
@@ -171,11 +164,11 @@ class TablePlan:
             ProfileEnrichError: a profile could not be looked up, or does not fit, and `on_error` is `"raise"`.
         """
         pa = arrow()
-        used = set(question.places.unique().to_pylist())  # the place of rows without a key may stand for no row
+        used = set(batch.places.unique().to_pylist())  # the place of rows without a key may stand for no row
         found: list[Mapping[str, Any] | None] = []
         reasons: list[str | None] = []
         kept: list[bool] = []
-        for place, asked in enumerate(question.asked):
+        for place, asked in enumerate(batch.asked):
             profile = profiles[asked] if isinstance(asked, ProfileKey) else None
             error = asked if isinstance(asked, InvalidKeyError) else _failure(profile)
             missing = error is None and not profile
@@ -194,7 +187,7 @@ class TablePlan:
             reasons[place] = FIELD_TYPE
         if self.reason is not None:
             arrays[self.reason] = pa.array(reasons, type=pa.string())
-        rows, mask = question.places, None
+        rows, mask = batch.places, None
         if not all(kept):
             mask = pa.array(kept).take(rows)
             rows = rows.filter(mask)

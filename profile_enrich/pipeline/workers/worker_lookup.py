@@ -18,7 +18,7 @@ class WorkerLookup:
     def __init__(self, config: ClientConfig, fields: tuple[str, ...] | None, retry_timeout: float) -> None:
         self._config = config
         self._fields = fields
-        self._patience = retry_timeout
+        self._retry_timeout = retry_timeout
 
     def open(self) -> None:
         """Makes this process's client, so that a mistake shows before the first element."""
@@ -27,7 +27,7 @@ class WorkerLookup:
     def profiles(self, keys: list[str | ProfileKey]) -> dict[str | ProfileKey, Profile]:
         """A profile for each key, within this worker's share of the job's budget."""
         client = worker_client(self._config)
-        return client.lookup_many(keys, concurrency=self._config.worker_concurrency, retry_timeout=self._patience)
+        return client.lookup_many(keys, concurrency=self._config.worker_concurrency, retry_timeout=self._retry_timeout)
 
     def attributes(self, profile: Profile) -> dict[str, Any]:
         """What is taken over of a profile, as plain data."""

@@ -1,0 +1,45 @@
+"""Messages of the Python interface, in the words of the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import click
+
+__all__ = ["in_words_of_the_command"]
+
+_ARGUMENT = re.compile(r"(?<![\w/.`-])([a-z][a-z_]*)=(True|False|None|'[^']*'|(?=[\s,;.)\d]|$))")
+
+_FUNCTIONS: Mapping[str, str] = {
+    "list_indexes()": "`profile-enrich indexes`",
+    "indexes()": "`profile-enrich indexes`",
+    "entities()": "`profile-enrich entities`",
+}
+
+_OTHER_NAMES: Mapping[str, str] = {"source_format": "input_format", "target_format": "output_format"}
+"""Arguments whose options are called differently; all others are the argument with dashes."""
+
+
+def in_words_of_the_command(message: str) -> str:
+    """Return a message with `argument=value` as `--option value`, and functions as commands.
+
+    Errors of this package name an argument as `name=value`, so that only this function knows both vocabularies. What is
+    not an option of the running command stays as it is.
+    """
+    context = click.get_current_context(silent=True)
+    options = {parameter.name for parameter in context.command.params} if context is not None else set[str | None]()
+
+    def spoken(found: re.Match[str]) -> str:
+        name = _OTHER_NAMES.get(found[1], found[1])
+        if name not in options:
+            return found[0]
+        option = f"--{name.replace('_', '-')}"
+        value = found[2]
+        if value in ("", "True", "False", "None"):
+            return option
+        return f"{option} {value.replace('_', '-') if name.startswith('on_') else value}"
+
+    for function, command in _FUNCTIONS.items():
+        message = re.sub(rf"(?<![\w.`]){re.escape(function)}", command, message)
+    return re.sub(r"\bpass (?=--)", "give ", _ARGUMENT.sub(spoken, message))

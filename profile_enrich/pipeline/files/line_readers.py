@@ -1,0 +1,134 @@
+"""Records of CSV and JSONL files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+from ...errors import ConfigurationError, InputError
+from .formats import FileSpec
+from .record_reader import Item, no_column
+from .text_reader import TextReader, decoded
+
+__all__ = ["CsvReader", "JsonReader"]
+
+
+class CsvReader(TextReader):
+    """A header, then a record a row. A row can go over several lines, and keeps its text as it is."""
+
+    def __init__(self, spec: FileSpec, key: str, encoding: str | None, file: BinaryIO) -> None:
+        super().__init__(spec, key, encoding, file)
+        self._taken: list[str] = []
+        self._rows = csv.reader(self._remembered(), delimiter=spec.delimiter, strict=True)
+        row, fault = self._next()
+        self._check_header(row or [], "".join(self._taken))
+        if fault is not None or row is None:
+            why = "there is no header line" if fault is None else f"the header is {fault}"
+            raise self._broken(why, 1)
+        self.columns = row
+        self.newline = "\r\n" if self._taken and self._taken[-1].endswith("\r\n") else "\n"
+        twice = sorted({name for name in row if row.count(name) > 1})
+        if twice:
+            raise self._broken(f"the column {twice[0]!r} is there twice; give each a name of its own", 1)
+        if key not in row:
+            raise ConfigurationError(no_column(spec, key, row))
+        self._at = row.index(key)
+
+    def _check_header(self, row: list[str], text: str) -> None:
+        """Recognise a header that was read by the wrong rules."""
+        name, body = self.spec.name, text.rstrip("\r\n")
+        if "\r" in body and '"' not in body:
+            raise InputError(f"{name}: its lines end in CR alone; convert them first, e.g. with tr '\\r' '\\n'")
+        if len(row) <= 2 and body.lower().startswith("sep="):
+            raise InputError(
+                f"{name}, line 1: '{body}' is a note for spreadsheets; remove the line and pass delimiter={body[4:]!r}"
+            )
+
+    def _remembered(self) -> Iterator[str]:
+        for line in self._strings():
+            self._taken.append(line)
+            yield line
+
+    def _next(self) -> tuple[list[str] | None, str | None]:
+        """The next row that is not blank, or what is wrong with it; twice `None` at the end."""
+        while True:
+            self._taken.clear()
+            failed = False
+            row: list[str] | None = None
+            try:
+                row = next(self._rows, None)
+            except csv.Error:
+                failed = True
+            if failed:
+                begun = self._line - len(self._taken) + 1
+                if "".join(self._taken).count('"') % 2 or len("".join(self._taken)) >= csv.field_size_limit():
+                    raise self._broken("a quote is opened and not closed, or a field is over 128 KiB", begun)
+                return None, "not CSV: a quote stands where none can be"
+            if row is None:
+                return None, None
+            if row:
+                return row, None
+
+    def __iter__(self) -> Iterator[Item]:
+        width = len(self.columns or ())
+        number = 0
+        taken = self._taken
+        while True:
+            row, fault = self._next()
+            if row is None and fault is None:
+                return
+            number += 1
+            text = taken[0] if len(taken) == 1 else "".join(taken)
+            raw = text.rstrip("\r\n") if text.endswith("\n") else text
+            if row is not None:
+                if "\0" in raw:
+                    fault = "a NUL byte"
+                elif len(row) != width:
+                    fault = f"{len(row)} fields instead of {width}"
+            key = None if row is None or fault is not None else row[self._at] or None
+            yield Item(number, self._line - len(taken) + 1, key, raw, row, fault)
+
+    def values(self, item: Item) -> dict[str, Any]:
+        """See `RecordReader`."""
+        return dict(zip(self.columns or (), item.record, strict=True))
+
+
+class JsonReader(TextReader):
+    """A JSON object a line. A line keeps its text as it is."""
+
+    def __iter__(self) -> Iterator[Item]:
+        number = 0
+        raws: list[bytes] = []
+        lines: Iterator[str | None] = self._decoding(raws) if self.text.by_bytes else self._strings()
+        name = self.key
+        for line in lines:
+            if line is not None and not line.strip():
+                continue
+            number += 1
+            if line is None:
+                shown = raws[-1].decode(self.text.codec, "backslashreplace").strip()
+                yield Item(number, self._line, None, shown, None, f"not {self.text.codec}")
+                continue
+            raw = line.strip()
+            try:
+                record: Any = json.loads(raw)
+            except (ValueError, RecursionError):
+                yield Item(number, self._line, None, raw, None, "not JSON")
+                continue
+            if not isinstance(record, dict):
+                yield Item(number, self._line, None, raw, None, "JSON, but no object")
+                continue
+            found = cast("dict[str, Any]", record)
+            yield Item(number, self._line, found.get(name), raw, found, None)
+
+    def _decoding(self, raws: list[bytes]) -> Iterator[str | None]:
+        for raw in self._lines():
+            raws[:] = [raw]
+            yield decoded(raw, self.text.codec)
+
+    def values(self, item: Item) -> dict[str, Any]:
+        """See `RecordReader`."""
+        found: dict[str, Any] = item.record
+        return found

@@ -1,0 +1,103 @@
+"""What every reader of input files is: it yields items, one per record, each with its place or its fault."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from ...errors import InputError
+from .formats import FileSpec, Text
+
+__all__ = ["Item", "RecordReader", "no_column"]
+
+
+class Item:
+    """One record of the input.
+
+    Args:
+        number: of the record, from 1.
+        line: in which it begins, from 1; 0 where there are no lines.
+        key: what to look up, as it stands there.
+        raw: its text without the end of the line; `None` where it is no text.
+        record: its values: a list (CSV), a dict (JSONL), a batch and the place in it (Parquet).
+        fault: why it cannot be used; `None` when it can.
+    """
+
+    __slots__ = ("fault", "key", "line", "number", "raw", "record")
+
+    def __init__(self, number: int, line: int, key: object, raw: str | None, record: Any, fault: str | None) -> None:
+        self.number = number
+        self.line = line
+        self.key = key
+        self.raw = raw
+        self.record = record
+        self.fault = fault
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for messages."""
+        return f"line {self.line:,}" if self.line else f"row {self.number:,}"
+
+
+class RecordReader:
+    """An open input. Iterate over it once, then close it.
+
+    Args:
+        spec: the file.
+        key: the column.
+    """
+
+    columns: list[str] | None = None
+    """The columns, where they are known before the records."""
+    total: int | None = None
+    """The number of records, where the file says it."""
+    schema: Any = None
+    """The Arrow schema of a Parquet file."""
+    newline = "\n"
+    """How the lines end."""
+    text = Text()
+    """How the characters are written."""
+
+    def __init__(self, spec: FileSpec, key: str) -> None:
+        self.spec = spec
+        self.key = key
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    @property
+    def digest(self) -> str:
+        """A digest of what was read so far; once all records were read, two readers of one file agree in it."""
+        return self._hash.hexdigest()
+
+    def __iter__(self) -> Iterator[Item]:
+        raise NotImplementedError
+
+    def values(self, item: Item) -> dict[str, Any]:
+        """The record as a dict."""
+        raise NotImplementedError
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of the input was read, from 0 to 1; `None` when that cannot be known."""
+        return None
+
+    def close(self) -> None:
+        """Closes the file."""
+
+    def _broken(self, why: str, line: int) -> InputError:
+        return InputError(f"{self.spec.name}, line {line:,}: {why}")
+
+
+def no_column(spec: FileSpec, key: str, columns: list[str]) -> str:
+    """Return the message that there is no such column, with the likely reason."""
+    listed = ", ".join(columns[:50]) + (", …" if len(columns) > 50 else "")
+    if len(columns) == 1 and spec.format == "csv":
+        inside = next((each for each in ";\t|, " if each != spec.delimiter and each in columns[0]), None)
+        if inside is not None:
+            return (
+                f"{spec.name}: read with the delimiter {spec.delimiter!r}, it has one column. Are its fields separated "
+                f"by {inside!r}? Then pass delimiter={inside!r}"
+            )
+    alike = [name for name in columns if name.strip().lower() == key.strip().lower()]
+    hint = f"; did you mean {alike[0]!r}?" if alike else ""
+    return f"{spec.name} has no column {key!r}{hint}; it has {len(columns):,}: {listed}"

@@ -1,0 +1,318 @@
+"""Atomic output files that a later run can resume. One writer for the whole life of each file."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from ..._utils.files import FileLock, beside, private_opener, replace_private, sync_directory
+from ..._utils.output_paths import OutputPath, check_output_paths
+from ...errors import ConfigurationError
+
+__all__ = ["ResumableOutput", "naming"]
+
+_VERSION = 2
+
+_WORKING = ("lock", "part", "resume", "resume.new", "making", "new")
+"""What is written beside an output: its lock, what is done so far, the checkpoint, and the whole file being made."""
+
+_LEFT = ("part", "making", "new")
+"""Of these, what a killed run leaves beside its checkpoint."""
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an error of the system (a full disk, a lost mount), which does not say it by itself."""
+    failure: OSError | None = None
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        failure = OSError(error.errno, error.strerror, str(path))
+    if failure is not None:
+        raise failure
+
+
+class _Part:
+    """A file that grows beside its final place. Only its owner can read it."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        with naming(path):
+            # "r+b" after O_CREAT: what counts of an earlier run stays.
+            os.close(private_opener(str(path), os.O_RDWR | os.O_CREAT))
+            self._file: BinaryIO = open(path, "r+b", buffering=2**18, opener=private_opener)  # noqa: SIM115  # closed in close()
+            if os.fstat(self._file.fileno()).st_size < size:
+                self._file.close()
+                raise ConfigurationError(f"{path} is shorter than its checkpoint says; pass force=True to start over")
+            self._file.truncate(size)
+            self._file.seek(size)
+        self.size = size
+        self.write_bytes = self._file.write
+
+    def write(self, data: bytes) -> None:
+        try:
+            self.write_bytes(data)
+        except OSError as error:
+            failure = OSError(error.errno, error.strerror, str(self.path))
+        else:
+            self.size += len(data)
+            return
+        raise failure
+
+    def sync(self) -> None:
+        with naming(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        # What could not be flushed on a full disk is after the last checkpoint, and is written again.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+class ResumableOutput:
+    """Write an output file, and further ones, so that they appear whole, and so that a killed run can be resumed.
+
+    `NAME.part` grows; `NAME.resume`, the checkpoint, says how much of it counts. A checkpoint first syncs the parts,
+    then replaces the note; after a crash the parts are cut to what the note says. So nothing is lost or written twice.
+    `NAME.lock` is held from before the first look at these files until the last rename.
+
+    Args:
+        path: the output.
+        more: further outputs by role, e.g. `{"the dead letters": path}`. One that stays empty does not appear.
+        job: what is done; only the same job can be resumed. It is written to disk, so it holds no secret.
+        resume: resume an interrupted run of this job. Where there is none, a new one starts.
+        force: replace output files that exist, and an interrupted run of another job.
+        inputs: what is read, by role.
+
+    Attributes:
+        state: what the checkpoint of the resumed run holds; `None` for a new run.
+
+    Raises:
+        ConfigurationError: a path cannot be written or would destroy something, another run writes it, or an
+            interrupted run exists and is not to be resumed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        job: Mapping[str, str],
+        resume: bool,
+        force: bool,
+        more: Mapping[str, Path] | None = None,
+        inputs: Mapping[str, Path] | None = None,
+    ) -> None:
+        self.path = path
+        self.state: dict[str, Any] | None = None
+        self._outputs = {"the output": path, **(more or {})}
+        self._job = dict(job)
+        self._parts: dict[str, _Part] = {}
+        self._owns = False
+        check_output_paths(
+            [OutputPath(each, role, replace=True, working=_WORKING) for role, each in self._outputs.items()], inputs
+        )
+        self._locks = [FileLock(beside(each, "lock")) for each in self._outputs.values()]
+        try:
+            self._lock()
+            self._sizes = dict.fromkeys(self._outputs, 0)
+            self._replace = force
+            note = self._read_note(resume=resume, force=force)
+            self._check_existing(note, force=force)
+            self._owns = True
+            if note is None:
+                self.save({})
+            else:
+                self.state = note["state"]
+            if note is None or not note["done"]:
+                for role, each in self._outputs.items():
+                    for suffix in ("making", "new"):
+                        beside(each, suffix).unlink(missing_ok=True)
+                    self._parts[role] = _Part(beside(each, "part"), self._sizes[role])
+        except BaseException:
+            self.close()
+            raise
+
+    def _lock(self) -> None:
+        for lock in self._locks:
+            if not lock.acquire():
+                raise ConfigurationError(f"another run writes {lock.path.with_suffix('')}; wait until that has ended")
+
+    # --- the checkpoint ---------------------------------------------------------------------------------------------
+
+    @property
+    def _note(self) -> Path:
+        return beside(self.path, "resume")
+
+    def _read_note(self, *, resume: bool, force: bool) -> dict[str, Any] | None:
+        """Return the checkpoint to resume from; `None` to begin a new run."""
+        try:
+            raw: Any = json.loads(self._note.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raw = {}
+        if not resume:
+            if force:
+                return None
+            raise ConfigurationError(
+                f"a run to {self.path} was interrupted; pass resume=True to resume it, or force=True to start over"
+            )
+        problem = self._mismatch(raw)
+        if problem is None:
+            note = cast("dict[str, Any]", raw)
+            self._sizes |= {role: size for role, size in note["sizes"].items() if role in self._sizes}
+            self._replace = force or bool(note["replace"])
+            return note
+        if force:
+            return None
+        raise ConfigurationError(f"{problem}, or pass force=True to start over")
+
+    def _mismatch(self, note: Any) -> str | None:
+        """Say why a checkpoint cannot be used."""
+        found = cast("dict[str, Any]", note) if isinstance(note, dict) else {}
+        job, state, sizes = found.get("job"), found.get("state"), found.get("sizes")
+        usable = isinstance(job, dict) and isinstance(state, dict) and isinstance(sizes, dict)
+        if found.get("version") != _VERSION or not usable:
+            return f"{self._note} is damaged or of another version; remove it"
+        before = cast("dict[str, str]", job)
+        changed = [name for name in {**before, **self._job} if before.get(name) != self._job.get(name)]
+        changed = [name for name in changed if name not in self._outputs or before.get(name)]  # one that came later
+        if not changed:
+            return None
+        return (
+            f"the interrupted run to {self.path} was another one ({', '.join(changed)} changed); "
+            "give the same input and options"
+        )
+
+    def _check_existing(self, note: dict[str, Any] | None, *, force: bool) -> None:
+        """Refuse to replace what no run of this job made."""
+        known = note is not None or self._note.exists()
+        for path, lock in zip(self._outputs.values(), self._locks, strict=True):
+            for suffix in _LEFT:
+                left = beside(path, suffix)
+                if left.exists() and not known and not lock.abandoned:
+                    raise ConfigurationError(f"{left} exists and belongs to no interrupted run; move it away")
+            waiting = beside(path, "part").exists() or beside(path, "new").exists()
+            placed = note is not None and note["done"] and not waiting
+            if path.exists() and not (force or self._replace or placed):
+                raise ConfigurationError(f"{path} exists; pass force=True to replace it")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the output so far."""
+        part = self._parts.get("the output")
+        return 0 if part is None else part.size
+
+    def write(self, data: bytes, role: str = "the output") -> None:
+        """Append to a file."""
+        self._parts[role].write(data)
+
+    def save(self, state: Mapping[str, Any], *, done: bool = False) -> None:
+        """Write a checkpoint: what was written before it will not be written again.
+
+        Args:
+            state: what a resumed run needs to know, as JSON has it.
+            done: every record is written; only renaming is left.
+        """
+        for role, part in self._parts.items():
+            part.sync()
+            self._sizes[role] = part.size
+        content = {
+            "version": _VERSION,
+            "job": self._job,
+            "replace": self._replace,
+            "sizes": self._sizes,
+            "done": done,
+            "state": dict(state),
+        }
+        with naming(self._note):
+            replace_private(self._note, json.dumps(content).encode())
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    @property
+    def part(self) -> Path:
+        """Where the output grows."""
+        return beside(self.path, "part")
+
+    def make(self, write: Callable[[BinaryIO], None], *, packed: bool) -> None:
+        """Make the whole output out of the part, once every record is done. Killed within, it is made again.
+
+        Args:
+            write: writes the output to a binary file.
+            packed: compress it with gzip, without name and time: the same records are the same bytes.
+        """
+        made = beside(self.path, "new")
+        if made.exists() or not self.part.exists():
+            return  # it was made before the run was killed
+        making = beside(self.path, "making")
+        making.unlink(missing_ok=True)
+        with naming(making), open(making, "xb", buffering=2**18, opener=private_opener) as raw:
+            if packed:
+                with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as file:
+                    write(cast("BinaryIO", file))
+            else:
+                write(raw)
+            raw.flush()
+            os.fsync(raw.fileno())
+        making.replace(made)
+
+    def copy_part(self, file: BinaryIO) -> None:
+        """Write the part as it is: what `make` needs for a compressed output of one pass."""
+        with self.part.open("rb") as plain:
+            shutil.copyfileobj(plain, file, 2**18)
+
+    def finish(self) -> None:
+        """Rename the whole files to their places, and remove the checkpoint. Killed within, it can be done again.
+
+        Raises:
+            ConfigurationError: somebody else made a file of that name meanwhile, and `force` was not given.
+        """
+        self._close_parts()
+        for role, path in self._outputs.items():
+            part, made = beside(path, "part"), beside(path, "new")
+            if path.exists() and not self._replace and (part.exists() or made.exists()):
+                raise ConfigurationError(
+                    f"{path} was made by somebody else while the run was writing it; move it away and resume the run"
+                )
+            if role != "the output" and not self._sizes[role] and not path.exists():
+                part.unlink(missing_ok=True)
+            elif made.exists():
+                part.unlink(missing_ok=True)  # first: without it the output is known to be in its place, or in `made`
+                made.replace(path)
+            elif part.exists():
+                part.replace(path)
+            sync_directory(path.parent)
+        self._note.unlink(missing_ok=True)
+        ResumableOutput.close(self)
+
+    def discard(self) -> None:
+        """Remove everything that this run has written and not put in its place; then close."""
+        if self._owns:
+            self._close_parts()
+            for path in self._outputs.values():
+                for suffix in _LEFT:
+                    beside(path, suffix).unlink(missing_ok=True)
+            self._note.unlink(missing_ok=True)
+        ResumableOutput.close(self)
+
+    def close(self) -> None:
+        """Close the files and release the locks; without `finish`, what a later run needs to resume stays."""
+        self._close_parts()
+        self._owns = False
+        for lock in self._locks:
+            lock.release()
+
+    def _close_parts(self) -> None:
+        for part in self._parts.values():
+            part.close()
+        self._parts = {}

@@ -1,0 +1,138 @@
+"""Standard output as the output of a run, with dead letters in a file of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from .resumable_output import ResumableOutput
+
+__all__ = ["RecordOutput", "SpooledOutput", "StreamOutput"]
+
+_FLUSH_AFTER = 0.2
+"""Seconds that records stay in the buffer of standard output, at most."""
+
+
+class RecordOutput(Protocol):
+    """Where the records of a run go. `ResumableOutput` is the one for files."""
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """What an interrupted run knew; `None` for a new run."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of the output so far."""
+        ...
+
+    def write(self, data: bytes, role: str = "the output") -> None:
+        """Append to the output, or to another file of the run."""
+        ...
+
+    def save(self, state: Mapping[str, Any], *, done: bool = False) -> None:
+        """Write a checkpoint, where there can be one."""
+        ...
+
+    def make(self, write: Callable[[BinaryIO], None], *, packed: bool) -> None:
+        """Make the whole output out of what was written."""
+        ...
+
+    def finish(self) -> None:
+        """Put the whole files in their places."""
+        ...
+
+    def close(self) -> None:
+        """Close the files."""
+        ...
+
+
+class StreamOutput:
+    """Write records to standard output as they come. There is nothing to resume.
+
+    Args:
+        more: further outputs by role; they appear whole at the end.
+        force: replace files that exist.
+        inputs: what is read, by role.
+    """
+
+    state: dict[str, Any] | None = None
+
+    def __init__(self, *, more: Mapping[str, Path], force: bool, inputs: Mapping[str, Path]) -> None:
+        self._files = {
+            role: ResumableOutput(path, job={}, resume=False, force=force, inputs=inputs) for role, path in more.items()
+        }
+        self._stream = sys.stdout.buffer
+        self._flushing: asyncio.TimerHandle | None = None
+        self.size = 0
+
+    def write(self, data: bytes, role: str = "the output") -> None:
+        """Append to standard output, which is flushed soon: the next record may take long to come."""
+        if role != "the output":
+            self._files[role].write(data)
+            return
+        self._stream.write(data)
+        self.size += len(data)
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(_FLUSH_AFTER, self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = None
+        with contextlib.suppress(OSError):  # the reader is gone: the next write raises it, where it can be caught
+            self._stream.flush()
+
+    def save(self, state: Mapping[str, Any], *, done: bool = False) -> None:
+        """Flush what was written so far."""
+        self._stream.flush()
+
+    def make(self, write: Callable[[BinaryIO], None], *, packed: bool) -> None:
+        """Do nothing: the output was written as it came."""
+
+    def finish(self) -> None:
+        """Put the files in their places."""
+        self._stream.flush()
+        for file in self._files.values():
+            if file.size or file.path.exists():
+                file.save({}, done=True)
+                file.finish()
+            else:
+                file.discard()
+
+    def close(self) -> None:
+        """Drop the files of a run that failed: its output is gone, so that they could not be resumed."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+        for file in self._files.values():
+            file.discard()
+
+
+class SpooledOutput(ResumableOutput):
+    """Standard output for an output whose columns are known only at the end: a temporary file, then copied.
+
+    Args:
+        more, force, inputs: as for `StreamOutput`.
+    """
+
+    def __init__(self, *, more: Mapping[str, Path], force: bool, inputs: Mapping[str, Path]) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="profile-enrich-", ignore_cleanup_errors=True)
+        path = Path(self._directory.name) / "output"
+        super().__init__(path, job={}, resume=False, force=force, more=more, inputs=inputs)
+
+    def finish(self) -> None:
+        """Put the other files in their places, and copy the whole output to standard output."""
+        super().finish()
+        with self.path.open("rb") as whole:
+            shutil.copyfileobj(whole, sys.stdout.buffer, 2**18)
+        sys.stdout.buffer.flush()
+        self.close()
+
+    def close(self) -> None:
+        """Remove the temporary file, and the other files of a run that failed: they could not be resumed."""
+        self.discard()
+        self._directory.cleanup()

@@ -1,0 +1,139 @@
+"""Lines of a text file: decompressed, decoded, counted."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from ...errors import InputError
+from .formats import FileSpec, sniff
+from .record_reader import RecordReader
+
+__all__ = ["TextReader", "decoded"]
+
+
+class TextReader(RecordReader):
+    """Reads lines of text, decompressed and decoded, and counts them.
+
+    Args:
+        spec: the file.
+        key: the column to look up by.
+        encoding: of the text; `None`: what the byte order mark says, else UTF-8.
+        file: the open file.
+    """
+
+    def __init__(self, spec: FileSpec, key: str, encoding: str | None, file: BinaryIO) -> None:
+        super().__init__(spec, key)
+        self._file = file
+        self._size = spec.path.stat().st_size if spec.path is not None and not spec.gzip else 0
+        self._read = 0
+        head = b""
+        with _readable(spec.name):
+            while len(head) < 4 and (more := self._file.read(4 - len(head))):  # a pipe gives what is there
+                head += more
+        self.text = sniff(head, encoding)
+        if self.text.by_bytes and b"\0" in head:
+            raise InputError(f"{spec.name}: not {self.text.codec}; is it UTF-16? Then pass encoding='utf-16'")
+        joined = _Joined(spec.name, head[len(self.text.mark) :], self._file, self._hash.update)
+        self._stream = io.BufferedReader(joined, 2**17)
+        self._line = 0
+
+    def _lines(self) -> Iterator[bytes]:
+        """The lines, with their ends, without the byte order mark. Counts them."""
+        for raw in self._stream:
+            self._read += len(raw)
+            self._line += 1
+            yield raw
+
+    def _strings(self) -> Iterator[str]:
+        """The lines as text.
+
+        Raises:
+            InputError: one is not written in the encoding.
+        """
+        codec = self.text.codec
+        if self.text.by_bytes:
+            for raw in self._lines():
+                text = decoded(raw, codec)
+                if text is None:
+                    raise self._broken(
+                        f"not {codec}; pass the encoding of the file, e.g. encoding='cp1252' (Windows) or 'latin-1'",
+                        self._line,
+                    )
+                yield text
+            return
+        lines = io.TextIOWrapper(self._stream, encoding=codec, newline="\n")
+        while True:
+            line: str | None
+            try:
+                line = lines.readline()
+            except UnicodeDecodeError:
+                line = None
+            if line is None:
+                raise self._broken(f"not {codec}; pass the encoding of the file", self._line + 1)
+            if not line:
+                lines.detach()
+                return
+            self._line += 1
+            self._read += 2 * len(line)
+            yield line
+
+    @property
+    def fraction(self) -> float | None:
+        """See `RecordReader`."""
+        return min(1.0, self._read / self._size) if self._size else None
+
+    def close(self) -> None:
+        """See `RecordReader`."""
+        if self.spec.path is not None:
+            self._file.close()
+
+
+class _Joined(io.RawIOBase):
+    """The bytes that were read to look at them, then the rest of the file."""
+
+    def __init__(self, name: str, head: bytes, file: BinaryIO, update: Callable[[bytes], None]) -> None:
+        self._name = name
+        self._head = head
+        self._file = file
+        self._update = update
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._head
+        if not piece:
+            with _readable(self._name):
+                piece = self._file.read(len(buffer))
+        self._head = piece[len(buffer) :]
+        piece = piece[: len(buffer)]
+        self._update(piece)
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Say which file cannot be read on, and why."""
+    problem = ""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        problem = "the gzip data is damaged or cut off; get the file again, or decompress it as far as it goes"
+    except OSError as error:
+        problem = error.strerror or "it cannot be read any further"
+    if problem:
+        raise InputError(f"{name}: {problem}")
+
+
+def decoded(raw: bytes, codec: str) -> str | None:
+    """Return the text of some bytes; `None` when they are not written in the encoding."""
+    try:
+        return raw.decode(codec)
+    except UnicodeDecodeError:
+        return None
