@@ -21,7 +21,7 @@ from rich.console import Console
 
 from profile_enrich.cli.app import cli
 from profile_enrich.cli.enrich_progress import Meter, metered
-from profile_enrich.pipeline.files.file_enrichment import FileProgress, FileReport
+from profile_enrich.pipeline.files import FileProgress, FileReport
 from profile_enrich.store import CollectionSpec, build_store
 from profile_enrich.testing import VendorServer, faults
 from tests.cli.test_cli import on_a_terminal

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from profile_enrich._utils import file_identity
 from profile_enrich.errors import ConfigurationError, InputError, ProfileEnrichError
 from profile_enrich.pipeline.files import file_enrichment as files
-from profile_enrich.pipeline.files import resumable_output
+from profile_enrich.pipeline.files import resumable_output, second_pass
 from tests.pipeline.file_helpers import enrich, left, lines, many, write
 
 pa: Any = pytest.importorskip("pyarrow")
@@ -96,14 +96,21 @@ async def test_E5_an_input_that_changes_ends_the_run_without_an_output(
             changed.append(True)
             change(source)
 
+    made, assembled = resumable_output.ResumableOutput.make, second_pass.assemble
+
+    def make_after(*given: Any, **named: Any) -> None:
+        once()
+        made(*given, **named)
+
+    def assemble_before(*given: Any, **named: Any) -> list[str]:
+        clashes = assembled(*given, **named)
+        once()
+        return clashes
+
     if moment == "between":
-        original = resumable_output.ResumableOutput.make
-        monkeypatch.setattr(
-            resumable_output.ResumableOutput, "make", lambda *given, **named: (once(), original(*given, **named))[1]
-        )
+        monkeypatch.setattr(resumable_output.ResumableOutput, "make", make_after)
     elif moment == "second pass":
-        assembled = files.assemble
-        monkeypatch.setattr(files, "assemble", lambda *given, **named: (assembled(*given, **named), once())[0])
+        monkeypatch.setattr(files, "assemble", assemble_before)
     if moment == "second pass" and change is _rewrite_and_restore_the_time:
         pytest.skip("what was read before the change is one state of the file")
     options: dict[str, Any] = {"progress": once if moment == "first pass" else None}
