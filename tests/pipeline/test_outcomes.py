@@ -36,7 +36,7 @@ from tests.pipeline.helpers import CountingBatches, CountingSource, as_stream, c
 
 Row = dict[str, Any]
 
-LOADS = {"profile_enrich flight"}
+LOADS = {"profile_enrich load"}
 """What may still run after a run has ended: it belongs to the client."""
 
 
