@@ -29,7 +29,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 	bench-server mutants format clean
 
 demo: $(VENV)/.demo
-	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python examples/demo.py
+	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python -m examples.demo
 
 test: $(VENV)/.dev lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m examples.operator_console", description="The operator's console.")
     commands = parser.add_subparsers(dest="command", required=True)
-    trying = commands.add_parser("demo", help="the console over made-up customers, and a mock support desk")
+    trying = commands.add_parser("demo", help="the console over made-up customers, and a mock ticket system")
     trying.add_argument("--port", default=8020, type=int, help="of the console (default: %(default)s)")
     trying.add_argument("--api-port", default=8788, type=int, help="of the Profile API (default: %(default)s)")
     serving = commands.add_parser("serve", help="the console over the Profile API that CONSOLE_… variables name")
@@ -107,17 +107,17 @@ def serve(settings: Settings, host: str, port: int) -> None:
 
 def run(settings: Settings, host: str, port: int) -> None:
     """Serves the console until SIGINT or SIGTERM."""
-    # No access log: who looked at whom is in the trail.
+    # No access log: who looked at whom is in the audit log.
     uvicorn.run(create_app(settings), host=host, port=port, access_log=False, log_level="warning")
 
 
 def demo(port: int, api_port: int) -> None:
-    """Serves made-up customers, the console over them, and a mock support desk, until it is told to stop."""
+    """Serves made-up customers, the console over them, and a mock ticket system, until it is told to stop."""
     key = secrets.token_urlsafe(32)
     with _interrupted_by_signals(), tempfile.TemporaryDirectory(prefix="operator-console-") as directory:
         settings = Settings(
             api_key=Secret(key), api_url=f"http://{HOST}:{api_port}/api", search_by=SEARCH_BY, data=Path(directory),
-            desk=True,
+            tickets=True, example_id="C-1001",
         )  # fmt: skip
         with contextlib.closing(open_database(settings.data)) as database:
             users = Users(database)
@@ -146,8 +146,8 @@ def welcome(port: int, passwords: Mapping[str, str]) -> str:
     """What is said before it starts to listen."""
     people = "\n".join(f"    {name:<6} {OPERATORS[name]:<8} {password}" for name, password in passwords.items())
     return f"""
-  The console       http://{HOST}:{port}
-  The support desk  http://{HOST}:{port}/desk   (a mock, for the extension)
+  The console        http://{HOST}:{port}
+  The ticket system  http://{HOST}:{port}/tickets   (a mock, for the extension)
   The extension     {HERE / "extension"}
                     Chrome: chrome://extensions, Developer mode, Load unpacked
 

@@ -13,14 +13,14 @@ from starlette.templating import Jinja2Templates
 
 from profile_enrich import ProfileSource
 
+from .auth import Auth
 from .console import Console
-from .desk import LookupQueue
-from .entrance import Entrance
 from .pages import Pages
 from .panel import Panel
 from .rendering import Renderer
 from .security import SecurityMiddleware
 from .settings import HERE, Settings
+from .tickets import Tickets
 
 
 def create_app(settings: Settings | None = None, source: ProfileSource | None = None) -> Starlette:
@@ -41,7 +41,7 @@ def create_app(settings: Settings | None = None, source: ProfileSource | None = 
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None]:
-        console.trail.prune(settings.keep_days)
+        console.audit_log.prune(settings.keep_days)
         try:
             yield
         finally:
@@ -50,9 +50,9 @@ def create_app(settings: Settings | None = None, source: ProfileSource | None = 
     return Starlette(
         routes=[
             *pages.routes(),
-            *Entrance(console, renderer).routes(),
+            *Auth(console, renderer).routes(),
             *Panel(console).routes(),
-            *(LookupQueue(templates).routes() if settings.desk else []),
+            *(Tickets(templates).routes() if settings.tickets else []),
             Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
         ],
         lifespan=lifespan,

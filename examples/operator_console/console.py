@@ -10,12 +10,12 @@ from starlette.requests import HTTPConnection
 from profile_enrich import Profile, ProfileClient, ProfileEnrichError, ProfileSource
 
 from .attempts import Attempts
+from .audit_log import AuditLog
 from .database import open_database, subject_secret
 from .finder import Finder, Found, Handles, Results
 from .roles import NOBODY, Role, load_roles
 from .sessions import Session, Sessions
 from .settings import Settings
-from .trail import Trail
 from .users import Users
 
 
@@ -58,7 +58,7 @@ class Console:
         self.database: sqlite3.Connection = open_database(settings.data)
         self.users = Users(self.database)
         self.sessions = Sessions(self.database)
-        self.trail = Trail(self.database, subject_secret(settings.data))
+        self.audit_log = AuditLog(self.database, subject_secret(settings.data))
         self.cookie = "__Host-console" if settings.secure_cookie else "console"
 
     async def aclose(self) -> None:
@@ -84,7 +84,7 @@ class Console:
             NotAllowed: the role may not search by this.
             ProfileEnrichError: the value cannot be looked up, or the Profile API did not answer.
         """
-        subject = self.trail.subject(kind, value)
+        subject = self.audit_log.subject(kind, value)
         if kind not in self.kinds(operator):
             # The kind is what somebody sent: it is noted only where it is one of those that exist.
             known = kind if kind in self.settings.search_by else ""
@@ -103,7 +103,7 @@ class Console:
 
     def remember(self, operator: Operator, profiles: tuple[Found, ...]) -> list[str]:
         """Lets the operator open these profiles, and returns what stands for them in URLs."""
-        subjects = [self.trail.subject("id", found.id) for found in profiles]
+        subjects = [self.audit_log.subject("id", found.id) for found in profiles]
         for found, subject in zip(profiles, subjects, strict=True):
             self.handles.keep(operator.session.id, subject, found.id)
         return subjects
@@ -127,7 +127,7 @@ class Console:
 
     def shown(self, operator: Operator, action: str, *subjects: str) -> None:
         """Notes that something of these profiles is shown."""
-        self.trail.note(operator.name, operator.role.name, action, *subjects, kind="id", outcome="found")
+        self.audit_log.note(operator.name, operator.role.name, action, *subjects, kind="id", outcome="found")
 
     def forget(self, operator: Operator, subject: str, id: str) -> None:
         """Drops a profile from the cache.
@@ -142,4 +142,4 @@ class Console:
         self._note(operator, "forgot", subject, "done")
 
     def _note(self, operator: Operator, action: str, subject: str, outcome: str, *, kind: str = "id") -> None:
-        self.trail.note(operator.name, operator.role.name, action, subject, kind=kind, outcome=outcome)
+        self.audit_log.note(operator.name, operator.role.name, action, subject, kind=kind, outcome=outcome)

@@ -1,4 +1,4 @@
-"""The console's own SQLite file: users, sessions and the trail. No attribute of a profile is ever in it."""
+"""The console's own SQLite file: users, sessions and the audit log. No attribute of a profile is ever in it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CREATE TABLE IF NOT EXISTS sessions (
     token BLOB PRIMARY KEY, user TEXT NOT NULL REFERENCES users (name) ON DELETE CASCADE, csrf TEXT NOT NULL,
     started_at REAL NOT NULL, seen_at REAL NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS trail (
+CREATE TABLE IF NOT EXISTS audit_log (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, role TEXT NOT NULL, action TEXT NOT NULL,
     kind TEXT NOT NULL, subject TEXT NOT NULL, outcome TEXT NOT NULL
 ) STRICT;
-CREATE INDEX IF NOT EXISTS trail_of_a_subject ON trail (subject, number);
-CREATE INDEX IF NOT EXISTS trail_by_time ON trail (at);
+CREATE INDEX IF NOT EXISTS audit_log_of_a_subject ON audit_log (subject, number);
+CREATE INDEX IF NOT EXISTS audit_log_by_time ON audit_log (at);
 """
 
 
@@ -49,7 +49,7 @@ def subject_secret(directory: Path) -> bytes:
     except FileExistsError:
         secret = path.read_bytes()
         if len(secret) < 32:
-            raise ValueError(f"{path} is damaged; restore it, or remove it and start a new trail") from None
+            raise ValueError(f"{path} is damaged; restore it, or remove it and start a new audit log") from None
         return secret
     secret = secrets.token_bytes(32)
     with os.fdopen(file, "wb") as opened:

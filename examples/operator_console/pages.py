@@ -1,8 +1,9 @@
-"""The console's pages: search, a profile, the trail."""
+"""The console's pages: search, a profile, the audit log."""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -10,12 +11,15 @@ from starlette.routing import Route
 
 from profile_enrich import InvalidKeyError, ProfileEnrichError, Status
 
+from .audit_log import ACTIONS
 from .console import Console, NotAllowed, Operator
 from .rendering import Renderer, form_of
 from .roles import heading
 
 LINES = 100
-"""Lines of the trail on a page."""
+"""Lines of the audit log on a page."""
+FILTERS = ("who", "action", "subject")
+"""What the lines of the audit log are filtered by."""
 DONE = {
     "forgotten": "Forgotten. Whoever looks next asks the Profile API anew.",
     "password": "Your new password is set.",
@@ -38,7 +42,7 @@ class Pages:
             Route("/search", signed_in(self.search), methods=["POST"]),
             Route("/profile/{subject}", signed_in(self.profile)),
             Route("/profile/{subject}/forget", signed_in(self.forget), methods=["POST"]),
-            Route("/trail", signed_in(self.trail)),
+            Route("/audit-log", signed_in(self.audit_log)),
             Route("/ready", self.ready),
         ]
 
@@ -67,9 +71,9 @@ class Pages:
                 self.console.shown(operator, "listed", *subjects)
                 views = [operator.role.view(found.attributes) for found in results.profiles]
                 rows = [(heading(view), view, subject) for view, subject in zip(views, subjects, strict=True)]
-                return self._home(request, operator, kind=kind, rows=rows, more=results.more)
+                return self._home(request, operator, kind=kind, typed=value, rows=rows, more=results.more)
             problem, status = "There is no such profile. Values are compared exactly, with case.", 404
-        return self._home(request, operator, status, kind=kind, problem=problem)
+        return self._home(request, operator, status, kind=kind, typed=value, problem=problem)
 
     async def profile(self, request: Request, operator: Operator) -> Response:
         subject = request.path_params["subject"]
@@ -92,7 +96,7 @@ class Pages:
             subject=subject,
             cached=profile.status is Status.HIT,
             age=round(profile.age or 0),
-            history=self.console.trail.of(subject),
+            history=self.console.audit_log.of(subject),
         )
 
     async def forget(self, request: Request, operator: Operator) -> Response:
@@ -107,14 +111,24 @@ class Pages:
             return self._not_allowed(request)
         return RedirectResponse("/?done=forgotten", status_code=303)
 
-    async def trail(self, request: Request, operator: Operator) -> Response:
-        if not operator.role.trail:
+    async def audit_log(self, request: Request, operator: Operator) -> Response:
+        if not operator.role.audit_log:
             return self._not_allowed(request)
         asked = request.query_params.get("before", "")
         before = int(asked) if re.fullmatch("[0-9]{1,18}", asked) else 2**62
-        entries = self.console.trail.latest(LINES, before)
+        wanted = {name: request.query_params.get(name, "")[:64] for name in FILTERS}
+        entries = self.console.audit_log.latest(LINES, before, **wanted)
         rest = entries[-1].number if len(entries) == LINES else None
-        return self.renderer.page(request, operator, "trail.html", entries=entries, rest=rest)
+        more = urlencode({**{name: value for name, value in wanted.items() if value}, "before": rest})
+        return self.renderer.page(
+            request,
+            operator,
+            "audit_log.html",
+            entries=entries,
+            more=more if rest else "",
+            actions=ACTIONS,
+            wanted=wanted,
+        )
 
     async def ready(self, request: Request) -> Response:
         """For whoever starts the console: it answers."""
@@ -130,11 +144,12 @@ class Pages:
         return self.renderer.problem(request, status, "Nothing here", "There is no such page.")
 
     def _home(
-        self, request: Request, operator: Operator, status: int = 200, *, kind: str = "", problem: str = "",
-        notice: str = "", rows: object = (), more: bool = False,
+        self, request: Request, operator: Operator, status: int = 200, *, kind: str = "", typed: str = "",
+        problem: str = "", notice: str = "", rows: object = (), more: bool = False,
     ) -> Response:  # fmt: skip
         return self.renderer.page(
             request, operator, "search.html", status=status, kinds=self.console.kinds(operator), kind=kind,
+            typed=typed[:2048], example=self.console.settings.example_id,
             problem=problem, notice=notice, rows=rows, more=more,
         )  # fmt: skip
 

@@ -68,10 +68,12 @@ class Panel:
         if number > 1:
             return _error(409, "several")
         found, subject = results.profiles[0], self.console.remember(operator, results.profiles)[0]
-        if subject != self.console.trail.subject(kind, value):  # else the search itself is the line about this person
+        if subject != self.console.audit_log.subject(
+            kind, value
+        ):  # else the search itself is the line about this person
             self.console.shown(operator, "panel", subject)
         view = operator.role.view(found.attributes)
-        history = self.console.trail.of(subject, LINES)
+        history = self.console.audit_log.of(subject, LINES)
         return JSONResponse(
             {
                 "found": True,

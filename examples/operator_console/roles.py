@@ -12,7 +12,7 @@ from typing import Any, cast
 EVERYTHING = "*"
 NONE = "–"
 """What stands for a value that is not there."""
-MEMBERS = ("show", "search", "forget", "trail")
+MEMBERS = ("show", "search", "forget", "audit_log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Role:
     show: frozenset[str] | None
     search: frozenset[str] | None
     forget: bool
-    trail: bool
+    audit_log: bool
 
     def view(self, attributes: Mapping[str, Any]) -> View:
         """The fields that the role sees, in the vendor's order."""
@@ -55,7 +55,7 @@ class Role:
         return tuple(kind for kind in ("id", *search_by) if self.search is None or kind in self.search)
 
 
-NOBODY = Role("", frozenset(), frozenset(), forget=False, trail=False)
+NOBODY = Role("", frozenset(), frozenset(), forget=False, audit_log=False)
 """For a user whose role is in the file no more."""
 
 
@@ -70,7 +70,7 @@ def load_roles(path: Path) -> dict[str, Role]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: the roles cannot be read: {error}") from None
     if not roles:
-        raise ValueError(f"{path} names no role; write at least [admin] with show, search, forget and trail")
+        raise ValueError(f"{path} names no role; write at least [admin] with show, search, forget and audit_log")
     return {name: _role(f"{path}: [{name}]", name, members) for name, members in roles.items()}
 
 
@@ -83,7 +83,7 @@ def _role(place: str, name: str, members: object) -> Role:
         show=_names(f"{place} show", table["show"]),
         search=_names(f"{place} search", table["search"]),
         forget=_flag(f"{place} forget", table["forget"]),
-        trail=_flag(f"{place} trail", table["trail"]),
+        audit_log=_flag(f"{place} audit_log", table["audit_log"]),
     )
 
 

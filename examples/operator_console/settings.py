@@ -30,11 +30,12 @@ class Settings:
         id_column: of Census: an answer with another id is refused (`CONSOLE_ID_COLUMN`).
         search_by: attributes that the index can be filtered by (`CONSOLE_SEARCH_BY`, separated by commas).
         roles: the file that says what each role sees (`CONSOLE_ROLES`).
-        data: the directory of users, sessions and trail (`CONSOLE_DATA`).
+        data: the directory of users, sessions and the audit log (`CONSOLE_DATA`).
         secure_cookie: send the session over https only (`CONSOLE_SECURE_COOKIE=1`). Say so wherever there is https.
         ttl: seconds for which a profile is fresh in the console's cache (`CONSOLE_TTL`).
-        keep_days: days for which the trail is kept (`CONSOLE_KEEP_DAYS`).
-        desk: show the mock support desk at `/desk` (`CONSOLE_DESK=1`). Only for trying the extension.
+        keep_days: days for which the audit log is kept (`CONSOLE_KEEP_DAYS`).
+        example_id: an id that the search field shows as an example (`CONSOLE_EXAMPLE_ID`). Never a real customer's.
+        tickets: show the mock ticket system at `/tickets` (`CONSOLE_TICKETS=1`). Only for trying the extension.
     """
 
     api_key: Secret = field(default_factory=lambda: Secret(""))
@@ -49,7 +50,8 @@ class Settings:
     secure_cookie: bool = False
     ttl: float = 60.0
     keep_days: float = 365.0
-    desk: bool = False
+    tickets: bool = False
+    example_id: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -81,7 +83,8 @@ class Settings:
             secure_cookie=environment.get("CONSOLE_SECURE_COOKIE") == "1",
             ttl=_number(environment, "CONSOLE_TTL", 60.0),
             keep_days=_number(environment, "CONSOLE_KEEP_DAYS", 365.0),
-            desk=environment.get("CONSOLE_DESK") == "1",
+            example_id=environment.get("CONSOLE_EXAMPLE_ID", "")[:64],
+            tickets=environment.get("CONSOLE_TICKETS") == "1",
         )
 
     def source(self) -> ProfileSource:
@@ -92,7 +95,7 @@ class Settings:
 
 
 def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where users, sessions and the trail are."""
+    """Where users, sessions and the audit log are."""
     return Path(environment.get("CONSOLE_DATA") or ".console")
 
 

@@ -68,7 +68,7 @@ class Users:
         self._database.execute("DELETE FROM sessions WHERE user = ?", (name,))
 
     def remove(self, name: str) -> None:
-        """Removes a user and ends their sessions. What they looked at stays in the trail.
+        """Removes a user and ends their sessions. What they looked at stays in the audit log.
 
         Raises:
             UserError: there is no such user.

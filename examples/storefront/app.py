@@ -41,7 +41,7 @@ def create_app(settings: Settings | None = None, source: ProfileSource | None = 
         cache_policy=CachePolicy(throttle=min(5.0, max(settings.ttl, 0.1))),
         follow_changes=settings.follow_changes,
     )
-    pages = Pages(profiles, Catalogue.load(), Jinja2Templates(HERE / "templates"))
+    pages = Pages(profiles, Catalogue.load(), Jinja2Templates(HERE / "templates"), settings.control)
     return Starlette(
         routes=[*pages.routes(), Mount("/static", StaticFiles(directory=HERE / "static"), name="static")],
         lifespan=profiles.lifespan,

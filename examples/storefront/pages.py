@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -18,9 +19,11 @@ from profile_enrich import Profile, ProfileClient, ProfileEnrichError, Reason, S
 from . import recommend, sessions
 from .account import attribute_rows
 from .catalogue import Catalogue, Product
+from .control import ask_launcher
 from .featured import FEATURED
 from .security import local_path
 from .strip import strip_of
+from .used_attributes import UsedAttributes
 
 PER_PAGE = 24
 CHECK_SECONDS = 0.5
@@ -32,8 +35,11 @@ ACT_SECONDS = 2.0
 class Pages:
     """The handlers, over what all of them need."""
 
-    def __init__(self, client: ProfileClient, catalogue: Catalogue, templates: Jinja2Templates) -> None:
+    def __init__(
+        self, client: ProfileClient, catalogue: Catalogue, templates: Jinja2Templates, control: Path | None = None
+    ) -> None:
         self.client = client
+        self.control = control
         self.catalogue = catalogue
         self.templates = templates
 
@@ -50,57 +56,68 @@ class Pages:
             Route("/account/consent", self.consent, methods=["POST"], name="consent"),
             Route("/profile/drop", self.drop, methods=["POST"], name="drop"),
             Route("/profile/refresh", self.refresh, methods=["POST"], name="refresh"),
+            Route("/profile-api", self.switch_api, methods=["POST"], name="switch_api"),
             Route("/ready", self.ready, name="ready"),
         ]
 
     # --- pages ------------------------------------------------------------------------------------------------------
 
     async def home(self, request: Request) -> Response:
-        profile: Profile = request.state.profile
-        return self._page(request, "home.html", home=recommend.home(profile, self.catalogue))
+        profile = UsedAttributes(request.state.profile)
+        return await self._page(request, "home.html", profile, home=recommend.home(profile, self.catalogue))
 
     async def department(self, request: Request) -> Response:
         department = self.catalogue.departments.get(request.path_params["slug"])
         if department is None:
             raise HTTPException(404)
-        profile: Profile = request.state.profile
+        profile = UsedAttributes(request.state.profile)
         shelves = self.catalogue.shelves(department.slug)
         shelf = request.query_params.get("shelf", "")
         products = shelves.get(shelf) or self.catalogue.in_department(department.slug)
-        regulars = {product.id for product in recommend.favourites(profile, self.catalogue)}
-        products = _varied(products, regulars)
+        products = _varied(products)
+        suits = recommend.Reasons(profile, self.catalogue)
+        reasons = {product.id: suits.of(product) for product in products}
+        products.sort(key=lambda product: recommend.RANKS.index(reasons[product.id].kind))
         pages = max(1, -(-len(products) // PER_PAGE))
         page = min(max(1, _whole_number(request.query_params.get("page", ""), 1)), pages)
         picks = [
-            recommend.Pick(product, "One of your regulars" if product.id in regulars else "")
+            recommend.Pick(product, reasons[product.id].text)
             for product in products[(page - 1) * PER_PAGE : page * PER_PAGE]
         ]
-        return self._page(
-            request, "department.html", department=department, shelves=shelves, shelf=shelf if shelf in shelves else "",
-            picks=picks, page=page, pages=pages, total=len(products),
+        return await self._page(
+            request, "department.html", profile, department=department, shelves=shelves,
+            shelf=shelf if shelf in shelves else "", picks=picks, page=page, pages=pages, total=len(products),
+            share=recommend.share_of(department, profile),
+            offers=recommend.offers(profile, self.catalogue, department.slug)[:2] if profile else [],
         )  # fmt: skip
 
     async def product(self, request: Request) -> Response:
         product = self.catalogue.products.get(request.path_params["id"])
         if product is None:
             raise HTTPException(404)
+        profile = UsedAttributes(request.state.profile)
         title, others = "Often in the same basket", [self.catalogue.products[id] for id in product.goes_with]
         if not others:
             shelf = self.catalogue.shelves(product.department)[product.shelf]
-            title, others = "More from this shelf", _varied([each for each in shelf if each != product], set())
-        row = recommend.Row(title, "", [recommend.Pick(other) for other in others[: recommend.ROW]])
-        return self._page(
-            request, "product.html", product=product, department=self.catalogue.departments[product.department],
-            why=recommend.because(product, request.state.profile, self.catalogue),
-            row=row,
+            title, others = "More from this shelf", _varied([each for each in shelf if each != product])
+        suits = recommend.Reasons(profile, self.catalogue)
+        picks = [recommend.Pick(other, suits.of(other).text) for other in others]
+        department = self.catalogue.departments[product.department]
+        offers = recommend.offers(profile, self.catalogue) if profile else []
+        row = recommend.Row(title, "", sorted(picks, key=lambda pick: not pick.why)[: recommend.ROW])
+        return await self._page(
+            request, "product.html", profile, product=product, department=department,
+            why=suits.of(product).text, row=row,
+            share=recommend.share_of(department, profile),
+            offers=[offer for offer in offers if product.id in offer.coupon.products],
         )  # fmt: skip
 
     async def account(self, request: Request) -> Response:
         if sessions.signed_in(request) is None:
             return RedirectResponse("/sign-in", status_code=303)
-        profile: Profile = request.state.profile
-        raw = json.dumps(profile.to_dict(), indent=2, ensure_ascii=False)
-        return self._page(request, "account.html", rows=attribute_rows(profile, self.catalogue), raw=raw)
+        profile = UsedAttributes(request.state.profile)
+        raw = json.dumps(request.state.profile.to_dict(), indent=2, ensure_ascii=False)
+        return await self._page(request, "account.html", profile, rows=attribute_rows(profile, self.catalogue), raw=raw)
 
     async def ready(self, request: Request) -> Response:
         """For whoever starts the shop: it answers."""
@@ -109,14 +126,14 @@ class Pages:
     # --- signing in and out -----------------------------------------------------------------------------------------
 
     async def sign_in_page(self, request: Request) -> Response:
-        return self._page(request, "sign_in.html", featured=FEATURED, typed="", problem="")
+        return await self._page(request, "sign_in.html", featured=FEATURED, typed="", problem="")
 
     async def sign_in(self, request: Request) -> Response:
         async with request.form(max_fields=10, max_files=0) as form:
             typed = str(form.get("household", "")).strip()
         problem = await self._problem_with(typed)
         if problem:
-            page = self._page(request, "sign_in.html", featured=FEATURED, typed=typed[:20], problem=problem)
+            page = await self._page(request, "sign_in.html", featured=FEATURED, typed=typed[:20], problem=problem)
             page.status_code = 422
             return page
         sessions.sign_in(request, str(int(typed)))
@@ -168,6 +185,20 @@ class Pages:
             sessions.leave_notice(request, notice)
         return await self._back(request)
 
+    async def switch_api(self, request: Request) -> Response:
+        """Stop or start the Profile API, through the launcher of the demo."""
+        if self.control is None:
+            raise HTTPException(404)
+        async with request.form(max_fields=10, max_files=0) as form:
+            runs = await ask_launcher(self.control, "start" if form.get("api") == "start" else "stop")
+        notice = {
+            True: "The Profile API is running.",
+            False: "The Profile API is stopped. Pages keep coming: from the cache first, then without a profile.",
+            None: "The launcher of the demo does not answer.",
+        }
+        sessions.leave_notice(request, notice[runs])
+        return await self._back(request)
+
     async def _back(self, request: Request) -> Response:
         async with request.form(max_fields=10, max_files=0) as form:
             target = local_path(str(form.get("next", "/")))
@@ -176,33 +207,39 @@ class Pages:
     # --- what all pages share ---------------------------------------------------------------------------------------
 
     async def not_found(self, request: Request, error: Exception) -> Response:
-        page = self._page(request, "not_found.html", picks=[recommend.Pick(p) for p in self.catalogue.bestsellers[:6]])
+        picks = [recommend.Pick(product) for product in self.catalogue.bestsellers[:6]]
+        page = await self._page(request, "not_found.html", picks=picks)
         page.status_code = 404
         return page
 
-    def _page(self, request: Request, template: str, **values: Any) -> Response:
+    async def _page(
+        self, request: Request, template: str, used: UsedAttributes | None = None, **values: Any
+    ) -> Response:
         profile: Profile = request.state.profile
+        used = UsedAttributes(profile) if used is None else used
         consents = sessions.consents(request)
         household = sessions.signed_in(request)
         shared = {
             "departments": self.catalogue.departments,
             "household": household,
             "consents": consents,
-            "profile": profile,
+            "profile": used,
             "resting": household is not None and consents and profile.status in (Status.TIMEOUT, Status.ERROR),
             "notice": sessions.take_notice(request),
-            "strip": strip_of(request, self.client),
+            "strip": strip_of(
+                request, self.client, None if self.control is None else await ask_launcher(self.control, "status")
+            ),
             "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         }
         return self.templates.TemplateResponse(request, template, {**shared, **values})
 
 
-def _varied(products: list[Product], regulars: set[str]) -> list[Product]:
-    """Regulars first; then one of each name, then the second of each, so that a page is not forty candy bars."""
+def _varied(products: list[Product]) -> list[Product]:
+    """Return one product of each name, then the second of each, so that a page is not forty candy bars."""
     seen: Counter[str] = Counter()
-    order: dict[str, tuple[bool, int]] = {}
+    order: dict[str, int] = {}
     for product in products:
-        order[product.id] = (product.id not in regulars, seen[product.name])
+        order[product.id] = seen[product.name]
         seen[product.name] += 1
     return sorted(products, key=lambda product: order[product.id])
 

@@ -16,6 +16,8 @@ from .departments import Department
 ROW = 6
 """Products in a row of recommendations."""
 COUPONS = 3
+COMMON = 40
+"""So many bestsellers are in every basket: that a product goes with one of them says nothing."""
 OWN_BRAND_FANS = 0.35
 """From this share of own-brand goods on, the shop points out more of them."""
 
@@ -32,6 +34,18 @@ class Pick:
 
     product: Product
     why: str = ""
+
+
+RANKS = ("regular", "goes with", "household", "")
+"""Kinds of reasons, the strongest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Because:
+    """Why a product is shown: the kind of the reason (one of `RANKS`), and the reason in words."""
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +71,23 @@ class Hero:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A coupon in words: `title` says what it is for, `sent` whether it was meant for this household."""
+    """A coupon in words.
+
+    Args:
+        coupon: the coupon.
+        title: what it is for.
+        picture: the name of its picture.
+        why: why this household sees it.
+        terms: what it takes off, and off what.
+        ends: its last day.
+        sent: whether a campaign sent it to this household.
+    """
 
     coupon: Coupon
     title: str
     picture: str
     why: str
+    terms: str
     ends: str
     sent: bool
 
@@ -81,13 +106,13 @@ class Home:
 def home(profile: Mapping[str, Any], catalogue: Catalogue) -> Home:
     """Makes the home page of a profile; of an empty one the page that everybody gets."""
     if not profile:
-        return Home("", [], _generic_hero(), [_bestsellers(catalogue)], offers(profile, catalogue))
+        return Home("", [], _generic_hero(), [_bestsellers(catalogue)], offers(profile, catalogue)[:COUPONS])
     return Home(
         greeting=f"Welcome back, {text(profile, 'display_name') or 'neighbor'}",
         facts=list(_facts(profile)),
         hero=_hero(profile, catalogue),
         rows=list(_rows(profile, catalogue)) or [_bestsellers(catalogue)],
-        offers=offers(profile, catalogue),
+        offers=offers(profile, catalogue)[:COUPONS],
     )
 
 
@@ -220,27 +245,72 @@ def _bestsellers(catalogue: Catalogue) -> Row:
     return Row("Bestsellers", "what most households put in their basket", picks)
 
 
-def because(product: Product, profile: Mapping[str, Any], catalogue: Catalogue) -> str:
-    """Why a product suits a profile; empty when there is nothing to say."""
-    regulars = favourites(profile, catalogue)
-    if any(product.id == regular.id for regular in regulars):
-        return "One of your regulars"
-    for regular in regulars:
-        if product.id in regular.goes_with:
-            return f"Goes with the {lower(regular.name)} that you buy"
-    for regular in regulars:
-        if product.name == regular.name:
-            return f"Another kind of the {lower(regular.name)} that you buy"
+class Reasons:
+    """Why products suit a profile.
+
+    Args:
+        profile: the household's.
+        catalogue: what the shop sells.
+    """
+
+    def __init__(self, profile: Mapping[str, Any], catalogue: Catalogue) -> None:
+        regulars = favourites(profile, catalogue)
+        common = {bestseller.id for bestseller in catalogue.bestsellers[:COMMON]}
+        self._regulars = {regular.id for regular in regulars}
+        self._lately = set(texts(profile, "lately_bought"))
+        self._partners = {id: regular for regular in reversed(regulars) for id in regular.goes_with}
+        self._names = {regular.name for regular in regulars}
+        self._telling = [regular for regular in regulars if regular.id not in common]
+        self._children = has_children(profile)
+        self._own_brand = number(profile, "own_brand_share") >= OWN_BRAND_FANS
+
+    def of(self, product: Product) -> Because:
+        """Return the strongest reason for a product."""
+        if product.id in self._regulars:
+            return Because("regular", "One of your regulars")
+        if product.id in self._lately:
+            return Because("regular", "You bought this lately")
+        if product.id in self._partners:
+            return Because("goes with", f"Goes with the {lower(self._partners[product.id].name)} that you buy")
+        if product.name in self._names:
+            return Because("goes with", f"Another kind of the {lower(product.name)} that you buy")
+        for regular in self._telling:
+            if regular.id in product.goes_with:
+                return Because("goes with", f"Often in one basket with {lower(regular.name)}")
+        if self._children and product.name in WITH_CHILDREN:
+            return Because("household", "There are children in your household")
+        if self._own_brand and product.is_own_brand:
+            return Because("household", "Our own brand, which you often choose")
+        return Because("", "")
+
+
+def share_of(department: Department, profile: Mapping[str, Any]) -> str:
+    """Return what a household spends in a department, in a sentence; empty when the profile does not say."""
+    spends = profile.get("department_spend")
+    for item in cast("Sequence[object]", spends) if isinstance(spends, list | tuple) else ():
+        match item:
+            case {"department": department.slug, "spend": int() | float() as spend, "share": int() | float() as share}:
+                return f"You spent ${spend:,.0f} here in the year, {share:.0%} of your shopping."
+            case _:
+                continue
     return ""
 
 
-def offers(profile: Mapping[str, Any], catalogue: Catalogue) -> list[Offer]:
-    """The coupons of a profile: those of its campaigns that are for what it buys come first."""
+def offers(profile: Mapping[str, Any], catalogue: Catalogue, department: str | None = None) -> list[Offer]:
+    """Return all coupons, the ones that suit the profile best first.
+
+    Args:
+        profile: the household's.
+        catalogue: what the shop sells.
+        department: only coupons for this department, by its slug.
+    """
     campaigns = set(texts(profile, "active_campaigns"))
     regulars = favourites(profile, catalogue)
     departments = [department.slug for department in favourite_departments(profile, catalogue)]
     ranked: list[tuple[float, Offer]] = []
     for coupon in catalogue.coupons:
+        if department is not None and department not in coupon.departments:
+            continue
         goods = catalogue.goods[coupon.id]
         reason, score, picture = "", 0.0, goods.products[0].picture
         liked = next((product.name for product in regulars if product.name in goods.pictures), None)
@@ -252,14 +322,27 @@ def offers(profile: Mapping[str, Any], catalogue: Catalogue) -> list[Offer]:
                 f"because you shop in {catalogue.departments[slug].title}",
                 2.0 - departments.index(slug) / 9,
             )
+        elif visited := next(
+            (slug for slug in coupon.departments if share_of(catalogue.departments[slug], profile)), ""
+        ):
+            reason, score = f"because you shop in {catalogue.departments[visited].title}", 0.5
+        else:
+            reason = "because most households buy it"
         sent = coupon.campaign in campaigns
         score += (8.0 if sent else 0.0) + (1.0 if coupon.value else 0.0) + goods.popularity / 1e4
-        ranked.append((score, Offer(coupon, goods.title, picture, reason, day_of(coupon.ends), sent)))
+        ranked.append((score, Offer(coupon, goods.title, picture, reason, _terms(coupon), day_of(coupon.ends), sent)))
     ranked.sort(key=lambda pair: (-pair[0], pair[1].coupon.id))
     chosen: dict[str, Offer] = {}
     for _, offer in ranked:
         chosen.setdefault(offer.title, offer)
-    return list(chosen.values())[:COUPONS]
+    return list(chosen.values())
+
+
+def _terms(coupon: Coupon) -> str:
+    """Return what a coupon takes off, and off what."""
+    amount = f"${coupon.value:.2f} off" if coupon.value else "A discount on"
+    count = len(coupon.products)
+    return f"{amount} one of {count} products" if count > 1 else f"{amount} one product"
 
 
 def day_of(text: str) -> str:

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from starlette.datastructures import Secret
 
@@ -24,6 +25,8 @@ class Settings:
         budget: seconds that a page waits for a profile at most (`STOREFRONT_BUDGET`).
         follow_changes: whether the Profile API tells what changes (`STOREFRONT_FOLLOW_CHANGES=1`), so that `ttl` can be
             an hour and a change still shows within a second.
+        control: the socket of the demo's launcher (`STOREFRONT_CONTROL`). With it, each page has a button that
+            stops and starts the Profile API.
     """
 
     api_key: Secret
@@ -34,6 +37,7 @@ class Settings:
     negative_ttl: float = 15.0
     budget: float = 0.05
     follow_changes: bool = False
+    control: Path | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -53,6 +57,7 @@ class Settings:
             negative_ttl=_seconds(environment, "STOREFRONT_NEGATIVE_TTL", 15.0),
             budget=_seconds(environment, "STOREFRONT_BUDGET", 0.05),
             follow_changes=environment.get("STOREFRONT_FOLLOW_CHANGES", "") not in ("", "0"),
+            control=Path(environment["STOREFRONT_CONTROL"]) if environment.get("STOREFRONT_CONTROL") else None,
         )
 
 

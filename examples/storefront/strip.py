@@ -33,6 +33,7 @@ class Strip:
         source_calls: how often the Profile API was asked since the shop was opened, for all pages and people.
         lookups: how many lookups were answered in that time.
         can_act: whether there is a profile that can be dropped or refreshed.
+        api_runs: whether the Profile API runs; `None` where no launcher can tell.
     """
 
     status: str
@@ -42,9 +43,10 @@ class Strip:
     source_calls: int
     lookups: int
     can_act: bool
+    api_runs: bool | None
 
 
-def strip_of(request: Request, client: ProfileClient) -> Strip:
+def strip_of(request: Request, client: ProfileClient, api_runs: bool | None = None) -> Strip:
     """Makes the strip of a page."""
     details = lookup_details(request)
     stats = client.stats()
@@ -64,6 +66,7 @@ def strip_of(request: Request, client: ProfileClient) -> Strip:
         source_calls=stats.source_calls,
         lookups=stats.total - stats.lookups.get(Status.SKIPPED, 0),
         can_act=signed_in(request) is not None and consents(request),
+        api_runs=api_runs,
     )
 
 

@@ -85,6 +85,8 @@ def make_source(settings: Settings, kind: Kind, *, need_collection: bool = True)
 def _auth(settings: Settings, tenant: str) -> TokenAuth:
     if settings.token is not None:
         return cast("TokenAuth", StaticToken(settings.token))
+    if settings.client_id is None and settings.api_key is not None:  # an embedded Profile API takes its keys as tokens
+        return cast("TokenAuth", StaticToken(settings.api_key))
     if settings.client_id is None:
         raise ConfigurationError(
             "Amperity wants a token: give PROFILE_ENRICH_TOKEN or --token; "

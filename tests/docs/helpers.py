@@ -29,7 +29,7 @@ def text_of(page: Path | str) -> str:
     return (DOCS / page).read_text(encoding="utf-8")
 
 
-def code_of(page: str) -> dict[str, Any]:
+def code_of(page: Path | str) -> dict[str, Any]:
     """Runs the code of a page, and returns the names that it has made."""
     document = Sybil(parsers=[PythonCodeBlockParser()]).parse(DOCS / page)
     for example in document:
@@ -82,12 +82,12 @@ class Reader:
     Servers that the page starts run until another one takes their port, or until the end. Ports are free ones.
 
     Args:
-        page: its name in docs.
+        page: its name in docs, or the path of another page.
         folder: where the reader works.
         environment: what the reader has exported before.
     """
 
-    def __init__(self, page: str, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, page: Path | str, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._text = text_of(page)
         self._folder = folder
         self.ports = {"8000": _free_port(), "8787": _free_port()}
@@ -117,7 +117,7 @@ class Reader:
     def type(self, command: str, output: list[str] | None = None) -> str:
         """Types one command, and returns what it prints; compared with `output`, where that says something."""
         self.typed.append(command)
-        if command.startswith("pip install "):
+        if command.startswith(("pip install ", "make ")):
             return ""
         for beginning, port in (("uvicorn ", "8000"), ("profile-enrich serve ", "8787")):
             if command.startswith(beginning):

@@ -72,9 +72,7 @@ def test_the_readmes_commands_work_against_the_server_it_starts(tmp_path: Path) 
     key = "a-key-of-this-test-only"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PROFILE_ENRICH_")},
-        "PROFILE_ENRICH_KEYS": key,
         "PROFILE_ENRICH_API_KEY": key,
-        "PROFILE_ENRICH_TOKEN": key,
     }
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

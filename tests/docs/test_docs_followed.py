@@ -1,4 +1,4 @@
-"""Three pages are followed to the letter: files written, commands typed, what they print compared."""
+"""The README and three pages are followed to the letter: files written, commands typed, what they print compared."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 
+from profile_enrich import ProfileMiddleware
 from profile_enrich.testing import VendorServer
 
-from .helpers import Reader
+from .helpers import ROOT, Reader, code_of
 
 pytestmark = pytest.mark.skipif(
     shutil.which("curl") is None or shutil.which("bash") is None, reason="the pages use bash and curl"
@@ -28,6 +31,27 @@ PEOPLE = {
     },
 }
 KEY = "secret-token:the-hosted-key"
+
+
+def test_the_readme(tmp_path: Path) -> None:
+    application = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n", 1)[1].split("```\n", 1)[0]
+    (tmp_path / "app.py").write_text(application, encoding="utf-8")
+    (tmp_path / "users.csv").write_text("user_id,email,tier\n478060,a@b.example,gold\n", encoding="utf-8")
+    with Reader(ROOT / "README.md", tmp_path).at_work() as reader:
+        assert (tmp_path / "profiles.csv").read_text(encoding="utf-8").endswith("478060,a@b.example,gold\n")
+    assert sum(command.startswith(("uvicorn", "profile-enrich")) for command in reader.typed) == 5
+
+
+def test_the_readmes_fastapi_routes_answer() -> None:
+    code = code_of(ROOT / "README.md")
+    with TestClient(code["api"]) as nobody:
+        assert nobody.get("/offers").json() == {"tier": "guest"}
+        assert nobody.get("/account").status_code == 401
+    signed_in = FastAPI(routes=code["api"].routes)
+    signed_in.add_middleware(ProfileMiddleware, client=code["profiles"], identify=lambda connection: "478060")
+    with TestClient(signed_in) as ann:
+        assert ann.get("/offers").json() == {"tier": "gold"}
+        assert ann.get("/account").json() == {"first_name": "Ann", "tier": "gold"}
 
 
 def test_start_in_five_minutes(tmp_path: Path) -> None:

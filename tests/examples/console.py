@@ -57,7 +57,7 @@ class RunningConsole:
             "CONSOLE_API_URL": f"http://{demo.HOST}:{self.api_port}/api",
             "CONSOLE_SEARCH_BY": ",".join(SEARCH_BY),
             "CONSOLE_DATA": str(self.data),
-            "CONSOLE_DESK": "1",
+            "CONSOLE_TICKETS": "1",
         }
         api = profile_api(self.api_port, self.key)
         command = [sys.executable, "-m", "examples.operator_console", "serve", "--port", str(self.port)]
@@ -99,10 +99,12 @@ class RunningConsole:
         answer.raise_for_status()
         return int(answer.json()["requests"].get("amperity.profile", 0))
 
-    def trail(self, who: str = "") -> list[tuple[str, str, str, str]]:
+    def audit_log(self, who: str = "") -> list[tuple[str, str, str, str]]:
         """Action, kind, subject and outcome of what was noted, oldest first."""
         with contextlib.closing(sqlite3.connect(self.data / "console.db")) as database:
-            rows = database.execute("SELECT who, action, kind, subject, outcome FROM trail ORDER BY number").fetchall()
+            rows = database.execute(
+                "SELECT who, action, kind, subject, outcome FROM audit_log ORDER BY number"
+            ).fetchall()
         return [(action, kind, subject, outcome) for name, action, kind, subject, outcome in rows if name == who]
 
     @contextlib.contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import select
 import signal
 import socket
 import subprocess
@@ -17,14 +20,15 @@ from examples import demo
 
 from .shop import free_port
 
-ROOT = Path(demo.__file__).parent.parent
+ROOT = demo.ROOT
 
 
 def launch(**ports: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "examples/demo.py"],
+        [sys.executable, "-m", "examples.demo"],
         cwd=ROOT,
         env={**os.environ, **{name: str(port) for name, port in ports.items()}},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -91,7 +95,13 @@ def test_it_starts_both_says_where_and_stops_both(ending: signal.Signals) -> Non
             (key,) = keys
             assert len(key) >= 32
             assert all(key not in command for command in commands.values())
-            assert key not in said
+            (command,) = re.findall(r"^ +curl (.+)$", said, re.MULTILINE)
+            assert f"export PROFILE_ENRICH_API_KEY={key}\n" in said
+            printed = subprocess.run(
+                ["bash", "-c", f"curl -s {command}"], env={**os.environ, "PROFILE_ENRICH_API_KEY": key},
+                capture_output=True, text=True, timeout=20,
+            )  # fmt: skip
+            assert json.loads(printed.stdout)["data"]["household_id"] == "2280"
         finally:
             process.send_signal(ending)
         assert process.wait(15) == 0
@@ -100,19 +110,95 @@ def test_it_starts_both_says_where_and_stops_both(ending: signal.Signals) -> Non
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which only Linux has")
 @pytest.mark.parametrize(("victim", "name"), [("profile_enrich serve", "The Profile API"), ("uvicorn", "The shop")])
-def test_when_one_dies_it_says_which_and_stops_the_other(victim: str, name: str) -> None:
+def test_when_one_dies_the_other_one_stays(victim: str, name: str) -> None:
     api, shop = free_port(), free_port()
     with launch(API_PORT=api, SHOP_PORT=shop) as process:
         try:
             read_until(process, "Ctrl-C stops both")
             (pid,) = [pid for pid, command in children(process.pid).items() if victim in command]
             os.kill(pid, signal.SIGKILL)
-            assert process.wait(15) == 1
+            read_until(process, f"{name} ended by itself")
+            assert process.poll() is None
+            assert answers(shop if name == "The Profile API" else api)
+            assert not answers(api if name == "The Profile API" else shop)
         finally:
-            if process.poll() is None:
-                process.terminate()
-        assert process.stderr is not None
-        assert f"{name} ended by itself" in process.stderr.read()
+            process.terminate()
+        assert process.wait(15) == 0
+        wait_until_gone(api, shop)
+
+
+class Terminal:
+    """The launcher in a terminal of its own."""
+
+    def __init__(self, **ports: int) -> None:
+        self.ours, theirs = os.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "examples.demo"], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs,
+            env={**os.environ, **{name: str(port) for name, port in ports.items()}},
+        )  # fmt: skip
+        os.close(theirs)
+        self._said = ""
+
+    def wait_for(self, words: str, seconds: float = 60.0) -> str:
+        """Wait until the launcher prints `words`, and return what it printed up to them."""
+        end = time.monotonic() + seconds
+        while words not in self._said:
+            assert time.monotonic() < end, self._said
+            ready, _, _ = select.select([self.ours], [], [], 0.2)
+            if ready:
+                self._said += os.read(self.ours, 4096).decode()
+        said, _, self._said = self._said.partition(words)
+        return said
+
+    def press(self, key: str) -> None:
+        os.write(self.ours, key.encode())
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal, which this system does not have")
+def test_keys_in_the_terminal_stop_and_start_each_process() -> None:
+    api, shop = free_port(), free_port()
+    terminal = Terminal(API_PORT=api, SHOP_PORT=shop)
+    try:
+        terminal.wait_for("q  quit")
+        for key, name, port in (("a", "The Profile API", api), ("s", "The shop", shop)):
+            terminal.press(key)
+            terminal.wait_for(f"{name} is stopped.")
+            assert not answers(port)
+            assert answers(shop if port == api else api)
+            terminal.press(key)
+            terminal.wait_for(f"{name} is running.")
+            assert answers(port)
+        terminal.press("q")
+        terminal.wait_for("Stopping.")
+        assert terminal.process.wait(15) == 0
+        wait_until_gone(api, shop)
+    finally:
+        if terminal.process.poll() is None:
+            terminal.process.terminate()
+            terminal.process.wait(15)
+        os.close(terminal.ours)
+
+
+def test_the_button_of_the_shop_stops_the_profile_api_and_pages_keep_coming() -> None:
+    api, shop = free_port(), free_port()
+    with launch(API_PORT=api, SHOP_PORT=shop) as process:
+        try:
+            read_until(process, "Ctrl-C stops both")
+            with httpx.Client(base_url=f"http://127.0.0.1:{shop}", follow_redirects=True, timeout=70) as visitor:
+                visitor.headers["origin"] = f"http://127.0.0.1:{shop}"
+                assert "Stop the Profile API" in visitor.post("/sign-in", data={"household": "2280"}).text
+                page = visitor.post("/profile-api", data={"api": "stop", "next": "/account"})
+                assert page.url.path == "/account"
+                assert "The Profile API is stopped." in page.text
+                assert "Start the Profile API" in page.text
+                assert not answers(api)
+                assert "Household 2280" in visitor.get("/").text
+                page = visitor.post("/profile-api", data={"api": "start", "next": "/"})
+                assert "The Profile API is running." in page.text
+                assert answers(api)
+        finally:
+            process.terminate()
+        assert process.wait(15) == 0
         wait_until_gone(api, shop)
 
 
@@ -160,7 +246,7 @@ def test_a_process_that_never_answers_is_said() -> None:
 
 
 def test_a_process_that_will_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr("examples.demo.process.STOP_SECONDS", 0.2)
     port = free_port()
     code = (
         "import signal, http.server\n"
@@ -173,5 +259,5 @@ def test_a_process_that_will_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -
     process.start()
     process.wait_until_ready(seconds=10)
     process.stop()
-    assert process.has_died
+    assert not process.is_running
     wait_until_gone(port)

@@ -24,13 +24,13 @@ from examples import demo
 from examples.operator_console.__main__ import CUSTOMERS, main
 from examples.operator_console.app import create_app
 from examples.operator_console.attempts import PER_ADDRESS, PER_NAME_AND_ADDRESS, WINDOW_SECONDS, Attempts
+from examples.operator_console.audit_log import AuditLog
 from examples.operator_console.database import open_database, subject_secret
 from examples.operator_console.finder import Handles
 from examples.operator_console.passwords import hash_password, is_password, make_password
 from examples.operator_console.roles import heading, load_roles
 from examples.operator_console.sessions import IDLE_SECONDS, LONGEST_SECONDS, Sessions
 from examples.operator_console.settings import Settings
-from examples.operator_console.trail import Trail
 from examples.operator_console.users import Users
 from profile_enrich import MemorySource
 from profile_enrich.testing import ManualClock
@@ -79,7 +79,7 @@ def tess(console: RunningConsole) -> Iterator[Browser]:
 
 def test_nobody_sees_anything_without_signing_in(console: RunningConsole) -> None:
     with console.browser() as browser:
-        for path in ("/", "/search", "/trail", "/password", "/profile/0123456789abcdef"):
+        for path in ("/", "/search", "/audit-log", "/password", "/profile/0123456789abcdef"):
             response = browser.get(path)
             assert response.url.path == "/sign-in"
         answer = browser.ask({"kind": "id", "value": "C-1001"})
@@ -95,7 +95,7 @@ def test_a_wrong_password_and_an_unknown_name_look_the_same(console: RunningCons
         assert wrong.text == unknown.text
         assert "wrong" in browser.text
         assert browser.get("/").url.path == "/sign-in"
-    assert ("refused", "", "", "wrong password") in console.trail("sam")
+    assert ("refused", "", "", "wrong password") in console.audit_log("sam")
     # Somebody typed a secret into the field of the name: it is not kept.
     assert b"my-own-secret-phrase" not in all_bytes(console.data)
 
@@ -116,7 +116,7 @@ def test_the_very_first_user_has_a_one_time_password_and_chooses_another(console
     (password,) = re.findall(r"one-time password of admin, shown this once: (\S+)", console.said())
     with console.browser() as browser:
         assert browser.sign_in("admin", password).url.path == "/password"
-        for path in ("/", "/trail"):
+        for path in ("/", "/audit-log"):
             assert browser.get(path).url.path == "/password"
         assert browser.ask({"kind": "id", "value": "C-1001"}).json() == {"error": "change_password"}
         old = browser.client.cookies["console"]
@@ -151,9 +151,9 @@ def test_signing_out_ends_it_also_for_a_copied_cookie(console: RunningConsole) -
 
 def test_after_signing_in_one_is_where_one_wanted_to_be_on_this_site(console: RunningConsole) -> None:
     with console.browser() as browser:
-        asked = browser.get("/trail")
-        assert asked.url.params["next"] == "/trail"
-        assert browser.sign_in("ann", console.passwords["ann"], "/trail").url.path == "/trail"
+        asked = browser.get("/audit-log")
+        assert asked.url.params["next"] == "/audit-log"
+        assert browser.sign_in("ann", console.passwords["ann"], "/audit-log").url.path == "/audit-log"
         assert browser.sign_in("ann", console.passwords["ann"], "//elsewhere.example").url.path == "/"
         assert browser.get("/sign-in").url.path == "/"
 
@@ -188,7 +188,7 @@ def test_a_role_searches_only_by_what_it_may(tess: Browser, ann: Browser, consol
     assert tess.search(ADA["email"], "email").status_code == 403
     answer = tess.ask({"kind": "email", "value": ADA["email"]})
     assert (answer.status_code, answer.json()) == (403, {"error": "not_allowed"})
-    assert [line[:2] for line in console.trail("tess")].count(("refused", "email")) == 2
+    assert [line[:2] for line in console.audit_log("tess")].count(("refused", "email")) == 2
     ann.get("/")
     assert re.findall(r'<option value="([^"]+)"', ann.page) == ["id", "email", "phone", "city", "tier"]
     # Nobody searches by what the server was not told; and what was sent as a kind is not noted.
@@ -197,13 +197,13 @@ def test_a_role_searches_only_by_what_it_may(tess: Browser, ann: Browser, consol
 
 
 def test_a_list_shows_the_roles_fields_and_notes_each_person(sam: Browser, console: RunningConsole) -> None:
-    before = len(console.trail("sam"))
+    before = len(console.audit_log("sam"))
     response = sam.search("Gothenburg", "city")
     assert response.status_code == 200
     assert "Ada Lindqvist" in sam.text
     assert "Jonas Lindqvist" in sam.text
     assert ADA["phone"] not in sam.page
-    noted = console.trail("sam")[before:]
+    noted = console.audit_log("sam")[before:]
     assert [(action, kind, outcome) for action, kind, _, outcome in noted] == [
         ("searched", "city", "2 profiles"), ("listed", "id", "found"), ("listed", "id", "found"),
     ]  # fmt: skip
@@ -240,29 +240,53 @@ def test_text_from_a_profile_is_text(tmp_path: Path) -> None:
         assert browser.fields["flag"] == "yes"
 
 
-# --- the trail ------------------------------------------------------------------------------------------------------
+# --- the audit log --------------------------------------------------------------------------------------------------
 
 
 def test_every_look_is_noted_and_shown_beside_the_profile(
     sam: Browser, ann: Browser, tess: Browser, console: RunningConsole
 ) -> None:
     sam.search("C-1013")
-    subject = console.trail("sam")[-1][2]
-    assert [line[0] for line in console.trail("sam")[-2:]] == ["searched", "viewed"]
+    subject = console.audit_log("sam")[-1][2]
+    assert [line[0] for line in console.audit_log("sam")[-2:]] == ["searched", "viewed"]
     assert sam.ask({"kind": "email", "value": PEOPLE["C-1013"]["email"]}).json()["found"]
-    assert console.trail("sam")[-1] == ("panel", "id", subject, "found")
+    assert console.audit_log("sam")[-1] == ("panel", "id", subject, "found")
     ann.search("C-1013")
     history = re.findall(r"<li><span>(\w+)</span> <span class=\"tag\">([\w ]+)</span>", ann.page)
     assert history[:2] == [("ann", "viewed"), ("ann", "searched")]
     assert ("sam", "panel") in history
     assert ("sam", "viewed") in history
-    ann.get("/trail")
+    ann.get("/audit-log")
     assert subject[:12] in ann.page
     for role in (sam, tess):
-        assert role.get("/trail").status_code == 403
+        assert role.get("/audit-log").status_code == 403
 
 
-def test_the_trail_and_the_urls_have_no_id_and_no_value(sam: Browser, console: RunningConsole) -> None:
+def test_the_audit_log_is_filtered_by_who_what_and_subject(ann: Browser, sam: Browser, console: RunningConsole) -> None:
+    sam.search("C-1003")
+    subject = console.audit_log("sam")[-1][2]
+
+    def lines(query: str) -> list[tuple[str, str, str]]:
+        ann.get(f"/audit-log?{query}")
+        return re.findall(
+            r"</time></td><td>(\w+)</td><td>\w+</td><td>([\w ]+)</td><td>\w*</td><td><code>(\w+)", ann.page
+        )
+
+    assert {who for who, _, _ in lines("who=sam")} == {"sam"}
+    assert {what for _, what, _ in lines("action=viewed")} == {"viewed"}
+    assert {about for _, _, about in lines(f"subject={subject[:12]}")} == {subject[:12]}
+    assert lines(f"who=sam&action=viewed&subject={subject[:12]}") == [("sam", "viewed", subject[:12])]
+    assert lines("who=nobody%27--") == []
+    assert "No line matches" in ann.text
+
+
+def test_the_search_keeps_what_was_typed(sam: Browser) -> None:
+    answer = sam.search('C-9"<1>')
+    assert answer.status_code == 404
+    assert 'value="C-9&#34;&lt;1&gt;"' in sam.page
+
+
+def test_the_audit_log_and_the_urls_have_no_id_and_no_value(sam: Browser, console: RunningConsole) -> None:
     response = sam.search(ADA["email"], "email")
     assert response.url.path.startswith("/profile/")
     assert re.fullmatch("/profile/[0-9a-f]{32}", response.url.path)
@@ -282,21 +306,21 @@ def test_a_profile_is_open_to_the_session_that_found_it_alone(sam: Browser, tess
     assert tess.post(f"{path}/forget").status_code == 404
 
 
-def test_old_lines_go_and_the_trail_has_pages(tmp_path: Path) -> None:
+def test_old_lines_go_and_the_audit_log_has_pages(tmp_path: Path) -> None:
     clock = ManualClock()
     with closing(open_database(tmp_path)) as database:
-        trail = Trail(database, subject_secret(tmp_path), clock=clock)
-        trail.note("ann", "admin", "viewed", "a" * 32, kind="id", outcome="found")
+        audit_log = AuditLog(database, subject_secret(tmp_path), clock=clock)
+        audit_log.note("ann", "admin", "viewed", "a" * 32, kind="id", outcome="found")
         clock.advance(86_400 * 10)
         for _ in range(5):
-            trail.note("ann", "admin", "viewed", "b" * 32, kind="id", outcome="found")
-        assert len(trail.latest()) == 6
-        trail.prune(9)
-        assert [entry.subject for entry in trail.latest()] == ["b" * 32] * 5
-        first = trail.latest(3)
-        assert len(trail.latest(3, first[-1].number)) == 2
+            audit_log.note("ann", "admin", "viewed", "b" * 32, kind="id", outcome="found")
+        assert len(audit_log.latest()) == 6
+        audit_log.prune(9)
+        assert [entry.subject for entry in audit_log.latest()] == ["b" * 32] * 5
+        first = audit_log.latest(3)
+        assert len(audit_log.latest(3, first[-1].number)) == 2
         # The same secret is used after a restart, so that the same person stays the same subject.
-        assert Trail(database, subject_secret(tmp_path)).subject("id", "x") == trail.subject("id", "x")
+        assert AuditLog(database, subject_secret(tmp_path)).subject("id", "x") == audit_log.subject("id", "x")
     assert (tmp_path / "subjects.key").stat().st_mode & 0o077 == 0
     assert (tmp_path / "console.db").stat().st_mode & 0o077 == 0
 
@@ -313,13 +337,13 @@ def test_forgetting_a_profile_asks_the_profile_api_anew(sam: Browser, tess: Brow
     done = sam.post(f"{path}/forget")
     assert done.url.path == "/"
     assert "Forgotten" in sam.text
-    assert console.trail("sam")[-1][0] == "forgot"
+    assert console.audit_log("sam")[-1][0] == "forgot"
     sam.get(path)
     assert console.records_asked() == before + 2
     theirs = tess.search("C-1018").url.path
     assert "Forget this profile" not in tess.text
     assert tess.post(f"{theirs}/forget").status_code == 403
-    assert console.trail("tess")[-1][0] == "refused"
+    assert console.audit_log("tess")[-1][0] == "refused"
     assert console.records_asked() == before + 2
 
 
@@ -490,10 +514,10 @@ def test_a_wrong_setting_is_named(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [("", "names no role"), ("[a", "cannot be read"), ("a = 1", "exactly"), ('[a]\nshow="*"', "exactly"),
-     ('[a]\nshow="all"\nsearch="*"\nforget=true\ntrail=true', "show must be"),
-     ('[a]\nshow=["x", "*"]\nsearch="*"\nforget=true\ntrail=true', "show must be"),
-     ('[a]\nshow="*"\nsearch=[1]\nforget=true\ntrail=true', "search must be"),
-     ('[a]\nshow="*"\nsearch="*"\nforget="yes"\ntrail=true', "forget must be")],
+     ('[a]\nshow="all"\nsearch="*"\nforget=true\naudit_log=true', "show must be"),
+     ('[a]\nshow=["x", "*"]\nsearch="*"\nforget=true\naudit_log=true', "show must be"),
+     ('[a]\nshow="*"\nsearch=[1]\nforget=true\naudit_log=true', "search must be"),
+     ('[a]\nshow="*"\nsearch="*"\nforget="yes"\naudit_log=true', "forget must be")],
 )  # fmt: skip
 def test_a_file_of_roles_that_makes_no_sense_is_refused(text: str, complaint: str, tmp_path: Path) -> None:
     path = tmp_path / "roles.toml"
@@ -618,11 +642,11 @@ def test_the_demo_starts_and_stops_and_leaves_nothing(tmp_path: Path) -> None:
             said += line
         name, role, password = re.findall(r"^    (\w+) +(\w+) +(\S{23})$", said, re.MULTILINE)[0]
         assert (name, role) == ("admin", "admin")
-        transport = httpx.HTTPTransport(retries=5)
+        transport = httpx.HTTPTransport(retries=8)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=transport, timeout=10) as client:
             response = client.post("/sign-in", data={"name": name, "password": password})
             assert response.headers["location"] == "/"
-            assert "Ada Lindqvist" in client.get("/desk/7301").text
+            assert "Ada Lindqvist" in client.get("/tickets/7301").text
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         process.stdout.close()

@@ -1,4 +1,4 @@
-"""The console and its extension in Chromium: sign-in, search, a profile, and the side panel beside a support desk."""
+"""The console and its extension in Chromium: sign-in, search, a profile, and the side panel beside a ticket system."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def test_the_console_and_the_side_panel_in_chromium(tmp_path: Path) -> None:
         worker = next(iter(context.service_workers), None) or context.wait_for_event("serviceworker")
         extension = worker.url.rpartition("/")[0]
 
-        desk = context.new_page()
-        desk.goto(f"{console.url}/desk/7301")
-        panel = open_panel(context, extension, desk, console.url)
+        tickets = context.new_page()
+        tickets.goto(f"{console.url}/tickets/7301")
+        panel = open_panel(context, extension, tickets, console.url)
         panel.get_by_role("heading", name="Signed out").wait_for()
 
         page = walk(context, console, tmp_path)
@@ -101,29 +101,32 @@ def test_the_console_and_the_side_panel_in_chromium(tmp_path: Path) -> None:
         assert fields(panel) == SUPPORT
         assert "6 fields are not for your role" in panel.inner_text("main")
         assert "sam, support" in panel.inner_text("main")
-        assert ("panel", "id") in [line[:2] for line in console.trail("sam")]
-        shoot(desk, tmp_path / "desk.png", 900, 640)
+        assert ("panel", "id") in [line[:2] for line in console.audit_log("sam")]
+        shoot(tickets, tmp_path / "tickets.png", 900, 640)
         shoot(panel, tmp_path / "panel.png", 380, 640)
 
         # The side panel itself, opened by a click on the icon.
-        desk.bring_to_front()
-        beside = SidePanel(context, extension, desk)
+        tickets.bring_to_front()
+        beside = SidePanel(context, extension, tickets)
         assert beside.waits_for("Ada Lindqvist")
         beside.shoot(tmp_path / "side.png")
 
         # Another ticket: the panel follows. This page has an e-mail address only.
-        desk.goto(f"{console.url}/desk/7302")
+        tickets.goto(f"{console.url}/tickets/7302")
         panel.get_by_role("heading", name="Chiara Moretti").wait_for()
         assert beside.waits_for("Chiara Moretti")
-        desk.goto(f"{console.url}/desk/7303")
+        tickets.goto(f"{console.url}/tickets/7303")
         panel.get_by_role("heading", name="Nobody known").wait_for()
-        desk.goto(f"{console.url}/desk")
+        tickets.goto(f"{console.url}/tickets")
         panel.get_by_role("heading", name="No customer here").wait_for()
 
         options(context, panel, console.url)
-        desk.goto(f"{console.url}/desk/7304")
+        tickets.goto(f"{console.url}/tickets/7304")
         panel.get_by_role("heading", name="Emi Tanaka").wait_for()
-        assert console.trail("sam")[-2][:2] == ("panel", "email")  # by the new selector, although the page has an id
+        assert console.audit_log("sam")[-2][:2] == (
+            "panel",
+            "email",
+        )  # by the new selector, although the page has an id
 
         with context.expect_page() as opened:
             panel.click("text=Open in the console")
@@ -147,14 +150,14 @@ class SidePanel:
     Playwright knows no such page, so it is asked over the protocol of the developer's tools.
     """
 
-    def __init__(self, context: BrowserContext, extension: str, desk: Tab) -> None:
+    def __init__(self, context: BrowserContext, extension: str, tickets: Tab) -> None:
         assert context.browser is not None
         self._session = context.browser.new_browser_cdp_session()
         self._answers: dict[int, dict[str, Any]] = {}
         self._session.on("Target.receivedMessageFromTarget", self._receive)
         everything: list[dict[str, Any]] = [{"type": "tab"}, {"exclude": True}]
         tabs = self._session.send("Target.getTargets", {"filter": everything})["targetInfos"]
-        (tab,) = [each["targetId"] for each in tabs if each["url"] == desk.url]
+        (tab,) = [each["targetId"] for each in tabs if each["url"] == tickets.url]
         self._session.send("Extensions.triggerAction", {"id": extension.rpartition("/")[2], "targetId": tab})
         target = self._find(f"{extension}/panel.html")
         attached = self._session.send("Target.attachToTarget", {"targetId": target, "flatten": False})
@@ -199,13 +202,13 @@ class SidePanel:
         path.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot")["data"]))
 
 
-def open_panel(context: BrowserContext, extension: str, desk: Tab, console: str) -> Tab:
-    """The panel's page in a tab, about the desk's tab: there Playwright can click in it."""
+def open_panel(context: BrowserContext, extension: str, tickets: Tab, console: str) -> Tab:
+    """The panel's page in a tab, about the tickets's tab: there Playwright can click in it."""
     panel = context.new_page()
     # A page of the extension, not its worker, which may not be ready, or sleep, when it is asked.
     panel.goto(f"{extension}/options.html")
     panel.evaluate("(url) => chrome.storage.local.set({ console: url })", console)
-    tab = panel.evaluate("async (url) => (await chrome.tabs.query({})).find((tab) => tab.url === url)?.id", desk.url)
+    tab = panel.evaluate("async (url) => (await chrome.tabs.query({})).find((tab) => tab.url === url)?.id", tickets.url)
     assert isinstance(tab, int)
     panel.goto(f"{extension}/panel.html?tab={tab}")
     return panel

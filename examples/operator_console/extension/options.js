@@ -26,7 +26,7 @@ async function save() {
   }
   let origins = [];
   try {
-    origins = [settings.console, ...settings.desks.split(/\s+/).filter(Boolean)].map(pattern);
+    origins = [settings.console, ...settings.ticket_sites.split(/\s+/).filter(Boolean)].map(pattern);
   } catch {
     state.textContent = "An address begins with https:// or http://";
     return;

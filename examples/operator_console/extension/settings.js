@@ -6,7 +6,7 @@ export const DEFAULTS = {
   idAttribute: "data-customer-id",
   emailSelector: "a[href^='mailto:']",
   emailAttribute: "href",
-  desks: "",
+  ticket_sites: "",
 };
 
 export function load() {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -206,9 +207,11 @@ def serve(
         raise ConfigurationError("--no-auth contradicts --key, --generate-key and PROFILE_ENRICH_KEYS; leave one out")
     keys_file = _keys_file(keys_file, store, chosen=bool(no_auth or keys or generate_key))
     if not (no_auth or keys or generate_key or keys_file):
+        keys = _key_of_clients()
+    if not (no_auth or keys or generate_key or keys_file):
         raise ConfigurationError(
-            "who may ask? Give a key in PROFILE_ENRICH_KEYS, or --generate-key, or make one for a --store with"
-            " `profile-enrich keys add`, or say --no-auth to answer everybody"
+            "who may ask? Give a key in PROFILE_ENRICH_API_KEY, or several in PROFILE_ENRICH_KEYS, or --generate-key,"
+            " or make one for a --store with `profile-enrich keys add`, or say --no-auth to answer everybody"
         )
     if described and config is not None:
         specs = specs_from_file(config)
@@ -265,6 +268,8 @@ def _api(
     chosen = bool(no_auth or keys or generated)
     keys_file = _keys_file(options["keys_file"], options["store"], chosen=chosen)
     file = None if keys_file is None else KeyFile(keys_file)
+    if not (chosen or keys_file):
+        keys = _key_of_clients()
     allowed = [ApiKey.from_secret(secret, workspace=workspace) for secret in keys] + generated
     audit_log: Path | None = options["audit_log"]
     return ProfileAPI(
@@ -283,6 +288,12 @@ def _api(
         totals=totals,
         refreshing=None if schedule is None else schedule.status,
     )
+
+
+def _key_of_clients() -> tuple[str, ...]:
+    """Return the key in the variable that the commands which query a server read, if it is set."""
+    key = os.environ.get("PROFILE_ENRICH_API_KEY")
+    return (key,) if key else ()
 
 
 def _keys_file(named: Path | None, store: Path | None, *, chosen: bool) -> Path | None:

@@ -10,17 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+ACTIONS = ("searched", "listed", "viewed", "panel", "forgot", "refused", "signed in", "signed out", "new password")
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the trail.
+    """One line of the audit log.
 
     Args:
         number: counts up.
         at: when, in UTC.
         who: the user's name.
         role: the role that they had then.
-        action: `searched`, `listed`, `viewed`, `panel`, `forgot`, `refused`, `signed in`, `signed out`, `new password`.
+        action: one of `ACTIONS`.
         kind: what was searched by: `id` or an attribute's name.
         subject: the hash of kind and value; lines with the same one are about the same person.
         outcome: `found`, `not found`, a number of profiles, or an error's code.
@@ -36,7 +38,7 @@ class Entry:
     outcome: str
 
 
-class Trail:
+class AuditLog:
     """The table of what was looked at.
 
     Args:
@@ -66,23 +68,35 @@ class Trail:
         with self._database:
             self._database.execute("BEGIN")
             self._database.executemany(
-                "INSERT INTO trail (at, who, role, action, kind, subject, outcome) VALUES (?, ?, ?, ?, ?, ?, ?)", rows
+                "INSERT INTO audit_log (at, who, role, action, kind, subject, outcome) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                rows,
             )
 
     def of(self, subject: str, limit: int = 20) -> list[Entry]:
         """The latest lines about one subject, newest first."""
         return self._entries("WHERE subject = ?", (subject, limit))
 
-    def latest(self, limit: int = 100, before: int = 2**62) -> list[Entry]:
-        """The latest lines of all whose number is below `before`, newest first."""
-        return self._entries("WHERE number < ?", (before, limit))
+    def latest(
+        self, limit: int = 100, before: int = 2**62, *, who: str = "", action: str = "", subject: str = ""
+    ) -> list[Entry]:
+        """Return the latest lines, newest first.
+
+        Args:
+            limit: how many lines at most.
+            before: only lines with a lower number.
+            who: only lines of this user.
+            action: only lines with this action.
+            subject: only lines about this person, by the first letters of the hash.
+        """
+        condition = "WHERE number < ? AND ? IN (who, '') AND ? IN (action, '') AND substr(subject, 1, length(?)) = ?"
+        return self._entries(condition, (before, who, action, subject, subject, limit))
 
     def prune(self, days: float) -> None:
         """Removes what is older."""
-        self._database.execute("DELETE FROM trail WHERE at < ?", (self._clock() - days * 86_400,))
+        self._database.execute("DELETE FROM audit_log WHERE at < ?", (self._clock() - days * 86_400,))
 
     def _entries(self, condition: str, values: tuple[object, ...]) -> list[Entry]:
-        query = f"SELECT number, at, who, role, action, kind, subject, outcome FROM trail {condition}"  # noqa: S608 - the two above
+        query = f"SELECT number, at, who, role, action, kind, subject, outcome FROM audit_log {condition}"  # noqa: S608 - the two above
         rows = self._database.execute(f"{query} ORDER BY number DESC LIMIT ?", values)
         return [Entry(number, _when(at), *rest) for number, at, *rest in rows]
 

@@ -1,4 +1,4 @@
-"""A support desk that knows nothing of the console: what the extension is tried on. Everybody can see it."""
+"""A ticket system that knows nothing of the console: what the extension is tried on. Everybody can see it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.templating import Jinja2Templates
 TICKETS = Path(__file__).resolve().parent / "data" / "tickets.json"
 
 
-class LookupQueue:
+class Tickets:
     """The tickets, as pages."""
 
     def __init__(self, templates: Jinja2Templates) -> None:
@@ -22,15 +22,15 @@ class LookupQueue:
         self._tickets = {ticket["number"]: ticket for ticket in json.loads(TICKETS.read_text(encoding="utf-8"))}
 
     def routes(self) -> list[Route]:
-        """The desk's routes."""
-        return [Route("/desk", self.tickets), Route("/desk/{number:int}", self.ticket)]
+        """Return the routes."""
+        return [Route("/tickets", self.tickets), Route("/tickets/{number:int}", self.ticket)]
 
     async def tickets(self, request: Request) -> Response:
-        return self._templates.TemplateResponse(request, "desk.html", {"tickets": self._tickets.values()})
+        return self._templates.TemplateResponse(request, "tickets.html", {"tickets": self._tickets.values()})
 
     async def ticket(self, request: Request) -> Response:
         ticket = self._tickets.get(request.path_params["number"])
         if ticket is None:
             raise HTTPException(404)
         shown = {"ticket": ticket, "tickets": self._tickets.values()}
-        return self._templates.TemplateResponse(request, "desk.html", shown)
+        return self._templates.TemplateResponse(request, "tickets.html", shown)

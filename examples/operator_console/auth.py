@@ -20,7 +20,7 @@ AT_ONCE = 2
 WRONG = "The name or the password is wrong."
 
 
-class Entrance:
+class Auth:
     """The handlers."""
 
     def __init__(self, console: Console, renderer: Renderer) -> None:
@@ -41,25 +41,25 @@ class Entrance:
     async def sign_in_page(self, request: Request) -> Response:
         if self.console.operator(request) is not None:
             return RedirectResponse("/", status_code=303)
-        return self._door(request, local_path(request.query_params.get("next", "/")))
+        return self._sign_in_form(request, local_path(request.query_params.get("next", "/")))
 
     async def sign_in(self, request: Request) -> Response:
         form = await form_of(request)
         name, target = form.get("name", "").strip().lower()[:64], local_path(form.get("next", "/"))
         stored = self.console.users.stored(name)
-        wait, right = await self._is_right(request, name, form.get("password", ""), stored)
+        wait, right = await self._check(request, name, form.get("password", ""), stored)
         if wait:
             return self._too_many(request, target, wait)
         if not right:
             # A name that is nobody's is not noted: people type passwords into the wrong field.
-            self.console.trail.note(name if stored else "", "", "refused", outcome="wrong password")
-            return self._door(request, target, WRONG, status=401)
+            self.console.audit_log.note(name if stored else "", "", "refused", outcome="wrong password")
+            return self._sign_in_form(request, target, WRONG, status=401)
         old = self.console.operator(request)
         if old is not None:
             self._end(old)
         response = RedirectResponse(target, status_code=303)
-        self._let_in(response, name)
-        self.console.trail.prune(self.console.settings.keep_days)
+        self._start_session(response, name)
+        self.console.audit_log.prune(self.console.settings.keep_days)
         return response
 
     async def sign_out(self, request: Request, operator: Operator) -> Response:
@@ -81,7 +81,7 @@ class Entrance:
         status = 422
         if not problem:
             stored = self.console.users.stored(operator.name)
-            wait, right = await self._is_right(request, operator.name, current, stored)
+            wait, right = await self._check(request, operator.name, current, stored)
             if wait:
                 problem, status = _later(wait), 429
             elif not right:
@@ -94,14 +94,14 @@ class Entrance:
             hashed = await asyncio.to_thread(hash_password, new)
         self.console.handles.drop(operator.session.id)
         self.console.users.set_password(operator.name, hashed)  # this ends all sessions, and a new one begins
-        self.console.trail.note(operator.name, operator.role.name, "new password")
+        self.console.audit_log.note(operator.name, operator.role.name, "new password")
         response = RedirectResponse("/?done=password", status_code=303)
-        self._let_in(response, operator.name)
+        self._start_session(response, operator.name)
         return response
 
     # --- what they share --------------------------------------------------------------------------------------------
 
-    async def _is_right(self, request: Request, name: str, password: str, stored: str | None) -> tuple[float, bool]:
+    async def _check(self, request: Request, name: str, password: str, stored: str | None) -> tuple[float, bool]:
         """Seconds to wait before the next attempt, or 0 and whether the password is right."""
         address = request.client.host if request.client else ""
         wait = self.console.attempts.begin(name, address)
@@ -113,7 +113,7 @@ class Entrance:
             self.console.attempts.succeeded(name, address)
         return 0.0, right
 
-    def _let_in(self, response: Response, name: str) -> None:
+    def _start_session(self, response: Response, name: str) -> None:
         token = self.console.sessions.start(name)
         # Lax, not Strict: a link from a ticket to the console finds its operator signed in. The extension's requests
         # carry it because the extension may reach this host. Without an age it ends with the browser, at the latest.
@@ -126,19 +126,19 @@ class Entrance:
             path="/",
         )
         session = self.console.sessions.read(token)
-        self.console.trail.note(name, "" if session is None else session.role, "signed in")
+        self.console.audit_log.note(name, "" if session is None else session.role, "signed in")
 
     def _end(self, operator: Operator) -> None:
         self.console.sessions.end(operator.session)
         self.console.handles.drop(operator.session.id)
-        self.console.trail.note(operator.name, operator.role.name, "signed out")
+        self.console.audit_log.note(operator.name, operator.role.name, "signed out")
 
     def _too_many(self, request: Request, target: str, wait: float) -> Response:
-        response = self._door(request, target, _later(wait), status=429)
+        response = self._sign_in_form(request, target, _later(wait), status=429)
         response.headers["retry-after"] = str(math.ceil(wait))
         return response
 
-    def _door(self, request: Request, target: str, problem: str = "", *, status: int = 200) -> Response:
+    def _sign_in_form(self, request: Request, target: str, problem: str = "", *, status: int = 200) -> Response:
         return self.renderer.page(request, None, "sign_in.html", status=status, target=target, problem=problem)
 
 
