@@ -63,6 +63,7 @@ __all__ = [
     "ProfileUnavailable",
     "RateLimitReached",
     "SecretByValue",
+    "SharedCacheUnavailable",
     "SourceAuthError",
     "SourceConnectionError",
     "SourceError",
@@ -211,6 +212,12 @@ class ClientClosed(ProfileUnavailable):
     """The `ProfileClient` was closed and takes no more lookups."""
 
     code = "client_closed"
+
+
+class SharedCacheUnavailable(ProfileEnrichError):
+    """The other processes did not acknowledge an invalidation in time. It is repeated until they do."""
+
+    code = "shared_cache_unavailable"
 
 
 class SourceError(ProfileUnavailable):

@@ -8,6 +8,7 @@ meanwhile.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -36,11 +37,12 @@ K = TypeVar("K", bound=Hashable)
 class LoadToken(Generic[K]):
     """The token of one load, taken from the cache before the source is called."""
 
-    __slots__ = ("ended", "key", "stamp")
+    __slots__ = ("ended", "key", "stamp", "started_at")
 
-    def __init__(self, key: K, stamp: int) -> None:
+    def __init__(self, key: K, stamp: int, started_at: float) -> None:
         self.key = key
         self.stamp = stamp
+        self.started_at = started_at
         self.ended = False
 
 
@@ -79,6 +81,10 @@ class ProfileCache(Generic[K]):
         self._lock = threading.Lock()
         self._overlaid = False
         self._lock_free_index: dict[K, Entry] = store.lock_free_index if isinstance(store, SecondChanceCache) else {}
+        self.connected_until = math.inf
+        """Until when entries may be served without a word from other processes: the end of the backplane's lease."""
+        self.isolated_ttl = 0.0
+        """Seconds after its load for which an entry may be served past that time."""
         self._hits = itertools.count()
         self._hits_read = 0
         self._stamp = 0
@@ -102,7 +108,8 @@ class ProfileCache(Generic[K]):
             else:
                 return None
             entry = storage.store[key]
-            if entry.evict_at <= now or (entry.tags and not self._tags_hold(entry.tags, entry.stamp)):
+            isolated = now >= self.connected_until and now >= entry.loaded_at + self.isolated_ttl
+            if isolated or entry.evict_at <= now or (entry.tags and not self._tags_hold(entry.tags, entry.stamp)):
                 storage.remove(key)
                 return None
             return entry
@@ -111,7 +118,7 @@ class ProfileCache(Generic[K]):
         """Return the profile of a known key that is fresh at `now` and count a hit; `None` when `get` has to decide."""
         # Without the lock, which would cost more than the read. Entries with tags or an overlay are not in the index.
         entry = self._lock_free_index.get(key)
-        if entry is None or now >= entry.fresh_until:
+        if entry is None or now >= entry.fresh_until or now >= self.connected_until:
             return None
         entry.used = True
         next(self._hits)
@@ -124,7 +131,7 @@ class ProfileCache(Generic[K]):
         with self._lock:
             self._stamp += 1
             self._loads[key] = self._loads.get(key, 0) + 1
-            return LoadToken(key, self._stamp)
+            return LoadToken(key, self._stamp, self._timer())
 
     def is_current(self, load: LoadToken[K]) -> bool:
         """Return whether nothing invalidated the key since the load began; otherwise the load must not be joined."""
@@ -141,6 +148,7 @@ class ProfileCache(Generic[K]):
             if not self._is_current(load) or not self._tags_hold(entry.tags, load.stamp) or not self._answer(load):
                 return False
             entry.stamp = load.stamp
+            entry.loaded_at = load.started_at
             here, other = (self._known, self._unknown) if entry.record is not None else (self._unknown, self._known)
             other.remove(load.key)
             if entry.size > self.max_entry_bytes:

@@ -37,8 +37,8 @@ class Entry:
         validators: for a conditional request.
     """
 
-    __slots__ = ("error", "evict_at", "fresh_until", "reason", "record", "retry_at", "size", "slot", "stale_until",
-                 "stamp", "tags", "used", "validators", "view")  # fmt: skip
+    __slots__ = ("error", "evict_at", "fresh_until", "loaded_at", "reason", "record", "retry_at", "size", "slot",
+                 "stale_until", "stamp", "tags", "used", "validators", "view")  # fmt: skip
 
     def __init__(
         self,
@@ -68,6 +68,8 @@ class Entry:
         """Roughly the bytes of memory that it takes."""
         self.view: Profile | None = None
         """The profile that is returned while the entry is fresh."""
+        self.loaded_at = 0.0
+        """When its load began, on the cache's timer."""
         self.slot: object = None
         """Its place in the list that the sweeper walks along."""
         self.used = False

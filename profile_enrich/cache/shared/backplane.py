@@ -1,0 +1,384 @@
+"""The backplane: what one process drops, every process drops, before the dropping is acknowledged.
+
+Each message has a sequence number, and each process renews a lease with a heartbeat that also reads the last number: a
+message that was missed is noticed at the next heartbeat, and healed by dropping the first level. An event is
+acknowledged when every process that holds a lease has applied it. A process that cannot acknowledge it (stopped, cut off)
+serves only what it loaded within the length of a lease, so that waiting for one lease is as good as its word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+from ..._utils.fork import reset_after_fork
+from .connection import Connections
+from .events import Event, Listener, decode_message, encode_message
+from .outbox import Outbox
+from .scripts import FENCE, HEARTBEAT, PUBLISH, RESERVE, ROTATE
+from .sealing import Sealing
+
+__all__ = ["Backplane"]
+
+logger = logging.getLogger("profile_enrich")
+
+FENCE_MS = 600_000
+"""Milliseconds for which an invalidation refuses answers of loads that began before it: longer than any load."""
+
+FORGET_MS = 60_000
+"""Milliseconds for which the lease of a process that is gone is waited for."""
+
+LONGEST_MESSAGE = 2**20
+"""Bytes of a message, at most."""
+
+
+class _MissedMessage(Exception):
+    """Another process began a new epoch, or the connection lost a message."""
+
+
+class Backplane:
+    """One thread a process, with its own event loop: no blocked or ended loop of the application delays it.
+
+    Args:
+        connections: to the server.
+        prefix: of all names on the server.
+        sealing: encrypts messages.
+        lease: seconds for which a process may serve its first level without another heartbeat.
+    """
+
+    def __init__(self, connections: Connections, prefix: str, sealing: Sealing, lease: float) -> None:
+        self.outbox = Outbox()
+        self.lease = lease
+        self._connections = connections
+        self._prefix = prefix
+        self._sealing = sealing
+        self._names = {
+            name: f"{{{prefix}}}:{name}" for name in ("sequence", "epoch", "tags", "cleared", "members", "events")
+        }
+        self._failures: tuple[type[Exception], ...] = (*connections.failures, _MissedMessage)
+        self._listeners: list[Listener] = []
+        self._lock = threading.Lock()
+        self._reset()
+        reset_after_fork(self)
+
+    def _reset(self) -> None:
+        self._member = secrets.token_hex(8)
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._ended = asyncio.Event()
+        self._stopping = False
+        self._until = 0.0
+        self._heard = False
+        self.epoch: str | None = None
+        self.sequence = 0
+        """The last sequence number up to which nothing was missed."""
+        self.tags: dict[str, int] = {}
+        self.cleared = 0
+        self.missed = 0
+        """How often the first level was dropped because a message was missed."""
+        self._early: set[int] = set()
+        self._expected: dict[int, set[str]] = {}
+        self._all_there: dict[int, asyncio.Event] = {}
+
+    # --- from any thread --------------------------------------------------------------------------------------------
+
+    @property
+    def available(self) -> bool:
+        """Whether the lease holds, so that the second level may be read."""
+        return time.monotonic() < self._until
+
+    def join(self, listener: Listener) -> None:
+        """Add the first level of a client."""
+        with self._lock:
+            if listener not in self._listeners:
+                self._listeners.append(listener)
+
+    def leave(self, listener: Listener) -> None:
+        """Remove the first level of a client. With the last one the thread ends."""
+        with self._lock:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+            thread, loop = self._thread, self._loop
+            if self._listeners or thread is None:
+                return
+            self._stopping = True
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the thread is ending by itself
+                loop.call_soon_threadsafe(self._stop)
+        thread.join(timeout=2 * self.lease)
+
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is None:
+                self._stopping = False
+                # A fresh context: the thread serves all users.
+                context = contextvars.Context()
+                self._thread = threading.Thread(
+                    target=context.run, args=(asyncio.run, self._run()), name="profile_enrich backplane", daemon=True
+                )
+                self._thread.start()
+
+    def announce(self, event: Event) -> None:
+        """Have every process make a change, in the background. This process has made it already."""
+        self.outbox.put(event)
+        self.start()
+        loop, wake = self._loop, self._wake
+        if loop is not None and wake is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(wake.set)
+
+    def after_fork(self) -> None:
+        """In a forked child: the thread and the lease are the parent's."""
+        self._lock = threading.Lock()
+        self.outbox.renew_lock()
+        self._reset()
+
+    # --- in the thread ----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        self._loop, self._wake, self._ended = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+        pause = 0.05
+        was_up = True
+        while not self._stopping:
+            self._heard = False
+            try:
+                await self._session()
+            except* self._failures as errors:
+                kind = type(errors.exceptions[0]).__name__
+                if was_up and not self._stopping:
+                    logger.warning("the shared cache is not available (%s); lookups go on without it", kind)
+            was_up = self._heard
+            pause = 0.05 if was_up else min(2 * pause, 1.0)
+            if not self._stopping:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), pause)
+        self._thread = self._loop = self._wake = None
+
+    def _stop(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+            self._ended.set()
+
+    async def _session(self) -> None:
+        """Run one connection, until it fails or the thread has to end."""
+        client = self._connections.open(self.lease / 2)
+        listening = self._connections.subscriber(self.lease / 2)
+        subscription = listening.pubsub()
+        try:
+            await subscription.subscribe(self._names["events"], self._acks(self._member))
+            confirmed = 0
+            async with asyncio.timeout(self.lease):
+                while confirmed < 2:
+                    message = await subscription.get_message(timeout=self.lease)
+                    confirmed += message is not None and message["type"] == "subscribe"
+            await self._heartbeat(client, first=True)
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(work)
+                    for work in (self._listen(client, subscription), self._beat(client), self._deliver(client))
+                ]
+                group.create_task(self._end(tasks))
+        finally:
+            with contextlib.suppress(*self._connections.failures):
+                if self._stopping:
+                    await client.zrem(self._names["members"], self._member)
+            for each in (subscription, listening, client):
+                with contextlib.suppress(*self._connections.failures):
+                    await each.aclose()
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        await self._ended.wait()
+        for task in tasks:
+            task.cancel()
+
+    async def _beat(self, client: Any) -> None:
+        while True:
+            await asyncio.sleep(self.lease / 4)
+            await self._heartbeat(client)
+
+    async def _heartbeat(self, client: Any, *, first: bool = False) -> None:
+        began, seen = time.monotonic(), self.sequence  # a message may arrive while the answer is on its way
+        sequence, epoch = await self._beat_once(client)
+        if self.epoch is None or epoch != self.epoch:
+            await self._adopt(client, epoch, sequence)
+        elif sequence < seen:  # a replica took over that lacks what was acknowledged, or a restart lost it
+            fresh = secrets.token_hex(8)
+            names = [self._names[name] for name in ("epoch", "sequence", "tags", "cleared")]
+            epoch = (await client.eval(ROTATE, 4, *names, self.epoch, fresh, self.sequence)).decode()
+            await self._adopt(client, epoch, self.sequence)
+        elif sequence > self.sequence:
+            if not first:
+                await self._catch_up(sequence)
+            if sequence > self.sequence:
+                await self._adopt(client, epoch, sequence)
+        self._until, self._heard = began + self.lease, True
+        left = self._until - time.monotonic()
+        for listener in list(self._listeners):
+            listener.connected_for(left)
+
+    async def _beat_once(self, client: Any) -> tuple[int, str]:
+        names = [self._names[name] for name in ("sequence", "epoch", "members")]
+        milliseconds = int(self.lease * 1000)
+        sequence, epoch = await client.eval(HEARTBEAT, 3, *names, secrets.token_hex(8), self._member, milliseconds)
+        return int(sequence), epoch.decode()
+
+    async def _catch_up(self, sequence: int) -> None:
+        """Wait a moment for messages that are on their way."""
+        for _ in range(50):
+            if self.sequence >= sequence:
+                return
+            await asyncio.sleep(self.lease / 200)
+
+    async def _adopt(self, client: Any, epoch: str, sequence: int) -> None:
+        """Begin anew from what the server says: everything in the first level may be too old."""
+        tags = await client.hgetall(self._names["tags"])
+        cleared = await client.get(self._names["cleared"])
+        if self.epoch is not None:
+            self.missed += 1
+        self.epoch, self.sequence = epoch, sequence
+        self._early = {number for number in self._early if number > sequence}
+        self.tags = {tag.decode(): int(number) for tag, number in tags.items()}
+        self.cleared = int(cleared or 0)
+        for listener in list(self._listeners):
+            listener.drop()
+
+    async def _listen(self, client: Any, subscription: Any) -> None:
+        own_acks = self._acks(self._member).encode()
+        while True:
+            message = await subscription.get_message(ignore_subscribe_messages=True, timeout=None)
+            if message is None or message["type"] != "message":
+                continue
+            channel = message["channel"].decode()
+            data = self._sealing.open(message["data"], channel, LONGEST_MESSAGE)
+            if data is None:
+                continue  # not written with our secret
+            if message["channel"] == own_acks:
+                number, _, member = data.decode().partition(":")
+                self._acknowledged(int(number), member)
+                continue
+            sequence, origin, events = decode_message(data)
+            if origin != self._member:
+                self._apply(sequence, events)
+                ack = self._acks(origin)
+                await client.publish(ack, self._sealing.seal(f"{sequence}:{self._member}".encode(), ack))
+            self._saw(sequence)
+
+    def _apply(self, sequence: int, events: list[Event]) -> None:
+        for event in events:
+            if event.kind == "tag":
+                for name in self._sealing.names((event.namespace, event.tag)):
+                    self.tags[name] = max(sequence, self.tags.get(name, 0))
+            elif event.kind == "clear":
+                self.cleared = max(sequence, self.cleared)
+            for listener in list(self._listeners):
+                if listener.namespace == event.namespace:
+                    listener.apply(event)
+
+    def _saw(self, sequence: int) -> None:
+        self._early.add(sequence)
+        while self.sequence + 1 in self._early:
+            self.sequence += 1
+            self._early.discard(self.sequence)
+        if sequence <= self.sequence:
+            self._early.discard(sequence)
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    async def _deliver(self, client: Any) -> None:
+        wake = self._wake
+        assert wake is not None  # noqa: S101  # set before any session
+        while True:
+            wake.clear()
+            while events := self.outbox.take():
+                await self._send(client, events)
+                self.outbox.sent()
+            await wake.wait()
+
+    async def _send(self, client: Any, events: list[Event]) -> None:
+        sequence = await self._reserve(client, events)
+        await _in_slices([self._fence(client, sequence, *each) for each in self._fences(events)])
+        self._apply(sequence, events)  # again: a load may have read the old value from the second level meanwhile
+        self.outbox.fenced()
+        channel = self._names["events"]
+        message = self._sealing.seal(encode_message(sequence, self._member, events), channel)
+        there = self._all_there[sequence] = asyncio.Event()
+        self._expected[sequence] = set()
+        try:
+            members = await client.eval(PUBLISH, 1, self._names["members"], channel, message, FORGET_MS)
+            published = time.monotonic()
+            waiting = {member.decode() for member in members} - {self._member}
+            self._expected[sequence] = waiting - self._expected[sequence]
+            if self._expected[sequence]:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(there.wait(), published + self.lease - time.monotonic())
+        finally:
+            del self._all_there[sequence], self._expected[sequence]
+
+    async def _reserve(self, client: Any, events: list[Event]) -> int:
+        names = [self._names[name] for name in ("sequence", "epoch", "tags", "cleared")]
+        kinds = {event.kind for event in events}
+        kind = "clear" if "clear" in kinds else "tags"
+        tags = [
+            name
+            for event in events
+            if event.kind == "tag"
+            for name in self._sealing.names((event.namespace, event.tag))
+        ]
+        sequence, epoch = await client.eval(RESERVE, 4, *names, secrets.token_hex(8), kind, *tags)
+        if epoch.decode() != self.epoch:
+            raise _MissedMessage
+        return int(sequence)
+
+    def _fences(self, events: list[Event]) -> list[tuple[str, Event]]:
+        return [
+            (name, event)
+            for event in events
+            for type_, value in event.keys
+            for name in self._sealing.names((event.namespace, type_, value))
+        ]
+
+    async def _fence(self, client: Any, sequence: int, name: str, event: Event) -> None:
+        entry, fence, overlay = (self.name_of(name, part) for part in ("entry", "fence", "overlay"))
+        content, left = b"", 1
+        if event.kind == "overlay":
+            left = max(1, int((event.until - time.time()) * 1000))
+            content = self._sealing.seal(encode_message(sequence, "", [event]), overlay)
+        await client.eval(FENCE, 3, entry, fence, overlay, sequence, FENCE_MS, content, left)
+
+    def name_of(self, name: str, part: str) -> str:
+        """The name on the server of a part of what is kept for a key."""
+        return f"{self._prefix}:{{{name}}}:{part}"
+
+    def _acks(self, member: str) -> str:
+        return f"{{{self._prefix}}}:acks:{member}"
+
+    def _acknowledged(self, sequence: int, member: str) -> None:
+        there = self._all_there.get(sequence)
+        if there is None:
+            return
+        waiting = self._expected[sequence]
+        if member in waiting:
+            waiting.discard(member)
+            if not waiting:
+                there.set()
+        else:  # before the list of members came back
+            waiting.add(member)
+
+    def __repr__(self) -> str:
+        return f"<Backplane {'available' if self.available else 'not available'}, {self.outbox.waiting} events waiting>"
+
+
+async def _in_slices(work: list[Awaitable[None]]) -> None:
+    for start in range(0, len(work), 50):
+        await asyncio.gather(*work[start : start + 50])

@@ -1,0 +1,82 @@
+"""What one process tells the others: keys, tags and overlays that changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from ..._utils.frozen import thaw
+
+__all__ = ["Event", "Listener", "decode_message", "encode_message"]
+
+EventKind = Literal["keys", "tag", "clear", "overlay", "rekey"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One change of the first level that every process has to make.
+
+    Args:
+        kind: `keys`: drop these; `tag`: drop what carries it; `clear`: drop everything; `overlay`: lay attributes over
+            the one key; `rekey`: move the overlay of the first key to the second one, and drop both.
+        namespace: the namespace of the source; other sources' clients ignore the event.
+        keys: types and values.
+        tag: the tag.
+        attributes: of the overlay.
+        until: when the overlay ends, in seconds since the epoch.
+    """
+
+    kind: EventKind
+    namespace: str
+    keys: tuple[tuple[str, str], ...] = ()
+    tag: str = ""
+    attributes: Mapping[str, object] | None = None
+    until: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Event {self.kind}, {len(self.keys)} keys>"
+
+
+class Listener(Protocol):
+    """The first level of one client, as the backplane sees it. All methods are called from the backplane's thread."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the client's source."""
+        ...
+
+    def apply(self, event: Event) -> None:
+        """Make a change that another process, or this one, announced."""
+        ...
+
+    def drop(self) -> None:
+        """Drop everything: a message was missed."""
+        ...
+
+    def connected_for(self, seconds: float) -> None:
+        """Entries may be served for so long without another word; afterwards only those loaded a moment ago."""
+        ...
+
+
+def encode_message(sequence: int, origin: str, events: list[Event]) -> bytes:
+    """Encode the events of one message."""
+    content: list[dict[str, Any]] = [
+        {
+            "kind": event.kind,
+            "namespace": event.namespace,
+            "keys": event.keys,
+            "tag": event.tag,
+            "attributes": None if event.attributes is None else thaw(event.attributes),
+            "until": event.until,
+        }
+        for event in events
+    ]
+    return json.dumps([sequence, origin, content], ensure_ascii=False, separators=(",", ":"), default=str).encode()
+
+
+def decode_message(data: bytes) -> tuple[int, str, list[Event]]:
+    """Decode a message: its sequence number, the member that sent it, and its events."""
+    sequence, origin, content = json.loads(data)
+    return sequence, origin, [Event(**{**each, "keys": tuple((t, v) for t, v in each["keys"])}) for each in content]

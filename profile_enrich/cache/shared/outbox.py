@@ -1,0 +1,117 @@
+"""Events on their way: kept until every process has applied them, also while the server is away."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from concurrent.futures import Future
+
+from .events import Event
+
+__all__ = ["Outbox"]
+
+MOST_EVENTS = 10_000
+"""Events kept while the server is away; beyond, one clearing takes the place of all of them."""
+
+MOST_KEYS = 250
+"""Keys of one message, at most."""
+
+
+class Outbox:
+    """A queue of events, safe under threads, whose senders can wait for them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: deque[tuple[Event, int]] = deque()
+        """Each with the number of calls of `put` that it stands for."""
+        self._keys: Counter[tuple[str, str, str]] = Counter()
+        self._wide = 0
+        self._put = 0
+        self._done = 0
+        self._sending: list[tuple[Event, int]] = []
+        self._is_fenced = False
+        self._waiting: list[tuple[int, Future[None]]] = []
+
+    def put(self, event: Event) -> None:
+        """Add an event."""
+        with self._lock:
+            self._put += 1
+            if len(self._events) < MOST_EVENTS:
+                self._events.append((event, 1))
+                self._count(event, 1)
+                return
+            dropped = [each for each, _ in self._events]
+            weight = 1 + sum(weight for _, weight in self._events)
+            for each in dropped:
+                self._count(each, -1)
+            spaces = sorted({each.namespace for each in (*dropped, event)})
+            weights = [weight - len(spaces) + 1] + [1] * (len(spaces) - 1)
+            self._events.clear()
+            for space, share in zip(spaces, weights, strict=True):
+                clearing = Event(kind="clear", namespace=space)
+                self._events.append((clearing, share))
+                self._count(clearing, 1)
+
+    def take(self) -> list[Event]:
+        """Return the events of the next message; the same ones again until `sent` is called."""
+        with self._lock:
+            if not self._sending and self._events:
+                keys = 0
+                while self._events and (not self._sending or keys + len(self._events[0][0].keys) <= MOST_KEYS):
+                    keys += len(self._events[0][0].keys)
+                    self._sending.append(self._events.popleft())
+                self._is_fenced = False
+            return [event for event, _ in self._sending]
+
+    def fenced(self) -> None:
+        """Note that no old value of what `take` returned last can come from the second level any more."""
+        with self._lock:
+            if not self._is_fenced:
+                self._is_fenced = True
+                for event, _ in self._sending:
+                    self._count(event, -1)
+
+    def sent(self) -> None:
+        """Note that every process has applied the events that `take` returned last."""
+        with self._lock:
+            self._done += sum(weight for _, weight in self._sending)
+            self._sending = []
+            ready = [future for ticket, future in self._waiting if ticket <= self._done]
+            self._waiting = [each for each in self._waiting if each[0] > self._done]
+        for future in ready:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
+
+    def holds(self, key: tuple[str, str, str]) -> bool:
+        """Whether an event that concerns a key is not fenced yet, so that the second level may hold an old value."""
+        # Without the lock: counters of which each read is atomic.
+        return self._wide > 0 or (bool(self._keys) and key in self._keys)
+
+    def acknowledgement(self) -> Future[None]:
+        """A future that is done when every process has applied what was put before."""
+        future: Future[None] = Future()
+        with self._lock:
+            if self._done < self._put:
+                self._waiting.append((self._put, future))
+                return future
+        future.set_result(None)
+        return future
+
+    @property
+    def waiting(self) -> int:
+        """Events that are not acknowledged yet."""
+        return self._put - self._done
+
+    def renew_lock(self) -> None:
+        """After a fork."""
+        Outbox.__init__(self)  # what the parent announces is the parent's
+
+    def _count(self, event: Event, step: int) -> None:
+        if event.kind in ("tag", "clear"):
+            self._wide += step
+            return
+        for type_, value in event.keys:
+            key = (event.namespace, type_, value)
+            self._keys[key] += step
+            if not self._keys[key]:
+                del self._keys[key]

@@ -1,0 +1,308 @@
+"""The second level of one client's cache: read before the source is asked, written after it answered.
+
+A command that fails or takes too long counts as a miss, several in a row stop further ones for a moment, and what cannot
+be opened, decoded or trusted is no answer: the second level can only help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ...profile import Record
+from ..cache import ProfileCache
+from .backplane import FENCE_MS, Backplane
+from .connection import Connections
+from .entry_codec import SharedAnswer, decode_answer, encode_answer
+from .events import Event, decode_message
+from .scripts import LEASE, RENEW, STORE
+from .sealing import Sealing
+
+__all__ = ["BUSY", "LoadLease", "SecondLevel", "SharedStats"]
+
+CacheKey = tuple[str, str, str]
+
+BUSY = "busy"
+"""Another process loads the key."""
+
+FAILURES = 3
+"""Commands that fail in a row before further ones are not tried for a moment."""
+
+PAUSE, LONGEST_PAUSE = 0.5, 5.0
+"""Seconds for which they are not tried, the first time and at most."""
+
+POLL = 0.01
+"""Seconds between two looks at a key that another process loads; doubled each time, up to eight times as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedStats:
+    """Counters of the second level, since the client was made.
+
+    Args:
+        hits: answers that were fresh.
+        stale: answers that were stale.
+        misses: keys that it did not hold.
+        refused: entries that could not be opened, decoded or trusted.
+        errors: commands that failed or took too long.
+        skipped: lookups that went on without it because it was not available.
+        stored: answers written.
+        waits: loads that waited for another process's load.
+        missed: how often the first level was dropped because a message was missed.
+        waiting: invalidations that not every process has acknowledged yet.
+        available: whether it is in use now.
+    """
+
+    hits: int = 0
+    stale: int = 0
+    misses: int = 0
+    refused: int = 0
+    errors: int = 0
+    skipped: int = 0
+    stored: int = 0
+    waits: int = 0
+    missed: int = 0
+    waiting: int = 0
+    available: bool = False
+
+
+class LoadLease:
+    """The right to load a key, of one process at a time."""
+
+    __slots__ = ("epoch", "name", "number", "sequence", "timer", "token")
+
+    def __init__(self, name: str, token: str, number: int, epoch: str, sequence: int) -> None:
+        self.name = name
+        self.token = token
+        self.number = number
+        self.epoch = epoch
+        self.sequence = sequence
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class SecondLevel:
+    """The second level, as one client's loader uses it; and the client's first level, as the backplane changes it.
+
+    Args:
+        namespace: of the client's source.
+        cache: the first level.
+        connections: to the server.
+        sealing: encrypts what is stored.
+        backplane: of the process.
+        lease: seconds after which another process takes over a load whose process died.
+        max_entry_bytes: larger answers are not stored.
+        timer: the clock of the first level.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        *,
+        cache: ProfileCache[CacheKey],
+        connections: Connections,
+        sealing: Sealing,
+        backplane: Backplane,
+        lease: float,
+        max_entry_bytes: int,
+        timer: Callable[[], float],
+    ) -> None:
+        self.namespace = namespace
+        self._cache = cache
+        self._connections = connections
+        self._sealing = sealing
+        self._backplane = backplane
+        self._lease_ms = int(lease * 1000)
+        self._limit = max_entry_bytes
+        self._timer = timer
+        self._failures = 0
+        self._blocked_until = 0.0
+        self._pause = PAUSE
+        self._counts = dict.fromkeys(("hits", "stale", "misses", "refused", "errors", "skipped", "stored", "waits"), 0)
+
+    # --- for the loader ---------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start the backplane, unless it runs; called with each load."""
+        self._backplane.join(self)
+        self._backplane.start()
+
+    def usable(self, key: CacheKey) -> bool:
+        """Whether the second level may be asked for a key now."""
+        usable = (
+            self._backplane.available
+            and time.monotonic() >= self._blocked_until
+            and not self._backplane.outbox.holds(key)
+        )
+        if not usable:
+            self._counts["skipped"] += 1
+        return usable
+
+    async def read(self, key: CacheKey) -> SharedAnswer | None:
+        """The answer that is stored for a key, fresh or stale; `None` when there is none to be trusted."""
+        name = self._sealing.names(key)[0]
+        entry, overlay = self._backplane.name_of(name, "entry"), self._backplane.name_of(name, "overlay")
+        found = await self._run(lambda client: client.mget(entry, overlay))
+        if found is None:
+            return None
+        if found[1] is not None:
+            self._lay_over(key, found[1], overlay)
+        if found[0] is None:
+            self._counts["misses"] += 1
+            return None
+        plain = self._sealing.open(found[0], entry, self._limit)
+        answer = None if plain is None else decode_answer(plain)
+        if answer is None or not self._holds(answer, key):
+            self._counts["refused"] += 1
+            return None
+        now = time.time()
+        if now >= answer.evict_at:
+            self._counts["misses"] += 1
+            return None
+        self._counts["hits" if now < answer.fresh_until else "stale"] += 1
+        return answer
+
+    async def take(self, key: CacheKey) -> LoadLease | str | None:
+        """The lease to load a key; `BUSY` while another process has it; `None` when the second level is of no help."""
+        epoch, sequence = self._backplane.epoch, self._backplane.sequence
+        name = self._sealing.names(key)[0]
+        token = secrets.token_hex(8)
+        lease, number = self._backplane.name_of(name, "lease"), self._backplane.name_of(name, "number")
+        taken = await self._run(
+            lambda client: client.eval(LEASE, 2, lease, number, token, self._lease_ms, 2 * FENCE_MS)
+        )
+        if taken is None or epoch is None:
+            return None
+        if not taken:
+            return BUSY
+        held = LoadLease(name, token, int(taken), epoch, sequence)
+        self._keep(held)
+        return held
+
+    async def wait(self, key: CacheKey) -> None:
+        """Wait until another process's load of a key ends, or its lease does."""
+        self._counts["waits"] += 1
+        name = self._backplane.name_of(self._sealing.names(key)[0], "lease")
+        pause = POLL
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 8 * POLL)
+            if not await self._run(lambda client: client.exists(name)):
+                return
+
+    async def store(self, lease: LoadLease, answer: SharedAnswer | None) -> None:
+        """Store what a load brought, and give the lease back. `None` removes what is stored."""
+        self._drop_timer(lease)
+        entry, fence, held, writer = (
+            self._backplane.name_of(lease.name, part) for part in ("entry", "fence", "lease", "writer")
+        )
+        plain = None if answer is None else encode_answer(answer)
+        if plain is not None and len(plain) > self._limit:
+            plain = None
+        value = b"" if plain is None else self._sealing.seal(plain, entry)
+        left = 1 if answer is None else max(1, int((answer.evict_at - time.time()) * 1000))
+        arguments = (value, left, lease.sequence, lease.token, lease.number, FENCE_MS)
+        stored = await self._run(lambda client: client.eval(STORE, 4, entry, fence, held, writer, *arguments))
+        self._counts["stored"] += bool(stored and value)
+
+    async def give_back(self, lease: LoadLease) -> None:
+        """Give a lease back without an answer: the load failed."""
+        self._drop_timer(lease)
+        name = self._backplane.name_of(lease.name, "lease")
+        await self._run(lambda client: client.eval(RENEW, 1, name, lease.token, 1))
+
+    def stats(self) -> SharedStats:
+        """The counters so far."""
+        backplane = self._backplane
+        return SharedStats(
+            **self._counts, missed=backplane.missed, waiting=backplane.outbox.waiting, available=backplane.available
+        )
+
+    # --- for the backplane ------------------------------------------------------------------------------------------
+
+    def apply(self, event: Event) -> None:
+        """See `Listener.apply`."""
+        keys = [(self.namespace, type_, value) for type_, value in event.keys]
+        if event.kind == "clear":
+            self._cache.clear()
+        elif event.kind == "tag":
+            self._cache.invalidate_tag(event.tag)
+        elif event.kind == "overlay" and event.attributes is not None:
+            self._overlay(keys[0], event)
+        elif event.kind == "rekey":
+            self._cache.rekey(keys[0], keys[1])
+        else:
+            for key in keys:
+                self._cache.invalidate(key)
+
+    def drop(self) -> None:
+        """See `Listener.drop`."""
+        self._cache.clear()
+
+    def connected_for(self, seconds: float) -> None:
+        """See `Listener.connected_for`."""
+        self._cache.connected_until = self._timer() + seconds
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _holds(self, answer: SharedAnswer, key: CacheKey) -> bool:
+        """Whether nothing that this process knows of invalidated an answer since it was loaded."""
+        backplane = self._backplane
+        if answer.epoch != backplane.epoch or answer.sequence < backplane.cleared:
+            return False
+        names = (name for tag in answer.tags for name in self._sealing.names((key[0], tag)))
+        return all(answer.sequence >= backplane.tags.get(name, -1) for name in names)
+
+    def _overlay(self, key: CacheKey, event: Event) -> None:
+        left = event.until - time.time()
+        if left > 0 and event.attributes is not None:
+            self._cache.overlay(key, Record(event.attributes), self._timer() + left)
+
+    def _lay_over(self, key: CacheKey, sealed: bytes, name: str) -> None:
+        plain = self._sealing.open(sealed, name, self._limit)
+        if plain is not None:
+            for event in decode_message(plain)[2]:
+                self._overlay(key, event)
+
+    def _keep(self, lease: LoadLease) -> None:
+        """Renew the lease for as long as the load runs."""
+        loop = asyncio.get_running_loop()
+        name = self._backplane.name_of(lease.name, "lease")
+
+        def renew() -> None:
+            task = loop.create_task(self._run(lambda client: client.eval(RENEW, 1, name, lease.token, self._lease_ms)))
+            lease.timer = loop.call_later(self._lease_ms / 3000, renew)
+            task.add_done_callback(lambda _: None)
+
+        lease.timer = loop.call_later(self._lease_ms / 3000, renew)
+
+    def _drop_timer(self, lease: LoadLease) -> None:
+        if lease.timer is not None:
+            lease.timer.cancel()
+
+    async def _run(self, command: Callable[[Any], Any]) -> Any:
+        """The answer to a command; `None` when it failed."""
+        clients = self._connections.clients
+        lease = await clients.acquire()
+        try:
+            answer = await command(lease.client)
+        except self._connections.failures:
+            answer = None
+        except BaseException:
+            clients.release(lease)
+            raise
+        else:
+            clients.release(lease)
+            self._failures, self._pause = 0, PAUSE
+            return answer
+        clients.release(lease)
+        self._counts["errors"] += 1
+        self._failures += 1
+        if self._failures >= FAILURES:
+            self._failures = 0
+            self._blocked_until = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        return None
