@@ -13,6 +13,7 @@ PAGE = TESTS.parent / "docs" / "contract.md"
 SECTIONS: dict[str, tuple[str, str]] = {
     "L": ("The lookup core", "cache, flights, limits"),
     "A": ("The ASGI middleware", "scope and protocol, lifecycle, failing open, HTTP caching, privacy, frameworks"),
+    "S": ("The shared second level", "Valkey or Redis, with a backplane"),
     "P": ("The embedded Profile API", "the server"),
     "E": ("Enrichment in pipelines", "records in, enriched records out"),
     "D": ("The database store", "PostgreSQL in the place of the local store"),
@@ -67,6 +68,17 @@ LINES: dict[str, str] = {
     "A24": "No error tracker, debug page or logger finds a value of a profile.",
     "A25": "A configuration value that is missing, empty or of the wrong type is refused at construction.",
     "A26": "What cannot work where it stands says so once.",
+    "S1": "No value outlives an acknowledged invalidation (of a key, a tag, everything; an overlay, a `rekey`) in any "
+    "process, also in one that is stopped, cut off or missed a message.",
+    "S2": "The second level can only help: down, slow, flushed or full of garbage, lookups go on as without it, and it "
+    "recovers by itself.",
+    "S3": "Names on the server are HMACs, values are encrypted and bound to their name; secrets can be rotated.",
+    "S4": "A process that starts finds what others have loaded.",
+    "S5": "Many processes make one upstream call for a key; when the one that makes it dies, the next takes over; no page "
+    "waits longer than its budget.",
+    "S6": "Stale and negative entries, tags and conditional requests work across processes.",
+    "S7": "A process reads what another one wrote as soon as that was acknowledged.",
+    "S8": "An erasure removes what is stored, and is acknowledged.",
     "P1": "Answers follow the vendors' own descriptions.",
     "P2": "Without the right key: 401 or 403, and nothing learned about what exists.",
     "P3": "Any bytes as id, path, filter, token or limit: a 4xx in the vendor's envelope, never another record.",

@@ -1,7 +1,28 @@
-"""Servers that are started once a process, for the tests that want one."""
+"""Servers that are started once a process or file, for the tests that want one."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
+import pytest
+
 from tests.services.fixtures import pgbouncer, postgres
 
+from .valkey import Valkey
+
 __all__ = ["pgbouncer", "postgres"]
+
+
+@pytest.fixture(scope="module")
+def _server() -> Generator[Valkey]:
+    server = Valkey()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(_server: Valkey) -> Valkey:
+    if _server.process is None:
+        _server.start()
+    _server.command("FLUSHALL")
+    return _server

@@ -2,8 +2,8 @@
 
 Each message has a sequence number, and each process renews a lease with a heartbeat that also reads the last number: a
 message that was missed is noticed at the next heartbeat, and healed by dropping the first level. An event is
-acknowledged when every process that holds a lease has applied it. A process that cannot acknowledge it (stopped, cut off)
-serves only what it loaded within the length of a lease, so that waiting for one lease is as good as its word.
+acknowledged when every process that holds a lease has applied it. A process that cannot (stopped, cut off) serves
+only what it loaded within the length of a lease, so that waiting for one lease is as good as its word.
 """
 
 from __future__ import annotations
@@ -149,17 +149,18 @@ class Backplane:
     async def _run(self) -> None:
         self._loop, self._wake, self._ended = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         pause = 0.05
-        was_up = True
+        said = False
         while not self._stopping:
             self._heard = False
             try:
                 await self._session()
             except* self._failures as errors:
                 kind = type(errors.exceptions[0]).__name__
-                if was_up and not self._stopping:
+                said = said and not self._heard
+                if not said and not self._stopping:
+                    said = True
                     logger.warning("the shared cache is not available (%s); lookups go on without it", kind)
-            was_up = self._heard
-            pause = 0.05 if was_up else min(2 * pause, 1.0)
+            pause = 0.05 if self._heard else min(2 * pause, 1.0)
             if not self._stopping:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), pause)

@@ -1,0 +1,387 @@
+"""The shared second level and its backplane, against a real Valkey. Each client here stands for a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from profile_enrich import (
+    Found,
+    MemorySource,
+    NotFound,
+    NotModified,
+    ProfileClient,
+    ProfileKey,
+    Reason,
+    Record,
+    SharedCache,
+    SharedCacheUnavailable,
+    SourceUnavailable,
+    Status,
+)
+from profile_enrich.sources.freshness import Freshness, Validators
+
+from .valkey import Cuttable, Valkey
+
+SECRET = "a secret of more than thirty-two characters"
+LEASE = 0.4
+
+
+class Vendor:
+    """What all processes ask: counts its calls."""
+
+    def __init__(self) -> None:
+        self.people: dict[str, dict[str, Any]] = {"u1": {"name": "Ada Lovelace", "tier": "gold"}}
+        self.calls = 0
+        self.seconds = 0.0
+        self.down = False
+
+    async def fetch(self, key: ProfileKey) -> dict[str, Any] | None:
+        self.calls += 1
+        found = self.people.get(key.value)
+        found = None if found is None else dict(found)  # as of when the call arrived
+        await asyncio.sleep(self.seconds)
+        if self.down:
+            raise SourceUnavailable("the vendor is down")
+        return found
+
+    def source(self) -> MemorySource:
+        return MemorySource(self.fetch, name="vendor")
+
+
+Process = Callable[..., Awaitable[ProfileClient]]
+
+
+@pytest.fixture
+async def start(valkey: Valkey) -> AsyncGenerator[Process]:
+    """Starts a process: a client with a shared cache of its own, connected."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def process(
+            vendor: Vendor, url: str | None = None, *, connected: bool = True, **options: Any
+        ) -> ProfileClient:
+            shared = SharedCache(url or valkey.url, secrets=[SECRET], lease=LEASE, load_lease=0.3, timeout=0.1)
+            client = await stack.enter_async_context(ProfileClient(vendor.source(), shared=shared, **options))
+            await client.lookup("nobody in particular")
+            if connected:
+                await until(lambda: shared.backplane.available)
+            return client
+
+        yield process
+
+
+async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.005)
+
+
+def shared_of(client: ProfileClient) -> Any:
+    stats = client.stats().shared
+    assert stats is not None
+    return stats
+
+
+class TestSecondLevel:
+    async def test_S4_a_process_that_starts_is_warm(self, start: Process) -> None:
+        vendor = Vendor()
+        first = await start(vendor)
+        assert (await first.get("u1"))["tier"] == "gold"
+        await until(lambda: shared_of(first).stored >= 1)
+        calls = vendor.calls
+        second = await start(vendor)
+        profile = await second.get("u1")
+        assert (profile["name"], profile.id, vendor.calls - calls) == ("Ada Lovelace", None, 0)
+        assert (await second.lookup("u1")).status is Status.HIT
+
+    async def test_S5_many_processes_make_one_call(self, start: Process) -> None:
+        vendor = Vendor()
+        processes = [await start(vendor) for _ in range(4)]
+        vendor.seconds, vendor.calls = 0.15, 0
+        profiles = await asyncio.gather(*(each.get("u1") for each in processes for _ in range(5)))
+        assert vendor.calls == 1
+        assert {profile["tier"] for profile in profiles} == {"gold"}
+
+    async def test_S5_a_page_waits_for_another_process_no_longer_than_its_budget(self, start: Process) -> None:
+        vendor = Vendor()
+        first, second = await start(vendor), await start(vendor)
+        vendor.seconds = 0.5
+        loading = asyncio.create_task(first.get("u1"))
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        profile = await second.lookup("u1", budget=0.05)
+        assert (profile.status, time.monotonic() - began < 0.3) == (Status.TIMEOUT, True)
+        await loading
+        assert (await second.get("u1"))["tier"] == "gold"
+
+    async def test_S5_when_the_holder_of_the_lease_dies_the_next_takes_over(
+        self, start: Process, valkey: Valkey
+    ) -> None:
+        vendor = Vendor()
+        client = await start(vendor)
+        level = client._shared
+        assert level is not None
+        lease = await level.take(("dead", "id", "u1")) and await level.take(("memory:vendor", "id", "u1"))
+        assert lease is not None
+        vendor.calls = 0
+        key = client._loader.cache_key(ProfileKey("u1"))
+        held = await level.take(key)
+        if held != "busy" and held is not None and not isinstance(held, str) and held.timer is not None:
+            held.timer.cancel()  # its process is gone: nobody renews the lease
+        began = time.monotonic()
+        assert (await client.get("u1"))["tier"] == "gold"
+        assert (vendor.calls, 0.1 < time.monotonic() - began < 2) == (1, True)
+
+    async def test_S6_a_missing_profile_is_known_to_all(self, start: Process) -> None:
+        vendor = Vendor()
+        first = await start(vendor)
+        assert not await first.get("u9")
+        await until(lambda: shared_of(first).stored >= 1)
+        second = await start(vendor)
+        calls = vendor.calls
+        assert (await second.get("u9")).reason is Reason.NOT_FOUND
+        assert vendor.calls == calls
+
+    async def test_S6_a_stale_answer_is_served_at_once_and_refreshed_by_one(self, start: Process) -> None:
+        vendor = Vendor()
+        first = await start(vendor, ttl=0.2, stale_ttl=60)
+        await first.get("u1")
+        await until(lambda: shared_of(first).stored >= 1)
+        await asyncio.sleep(0.4)
+        vendor.people["u1"] = {"tier": "silver"}
+        vendor.seconds = 0.1
+        processes = [await start(vendor, ttl=0.2, stale_ttl=60) for _ in range(3)]
+        calls = vendor.calls
+        began = time.monotonic()
+        found = [(await each.lookup("u1"))["tier"] for each in processes]
+        assert found[0] == "gold"
+        assert time.monotonic() - began < 0.3
+        await until(lambda: vendor.calls == calls + 1)
+        await asyncio.sleep(0.15)
+        assert vendor.calls - calls <= 2  # one refresh; a second one once that was stale, too
+
+    async def test_S6_a_conditional_request_works_across_processes(self, start: Process) -> None:
+        asked: list[Validators | None] = []
+
+        class Conditional(MemorySource):
+            async def fetch(self, key: ProfileKey, *, deadline: Any, validators: Validators | None = None) -> Any:
+                asked.append(validators)
+                if validators is not None:
+                    return NotModified(Freshness(validators=validators))
+                if key.value != "u1":
+                    return NotFound()
+                return Found(Record({"tier": "gold"}), Freshness(validators=Validators(etag='"1"')))
+
+        class Conditionals(Vendor):
+            def source(self) -> MemorySource:
+                return Conditional({}, name="vendor")
+
+        first = await start(Conditionals(), ttl=0.1, stale_ttl=0.0)
+        await first.get("u1")
+        await until(lambda: shared_of(first).stored >= 1)
+        second = await start(Conditionals(), ttl=0.1, stale_ttl=60)
+        await asyncio.sleep(0.2)
+        asked.clear()
+        assert (await second.get("u1"))["tier"] == "gold"
+
+    async def test_S3_nothing_on_the_server_can_be_read(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        client = await start(vendor)
+        await client.get("u1")
+        client.overlay("u1", {"cart": "a planted value"})
+        client.invalidate_tag("planted tag")
+        await client.acknowledged()
+        await until(lambda: shared_of(client).stored >= 1)
+        names = [name for name in valkey.command("KEYS", "*").split(b"\r\n") if name and name[:1] not in b"*$"]
+        assert len(names) > 4
+        everything = b" ".join(names)
+        for name in names:
+            everything += valkey.command("DUMP", name) + valkey.command("GET", name) + valkey.command("HGETALL", name)
+        for planted in (b"u1", b"Ada", b"gold", b"planted", b"cart", SECRET.encode()):
+            assert planted not in everything, planted
+
+
+class TestBackplane:
+    async def test_S1_after_an_acknowledged_invalidation_no_process_serves_the_old_value(self, start: Process) -> None:
+        vendor = Vendor()
+        processes = [await start(vendor) for _ in range(3)]
+        for each in processes:
+            assert (await each.get("u1"))["tier"] == "gold"
+        vendor.people["u1"] = {"tier": "silver"}
+        processes[0].invalidate("u1")
+        await processes[0].acknowledged()
+        assert [(await each.get("u1"))["tier"] for each in processes] == ["silver"] * 3
+
+    @pytest.mark.parametrize("how", ["tag", "clear", "rekey"])
+    async def test_S1_tags_clearing_and_rekeying_reach_every_process(self, start: Process, how: str) -> None:
+        vendor = Vendor()
+        first, second = await start(vendor), await start(vendor)
+        for each in (first, second):
+            await each.get("u1")
+        vendor.people["u1"] = {"tier": "silver"}
+        if how == "clear":
+            first.clear()
+        elif how == "rekey":
+            first.rekey("u0", "u1")
+        else:
+            second.invalidate_tag("nothing has it")
+            first.invalidate("u1")
+        await first.acknowledged()
+        assert [(await each.get("u1"))["tier"] for each in (first, second)] == ["silver"] * 2
+
+    async def test_S1_a_load_that_began_before_an_invalidation_is_stored_nowhere(self, start: Process) -> None:
+        vendor = Vendor()
+        first, second = await start(vendor), await start(vendor)
+        vendor.seconds = 0.2
+        loading = asyncio.create_task(first.get("u1"))
+        await asyncio.sleep(0.1)
+        vendor.people["u1"] = {"tier": "silver"}
+        second.invalidate("u1")
+        await second.acknowledged()
+        await loading
+        await asyncio.sleep(0.05)
+        third = await start(vendor)
+        assert [(await each.get("u1"))["tier"] for each in (first, second, third)] == ["silver"] * 3
+
+    async def test_S1_a_process_that_was_cut_off_serves_nothing_old(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        wire = Cuttable(valkey.port)
+        first, second = await start(vendor), await start(vendor, wire.url)
+        await second.get("u1")
+        wire.stall()
+        vendor.people["u1"] = {"tier": "silver"}
+        began = time.monotonic()
+        first.invalidate("u1")
+        await first.acknowledged(timeout=5 * LEASE)
+        assert time.monotonic() - began < 3 * LEASE
+        assert (await second.get("u1"))["tier"] == "silver"
+        wire.mend()
+        await until(lambda: shared_of(second).available)
+        assert (await second.get("u1"))["tier"] == "silver"
+        wire.close()
+
+    async def test_S1_a_missed_message_is_noticed_and_healed_by_dropping(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        wire = Cuttable(valkey.port)
+        first, second = await start(vendor), await start(vendor, wire.url)
+        await second.get("u1")
+        wire.cut()
+        vendor.people["u1"] = {"tier": "silver"}
+        first.invalidate("u1")
+        with contextlib.suppress(SharedCacheUnavailable):
+            await first.acknowledged(timeout=5 * LEASE)
+        wire.mend()
+        await until(lambda: shared_of(second).missed > 0)
+        assert (await second.get("u1"))["tier"] == "silver"
+        wire.close()
+
+    async def test_S7_read_your_writes_across_processes(self, start: Process) -> None:
+        vendor = Vendor()
+        first, second = await start(vendor), await start(vendor)
+        await second.get("u1")
+        first.overlay("u1", {"tier": "platinum"}, ttl=60)
+        await first.acknowledged()
+        assert (await second.get("u1"))["tier"] == "platinum"
+        third = await start(vendor)
+        assert (await third.get("u1"))["tier"] == "platinum"
+
+    async def test_S8_an_erasure_removes_what_is_stored_and_says_so(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        client = await start(vendor)
+        await client.get("u1")
+        await until(lambda: shared_of(client).stored >= 1)
+        entries = valkey.command("KEYS", "*:entry")
+        client.invalidate("u1")
+        await client.acknowledged()
+        assert valkey.command("KEYS", "*:entry").count(b"entry") == entries.count(b"entry") - 1
+
+
+class TestItCanOnlyHelp:
+    async def test_S2_without_a_server_lookups_go_on_as_without_it(self, start: Process) -> None:
+        vendor = Vendor()
+        client = await start(vendor, "redis://127.0.0.1:9/0", connected=False)
+        assert (await client.get("u1"))["tier"] == "gold"
+        assert (await client.lookup("u1")).status is Status.HIT
+        client.invalidate("u1")
+        with pytest.raises(SharedCacheUnavailable):
+            await client.acknowledged(timeout=0.1)
+
+    async def test_S2_a_server_that_goes_and_comes_back(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        client = await start(vendor)
+        await client.get("u1")
+        valkey.kill()
+        for number in range(5):
+            assert (await client.lookup(f"new{number}")).reason is Reason.NOT_FOUND
+        vendor.people["u1"] = {"tier": "silver"}
+        client.invalidate("u1")
+        assert (await client.get("u1"))["tier"] == "silver"
+        valkey.start()
+        await client.acknowledged(timeout=10)
+        await until(lambda: shared_of(client).available)
+        assert (await client.get("u1"))["tier"] == "silver"
+
+    async def test_S2_a_server_that_answers_nothing_costs_its_time_limit(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        wire = Cuttable(valkey.port)
+        client = await start(vendor, wire.url)
+        wire.stall()
+        began = time.monotonic()
+        assert (await client.lookup("u1"))["tier"] == "gold"
+        assert time.monotonic() - began < 1.0
+        wire.mend()
+        wire.close()
+
+    async def test_S2_garbage_is_no_answer(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        first = await start(vendor)
+        await first.get("u1")
+        await until(lambda: shared_of(first).stored >= 1)
+        for line in valkey.command("KEYS", "*:entry").split(b"\r\n"):
+            if line.endswith(b":entry"):
+                valkey.command("SET", line, b"\x00garbage")
+        second = await start(vendor)
+        assert (await second.get("u1"))["tier"] == "gold"
+        assert shared_of(second).refused >= 1
+
+    async def test_S2_a_copy_of_another_keys_entry_is_refused(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        vendor.people["u2"] = {"tier": "bronze"}
+        first = await start(vendor)
+        await first.get("u1")
+        await first.get("u2")
+        await until(lambda: shared_of(first).stored >= 3)
+        names = [line for line in valkey.command("KEYS", "*:entry").split(b"\r\n") if line.endswith(b":entry")]
+        for source, target in zip(names, names[1:] + names[:1], strict=True):
+            valkey.command("COPY", source, target, "REPLACE")
+        second = await start(vendor)
+        assert [(await second.get(key))["tier"] for key in ("u1", "u2")] == ["gold", "bronze"]
+
+    async def test_S2_a_flushed_server_begins_anew(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        first, second = await start(vendor), await start(vendor)
+        await first.get("u1")
+        valkey.command("FLUSHALL")
+        vendor.people["u1"] = {"tier": "silver"}
+        await until(lambda: shared_of(first).missed > 0 and shared_of(second).missed > 0)
+        first.invalidate("u1")
+        await first.acknowledged(timeout=5)
+        assert [(await each.get("u1"))["tier"] for each in (first, second)] == ["silver"] * 2
+
+    async def test_S2_the_vendor_may_be_down_when_the_second_level_is_not(self, start: Process) -> None:
+        vendor = Vendor()
+        first = await start(vendor)
+        await first.get("u1")
+        await until(lambda: shared_of(first).stored >= 1)
+        second = await start(vendor)
+        vendor.down = True
+        for number in range(10):
+            await second.lookup(f"x{number}")
+        assert second.health().breaker == "open"
+        assert (await second.get("u1"))["tier"] == "gold"
