@@ -5,6 +5,8 @@ Whoever is in session, their customer profile is on the request: within a time b
 
 from ._version import __version__
 from .cache.policy import CachePolicy
+from .cache.shared.second_level import SharedStats
+from .cache.shared.shared_cache import SharedCache
 from .client.blocking import BlockingProfileClient
 from .client.breaker import Breaker
 from .client.client import ProfileClient
@@ -30,6 +32,7 @@ from .errors import (
     ProfileRequired,
     ProfileUnavailable,
     RateLimitReached,
+    SharedCacheUnavailable,
     SourceAuthError,
     SourceConnectionError,
     SourceError,
@@ -102,6 +105,9 @@ __all__ = [
     "Reason",
     "Record",
     "RetryPolicy",
+    "SharedCache",
+    "SharedCacheUnavailable",
+    "SharedStats",
     "SourceAuthError",
     "SourceConnectionError",
     "SourceError",

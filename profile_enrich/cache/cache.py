@@ -202,11 +202,18 @@ class ProfileCache(Generic[K]):
 
     def overlay_of(self, key: K, now: float) -> Record | None:
         """Return the overlay of a key at `now`."""
+        overlay = self.overlay_until(key, now)
+        return None if overlay is None else overlay[0]
+
+    def overlay_until(self, key: K, now: float) -> tuple[Record, float] | None:
+        """Return the overlay of a key at `now`, and when it ends."""
         if not self._overlaid:
             return None
         with self._lock:
             entry = self._overlays.peek(key)
-            return None if entry is None or entry.evict_at <= now else entry.record
+            if entry is None or entry.record is None or entry.evict_at <= now:
+                return None
+            return entry.record, entry.evict_at
 
     def rekey(self, old: K, new: K) -> None:
         """Move the overlay of the old key to the new one, and remove everything else about either."""

@@ -13,6 +13,8 @@ from .._utils.validation import check_int, check_number
 from ..cache.cache import ProfileCache
 from ..cache.expiry import Expiry
 from ..cache.policy import CachePolicy
+from ..cache.shared.second_level import SecondLevel
+from ..cache.shared.shared_cache import SharedCache
 from ..cache.sweeper import Sweeper
 from ..errors import ConfigurationError
 from ..profile import Profile, ProfileKey, Reason, Record, Status
@@ -24,6 +26,7 @@ from .hooks import Health, Hook, Observer, Stats
 from .loader import CacheKey, Loader
 from .lookup import Lookups, PendingLookup
 from .policies import SourcePolicy
+from .shared_load import SharedLoads
 from .waiting import WaitingLookup, run_workers
 
 __all__ = ["ProfileClient"]
@@ -46,6 +49,7 @@ class ProfileClient:
         follow_changes: remove at once what the source reports as changed, so that `ttl` can be an hour: for
             `CensusSource` and `AmperitySource` with the `base_url` of an embedded Profile API. Default false. While the
             change feed is lost, `ttl` alone counts.
+        shared: a second cache level for all processes: `SharedCache("redis://...", secrets=[...])`. Default none.
         hooks: functions that are called with frozen `LookupDetails`, `LoadDetails` or `BreakerDetails`.
         cache_policy: the other times and bounds of the cache. Default `CachePolicy()`.
         source_policy: circuit breaker, retries and limits of the calls. Default `SourcePolicy()`.
@@ -66,6 +70,7 @@ class ProfileClient:
         max_entries: int = 50_000,
         max_bytes: int = 256 * 2**20,
         follow_changes: bool = False,
+        shared: SharedCache | None = None,
         hooks: Sequence[Hook] = (),
         cache_policy: CachePolicy | None = None,
         source_policy: SourcePolicy | None = None,
@@ -87,6 +92,14 @@ class ProfileClient:
             max_entries=max_entries, max_bytes=max_bytes, policy=cache_policy, timer=timer
         )
         self._observer = Observer(source.name, hooks)
+        if shared is not None and not isinstance(shared, SharedCache):
+            raise ConfigurationError(f"shared must be a SharedCache(...), not {type(shared).__name__}")
+        self._shared_cache = shared
+        self._shared: SecondLevel | None = None
+        if shared is not None:
+            self._shared = shared.level(
+                source.namespace, cache=self._cache, max_entry_bytes=cache_policy.max_entry_bytes, timer=timer
+            )
         self._follower = Follower(check_follows(source), self._cache) if follow_changes else None
         interval = cache_policy.sweep_interval
         self._sweeper = (
@@ -106,6 +119,7 @@ class ProfileClient:
             policy=source_policy,
             deadline=check_number("deadline", deadline, positive=True),
             timer=timer,
+            shared=None if self._shared is None else SharedLoads(self._shared),
         )
         self._lookups = Lookups(
             source.namespace, cache=self._cache, loader=self._loader, observer=self._observer, timer=timer
@@ -301,14 +315,33 @@ class ProfileClient:
         Raises:
             InvalidKeyError: one of the keys is not usable; none of them was removed.
         """
-        for question in [ProfileKey.of(key) for key in keys]:
+        questions = [ProfileKey.of(key) for key in keys]
+        for question in questions:
             self._cache.invalidate(self._loader.cache_key(question))
         if tag is not None:
             self._cache.invalidate_tag(tag)
+        if self._shared is not None:
+            self._shared.invalidated([(question.type, question.value) for question in questions], tag)
 
     def clear(self) -> None:
         """Remove everything from the cache. Loads under way are not stored."""
         self._cache.clear()
+        if self._shared is not None:
+            self._shared.cleared()
+
+    async def acknowledged(self, *, timeout: float = 2.0) -> None:
+        """Wait until every process with the same `SharedCache` has made the changes that this one made before.
+
+        That is what `invalidate`, `clear`, `overlay` and `rekey` changed. Without a shared cache it returns at once.
+
+        Args:
+            timeout: seconds to wait. Default 2.
+
+        Raises:
+            SharedCacheUnavailable: not within that time; the changes are repeated in the background until they arrive.
+        """
+        if self._shared_cache is not None:
+            await self._shared_cache.acknowledged(check_number("timeout", timeout, positive=True))
 
     def overlay(self, key: str | ProfileKey, attributes: Mapping[str, object], *, ttl: float = 60.0) -> None:
         """Lay attributes over a profile at once (read-your-writes), e.g. after a purchase unknown to the vendor.
@@ -328,8 +361,11 @@ class ProfileClient:
             ValueError: the attributes are nested deeper than 64 levels.
         """
         question = ProfileKey.of(key)
-        until = self._timer() + check_number("ttl", ttl, positive=True)
-        self._cache.overlay(self._loader.cache_key(question), Record(attributes, source=self.source.name), until)
+        seconds = check_number("ttl", ttl, positive=True)
+        record = Record(attributes, source=self.source.name)
+        self._cache.overlay(self._loader.cache_key(question), record, self._timer() + seconds)
+        if self._shared is not None:
+            self._shared.laid_over((question.type, question.value))
 
     def rekey(self, old: str | ProfileKey, new: str | ProfileKey) -> None:
         """Move the overlay of an anonymous visitor's key to that of the person who signed in; remove the rest of both.
@@ -340,7 +376,10 @@ class ProfileClient:
         Raises:
             InvalidKeyError: one of the keys is not usable.
         """
-        self._cache.rekey(self._loader.cache_key(ProfileKey.of(old)), self._loader.cache_key(ProfileKey.of(new)))
+        before, after = ProfileKey.of(old), ProfileKey.of(new)
+        self._cache.rekey(self._loader.cache_key(before), self._loader.cache_key(after))
+        if self._shared is not None:
+            self._shared.rekeyed((before.type, before.value), (after.type, after.value))
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -358,6 +397,7 @@ class ProfileClient:
             negative_entries=self._cache.negative_entries,
             bytes=self._cache.bytes,
             feed=None if self._follower is None else self._follower.stats(),
+            shared=None if self._shared is None else self._shared.stats(),
         )
 
     @property
@@ -406,6 +446,8 @@ class ProfileClient:
         if self._follower is not None:
             await self._follower.aclose()
         await self._loader.aclose(self._close_timeout)
+        if self._shared is not None:
+            await self._shared.aclose()
         await self.source.aclose()
 
     def __repr__(self) -> str:

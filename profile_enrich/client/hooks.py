@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..cache.shared.second_level import SharedStats
 from ..profile import Reason, Status
 
 __all__ = [
@@ -122,6 +123,7 @@ class Stats:
         negative_entries: unknown keys in the cache now.
         bytes: roughly the memory of the known profiles now, in bytes.
         feed: how the change feed is followed; `None` where it is not.
+        shared: the counters of the shared second level; `None` without one.
     """
 
     lookups: dict[Status, int]
@@ -133,6 +135,7 @@ class Stats:
     negative_entries: int
     bytes: int
     feed: FeedStats | None = None
+    shared: SharedStats | None = None
 
     @property
     def total(self) -> int:

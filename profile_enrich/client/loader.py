@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from .._utils.fork import reset_after_fork
@@ -23,7 +25,7 @@ from .hooks import Observer
 from .policies import SourcePolicy
 from .retry import RetryPolicy
 
-__all__ = ["CacheKey", "LoadResult", "Loader", "ProfileLoad"]
+__all__ = ["CacheKey", "LoadFactory", "LoadResult", "Loader", "ProfileLoad"]
 
 logger = logging.getLogger("profile_enrich")
 
@@ -48,14 +50,14 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
         loader: makes the call.
         profile_key: what to load.
         base: the entry that the cache holds of the key, for a conditional request; `None` when it holds no record.
-        permit: of the circuit breaker.
+        permit: of the circuit breaker; `None` until the source has to be asked.
         batch: the batch that the call is made in, where the source has batches.
     """
 
-    __slots__ = ("base", "batch", "digest", "loader", "outcome", "permit", "profile_key", "started", "token")
+    __slots__ = ("base", "batch", "digest", "entry", "loader", "outcome", "permit", "profile_key", "started", "token")
 
     def __init__(
-        self, loader: Loader, profile_key: ProfileKey, base: Entry | None, permit: Permit, batch: Batch | None
+        self, loader: Loader, profile_key: ProfileKey, base: Entry | None, permit: Permit | None, batch: Batch | None
     ) -> None:
         super().__init__(loader.cache_key(profile_key), loader.deadline)
         self.loader = loader
@@ -67,6 +69,8 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
         self.digest = profile_key.digest() if loader.observer.hooks else ""
         self.started = time.perf_counter()
         self.outcome = ""
+        self.entry: Entry | None = None
+        """What was stored of the source's answer."""
 
     async def run(self) -> LoadResult:
         """Ask the source, and store what it says."""
@@ -75,7 +79,8 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
     def on_complete(self, error: ProfileEnrichError | None) -> None:
         """Report the end to the circuit breaker, the cache and the observer."""
         loader, token = self.loader, self.token
-        self.permit.end(error)
+        if self.permit is not None:
+            self.permit.end(error)
         if error is not None and not isinstance(error, ClientClosed):
             now = loader.timer()
             loader.cache.defer(token, until=now + loader.expiry.throttle, error=error)
@@ -111,6 +116,20 @@ class _Slot:
         self._slots.release()
 
 
+class LoadFactory(Protocol):
+    """Makes loads of another kind than `ProfileLoad`, where it can."""
+
+    def usable(self, key: CacheKey) -> bool:
+        """Return whether it can for this key now."""
+        ...
+
+    def new(
+        self, loader: Loader, key: ProfileKey, base: Entry | None, permit: Permit | None, batch: Batch | None
+    ) -> ProfileLoad:
+        """Make a load; without a permit, the load asks `Loader.admit` for one when it needs it."""
+        ...
+
+
 class Loader:
     """Loads keys from a source into a cache, each key once at a time.
 
@@ -124,6 +143,7 @@ class Loader:
         policy: retries and limits.
         deadline: seconds that one load may take.
         timer: the monotonic clock of the cache, in seconds.
+        shared: makes loads that ask a second level of the cache first, where there is one.
     """
 
     def __init__(
@@ -138,7 +158,10 @@ class Loader:
         policy: SourcePolicy,
         deadline: float,
         timer: Callable[[], float],
+        shared: LoadFactory | None = None,
     ) -> None:
+        self._shared = shared
+        self._background: set[asyncio.Task[None]] = set()
         self.loads: SingleFlight[ProfileLoad] = SingleFlight()
         self.closed = False
         self.cache = cache
@@ -199,13 +222,33 @@ class Loader:
         """
         if self.closed:
             raise ClientClosed("the ProfileClient is closed; make lookups before aclose() or inside its lifespan")
-        permit, batch = self._admit(yields)
         base = base if base is not None and base.record is not None else None
-        load = self.loads.start(ProfileLoad(self, key, base, permit, batch))
+        load = self.loads.start(self._new_load(key, base, yields))
         self._sweeper.arm()
         return load
 
-    def _admit(self, yields: bool) -> tuple[Permit, Batch | None]:
+    def _new_load(self, key: ProfileKey, base: Entry | None, yields: bool) -> ProfileLoad:
+        if self._shared is not None and self._shared.usable(self.cache_key(key)):
+            permit, batch = self.admit(yields) if yields else (None, None)
+            return self._shared.new(self, key, base, permit, batch)
+        return ProfileLoad(self, key, base, *self.admit(yields))
+
+    def refresh_soon(self, key: ProfileKey) -> None:
+        """Start a load of a key that has just been answered with something stale."""
+
+        def start() -> None:
+            with contextlib.suppress(CircuitOpen, RateLimitReached, ClientClosed):
+                self.join(key, self.cache.get(self.cache_key(key), self.timer()))
+
+        asyncio.get_running_loop().call_soon(start)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what no waiter of a load has to wait for; `aclose` waits for it."""
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def admit(self, yields: bool = False) -> tuple[Permit, Batch | None]:
         """The permission to make a call now, and the batch that it is made in, where the source has batches."""
         permit = self._breaker.ask()
         if permit is None:
@@ -276,7 +319,7 @@ class Loader:
                 self._truncation_logged = True
                 logger.warning("%s: the vendor cuts attributes off some profiles", self._source.name)
             if self.expiry.keeps(result.freshness):
-                self._keep(load, self.expiry.known(result.record, result.freshness, result.tags, now))
+                self.keep(load, self.expiry.known(result.record, result.freshness, result.tags, now))
             else:
                 self.cache.discard(token)
             load.outcome = "found"
@@ -288,13 +331,14 @@ class Loader:
             record = base.record.renewed()
             entry = self.expiry.known(record, result.freshness, base.tags, now)
             entry.validators = entry.validators or base.validators
-            self._keep(load, entry)
+            self.keep(load, entry)
             load.outcome = "not_modified"
             return LoadResult(record, None)
         if isinstance(result, NotFound | Excluded):
             reason = Reason.NOT_FOUND if isinstance(result, NotFound) else Reason.EXCLUDED
             if self.expiry.negative_ttl:
-                self.cache.commit(token, self.expiry.negative(reason, now))
+                load.entry = self.expiry.negative(reason, now)
+                self.cache.commit(token, load.entry)
             else:
                 self.cache.discard(token)
             load.outcome = reason.value
@@ -303,9 +347,11 @@ class Loader:
             f"the source returned {type(result).__name__}, not Found, NotFound, Excluded or NotModified"
         )
 
-    def _keep(self, load: ProfileLoad, entry: Entry) -> None:
+    def keep(self, load: ProfileLoad, entry: Entry) -> None:
+        """Store an entry of a known profile."""
         # The profile is made once, here, so that a hit has nothing left to make.
         entry.view = Profile(entry.record, status=Status.HIT, key=load.profile_key)
+        load.entry = entry
         self.cache.commit(load.token, entry)
 
     # --- the end ----------------------------------------------------------------------------------------------------
@@ -315,6 +361,9 @@ class Loader:
         self.closed = True
         self._sweeper.stop()
         await self.loads.aclose(timeout)
+        here = asyncio.get_running_loop()
+        if background := [task for task in self._background if task.get_loop() is here]:
+            await asyncio.wait(background, timeout=timeout)
         if self._batcher is not None:
             await self._batcher.aclose()
 
@@ -325,6 +374,7 @@ class Loader:
         self.observer.renew_lock()
         self._sweeper.forget()
         self._slots = WeakKeyDictionary()
+        self._background = set()
         if self._batcher is not None:
             self._batcher.after_fork()
         self._breaker.after_fork()

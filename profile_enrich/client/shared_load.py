@@ -1,0 +1,165 @@
+"""A load that asks the shared second level before the source, and stores the source's answer there."""
+
+from __future__ import annotations
+
+import time
+
+from ..cache.cache import Entry
+from ..cache.shared.entry_codec import SharedAnswer
+from ..cache.shared.second_level import BUSY, LoadLease, SecondLevel
+from ..errors import ProfileEnrichError, SourceError
+from ..profile import ProfileKey
+from .batching import Batch
+from .breaker import Permit
+from .loader import CacheKey, Loader, LoadResult, ProfileLoad
+
+__all__ = ["SharedLoad", "SharedLoads"]
+
+RECHECK = 0.1
+"""Seconds until the second level is asked again about a stale entry that another process refreshes."""
+
+
+class SharedLoad(ProfileLoad):
+    """The load of one profile by one of many processes.
+
+    Args:
+        loader: makes the call, if one is necessary.
+        profile_key: what to load.
+        base: the entry that the first level holds of the key.
+        level: the second level.
+        permit: of the circuit breaker, where the caller waited for it.
+        batch: the batch of the call, likewise.
+    """
+
+    __slots__ = ("_answer", "_lease", "_level")
+
+    def __init__(
+        self,
+        loader: Loader,
+        profile_key: ProfileKey,
+        base: Entry | None,
+        level: SecondLevel,
+        permit: Permit | None,
+        batch: Batch | None,
+    ) -> None:
+        super().__init__(loader, profile_key, base, permit, batch)
+        self._level = level
+        self._lease: LoadLease | None = None
+        self._answer: SharedAnswer | None = None
+
+    async def run(self) -> LoadResult:
+        """Answer from the second level; else ask the source, unless another process does."""
+        if await self._find():
+            answer = self._answer
+            assert answer is not None  # noqa: S101  # found just now
+            return self._keep(answer)
+        loader, answer = self.loader, self._answer
+        if self.base is None and answer is not None and answer.record is not None:
+            self.base = self._entry(answer)
+        if self.permit is None:
+            self.permit, self.batch = loader.admit()
+        try:
+            result = await loader.ask(self)
+        except SourceError:
+            if answer is not None:  # it may replace the failed answer for as long as `max_stale` says
+                self._keep(answer)
+            raise
+        return loader.store(self, result)
+
+    async def _find(self) -> bool:
+        """Look for an answer until there is one or it is this process's turn to ask the source."""
+        level, key, end = self._level, self.key, time.monotonic() + self.loader.deadline
+        while True:
+            self._answer = answer = await level.read(key)
+            if answer is not None and self._will_do(answer):
+                return True
+            lease = await level.take(key)
+            if lease is None or isinstance(lease, LoadLease):
+                self._lease = lease
+                return False
+            assert lease == BUSY  # noqa: S101
+            if answer is not None and (self.base is not None or time.time() < answer.stale_until):
+                return True  # the other process refreshes it
+            if time.monotonic() >= end:
+                return False
+            await level.wait(key)
+
+    def _will_do(self, answer: SharedAnswer) -> bool:
+        """Whether an answer is fresh enough: newer than the entry that made this load necessary."""
+        now = time.time()
+        if self.base is None:
+            return now < answer.stale_until
+        newest = self._entry(answer).fresh_until
+        return now < answer.fresh_until and newest > self.base.fresh_until + 0.001
+
+    def _entry(self, answer: SharedAnswer) -> Entry:
+        """The answer as an entry of the first level, whose clock is another one."""
+        shift = self.loader.timer() - time.time()
+        return Entry(
+            answer.record,
+            fresh_until=answer.fresh_until + shift,
+            stale_until=answer.stale_until + shift,
+            evict_at=answer.evict_at + shift,
+            reason=answer.reason,
+            tags=answer.tags,
+            validators=answer.validators,
+        )
+
+    def _keep(self, answer: SharedAnswer) -> LoadResult:
+        self.outcome = "shared"
+        entry = self._entry(answer)
+        if self.loader.timer() >= entry.fresh_until:
+            entry.retry_at = self.loader.timer() + RECHECK
+        if answer.record is None:
+            self.loader.cache.commit(self.token, entry)
+        else:
+            self.loader.keep(self, entry)
+        return LoadResult(answer.record, answer.reason)
+
+    def on_complete(self, error: ProfileEnrichError | None) -> None:
+        """Report the end, and write the answer to the second level in the background."""
+        super().on_complete(error)
+        lease = self._lease
+        if lease is not None:
+            self._lease = None
+            stored = None if error is not None or self.entry is None else self._shared(self.entry, lease)
+            work = self._level.give_back(lease) if error is not None else self._level.store(lease, stored)
+            self.loader.in_background(work)
+        elif error is None and self.base is None and self._answer and time.time() >= self._answer.fresh_until:
+            self.loader.refresh_soon(self.profile_key)
+
+    def _shared(self, entry: Entry, lease: LoadLease) -> SharedAnswer:
+        shift = time.time() - self.loader.timer()
+        return SharedAnswer(
+            record=entry.record,
+            reason=entry.reason,
+            fresh_until=entry.fresh_until + shift,
+            stale_until=entry.stale_until + shift,
+            evict_at=entry.evict_at + shift,
+            tags=entry.tags,
+            validators=entry.validators,
+            epoch=lease.epoch,
+            sequence=lease.sequence,
+        )
+
+
+class SharedLoads:
+    """Makes the loads of a client with a second level; see `LoadFactory`.
+
+    Args:
+        level: the second level.
+    """
+
+    def __init__(self, level: SecondLevel) -> None:
+        self._level = level
+
+    def usable(self, key: CacheKey) -> bool:
+        """See `LoadFactory.usable`."""
+        self._level.open()
+        return self._level.usable(key)
+
+    def new(
+        self, loader: Loader, key: ProfileKey, base: Entry | None, permit: Permit | None, batch: Batch | None
+    ) -> ProfileLoad:
+        """See `LoadFactory.new`."""
+        return SharedLoad(loader, key, base, self._level, permit, batch)
