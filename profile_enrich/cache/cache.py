@@ -118,7 +118,7 @@ class ProfileCache(Generic[K]):
         """Return the profile of a known key that is fresh at `now` and count a hit; `None` when `get` has to decide."""
         # Without the lock, which would cost more than the read. Entries with tags or an overlay are not in the index.
         entry = self._lock_free_index.get(key)
-        if entry is None or now >= entry.fresh_until or now >= self.connected_until:
+        if entry is None or now >= entry.refresh_at or now >= self.connected_until:
             return None
         entry.used = True
         next(self._hits)

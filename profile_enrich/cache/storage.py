@@ -37,8 +37,8 @@ class Entry:
         validators: for a conditional request.
     """
 
-    __slots__ = ("error", "evict_at", "fresh_until", "loaded_at", "reason", "record", "retry_at", "size", "slot",
-                 "stale_until", "stamp", "tags", "used", "validators", "view")  # fmt: skip
+    __slots__ = ("error", "evict_at", "fresh_until", "loaded_at", "reason", "record", "refresh_at", "retry_at", "size",
+                 "slot", "stale_until", "stamp", "tags", "used", "validators", "view")  # fmt: skip
 
     def __init__(
         self,
@@ -60,6 +60,8 @@ class Entry:
         self.evict_at = evict_at
         self.tags = tags
         self.validators = validators
+        self.refresh_at = fresh_until
+        """When a lookup starts a refresh; before `fresh_until` for an eager one."""
         self.retry_at = 0.0
         """The earliest time of the next refresh, after one that failed."""
         self.stamp = NEVER

@@ -17,6 +17,7 @@ from weakref import ref
 
 from .._utils.fork import reset_after_fork
 from ..cache.cache import ProfileCache
+from ..cache.shared.second_level import SecondLevel
 from ..cache.sweeper import Sweeper
 from ..errors import ConfigurationError, ProfileEnrichError, SourceError
 from ..profile import ProfileKey
@@ -62,12 +63,14 @@ class Follower:
     Args:
         source: whose feed it is.
         cache: what is dropped from; the follower ends when nobody else holds it.
+        shared: the second level of the cache, where there is one.
     """
 
-    def __init__(self, source: ChangeSource, cache: ProfileCache[CacheKey]) -> None:
+    def __init__(self, source: ChangeSource, cache: ProfileCache[CacheKey], shared: SecondLevel | None = None) -> None:
         self._source = source
         self._namespace = source.namespace
         self._cache = ref(cache)
+        self._shared = None if shared is None else ref(shared)
         self._loop: ref[asyncio.AbstractEventLoop] | None = None
         self._task: asyncio.Task[None] | None = None
         self._state: FeedState = "idle"
@@ -160,22 +163,32 @@ class Follower:
             logger.warning("%s: the change feed is back", self._source.name)
         if self._position is None and not first.reset:
             # What was loaded before the feed was there may have changed since, and nobody will say so.
-            cache.clear()
+            self._clear(cache)
 
     async def _apply(self, change: ChangeBatch, cache: ProfileCache[CacheKey]) -> None:
         if change.reset:
             self._resets += 1
-            cache.clear()
+            self._clear(cache)
             logger.info("%s: too much changed to name it; dropped everything from the cache", self._source.name)
         for start in range(0, len(change.keys), SLICE):
             self._drop(cache, change.keys[start : start + SLICE])
             await asyncio.sleep(0)
         self._keys += len(change.keys)
 
+    def _clear(self, cache: ProfileCache[CacheKey]) -> None:
+        cache.clear()
+        if shared := self._level():
+            shared.cleared()
+
     def _drop(self, cache: ProfileCache[CacheKey], keys: Sequence[ProfileKey]) -> None:
         for key in keys:
             cache.invalidate((self._namespace, key.type, key.value))
             cache.invalidate_tag(id_tag(key.value))
+        if shared := self._level():
+            shared.invalidated([(key.type, key.value) for key in keys], *(id_tag(key.value) for key in keys))
+
+    def _level(self) -> SecondLevel | None:
+        return None if self._shared is None else self._shared()
 
     def _failed(self, error: ProfileEnrichError) -> float:
         self._state = "lost"

@@ -100,7 +100,7 @@ class ProfileClient:
             self._shared = shared.level(
                 source.namespace, cache=self._cache, max_entry_bytes=cache_policy.max_entry_bytes, timer=timer
             )
-        self._follower = Follower(check_follows(source), self._cache) if follow_changes else None
+        self._follower = Follower(check_follows(source), self._cache, self._shared) if follow_changes else None
         interval = cache_policy.sweep_interval
         self._sweeper = (
             Sweeper(self._cache, interval)
@@ -321,7 +321,9 @@ class ProfileClient:
         if tag is not None:
             self._cache.invalidate_tag(tag)
         if self._shared is not None:
-            self._shared.invalidated([(question.type, question.value) for question in questions], tag)
+            self._shared.invalidated(
+                [(question.type, question.value) for question in questions], *([] if tag is None else [tag])
+            )
 
     def clear(self) -> None:
         """Remove everything from the cache. Loads under way are not stored."""

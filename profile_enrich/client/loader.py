@@ -76,6 +76,10 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
         """Ask the source, and store what it says."""
         return self.loader.store(self, await self.loader.ask(self))
 
+    def stored(self, entry: Entry) -> None:
+        """Note the entry that is about to be stored."""
+        self.entry = entry
+
     def on_complete(self, error: ProfileEnrichError | None) -> None:
         """Report the end to the circuit breaker, the cache and the observer."""
         loader, token = self.loader, self.token
@@ -351,7 +355,7 @@ class Loader:
         """Store an entry of a known profile."""
         # The profile is made once, here, so that a hit has nothing left to make.
         entry.view = Profile(entry.record, status=Status.HIT, key=load.profile_key)
-        load.entry = entry
+        load.stored(entry)
         self.cache.commit(load.token, entry)
 
     # --- the end ----------------------------------------------------------------------------------------------------

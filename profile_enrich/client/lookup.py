@@ -134,7 +134,7 @@ class Lookups:
         entry = self._cache.get(self.loader.cache_key(key), now)
         if entry is None:
             return None, None
-        if entry.record is not None and now >= entry.fresh_until:
+        if entry.record is not None and now >= entry.refresh_at:
             # Past its hard expiry it is served only while the source fails.
             if now >= entry.stale_until and entry.error is None:
                 return None, entry

@@ -108,13 +108,21 @@ class SharedLoad(ProfileLoad):
     def _keep(self, answer: SharedAnswer) -> LoadResult:
         self.outcome = "shared"
         entry = self._entry(answer)
-        if self.loader.timer() >= entry.fresh_until:
-            entry.retry_at = self.loader.timer() + RECHECK
+        now = self.loader.timer()
+        if self.base is not None and entry.fresh_until <= self.base.fresh_until + 0.001:  # another process refreshes it
+            entry.retry_at, entry.refresh_at = now + RECHECK, min(now + RECHECK, entry.fresh_until)
         if answer.record is None:
             self.loader.cache.commit(self.token, entry)
         else:
             self.loader.keep(self, entry)
         return LoadResult(answer.record, answer.reason)
+
+    def stored(self, entry: Entry) -> None:
+        """Note the entry, and have it refreshed early where that was asked for."""
+        super().stored(entry)
+        eager, now = self._level.eager_refresh, self.loader.timer()
+        if eager is not None and now < entry.fresh_until:
+            entry.refresh_at = now + eager * (entry.fresh_until - now)
 
     def on_complete(self, error: ProfileEnrichError | None) -> None:
         """Report the end, and write the answer to the second level in the background."""

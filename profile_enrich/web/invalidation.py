@@ -36,7 +36,7 @@ from starlette.types import Receive, Scope, Send
 
 from .._utils.fork import reset_after_fork
 from ..client.client import ProfileClient
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, SharedCacheUnavailable
 from .invalidation_payload import SLICE, InvalidationPayload, MalformedPayload, parse_changes
 
 __all__ = ["ProfileInvalidation", "sign"]
@@ -81,10 +81,11 @@ def _mac(secret: Secret, timestamp: str, body: bytes) -> bytes:
 class ProfileInvalidation:
     """Drops what a signed call names from the cache of a client; loads of it that are under way are not kept.
 
-    It answers 200 with the numbers of keys and tags; 400 to a body that makes no sense, and then nothing is dropped;
-    401 to a signature or timestamp that is missing or wrong, without saying which; 405, 408, 413 and 415. A call that
-    was carried out already is not carried out again: it gets 200 with `"repeated": true`, so that a sender that missed
-    the first answer is content.
+    It answers 200 with the numbers of keys and tags, once every process with the same `SharedCache` has dropped
+    them; 400 to a body that makes no sense, and then nothing is dropped; 401 to a signature or timestamp that is
+    missing or wrong, without saying which; 405, 408, 413 and 415; 503 when another process did not acknowledge in
+    time. A call that was carried out already is not carried out again: it gets 200 with `"repeated": true`, so that
+    a sender that missed the first answer is content.
 
     Args:
         client: whose cache it is.
@@ -159,6 +160,10 @@ class ProfileInvalidation:
             return JSONResponse({"keys": 0, "tags": 0, "all": False, "repeated": True})
         changes = await parse_changes(body)
         await self._carry_out(changes)
+        try:
+            await self._client.acknowledged()
+        except SharedCacheUnavailable as error:
+            raise _Refused(503, "unavailable", f"{error}; send the call again") from None
         self._seen.add(fingerprint)
         counts = {"keys": len(changes.keys), "tags": len(changes.tags), "all": changes.all}
         return JSONResponse({**counts, "repeated": False})

@@ -64,9 +64,21 @@ async def start(valkey: Valkey) -> AsyncGenerator[Process]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def process(
-            vendor: Vendor, url: str | None = None, *, connected: bool = True, **options: Any
+            vendor: Vendor,
+            url: str | None = None,
+            *,
+            connected: bool = True,
+            eager_refresh: float | None = None,
+            **options: Any,
         ) -> ProfileClient:
-            shared = SharedCache(url or valkey.url, secrets=[SECRET], lease=LEASE, load_lease=0.3, timeout=0.1)
+            shared = SharedCache(
+                url or valkey.url,
+                secrets=[SECRET],
+                lease=LEASE,
+                load_lease=0.3,
+                timeout=0.1,
+                eager_refresh=eager_refresh,
+            )
             client = await stack.enter_async_context(ProfileClient(vendor.source(), shared=shared, **options))
             await client.lookup("nobody in particular")
             if connected:
@@ -163,6 +175,19 @@ class TestSecondLevel:
         await until(lambda: vendor.calls == calls + 1)
         await asyncio.sleep(0.15)
         assert vendor.calls - calls <= 2  # one refresh; a second one once that was stale, too
+
+    async def test_S6_a_hot_key_is_refreshed_early_by_one_process(self, start: Process) -> None:
+        vendor = Vendor()
+        processes = [await start(vendor, ttl=1.0, eager_refresh=0.3) for _ in range(3)]
+        for each in processes:
+            await each.get("u1")
+        await until(lambda: shared_of(processes[0]).stored + shared_of(processes[1]).stored >= 1)
+        calls = vendor.calls
+        end = time.monotonic() + 0.9  # less than the time to live: each lookup is a fresh hit
+        while time.monotonic() < end:
+            assert {(await each.lookup("u1")).status for each in processes} == {Status.HIT}
+            await asyncio.sleep(0.02)
+        assert 1 <= vendor.calls - calls <= 3
 
     async def test_S6_a_conditional_request_works_across_processes(self, start: Process) -> None:
         asked: list[Validators | None] = []

@@ -97,6 +97,7 @@ class SecondLevel:
         backplane: of the process.
         lease: seconds after which another process takes over a load whose process died.
         max_entry_bytes: larger answers are not stored.
+        eager_refresh: the share of its time to live after which an entry is refreshed early; `None` for never.
         timer: the clock of the first level.
     """
 
@@ -110,6 +111,7 @@ class SecondLevel:
         backplane: Backplane,
         lease: float,
         max_entry_bytes: int,
+        eager_refresh: float | None,
         timer: Callable[[], float],
     ) -> None:
         self.namespace = namespace
@@ -120,6 +122,7 @@ class SecondLevel:
         self._lease_ms = int(lease * 1000)
         self._limit = max_entry_bytes
         self._timer = timer
+        self.eager_refresh = eager_refresh
         self._joined = False
         cache.isolated_ttl = backplane.lease
         cache.connected_until = -math.inf  # until the backplane is connected
@@ -237,11 +240,11 @@ class SecondLevel:
 
     # --- for the client: what it has changed in its own first level ---------------------------------------------------
 
-    def invalidated(self, keys: Sequence[tuple[str, str]], tag: str | None) -> None:
-        """Have every process remove keys, or what has a tag."""
+    def invalidated(self, keys: Sequence[tuple[str, str]], *tags: str) -> None:
+        """Have every process remove keys, and what has one of the tags."""
         for start in range(0, len(keys), MOST_KEYS):
             self._announce(Event(kind="keys", namespace=self.namespace, keys=tuple(keys[start : start + MOST_KEYS])))
-        if tag is not None:
+        for tag in tags:
             self._announce(Event(kind="tag", namespace=self.namespace, tag=tag))
 
     def cleared(self) -> None:

@@ -42,6 +42,8 @@ class SharedCache:
         lease: seconds without a heartbeat after which a process serves only what it loaded within that time; also how
             long an acknowledgement waits for a process that does not answer. Default 1.
         load_lease: seconds after which another process takes over the load of one that died. Default 1.
+        eager_refresh: the share of its `ttl`, between 0 and 1, after which a lookup of an entry starts a refresh in one
+            of the processes, before the entry is stale. Default none.
         insecure_plaintext: store values without encryption. Default false.
         options: further arguments of `redis.asyncio.Redis`, e.g. `{"ssl_ca_certs": "ca.pem"}`.
 
@@ -60,6 +62,7 @@ class SharedCache:
         timeout: float = 0.02,
         lease: float = 1.0,
         load_lease: float = 1.0,
+        eager_refresh: float | None = None,
         insecure_plaintext: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -71,6 +74,9 @@ class SharedCache:
         timeout = check_number("timeout", timeout, positive=True)
         self.lease = check_number("lease", lease, positive=True)
         self._load_lease = check_number("load_lease", load_lease, positive=True)
+        if eager_refresh is not None and not 0 < check_number("eager_refresh", eager_refresh) < 1:
+            raise ConfigurationError(f"eager_refresh must be a share between 0 and 1, not {eager_refresh!r}")
+        self._eager_refresh = eager_refresh
         self._connections = Connections(url, cluster=cluster, timeout=timeout, options=options or {})
         self.backplane = Backplane(self._connections, prefix, self._sealing, self.lease)
 
@@ -85,6 +91,7 @@ class SharedCache:
             sealing=self._sealing,
             backplane=self.backplane,
             lease=self._load_lease,
+            eager_refresh=self._eager_refresh,
             max_entry_bytes=max_entry_bytes,
             timer=timer,
         )
