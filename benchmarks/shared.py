@@ -1,0 +1,99 @@
+"""A hit in the second level beside bare clients and other caches, on one Valkey of its own, in µs of wall time.
+
+One coroutine, one connection, 500 keys in turn; values are profiles of about 1 KB of JSON. Ours decrypts, checks and
+decodes what it reads; "bare GET" only reads the same bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from profile_enrich import MemorySource, ProfileClient, ProfileKey, SharedCache
+from tests.services.valkey import Valkey
+
+from ._measure import interleave, number
+from ._profiles import attributes
+from ._table import Table, Verdict, main
+
+
+async def _timed(get: Callable[[str], Awaitable[object]], keys: list[str]) -> float:
+    began = time.perf_counter()
+    for key in keys:
+        await get(key)
+    return (time.perf_counter() - began) / len(keys) * 1e6
+
+
+async def measure(quick: bool) -> Table:
+    keys = [f"u{number}" for number in range(20 if quick else 500)]
+    people = {key: attributes(key) for key in keys}
+    server = Valkey()
+    table = Table("A hit in the second level, µs", ("contender", "median", "range", "of a bare GET"))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(server.stop)
+        shared = SharedCache(server.url, secrets=["a secret of more than thirty-two characters"], timeout=1.0)
+        client = await stack.enter_async_context(ProfileClient(MemorySource(people), shared=shared))
+        await client.lookup("nobody")
+        await asyncio.sleep(1.0)  # the backplane connects
+        for key in keys:
+            await client.get(key)
+        await asyncio.sleep(0.2)
+        level: Any = client._shared
+        redis = importlib.import_module("redis.asyncio").Redis.from_url(server.url)
+        stack.push_async_callback(redis.aclose)
+        names = {key: level._backplane.name_of(level._sealing.names(_of(client, key))[0], "entry") for key in keys}
+
+        async def looked_up(key: str) -> object:
+            client._cache.invalidate(_of(client, key))  # the first level only
+            return await client.get(key)
+
+        contenders: dict[str, Callable[[str], Awaitable[object]]] = {
+            "bare GET (redis)": lambda key: redis.get(names[key]),
+            "second level": lambda key: level.read(_of(client, key)),
+            "client.get over it": looked_up,
+        }
+        for name, make in (("aiocache", _aiocache), ("cashews", _cashews)):
+            with contextlib.suppress(ImportError):
+                contenders[name] = await make(server, people)
+        spreads = await interleave(
+            {name: lambda get=get: _timed(get, keys) for name, get in contenders.items()},  # type: ignore[misc]
+            1 if quick else 7,
+        )
+    bare = spreads["bare GET (redis)"]
+    for name, spread in spreads.items():
+        table.add(name, spread, spread.range, f"{number(spread.over(bare))} ×")
+    ratio = spreads["second level"].over(bare)
+    table.verdicts.append(Verdict("a second-level hit at most 1.3 × a bare GET", f"{number(ratio)} ×", ratio <= 1.3))
+    return table
+
+
+def _of(client: ProfileClient, key: str) -> tuple[str, str, str]:
+    return client._loader.cache_key(ProfileKey(key))
+
+
+async def _aiocache(server: Valkey, people: dict[str, Any]) -> Callable[[str], Awaitable[object]]:
+    aiocache, serializers = importlib.import_module("aiocache"), importlib.import_module("aiocache.serializers")
+    cache = aiocache.RedisCache(endpoint="127.0.0.1", port=server.port, serializer=serializers.JsonSerializer())
+    for key, value in people.items():
+        await cache.set(f"aiocache:{key}", value)
+    return lambda key: cache.get(f"aiocache:{key}")
+
+
+async def _cashews(server: Valkey, people: dict[str, Any]) -> Callable[[str], Awaitable[object]]:
+    cache = importlib.import_module("cashews").Cache()
+    cache.setup(server.url, client_side=False, secret="a secret of some length")
+    for key, value in people.items():
+        await cache.set(f"cashews:{key}", value)
+    return lambda key: cache.get(f"cashews:{key}")
+
+
+def run(quick: bool) -> list[Table]:
+    return [asyncio.run(measure(quick))]
+
+
+if __name__ == "__main__":
+    main(run)
