@@ -349,8 +349,8 @@ class ProfileClient:
         """Lay attributes over a profile at once (read-your-writes), e.g. after a purchase unknown to the vendor.
 
         They replace the source's attributes of the same names, also in what is loaded meanwhile, and are the whole
-        profile of a key that the source does not know. They are visible in this process only; `invalidate` removes
-        them.
+        profile of a key that the source does not know. They are visible in this process, and with
+        `shared` in every process once they are `acknowledged`; `invalidate` removes them.
 
         Args:
             key: a primary key as a string, or a `ProfileKey`.
