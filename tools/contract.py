@@ -68,6 +68,8 @@ LINES: dict[str, str] = {
     "A24": "No error tracker, debug page or logger finds a value of a profile.",
     "A25": "A configuration value that is missing, empty or of the wrong type is refused at construction.",
     "A26": "What cannot work where it stands says so once.",
+    "A25": "A configuration value that is `None`, empty or of the wrong type is refused at construction, everywhere.",
+    "A27": "A standstill of our own (frozen process, blocked loop, idle connection closed) never counts against the source.",
     "S1": "No value outlives an acknowledged invalidation (of a key, a tag, everything; an overlay, a `rekey`) in any "
     "process, also in one that is stopped, cut off or missed a message.",
     "S2": "The second level can only help: down, slow, flushed or full of garbage, lookups go on as without it, and it "
@@ -85,6 +87,7 @@ LINES: dict[str, str] = {
     "P4": "A build, full or incremental, is atomic; killed at any point it leaves the old data whole.",
     "P5": "Paging sees each record that stays exactly once while refreshes run.",
     "P6": "It listens on 127.0.0.1 unless told otherwise, and wants a key unless told `--no-auth`.",
+    "P10": "A damaged file never yields a wrong record with 200: the record is 503, said in the log, the process lives.",
     "E1": "As many records come out as went in, in order or not, whatever fails: each with its profile, or with a stated "
     "reason. Nothing lost, nothing doubled.",
     "E2": "Calls are as many as different keys (or batches of them), never as records; memory is bounded whatever the "
