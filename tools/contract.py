@@ -68,7 +68,6 @@ LINES: dict[str, str] = {
     "A24": "No error tracker, debug page or logger finds a value of a profile.",
     "A25": "A configuration value that is missing, empty or of the wrong type is refused at construction.",
     "A26": "What cannot work where it stands says so once.",
-    "A25": "A configuration value that is `None`, empty or of the wrong type is refused at construction, everywhere.",
     "A27": "A standstill of our own (frozen process, blocked loop, idle connection closed) never counts against the source.",
     "S1": "No value outlives an acknowledged invalidation (of a key, a tag, everything; an overlay, a `rekey`) in any "
     "process, also in one that is stopped, cut off or missed a message.",
@@ -115,9 +114,7 @@ LINES: dict[str, str] = {
     "D9": "`sslmode=verify-full` refuses another server's certificate.",
 }
 
-ELSEWHERE: dict[str, str] = {
-    "L12": "measured by `make bench`, side by side with others; a time is no matter of a test",
-}
+ELSEWHERE: dict[str, str] = {}
 """Lines that no test can prove, and what does."""
 
 
