@@ -86,6 +86,8 @@ LINES: dict[str, str] = {
     "P4": "A build, full or incremental, is atomic; killed at any point it leaves the old data whole.",
     "P5": "Paging sees each record that stays exactly once while refreshes run.",
     "P6": "It listens on 127.0.0.1 unless told otherwise, and wants a key unless told `--no-auth`.",
+    "P9": "A worker that cannot start or dies never hangs the others; SIGTERM, SIGINT and SIGHUP end or reload within 2 s at any "
+    "moment, with 128+n, and nothing is left behind.",
     "P10": "A damaged file never yields a wrong record with 200: the record is 503, said in the log, the process lives.",
     "E1": "As many records come out as went in, in order or not, whatever fails: each with its profile, or with a stated "
     "reason. Nothing lost, nothing doubled.",
@@ -97,6 +99,9 @@ LINES: dict[str, str] = {
     "E6": "No path is deleted, truncated or replaced that the run did not make, unless the user said so for that path; "
     "never a device, a pipe, a link, a directory or an input.",
     "E7": "One output has one writer for the whole of its life.",
+    "E8": 'What matched nothing (no key, no such field, no such id) is not success; "no such profile" is only what the vendor '
+    "says of a record.",
+    "E9": "What a library raises becomes our error with file, row, column and remedy; a bad value is one reject, not the end.",
     "D1": "One conformance suite holds for the local store and for PostgreSQL: the same records, pages, tokens and answers, "
     "byte for byte.",
     "D2": "A build or refresh in the database is one transaction: killed at any point it leaves nothing behind; paging sees "
@@ -114,7 +119,9 @@ LINES: dict[str, str] = {
     "D9": "`sslmode=verify-full` refuses another server's certificate.",
 }
 
-ELSEWHERE: dict[str, str] = {}
+ELSEWHERE: dict[str, str] = {
+    "L12": "measured by `make bench`, side by side with others: time is benchmarked, not tested",
+}
 """Lines that no test can prove, and what does."""
 
 

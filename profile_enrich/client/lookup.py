@@ -20,6 +20,12 @@ class PendingLookup:
     """A lookup that the cache cannot answer. `ProfileClient.find` returns it.
 
     Nothing has been started yet: call `wait`, or `start` and later `wait`, at once. It belongs to one caller.
+
+    Args:
+        lookups: of the client.
+        key: what is looked up.
+        base: the entry that the cache holds of it.
+        started: when the lookup began, from `time.perf_counter`.
     """
 
     __slots__ = ("_base", "_joined", "_load", "_lookups", "_started", "key")
