@@ -65,12 +65,11 @@ def _processor_alone() -> list[CheckMessage]:
 
 def _missing_before(config: DjangoConfig) -> list[CheckMessage]:
     """What the identity function needs and no middleware provides."""
-    identify = config.request.identify
     order: list[str] = list(settings.MIDDLEWARE)
     at = order.index(_installed()[0])
     messages: list[CheckMessage] = []
-    for needs, path, what in (("needs_session", _SESSIONS, "request.session"), ("needs_user", _USERS, "request.user")):
-        if not getattr(identify, needs, False) or path in order[:at]:
+    for needs, path, what in (("session", _SESSIONS, "request.session"), ("user", _USERS, "request.user")):
+        if needs not in config.requires() or path in order[:at]:
             continue
         where = "is not in MIDDLEWARE" if path not in order else f"comes after {_MIDDLEWARE} in MIDDLEWARE"
         messages.append(

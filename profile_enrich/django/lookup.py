@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
-from collections.abc import Callable
-from typing import Any, cast
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async  # pyright: ignore[reportDeprecated]
 from django.http import HttpRequest
-from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from .._utils.deadline import Deadline
 from ..errors import BudgetExceeded
 from ..profile import Profile
 from ..web.blocking_lookup import GRACE, BlockingLookup
-from ..web.native_request import NATIVE_REQUEST, scope_of_environ
+from ..web.native_request import NATIVE_REQUEST, is_ready_made, requirements_of, scope_of_environ
 from .page_cache import keep_out_of_page_cache
 from .settings import DjangoConfig
 
 __all__ = ["DjangoLookup", "is_async", "lookup_of"]
+
+T = TypeVar("T")
 
 _ATTRIBUTE = "_profile_enrich"
 
@@ -40,15 +42,20 @@ class DjangoLookup(BlockingLookup):
         super().__init__(config, self._load)
         self.attribute = config.attribute
         self._request = request
+        self._task: asyncio.Task[None] | None = None
         setattr(request, _ATTRIBUTE, self)
         setattr(request, config.attribute, self.profile)
         setattr(request, f"a{config.attribute}", self.aprofile)
 
     async def aprofile(self) -> Profile:
         """The profile, looked up now if it was not yet. Never raises."""
-        profile = await self.resolve()
         self.mark_read()
-        return profile
+        while not self.resolved:
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._look_up())
+            # A task of its own: cancelling one that waits spoils nothing for the others.
+            await asyncio.shield(self._task)
+        return self.profile
 
     def mark_read(self) -> None:
         """The response is made for this person: neither Django's page cache nor another one may give it to others."""
@@ -56,60 +63,78 @@ class DjangoLookup(BlockingLookup):
             keep_out_of_page_cache(self._request)
         super().mark_read()
 
-    async def _resolve(self) -> None:
-        # On the client's own loop here, too: under WSGI, Django ends the view's loop with the request.
-        budget = self._plan.budget
-        end = self._end = None if budget is None else Deadline(budget)
-        key = self._key or await self.identify(end)
-        if key is None:
-            return
-        client = self._plan.client
+    def end(self) -> None:
+        """The request has left the middleware: from now on its profile is empty for everybody who still holds it."""
+        if self._task is not None:
+            self._task.cancel()
+        super().end()
+
+    async def _look_up(self) -> None:
+        started = time.perf_counter()
+        self._begin()
         try:
-            answer = self._blocking.fresh(key)
-            if answer is None:
-                rest = None if end is None else end.remaining()
-                work = self._blocking.submit(client.lookup(key, budget=rest))
-                async with asyncio.timeout(None if rest is None else rest + GRACE):
-                    answer = await asyncio.wrap_future(work)
+            answer = await self._lookup_async()
         except TimeoutError:
             error = BudgetExceeded("the profile was not there within the budget")
-            self._failed("the lookup", client, error)
+            answer = self.failed("the lookup", self.config.profiles, error)
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
-            self._failed("the lookup", client, error)
-        else:
-            self._settle(answer)
+            answer = self.failed("the lookup", self.config.profiles, error)
+        self.settle(answer)
+        self.seconds += time.perf_counter() - started
 
-    def _ask(self, function: Callable[[HTTPConnection], Any]) -> Any:
-        if not _on_a_loop():
-            return super()._ask(function)
+    async def _lookup_async(self) -> Profile:
+        config = self.config
+        if config.consent is not None:
+            consent = await self._answer(config.consent)
+            denied = self.decide(consent)
+            if denied is not None:
+                return denied
+        key = self.identify(await self._answer(config.identify))
+        if isinstance(key, Profile):
+            return key
+        fresh = config.client.fresh(key)
+        if fresh is not None:
+            return fresh
+        # On the client's own loop here, too: under WSGI, Django ends the view's loop with the request.
+        work = config.client.submit(config.profiles.lookup(key, budget=self.remaining()))
+        return await self._within(asyncio.wrap_future(work))
+
+    async def _answer(self, function: Callable[[Any], Any]) -> Callable[[], object]:
+        """Ask an identity or consent function, and return what gives its answer, or raises what it raised."""
+        try:
+            answer = await self._within(self._ask_async(function))
+        except Exception as error:  # noqa: BLE001  # raised again where it is known what it means
+            return functools.partial(_raise, error)
+        return lambda: answer
+
+    async def _ask_async(self, function: Callable[[Any], Any]) -> Any:
         if is_async(function) or _looks_at_headers_only(function):
-            self._fill_scope()
-            return self._ask_directly(function)
-        return self._ask_in_thread(function)
-
-    async def _ask_in_thread(self, function: Callable[[HTTPConnection], Any]) -> Any:
-        # Sessions and users come from the database, which Django lets synchronous code alone use.
-        self._fill_scope()
-        answer = await sync_to_async(self._ask_directly, thread_sensitive=True)(function)
+            answer = self.ask(function)
+        else:
+            # Sessions and users come from the database, which Django lets synchronous code alone use.
+            answer = await sync_to_async(self.ask, thread_sensitive=True)(function)
         return await answer if inspect.isawaitable(answer) else answer
 
-    def _read_too_early(self) -> None:
+    async def _within(self, answer: Awaitable[T]) -> T:
+        rest = self.remaining()
+        async with asyncio.timeout(None if rest is None else rest + GRACE):
+            return await answer
+
+    def read_early(self) -> None:
+        """In a thread, wait; in an asynchronous view nothing can wait, and the log says how to."""
         if not _on_a_loop():
             self.wait()
-            return
-        answer = None if self._key is None else self._blocking.fresh(self._key)
-        if answer is not None:
-            self._settle(answer)
-        elif self._plan.once.first("early", self._endpoint()):
+        elif self.config.once.first("early", self.endpoint()):
             logger.warning(
                 "an asynchronous view read request.%s before it was looked up, so it is empty, in %s: get it with "
                 "`await request.a%s()`",
                 self.attribute,
-                self._endpoint(),
+                self.endpoint(),
                 self.attribute,
             )
 
-    def _endpoint(self) -> str:
+    def endpoint(self) -> str:
+        """The name of the view, for the log."""
         match = getattr(self._request, "resolver_match", None)
         return "the application" if match is None else cast(str, match._func_path)
 
@@ -117,23 +142,21 @@ class DjangoLookup(BlockingLookup):
         request = self._request
         scope: Scope = dict(getattr(request, "scope", ())) or scope_of_environ(request.META)
         scope[NATIVE_REQUEST] = request
-        session, user = getattr(request, "session", None), getattr(request, "user", None)
-        if session is not None:
-            scope["session"] = session
-        if user is not None:
-            scope["user"] = user
-        for needs, there, what, middleware in (
-            ("needs_session", session, "session", "SessionMiddleware"),
-            ("needs_user", user, "user", "AuthenticationMiddleware"),
-        ):
-            if there is None and getattr(self._plan.identify, needs, False) and self._plan.once.first(needs):
+        for name, middleware in _PROVIDERS.items():
+            value = getattr(request, name, None)
+            if value is not None:
+                scope[name] = value
+            elif name in self.config.requires() and self.config.once.first("required", name):
                 logger.warning(
                     "there is no request.%s where the profile is read: put %s before DjangoProfileMiddleware in "
                     "MIDDLEWARE, and read the profile after it; until then pages are served anonymous",
-                    what,
+                    name,
                     middleware,
                 )
         return scope
+
+
+_PROVIDERS = {"session": "SessionMiddleware", "user": "AuthenticationMiddleware"}
 
 
 def lookup_of(request: HttpRequest) -> DjangoLookup | None:
@@ -156,6 +179,8 @@ def _on_a_loop() -> bool:
 
 def _looks_at_headers_only(function: object) -> bool:
     """Whether a ready-made function needs neither the session nor the user."""
-    return type(function).__module__.startswith("profile_enrich.") and not (
-        getattr(function, "needs_session", False) or getattr(function, "needs_user", False)
-    )
+    return is_ready_made(function) and not requirements_of(function)
+
+
+def _raise(error: Exception) -> object:
+    raise error

@@ -91,9 +91,9 @@ def _caller() -> Caller:
 
 
 def _warn(lookup: FlaskLookup) -> None:
-    if lookup._plan.once.first("flask-caching", lookup._endpoint()):
+    if lookup.config.once.first("flask-caching", lookup.endpoint()):
         logger.warning(
             "Flask-Caching was to keep what %s made for one person; it was not kept. Cache what is the same for "
             "several people, with @cache.memoize and what it depends on as arguments",
-            lookup._endpoint(),
+            lookup.endpoint(),
         )

@@ -36,9 +36,9 @@ class FlaskLookup(BlockingLookup):
     def _on_read(self) -> None:
         super()._on_read()
         self.reads += 1
-        self.profile._on_read = self._on_read
 
-    def _endpoint(self) -> str:
+    def endpoint(self) -> str:
+        """The name of the view, for the log."""
         return (request.endpoint if has_request_context() else None) or "the application"
 
 

@@ -6,25 +6,27 @@ import concurrent.futures
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+import uuid
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 from starlette.requests import HTTPConnection
-from starlette.types import Message, Scope
+from starlette.types import Scope
 
 from .._utils.deadline import Deadline
 from .._utils.log_once import LogOnce
 from .._utils.validation import check_number
 from ..client.client import ProfileClient
-from ..errors import BudgetExceeded, ConfigurationError
-from ..profile import Profile, Reason
-from .cache_headers import Headers
+from ..errors import BudgetExceeded, ConfigurationError, InvalidKeyError, ProfileEnrichError
+from ..profile import Profile, ProfileKey, Reason, Status
+from .cache_headers import Headers, personalise
 from .dependencies import refusal
 from .identity import vary_of
-from .native_request import ask
-from .request_lookup import Key, MiddlewareConfig, RequestLookup
+from .native_request import ask, requirements_of
 
 __all__ = ["GRACE", "BlockingConfig", "BlockingLookup"]
+
+Key = str | ProfileKey
 
 logger = logging.getLogger("profile_enrich")
 
@@ -81,49 +83,59 @@ class BlockingConfig:
             headers = vary_of(identify) if consent is None else (*vary_of(consent), *vary_of(identify))
         self.exclude = tuple(prefix.rstrip("/") for prefix in prefixes)
         self.once = LogOnce()
+        self.profiles = client
         self.client = client.blocking()
-        self.request = MiddlewareConfig(
-            client=client,
-            identify=identify,
-            budget=budget,
-            vary_on=headers,
-            once=self.once,
-            consent=consent,
-            server_timing=bool(server_timing),
-        )
+        self.identify = identify
+        self.consent = consent
+        self.budget = budget
+        self.vary_on = headers
+        self.server_timing = bool(server_timing)
+
+    def requires(self) -> tuple[str, ...]:
+        """What the identity function looks at: `"session"`, `"user"`, or neither."""
+        return requirements_of(self.identify)
 
     def excludes(self, path: str) -> bool:
         """Whether no lookup is made for a path: whole segments are compared."""
         return any(path == prefix or path.startswith(prefix + "/") for prefix in self.exclude)
 
 
-class BlockingLookup(RequestLookup):
+class BlockingLookup:
     """The lookup of one request, for synchronous code. The profile is looked up where it is first read.
+
+    `profile` is made at once and stays the same object. Until the lookup completes it is empty.
 
     Args:
         config: the configuration.
-        load_scope: makes the ASGI scope that identity and consent functions look at; called when they are asked.
+        load_scope: makes the ASGI scope that identity and consent functions look at; called when they are.
     """
 
+    read: bool = False
+    """Whether the application read the profile, or declared that it does."""
+    resolved: bool = False
+    """Whether the lookup was made."""
+    headers_sent: bool = False
+    """Whether the response has started: too late for its headers."""
+    sealed: bool = False
+    """Whether the request has left the integration."""
+    seconds: float = 0.0
+    """How long the request waited for the lookup."""
+
     def __init__(self, config: BlockingConfig, load_scope: Callable[[], Scope]) -> None:
-        super().__init__(config.request, {}, _send_nothing)
-        self._blocking = config.client
-        self._load_scope: Callable[[], Scope] | None = load_scope
+        self.config = config
+        self.profile = Profile(reason=Reason.NOT_LOOKED_UP, on_read=self._on_read)
+        self._load_scope = load_scope
+        self._connection: HTTPConnection | None = None
         self._end: Deadline | None = None
+
+    # --- the lookup -------------------------------------------------------------------------------------------------
 
     def wait(self) -> Profile:
         """Make the lookup, once however often it is called, and wait for it within the budget. Never raises."""
-        if self.resolved:
-            return self.profile
-        started = time.perf_counter()
-        budget = self._plan.budget
-        self._end = None if budget is None else Deadline(budget)
-        try:
-            self._lookup_here()
-        except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
-            self._failed("the lookup", self._plan.client, error)
-        finally:
-            self.resolved = True
+        if not self.resolved:
+            started = time.perf_counter()
+            self._begin()
+            self.settle(self._guarded(self._lookup))
             self.seconds += time.perf_counter() - started
         return self.profile
 
@@ -139,28 +151,76 @@ class BlockingLookup(RequestLookup):
             raise refusal(profile)
         return profile
 
-    def _lookup_here(self) -> None:
-        step = self.identify(None)
+    def _begin(self) -> None:
+        budget = self.config.budget
+        self._end = None if budget is None else Deadline(budget)
+
+    def _guarded(self, step: Callable[[], Profile]) -> Profile:
         try:
-            step.send(None)
-        except StopIteration as done:
-            key: Key | None = done.value
-        else:  # pragma: no cover  # `_ask` waits for what is awaitable, so that nothing suspends
-            step.close()
-            raise RuntimeError("the identity function was not waited for")
-        if key is not None:
-            self._settle(self.client_lookup(key))
+            return step()
+        except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
+            return self.failed("the lookup", self.config.profiles, error)
 
-    def client_lookup(self, key: Key) -> Profile:
-        """The client's answer, from this thread where it is a fresh hit."""
-        client, budget = self._plan.client, None if self._end is None else self._end.remaining()
-        return self._blocking.fresh(key) or cast(Profile, self._run(client.lookup(key, budget=budget)))
+    def _lookup(self) -> Profile:
+        config = self.config
+        if config.consent is not None:
+            denied = self.decide(lambda: self._awaited(self.ask(config.consent)))
+            if denied is not None:
+                return denied
+        key = self.identify(lambda: self._awaited(self.ask(config.identify)))
+        if isinstance(key, Profile):
+            return key
+        fresh = config.client.fresh(key)
+        if fresh is not None:
+            return fresh
+        answer: Profile = self._run(config.profiles.lookup(key, budget=self.remaining()))
+        return answer
 
-    def _run(self, work: Any) -> Any:
+    def decide(self, ask_consent: Callable[[], object]) -> Profile | None:
+        """The empty profile of somebody without consent; `None` where there is one. Nothing but `True` is one."""
+        try:
+            if ask_consent() is True:
+                return None
+        except Exception as error:  # noqa: BLE001  # a user's function must not break the page
+            self.config.once.failed("the consent function", self.config.consent, error, instead=_ANONYMOUS)
+        return self.config.profiles.skip(Reason.NO_CONSENT)
+
+    def identify(self, ask_identity: Callable[[], object]) -> Key | Profile:
+        """The key of the person in session, or the empty profile that says why there is none."""
+        try:
+            identity = ask_identity()
+            if identity is None or identity == "":
+                return self.config.profiles.skip(Reason.ANONYMOUS)
+            return _key_of(identity)
+        except Exception as error:  # noqa: BLE001  # as above
+            return self.failed("the identity function", self.config.identify, error)
+
+    def ask(self, function: Any) -> Any:
+        """Call an identity or consent function, and leave no trace of that on the session."""
+        if self._connection is None:
+            self._connection = HTTPConnection(self._load_scope())
+        session = self._connection.scope.get("session")
+        if session is None or getattr(session, "accessed", None) is not False:
+            return ask(function, self._connection)
+        try:
+            return ask(function, self._connection)
+        finally:
+            if session.accessed and not getattr(session, "modified", False):
+                session.accessed = False
+
+    def remaining(self) -> float | None:
+        """Seconds of the budget that are left; `None` without a budget."""
+        return None if self._end is None else self._end.remaining()
+
+    def _awaited(self, answer: Any) -> Any:
+        return self._run(_awaiting(answer)) if inspect.isawaitable(answer) else answer
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Wait for a coroutine on the client's loop, within the budget even if that loop stands still."""
-        future = self._blocking.submit(work)
+        future = self.config.client.submit(work)
+        rest = self.remaining()
         try:
-            return future.result(None if self._end is None else self._end.remaining() + GRACE)
+            return future.result(None if rest is None else rest + GRACE)
         except concurrent.futures.TimeoutError:
             if future.done():
                 raise
@@ -168,36 +228,64 @@ class BlockingLookup(RequestLookup):
         finally:
             future.cancel()
 
-    def _ask(self, function: Callable[[HTTPConnection], Any]) -> Any:
-        self._fill_scope()
-        answer = self._ask_directly(function)
-        return self._run(_awaited(answer)) if inspect.isawaitable(answer) else answer
+    def failed(self, role: str, function: object, error: Exception) -> Profile:
+        """The answer after a failure outside of the source, which is logged once."""
+        self.config.once.failed(role, function, error, instead=_ANONYMOUS)
+        status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
+        known = error if isinstance(error, ProfileEnrichError) else None
+        return Profile(status=status, reason=Reason.UNAVAILABLE, error=known)
 
-    def _ask_directly(self, function: Callable[[HTTPConnection], Any]) -> Any:
-        return super()._ask(_Question(function))
+    def skip(self, reason: Reason) -> None:
+        """Settle the profile as one that is not looked up."""
+        self.settle(self.config.profiles.skip(reason))
 
-    def _fill_scope(self) -> None:
-        if self._load_scope is not None:
-            load, self._load_scope = self._load_scope, None
-            self._scope.update(load())
-
-    def _read_too_early(self) -> None:
-        self.wait()
+    def settle(self, answer: Profile) -> None:
+        """Make an answer this request's profile; it stays the same object to those who hold it."""
+        if not self.sealed:
+            self.profile._facts = answer._facts
+        self.resolved = True
 
     def end(self) -> None:
         """The request has left the integration: from now on its profile is empty for everybody who still holds it."""
-        super().end()
-        self.resolved = True
-        self.profile._facts = Profile(reason=Reason.NOT_LOOKED_UP)._facts
-        self.profile._on_read = self._on_late_read
+        self.sealed = self.resolved = True
+        self.profile._facts = _SEALED._facts
+        self.profile._on_read = self._on_sealed_read
+        self._connection = None
 
-    def _on_late_read(self) -> None:
-        self.profile._on_read = None
-        if self._plan.once.first("sealed"):
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def mark_read(self) -> None:
+        """Note that the response is made for this person, so that it says so to caches."""
+        if self.read or self.sealed:
+            return
+        self.read = True
+        if self.headers_sent and self.config.once.first("late", self.endpoint()):
             logger.warning(
-                "the profile was read after the request had left profile_enrich, so it is empty there: read it in a "
-                "view, a template or a middleware that is inside"
+                "the profile was first read after the response had started, in %s: Vary and Cache-Control could not "
+                "be set, so a shared cache may keep this page; read the profile before the first byte is sent",
+                self.endpoint(),
             )
+
+    def _on_read(self) -> None:
+        self.mark_read()
+        if not self.resolved:
+            self.read_early()
+
+    def read_early(self) -> None:
+        """The profile is read and was not looked up yet."""
+        self.wait()
+
+    def _on_sealed_read(self) -> None:
+        self.profile._on_read = None
+        if self.config.once.first("sealed"):
+            logger.warning(
+                "a profile was read after its request had ended, by code outside of the integration or in the "
+                "background: it is empty there; read it in a view, a template or a middleware that is inside"
+            )
+
+    def endpoint(self) -> str:
+        """The name of the view, for the log."""
+        return "the application"
 
     # --- the response -----------------------------------------------------------------------------------------------
 
@@ -208,29 +296,39 @@ class BlockingLookup(RequestLookup):
             All headers anew; `None` where they stay as they are.
         """
         self.headers_sent = True
-        if not (self.read or self._plan.server_timing):
+        config = self.config
+        if not (self.read or config.server_timing):
             return None
         raw: Headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        message: Message = self._start({"type": "http.response.start", "status": 200, "headers": raw})
-        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
+        if self.read:
+            raw, invited = personalise(raw, config.vary_on)
+            if invited and config.once.first("shared", self.endpoint()):
+                logger.warning(
+                    "%s read the profile and allowed shared caches to keep the page; it was made private. Do not set "
+                    "public, s-maxage or a CDN's own cache header on a page that reads the profile",
+                    self.endpoint(),
+                )
+        if config.server_timing:
+            status = self.profile._facts.status.value
+            raw.append((b"Server-Timing", f'profile;desc="{status}";dur={1000 * self.seconds:.2f}'.encode()))
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
 
 
-class _Question:
-    """A user's function, called with the request that it takes."""
+_SEALED = Profile(reason=Reason.NOT_LOOKED_UP)
 
-    __slots__ = ("function", "needs_session")
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.function = function
-        self.needs_session = bool(getattr(function, "needs_session", False))
-
-    def __call__(self, connection: HTTPConnection) -> Any:
-        return ask(self.function, connection)
+_ANONYMOUS = "the page is served anonymous"
 
 
-async def _awaited(answer: Any) -> Any:
+async def _awaiting(answer: Any) -> Any:
     return await answer
 
 
-async def _send_nothing(message: Message) -> None:
-    """No ASGI message is sent for this request."""
+def _key_of(identity: object) -> Key:
+    """What the client takes. A whole number or a UUID, as sessions and users often hold, counts as its text."""
+    if (isinstance(identity, int) and not isinstance(identity, bool)) or isinstance(identity, uuid.UUID):
+        return str(identity)
+    if not isinstance(identity, str | ProfileKey):
+        raise InvalidKeyError(
+            f"an identity function must return a string, a ProfileKey or None, not {type(identity).__name__}"
+        )
+    return identity

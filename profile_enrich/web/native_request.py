@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-__all__ = ["NATIVE_REQUEST", "ask", "scope_of_environ"]
+__all__ = ["NATIVE_REQUEST", "ask", "is_ready_made", "requirements_of", "scope_of_environ"]
 
 NATIVE_REQUEST = "profile_enrich.request"
 """Where the framework's own request is in the scope that is made from it."""
@@ -23,9 +23,18 @@ def ask(function: Callable[[Any], Any], connection: HTTPConnection) -> Any:
     the connection itself under ASGI.
     """
     native = connection.scope.get(NATIVE_REQUEST)
-    if native is None or getattr(type(function), "__module__", "").startswith("profile_enrich."):
-        return function(connection)
-    return function(native)
+    return function(connection if native is None or is_ready_made(function) else native)
+
+
+def is_ready_made(function: object) -> bool:
+    """Whether an identity or consent function was made by this package."""
+    return type(function).__module__.startswith("profile_enrich.")
+
+
+def requirements_of(function: object) -> tuple[str, ...]:
+    """What a ready-made function looks at beside the headers: `"session"`, `"user"`."""
+    named = tuple(name for name in ("session", "user") if getattr(function, f"needs_{name}", False))
+    return tuple(getattr(function, "requires", named))
 
 
 def scope_of_environ(environ: Mapping[str, Any]) -> Scope:

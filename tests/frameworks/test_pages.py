@@ -50,6 +50,7 @@ def test_the_page_about_django(monkeypatch: pytest.MonkeyPatch) -> None:
             assert Browser(asgi, "1").text("/offers") == "lounge"
             assert Browser(asgi, "1").text("/account") == "Tier: gold"
             assert Browser(asgi, None).get("/account").status_code == 401
+        load_config().client.close()  # the test case below brings a configuration of its own
         for name in ("test_it_greets_by_name", "test_the_view_alone"):
             result = unittest.TestResult()
             page["HomePage"](name)(result)
