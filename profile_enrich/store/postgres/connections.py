@@ -149,6 +149,7 @@ class Pool:
 
     def _start(self) -> None:
         self._free: deque[_Connection] = deque()
+        self._closings = 0
         self._turns = threading.BoundedSemaphore(self._size)
         self._inherited: object = None
 
@@ -169,11 +170,13 @@ class Pool:
         if not self._turns.acquire(timeout=self._wait):
             raise StoreBusy("all connections to the database are in use")
         try:
+            closings = self._closings
             lent = self._take()
             try:
                 yield lent
             finally:
-                if lent.closed or lent.broken or lent.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                late = closings != self._closings  # it was lent while the pool was closed
+                if late or lent.closed or lent.broken or lent.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                     lent.close()
                 else:
                     lent.used_at = self._timer()
@@ -248,7 +251,8 @@ class Pool:
         raise Unreachable(problem) if broken else StoreError(problem)
 
     def close(self) -> None:
-        """Close the connections; the next call opens new ones."""
+        """Close the connections, those in use as soon as they come back; the next call opens new ones."""
+        self._closings += 1
         self.drop_idle()
 
 
