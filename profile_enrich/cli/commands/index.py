@@ -18,6 +18,7 @@ from ..collection_options import store_option
 from ..exit_codes import guarded
 from ..output import note, print_json, print_table, shows_table
 from .index_build import build_command
+from .index_publish import publish_command
 from .index_refresh import refresh_command
 
 __all__ = ["index"]
@@ -166,3 +167,4 @@ def _age(seconds: float | None) -> str | None:
 
 index.add_command(build_command)
 index.add_command(refresh_command)
+index.add_command(publish_command)

@@ -176,7 +176,12 @@ class Pool:
                 yield lent
             finally:
                 late = closings != self._closings  # it was lent while the pool was closed
-                if late or lent.closed or lent.broken or lent.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                if (
+                    late
+                    or lent.closed
+                    or lent.broken
+                    or lent.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+                ):
                     lent.close()
                 else:
                     lent.used_at = self._timer()

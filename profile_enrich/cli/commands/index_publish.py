@@ -1,0 +1,52 @@
+"""`profile-enrich index publish`: publishes a store's generation through object storage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..collection_options import store_option
+from ..exit_codes import guarded
+from ..output import note
+from ..shipping_options import SHIPPING_KEY, key_bytes, storage_options
+
+__all__ = ["publish_command"]
+
+
+@click.command("publish")
+@store_option
+@click.option("--to", "url", required=True, metavar="URL", help="s3://bucket/prefix, gs://…, az://…, or a directory.")
+@click.option(
+    "--shipping-key",
+    "key",
+    metavar="TEXT",
+    envvar=SHIPPING_KEY,
+    show_envvar=True,
+    help="What the manifest is signed with.",
+)
+@click.option("--keep", type=click.IntRange(1), default=3, show_default=True, help="Publications to keep.")
+@click.option(
+    "--storage-option", "options", multiple=True, metavar="NAME=VALUE", help="Of the object storage, e.g. endpoint=URL."
+)
+@guarded
+def publish_command(store: Path, url: str, key: str | None, keep: int, options: tuple[str, ...]) -> None:
+    """Publish the generation that a store has now, for servers that follow the URL.
+
+    \b
+    profile-enrich index refresh --store profiles.store
+    profile-enrich index publish --store profiles.store --to s3://bucket/profiles
+
+    Only files that are not there yet are uploaded, and the signed manifest last: a publication that breaks off changes
+    nothing. The credentials come from the environment (AWS_ACCESS_KEY_ID, …).
+    """
+    from ...store.shipping import publish_store
+
+    report = publish_store(store, url, key=key_bytes(key), keep=keep, options=dict(storage_options(options)) or None)
+    if report.unchanged:
+        note(f"Generation {report.generation} is published already, as number {report.sequence}.")
+    else:
+        note(
+            f"Published generation {report.generation} as number {report.sequence}:"
+            f" {report.uploaded:,} files uploaded, {report.bytes:,} bytes."
+        )

@@ -1,0 +1,160 @@
+"""The signed manifest of a published generation: which files it is made of, and what they are.
+
+```text
+CURRENT                      the newest manifest
+generations/00000012.json    the manifests that are kept
+files/<sha256>               their data files, each once
+```
+
+The signature is an HMAC-SHA256 with a key that publisher and servers share. The secret of the store is not published:
+each server derives the same one from the key, so that page tokens work on all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from ...errors import ConfigurationError, StoreError
+
+__all__ = ["CURRENT", "ShippedFile", "ShippedManifest", "check_key", "digest_of"]
+
+CURRENT = "CURRENT"
+
+_FORMAT = 1
+_MIN_KEY = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedFile:
+    """One data file.
+
+    Args:
+        name: in the store that was published.
+        size: in bytes.
+        sha256: of its content, in hexadecimal.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+    @property
+    def remote(self) -> str:
+        """Where it is in the object storage."""
+        return f"files/{self.sha256}"
+
+    @property
+    def local(self) -> str:
+        """Its name in a server's store: made of its content, so that no two contents ever share a name."""
+        return f"{self.sha256[:40]}.db"
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedManifest:
+    """One published generation.
+
+    Args:
+        sequence: counts the publications; it grows also when a store is built from nothing.
+        generation: of the store.
+        published_at: when, UTC.
+        store: the store's own manifest, as JSON, without its secret.
+        files: what it is made of.
+    """
+
+    sequence: int
+    generation: int
+    published_at: datetime
+    store: dict[str, Any]
+    files: tuple[ShippedFile, ...]
+
+    @property
+    def remote(self) -> str:
+        """Where it is kept in the object storage."""
+        return f"generations/{self.sequence:08}.json"
+
+    def sign(self, key: bytes) -> bytes:
+        """The manifest with its signature, as it is stored."""
+        body = json.dumps(
+            {
+                "format": _FORMAT,
+                "sequence": self.sequence,
+                "generation": self.generation,
+                "published_at": self.published_at.isoformat(),
+                "store": self.store,
+                "files": [[file.name, file.size, file.sha256] for file in self.files],
+            }
+        )
+        return json.dumps({"manifest": body, "signature": _signature(key, body)}).encode()
+
+    def local_manifest(self, key: bytes) -> bytes:
+        """The manifest of a server's copy: with the names that its files have there, and a secret."""
+        names = {file.name: file.local for file in self.files}
+        collections = [
+            {**item, "files": [[names[name], *rest] for name, *rest in item["files"]]}
+            for item in self.store["collections"]
+        ]
+        secret = hmac.digest(key, b"secret of the store", "sha256").hex()
+        return json.dumps({**self.store, "collections": collections, "secret": secret}, indent=1).encode()
+
+
+def read_signed(content: bytes, key: bytes, where: str) -> ShippedManifest:
+    """Read a manifest, once its signature was checked.
+
+    Raises:
+        StoreError: it is not signed with this key, or not one that this version reads.
+    """
+    body: Any = None
+    try:
+        envelope = json.loads(content)
+        body, signature = envelope["manifest"], envelope["signature"]
+        genuine = hmac.compare_digest(_signature(key, body).encode(), str(signature).encode())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        genuine = False
+    if not genuine:
+        raise StoreError(f"the manifest in {where} is not signed with this key, or was changed; nothing of it is used")
+    try:
+        said = cast("dict[str, Any]", json.loads(body))
+        if said["format"] == _FORMAT:
+            return ShippedManifest(
+                sequence=int(said["sequence"]),
+                generation=int(said["generation"]),
+                published_at=datetime.fromisoformat(said["published_at"]).astimezone(UTC),
+                store=said["store"],
+                files=tuple(ShippedFile(str(name), int(size), str(sha)) for name, size, sha in said["files"]),
+            )
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise StoreError(f"the manifest in {where} is of another version of the format; publish with this version")
+
+
+def check_key(key: object) -> bytes:
+    """Check what manifests are signed with.
+
+    Raises:
+        ConfigurationError: it is not bytes of some length.
+    """
+    if not isinstance(key, bytes) or len(key) < _MIN_KEY:
+        raise ConfigurationError(
+            f"key must be at least {_MIN_KEY} bytes, the same where the store is published and served"
+        )
+    return key
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _signature(key: bytes, body: str) -> str:
+    return hmac.digest(key, b"generation\0" + body.encode(), "sha256").hex()
