@@ -12,9 +12,9 @@ from typing import Any, Literal
 from starlette.types import Receive, Scope, Send
 
 from ..errors import ConfigurationError, StoreError
-from ..store import Collection, LocalStore, ProfileStore
+from ..store import LocalStore, ProfileStore
 from .audit import AuditLog
-from .auth.api_keys import ANYONE, ApiKey, KeyRing, Keys, bearer_of
+from .auth.api_keys import ANYONE, NOBODY, ApiKey, KeyRing, Keys, bearer_of
 from .auth.rate_limits import Quotas, Rate
 from .counters import SharedCounters
 from .dialects import amperity, census
@@ -27,8 +27,19 @@ from .endpoints.metrics import Metrics
 from .endpoints.status import status_of
 from .http.etag import HttpCaching
 from .http.gzip import FROM_BYTES, Compression
-from .http.messages import JSON, MAX_ID_BYTES, BadRequest, Request, Response, json_response, read_body, segment_text
+from .http.messages import (
+    JSON,
+    MAX_ID_BYTES,
+    VARY,
+    BadRequest,
+    Request,
+    Response,
+    json_response,
+    read_body,
+    segment_text,
+)
 from .routing import Dialect, Headers, route
+from .shared_state import SharedState
 from .store_calls import StoreCalls
 
 __all__ = ["ProfileAPI"]
@@ -37,6 +48,10 @@ _log = logging.getLogger("profile_enrich.server")
 _access = logging.getLogger("profile_enrich.server.access")
 
 _TOO_MANY = "Too many requests with this key; the header Retry-After says how many seconds to wait."
+_OTHER_VERSION = (
+    "This version of the API is not served here; served are /api/v1 (Census) and /api/indexes with the header"
+    f" api-version: {amperity.VERSION} (Amperity)."
+)
 _CHALLENGE: Headers = ((b"www-authenticate", b"Bearer"),)
 _LATER: Headers = ((b"retry-after", b"5"),)
 
@@ -75,12 +90,12 @@ class ProfileAPI:
         feed: how the change feed behaves, e.g. `{"heartbeat": 30.0}`; see `ChangeFeed`.
         metrics: who may read Prometheus metrics at `/metrics` (extra `prometheus`): nobody (`"off"`), holders of a key
             to all collections (`"keys"`), everybody (`"open"`).
-        totals: a directory where the workers of one server keep their counts, for `/status` and `/metrics`.
-        refreshing: tells `/status` how refreshing goes, e.g. `RefreshSchedule.status`.
+        shared: what the workers of one server share: counters and rate buckets; see `SharedState.create`. By default
+            this process counts alone.
+        refreshing: returns the state of scheduled refreshing for `/status`, e.g. `RefreshSchedule.status`.
         rate: how often each key may ask that has no rate of its own: a `Rate`, `"100/s"`, or the name of a vendor's
             documented limit (`"amperity"`); no limit by default.
-        workers: how many processes serve together; each grants its share of the rates.
-        audit: where to note who asked for whose profile.
+        audit: the audit log: which key read whose profile.
 
     Raises:
         ConfigurationError: there are no keys and `no_auth` was not said; or both; or the keys have different
@@ -100,15 +115,15 @@ class ProfileAPI:
         compress_from: int | None = FROM_BYTES,
         feed: Mapping[str, Any] | None = None,
         rate: Rate | str | None = None,
-        workers: int = 1,
         audit: AuditLog | None = None,
         metrics: Literal["off", "keys", "open"] = "off",
-        totals: Path | None = None,
+        shared: SharedState | None = None,
         refreshing: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self._caching = HttpCaching(max_age)
         self._compression = Compression(compress_from)
-        self._quotas = Quotas(Rate.parse(rate) if isinstance(rate, str) else rate, workers=workers)
+        shared = shared or SharedState()
+        self._quotas = Quotas(Rate.parse(rate) if isinstance(rate, str) else rate, buckets=shared.buckets)
         self._audit = audit
         ring = keys if isinstance(keys, Keys) else KeyRing(keys or ())
         if not ring and not no_auth:
@@ -132,7 +147,7 @@ class ProfileAPI:
         self._access_log = access_log
         if metrics not in ("off", "keys", "open"):
             raise ConfigurationError('metrics is "off", "keys" or "open"')
-        self._totals = SharedCounters(totals)
+        self._totals = SharedCounters(shared.directory)
         self._metrics = None if metrics == "off" else Metrics(self._totals, self._store, self._feed)
         self._metrics_open = metrics == "open"
         self._refreshing = refreshing
@@ -158,8 +173,12 @@ class ProfileAPI:
         """
         self._feed.end()
 
+    def limit_streams(self, count: int) -> None:
+        """Allow at most `count` streams of the change feed at once in this process, if more were allowed."""
+        self._feed.limit(count)
+
     def started(self) -> None:
-        """The server starts, on the running loop. Called by the lifespan; without one, nothing is missing."""
+        """Allow streams again. The lifespan calls it at start-up; an application without one works, too."""
         self._feed.begin()
 
     def close(self) -> None:
@@ -215,6 +234,8 @@ class ProfileAPI:
             await response.run(receive, send, head=request.method == "HEAD")
             return
         headers = [*response.headers, *request.limits]
+        if kind != "healthz":
+            headers.append(VARY)
         if response.status not in (204, 304):  # they have no body, and say nothing of one
             if METRICS_TYPE not in headers:
                 headers.append(JSON)
@@ -247,11 +268,13 @@ class ProfileAPI:
             return _not_allowed(dialect, b"GET, HEAD")
         if kind == "healthz":
             return json_response(200, {"status": "ok"})
-        if kind == "metrics" and self._metrics is not None and self._metrics_open:
-            return Response(200, self._metrics.text(), (METRICS_TYPE,))
+        if kind == "unknown.version":
+            return dialect.error(404, _OTHER_VERSION)
         if kind == "unknown" or (kind == "metrics" and self._metrics is None):
             return dialect.error(404, "There is nothing here.")
         key = self._authenticate(request, dialect)
+        if key is None and kind == "metrics" and self._metrics is not None and self._metrics_open:
+            return Response(200, self._metrics.text(NOBODY), (METRICS_TYPE,))
         if key is None:
             return dialect.error(401, "A valid key is required: Authorization: Bearer <key>.", _CHALLENGE)
         if key is not ANYONE and key.workspace != self._workspace:
@@ -262,9 +285,7 @@ class ProfileAPI:
         if kind == "status":
             return self._status(key)
         if kind == "metrics" and self._metrics is not None:
-            if key.entities is not None:  # they name all collections
-                return dialect.error(403, "This key may not read the metrics.")
-            return Response(200, self._metrics.text(), (METRICS_TYPE,))
+            return Response(200, self._metrics.text(key), (METRICS_TYPE,))
         if kind == "openapi":
             return self._describe(request, key)
         if dialect is amperity:
@@ -290,16 +311,19 @@ class ProfileAPI:
         collection = dialect.collection_of(request, self._store, key)
         if isinstance(collection, Response):
             return collection
-        if not _sees_ids(key, collection):
+        if not key.sees_ids(collection):
             return dialect.error(403, "This key does not see the ids that the feed is made of.")
         after = request.one_header(b"last-event-id")
 
         def allowed() -> bool:
-            # The key may have been taken back, or its token have run out, since the stream was opened.
+            # The key may have been revoked, or its token may have expired, since the stream was opened.
             now = self._authenticate(request, dialect)
-            return now is not None and now.may_read(collection.name) and _sees_ids(now, collection)
+            return now is not None and now.may_read(collection.name) and now.sees_ids(collection)
 
-        stream = self._feed.open(collection, None if after is None else after.decode("latin-1"), allowed)
+        owner = None if key is ANYONE else key.id
+        if not self._feed.admits(owner):
+            return dialect.error(429, "This key has too many streams open; close one, or come back later.", _LATER)
+        stream = self._feed.open(collection, None if after is None else after.decode("latin-1"), allowed, owner)
         return stream or dialect.error(503, "There are too many streams; come back later.", _LATER)
 
     async def _write(self, dialect: Dialect, request: Request, key: ApiKey, receive: Receive) -> Response:
@@ -330,12 +354,15 @@ class ProfileAPI:
         if body is None:
             return dialect.error(413, "The body is too large.")
         ids = batch.ids_of(body)
+        rate = self._quotas.rate_of(key.rate)
+        if rate is not None and len(ids) > rate.requests:
+            raise BadRequest(f"Each id counts as a request, and this key has {rate}: ids may have {rate.requests}.")
         if not self._admit(request, key, len(ids)):
             return dialect.error(429, _TOO_MANY)
         return await self._calls.run(batch.answer, kind, request, ids, self._store, key)
 
     def _admit(self, request: Request, key: ApiKey, cost: int) -> bool:
-        """Whether the key's rate has this left."""
+        """Take `cost` requests from the key's rate; return whether it allows them."""
         taken = self._quotas.take(key.id, key.workspace, key.rate, cost)
         if taken is None:
             return True
@@ -352,7 +379,7 @@ class ProfileAPI:
         values = request.header(b"authorization")
         if not values and dialect is census:
             values = request.header(b"authentication")  # as Census's page writes it
-        bearer = bearer_of(values)
+        bearer = bearer_of(values, basic=dialect is census)
         if bearer is None:
             return None
         key = self._keys.by_secret(bearer)
@@ -364,18 +391,11 @@ class ProfileAPI:
         return self._compression.answer(request, self._caching.answer(request, json_response(200, document)))
 
     def _status(self, key: ApiKey) -> Response:
-        content = status_of(self._store, self._totals, self._feed, key)
-        if self._refreshing is not None:
-            content["refreshing"] = dict(self._refreshing())
-        return json_response(200, content)
+        refreshing = None if self._refreshing is None else self._refreshing()
+        return json_response(200, status_of(self._store, self._totals, self._feed, key, refreshing))
 
 
 _WRITABLE = ("census.record", "amperity.profile")
-
-
-def _sees_ids(key: ApiKey, collection: Collection) -> bool:
-    scope = key.fields.get(collection.name)
-    return scope is None or collection.key in scope.show
 
 
 def _not_allowed(dialect: Dialect, methods: bytes) -> Response:

@@ -5,7 +5,7 @@
 store = "profiles.store"
 port = 8787
 workers = 2
-keys_file = "profiles.keys.json"
+keys_file = "profiles.store.keys.json"
 refresh_every = "15m"
 
 [collections.Users]               # what the store is built from; see `profile-enrich index`
@@ -32,7 +32,7 @@ _TABLES = ("server", "collections")
 def read_config(
     path: Path, known: Collection[str], many: Collection[str] = (), paths: Collection[str] = ()
 ) -> tuple[dict[str, Any], bool]:
-    """What the file says of the server.
+    """Read the settings of the server from a file.
 
     Args:
         path: the file.

@@ -1,19 +1,18 @@
-"""What this process and its siblings have answered: counted here, summed over files that the workers share."""
+"""Count answers in this process, and sum them with those of its sibling workers."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import tempfile
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BUCKETS", "SharedCounters", "shared_totals"]
+__all__ = ["BUCKETS", "SharedCounters"]
 
 BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Upper ends of the buckets of durations, in seconds."""
@@ -21,21 +20,11 @@ BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 _WRITE_EVERY = 1.0
 
 
-@contextlib.contextmanager
-def shared_totals(workers: int) -> Generator[Path | None]:
-    """A directory for the counts of several workers, removed at the end; `None` for a single one."""
-    if workers < 2:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="profile-enrich-totals-") as directory:
-        yield Path(directory)
-
-
 class SharedCounters:
     """Counts requests by kind and status class, and how long they took.
 
-    Each worker of a server writes its counts to a file of its own, at most once a second and only while requests come
-    in; whoever is asked for totals reads them all. A worker that died left its file, so that no total goes down.
+    Each worker writes its counts to a file of its own, at most once a second and only while requests come in; a total
+    is the sum of all files. The file of a dead worker stays, so that no total goes down.
 
     Args:
         directory: where the workers' files are; `None` for a single process.
@@ -51,7 +40,7 @@ class SharedCounters:
         self._written = 0.0
 
     def count(self, kind: str, status: int, seconds: float) -> None:
-        """One answer."""
+        """Count one answer."""
         self.requests[kind, f"{status // 100}xx"] += 1
         self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
         buckets = self.buckets.get(kind)
@@ -63,7 +52,7 @@ class SharedCounters:
             self.write()
 
     def write(self) -> None:
-        """Lets the siblings see the counts of now."""
+        """Publish this worker's counters to its siblings."""
         if self._file is None or not self.requests:
             return
         new = self._file.with_suffix(".new")
@@ -72,7 +61,7 @@ class SharedCounters:
             new.replace(self._file)
 
     def all(self) -> dict[str, Any]:
-        """The totals of all workers: `processes`, `requests` (kind, class, count), `seconds`, `buckets`."""
+        """Return the totals of all workers: `processes`, `requests` (kind, class, count), `seconds`, `buckets`."""
         contents = [self._content()]
         for file in [] if self._directory is None else sorted(self._directory.glob("*.json")):
             if file != self._file:

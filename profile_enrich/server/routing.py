@@ -1,4 +1,4 @@
-"""What kind of request it is, and in whose envelope errors are said."""
+"""Map a path to the kind of request and to the dialect that answers it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Dialect(Protocol):
 
 
 def route(segments: list[bytes]) -> tuple[str, Dialect]:
-    """The kind of a request, told by its path, and the dialect that answers it."""
+    """Return the kind of a request and the dialect that answers it."""
     if segments[:1] == [b"api"]:
         rest = segments[2:]
         if segments[1:2] == [b"v1"]:
@@ -49,6 +49,8 @@ def route(segments: list[bytes]) -> tuple[str, Dialect]:
             if len(segments) == 4 and segments[3] == b"changes":
                 return "amperity.changes", amperity
             return amperity.route(segments[1:]) or "amperity.unknown", amperity
+    if segments[:1] == [b"attribute"] and len(segments) > 1:  # Amperity's earlier API
+        return "unknown.version", amperity
     if segments == [b"openapi.json"]:
         return "openapi", census
     if segments in ([b"healthz"], [b"status"], [b"metrics"]):

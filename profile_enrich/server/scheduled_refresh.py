@@ -1,4 +1,4 @@
-"""Refreshes the store that is being served, on a schedule, in a process of its own."""
+"""Refresh the served store on a schedule, in a process of its own."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def seconds_of(text: str) -> float:
 
 
 class RefreshSchedule:
-    """Refreshes a store every so often, in a process of its own, while it is being served.
+    """Refresh a store at an interval, in a process of its own, while it is served.
 
     Each worker and each host may have one for the same store: one of them refreshes, the others see that and wait for
     the next turn. Readers notice the new generation by themselves. When a refresh fails, the old data are served on,
@@ -120,6 +120,7 @@ class RefreshSchedule:
         self._every = float(every)
         self._jitter = jitter
         self._stopping = threading.Event()
+        self._wake = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._child: subprocess.Popen[str] | None = None
@@ -134,6 +135,7 @@ class RefreshSchedule:
     def stop(self) -> None:
         """Ends a refresh that is under way, and the schedule. The data of before are served on; blocks for seconds."""
         self._stopping.set()
+        self._wake.set()
         with self._lock:
             child = self._child
         if child is not None:
@@ -141,6 +143,15 @@ class RefreshSchedule:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def change(self, every: float) -> None:
+        """Refresh at another interval from now on.
+
+        Args:
+            every: in seconds.
+        """
+        self._every = float(every)
+        self._wake.set()
 
     def status(self) -> RefreshStatus:
         """How refreshing goes, with what other processes have done to the same store."""
@@ -159,7 +170,10 @@ class RefreshSchedule:
         }
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._until_due()):
+        while not self._stopping.is_set():
+            if self._wake.wait(self._until_due()):  # stopping, or another interval
+                self._wake.clear()
+                continue
             if is_refreshing(self._path):  # a look is cheaper than a process that finds it out
                 self._stopping.wait(self._in(min(_OTHERS_PAUSE, self._every)))
                 continue

@@ -122,7 +122,7 @@ def test_files_are_served_in_both_dialects_and_nothing_stays_behind(users: Path,
         assert examined.exit_code == 0, examined.output
         assert [path.name[:15] for path in temporary.iterdir()] == ["profile-enrich-"]
         said = served.stop(signal.SIGINT)
-    assert served.process.returncode == 0
+    assert served.process.returncode == 130
     assert list(temporary.iterdir()) == []
     assert "Users: 2 records of 4 rows." in said
     assert "1 row had the id of an earlier row and replaced it (the first: row 3)" in said
@@ -156,7 +156,7 @@ def test_a_store_is_built_once_and_served_again(users: Path, tmp_path: Path) -> 
         assert "Authorization" not in served.shown
         assert httpx.get(f"{served.url}/api/v1/entities/2/record?record_id=a1").json()["data"]["plan"] == "pro"
         served.stop(signal.SIGTERM)
-    assert served.process.returncode == 0
+    assert served.process.returncode == 143
     with serving(tmp_path / "t", "--store", store, "--generate-key", "--workspace", "acme") as served:
         found = re.search(r"export PROFILE_ENRICH_API_KEY=(\S+)", served.shown)
         assert found is not None

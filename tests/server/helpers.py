@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,12 +117,21 @@ def ask(
     assert start["type"] == "http.response.start"
     answer = Answer(
         start["status"],
-        {name.decode(): value.decode() for name, value in start["headers"]},
+        joined(start["headers"]),
         b"".join(part.get("body", b"") for part in parts),
     )
     if method != "HEAD" and answer.status != 304:
         assert int(answer.headers["content-length"]) == len(answer.body)
     return answer
+
+
+def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The header fields, repeated ones joined as HTTP has it."""
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        before = fields.get(name.decode())
+        fields[name.decode()] = value.decode() if before is None else f"{before}, {value.decode()}"
+    return fields
 
 
 def bearer(secret: str = SECRET) -> dict[str, str]:
@@ -138,9 +147,10 @@ def served(app: ProfileAPI, port: int = 0) -> Generator[str]:
     """The application on a real uvicorn; its base URL."""
     import uvicorn
 
-    from profile_enrich.server.process.sockets import listen, url_of
+    from profile_enrich.server.process.sockets import bind, listen, url_of
 
-    listener = listen("127.0.0.1", port)
+    listener = bind("127.0.0.1", port)
+    listen(listener)
     server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="critical", ws="none", lifespan="on"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()

@@ -212,7 +212,7 @@ class Hostile:
         error = content.get("error")
         if isinstance(error, dict):
             return None if set(error) == {"code", "message"} else "a strange envelope"
-        if error in ("invalid_client", "unsupported_grant_type"):
+        if error in ("invalid_client", "invalid_request", "unsupported_grant_type"):
             return None
         return None if content.get("status") == answer.status else "a strange envelope"
 

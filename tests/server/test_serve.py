@@ -30,7 +30,7 @@ print("stopped")
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_P6_it_serves_this_machine_alone_until_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     path = build(tmp_path)
     command = [sys.executable, "-c", _SERVE, str(path)]
@@ -102,7 +102,7 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
 )
 def test_addresses_that_cannot_be_had(host: str, port: int, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
-        _listen.listen(host, port)
+        _listen.bind(host, port)
     assert caught.value.__context__ is None
 
 
@@ -115,12 +115,12 @@ def test_what_the_system_refuses_is_said(monkeypatch: pytest.MonkeyPatch, error:
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(ConfigurationError, match=message):
-        _listen.listen("127.0.0.1", 80)
+        _listen.bind("127.0.0.1", 80)
 
 
 def test_ipv6_urls_have_brackets() -> None:
     try:
-        listener = _listen.listen("::1", 0)
+        listener = _listen.bind("::1", 0)
     except ConfigurationError:
         pytest.skip("this machine has no IPv6")
     with listener:

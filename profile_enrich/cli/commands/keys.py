@@ -1,9 +1,9 @@
-"""`profile-enrich keys`: who may ask the embedded Profile API."""
+"""`profile-enrich keys`: the keys of the embedded Profile API."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ...errors import ConfigurationError
 from ...server.auth.field_scopes import FieldScope
 from ...server.auth.key_file import KeyFile, StoredKey, keys_beside
 from ...server.auth.rate_limits import Rate
+from ...store import LocalStore
 from ..exit_codes import guarded
 from ..output import note, print_json, print_table, shows_table
 
@@ -114,6 +115,7 @@ def add(
         --hash Users:email --rate 100/s --expires 90d
     """
     fields = _scopes(shown, hashed, redacted)
+    _check_names(store, entities, fields)
     allowed = {*entities, *fields} if entities or fields else None
     key, secret = _open(store, keys_file).add(
         name,
@@ -190,6 +192,24 @@ def _scopes(shown: Iterable[str], hashed: Iterable[str], redacted: Iterable[str]
         entity: FieldScope(**{kind: frozenset(names) for kind, names in kinds.items()})
         for entity, kinds in named.items()
     }
+
+
+def _check_names(store: Path | None, entities: Iterable[str], fields: Mapping[str, FieldScope]) -> None:
+    """Check that the store has what a key is to see; without a store nothing can be checked.
+
+    Raises:
+        ConfigurationError: it has no such entity or field.
+    """
+    if store is None or not (store / "CURRENT").exists():
+        return
+    with LocalStore(store) as opened:
+        columns = {item.name: [column.name for column in item.columns] for item in opened.collections()}
+    for entity in (*entities, *fields):
+        if entity not in columns:
+            raise ConfigurationError(f"{store} has no entity {entity!r}; it has: {', '.join(columns)}")
+    for entity, scope in fields.items():
+        for field in sorted(scope.named - set(columns[entity])):
+            raise ConfigurationError(f"{entity} has no field {field!r}; it has: {', '.join(columns[entity])}")
 
 
 def _row(stored: StoredKey) -> dict[str, Any]:

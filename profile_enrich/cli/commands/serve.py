@@ -11,16 +11,19 @@ from typing import Any
 
 import click
 
-from ..._utils.signals import run_in_thread
+from ..._utils.signals import ending_on_signals, run_in_thread
 from ...errors import ConfigurationError
 from ...server import ApiKey, AuditLog, KeyFile, ProfileAPI, Rate
 from ...server.auth.key_file import keys_beside
-from ...server.counters import shared_totals
 from ...server.http.gzip import FROM_BYTES
 from ...server.process.serve import serve_app
+from ...server.process.sockets import bind
 from ...server.process.supervisor import MAX_WORKERS
+from ...server.process.worker import on_terminal
 from ...server.scheduled_refresh import RefreshSchedule, seconds_of
+from ...server.shared_state import SharedState
 from ...store import LocalStore
+from ...store.inputs.source_config import write_recipe
 from ..build_progress import build, specifications
 from ..collection_options import specs_from_file
 from ..exit_codes import guarded
@@ -193,8 +196,9 @@ def serve(
 
     profile-enrich serve --config server.toml
 
-    It listens on this machine only, and wants a key, unless told otherwise. With --config, SIGHUP has it read the file
-    anew (all but store, host, port and workers), except in a terminal.
+    By default it listens on this machine only and requires a key. With --config, SIGHUP reloads the file (all but data,
+    store, host, port and workers), except in a terminal. SIGTERM, SIGINT and other SIGHUPs end it within two seconds,
+    with the exit code 128 + the signal's number.
     """
     described = config is not None and bool(ctx.meta.get("collections"))
     if described and data:
@@ -230,15 +234,29 @@ def serve(
         key, secret = ApiKey.generate(workspace=workspace)
         generated.append(key)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(ending_on_signals())
+        listener = stack.enter_context(contextlib.closing(bind(host, port)))  # before the build, which may take long
         path = store if store is not None else stack.enter_context(temporary_store())
         if specs and not (described and (path / "CURRENT").exists()):
             run_in_thread(lambda: build(path, specs))
-        totals = stack.enter_context(shared_totals(workers))
+            if store is not None:  # so that `index refresh` knows the sources
+                write_recipe(path, specs)
         schedule = None if every is None else RefreshSchedule(path, specs or None, every=every)
 
-        def make(again: bool = True) -> ProfileAPI:
-            now = ctx.command.again(ctx) if again and isinstance(ctx.command, Configured) else ctx.params
-            return _api(path, now, generated, schedule, totals)
+        def options() -> Mapping[str, Any]:
+            return ctx.command.again(ctx) if isinstance(ctx.command, Configured) else ctx.params
+
+        def make(shared: SharedState) -> ProfileAPI:
+            return _api(path, options(), generated, schedule, shared)
+
+        def reload() -> None:
+            now = options()
+            _api(path, now, generated, schedule, SharedState()).close()
+            text = now["refresh_every"]
+            if (text is None) != (schedule is None):
+                raise ConfigurationError("refresh_every can be changed while the server runs, not begun or ended")
+            if schedule is not None:
+                schedule.change(seconds_of(text))
 
         def ready(url: str) -> None:
             if schedule is not None:  # only now: the workers are there, and a thread does not outlive a fork
@@ -246,14 +264,21 @@ def serve(
             with LocalStore(path) as built:
                 _announce(url, built, secret=secret, workspace=workspace, no_auth=no_auth)
 
-        make(again=False).close()  # what is wrong is said before anything listens
         _log_to_stderr("profile_enrich.server", logging.INFO if access_log else logging.WARNING)
         try:
-            serve_app(make, host=host, port=port, workers=workers, on_ready=ready, reload=config is not None)
+            number = serve_app(
+                make,
+                listener,
+                workers=workers,
+                on_ready=ready,
+                on_reload=None if config is None or on_terminal() else reload,
+            )
         finally:
             if schedule is not None:
                 schedule.stop()
     note("Stopped.")
+    if number is not None:
+        raise click.exceptions.Exit(128 + number)
 
 
 def _api(
@@ -261,9 +286,9 @@ def _api(
     options: Mapping[str, Any],
     generated: list[ApiKey],
     schedule: RefreshSchedule | None,
-    totals: Path | None,
+    shared: SharedState,
 ) -> ProfileAPI:
-    """The application as the options say it."""
+    """Make the application of these options."""
     keys, no_auth, workspace = options["keys"], options["no_auth"], options["workspace"]
     chosen = bool(no_auth or keys or generated)
     keys_file = _keys_file(options["keys_file"], options["store"], chosen=chosen)
@@ -281,11 +306,10 @@ def _api(
         access_log=options["access_log"],
         rate=None if options["rate"] is None else Rate.parse(options["rate"]),
         audit=None if audit_log is None else AuditLog(audit_log),
-        workers=options["workers"],
         max_age=options["max_age"],
         compress_from=options["compress_from"] or None,
         metrics=options["metrics"],
-        totals=totals,
+        shared=shared,
         refreshing=None if schedule is None else schedule.status,
     )
 

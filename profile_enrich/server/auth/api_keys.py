@@ -1,7 +1,9 @@
-"""Who may ask the embedded Profile API."""
+"""API keys of the embedded Profile API, and what each may see."""
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import hmac
 import os
@@ -14,10 +16,11 @@ from typing import Protocol, runtime_checkable
 
 from ...errors import ConfigurationError
 from ...store import Collection
+from ...store.model import Column
 from .field_scopes import FieldScope, View, derive_salt, freeze_scopes
 from .rate_limits import Rate
 
-__all__ = ["ANYONE", "ApiKey", "KeyRing", "Keys", "bearer_of"]
+__all__ = ["ANYONE", "NOBODY", "ApiKey", "KeyRing", "Keys", "basic_credentials", "bearer_of"]
 
 MIN_SECRET = 16
 """The shortest secret, in characters."""
@@ -130,8 +133,8 @@ class ApiKey:
         plain = secret.removeprefix(_PREFIX)
         if len(plain) < MIN_SECRET or not _SECRET.fullmatch(plain):
             raise ConfigurationError(
-                f"the secret of a key has at least {MIN_SECRET} printable ASCII characters and no spaces;"
-                " ApiKey.generate() makes a good one"
+                f"the secret of a key has at least {MIN_SECRET} printable ASCII characters and no spaces, not counting"
+                f" a leading {_PREFIX!r}; this one has {len(plain)}; ApiKey.generate() makes a good one"
             )
         if isinstance(entities, str):
             raise ConfigurationError("entities is a sequence of collection names, not one string")
@@ -151,6 +154,34 @@ class ApiKey:
         """Whether it may read the collection of this name, if there is one."""
         return self.entities is None or name in self.entities
 
+    @property
+    def sees_everything(self) -> bool:
+        """Whether no collection and no field is hidden from it."""
+        return self.entities is None
+
+    def visible(self, collections: Iterable[Collection]) -> list[Collection]:
+        """Return those collections that it may read.
+
+        Together with `columns` and `filterable` this is the scope of every endpoint that describes the store: status,
+        metrics, OpenAPI, the lists of entities and indexes, the page.
+        """
+        return [item for item in collections if self.may_read(item.name)]
+
+    def columns(self, collection: Collection) -> list[Column]:
+        """Return the columns of a collection that it sees in some form."""
+        scope = self.fields.get(collection.name)
+        return [column for column in collection.columns if scope is None or column.name in scope.named]
+
+    def filterable(self, collection: Collection) -> list[str]:
+        """Return the columns that it may filter by: those that it sees in clear."""
+        scope = self.fields.get(collection.name)
+        return [name for name in collection.filterable if scope is None or name in scope.show]
+
+    def sees_ids(self, collection: Collection) -> bool:
+        """Return whether it sees the ids of a collection's records in clear."""
+        scope = self.fields.get(collection.name)
+        return scope is None or collection.key in scope.show
+
     def view(self, collection: Collection, secret: bytes) -> View | None:
         """What it sees of a collection that it may read; `None` for all, as it is stored.
 
@@ -163,7 +194,10 @@ class ApiKey:
 
 
 ANYONE = ApiKey("anyone", bytes(32), "any")
-"""Who asks when authentication is off."""
+"""The key of all requests when authentication is off."""
+
+NOBODY = ApiKey("nobody", bytes(32), "any", frozenset())
+"""The key of requests without one, where these get an answer: it sees no collection."""
 
 
 def new_secret() -> str:
@@ -245,12 +279,32 @@ class KeyRing:
         return hashlib.blake2b(digest, digest_size=16, key=self._pepper).digest()
 
 
-def bearer_of(values: list[bytes]) -> bytes | None:
-    """The token of an `Authorization: Bearer …` header; `None` when there is none, more than one, or another scheme."""
+def bearer_of(values: list[bytes], *, basic: bool = False) -> bytes | None:
+    """Return the token of an `Authorization: Bearer …` header.
+
+    Args:
+        values: all values of the header.
+        basic: accept HTTP Basic with the user name `bearer` and the key as password, too: Census documents
+            `https://bearer:KEY@…` for its API.
+
+    Returns:
+        The token without `secret-token:`; `None` when there is none, more than one, or another scheme.
+    """
     if len(values) != 1:
         return None
     scheme, _, token = values[0].strip().partition(b" ")
     token = token.strip()
-    if scheme.lower() != b"bearer" or not token:
+    if basic and scheme.lower() == b"basic":
+        name, password = basic_credentials(token) or (b"", b"")
+        token = password if name.lower() == b"bearer" else b""
+    elif scheme.lower() != b"bearer":
         return None
-    return token.removeprefix(_PREFIX.encode())
+    return token.removeprefix(_PREFIX.encode()) or None
+
+
+def basic_credentials(token: bytes) -> tuple[bytes, bytes] | None:
+    """Return user name and password of HTTP Basic credentials (RFC 7617); `None` when they are malformed."""
+    with contextlib.suppress(ValueError):
+        name, colon, password = base64.b64decode(token, validate=True).partition(b":")
+        return (name, password) if colon else None
+    return None

@@ -1,4 +1,4 @@
-"""How often a key may ask: token buckets, and the header fields that say how much is left.
+"""Rate limits of API keys: token buckets, and the header fields that report what is left.
 
 `RateLimit-Policy` and `RateLimit` are those of the IETF's draft "RateLimit header fields for HTTP"
 (draft-ietf-httpapi-ratelimit-headers-11), `Retry-After` is RFC 9110's.
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..._utils.token_bucket import TokenBucket
 from ..._utils.validation import check_int
 from ...errors import ConfigurationError
+from ..shared_state import BucketTable
 
 __all__ = ["PRESETS", "Quotas", "Rate", "Taken"]
 
@@ -25,7 +25,7 @@ _RATE = re.compile(r"([1-9][0-9]{0,9})/([smhd])")
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests in so many seconds: the size of a bucket, and how fast it fills again.
+    """A number of requests in a number of seconds: the size of a token bucket, and how fast it fills again.
 
     Args:
         requests: at once, and within `seconds` on average; at least 1.
@@ -91,65 +91,53 @@ class Taken(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...]
 
 
-class _Bucket:
-    __slots__ = ("policy", "rate", "tokens")
-
-    def __init__(self, rate: Rate, size: float, now: float) -> None:
-        self.rate = rate
-        self.tokens = TokenBucket(size / rate.seconds, size, now)
-        name = "workspace" if rate.shared else "key"
-        self.policy = f'"{name}";q={math.floor(size)};w={rate.seconds}'.encode()
-
-
 class Quotas:
-    """The buckets of one process.
-
-    Each worker process has its own, and grants an equal share of each rate: `requests / workers`, at least 1. They do
-    not tell each other what they granted. So the sum keeps the rate, and a client whose connections all went to one
-    worker gets that worker's share.
+    """Grant requests by the keys' rates.
 
     Args:
         default: the rate of keys that have none of their own; `None` for no limit.
-        workers: how many processes serve together.
+        buckets: the token buckets; those of all worker processes together when they are shared.
         timer: the monotonic clock, in seconds; injectable for tests.
     """
 
     def __init__(
-        self, default: Rate | None = None, *, workers: int = 1, timer: Callable[[], float] = time.monotonic
+        self,
+        default: Rate | None = None,
+        *,
+        buckets: BucketTable | None = None,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._default = default
-        self._workers = check_int("workers", workers)
+        self._buckets = buckets or BucketTable()
         self._timer = timer
-        self._buckets: dict[tuple[str, str], _Bucket] = {}
+
+    def rate_of(self, rate: Rate | None) -> Rate | None:
+        """Return the rate that applies to a key: its own, or the default."""
+        return rate or self._default
 
     def take(self, key_id: str, workspace: str, rate: Rate | None, cost: int = 1) -> Taken | None:
-        """Takes from the bucket of a key; `None` when it has no limit.
+        """Take from the bucket of a key; `None` when it has no limit.
 
         Args:
             key_id: whose bucket.
             workspace: whose, when the rate is shared.
             rate: the key's own rate.
-            cost: how many requests this one counts as; never more than the bucket holds.
+            cost: number of requests that this one counts as. More than the bucket holds is never granted.
         """
         rate = rate or self._default
         if rate is None:
             return None
-        place = ("workspace", workspace) if rate.shared else ("key", key_id)
-        now = self._timer()
-        size = max(1.0, rate.requests / self._workers)
-        bucket = self._buckets.get(place)
-        if bucket is None or bucket.rate != rate:
-            bucket = self._buckets[place] = _Bucket(rate, size, now)
-        tokens = bucket.tokens
-        pause = tokens.take(now, min(float(cost), math.floor(size)))
-        full_in = math.ceil((size - tokens.level) / tokens.rate)
-        left = math.floor(tokens.level + 0.001)
-        name = bucket.policy.partition(b";")[0]
-        headers = (
-            (b"ratelimit-policy", bucket.policy),
-            (b"ratelimit", b"%b;r=%d;t=%d" % (name, left, full_in)),
+        scope = "workspace" if rate.shared else "key"
+        size, seconds = rate.requests, rate.seconds
+        granted, level = self._buckets.take(
+            f"{scope}:{workspace if rate.shared else key_id}", cost, size=size, seconds=seconds, now=self._timer()
         )
-        if not pause:
+        full_in = math.ceil((size - level) * seconds / size - 1e-6)
+        headers = (
+            (b"ratelimit-policy", f'"{scope}";q={size};w={seconds}'.encode()),
+            (b"ratelimit", f'"{scope}";r={math.floor(level + 0.001)};t={full_in}'.encode()),
+        )
+        if granted:
             return Taken(True, headers)
-        wait = max(1, math.ceil(pause))
+        wait = max(1, math.ceil((min(cost, size) - level) * seconds / size))
         return Taken(False, (*headers, (b"retry-after", b"%d" % wait)))

@@ -18,7 +18,7 @@ from ...store.model import MAX_PAGE
 from ..auth.api_keys import ApiKey
 from ..http.messages import MAX_ID_BYTES, BadRequest, Request, Response, json_response, segment_text
 
-__all__ = ["VERSION", "answer", "collection_of", "error"]
+__all__ = ["VERSION", "answer", "collection_of", "error", "tenant_of"]
 
 VERSION = "2025-07-31"
 
@@ -62,7 +62,7 @@ def refuse(kind: str, request: Request, workspace: str | None) -> Response | Non
         workspace: the tenant that is served; `None` for any.
     """
     wrong = 400 if kind in ("amperity.indexes", "amperity.profiles", "amperity.batch") else 401
-    tenant = request.one_header(b"amperity-tenant")
+    tenant = tenant_of(request)
     if not tenant:
         return error(wrong, "The header amperity-tenant is required, once.")
     if workspace is not None and tenant != workspace.encode():
@@ -74,6 +74,15 @@ def refuse(kind: str, request: Request, workspace: str | None) -> Response | Non
     if versions != {VERSION.encode()}:
         return error(wrong, f"This version is not supported; supported is {VERSION}.")
     return None
+
+
+def tenant_of(request: Request) -> bytes | None:
+    """Return the tenant that a request names: `amperity-tenant`, or `X-Amperity-Tenant` as in the vendor's earlier API.
+
+    `None` when it names none, or two.
+    """
+    named = set(request.header(b"amperity-tenant") + request.header(b"x-amperity-tenant"))
+    return named.pop().strip() if len(named) == 1 else None
 
 
 def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Response:
@@ -123,7 +132,7 @@ def collection_of(request: Request, store: ProfileStore, key: ApiKey, *, place: 
 
 def _list_indexes(request: Request, store: ProfileStore, key: ApiKey) -> Response:
     limit, token, with_total, _ = _page_parameters(request)
-    indexes = [item for item in store.collections() if item.index_fields is not None and key.may_read(item.name)]
+    indexes = [item for item in key.visible(store.collections()) if item.index_fields is not None]
     # Continues after an id, not after a count: no index is seen twice or missed when one is added meanwhile.
     after = 0
     if token is not None:
@@ -183,13 +192,11 @@ def _page_parameters(request: Request) -> tuple[int, str | None, bool, dict[str,
                 raise BadRequest(f"limit must be a whole number from 1 to {MAX_PAGE}.")
             limit = int(value)
         elif name == "next_token":
-            if not value:
-                raise BadRequest("next_token must not be empty; leave it out for the first page.")
-            token = value
+            token = value or None  # an empty one is that of the first page
         elif name == "with_total":
-            if value not in ("true", "false"):
+            if value.lower() not in ("true", "false"):  # Python's HTTP clients write True
                 raise BadRequest("with_total must be true or false.")
-            with_total = value == "true"
+            with_total = value.lower() == "true"
         elif name.startswith("filter"):
             attribute = _FILTER.fullmatch(name)
             if attribute is None:

@@ -50,11 +50,7 @@ def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Res
         BadRequest: the request is malformed.
     """
     if kind == "census.entities":
-        data = [
-            {"id": item.id, "name": item.name, "library_id": 1}
-            for item in store.collections()
-            if key.may_read(item.name)
-        ]
+        data = [{"id": item.id, "name": item.name, "library_id": 1} for item in key.visible(store.collections())]
         return json_response(200, {"data": data})
     return _record(request, store, key)
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from ..auth.api_keys import ApiKey, Keys, bearer_of
+from ..auth.api_keys import ApiKey, Keys, basic_credentials, bearer_of
 from ..dialects import amperity
-from ..http.messages import BadRequest, Request, Response, form_pairs, json_response, segment_text
+from ..http.messages import BadRequest, Request, Response, form_pairs, form_text, json_response, segment_text
 
 __all__ = ["LIFETIME", "TokenIssuer"]
 
@@ -96,20 +96,35 @@ class TokenIssuer:
         Raises:
             BadRequest: the request is malformed.
         """
-        tenant = request.one_header(b"amperity-tenant") or request.one_header(b"x-amperity-tenant")
+        tenant = amperity.tenant_of(request)
         if tenant is None:
             raise BadRequest("The header amperity-tenant is required, once.")
         respond = self._oauth if kind == "token.oauth" else self._exchange
         return respond(request, body, tenant)
 
-    def _oauth(self, _: Request, body: bytes, tenant: bytes) -> Response:
-        """Client credentials (RFC 6749, section 4.4): the client id is the key's id, the secret its secret."""
-        form = dict(form_pairs(body))
+    def _oauth(self, request: Request, body: bytes, tenant: bytes) -> Response:
+        """Grant client credentials (RFC 6749, section 4.4): the client id is the key's id, the secret its secret.
+
+        They come in the body or as HTTP Basic (section 2.3.1), never both.
+        """
+        pairs = form_pairs(body)
+        form = dict(pairs)
+        if len(form) != len(pairs):
+            return json_response(400, {"error": "invalid_request"}, _NO_STORE)
         if form.get("grant_type") != "client_credentials":
             return json_response(400, {"error": "unsupported_grant_type"}, _NO_STORE)
-        key = self._keys.by_secret(form.get("client_secret", "").removeprefix("secret-token:").encode())
-        if key is None or key.id != form.get("client_id") or not self._serves(key, tenant):
-            return json_response(401, {"error": "invalid_client"}, _NO_STORE)
+        name, secret = form.get("client_id"), form.get("client_secret", "")
+        scheme, _, encoded = (request.one_header(b"authorization") or b"").partition(b" ")
+        with_basic = scheme.lower() == b"basic"
+        if with_basic:
+            basic = basic_credentials(encoded.strip())
+            if basic is None or "client_secret" in form:
+                return json_response(400, {"error": "invalid_request"}, _NO_STORE)
+            name, secret = (form_text(part) for part in basic)  # the RFC has them form-encoded
+        key = self._keys.by_secret(secret.removeprefix("secret-token:").encode())
+        if key is None or key.id != name or not self._serves(key, tenant):
+            headers = (*_NO_STORE, (b"www-authenticate", b"Basic")) if with_basic else _NO_STORE
+            return json_response(401, {"error": "invalid_client"}, headers)
         token = self.issue(key, self._clock() + LIFETIME)
         return json_response(200, {"access_token": token, "expires_in": LIFETIME, "token_type": "Bearer"}, _NO_STORE)
 

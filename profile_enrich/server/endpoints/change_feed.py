@@ -33,6 +33,7 @@ import logging
 import random
 import re
 import signal
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from weakref import WeakKeyDictionary
 
@@ -65,6 +66,7 @@ class ChangeFeed:
         heartbeat: seconds of silence after which a comment is sent.
         poll: seconds between two looks at the store while there are streams.
         max_streams: open at once in this process.
+        max_key_streams: open at once in this process for one key.
         max_age: seconds after which a stream is ended, for the client to come back and be balanced anew.
         max_keys: more changes than this are said as one reset.
         stall: seconds that a client may take no byte; then it is let go.
@@ -77,6 +79,7 @@ class ChangeFeed:
         heartbeat: float = 15.0,
         poll: float = 0.1,
         max_streams: int = 1000,
+        max_key_streams: int = 100,
         max_age: float = 3600.0,
         max_keys: int = 50_000,
         stall: float = 20.0,
@@ -90,6 +93,8 @@ class ChangeFeed:
         """Keys sent, in all streams."""
         self._poll = poll
         self._max_streams = max_streams
+        self._max_key_streams = max_key_streams
+        self._by_key: Counter[str] = Counter()
         self._hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, _Hub] = WeakKeyDictionary()
         self._ended = False
 
@@ -98,17 +103,43 @@ class ChangeFeed:
         """How many streams are open in this process."""
         return sum(len(hub.wakes) for hub in self._hubs.values())
 
-    def open(self, collection: Collection, after: str | None, allowed: Callable[[], bool]) -> ChangeStream | None:
-        """A stream of what changes in a collection; `None` when there are too many already, or the server is stopping.
+    def limit(self, count: int) -> None:
+        """Allow at most `count` streams, and a key at most a fifth of them, if more were allowed."""
+        self._max_streams = min(self._max_streams, count)
+        self._max_key_streams = min(self._max_key_streams, max(1, count // 5))
+
+    def admits(self, owner: str | None) -> bool:
+        """Return whether a key may open another stream; `None` stands for all requests without authentication."""
+        return owner is None or self._by_key[owner] < self._max_key_streams
+
+    @contextlib.contextmanager
+    def counting(self, owner: str | None) -> Generator[None]:
+        """Count a stream of a key while it is open."""
+        if owner is None:
+            yield
+            return
+        self._by_key[owner] += 1
+        try:
+            yield
+        finally:
+            self._by_key[owner] -= 1
+            if not self._by_key[owner]:
+                del self._by_key[owner]
+
+    def open(
+        self, collection: Collection, after: str | None, allowed: Callable[[], bool], owner: str | None = None
+    ) -> ChangeStream | None:
+        """Return a stream of the changes of a collection; `None` when too many are open, or the server is stopping.
 
         Args:
             collection: whose changes.
             after: the id of the last event that the client saw, if it saw any.
-            allowed: whether the client may still read the collection; asked again at each event and heartbeat.
+            allowed: whether the client may still read the collection; called again at each event and heartbeat.
+            owner: id of the key; see `admits`.
         """
         if self._ended or self.streams >= self._max_streams:
             return None
-        return ChangeStream(self, collection.id, after, allowed)
+        return ChangeStream(self, collection.id, after, allowed, owner)
 
     def notify(self) -> None:
         """Something has just been written through this process: look at the store now. For any loop and thread."""
@@ -191,12 +222,15 @@ class _Hub:
 class ChangeStream:
     """One client's stream. See `ChangeFeed.open`."""
 
-    def __init__(self, feed: ChangeFeed, collection: int, after: str | None, allowed: Callable[[], bool]) -> None:
+    def __init__(
+        self, feed: ChangeFeed, collection: int, after: str | None, allowed: Callable[[], bool], owner: str | None
+    ) -> None:
         self._feed = feed
         self._store = feed.store
         self._collection = collection
         self._after = after
         self._allowed = allowed
+        self._owner = owner
 
     async def run(self, receive: Receive, send: Send, *, head: bool = False) -> None:
         """Sends events until the client goes, may no longer read, takes nothing more, or the server stops."""
@@ -204,7 +238,7 @@ class ChangeStream:
         if head:
             await send({"type": "http.response.body", "body": b""})
             return
-        with self._feed.listening() as wake:
+        with self._feed.counting(self._owner), self._feed.listening() as wake:
             gone = asyncio.get_running_loop().create_task(_disconnected(receive))
             gone.add_done_callback(lambda _: wake.set())
             try:

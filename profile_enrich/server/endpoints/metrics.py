@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import MissingExtraError
 from ...store import ProfileStore
+from ..auth.api_keys import NOBODY, ApiKey
 from ..counters import BUCKETS, SharedCounters
 from .change_feed import ChangeFeed
 
@@ -18,7 +19,7 @@ CONTENT_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 
 class Metrics:
-    """Makes the text that Prometheus reads: requests and durations of all workers, the collections' sizes and ages.
+    """Render the text that Prometheus reads: requests and durations of all workers, the collections' sizes and ages.
 
     Args:
         totals: of this process and its siblings.
@@ -44,15 +45,17 @@ class Metrics:
         self._store = store
         self._feed = feed
         self._registry = registry
+        self._key = NOBODY
         registry.register(self)
 
-    def text(self) -> bytes:
-        """The metrics of now."""
+    def text(self, key: ApiKey) -> bytes:
+        """Return the current metrics, with the collections that the key may read."""
+        self._key = key
         made: bytes = self._exposition.generate_latest(self._registry)
         return made
 
     def collect(self) -> Iterator[Any]:
-        """For the registry."""
+        """Yield the metric families; the registry calls it."""
         core, totals = self._core, self._totals.all()
         requests = core.CounterMetricFamily(
             "profile_api_requests", "Requests answered, by kind and class of status.", labels=["kind", "status"]
@@ -74,7 +77,7 @@ class Metrics:
         ages = core.GaugeMetricFamily(
             "profile_api_age_seconds", "Seconds since a collection last changed.", labels=["collection"]
         )
-        for collection in self._store.collections():
+        for collection in self._key.visible(self._store.collections()):
             rows.add_metric([collection.name], collection.rows)
             ages.add_metric([collection.name], max(0.0, time.time() - collection.updated_at.timestamp()))
         yield rows
@@ -82,4 +85,5 @@ class Metrics:
         streams = core.GaugeMetricFamily("profile_api_streams", "Open streams, of one worker.", labels=["process"])
         streams.add_metric([str(os.getpid())], self._feed.streams)
         yield streams
-        yield core.GaugeMetricFamily("profile_api_generation", "Of the store.", value=self._store.generation)
+        if self._key.sees_everything:
+            yield core.GaugeMetricFamily("profile_api_generation", "Of the store.", value=self._store.generation)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..._version import __version__
 from ...store import Collection
-from ...store.model import MAX_PAGE, ColumnType
+from ...store.model import MAX_PAGE, Column, ColumnType
 from ..auth.api_keys import ANYONE, ApiKey
 from ..auth.field_scopes import REDACTED, FieldScope
 from ..dialects import amperity
@@ -117,7 +117,7 @@ def describe(
     Returns:
         An OpenAPI 3.1 document, JSON-ready.
     """
-    seen = [item for item in collections if key.may_read(item.name)]
+    seen = key.visible(collections)
     indexes = [item for item in seen if item.index_fields is not None]
     # A key with a list of entities is told 403 for all others, whether they are there or not; one without, 404.
     return {
@@ -222,7 +222,7 @@ def _parameter(name: str, place: str, schema: Schema, text: str, *, required: bo
 
 
 def _filters(indexes: list[Collection], key: ApiKey) -> Schema:
-    names = sorted({name for item in indexes for name in _filterable(item, key)})
+    names = sorted({name for item in indexes for name in key.filterable(item)})
     return {
         "type": "object",
         "properties": {name: {"type": "string"} for name in names},
@@ -230,13 +230,8 @@ def _filters(indexes: list[Collection], key: ApiKey) -> Schema:
     }
 
 
-def _filterable(item: Collection, key: ApiKey) -> tuple[str, ...]:
-    scope = key.fields.get(item.name)
-    return item.filterable if scope is None else tuple(name for name in item.filterable if name in scope.show)
-
-
 def _collection_schemas(seen: list[Collection], indexes: list[Collection], key: ApiKey) -> dict[str, Any]:
-    records = {f"Record{item.id}": _record(item, key.fields.get(item.name)) for item in seen}
+    records = {f"Record{item.id}": _record(item, key.fields.get(item.name), key.columns(item)) for item in seen}
     attributes = {f"Attributes{item.id}": _attributes(item, key.fields.get(item.name)) for item in indexes}
     profile = _object(
         {"id": {"type": "string"}, "index_id": {"type": "string"}, "attributes": _any_of(attributes)},
@@ -253,12 +248,8 @@ def _collection_schemas(seen: list[Collection], indexes: list[Collection], key: 
     }
 
 
-def _record(item: Collection, scope: FieldScope | None) -> Schema:
-    properties = {
-        column.name: _seen(column.name, _TYPES[column.type], scope)
-        for column in item.columns
-        if scope is None or column.name in scope.named
-    }
+def _record(item: Collection, scope: FieldScope | None, columns: list[Column]) -> Schema:
+    properties = {column.name: _seen(column.name, _TYPES[column.type], scope) for column in columns}
     return {**_object(properties), "title": item.name, "description": f"A record of {item.name}, by {item.key}."}
 
 

@@ -11,7 +11,17 @@ from urllib.parse import quote, unquote_to_bytes
 
 from starlette.types import Receive, Scope
 
-__all__ = ["MAX_ID_BYTES", "AuditContext", "BadRequest", "Request", "Response", "json_response", "read_body"]
+__all__ = [
+    "JSON",
+    "MAX_ID_BYTES",
+    "VARY",
+    "AuditContext",
+    "BadRequest",
+    "Request",
+    "Response",
+    "json_response",
+    "read_body",
+]
 
 MAX_ID_BYTES = 2048
 """The longest identifier that is looked up; the store has no longer ones."""
@@ -19,6 +29,9 @@ MAX_ID_BYTES = 2048
 MAX_BODY_BYTES = 64 * 1024
 
 JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
+
+VARY: tuple[bytes, bytes] = (b"vary", b"authorization, authentication")
+"""For each answer that depends on the key: no cache may give it to another one."""
 
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -130,9 +143,18 @@ def form_pairs(raw: bytes) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for part in raw.split(b"&"):
         if part:
-            name, _, value = part.replace(b"+", b" ").partition(b"=")
-            pairs.append((_text(_percent_decode(name)), _text(_percent_decode(value))))
+            name, _, value = part.partition(b"=")
+            pairs.append((form_text(name), form_text(value)))
     return pairs
+
+
+def form_text(raw: bytes) -> str:
+    """Return one decoded value of application/x-www-form-urlencoded text.
+
+    Raises:
+        BadRequest: it is not properly encoded.
+    """
+    return _text(_percent_decode(raw.replace(b"+", b" ")))
 
 
 def segment_text(raw: bytes) -> str:

@@ -1,8 +1,10 @@
-"""Serves the embedded Profile API in this process, or in several that share a port."""
+"""Serve the embedded Profile API from this process, or from several that share a port."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,15 +14,12 @@ from ...errors import ConfigurationError
 from ...store import ProfileStore
 from ..app import ProfileAPI
 from ..auth.api_keys import ApiKey, Keys
-from ..counters import shared_totals
-from .sockets import listen, url_of
+from ..shared_state import SharedState
+from .sockets import bind, listen, url_of
 from .supervisor import MAX_WORKERS, Supervisor
-from .uvicorn import ReloadableApp, import_uvicorn, make_server, on_terminal
+from .worker import DRAIN, require_uvicorn, run_worker
 
 __all__ = ["serve", "serve_app"]
-
-_DRAIN = 5
-"""Seconds that open requests have to end."""
 
 
 def serve(
@@ -37,12 +36,12 @@ def serve(
     on_ready: Callable[[str], None] | None = None,
     **options: Any,
 ) -> None:
-    """Serves the embedded Profile API until SIGINT or SIGTERM, then ends open requests and returns.
+    """Serve the embedded Profile API until SIGINT, SIGTERM or SIGHUP, then finish open requests and return.
 
     Args:
         store: the store or its path.
-        keys: who may ask; required unless `no_auth`.
-        no_auth: answer everybody.
+        keys: the API keys; required unless `no_auth`.
+        no_auth: answer without a key.
         workspace: see `ProfileAPI`.
         host: the address to listen on. Only this machine by default; `0.0.0.0` for all.
         port: 0 takes any free one.
@@ -58,88 +57,67 @@ def serve(
         MissingExtraError: the extra `server` (uvicorn) is not installed.
         StoreError: the store cannot be opened.
     """
-    _check_workers(workers)
     if not isinstance(keys, Keys) and keys is not None:
         keys = list(keys)
 
-    def make() -> ProfileAPI:
+    def make(shared: SharedState) -> ProfileAPI:
         return ProfileAPI(
-            store,
-            keys=keys,
-            no_auth=no_auth,
-            workspace=workspace,
-            access_log=access_log,
-            workers=workers,
-            totals=totals,
-            **options,
+            store, keys=keys, no_auth=no_auth, workspace=workspace, access_log=access_log, shared=shared, **options
         )
 
-    with shared_totals(workers) as totals:
-        serve_app(make, host=host, port=port, workers=workers, log_level=log_level, on_ready=on_ready)
+    with contextlib.closing(bind(host, port)) as listener:
+        serve_app(make, listener, workers=workers, log_level=log_level, on_ready=on_ready)
 
 
 def serve_app(
-    make: Callable[[], ProfileAPI],
+    make: Callable[[SharedState], ProfileAPI],
+    listener: socket.socket,
     *,
-    host: str = "127.0.0.1",
-    port: int = 8787,
     workers: int = 1,
     log_level: str = "warning",
     on_ready: Callable[[str], None] | None = None,
-    reload: bool = False,
-) -> None:
-    """Serves what `make` makes, once in each worker.
+    on_reload: Callable[[], None] | None = None,
+) -> int | None:
+    """Serve the application that `make` returns, made once in each worker.
 
     Args:
-        make: makes the application.
-        host: see `serve`; so are the others.
-        port: see `serve`.
-        workers: see `serve`.
+        make: makes the application; it gets what the workers share, to be passed on as `shared`.
+        listener: a socket from `bind`.
+        workers: see `serve`; so are the others.
         log_level: see `serve`.
         on_ready: see `serve`.
-        reload: on SIGHUP, make the application anew, and have it take over without a pause; when it cannot be made, the
-            old one goes on. Not in a terminal: when that closes, SIGHUP ends what runs in it.
+        on_reload: called on SIGHUP, before new workers that make the application anew take over one by one, without a
+            pause. A `ProfileEnrichError` from it, or from a new worker, keeps the old ones. By default SIGHUP ends the
+            server.
+
+    Returns:
+        The number of the signal that ended the server; `None` when it ended otherwise.
 
     Raises:
         ConfigurationError: see `serve`.
         MissingExtraError: see `serve`.
         StoreError: see `serve`.
     """
-    uvicorn = import_uvicorn()
+    require_uvicorn()
     _check_workers(workers)
-    reload = reload and not on_terminal()
-    first = make()  # here, so that what is wrong is said by this call
-    listener = listen(host, port)
+    supervised = workers > 1 or on_reload is not None
+    with SharedState.create(several=supervised) as shared:
 
-    def run(app: ProfileAPI, ready: Callable[[], None], parent: int | None) -> None:
-        holder = ReloadableApp(app, make if reload else None)
-        config = uvicorn.Config(
-            holder,
-            # uvicorn's access log prints whole URLs, and they hold ids.
-            access_log=False,
-            log_level=log_level,
-            lifespan="on",
-            ws="none",
-            server_header=False,
-            timeout_graceful_shutdown=_DRAIN,
-        )
-        make_server(uvicorn, config, holder, ready, parent).run(sockets=[listener])
+        def ready() -> None:
+            if on_ready is not None:
+                on_ready(url_of(listener))
 
-    try:
-        if workers == 1:
-            run(first, lambda: on_ready(url_of(listener)) if on_ready is not None else None, None)
-        else:
-            first.close()
-            parent_pid = os.getpid()
-            Supervisor(
-                lambda ready: run(make(), ready, parent_pid),
-                workers,
-                drain=_DRAIN + 2,
-                reload=reload,
-                on_ready=lambda: on_ready(url_of(listener)) if on_ready is not None else None,
-            ).run()
-    finally:
-        listener.close()
+        app = make(shared)  # here, so that this call raises what is wrong
+        listen(listener)
+        if not supervised:
+            return run_worker(app, listener, log_level=log_level, ready=ready)
+        app.close()
+        parent = os.getpid()
+
+        def work(ready: Callable[[], None]) -> None:
+            run_worker(make(shared), listener, log_level=log_level, ready=ready, parent=parent)
+
+        return Supervisor(work, workers, drain=DRAIN + 0.5, on_reload=on_reload, on_ready=ready).run()
 
 
 def _check_workers(workers: int) -> None:
@@ -148,4 +126,4 @@ def _check_workers(workers: int) -> None:
     if workers > 1 and not hasattr(os, "fork"):
         raise ConfigurationError("several workers need a system with fork, such as Linux or macOS; leave workers at 1")
     if workers > 1 and threading.current_thread() is not threading.main_thread():
-        raise ConfigurationError("several workers are run from the main thread only: it hears the signals")
+        raise ConfigurationError("several workers run from the main thread only: it handles the signals")

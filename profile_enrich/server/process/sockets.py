@@ -1,4 +1,4 @@
-"""The address that is listened on."""
+"""Bind the listening socket."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 
 from ...errors import ConfigurationError
 
-__all__ = ["listen", "url_of"]
+__all__ = ["bind", "listen", "url_of"]
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, made before anything else so that a taken port is said clearly.
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound and does not listen yet: clients are refused until `listen`.
+
+    Bind before any long work, so that a taken port is reported at once.
 
     Raises:
-        ConfigurationError: it cannot be had; the message says why and what to do.
+        ConfigurationError: the address cannot be bound; the message says why and what to do.
     """
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise ConfigurationError("port must be a whole number from 0 to 65535")
@@ -30,27 +32,45 @@ def listen(host: str, port: int) -> socket.socket:
             f"the host {host!r} is not an address of this machine; 127.0.0.1 is this machine alone, 0.0.0.0 all"
         )
     family, _, _, _, address = found[0]
-    # With TCP named: asyncio switches Nagle's algorithm off for such sockets only, and each answer would wait 40 ms.
+    # With TCP given: asyncio switches Nagle's algorithm off for such sockets only, and each answer would wait 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform != "win32":  # on Windows this would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
         listener.setblocking(False)
     except OSError as error:
-        problem = {
-            errno.EADDRINUSE: f"port {port} on {host} is taken; stop what listens there or choose another port",
-            errno.EACCES: f"port {port} needs special rights; choose one from 1024 on",
-            errno.EADDRNOTAVAIL: f"the host {host!r} is not an address of this machine",
-        }.get(error.errno or 0, f"port {port} on {host} cannot be listened on: {error.strerror}")
+        problem = _problem(error, host, port)
     if problem:
         listener.close()
         raise ConfigurationError(problem)
     return listener
 
 
+def listen(listener: socket.socket) -> None:
+    """Let clients connect to a bound socket.
+
+    Raises:
+        ConfigurationError: another process listens on the port by now.
+    """
+    problem = ""
+    try:
+        listener.listen(2048)
+    except OSError as error:
+        problem = _problem(error, *listener.getsockname()[:2])
+    if problem:
+        raise ConfigurationError(problem)
+
+
+def _problem(error: OSError, host: str, port: int) -> str:
+    return {
+        errno.EADDRINUSE: f"port {port} on {host} is taken; stop what listens there or choose another port",
+        errno.EACCES: f"port {port} needs special rights; choose one from 1024 on",
+        errno.EADDRNOTAVAIL: f"the host {host!r} is not an address of this machine",
+    }.get(error.errno or 0, f"port {port} on {host} cannot be listened on: {error.strerror}")
+
+
 def url_of(listener: socket.socket) -> str:
-    """The base URL of who listens there."""
+    """Return the base URL of a bound socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,18 +1,17 @@
-"""Several processes that share a listening socket: started, watched, replaced and ended together."""
+"""Start, watch, replace and stop worker processes that share a listening socket."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import os
+import select
 import signal
 import sys
 import time
 from collections.abc import Callable, Generator
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from types import FrameType
+from typing import NoReturn
 
 from ...errors import ConfigurationError, ProfileEnrichError
 
@@ -21,171 +20,292 @@ __all__ = ["MAX_WORKERS", "Supervisor"]
 _log = logging.getLogger("profile_enrich.server")
 
 MAX_WORKERS = 64
-_TICK = 0.2
-_STARTING = 60.0
-"""Seconds that a worker has to be ready."""
 
-_AGAIN = 1.0
-"""Seconds between two starts of a worker that dies."""
+_START_TIMEOUT = 60.0
+"""Seconds that a worker has to answer requests."""
+_RETRY_INITIAL = 0.5
+_RETRY_MAX = 30.0
+_HEALTHY_AFTER = 10.0
+"""Seconds that a worker must have lived for its death not to count as a failed start."""
+_GIVE_UP_AFTER = 5
+"""Failed starts in a row, without any worker running, after which the supervisor ends."""
+
+_HANDLED = {signal.SIGINT, signal.SIGTERM, *({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())}
+
+Run = Callable[[Callable[[], None]], None]
 
 
 class _Worker:
-    def __init__(self, run: Callable[[Callable[[], None]], None]) -> None:
-        context = multiprocessing.get_context("fork")  # what was opened and read is shared, and nothing is pickled
-        self._reader: Connection
-        self._reader, writer = context.Pipe(duplex=False)
-        self.process: BaseProcess = context.Process(target=_work, args=(run, writer))
-        self.process.start()
-        writer.close()
-        self.born = time.monotonic()
-        self.is_ready = False
+    """A forked process. Its pipe says `ready` once, and closes when the process ends.
 
-    def ready(self, until: float) -> bool:
-        """Waits until it answers requests; false when it ended, or took too long."""
-        if not self.is_ready and self._reader.poll(max(0.0, until - time.monotonic())):
-            with contextlib.suppress(EOFError, OSError):
-                self.is_ready = self._reader.recv() is True
-        return self.is_ready
+    Raises:
+        OSError: the system gives no process or no descriptor.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.reader, writer = os.pipe()
+        # A signal that arrives between the fork and the child's own handlers must not run the parent's in the child.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                os.close(self.reader)
+                _run_child(run, writer, before)
+        except OSError:
+            os.close(self.reader)
+            raise
+        finally:
+            os.close(writer)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.started_at = time.monotonic()
+        self.is_ready = False
+        self.exit_code: int | None = None
+
+    def read(self) -> None:
+        """Note that it became ready, or that it ended."""
+        if os.read(self.reader, 1):
+            self.is_ready = True
+        else:
+            self.reap(block=True)
+
+    def reap(self, *, block: bool = False) -> bool:
+        """Return whether the process has ended; its exit code is kept, negative for a signal."""
+        if self.exit_code is None:
+            pid, status = os.waitpid(self.pid, 0 if block else os.WNOHANG)
+            if pid:
+                self.exit_code = os.waitstatus_to_exitcode(status)
+                os.close(self.reader)
+        return self.exit_code is not None
 
     def signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, OSError):
-            if self.process.pid is not None and self.process.exitcode is None:
-                os.kill(self.process.pid, number)
-
-    def end(self, until: float) -> None:
-        """Waits for its end, and makes it end."""
-        self.process.join(max(0.0, until - time.monotonic()))
-        if self.process.exitcode is None:
-            self.process.kill()
-            self.process.join()
-        self._reader.close()
-        self.process.close()
+        if self.exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
 
-def _work(run: Callable[[Callable[[], None]], None], writer: Connection) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-    def ready() -> None:
-        with contextlib.suppress(OSError):  # nobody waits any more
-            writer.send(True)
-            writer.close()
-
-    problem = ""
+def _run_child(run: Run, writer: int, mask: set[int | signal.Signals]) -> NoReturn:
+    code = 1
     try:
+        signal.set_wakeup_fd(-1)
+        for number in _HANDLED:
+            # SIGHUP is the supervisor's: it decides whether it means reload or stop.
+            ignored = number not in (signal.SIGINT, signal.SIGTERM)
+            signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+        def ready() -> None:
+            with contextlib.suppress(OSError):  # the supervisor is gone
+                os.write(writer, b"1")
+
         run(ready)
-    except KeyboardInterrupt:
-        pass
+        code = 0
     except ProfileEnrichError as error:
-        problem = error.message
-    except Exception as error:  # noqa: BLE001  # a traceback could quote a record or a key
-        problem = type(error).__name__
-    if problem:
-        _log.error("a worker failed: %s", problem)
-        sys.exit(1)
+        _log.error("a worker failed: %s", error.message)  # a traceback could quote a record or a key
+    except BaseException as error:  # noqa: BLE001  # the boundary of the process
+        _log.error("a worker failed: %s", type(error).__name__)
+    finally:
+        os._exit(code)
 
 
 class Supervisor:
-    """Runs `count` workers until SIGINT or SIGTERM, and starts one anew that dies.
+    """Run `count` workers until SIGINT, SIGTERM or SIGHUP, and replace those that die.
+
+    A worker that cannot be started is tried again with exponential backoff while others serve; when none is left and
+    several starts in a row have failed, the supervisor ends.
 
     Args:
-        run: what a worker does; it calls its argument once it answers requests.
-        count: how many.
-        drain: seconds that a worker has to end.
-        reload: whether SIGHUP replaces them one by one; otherwise it ends them.
-        on_ready: called once all answer.
+        run: the worker's work; it calls its argument once it answers requests.
+        count: number of workers.
+        drain: seconds that a worker has to end before it is killed.
+        on_reload: called in this process on SIGHUP before the workers are replaced one by one; its
+            `ProfileEnrichError` cancels the reload. `None`: SIGHUP ends the workers.
+        on_ready: called once all workers answer.
     """
 
     def __init__(
         self,
-        run: Callable[[Callable[[], None]], None],
+        run: Run,
         count: int,
         *,
         drain: float,
-        reload: bool,
+        on_reload: Callable[[], None] | None = None,
         on_ready: Callable[[], None],
     ) -> None:
         self._run = run
-        self._count = count
         self._drain = drain
-        self._reloads = reload
+        self._on_reload = on_reload
         self._on_ready = on_ready
-        self._workers: list[_Worker] = []
-        self._stop = False
+        self._workers: list[_Worker | None] = [None] * count
+        self._retry_at = [0.0] * count
+        self._failures = 0
+        self._wakeup = -1
+        self._received: int | None = None
         self._reload = False
 
-    def run(self) -> None:
-        """Returns when all workers have ended.
+    def run(self) -> int:
+        """Supervise until a signal.
+
+        Returns:
+            The signal's number.
 
         Raises:
-            ConfigurationError: a worker ended before it answered.
+            ConfigurationError: a worker ended before it answered, or no worker can be started any more.
         """
         with self._handling_signals():
             try:
-                self._workers = [_Worker(self._run) for _ in range(self._count)]
-                until = time.monotonic() + _STARTING
-                if not all(self._wait_for(worker, until) for worker in self._workers):
-                    if self._stop:
-                        return
-                    raise ConfigurationError("a worker ended before it could answer; what it said is above")
-                self._on_ready()
-                while not self._stop:
-                    self._watch()
+                self._start()
+                while self._received is None:
+                    self._wait(self._next_retry())
+                    self._replace_dead()
+                    if self._reload:
+                        self._reload = False
+                        self._replace_all()
             finally:
-                self._end(self._workers)
+                self._end([worker for worker in self._workers if worker is not None])
+        return self._received
 
-    def _wait_for(self, worker: _Worker, until: float) -> bool:
-        while not self._stop and time.monotonic() < until and worker.process.is_alive():
-            if worker.ready(time.monotonic() + _TICK):
-                return True
-        return worker.is_ready
-
-    def _watch(self) -> None:
-        dead = wait([worker.process.sentinel for worker in self._workers], timeout=_TICK)
-        if self._reload:
-            self._reload = False
-            self._replace_all()
-            return
-        for place, worker in enumerate(self._workers):
-            if worker.process.sentinel in dead and not self._stop:
-                worker.process.join(1.0)  # its end shows a moment before its exit code
-                _log.error("a worker ended (exit code %s); another one is started", worker.process.exitcode)
-                time.sleep(max(0.0, worker.born + _AGAIN - time.monotonic()))
-                worker.end(time.monotonic())
+    def _start(self) -> None:
+        problem = ""
+        try:
+            for place in range(len(self._workers)):
                 self._workers[place] = _Worker(self._run)
+        except OSError as error:
+            problem = (
+                f"the workers cannot be started: {error.strerror}; start fewer, or raise the limits of processes and"
+                " open files"
+            )
+        if problem:
+            raise ConfigurationError(problem)
+        until = time.monotonic() + _START_TIMEOUT
+        for worker in self._workers:
+            if worker is not None and not self._wait_ready(worker, until) and self._received is None:
+                raise ConfigurationError("a worker ended before it could answer; its message is above")
+        if self._received is None:
+            self._on_ready()
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait for a signal, or a worker that becomes ready or ends."""
+        workers = {worker.reader: worker for worker in self._workers if worker is not None and worker.exit_code is None}
+        self._poll(workers, timeout)
+
+    def _poll(self, workers: dict[int, _Worker], timeout: float | None) -> None:
+        if self._received is not None or self._reload:
+            return
+        poll = select.poll()
+        for descriptor in (self._wakeup, *workers):
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, _ in poll.poll(None if timeout is None else max(0.0, timeout) * 1e3):
+            if descriptor == self._wakeup:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wakeup, 4096)
+            else:
+                workers[descriptor].read()
+
+    def _wait_ready(self, worker: _Worker, until: float) -> bool:
+        while not worker.is_ready and worker.exit_code is None and self._received is None and time.monotonic() < until:
+            reload, self._reload = self._reload, False
+            self._poll({worker.reader: worker}, until - time.monotonic())
+            self._reload |= reload
+        return worker.is_ready and worker.exit_code is None
+
+    def _next_retry(self) -> float | None:
+        dead = [at for worker, at in zip(self._workers, self._retry_at, strict=True) if worker is None]
+        return min(dead) - time.monotonic() if dead else None
+
+    def _replace_dead(self) -> None:
+        for place, worker in enumerate(self._workers):
+            if self._received is not None:
+                return
+            if worker is not None and worker.reap():
+                self._workers[place] = None
+                lived = time.monotonic() - worker.started_at
+                self._failures = 0 if lived >= _HEALTHY_AFTER else self._failures + 1
+                wait = 0.0 if lived >= _RETRY_INITIAL and self._failures < 2 else self._backoff()
+                self._retry_at[place] = time.monotonic() + wait
+                _log.error("a worker ended (exit code %s); another one is started", worker.exit_code)
+                self._check_hopeless()
+            if self._workers[place] is None and time.monotonic() >= self._retry_at[place]:
+                self._restart(place)
+
+    def _restart(self, place: int) -> None:
+        try:
+            self._workers[place] = _Worker(self._run)
+        except OSError as error:
+            self._failures += 1
+            wait = self._backoff()
+            self._retry_at[place] = time.monotonic() + wait
+            _log.error("a worker cannot be started (%s); trying again in %.1f s", error.strerror, wait)
+        self._check_hopeless()
+
+    def _check_hopeless(self) -> None:
+        if self._failures >= _GIVE_UP_AFTER and not any(self._workers):
+            raise ConfigurationError("no worker can be started any more; the messages above say why")
+
+    def _backoff(self) -> float:
+        return min(_RETRY_MAX, _RETRY_INITIAL * 2.0 ** max(0, self._failures - 1))
 
     def _replace_all(self) -> None:
-        """The new worker answers before the old one goes. One that cannot start leaves the rest as they are."""
-        for place, old in enumerate(list(self._workers)):
-            new = _Worker(self._run)
-            if not self._wait_for(new, time.monotonic() + _STARTING):
-                self._end([new])
-                if not self._stop:
-                    _log.error("not reloaded: a new worker ended before it could answer; the old ones go on")
-                return
-            self._workers[place] = new
-            self._end([old])
-        _log.warning("reloaded")
+        """Replace each worker by a new one that answers already. If one cannot start, the rest stay as they are."""
+        problem = ""
+        try:
+            if self._on_reload is not None:
+                self._on_reload()
+            for place, old in enumerate(list(self._workers)):
+                new = _Worker(self._run)
+                if not self._wait_ready(new, time.monotonic() + _START_TIMEOUT):
+                    self._end([new])
+                    problem = "a new worker ended before it could answer"
+                    break
+                self._workers[place] = new
+                if old is not None:
+                    self._end([old])
+        except ProfileEnrichError as error:  # its message is free of secrets
+            problem = error.message
+        except Exception as error:  # noqa: BLE001  # whatever it is, the running workers go on
+            problem = (isinstance(error, OSError) and error.strerror) or type(error).__name__
+        if self._received is not None:
+            return
+        if problem:
+            _log.error("not reloaded, the old settings stay: %s", problem)
+        else:
+            _log.warning("reloaded")
 
     def _end(self, workers: list[_Worker]) -> None:
         for worker in workers:
             worker.signal(signal.SIGTERM)
         until = time.monotonic() + self._drain
         for worker in workers:
-            worker.end(until)
+            while not worker.reap() and (left := until - time.monotonic()) > 0:
+                # Its pipe closes when it ends. It may also say `ready` late: read that away.
+                if select.select([worker.reader], [], [], left)[0] and not os.read(worker.reader, 1):
+                    break
+            worker.signal(signal.SIGKILL) if time.monotonic() >= until else None
+            worker.reap(block=True)
 
     @contextlib.contextmanager
     def _handling_signals(self) -> Generator[None]:
-        def leave(number: int, frame: FrameType | None) -> None:
-            self._stop = True
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._received = number
 
         def reload(number: int, frame: FrameType | None) -> None:
             self._reload = True
 
-        handlers = {signal.SIGINT: leave, signal.SIGTERM: leave, signal.SIGHUP: reload if self._reloads else leave}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        sys.stdout.flush()  # what is buffered now must not be written once more by a child
+        self._wakeup, writer = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        os.set_blocking(writer, False)
+        before_descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        before = {
+            number: signal.signal(
+                number, stop if self._on_reload is None or number in (signal.SIGINT, signal.SIGTERM) else reload
+            )
+            for number in _HANDLED
+        }
         try:
             yield
         finally:
-            for number, old in before.items():
-                signal.signal(number, old)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(before_descriptor)
+            os.close(self._wakeup)
+            os.close(writer)

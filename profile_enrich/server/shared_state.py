@@ -1,0 +1,121 @@
+"""What the worker processes of one server share: their counters and the rate buckets of the API keys."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import struct
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import IO, Self
+
+__all__ = ["BucketTable", "SharedState"]
+
+_SLOTS = 4096
+_SLOT = struct.Struct("=8sd")
+
+
+class BucketTable:
+    """A fixed table of token buckets; each is one number, the moment at which it is full again (GCRA).
+
+    Args:
+        file: an open file that the processes share, locked during each access; the system releases the lock of a
+            process that dies. `None` keeps the table in this process.
+    """
+
+    def __init__(self, file: IO[bytes] | None = None) -> None:
+        self._file = file
+        size = _SLOTS * _SLOT.size
+        if file is None:
+            self._table: mmap.mmap | bytearray = bytearray(size)
+        else:
+            file.truncate(size)
+            self._table = mmap.mmap(file.fileno(), size)
+
+    def take(self, name: str, cost: int, *, size: int, seconds: float, now: float) -> tuple[bool, float]:
+        """Take from a bucket that holds `size` and fills again in `seconds`.
+
+        Args:
+            name: of the bucket.
+            cost: what to take.
+            size: what the full bucket holds.
+            seconds: in which an empty one fills again.
+            now: reading of a monotonic clock that all processes share.
+
+        Returns:
+            Whether there was enough, and the level after it.
+        """
+        tag = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        with self._locked():
+            place, full_at = self._find(tag, now)
+            # A changed rate must not leave a debt that the new one could never have given.
+            level = size - min(max(0.0, full_at - now), seconds) * size / seconds
+            # A thousandth: what floating-point sums lose must not refuse the last request of a bucket.
+            if level + 0.001 < cost:
+                return False, level
+            level = max(0.0, level - cost)
+            _SLOT.pack_into(self._table, place, tag, now + (size - level) * seconds / size)
+            return True, level
+
+    def _find(self, tag: bytes, now: float) -> tuple[int, float]:
+        """Return the bucket's offset and value: its own, else one that is full again and so forgettable."""
+        start = int.from_bytes(tag, "big") % _SLOTS
+        free: int | None = None
+        for step in range(_SLOTS):
+            place = (start + step) % _SLOTS * _SLOT.size
+            found, full_at = _SLOT.unpack_from(self._table, place)
+            if found == tag:
+                return place, full_at
+            if free is None and full_at <= now:
+                free = place
+            if full_at == 0.0:  # never used: the tag is nowhere behind it
+                break
+        # With every bucket of the table in use, this key shares one: it gets less than its rate, never more.
+        return (
+            (start * _SLOT.size, _SLOT.unpack_from(self._table, start * _SLOT.size)[1]) if free is None else (free, 0.0)
+        )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Generator[None]:
+        if self._file is None:
+            yield
+            return
+        import fcntl  # only several workers share a file, and they need fork
+
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+
+class SharedState:
+    """State of one server, shared by its workers.
+
+    Attributes:
+        directory: where each worker keeps its counters; `None` for a single process.
+        buckets: the rate buckets.
+    """
+
+    def __init__(self, directory: Path | None = None, buckets: BucketTable | None = None) -> None:
+        self.directory = directory
+        self.buckets = buckets or BucketTable()
+
+    @classmethod
+    @contextlib.contextmanager
+    def create(cls, *, several: bool) -> Generator[Self]:
+        """Create the state before the workers are forked, and remove it at the end.
+
+        Args:
+            several: whether several processes use it.
+        """
+        if not several:
+            yield cls()
+            return
+        with (
+            tempfile.TemporaryDirectory(prefix="profile-enrich-totals-") as directory,
+            tempfile.TemporaryFile() as file,  # without a name: nothing of it stays behind
+        ):
+            yield cls(Path(directory), BucketTable(file))
