@@ -14,6 +14,7 @@ from profile_enrich.cli.app import cli
 from profile_enrich.cli.commands import keys as module
 from profile_enrich.cli.commands import serve as serving
 from profile_enrich.server import FieldScope, KeyFile, ProfileAPI, Rate
+from profile_enrich.server.shared_state import SharedState
 
 from ..server.helpers import ask, bearer, build
 
@@ -122,6 +123,20 @@ def test_mistakes_are_one_line(store: str, arguments: list[str], said: str) -> N
     assert "Traceback" not in done.output
 
 
+def test_names_that_the_store_has_not_are_refused(tmp_path: Path) -> None:
+    build(tmp_path)
+    store = str(tmp_path / "s")
+    for arguments, said in (
+        (["--entity", "users"], "has no entity 'users'; it has: Users, Orders, Wide"),
+        (["--field", "Users:nope"], "Users has no field 'nope'; it has: id, email, tier, n, none"),
+        (["--field", "Users:id", "--hash", "Users:nope"], "has no field 'nope'"),
+        (["--redact", "Nobody:id"], "has no entity 'Nobody'"),
+    ):
+        done = run("add", "k", "--store", store, *arguments)
+        assert (done.exit_code, said in done.stderr) == (2, True), done.output
+    assert run("add", "k", "--store", store, "--field", "Users:id", "--hash", "Users:email").exit_code == 0
+
+
 class TestServing:
     """`serve` with the keys of a file."""
 
@@ -131,8 +146,8 @@ class TestServing:
         build(tmp_path)
         seen: list[tuple[int, int]] = []
 
-        def serve_app(make: Callable[[], ProfileAPI], **_: object) -> None:
-            app = make()
+        def serve_app(make: Callable[[SharedState], ProfileAPI], *_: object, **__: object) -> None:
+            app = make(SharedState())
             seen.append((ask(app, "/status", headers=bearer(self.secret)).status, len(app.store.collections())))
             app.close()
 
@@ -151,7 +166,9 @@ class TestServing:
         refused = self.serve("--store", store)
         assert (refused.exit_code, "profile-enrich keys add" in refused.stderr) == (2, True)
         type(self).secret = run("add", "website", "--store", store, "--workspace", "acme").stdout.strip()
-        done = self.serve("--store", store, "--rate", "100/s", "--audit-log", str(tmp_path / "audit.jsonl"))
+        done = self.serve(
+            "--store", store, "--port", "0", "--rate", "100/s", "--audit-log", str(tmp_path / "audit.jsonl")
+        )
         assert (done.exit_code, served) == (0, [(200, 3)]), done.output
         assert '"key":"website","kind":"status"' in (tmp_path / "audit.jsonl").read_text(encoding="utf-8")
 
