@@ -115,7 +115,7 @@ def test_two_workers_share_a_port_are_replaced_and_leave_nothing(tmp_path: Path)
         assert client.get(RECORD).headers["cache-control"] == "private, max-age=60"
         last = workers_of(process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(2) == 143
+        assert process.wait(10) == 143
         assert process.stderr is not None
         said = process.stderr.read()
     assert "Traceback" not in said
@@ -137,7 +137,7 @@ def test_one_process_reloads_too(tmp_path: Path) -> None:
             until(lambda control=control: client.get(RECORD).headers["cache-control"] == control)  # type: ignore[misc]  # mypy does not see the default
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(2) == 130
+        assert process.wait(10) == 130
         assert process.stderr is not None
         said = process.stderr.read()
     assert "not reloaded, the old settings stay" in said
