@@ -86,15 +86,13 @@ LINES: dict[str, str] = {
     "P4": "A build, full or incremental, is atomic; killed at any point it leaves the old data whole.",
     "P5": "Paging sees each record that stays exactly once while refreshes run.",
     "P6": "It listens on 127.0.0.1 unless told otherwise, and wants a key unless told `--no-auth`.",
-    "P9": "A worker that cannot start or dies never hangs the others; SIGTERM, SIGINT and SIGHUP end or reload within 2 s at any "
-    "moment, with 128+n, and nothing is left behind.",
-    "P10": "A damaged file never yields a wrong record with 200: the record is 503, said in the log, the process lives.",
     "P7": "No endpoint shows a key anything outside of its scopes; each id of a batch counts against the rate, over all "
     "workers together; answers vary on the key.",
     "P8": "Without a key: bounded memory, descriptors and time, and a place for health checks; one key cannot take all "
     "streams.",
     "P9": "A worker that cannot start or dies hangs neither the others nor the supervisor; SIGTERM, SIGINT and SIGHUP end "
     "or reload within 2 s, with 128 + the signal's number.",
+    "P10": "A damaged file never yields a wrong record with 200: the record is 503, said in the log, the process lives.",
     "E1": "As many records come out as went in, in order or not, whatever fails: each with its profile, or with a stated "
     "reason. Nothing lost, nothing doubled.",
     "E2": "Calls are as many as different keys (or batches of them), never as records; memory is bounded whatever the "
