@@ -55,9 +55,17 @@ from .sources.http import TransportOptions
 from .sources.memory import MemorySource
 from .sources.store import StoreSource
 from .web.consent import honour_gpc
-from .web.dependencies import ProfileDependency, get_profile, lookup_details, personalised, require_profile
+from .web.dependencies import (
+    ProfileDependency,
+    get_profile,
+    lookup_details,
+    personalised,
+    refresh_profile,
+    require_profile,
+)
 from .web.identity import first_of, from_cookie, from_header, from_session, from_signed_cookie, from_user, hashed_email
 from .web.middleware import ProfileMiddleware
+from .web.user_functions import in_thread
 
 __all__ = [
     "AmbiguousMatch",
@@ -137,7 +145,9 @@ __all__ = [
     "get_profile",
     "hashed_email",
     "honour_gpc",
+    "in_thread",
     "lookup_details",
     "personalised",
+    "refresh_profile",
     "require_profile",
 ]

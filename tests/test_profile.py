@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,10 @@ class TestProfileKey:
         assert copy.deepcopy(key) == key
 
 
+MUTATING_LIST = ("append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse", "__delitem__", "__imul__")
+MUTATING_DICT = ("update", "pop", "popitem", "clear", "setdefault", "__delitem__")
+
+
 class TestFreezing:
     @given(st.dictionaries(st.text(), json_values))
     def test_freezing_and_thawing_gives_the_same_back(self, data: dict[str, Any]) -> None:
@@ -92,16 +97,21 @@ class TestFreezing:
         record = Record(source)
         source["tags"].append("b")  # type: ignore[attr-defined]
         attributes: Any = record.attributes
-        assert attributes["tags"] == ("a",)
+        assert attributes["tags"] == ["a"]
         attempts: list[Callable[[], object]] = [
             lambda: attributes.__setitem__("x", 1),
             lambda: attributes["address"].__setitem__("city", "Bergen"),
             lambda: attributes["address"]["lines"][0].__setitem__("n", 2),
-            lambda: attributes["tags"].append("c"),
+            *(lambda name=name: getattr(attributes["tags"], name)(0) for name in MUTATING_LIST),
+            *(lambda name=name: getattr(attributes["address"], name)("city") for name in MUTATING_DICT),
+            lambda: attributes["tags"].__setitem__(0, "c"),
+            lambda: attributes["tags"].__iadd__(["c"]),
+            lambda: attributes["address"].__ior__({"city": "Bergen"}),
         ]
         for attempt in attempts:
-            with pytest.raises((TypeError, AttributeError)):
+            with pytest.raises(TypeError, match="to_dict"):
                 attempt()
+        assert record.attributes == {"tags": ["a"], "address": {"city": "Oslo", "lines": [{"n": 1}]}}
 
     def test_refuses_what_is_nested_too_deep(self) -> None:
         deep: Any = 1
@@ -113,7 +123,7 @@ class TestFreezing:
     def test_keeps_other_kinds_of_values(self) -> None:
         frozen: Any = freeze({"raw": bytearray(b"x"), "set": frozenset({1}), 5: "number"})[0]
         assert frozen["raw"] == b"x"
-        assert frozen["set"] == (1,)
+        assert frozen["set"] == [1]
         assert frozen["5"] == "number"
 
 
@@ -205,6 +215,11 @@ class TestProfile:
             lambda p: p.is_stale,
             lambda p: p.attributes,
             lambda p: p.to_dict(),
+            lambda p: p | {},
+            lambda p: {} | p,
+            lambda p: p.detached(),
+            lambda p: pickle.dumps(p),
+            repr,  # caches make their keys of it
         ],
     )
     def test_A13_every_way_of_reading_is_noticed(self, read: Any) -> None:
@@ -212,15 +227,13 @@ class TestProfile:
         reads: list[int] = []
         person = Profile(Record({"tier": "gold"}), status=Status.HIT, on_read=lambda: reads.append(1))
         assert reads == []
-        repr(person)
-        assert reads == [], "a debugger's look is no reading"
         read(person)
         assert reads
 
     def test_A18_its_repr_shows_no_values(self) -> None:
         """A18: no personal data in reprs."""
         person = profile(email="alice@example.com")
-        assert repr(person) == "<Profile hit, 1 attributes>"
+        assert re.fullmatch(r"<Profile hit, 1 attributes, #[0-9a-f]{16}>", repr(person))
         assert repr(Profile(reason=Reason.ANONYMOUS)) == "<Profile skipped, anonymous>"
 
 

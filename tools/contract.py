@@ -45,8 +45,10 @@ LINES: dict[str, str] = {
     "A1": "Only `http` and `websocket` scopes are handled.",
     "A2": "Any response start works; only it is touched; nothing is held back.",
     "A3": "A WebSocket has its profile before `accept`.",
-    "A4": "Installed twice, one lookup; exclusion paths follow the documented path under `Mount` and `root_path`.",
-    "A5": "A missing or shared `state` works and leaks nothing.",
+    "A4": "Installed twice with the same configuration, one lookup; with another one, a lookup of its own under its own "
+    "consent, and the outer value is back afterwards. Exclusion paths follow the documented path under `Mount` and "
+    "`root_path`.",
+    "A5": "A missing `state` works; the request's own is written in place; a shared one is copied, and leaks nothing.",
     "A6": "Nothing of a request stays on the middleware; application exceptions pass as the same object.",
     "A7": "Pure ASGI.",
     "A8": "With and without lifespan, under `Mount`, with a failing startup, with a bare test client.",
@@ -54,7 +56,7 @@ LINES: dict[str, str] = {
     "A10": "Whatever source, identity, consent or cache do, the page is served; only what says `require` raises.",
     "A11": "A hung upstream delays a page by the budget at most, and by nothing while the breaker is open.",
     "A12": "Outside of `SessionMiddleware` it warns once and says how to order them.",
-    "A13": "Profile read ⇒ `Vary` and `Cache-Control: private`; not read ⇒ byte-identical.",
+    "A13": "Profile read, or taken as a dependency ⇒ `Vary` and `Cache-Control: private`; not read ⇒ byte-identical.",
     "A14": "`Vary` and `Cache-Control` are merged; what invites shared caches goes, with a warning.",
     "A15": "Finding the identity does not mark the session as accessed; reading the profile does.",
     "A16": "A profile first read after the response started is logged, with the remedy.",
@@ -64,9 +66,10 @@ LINES: dict[str, str] = {
     "A20": "Dependencies work for WebSockets, overrides and OpenAPI; frameworks work by wrapping.",
     "A21": "uvicorn, Granian and Hypercorn serve the same results.",
     "A22": "A response cache inside the framework never serves one person's page to another, in any order of middleware.",
-    "A23": "After the request has left the middleware, the profile is sealed.",
-    "A24": "No error tracker, debug page or logger finds a value of a profile.",
-    "A25": "A configuration value that is missing, empty or of the wrong type is refused at construction.",
+    "A23": "After the request has left the middleware, also by exception, error handlers and middleware outside read an "
+    "empty profile.",
+    "A24": "The `repr` of a profile differs between people and holds no value or id; error reports find no value.",
+    "A25": "A configuration value that is `None`, empty or of the wrong type is refused at construction.",
     "A26": "What cannot work where it stands says so once.",
     "A27": "A standstill of our own (frozen process, blocked loop, idle connection closed) never counts against the source.",
     "S1": "No value outlives an acknowledged invalidation (of a key, a tag, everything; an overlay, a `rekey`) in any "
@@ -80,6 +83,10 @@ LINES: dict[str, str] = {
     "S6": "Stale and negative entries, tags and conditional requests work across processes.",
     "S7": "A process reads what another one wrote as soon as that was acknowledged.",
     "S8": "An erasure removes what is stored, and is acknowledged.",
+    "A28": "A cancelled wait for the profile spoils nothing: whoever asks next gets it.",
+    "A30": "An identity that changes within the request can be looked up again; a sign-out empties the old profile.",
+    "A31": "A function of the user's that hangs, blocks the loop or raises `CancelledError` costs its bound, counts as "
+    "no, and is logged once.",
     "P1": "Answers follow the vendors' own descriptions.",
     "P2": "Without the right key: 401 or 403, and nothing learned about what exists.",
     "P3": "Any bytes as id, path, filter, token or limit: a 4xx in the vendor's envelope, never another record.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from profile_enrich import Profile
+
 
 class UsedAttributes(Mapping[str, Any]):
     """A mapping over a profile. `names` lists the attributes that were read and are there, in the order of use.
@@ -13,7 +15,7 @@ class UsedAttributes(Mapping[str, Any]):
         profile: the profile of the request.
     """
 
-    def __init__(self, profile: Mapping[str, Any]) -> None:
+    def __init__(self, profile: Profile) -> None:
         self._profile = profile
         self._names: dict[str, None] = {}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, cast
+
+from .frozen_types import FrozenDict, FrozenList
 
 __all__ = ["MAX_DEPTH", "freeze", "thaw"]
 
@@ -16,8 +17,8 @@ MAX_DEPTH = 64
 def freeze(value: object) -> tuple[object, int]:
     """A read-only copy of JSON-like data, and roughly the bytes of memory it takes.
 
-    Mappings become read-only mappings, lists and tuples become tuples; text, numbers, booleans, `None`, bytes, dates
-    and other immutable values stay as they are.
+    Mappings become `FrozenDict`s, lists, tuples and sets become `FrozenList`s; text, numbers, booleans, `None`, bytes,
+    dates and other immutable values stay as they are.
 
     Raises:
         ValueError: it is nested deeper than 64 levels.
@@ -40,7 +41,7 @@ def _freeze(value: object, depth: int) -> tuple[object, int]:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     if kind is dict or isinstance(value, Mapping):
         frozen: dict[str, object] = {}
-        size = 48  # the proxy
+        size = 0
         for name, item in cast("Mapping[object, object]", value).items():
             text = sys.intern(name) if type(name) is str else str(name)  # names repeat in every record of a source
             if type(item) in _PLAIN:  # as above; a call for each value would cost more than all the rest
@@ -49,15 +50,16 @@ def _freeze(value: object, depth: int) -> tuple[object, int]:
             else:
                 frozen[text], bytes_ = _freeze(item, depth + 1)
                 size += bytes_
-        return MappingProxyType(frozen), size + _size_of(frozen)
+        kept = FrozenDict(frozen)
+        return kept, size + _size_of(kept)
     if isinstance(value, list | tuple | set | frozenset):
         items: list[object] = []
         size = 0
         for item in cast("list[object]", value):
-            kept, bytes_ = _freeze(item, depth + 1)
-            items.append(kept)
+            item, bytes_ = _freeze(item, depth + 1)
+            items.append(item)
             size += bytes_
-        return tuple(items), size + 40 + 8 * len(items)
+        return FrozenList(items), size + 56 + 8 * len(items)
     if isinstance(value, bytearray):
         value = bytes(value)
     return value, _size_of(value)
@@ -67,6 +69,6 @@ def thaw(value: object) -> Any:
     """The reverse of `freeze`: fresh, plain dicts and lists that the caller may change."""
     if isinstance(value, Mapping):
         return {name: thaw(item) for name, item in cast("Mapping[str, object]", value).items()}
-    if isinstance(value, tuple):
-        return [thaw(item) for item in cast("tuple[object, ...]", value)]
+    if isinstance(value, list | tuple):
+        return [thaw(item) for item in cast("list[object]", value)]
     return value

@@ -4,39 +4,56 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from ..errors import ConfigurationError, ModelMismatch
+from .frozen import thaw
 
-__all__ = ["convert"]
+__all__ = ["Problems", "convert", "mismatch"]
 
 T = TypeVar("T")
 
 Problems = list[tuple[str, str]]
 
 
-def convert(data: dict[str, Any], model: type[T]) -> T:
-    """See `Profile.as_model`."""
-    name = getattr(model, "__name__", "the model")
-    if dataclasses.is_dataclass(model):
-        made, problems = _dataclass(data, model)
-    elif hasattr(model, "model_validate"):
-        made, problems = _pydantic(data, model)
+def convert(data: Mapping[str, Any], model: type[T]) -> tuple[T, Problems]:
+    """Make an object of the user's class. See `Profile.as_model`.
+
+    Args:
+        data: attributes, frozen. No variable here holds a plain copy of them: tracebacks with locals would show it.
+        model: a dataclass, a pydantic model or dataclass, or a msgspec struct.
+
+    Returns:
+        The object, and what does not fit as pairs of place and problem; the object counts only where there are none.
+
+    Raises:
+        ConfigurationError: the class is none of these.
+    """
+    if hasattr(model, "model_validate") or hasattr(model, "__pydantic_validator__"):
+        made = _pydantic(data, model)
+    elif dataclasses.is_dataclass(model):
+        made = _dataclass(data, model)
     elif hasattr(model, "__struct_fields__"):
-        made, problems = _msgspec(data, model)
+        made = _msgspec(data, model)
     else:
+        name = getattr(model, "__name__", "the model")
         raise ConfigurationError(f"{name} is not a dataclass, a pydantic model or a msgspec struct")
-    if problems:
-        account = "; ".join(f"{place}: {problem}" if place else problem for place, problem in problems[:10])
-        more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise ModelMismatch(
-            f"the profile does not fit {name}: {account}{more}. Make the field optional, or fix its type",
-            problems=tuple(problems),
-        )
-    return cast("T", made)
+    return cast("tuple[T, Problems]", made)
 
 
-def _dataclass(data: dict[str, Any], model: Any) -> tuple[object, Problems]:
+def mismatch(model: type[Any], problems: Problems) -> ModelMismatch:
+    """The error for attributes that do not fit a class."""
+    name = getattr(model, "__name__", "the model")
+    account = "; ".join(f"{place}: {problem}" if place else problem for place, problem in problems[:10])
+    more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
+    return ModelMismatch(
+        f"the profile does not fit {name}: {account}{more}. Make the field optional, or fix its type",
+        problems=tuple(problems),
+    )
+
+
+def _dataclass(data: Mapping[str, Any], model: Any) -> tuple[object, Problems]:
     fields = [field for field in dataclasses.fields(model) if field.init]
     problems = [
         (field.name, "missing")
@@ -48,14 +65,19 @@ def _dataclass(data: dict[str, Any], model: Any) -> tuple[object, Problems]:
     if problems:
         return None, problems
     try:
-        return model(**{field.name: data[field.name] for field in fields if field.name in data}), []
+        return model(**{field.name: thaw(data[field.name]) for field in fields if field.name in data}), []
     except (TypeError, ValueError) as error:  # of the class's own __post_init__: its text may quote values
         return None, [("", f"its __post_init__ raised {type(error).__name__}")]
 
 
-def _pydantic(data: dict[str, Any], model: Any) -> tuple[object, Problems]:
+def _pydantic(data: Mapping[str, Any], model: Any) -> tuple[object, Problems]:
+    validate = getattr(model, "model_validate", None)
+    if validate is None:  # a dataclass of pydantic's
+        from pydantic import TypeAdapter
+
+        validate = TypeAdapter(model).validate_python
     try:
-        return model.model_validate(data), []
+        return validate(thaw(data)), []
     except ValueError as error:  # pydantic's ValidationError
         account: Any = getattr(error, "errors", None)
         if account is None:
@@ -77,13 +99,13 @@ def _names(model: Any, known: set[str], seen: set[int]) -> None:
     if id(model) in seen:
         return
     seen.add(id(model))
-    for name, field in getattr(model, "model_fields", {}).items():
+    for name, field in getattr(model, "__pydantic_fields__", {}).items():
         known.update(text for text in (name, field.alias, field.validation_alias) if isinstance(text, str))
         _inner(field.annotation, known, seen)
 
 
 def _inner(annotation: Any, known: set[str], seen: set[int]) -> None:
-    if hasattr(annotation, "model_fields"):
+    if hasattr(annotation, "__pydantic_fields__"):
         _names(annotation, known, seen)
     for argument in getattr(annotation, "__args__", ()):
         _inner(argument, known, seen)
@@ -93,11 +115,11 @@ _MSGSPEC = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re
 _SAFE = re.compile(r"Expected `[\w |]+`(?:, got `[\w |]+`)?|Object (?:missing required|contains unknown) field `\w+`")
 
 
-def _msgspec(data: dict[str, Any], model: Any) -> tuple[object, Problems]:
+def _msgspec(data: Mapping[str, Any], model: Any) -> tuple[object, Problems]:
     import msgspec  # only with a msgspec class, and then it is there
 
     try:
-        return msgspec.convert(data, model, strict=False), []
+        return msgspec.convert(thaw(data), model, strict=False), []
     except ValueError as error:  # msgspec's ValidationError, which is about the first problem only
         match = _MSGSPEC.match(str(error))
         problem, path = (match["problem"], match["path"] or "") if match else ("", "")

@@ -365,6 +365,7 @@ class ProfileClient:
         question = ProfileKey.of(key)
         seconds = check_number("ttl", ttl, positive=True)
         record = Record(attributes, source=self.source.name)
+        record.namespace = self.source.namespace
         self._cache.overlay(self._loader.cache_key(question), record, self._timer() + seconds)
         if self._shared is not None:
             self._shared.laid_over((question.type, question.value))

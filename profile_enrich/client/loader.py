@@ -319,6 +319,7 @@ class Loader:
         """Store what the source said, and note the outcome on the load."""
         now, token = self.timer(), load.token
         if isinstance(result, Found) and isinstance(result.record, Record):
+            result.record.namespace = self._namespace
             if result.record.truncated and not self._truncation_logged:
                 self._truncation_logged = True
                 logger.warning("%s: the vendor cuts attributes off some profiles", self._source.name)
@@ -354,6 +355,8 @@ class Loader:
     def keep(self, load: ProfileLoad, entry: Entry) -> None:
         """Store an entry of a known profile."""
         # The profile is made once, here, so that a hit has nothing left to make.
+        if entry.record is not None:
+            entry.record.namespace = self._namespace
         entry.view = Profile(entry.record, status=Status.HIT, key=load.profile_key)
         load.stored(entry)
         self.cache.commit(load.token, entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, cast
 
@@ -124,7 +124,7 @@ def one_of(values: Collection[object]) -> Condition:
     choices = [_condition(value) for value in values]
 
     def holds(value: Any) -> bool:
-        items = cast("tuple[object, ...]", value if isinstance(value, tuple) else (value,))
+        items = cast("Sequence[object]", value if isinstance(value, list) else (value,))
         return any(choice(item) for item in items for choice in choices)
 
     return holds
@@ -141,8 +141,6 @@ def _condition(wanted: object) -> Condition:
         return lambda value: value is wanted or (isinstance(value, str) and value.lower() == spelled)
     if isinstance(wanted, int | float):
         return lambda value: _number(value) == wanted
-    if isinstance(wanted, list):
-        wanted = tuple(cast("list[object]", wanted))  # as profiles hold them
     return lambda value: bool(value == wanted)
 
 

@@ -19,6 +19,7 @@ from .._utils.validation import check_number
 from ..client.client import ProfileClient
 from ..errors import BudgetExceeded, ConfigurationError, InvalidKeyError, ProfileEnrichError
 from ..profile import Profile, ProfileKey, Reason, Status
+from ..profile.profile import pending
 from .cache_headers import Headers, personalise
 from .dependencies import refusal
 from .identity import vary_of
@@ -123,7 +124,7 @@ class BlockingLookup:
 
     def __init__(self, config: BlockingConfig, load_scope: Callable[[], Scope]) -> None:
         self.config = config
-        self.profile = Profile(reason=Reason.NOT_LOOKED_UP, on_read=self._on_read)
+        self.profile = pending(self._on_read)
         self._load_scope = load_scope
         self._connection: HTTPConnection | None = None
         self._end: Deadline | None = None

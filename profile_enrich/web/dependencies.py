@@ -11,9 +11,18 @@ from starlette.requests import HTTPConnection
 from .._utils.log_once import LogOnce
 from ..errors import ProfileRequired
 from ..profile import Profile, Reason
-from .request_lookup import LookupView, attachment_of, attachments_of
+from .request_lookup import LookupView, lookup_of, lookups_of
 
-__all__ = ["LookupView", "ProfileDependency", "get_profile", "lookup_details", "personalised", "require_profile"]
+__all__ = [
+    "LookupView",
+    "ProfileDependency",
+    "get_profile",
+    "lookup_details",
+    "personalised",
+    "refresh_profile",
+    "refusal",
+    "require_profile",
+]
 
 logger = logging.getLogger("profile_enrich")
 
@@ -37,16 +46,14 @@ class ProfileDependency:
 
     async def __call__(self, connection: HTTPConnection) -> Profile:
         """The profile of this request; see `get_profile` and `require_profile`."""
-        attachment = attachment_of(connection, self.attribute)
-        if attachment is not None:
-            profile = await attachment.resolve()
+        lookup = lookup_of(connection, self.attribute)
+        if lookup is None:
+            profile = _not_installed(self.attribute)
         else:
-            profile = Profile(reason=Reason.NOT_LOOKED_UP)
-            if _once.first("missing", self.attribute):
-                logger.warning(
-                    "there is no %r on this request: add ProfileMiddleware to the application; until then it is empty",
-                    self.attribute,
-                )
+            try:
+                profile = await lookup.current(connection.scope)
+            finally:  # asked for is read: a response cache inside may answer the next time without calling the handler
+                lookup.mark_read(declared=True)
         if self.required and not profile:
             error = refusal(profile)
             if connection.scope["type"] == "websocket":
@@ -95,6 +102,7 @@ _REFUSALS: dict[Reason, tuple[int, str]] = {
     Reason.NOT_FOUND: (404, "There is no profile."),
     Reason.UNAVAILABLE: (503, "The profile is not available at the moment."),
     Reason.NOT_LOOKED_UP: (500, "The profile is not looked up on this path."),
+    Reason.SEALED: (500, "The profile is not available outside of its request."),
 }
 
 
@@ -103,6 +111,41 @@ def refusal(profile: Profile) -> ProfileRequired:
     reason = profile.reason or Reason.UNAVAILABLE
     status, message = _REFUSALS[reason]
     return ProfileRequired(message, status_code=status, reason=reason.value)
+
+
+async def refresh_profile(connection: HTTPConnection, attribute: str = "profile", *, rekey: bool = False) -> Profile:
+    """Look up the profile of whoever is in session now. Never raises.
+
+    Call it after a handler has signed somebody in or out, or has switched users: until then the profile is the one of
+    whoever was in session before. `request.state.profile` and what dependencies have returned show the new answer,
+    since they are the same object; after a sign-out they are empty. On a long-lived response or a WebSocket, call it to
+    see the profile of now. Consent is asked again.
+
+    Args:
+        connection: the request or the WebSocket.
+        attribute: the `attribute` of the `ProfileMiddleware`. Default `"profile"`.
+        rekey: whether to move what was laid over the visitor's profile (`client.overlay`) to the person who has just
+            signed in; see `ProfileClient.rekey`. Never on sign-out or a switch of users. Default false.
+
+    Returns:
+        The profile; empty and falsy when nobody is in session, or when there is none.
+    """
+    lookup = lookup_of(connection, attribute)
+    if lookup is None:
+        return _not_installed(attribute)
+    try:
+        return await lookup.renew(connection.scope, rekey=rekey)
+    finally:
+        lookup.mark_read(declared=True)
+
+
+def _not_installed(attribute: str) -> Profile:
+    if _once.first("missing", attribute):
+        logger.warning(
+            "there is no %r on this request: add ProfileMiddleware to the application; until then it is empty",
+            attribute,
+        )
+    return Profile(reason=Reason.NOT_LOOKED_UP)
 
 
 def lookup_details(connection: HTTPConnection, attribute: str = "profile") -> LookupView | None:
@@ -115,8 +158,8 @@ def lookup_details(connection: HTTPConnection, attribute: str = "profile") -> Lo
     Returns:
         The details; `None` where the middleware is not installed.
     """
-    attachment = attachment_of(connection, attribute)
-    return None if attachment is None else attachment.details()
+    lookup = lookup_of(connection, attribute)
+    return None if lookup is None else lookup.details()
 
 
 def personalised(connection: HTTPConnection) -> None:
@@ -129,5 +172,5 @@ def personalised(connection: HTTPConnection) -> None:
     Args:
         connection: the request.
     """
-    for attachment in attachments_of(connection):
-        attachment.mark_read()
+    for lookup in lookups_of(connection):
+        lookup.mark_read(declared=True)

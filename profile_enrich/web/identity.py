@@ -75,7 +75,7 @@ class _FromSession:
     name: str
     type: str
     vary: tuple[str, ...] = ("Cookie",)
-    needs_session: bool = True
+    requires: tuple[str, ...] = ("session",)
 
     def __call__(self, connection: HTTPConnection) -> Identity:
         # Not `connection.session`: looking is not using, and must not mark the session as accessed.
@@ -101,7 +101,7 @@ class _FromUser:
     attribute: str
     type: str
     vary: tuple[str, ...]
-    needs_user: bool = True
+    requires: tuple[str, ...] = ("user",)
 
     def __call__(self, connection: HTTPConnection) -> Identity:
         user = connection.scope.get("user")
@@ -230,13 +230,12 @@ def from_header(name: str, *, trusted: bool, type: str = "id") -> Identify:
 
 
 class _FirstOf:
-    __slots__ = ("_choices", "needs_session", "needs_user", "vary")
+    __slots__ = ("_choices", "requires", "vary")
 
     def __init__(self, choices: tuple[Callable[[Any], Identity | Awaitable[Identity]], ...]) -> None:
         self._choices = choices
         self.vary = tuple(dict.fromkeys(name for choice in choices for name in vary_of(choice)))
-        self.needs_session = any(getattr(choice, "needs_session", False) for choice in choices)
-        self.needs_user = any(getattr(choice, "needs_user", False) for choice in choices)
+        self.requires = tuple(dict.fromkeys(name for choice in choices for name in getattr(choice, "requires", ())))
 
     def __call__(self, connection: HTTPConnection) -> Identity | Awaitable[Identity]:
         for index, choice in enumerate(self._choices):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import logging
+import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,16 +14,13 @@ from .._utils.validation import check_number
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
 from ..profile import Reason
+from .config import Attach, MiddlewareConfig
 from .consent import Consent
 from .identity import Identify, vary_of
-from .request_lookup import SCOPE_KEY, MiddlewareConfig, RequestLookup
+from .request_lookup import INSIDE, SCOPE_KEY, RequestLookup
+from .response import ProfileResponse
 
 __all__ = ["Attach", "ProfileMiddleware"]
-
-logger = logging.getLogger("profile_enrich")
-
-Attach = Literal["eager", "prefetch", "lazy"]
-"""When the lookup is made."""
 
 
 class ProfileMiddleware:
@@ -96,12 +93,10 @@ class ProfileMiddleware:
         else:
             headers = vary_of(identify) if consent is None else (*vary_of(consent), *vary_of(identify))
         self.app = app
-        self._attach: Attach = attach
+        self._shared_state: object = None
         self._attribute = attribute
         self._scope_key = SCOPE_KEY + attribute
-        self._exclude = tuple(prefix.rstrip("/") for prefix in prefixes)
-        self._needs_session = bool(getattr(identify, "needs_session", False))
-        self._plan = MiddlewareConfig(
+        self._config = MiddlewareConfig(
             client=client,
             identify=identify,
             budget=budget,
@@ -109,6 +104,8 @@ class ProfileMiddleware:
             once=LogOnce(),
             consent=consent,
             server_timing=server_timing,
+            attach=attach,
+            exclude=tuple(prefix.rstrip("/") or "/" for prefix in prefixes),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,42 +113,59 @@ class ProfileMiddleware:
         kind = scope["type"]
         if kind not in ("http", "websocket"):
             if kind == "lifespan":
-                send = _Lifespan(self._plan.client, send)
+                self._shared_state = scope.get("state")
+                send = _Lifespan(self._config.client, send)
             await self.app(scope, receive, send)
             return
-        if self._scope_key in scope:
-            # Installed twice: the outer one has made the lookup of this request.
-            await self.app(scope, receive, send)
+        outer: RequestLookup | None = scope.get(self._scope_key)
+        if outer is not None and not outer.sealed and outer.config == self._config:
+            await self.app(scope, receive, send)  # installed twice: the outer one makes the lookup
             return
-        attachment = scope[self._scope_key] = RequestLookup(self._plan, scope, send)
-        # A copy: some servers share one `state` between requests (hypercorn#274).
-        state = scope["state"] = _state_of(scope)
-        state[self._attribute] = attachment.profile
-        if self._exclude and self._is_excluded(scope):
-            attachment.skip(Reason.NOT_LOOKED_UP)
-            try:
-                await self.app(scope, receive, send)
-            finally:
-                attachment.end()
-            return
-        if self._needs_session and "session" not in scope and self._plan.once.first("session"):
-            logger.warning(
-                "there is no session where ProfileMiddleware looks for one: put SessionMiddleware before it in the "
-                "middleware list, so that it is outside; until then all pages are served anonymous"
-            )
-        if self._attach != "lazy" and not attachment.resolve_now():  # most requests have nothing to wait for
-            await (attachment.resolve() if self._attach == "eager" else attachment.prefetch())
+        lookup = scope[self._scope_key] = RequestLookup(self._config, scope)
+        self._attach(scope, lookup)
+        token = INSIDE.set((*INSIDE.get(), lookup))
         try:
-            await self.app(scope, receive, attachment.respond if kind == "http" else send)
+            if self._config.exclude and self._is_excluded(scope):
+                lookup.skip(Reason.NOT_LOOKED_UP)
+                await self.app(scope, receive, send)
+                return
+            if self._config.attach != "lazy" and not lookup.resolve_now():  # most requests have nothing to wait for
+                await (lookup.resolve() if self._config.attach == "eager" else lookup.prefetch())
+            if kind == "http":
+                await self.app(scope, receive, ProfileResponse(lookup, send))
+            else:
+                lookup.looked_up_at = time.monotonic()
+                await self.app(scope, receive, send)
         finally:
-            attachment.end()
+            INSIDE.reset(token)
+            lookup.seal()
+            if outer is not None:
+                scope[self._scope_key] = outer
+                scope["state"][self._attribute] = outer.profile
+
+    def _attach(self, scope: Scope, lookup: RequestLookup) -> None:
+        """Put the profile on the request's own state, in place: middleware outside sees what handlers set there.
+
+        Some servers share one dictionary between requests (hypercorn#274), which shows by its being the lifespan's, or
+        by what another request has put there. Such a one is copied.
+        """
+        state: object = scope.get("state")
+        if not isinstance(state, dict):
+            state = scope["state"] = dict(cast("Mapping[str, object]", state)) if isinstance(state, Mapping) else {}
+        else:
+            before = cast("dict[str, object]", state).get(self._attribute)
+            others = before is not None and all(before is not outer.profile for outer in INSIDE.get())
+            if others or state is self._shared_state:
+                state = scope["state"] = cast("dict[str, object]", state).copy()
+        cast("dict[str, object]", state)[self._attribute] = lookup.profile
 
     def _is_excluded(self, scope: Scope) -> bool:
         path: str = scope["path"]
         root: str = scope.get("root_path", "")
         if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
             path = path[len(root) :]
-        return any(path == prefix or path.startswith(prefix + "/") for prefix in self._exclude)
+        exclude = self._config.exclude
+        return any(path == prefix or (prefix != "/" and path.startswith(prefix + "/")) for prefix in exclude)
 
 
 class _Lifespan:
@@ -170,14 +184,6 @@ class _Lifespan:
         elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"):
             await self._client.aclose()
         await self._send(message)
-
-
-def _state_of(scope: Scope) -> dict[str, object]:
-    """A copy of the request's state; an empty one where there is none."""
-    state = scope.get("state")
-    if type(state) is dict:
-        return cast("dict[str, object]", state).copy()
-    return dict(cast("Mapping[str, object]", state)) if isinstance(state, Mapping) else {}
 
 
 def _is_wsgi(app: object) -> bool:

@@ -1,59 +1,41 @@
-"""The profile of one request: who is asked for, the lookup, and whether the page read it."""
+"""The lookup of one request: its profile, when it is looked up, and whether the page read it."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
-from starlette.types import Message, Scope, Send
+from starlette.types import Scope
 
 from .._utils.deadline import Deadline
-from .._utils.log_once import LogOnce
-from ..client.client import ProfileClient
 from ..client.lookup import PendingLookup
-from ..errors import InvalidKeyError, ProfileEnrichError
-from ..profile import Profile, ProfileKey, Reason, Status, pending
-from .cache_headers import Headers, is_plain, personal_lines, personalise
-from .consent import Consent
-from .identity import Identify
+from ..errors import ProfileEnrichError
+from ..profile import Profile, ProfileKey, Reason, Status
+from ..profile.profile import pending, seal
+from .config import MiddlewareConfig
+from .identification import Identification, Key
+from .inner_caches import memoizer
+from .user_functions import HANG, is_own_cancellation
 
-__all__ = ["SCOPE_KEY", "LookupView", "MiddlewareConfig", "RequestLookup", "attachment_of", "attachments_of"]
+__all__ = ["INSIDE", "SCOPE_KEY", "LookupView", "RequestLookup", "lookup_of", "lookups_of"]
 
-Key = str | ProfileKey
+SCOPE_KEY = "profile_enrich."
+"""Where the lookups of a request are in its ASGI scope: under this and the name of the state's attribute."""
 
-_NOT_ASKED: Any = object()
+INSIDE: ContextVar[tuple[RequestLookup, ...]] = ContextVar("profile_enrich_inside", default=())
+"""The lookups inside whose middleware the code runs: error handlers and middleware outside of it have none of them."""
+
+_AT_ACCEPT = 1.0
+"""Seconds after the start of a WebSocket within which its handler takes the profile that was looked up for `accept`."""
 
 _ENDED: Scope = {}
 
-_ANONYMOUS = "the page is served anonymous"
-
-SCOPE_KEY = "profile_enrich."
-"""Where the attachments of a request are in its ASGI scope: under this and the name of the state's attribute."""
-
 logger = logging.getLogger("profile_enrich")
-
-
-@dataclass(frozen=True, slots=True)
-class MiddlewareConfig:
-    """What a middleware was told, shared by all its requests."""
-
-    client: ProfileClient
-    identify: Identify
-    budget: float | None
-    vary_on: tuple[str, ...]
-    once: LogOnce
-    consent: Consent | None = None
-    server_timing: bool = False
-    personal_lines: Headers = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "personal_lines", personal_lines(self.vary_on))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,186 +58,200 @@ class LookupView:
 class RequestLookup:
     """The lookup of one request.
 
-    `profile` is made at once and stays the same object; until the lookup was made it is empty, with
+    `profile` is made at once and stays the same object. Until the lookup completes it is empty, with
     `Reason.NOT_LOOKED_UP`.
+
+    Args:
+        config: of the middleware.
+        scope: the connection's ASGI scope.
     """
 
     # Defaults on the class: most requests change few of them, and setting each one would be a third of the cost.
     headers_sent: bool = False
     """Whether the response has started: too late for its headers."""
+    completed: bool = False
+    """Whether the response has been sent whole: what is read from now on is in no page."""
     read: bool = False
-    """Whether the application read the profile."""
+    """Whether the application read the profile, or declared that it does."""
+    declared: bool = False
+    """Whether the handler takes the profile as a parameter, so that a cache around it knows of the profile."""
     resolved: bool = False
     """Whether the lookup was made."""
+    sealed: bool = False
+    """Whether the request has left the middleware."""
     seconds: float = 0.0
     """How long the request waited for the lookup."""
+    looked_up_at: float | None = None
+    """When a WebSocket's profile was looked up (`time.monotonic`), until its handler has taken it."""
     _key: Key | None = None
-    _asked: Any = _NOT_ASKED
-    _marks_session: bool = False
     _pending: PendingLookup | None = None
-    _resolving: asyncio.Future[None] | None = None
+    _task: asyncio.Task[None] | None = None
+    _reading_early: bool = False
 
-    def __init__(self, plan: MiddlewareConfig, scope: Scope, send: Send) -> None:
-        self._plan = plan
-        self._scope = scope
-        self.send = send
+    def __init__(self, config: MiddlewareConfig, scope: Scope) -> None:
+        self.config = config
+        self.scope = scope
         self.profile = pending(self._on_read)
+        self._identification = self._identify_anew()
 
-    # --- the lookup -------------------------------------------------------------------------------------------------
+    def _identify_anew(self) -> Identification:
+        return Identification(self.config, self.scope)
+
+    # --- looking up -------------------------------------------------------------------------------------------------
 
     def resolve_now(self) -> bool:
-        """Makes the lookup if that needs no waiting, neither for the user's functions nor for the source. Never raises.
+        """Make the lookup if that needs no waiting, neither for the user's functions nor for the source. Never raises.
 
         Returns:
             Whether it was made; else `resolve` goes on from where this stopped.
         """
-        plan = self._plan
-        if self.resolved or plan.consent is not None or self._key is not None or self._asked is not _NOT_ASKED:
+        if self.resolved or self._task is not None or self._pending is not None:
             return self.resolved
-        role = "the identity function"
         try:
-            identity = self._ask(plan.identify)
-            if type(identity) is not str or not identity:
-                if identity is None or identity == "":
-                    self.skip(Reason.ANONYMOUS)
-                    return True
-                if inspect.isawaitable(identity):
-                    self._asked = identity
+            key = self._key
+            if key is None:
+                found = self._identification.find_now()
+                if found is None:
                     return False
-                identity = _key_of(identity)
-            role = "the lookup"
-            found = plan.client.find(identity)
-            if not isinstance(found, Profile):
-                self._key, self._pending = identity, found
-                return False
+                if isinstance(found, Profile):
+                    self.settle(found)
+                    return True
+                self._key = key = found
+            answer = self.config.client.find(key)
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
-            self._failed(role, plan.identify, error)
-            return True
-        self.profile._facts = found._facts
-        self.resolved = True
+            answer = self._failed(error)
+        if not isinstance(answer, Profile):
+            self._pending = answer
+            return False
+        self.settle(answer)
         return True
 
     async def resolve(self) -> Profile:
-        """Makes the lookup, once however often it is called, and waits for it within the budget. Never raises."""
-        if self.resolved or not self._on_asyncio():
+        """Make the lookup, once however often it is called, and wait for it within the budget. Never raises.
+
+        It runs as a task of its own: cancelling one that waits spoils nothing for the others.
+        """
+        if self.resolve_now() or not self._on_asyncio():
             return self.profile
-        if self._resolving is not None:
-            await asyncio.shield(self._resolving)
-            return self.profile
-        self._resolving = asyncio.get_running_loop().create_future()
-        started = time.perf_counter()
-        try:
-            await self._resolve()
-        finally:
-            self.seconds += time.perf_counter() - started
-            self.resolved = True
-            self._resolving.set_result(None)
-            self._resolving = None
+        while not self.resolved:
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._look_up())
+            task = self._task
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if is_own_cancellation() or not task.cancelled():
+                    raise
+                # The task was ended by `renew` or `seal`, and not the one that waits for it here.
         return self.profile
 
-    async def _resolve(self) -> None:
-        plan = self._plan
-        end = None if plan.budget is None else Deadline(plan.budget)
-        key = self._key or await self.identify(end)
-        if key is None:
-            return
+    async def _look_up(self) -> None:
+        started = time.perf_counter()
+        budget = self.config.budget
         try:
-            found, self._pending = self._pending or plan.client.find(key), None
-            if not isinstance(found, Profile):
-                found = await found.wait(None if end is None else end.remaining())
+            answer = await self._answer(None if budget is None else Deadline(budget))
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
-            self._failed("the lookup", plan.client, error)
-            return
-        self._settle(found)
+            answer = self._failed(error)
+        if self._task is asyncio.current_task():  # neither renewed nor sealed meanwhile
+            self.seconds += time.perf_counter() - started
+            self._task = self._pending = None
+            self.settle(answer)
+
+    async def _answer(self, end: Deadline | None) -> Profile:
+        """Find out who is in session, and look them up."""
+        answer: Profile | PendingLookup | None = self._pending
+        if answer is None:
+            found = self._key or await self._identification.find(end or Deadline(HANG))
+            if isinstance(found, Profile):
+                return found
+            self._key = found
+            answer = self.config.client.find(found)
+        if isinstance(answer, Profile):
+            return answer
+        return await answer.wait(None if end is None else end.remaining())
 
     async def prefetch(self) -> None:
-        """Finds out who is in session and starts the load, without waiting for it."""
-        if not self._on_asyncio():
+        """Find out who is in session and start the load, without waiting for it."""
+        if self.resolve_now() or not self._on_asyncio():
             return
         started = time.perf_counter()
-        plan = self._plan
         try:
-            key = self._key or await self.identify(None if plan.budget is None else Deadline(plan.budget))
-            if key is not None:
-                found = self._pending or plan.client.find(key)
-                if isinstance(found, Profile):
-                    self._settle(found)
-                else:
-                    self._pending = found
-                    found.start()
+            await self._identify()
+            if not self.resolve_now() and self._pending is not None:
+                self._pending.start()
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
-            self._failed("the lookup", plan.client, error)
-        self.seconds += time.perf_counter() - started
-
-    async def identify(self, end: Deadline | None) -> Key | None:
-        """Who is in session; `None` when that settled the profile as an empty one."""
-        plan = self._plan
-        if plan.consent is not None and not await self._consents(plan.consent, end):
-            self.skip(Reason.NO_CONSENT)
-            return None
-        try:
-            asked, self._asked = self._asked, None
-            identity = await _within(end, self._ask(plan.identify) if asked is _NOT_ASKED else asked)
-            if identity is None or identity == "":
-                self.skip(Reason.ANONYMOUS)
-            else:
-                self._key = _key_of(identity)
-        except Exception as error:  # noqa: BLE001  # a user's function must not break the page
-            self._failed("the identity function", plan.identify, error)
-        return self._key
-
-    async def _consents(self, consent: Consent, end: Deadline | None) -> bool:
-        """Whether the lookup is allowed. A consent function that fails, or says anything but `True`, denies it."""
-        try:
-            return await _within(end, self._ask(consent)) is True
-        except Exception as error:  # noqa: BLE001  # a user's function must not break the page
-            self._plan.once.failed("the consent function", consent, error, instead=_ANONYMOUS)
-            return False
-
-    def _ask(self, function: Callable[[HTTPConnection], Any]) -> Any:
-        """Asks a function of the user's about the connection, and leaves no trace of that on the session."""
-        session = self._scope.get("session")
-        if session is None or getattr(session, "accessed", None) is not False:
-            return function(HTTPConnection(self._scope))
-        try:
-            return function(HTTPConnection(self._scope))
+            self.settle(self._failed(error))
         finally:
-            touched = bool(session.accessed)
-            if touched and not getattr(session, "modified", False):
-                session.accessed = False
-            self._marks_session = self._marks_session or touched or getattr(function, "needs_session", False)
+            self.seconds += time.perf_counter() - started
 
-    def _on_asyncio(self) -> bool:
-        """Whether there is a loop to wait on; where there is none, the profile is settled as not available."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            if self._plan.once.first("loop"):
-                logger.error("profile_enrich runs on asyncio only; on this event loop all pages are served anonymous")
-            self.skip(Reason.UNAVAILABLE)
-            return False
-        return True
+    async def _identify(self) -> None:
+        """Find out who is in session, before the lookup itself."""
+        if self._key is None:
+            budget = self.config.budget
+            found = await self._identification.find(Deadline(HANG if budget is None else budget))
+            if isinstance(found, Profile):
+                self.settle(found)
+            else:
+                self._key = found
 
-    def _failed(self, role: str, function: object, error: Exception) -> None:
-        """Settles the profile after a failure outside of the source."""
-        self._plan.once.failed(role, function, error, instead=_ANONYMOUS)
-        status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
-        known = error if isinstance(error, ProfileEnrichError) else None
-        self._settle(Profile(status=status, reason=Reason.UNAVAILABLE, error=known))
+    async def renew(self, scope: Scope, *, rekey: bool = False) -> Profile:
+        """Ask again who is in session, under their consent, and look them up. Never raises.
 
-    def _settle(self, answer: Profile) -> None:
+        Args:
+            scope: of the connection, as it is now.
+            rekey: whether to move what was laid over the old key's profile to the new key; see `ProfileClient.rekey`.
+                Default false.
+        """
+        if self.sealed:
+            return self.profile
+        old = self._key
+        self._end_lookup()
+        self.scope = scope
+        self._identification = self._identify_anew()
+        self.resolved, self._key, self._pending = False, None, None
+        self.profile._facts, self.profile._on_read = pending(self._on_read)._facts, self._on_read
+        if rekey and old is not None and self._on_asyncio():
+            await self._identify()
+            self._move_overlay(old)
+        return await self.resolve()
+
+    def _move_overlay(self, old: Key) -> None:
+        if self._key is not None and ProfileKey.of(old) != ProfileKey.of(self._key):
+            self.config.client.rekey(old, self._key)
+
+    async def current(self, scope: Scope) -> Profile:
+        """The profile for code that asks for it now. On a WebSocket, which may outlive it, it is looked up again."""
+        looked_up_at, self.looked_up_at = self.looked_up_at, None
+        if scope["type"] != "websocket" or not self.resolved:
+            return await self.resolve()
+        if looked_up_at is not None and time.monotonic() - looked_up_at < _AT_ACCEPT:
+            return self.profile
+        return await self.renew(scope)
+
+    def settle(self, answer: Profile) -> None:
+        """Make an answer this request's profile."""
         self.profile._facts = answer._facts  # it stays the same object to those who hold it
         self.resolved = True
+        if self.read:
+            self._mark_session()
 
     def skip(self, reason: Reason) -> None:
-        """Settles the profile as one that is not looked up."""
-        self._settle(self._plan.client.skip(reason))
+        """Settle the profile as one that is not looked up."""
+        self.settle(self.config.client.skip(reason))
 
-    def end(self) -> None:
-        """The request has ended: lets go of it, so that what belongs to it is freed at once, not by the collector."""
-        if self.resolved:
-            self.profile._on_read = None
-            self._scope = _ENDED
+    def seal(self) -> None:
+        """End the lookup: the profile is empty from now on for all who hold it, and the request is let go."""
+        self._end_lookup()
+        self.sealed = self.resolved = True
+        self.scope = _ENDED
+        seal(self.profile, self.config.warn_sealed)
+
+    def _end_lookup(self) -> None:
+        task, self._task = self._task, None
+        if task is not None and not task.done():
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                task.get_loop().call_soon_threadsafe(task.cancel)  # some frameworks end a request in another thread
+        self._identification.close()
 
     def details(self) -> LookupView:
         """How the lookup went. Not a reading of the profile."""
@@ -263,149 +259,122 @@ class RequestLookup:
         answer._facts = self.profile._facts
         return LookupView(answer.status, answer.reason, self.seconds, answer.age)
 
-    # --- the response -----------------------------------------------------------------------------------------------
+    def _on_asyncio(self) -> bool:
+        """Whether there is a loop to wait on; where there is none, the profile is settled as not available."""
+        if _on_a_loop():
+            return True
+        if self.config.once.first("loop"):
+            logger.error("profile_enrich runs on asyncio only; on this event loop all pages are served anonymous")
+        self.skip(Reason.UNAVAILABLE)
+        return False
 
-    def respond(self, message: Message) -> Awaitable[None]:
-        """Passes a message of the response on to `send`; marks it as personal where the profile was read."""
-        # Not a coroutine of its own: most messages only pass through.
-        if message["type"] == "http.response.start":
-            self.headers_sent = True
-            if self.read or self._plan.server_timing:
-                message = self._start(message)
-        return self.send(message)
-
-    def _start(self, message: Message) -> Message:
-        """The start of the response, with the headers that this request's profile asks for."""
-        headers: Headers = message.get("headers") or []  # or another iterable of pairs
-        if self.read:
-            session, plan = self._scope.get("session"), self._plan
-            vary_on = plan.vary_on if session is None else self._vary_on(session)
-            if vary_on is plan.vary_on and type(headers) is list and is_plain(headers):  # as most are
-                headers = headers + plan.personal_lines
-            else:
-                headers, invited = personalise(headers, vary_on)
-                if invited:
-                    self._warn_shared()
-        if self._plan.server_timing:
-            headers = [*headers, (b"server-timing", self._server_timing())]
-        return {**message, "headers": headers}
-
-    def _vary_on(self, session: object) -> tuple[str, ...]:
-        """The request headers that `Vary` has to name, less what a middleware outside of this one will add itself."""
-        if getattr(session, "accessed", False) and type(session).__module__ == "starlette.middleware.sessions":
-            # Starlette's SessionMiddleware appends `Cookie` without looking whether it is there.
-            return tuple(name for name in self._plan.vary_on if name.lower() != "cookie")
-        return self._plan.vary_on
-
-    def _server_timing(self) -> bytes:
-        """The lookup as a `Server-Timing` metric (W3C): its status, and how long the request waited for it."""
-        details = self.details()
-        return f'profile;desc="{details.status.value}";dur={1000 * details.seconds:.2f}'.encode()
-
-    def _warn_shared(self) -> None:
-        """Says that a personalised response had invited shared caches."""
-        if self._plan.once.first("shared", self._endpoint()):
-            logger.warning(
-                "%s read the profile and allowed shared caches to keep the page; it was made private. Do not set "
-                "public, s-maxage or a CDN's own cache header on a page that reads the profile",
-                self._endpoint(),
-            )
+    def _failed(self, error: Exception) -> Profile:
+        """The answer after a failure outside of the source."""
+        config = self.config
+        config.once.failed("the lookup", config.client, error, instead="the page is served anonymous")
+        status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
+        known = error if isinstance(error, ProfileEnrichError) else None
+        return Profile(status=status, reason=Reason.UNAVAILABLE, error=known)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def _on_read(self) -> None:
-        if not self.resolved and self._resolving is None:
-            self._read_too_early()
-        if self.resolved:
-            self.profile._on_read = None  # once is enough
-        if not self.read:
-            self.mark_read()
+    def mark_read(self, *, declared: bool = False) -> None:
+        """Note that the response is made for this person, so that it says so to caches.
 
-    def mark_read(self) -> None:
-        """The response is made for this person, so it must say that to caches."""
-        if self.read:
+        Args:
+            declared: whether that is known of the handler, and not only of this request. Default false.
+        """
+        if self.read or self.sealed:
             return
-        self.read = True
-        if self._marks_session:
-            mark = getattr(self._scope.get("session"), "mark_accessed", None)
+        if self.headers_sent:
+            if self._is_outside():  # and the page has left the middleware as one that anybody may keep
+                self.seal()
+                self.config.warn_sealed()
+                return
+            if not self.completed:
+                self._warn(
+                    "late",
+                    "the profile was first read after the response had started, in %s: Vary and Cache-Control could "
+                    "not be set, so a shared cache may keep this page; read the profile before the first byte is sent",
+                )
+        memo = memoizer()
+        if memo is not None:
+            self.warn_inner_cache(memo)
+        self.read, self.declared = True, declared
+        self._mark_session()
+
+    def _is_outside(self) -> bool:
+        """Whether the running code is outside of the middleware, such as an error handler."""
+        return self not in INSIDE.get()
+
+    def _mark_session(self) -> None:
+        """Note on the session that the response depends on it, where it says who is asked for."""
+        if self._identification.marks_session:
+            mark = getattr(self.scope.get("session"), "mark_accessed", None)
             if mark is not None:
                 mark()
-        if self.headers_sent and self._plan.once.first("late", self._endpoint()):
+
+    def warn_inner_cache(self, remedy: str) -> None:
+        """Log once that a cache inside of the middleware keeps a page that read the profile."""
+        if self.config.once.first("inner cache", remedy):
             logger.warning(
-                "the profile was first read after the response had started, in %s: Vary and Cache-Control could not "
-                "be set, so a shared cache may keep this page; read the profile before the first byte is sent",
-                self._endpoint(),
+                "%s read the profile inside a cache that may give one person what was made for another: it is %s",
+                self.endpoint(),
+                remedy,
             )
 
-    def _read_too_early(self) -> None:
-        """The page reads the profile without having awaited it: what the cache has is good enough, else it is told."""
+    def _on_read(self) -> None:
+        if not self.read:
+            self.mark_read()
+        if not self.resolved and self._task is None and not self._reading_early:
+            self._read_early()
+        if self.resolved and not self.sealed:
+            self.profile._on_read = None  # once is enough
+
+    def _read_early(self) -> None:
+        """The profile is read without having been awaited: take what the cache has, or log how to wait for it."""
+        self._reading_early = True
         try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            self._peek()  # a synchronous handler, in a thread of its own
-        else:
-            self._resolve_early()
-        if not self.resolved and self._plan.once.first("early", self._endpoint()):
-            logger.warning(
+            if self._key is not None:
+                answer = self.config.client.peek(self._key)
+                if answer is not None:
+                    self.settle(answer)
+            elif _on_a_loop():  # and not in a synchronous handler, which is in a thread of its own
+                self.resolve_now()
+                self._pending = None  # what was decided now is out of date when somebody awaits it
+        finally:
+            self._reading_early = False
+        if not self.resolved:
+            self._warn(
+                "early",
                 "the profile was read before it was looked up, in %s: with attach='lazy' or 'prefetch', get it with "
                 "`await get_profile(request)`",
-                self._endpoint(),
             )
 
-    def _resolve_early(self) -> None:
-        """On the loop: resolves the profile as far as that needs no waiting."""
-        if self._key is None:
-            step = self.identify(None)
-            try:
-                step.send(None)
-            except StopIteration:
-                pass
-            else:
-                step.close()  # the user's function wants to be awaited
-                self._asked = _NOT_ASKED
-        if self._key is not None and not self.resolved:
-            found = self._plan.client.find(self._key)
-            if isinstance(found, Profile):
-                self._settle(found)
+    def _warn(self, what: str, message: str) -> None:
+        """Log something once for each endpoint."""
+        if self.config.once.first(what, self.endpoint()):
+            logger.warning(message, self.endpoint())
 
-    def _peek(self) -> None:
-        """In another thread: takes what the cache holds, for whom a prefetch has already found out."""
-        answer = None if self._key is None else self._plan.client.peek(self._key)
-        if answer is not None:
-            self._settle(answer)
-
-    def _endpoint(self) -> str:
-        endpoint = self._scope.get("endpoint")
-        return getattr(endpoint, "__qualname__", "the application")
+    def endpoint(self) -> str:
+        """The name of the handler, for the log."""
+        return getattr(self.scope.get("endpoint"), "__qualname__", "the application")
 
 
-def attachment_of(connection: HTTPConnection, attribute: str = "profile") -> RequestLookup | None:
-    """The attachment that `ProfileMiddleware` made for this request; `None` where it is not installed."""
-    attachment: RequestLookup | None = connection.scope.get(SCOPE_KEY + attribute)
-    return attachment
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
-def attachments_of(connection: HTTPConnection) -> list[RequestLookup]:
-    """All attachments of this request: one for each `ProfileMiddleware` with an attribute of its own."""
+def lookup_of(connection: HTTPConnection, attribute: str = "profile") -> RequestLookup | None:
+    """The lookup that `ProfileMiddleware` made for this request; `None` where it is not installed."""
+    lookup: RequestLookup | None = connection.scope.get(SCOPE_KEY + attribute)
+    return lookup
+
+
+def lookups_of(connection: HTTPConnection) -> list[RequestLookup]:
+    """All lookups of this request: one for each `ProfileMiddleware` with an attribute of its own."""
     return [value for value in connection.scope.values() if isinstance(value, RequestLookup)]
-
-
-async def _within(end: Deadline | None, answer: Any) -> Any:
-    """The answer, awaited if need be, until the deadline."""
-    if not inspect.isawaitable(answer):
-        return answer
-    async with asyncio.timeout(None if end is None else end.remaining()):
-        return await answer
-
-
-def _key_of(identity: object) -> Key:
-    """What the client takes; a whole number, as sessions often hold, counts as its decimal text."""
-    if type(identity) is str or type(identity) is ProfileKey:
-        return identity
-    if isinstance(identity, int) and not isinstance(identity, bool):
-        identity = str(identity)
-    if not isinstance(identity, str | ProfileKey):
-        raise InvalidKeyError(
-            f"an identity function must return a string, a ProfileKey or None, not {type(identity).__name__}"
-        )
-    return identity

@@ -107,7 +107,7 @@ class TestFirstOf:
         assert identify(connection([("Cookie", "visitor=v1")], session={})) == "v1"
         assert identify(connection()) is None
         assert vary_of(identify) == ("Cookie", "Authorization")
-        assert getattr(identify, "needs_session", False)
+        assert getattr(identify, "requires", ()) == ("session", "user")
         assert repr(identify).startswith("first_of(")
 
     async def test_takes_coroutines_too(self) -> None:

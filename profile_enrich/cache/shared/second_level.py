@@ -311,7 +311,9 @@ class SecondLevel:
     def _overlay(self, key: CacheKey, event: Event) -> None:
         left = event.until - time.time()
         if left > 0 and event.attributes is not None:
-            self._cache.overlay(key, Record(event.attributes), self._timer() + left)
+            record = Record(event.attributes)
+            record.namespace = key[0]
+            self._cache.overlay(key, record, self._timer() + left)
 
     def _lay_over(self, key: CacheKey, sealed: bytes, name: str) -> None:
         plain = self._sealing.open(sealed, name, self._limit)

@@ -1,0 +1,78 @@
+"""Read-only dictionaries and lists whose `repr` holds none of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+__all__ = ["FrozenDict", "FrozenList", "Withheld"]
+
+_READ_ONLY = "a profile's values are read-only; to_dict() returns a copy that may be changed"
+
+
+class Withheld:
+    """What error reporters, debuggers and pretty-printers show instead of the values.
+
+    Each hook is the one that a reporter asks before it walks a container: `__sentry_repr__` (Sentry's SDK),
+    `__elasticapm__` (Elastic APM), `__rich_repr__` (rich).
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}, {len(self)} values>"  # type: ignore[arg-type]  # mixed into containers
+
+    __str__ = __repr__
+
+    def __format__(self, format_spec: str) -> str:
+        return format(repr(self), format_spec)
+
+    def __sentry_repr__(self) -> str:
+        return repr(self)
+
+    def __elasticapm__(self) -> str:
+        return repr(self)
+
+    def __rich_repr__(self) -> Iterator[str]:
+        yield f"{len(self)} values"  # type: ignore[arg-type]
+
+    __rich_repr__.angular = True  # type: ignore[attr-defined]
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError(_READ_ONLY)
+
+
+class FrozenDict(Withheld, dict[str, Any]):
+    """A read-only dictionary. It serialises, compares and unpacks as a `dict`; changing it raises `TypeError`."""
+
+    __slots__ = ()
+
+    __setitem__ = __delitem__ = __ior__ = Withheld._refuse
+    update = pop = popitem = clear = setdefault = Withheld._refuse
+
+    def __copy__(self) -> FrozenDict:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenDict:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (FrozenDict, (dict(self),))
+
+
+class FrozenList(Withheld, list[Any]):
+    """A read-only list. It serialises and compares as a `list`; changing it raises `TypeError`."""
+
+    __slots__ = ()
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = Withheld._refuse
+    append = extend = insert = pop = remove = clear = sort = reverse = Withheld._refuse
+
+    def __copy__(self) -> FrozenList:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenList:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (FrozenList, (list(self),))

@@ -1,0 +1,56 @@
+"""The configuration of a middleware, shared by all its requests."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .._utils.log_once import LogOnce
+from ..client.client import ProfileClient
+from .cache_headers import Headers, personal_lines
+from .consent import Consent
+from .identity import Identify
+
+__all__ = ["Attach", "MiddlewareConfig"]
+
+logger = logging.getLogger("profile_enrich")
+
+Attach = Literal["eager", "prefetch", "lazy"]
+"""When the lookup is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class MiddlewareConfig:
+    """The configuration of a middleware, shared by all its requests.
+
+    Two middlewares with equal configurations, one inside the other, make one lookup.
+    """
+
+    client: ProfileClient
+    identify: Identify
+    budget: float | None
+    vary_on: tuple[str, ...]
+    once: LogOnce = field(compare=False)
+    consent: Consent | None = None
+    server_timing: bool = False
+    attach: Attach = "eager"
+    exclude: tuple[str, ...] = ()
+    have_it_outside: str = field(
+        default="wrap the application from outside: app = ProfileMiddleware(app, ...)", compare=False
+    )
+    """What to do for error handlers and middleware outside that read the profile, for the log."""
+    personal_lines: Headers = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "personal_lines", personal_lines(self.vary_on))
+
+    def warn_sealed(self) -> None:
+        """Log once that a profile was read outside of its request."""
+        if self.once.first("sealed"):
+            logger.warning(
+                "a profile was read after its request had left the middleware, by an error handler, a middleware "
+                "outside of it, or a task that went on: it is empty there. For the first two, %s; for tasks, keep "
+                "profile.detached() or to_dict()",
+                self.have_it_outside,
+            )

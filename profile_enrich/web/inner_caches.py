@@ -1,0 +1,70 @@
+"""Caches inside an application, which keep an answer before a middleware outside of them has set its headers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from types import FrameType
+
+from starlette.types import Scope
+
+__all__ = ["inner_cache", "memoizer"]
+
+_LITESTAR = (
+    "Litestar's response cache. Leave `cache=` out of this handler, or use profile_enrich.litestar.ProfilePlugin"
+)
+_DJANGO = (
+    "Django's response cache. Use profile_enrich.django.ProfileMiddleware in MIDDLEWARE, which sets the headers where "
+    "that cache looks"
+)
+_PARAMETER = (
+    "Hand the profile to the function as a parameter, so that it is part of the cache's key, or leave the cache out"
+)
+_MEMOIZERS = {
+    "fastapi_cache.decorator": f"fastapi-cache. {_PARAMETER}",
+    "aiocache.decorators": f"aiocache. {_PARAMETER}",
+    "cashews.decorators.cache.simple": f"cashews. {_PARAMETER}",
+    "async_lru": f"async-lru. {_PARAMETER}",
+}
+
+
+def inner_cache(scope: Scope, headers: Iterable[tuple[bytes, bytes]], *, declared: bool) -> str | None:
+    """Which cache has just kept, or may keep, a response, and what to do instead; `None` for no known one.
+
+    Args:
+        scope: of the request, as the framework has changed it.
+        headers: of the response, as the framework made them.
+        declared: whether the handler takes the profile as a parameter.
+    """
+    handler = scope.get("route_handler")
+    if handler is not None and getattr(handler, "cache", False) and type(handler).__module__.startswith("litestar."):
+        return _LITESTAR
+    if "django.middleware.cache" in sys.modules and _django_keeps(headers):
+        return _DJANGO
+    if declared or "fastapi_cache.decorator" not in sys.modules:
+        return None
+    kept = any(name.lower() == b"x-fastapi-cache" for name, _ in headers)
+    return _MEMOIZERS["fastapi_cache.decorator"] if kept else None
+
+
+def memoizer() -> str | None:
+    """Which cache of function results the running code is called by, and what to do instead; `None` for no known one.
+
+    What reads the profile first inside such a function has not handed it over as a parameter.
+    """
+    if _MEMOIZERS.keys().isdisjoint(sys.modules):
+        return None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        found = _MEMOIZERS.get(frame.f_globals.get("__name__", ""))
+        if found is not None:
+            return found
+        frame = frame.f_back
+    return None
+
+
+def _django_keeps(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether Django's cache keeps a response: it adds `Expires` and `max-age`, and leaves out what is private."""
+    fields = {name.lower(): value.lower() for name, value in headers}
+    control = fields.get(b"cache-control", b"")
+    return b"expires" in fields and b"max-age=" in control and b"max-age=0" not in control and b"private" not in control

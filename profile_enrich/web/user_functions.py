@@ -1,0 +1,142 @@
+"""Calls of the user's functions: within a time of their own, wherever they block, hang or raise."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from starlette.requests import HTTPConnection
+
+from .._utils.log_once import LogOnce
+from ..errors import ConfigurationError
+
+__all__ = ["BLOCKING", "HANG", "await_within", "call", "in_thread", "is_own_cancellation"]
+
+T = TypeVar("T")
+
+BLOCKING = 0.05
+"""Seconds for which a synchronous function may hold up the event loop before the log names it."""
+
+HANG = 2.0
+"""Seconds for which an async function may take where the middleware has no budget."""
+
+logger = logging.getLogger("profile_enrich")
+
+_abandoned: set[asyncio.Future[Any]] = set()
+
+
+def call(role: str, function: Callable[[HTTPConnection], Any], connection: HTTPConnection, once: LogOnce) -> Any:
+    """Call a function of the user's about a connection, and log once that it blocks the event loop.
+
+    Args:
+        role: what the function is, such as `"identity"`.
+        function: the user's.
+        connection: its argument.
+        once: what was logged already.
+
+    Returns:
+        What it returned; an awaitable is not awaited.
+    """
+    started = time.perf_counter()
+    answer = function(connection)
+    took = time.perf_counter() - started
+    if took > BLOCKING and once.first("blocking", role):
+        logger.warning(
+            "the %s function took %.0f ms without awaiting anything; if it runs on the event loop, all requests wait "
+            "for it. Make it async, or wrap it: in_thread(function)",
+            role,
+            1000 * took,
+        )
+    return answer
+
+
+async def await_within(answer: Awaitable[T], seconds: float) -> T:
+    """Await what a user's function returned, for so many seconds.
+
+    It runs as a task of its own, so that its time is bounded also where it swallows its cancellation, and so that a
+    `CancelledError` that it raises itself cancels nobody else.
+
+    Raises:
+        TimeoutError: it took longer; it is cancelled and left alone.
+        asyncio.CancelledError: the caller was cancelled, or the function raised it (`is_own_cancellation` tells).
+    """
+    task = asyncio.ensure_future(answer)
+    try:
+        done, _ = await asyncio.wait((task,), timeout=seconds)
+    except asyncio.CancelledError:
+        _abandon(task)
+        raise
+    if not done:
+        _abandon(task)
+        raise TimeoutError
+    return task.result()
+
+
+def _abandon(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    _abandoned.add(task)  # a task that nothing refers to may be collected while it runs
+    task.add_done_callback(_finish)
+
+
+def _finish(task: asyncio.Future[Any]) -> None:
+    _abandoned.discard(task)
+    if not task.cancelled():
+        task.exception()  # nobody is left to be told
+
+
+def is_own_cancellation() -> bool:
+    """Whether the `CancelledError` being handled cancels the running task, and was not merely raised in it."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and task.cancelling() > 0
+
+
+class _InThread:
+    """See `in_thread`."""
+
+    __slots__ = ("_function", "_limiter", "_threads", "requires", "vary")
+
+    def __init__(self, function: Callable[[HTTPConnection], Any], threads: int) -> None:
+        self._function = function
+        self._threads = threads
+        self._limiter: anyio.CapacityLimiter | None = None
+        self.vary = tuple(getattr(function, "vary", ("Cookie",)))
+        self.requires = tuple(getattr(function, "requires", ()))
+
+    async def __call__(self, connection: HTTPConnection) -> Any:
+        if self._limiter is None:  # made on a loop, after a fork
+            self._limiter = anyio.CapacityLimiter(self._threads)
+        return await anyio.to_thread.run_sync(self._function, connection, abandon_on_cancel=True, limiter=self._limiter)
+
+    def __repr__(self) -> str:
+        return f"in_thread({self._function!r})"
+
+
+def in_thread(function: Callable[[HTTPConnection], T], *, threads: int = 8) -> Callable[[HTTPConnection], Awaitable[T]]:
+    """Run a blocking identity or consent function in a thread, so that other requests go on meanwhile.
+
+    A page waits for it within its budget; a thread that takes longer is left to finish.
+
+    Args:
+        function: a synchronous function that takes the connection.
+        threads: of this function at the same time, at most; others wait. Default 8.
+
+    Returns:
+        An async function, for `ProfileMiddleware(identify=...)` or `consent=...`.
+
+    Raises:
+        ConfigurationError: the function is async, or `threads` is below 1.
+    """
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise ConfigurationError("in_thread takes a synchronous function; an async one does not block")
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ConfigurationError(f"threads must be a whole number of at least 1, not {threads!r}")
+    return _InThread(function, threads)
