@@ -194,7 +194,9 @@ class ProfileCache(Generic[K]):
         with self._lock:
             older = self._overlays.peek(key)
             if older is not None and older.record is not None and older.evict_at > self._timer():
-                record = older.record.overlaid(record.attributes)
+                merged = Record({**older.record.attributes, **record.attributes}, source=record.source)
+                merged.namespace = record.namespace
+                record = merged
             self._overlays.put(key, _overlay_entry(record, until))
             self._overlaid = True
             self._known.unpublish(key)
