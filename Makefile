@@ -25,7 +25,7 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test coverage test-services test-engines test-pythons test-stacks lint types docs docs-serve soak hostile paging bench bench-pipelines \
+.PHONY: demo test coverage test-services test-engines test-packaging test-pythons test-stacks lint types docs docs-serve soak hostile paging bench bench-pipelines \
 	bench-server mutants format clean
 
 demo: $(VENV)/.demo
@@ -47,6 +47,10 @@ test-engines: $(ENGINES:%=test-engine-%)
 
 test-engine-%: $(VENV)-engines/%/.ready
 	PROFILE_ENRICH_ENGINE=$* $(VENV)-engines/$*/bin/python -m pytest -p no:cacheprovider tests/engines/test_$*.py
+
+# Builds the wheel and the sdist, and installs each in a fresh environment of each Python that is found.
+test-packaging: $(VENV)/.dev
+	PROFILE_ENRICH_PACKAGING=1 $(BIN)/python -m pytest tests/test_packaging.py
 
 test-pythons: $(PYTHONS:%=test-python-%)
 

@@ -3,6 +3,8 @@
 Whoever is in session, their customer profile is on the request: within a time budget, without ever breaking the page.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
 from .cache.policy import CachePolicy
 from .cache.shared.second_level import SharedStats
@@ -53,7 +55,6 @@ from .sources.base import BatchSource, Excluded, Found, NotFound, NotModified, P
 from .sources.census import CensusSource
 from .sources.http import TransportOptions
 from .sources.memory import MemorySource
-from .sources.store import StoreSource
 from .web.consent import honour_gpc
 from .web.dependencies import (
     ProfileDependency,
@@ -66,6 +67,9 @@ from .web.dependencies import (
 from .web.identity import first_of, from_cookie, from_header, from_session, from_signed_cookie, from_user, hashed_email
 from .web.middleware import ProfileMiddleware
 from .web.user_functions import in_thread
+
+if TYPE_CHECKING:
+    from .sources.store import StoreSource
 
 __all__ = [
     "AmbiguousMatch",
@@ -151,3 +155,11 @@ __all__ = [
     "refresh_profile",
     "require_profile",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StoreSource":  # at its first use: it loads SQLite and the store
+        from .sources.store import StoreSource
+
+        return StoreSource
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -76,23 +75,3 @@ def test_every_decision_has_its_parts_and_its_number() -> None:
         assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
         assert f"]({record.name})" in overview
         assert text.startswith(f"# {int(record.name[:4])}. ")
-
-
-def test_the_sdist_has_all_that_make_needs(tmp_path: Path) -> None:
-    pytest.importorskip("build", reason="`build` is not installed: make test")
-    if not (ROOT / ".git").exists():
-        pytest.skip("this is an unpacked sdist already")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    (archive,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(archive) as packed:
-        inside = {Path(*Path(name).parts[1:]).as_posix() for name in packed.getnames()}
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
-    present = {name for name in tracked if name and (ROOT / name).is_file()}
-    assert present - inside == set()
