@@ -72,6 +72,7 @@ LINES: dict[str, str] = {
     "A25": "A configuration value that is `None`, empty or of the wrong type is refused at construction.",
     "A26": "What cannot work where it stands says so once.",
     "A27": "A standstill of our own (frozen process, blocked loop, idle connection closed) never counts against the source.",
+    "A29": "Owners of a client are counted; the end of one application closes nothing that another uses.",
     "S1": "No value outlives an acknowledged invalidation (of a key, a tag, everything; an overlay, a `rekey`) in any "
     "process, also in one that is stopped, cut off or missed a message.",
     "S2": "The second level can only help: down, slow, flushed or full of garbage, lookups go on as without it, and it "

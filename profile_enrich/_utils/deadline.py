@@ -1,4 +1,4 @@
-"""An absolute deadline that is handed down through every step of one load."""
+"""An absolute deadline that is passed to every step of one load."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ class Deadline:
         self._timer = timer
         self._at = timer() + seconds
 
+    def extend(self, seconds: float) -> None:
+        """Move the deadline into the future."""
+        self._at += seconds
+
     def remaining(self) -> float:
-        """Seconds left; 0.0 when it has passed."""
+        """Return the seconds left; 0.0 when it has passed."""
         return max(0.0, self._at - self._timer())
 
     @property

@@ -17,8 +17,12 @@ from weakref import WeakKeyDictionary
 
 from ..errors import BudgetExceeded, ClientClosed, ConfigurationError, ProfileEnrichError, SourceError, SourceTimeout
 from .deadline import Deadline
+from .standstill import StandstillWatch
 
 __all__ = ["Load", "SingleFlight"]
+
+MAX_EXCUSES = 3
+"""Standstills that extend the deadline of one load."""
 
 GRACE = 1.0
 """Seconds past its deadline after which a load that did not end by itself is cancelled."""
@@ -38,14 +42,19 @@ class Load(Generic[K, R]):
             whatever `run` does.
     """
 
-    __slots__ = ("_cancellation", "_deadline", "_error", "_expiry", "_loop", "_result", "_waiters", "completed", "key",
-                 "seconds", "task")  # fmt: skip
+    __slots__ = ("_cancellation", "_deadline", "_error", "_excuses", "_expiry", "_loop", "_result", "_stood_still",
+                 "_waiters", "completed", "excused", "key", "seconds", "task", "watch")  # fmt: skip
 
     def __init__(self, key: K, seconds: float) -> None:
         self.key = key
         self.seconds = seconds
         self.completed = False
         self.task: asyncio.Task[None] | None = None
+        self.watch: StandstillWatch | None = None
+        self.excused = 0.0
+        """Seconds that were added to the deadline for standstills of this process."""
+        self._excuses = 0
+        self._stood_still = 0.0
         self._loop = asyncio.get_running_loop()
         self._deadline: Deadline | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -102,16 +111,43 @@ class Load(Generic[K, R]):
         if self._deadline is None:
             self._deadline = Deadline(self.seconds)
             self._expiry = self._loop.call_later(self.seconds, self._expired)
+            if self.watch is not None:
+                self._stood_still = self.watch.start()
         return self._deadline
+
+    def excuse_standstill(self) -> bool:
+        """Extend the deadline by the time for which this process stood still since the last call.
+
+        Returns:
+            Whether it did. A loop that stands still again and again is not excused for ever.
+        """
+        if self.watch is None or self._deadline is None or self._excuses == MAX_EXCUSES:
+            return False
+        now = self.watch.seconds()
+        lost, self._stood_still = now - self._stood_still, now
+        if lost <= 0.0:
+            return False
+        self._excuses += 1
+        self.excused += lost
+        self._deadline.extend(lost)
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = self._loop.call_later(self._deadline.remaining(), self._expired)
+        return True
 
     def stop_deadline(self) -> None:
         """Stop the timers: the task has ended."""
         if self._expiry is not None:
             self._expiry.cancel()
+            if self.watch is not None:
+                self.watch.stop()
+                self.watch = None
         if self._cancellation is not None:
             self._cancellation.cancel()
 
     def _expired(self) -> None:
+        if self.excuse_standstill():
+            return
         # A source ends by the deadline by itself; cancelling is for one that does not.
         if self.task is not None and not self.task.done():
             self._cancellation = self._loop.call_later(GRACE, self.task.cancel)
@@ -129,9 +165,10 @@ L = TypeVar("L", bound=Load[Any, Any])
 class _LoopState(Generic[L]):
     """The loads of one event loop."""
 
-    __slots__ = ("by_key", "running")
+    __slots__ = ("by_key", "running", "watch")
 
     def __init__(self) -> None:
+        self.watch = StandstillWatch()
         self.by_key: dict[Hashable, L] = {}
         self.running: set[asyncio.Task[None]] = set()
 
@@ -162,6 +199,7 @@ class SingleFlight(Generic[L]):
         loop = asyncio.get_running_loop()
         state = self._state(loop)
         state.by_key[load.key] = load
+        load.watch = state.watch
         # A fresh context: context variables of the request that started the load must not reach a load that is shared.
         task = loop.create_task(_run(load), name="profile_enrich load", context=contextvars.Context())
         load.task = task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -16,9 +17,9 @@ from ..cache.policy import CachePolicy
 from ..cache.shared.second_level import SecondLevel
 from ..cache.shared.shared_cache import SharedCache
 from ..cache.sweeper import Sweeper
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ProfileEnrichError
 from ..profile import Profile, ProfileKey, Reason, Record, Status
-from ..sources.base import BatchSource, ProfileSource
+from ..sources.base import BatchSource, ProfileSource, WarmUpSource
 from .blocking import BlockingProfileClient
 from .breaker import Breaker
 from .change_follower import Follower, FollowingSweeper, check_follows
@@ -30,6 +31,8 @@ from .shared_load import SharedLoads
 from .waiting import WaitingLookup, run_workers
 
 __all__ = ["ProfileClient"]
+
+logger = logging.getLogger("profile_enrich")
 
 
 class ProfileClient:
@@ -132,6 +135,8 @@ class ProfileClient:
             timer=timer,
         )
         self._close_timeout = source_policy.close_timeout
+        self._warm_up_timeout = source_policy.warm_up_timeout
+        self._owners = 0
         self._timer = timer
 
     # --- one lookup -------------------------------------------------------------------------------------------------
@@ -151,7 +156,7 @@ class ProfileClient:
             ConfigurationError: the source is set up wrong.
             BudgetExceeded: the budget ran out. The load goes on and fills the cache.
             SourceError: the source failed and the cache held nothing stale; the subclass says how.
-            ClientClosed: the client was closed.
+            ClientClosed: the client was closed while the caller waited.
         """
         profile = await self.lookup(key, budget=budget)
         if profile.reason is Reason.UNAVAILABLE and profile.error is not None:
@@ -277,7 +282,7 @@ class ProfileClient:
         Raises:
             ConfigurationError: an argument is not usable, or the source is set up wrong.
             SourceAuthError: the vendor refuses the credentials, so that no key can be looked up.
-            ClientClosed: the client was closed.
+            ClientClosed: the client was closed meanwhile.
         """
         workers, seconds = check_int("concurrency", concurrency), check_number("retry_timeout", retry_timeout)
         profiles: dict[str | ProfileKey, Profile | None] = dict.fromkeys(keys)
@@ -425,33 +430,68 @@ class ProfileClient:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
-        """Close the client when the application shuts down: `Starlette(lifespan=client.lifespan)`. It is reusable."""
+        """Warm the client up at the start of an application and close it at the end.
+
+        `Starlette(lifespan=client.lifespan)`. Applications that share a client may enter it several times: the last one
+        to end closes it. It can be entered again.
+        """
         async with self:
+            await self.warm_up()
             yield
 
+    async def warm_up(self) -> bool:
+        """Connect to the source before the first visitor comes: connection, token, entity or index.
+
+        It takes at most `SourcePolicy.warm_up_timeout` seconds and never raises; a failure is logged. `lifespan` calls
+        it, and so does the middleware where an application has a lifespan.
+
+        Returns:
+            Whether the source is ready. True for a source that has nothing to prepare.
+        """
+        source, timeout = self.source, self._warm_up_timeout
+        if not timeout or not isinstance(source, WarmUpSource):
+            return True
+        try:
+            async with asyncio.timeout(timeout):
+                await source.warm_up(deadline=Deadline(timeout))
+        except Exception as error:  # noqa: BLE001  # an application starts whatever a source does
+            # The text of another library's error may quote a secret.
+            why = error.message if isinstance(error, ProfileEnrichError) else type(error).__name__
+            logger.warning("%s: could not be warmed up (%s); the first lookups will take longer", source.name, why)
+            return False
+        return True
+
     async def __aenter__(self) -> ProfileClient:
-        self._loader.closed = False
+        self._owners += 1
+        self._loader.open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
+        self._owners = max(0, self._owners - 1)
+        if not self._owners:
+            await self.aclose()
 
     async def aclose(self) -> None:
         """Stop lookups, wait up to `close_timeout` seconds for loads under way, and close the source.
 
-        Only what this package opened is closed; an HTTP client handed in stays open. A second call does nothing.
+        Only what this package opened is closed; an HTTP client handed in stays open. A second call does nothing, and a
+        later lookup opens the client again.
         """
-        self._loader.closed = True
+        self._loader.closed = self._loader.closing = True
         try:
             asyncio.get_running_loop()
         except RuntimeError:
+            self._loader.closing = False
             return  # another kind of loop, such as trio's: no lookup was made on it
         if self._follower is not None:
             await self._follower.aclose()
-        await self._loader.aclose(self._close_timeout)
-        if self._shared is not None:
-            await self._shared.aclose()
-        await self.source.aclose()
+        try:
+            await self._loader.aclose(self._close_timeout)
+            if self._shared is not None:
+                await self._shared.aclose()
+            await self.source.aclose()
+        finally:
+            self._loader.closing = False
 
     def __repr__(self) -> str:
         state = ", closed" if self._loader.closed else ""

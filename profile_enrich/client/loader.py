@@ -16,9 +16,19 @@ from .._utils.single_flight import Load, SingleFlight
 from ..cache.cache import Entry, LoadToken, ProfileCache
 from ..cache.expiry import Expiry
 from ..cache.sweeper import Sweeper
-from ..errors import CircuitOpen, ClientClosed, ProfileEnrichError, RateLimitReached, SourceError, SourceResponseError
+from ..errors import (
+    CircuitOpen,
+    ClientClosed,
+    ProfileEnrichError,
+    RateLimitReached,
+    SourceConnectionError,
+    SourceError,
+    SourceResponseError,
+    SourceTimeout,
+)
 from ..profile import Profile, ProfileKey, Reason, Record, Status
 from ..sources.base import BatchSource, Excluded, Found, NotFound, NotModified, ProfileSource, SourceResult
+from .background import BackgroundLoop
 from .batching import Batch, Batcher
 from .breaker import Breaker, Permit
 from .hooks import Observer
@@ -54,7 +64,8 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
         batch: the batch that the call is made in, where the source has batches.
     """
 
-    __slots__ = ("base", "batch", "digest", "entry", "loader", "outcome", "permit", "profile_key", "started", "token")
+    __slots__ = ("base", "batch", "digest", "elsewhere", "entry", "loader", "outcome", "permit", "profile_key",
+                 "started", "token")  # fmt: skip
 
     def __init__(
         self, loader: Loader, profile_key: ProfileKey, base: Entry | None, permit: Permit | None, batch: Batch | None
@@ -71,6 +82,8 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
         self.outcome = ""
         self.entry: Entry | None = None
         """What was stored of the source's answer."""
+        self.elsewhere = loader.runs_elsewhere()
+        """Whether it runs on the loop for loads that outlive their caller's."""
 
     async def run(self) -> LoadResult:
         """Ask the source, and store what it says."""
@@ -85,6 +98,7 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
         loader, token = self.loader, self.token
         if self.permit is not None:
             self.permit.end(error)
+        loader.note_end(self, error)
         if error is not None and not isinstance(error, ClientClosed):
             now = loader.timer()
             loader.cache.defer(token, until=now + loader.expiry.throttle, error=error)
@@ -168,6 +182,12 @@ class Loader:
         self._background: set[asyncio.Task[None]] = set()
         self.loads: SingleFlight[ProfileLoad] = SingleFlight()
         self.closed = False
+        """Closed, and not used since."""
+        self.closing = False
+        """Being closed now: no load is started."""
+        self._elsewhere = BackgroundLoop()
+        self._loops_end = False
+        """A load was cut off by the end of its event loop, and none has ended well since."""
         self.cache = cache
         self.expiry = expiry
         self.observer = observer
@@ -220,16 +240,46 @@ class Loader:
             yields: the caller can wait, and leaves a part of the rate limit to those who cannot.
 
         Raises:
-            ClientClosed: the client was closed.
+            ClientClosed: the client is being closed.
             CircuitOpen: the circuit breaker is open.
             RateLimitReached: the rate limit allows no call at the moment.
         """
-        if self.closed:
-            raise ClientClosed("the ProfileClient is closed; make lookups before aclose() or inside its lifespan")
+        if self.closing:
+            raise ClientClosed("the ProfileClient is being closed; make lookups before aclose() or inside its lifespan")
+        self.open()
         base = base if base is not None and base.record is not None else None
         load = self.loads.start(self._new_load(key, base, yields))
         self._sweeper.arm()
         return load
+
+    def refresh(self, key: ProfileKey, base: Entry) -> None:
+        """Start a load that nobody waits for, unless one is under way.
+
+        Raises:
+            ProfileEnrichError: as `launch`.
+        """
+        if self._loops_end:
+            self._elsewhere.submit(lambda: self.join(key, base))
+        else:
+            self.join(key, base)
+
+    def runs_elsewhere(self) -> bool:
+        """Return whether the running event loop is the one for loads that outlive their caller's."""
+        return self._elsewhere.is_running_here()
+
+    def note_end(self, load: ProfileLoad, error: ProfileEnrichError | None) -> None:
+        """Notice event loops that end before their loads, and finish such a load elsewhere from the second on."""
+        if not isinstance(error, ClientClosed):
+            self._loops_end = self._loops_end and load.elsewhere
+        elif not self.closing and not load.elsewhere:
+            if self._loops_end:
+                self._elsewhere.submit(lambda: self.join(load.profile_key, load.base))
+            self._loops_end = True
+
+    def open(self) -> None:
+        """Open the client again, after it was closed."""
+        if self.closed and not self.closing:
+            self.closed = False
 
     def _new_load(self, key: ProfileKey, base: Entry | None, yields: bool) -> ProfileLoad:
         if self._shared is not None and self._shared.usable(self.cache_key(key)):
@@ -280,9 +330,15 @@ class Loader:
         attempt = 0
         while True:
             attempt += 1
+            excused = load.excused
             try:
                 return await self._call(load)
             except SourceError as error:
+                if isinstance(error, SourceTimeout | SourceConnectionError):
+                    load.excuse_standstill()
+                    if load.excused > excused:  # our own standstill: neither a failure nor a retry of the budget
+                        attempt -= 1
+                        continue
                 pause = self._retry.pause(error, attempt, load.start_deadline().remaining())
                 if pause is None:
                     raise
@@ -365,8 +421,8 @@ class Loader:
 
     async def aclose(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for the loads under way, and cancel the rest."""
-        self.closed = True
         self._sweeper.stop()
+        self._elsewhere.stop()
         await self.loads.aclose(timeout)
         here = asyncio.get_running_loop()
         if background := [task for task in self._background if task.get_loop() is here]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from ..cache.cache import Entry, ProfileCache
-from ..errors import CircuitOpen, ClientClosed, InvalidKeyError, ProfileEnrichError, RateLimitReached, SourceError
+from ..errors import CircuitOpen, InvalidKeyError, ProfileEnrichError, RateLimitReached, SourceError
 from ..profile import Profile, ProfileKey, Reason, Status
 from .hooks import Observer
 from .loader import CacheKey, Loader, LoadResult, ProfileLoad
@@ -144,9 +144,9 @@ class Lookups:
             # Past its hard expiry it is served only while the source fails.
             if now >= entry.stale_until and entry.error is None:
                 return None, entry
-            if now >= entry.retry_at:
-                with contextlib.suppress(CircuitOpen, RateLimitReached, ClientClosed):
-                    self.loader.join(key, entry)
+            if now >= entry.retry_at and not self.loader.closed:  # nobody waits for it: it opens no closed client
+                with contextlib.suppress(CircuitOpen, RateLimitReached):
+                    self.loader.refresh(key, entry)
         return _cached_profile(entry, key, now), entry
 
     def peek(self, key: ProfileKey) -> Profile | None:

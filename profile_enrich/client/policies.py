@@ -25,6 +25,8 @@ class SourcePolicy:
         max_in_flight: calls at the same time, at most, on each event loop. Default 100.
         batch_window: seconds in which lookups gather for one call of a source that has a batch endpoint. Default 0.002.
         close_timeout: seconds that `aclose` waits for loads under way. Default 2.
+        warm_up_timeout: seconds that the start of an application waits for the source to be connected. Default 2; 0 for
+            no warm-up.
 
     Raises:
         ConfigurationError: a value is not usable; the message names it.
@@ -36,6 +38,7 @@ class SourcePolicy:
     max_in_flight: int = 100
     batch_window: float = 0.002
     close_timeout: float = 2.0
+    warm_up_timeout: float = 2.0
 
     def __post_init__(self) -> None:
         for name, kind in (("breaker", Breaker), ("retry", RetryPolicy), ("rate_limit", RateLimit)):
@@ -45,3 +48,4 @@ class SourcePolicy:
         check_int("max_in_flight", self.max_in_flight)
         check_number("batch_window", self.batch_window)
         check_number("close_timeout", self.close_timeout, positive=True)
+        check_number("warm_up_timeout", self.warm_up_timeout)

@@ -15,12 +15,22 @@ from starlette.datastructures import Secret
 from .._utils.deadline import Deadline
 from ..errors import AmbiguousMatch, ConfigurationError, SourceAuthError, SourceResponseError
 from ..profile import ProfileKey
-from .amperity_messages import Index, Page, ProfileRow, advance, pages, read_index, read_page, read_profile
+from .amperity_messages import (
+    Index,
+    Page,
+    ProfileRow,
+    advance,
+    pages,
+    read_index,
+    read_page,
+    read_profile,
+    says_not_found,
+)
 from .amperity_urls import base_of, filters_of, index_path, query
 from .auth import StaticToken, TokenAuth
 from .base import ChangeBatch, Found, Freshness, NotFound, NotModified, SourceResult, Validators
 from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
-from .http.api import HttpApi
+from .http.api import WRONG_URL, HttpApi
 from .http.caching_headers import freshness
 from .http.json_body import decode_json
 from .named_collection import NamedCollection
@@ -94,7 +104,7 @@ class AmperitySource:
         self._transport = open_transport(transport, options=options, max_body_bytes=max_body_bytes)
         # The vendor documents both statuses for a version that it does not know.
         hint = f"it answers like this, too, when it does not support api_version {version}"
-        self._api = HttpApi("amperity", base, self._transport, hints={400: hint, 401: hint})
+        self._api = HttpApi("amperity", base, self._transport, hints={400: hint, 401: hint, 404: WRONG_URL})
         self._namespace = f"amperity|{base}|{self._tenant}|{index}"
         self._index = (
             None if index is None else NamedCollection("index", index, self._list, is_id=index.startswith("idx-"))
@@ -138,8 +148,16 @@ class AmperitySource:
             kept = freshness(response.headers)
             if response.status == 304:
                 return NotModified(kept)
-            return _found(_same(read_profile(decode_json(response.body)), key.value), kept)
+            row = _same(read_profile(decode_json(response.body)), key.value)
+            if self._index is not None:
+                self._index.seen(row.index_id)
+            return _found(row, kept)
         return await self._fetch_by_filter(key, deadline)
+
+    async def warm_up(self, *, deadline: Deadline) -> None:
+        """Connect, fetch a token and look the index up; see `WarmUpSource.warm_up`."""
+        if self._index is not None:
+            await self._index.resolve(deadline)
 
     async def _fetch_by_filter(self, key: ProfileKey, deadline: Deadline) -> SourceResult:
         rows: list[ProfileRow] = []
@@ -165,8 +183,10 @@ class AmperitySource:
             raise AmbiguousMatch(
                 f"more than one profile of the index has this {key.type}; look up by id, or pass on_multiple='first'"
             )
+        if not rows:  # an empty page of another server must not say that nobody has a profile
+            return NotFound() if await self._confirm_index(deadline) else await self._fetch_by_filter(key, deadline)
         # The tag: a change of the profile, which the feed names by its id, must find this entry, too.
-        return replace(_found(rows[0], kept), tags=frozenset((id_tag(rows[0].id),))) if rows else NotFound()
+        return replace(_found(rows[0], kept), tags=frozenset((id_tag(rows[0].id),)))
 
     async def _profile(self, id: str, deadline: Deadline, validators: Validators | None = None) -> HttpResponse | None:
         segment = path_segment(id, "a profile id")
@@ -336,17 +356,27 @@ class AmperitySource:
         private: Collection[str] = (),
         validators: Validators | None = None,
     ) -> HttpResponse | None:
-        """Asks below the index. `None`: there is no such thing in an index that exists."""
+        """Ask below the index. `None`: the vendor says that there is no such thing, and the index exists."""
         if self._index is None:
             raise ConfigurationError("index was not given; list_indexes() shows those that exist")
         id = await self._index.id(deadline)
-        response = await self._get(index_path(id, path), deadline, private, validators, (200, 404))
-        if response.status == 404:
+        for _ in range(2):
+            response = await self._get(index_path(id, path), deadline, private, validators, (200, 404))
+            if response.status != 404:
+                return response
+            if not says_not_found(response.body):
+                raise self._api.failure(response, private)
             moved = await self._index.confirm(id, deadline)
             if moved is None:
-                return None
-            response = await self._get(index_path(moved, path), deadline, private, None, (200, 404))
-        return None if response.status == 404 else response
+                break
+            id, validators = moved, None
+        return None
+
+    async def _confirm_index(self, deadline: Deadline) -> bool:
+        """Whether the index that was asked exists. False: its name belongs to another one now."""
+        if self._index is None:
+            raise ConfigurationError("index was not given; list_indexes() shows those that exist")
+        return await self._index.confirm(await self._index.id(deadline), deadline) is None
 
     async def _get(
         self,

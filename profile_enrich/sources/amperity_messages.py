@@ -9,7 +9,17 @@ from typing import Any, Generic, TypeVar
 from ..errors import SourceResponseError
 from .http.json_body import array, decode_json, obj
 
-__all__ = ["Index", "Page", "ProfileRow", "advance", "pages", "read_index", "read_page", "read_profile"]
+__all__ = [
+    "Index",
+    "Page",
+    "ProfileRow",
+    "advance",
+    "pages",
+    "read_index",
+    "read_page",
+    "read_profile",
+    "says_not_found",
+]
 
 T = TypeVar("T")
 
@@ -104,6 +114,15 @@ def read_page(body: bytes, read: Callable[[object], T]) -> Page[T]:
     if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 0):
         raise SourceResponseError("amperity's answer is not as documented: total is not a number of rows")
     return Page(rows, _text(answer, "next_token") or None, total)
+
+
+def says_not_found(body: bytes) -> bool:
+    """Return whether the body of a 404 is the vendor's error envelope, and not another server's or a proxy's page."""
+    try:
+        envelope: Any = decode_json(body)
+    except SourceResponseError:
+        return False
+    return isinstance(envelope, dict) and envelope.get("status") == 404 and isinstance(envelope.get("message"), str)
 
 
 def _required(row: dict[str, Any], name: str, what: str) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "ProfileSource",
     "SourceResult",
     "Validators",
+    "WarmUpSource",
 ]
 
 
@@ -102,6 +103,19 @@ class ProfileSource(Protocol):
 
     async def aclose(self) -> None:
         """Frees what the source itself opened. It may be used again afterwards, and opens anew."""
+        ...
+
+
+@runtime_checkable
+class WarmUpSource(ProfileSource, Protocol):
+    """A source that can be connected to before the first lookup."""
+
+    async def warm_up(self, *, deadline: Deadline) -> None:
+        """Open the connection and fetch what every lookup needs, such as a token or the id of an entity.
+
+        Raises:
+            ConfigurationError, SourceError: as `fetch`.
+        """
         ...
 
 

@@ -18,9 +18,9 @@ from ..profile import ProfileKey
 from .base import ChangeBatch, Found, NotFound, NotModified, SourceResult, Validators
 from .embedded_batch import MAX_BATCH, batch_base, fetch_records
 from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
-from .http.api import HttpApi, fingerprint
+from .http.api import WRONG_URL, HttpApi, fingerprint
 from .http.caching_headers import freshness
-from .http.json_body import array, decode_json, obj
+from .http.json_body import array, decode_json, is_json_object, obj
 from .named_collection import NamedCollection
 from .record_from_json import make_record
 from .urls import check_base_url, check_header, check_timeout, query_value
@@ -101,7 +101,7 @@ class CensusSource:
         )
         self._options = options
         self._transport = open_transport(transport, options=options, max_body_bytes=max_body_bytes)
-        self._api = HttpApi("census", base, self._transport, secrets=(str(self._key),))
+        self._api = HttpApi("census", base, self._transport, secrets=(str(self._key),), hints={404: WRONG_URL})
         self._batches = (
             HttpApi("census", batch_base(base_url and base), self._transport, secrets=(str(self._key),))
             if batch
@@ -138,23 +138,34 @@ class CensusSource:
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
         """Asks for one record; see `ProfileSource.fetch`. Only keys of type `"id"` can be looked up.
 
-        A 404 means that there is no such record, as long as the entity itself is listed; that is looked up at the first
-        404 and every few minutes after it. An entity that is not listed is a `ConfigurationError`.
+        A record is missing when the vendor says so, in JSON, of an entity that exists: one that is listed, or that a
+        record was read from, in the last few minutes. An entity that is not listed is a `ConfigurationError`. Any other
+        404 is a `SourceError`: it may come from a wrong `base_url`, a proxy or another server.
         """
         if key.type != "id":
             raise InvalidKeyError("census looks records up by the entity's primary id only; use a key of type 'id'")
         record_id = query_value(key.value)
         entity = await self._entity.id(deadline)
-        response = await self._record(entity, record_id, key, deadline, validators)
-        if response.status == 404:
+        for _ in range(2):
+            response = await self._record(entity, record_id, key, deadline, validators)
+            result = self._read(response, key)
+            if not isinstance(result, NotFound):
+                self._entity.seen(entity)
+                return result
             moved = await self._entity.confirm(entity, deadline)
             if moved is None:
-                return NotFound()
-            response = await self._record(moved, record_id, key, deadline, None)
-            if response.status == 404:
-                return NotFound()
+                break
+            entity, validators = moved, None
+        return NotFound()
+
+    def _read(self, response: HttpResponse, key: ProfileKey) -> SourceResult:
+        """What an answer says of a record. A 404 that is no JSON object is not the vendor's."""
         if response.status == 304:
             return NotModified(freshness(response.headers))
+        if response.status == 404:
+            if not is_json_object(response.body):
+                raise self._api.failure(response, (key.value,))
+            return NotFound()
         body = obj(decode_json(response.body), "the answer")
         if "data" not in body:
             raise SourceResponseError("census's answer is not as documented: it has no data")
@@ -166,6 +177,10 @@ class CensusSource:
                 "census answered with another record than was asked for, or without its id; check id_column"
             )
         return Found(make_record(data, id=key.value, source="census"), freshness(response.headers))
+
+    async def warm_up(self, *, deadline: Deadline) -> None:
+        """Connect, and look the entity up; see `WarmUpSource.warm_up`."""
+        await self._entity.resolve(deadline)
 
     @property
     def batch_size(self) -> int:

@@ -1,4 +1,4 @@
-"""The named collection that a source asks: Census's entity, Amperity's index."""
+"""The named collection that a source asks: an entity of Census, an index of Amperity."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .._utils.deadline import Deadline
-from ..errors import ConfigurationError, SourceError
+from ..errors import ConfigurationError
 from .shared_call import SharedCall
 
 __all__ = ["CONFIRM_SECONDS", "NamedCollection"]
 
 CONFIRM_SECONDS = 300.0
-"""How long a collection that was seen in the list is trusted to be there."""
+"""How long a collection that was seen is trusted to exist."""
 
 _SHOWN = 20
 
 
 class NamedCollection:
-    """An id, or a name that is resolved through the vendor's list once and remembered.
+    """A collection given by id, or by a name that is resolved once through the vendor's list and remembered.
 
     Args:
         kind: what the vendor calls it, for messages.
@@ -45,7 +45,7 @@ class NamedCollection:
         self._listing = listing
 
     async def id(self, deadline: Deadline) -> str:
-        """The id; asks for the list only when a name was not resolved yet.
+        """Return the id; the list is fetched only when a name was not resolved yet.
 
         Raises:
             ConfigurationError: no collection, or more than one, has the name.
@@ -53,30 +53,44 @@ class NamedCollection:
         """
         return self._id if self._id is not None else await self._resolution.result(deadline)
 
-    async def confirm(self, asked: str, deadline: Deadline) -> str | None:
-        """After a 404: is it the record that is missing, or the collection?
+    async def resolve(self, deadline: Deadline) -> str:
+        """Return the id, and look the collection up in the list unless it was seen lately.
 
-        The list is fetched, unless the collection was seen in it a short time ago. When it cannot be fetched, the
-        record counts as missing, which is far more often true, and the next 404 tries again.
+        Raises:
+            ConfigurationError: no collection, or more than one, has the name.
+            SourceError: the list could not be fetched.
+        """
+        if self._id is not None and self._seen_lately():
+            return self._id
+        return await self._resolution.result(deadline)
+
+    def seen(self, id: str) -> None:
+        """Note that a record was read from the collection: it exists."""
+        if id == self._id:
+            self._confirmed = time.monotonic()
+
+    async def confirm(self, asked: str, deadline: Deadline) -> str | None:
+        """Make sure that the collection exists, before a record of it counts as missing.
+
+        The list is fetched, unless the collection was seen a short time ago: in the list, or because a record was read
+        from it.
 
         Args:
-            asked: the id that gave the 404.
+            asked: the id of the collection in which the record was not found.
             deadline: by when.
 
         Returns:
-            `None`: the record is missing. An id: the name stands for this other collection now; ask again there.
+            `None`: the record is missing. An id: the name belongs to this other collection now; ask again there.
 
         Raises:
             ConfigurationError: the collection is not in the list.
+            SourceError: the list could not be fetched, so that nothing is known about the record.
         """
-        now = time.monotonic()
-        if self._confirmed is not None and now - self._confirmed < CONFIRM_SECONDS:
-            return None if self._id == asked else self._id
-        try:
-            found = await self._resolution.result(deadline)
-        except SourceError:
-            return None
+        found = await self.resolve(deadline)
         return None if found == asked else found
+
+    def _seen_lately(self) -> bool:
+        return self._confirmed is not None and time.monotonic() - self._confirmed < CONFIRM_SECONDS
 
     async def _resolve(self, deadline: Deadline) -> str:
         listed = await self._listing(deadline)
@@ -102,7 +116,7 @@ class NamedCollection:
         return f"{what} does not exist; the key sees {known}{more}"
 
     async def aclose(self) -> None:
-        """Ends a resolution that is under way on the running loop."""
+        """Cancel a resolution that is under way on the running loop."""
         await self._resolution.aclose()
 
     def __repr__(self) -> str:

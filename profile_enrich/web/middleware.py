@@ -169,20 +169,27 @@ class ProfileMiddleware:
 
 
 class _Lifespan:
-    """Watches the lifespan: the client opens with the application, and is closed with it."""
+    """Watches the lifespan: the application is one of the client's owners while it runs."""
 
-    __slots__ = ("_client", "_send")
+    __slots__ = ("_client", "_entered", "_send")
 
     def __init__(self, client: ProfileClient, send: Send) -> None:
         self._client = client
+        self._entered = False
         self._send = send
 
     async def __call__(self, message: Message) -> None:
         kind = message["type"]
         if kind == "lifespan.startup.complete":
             await self._client.__aenter__()
-        elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"):
-            await self._client.aclose()
+            self._entered = True
+            await self._client.warm_up()
+        elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed") and self._entered:
+            self._entered = False
+            await self._client.__aexit__()
+        elif kind == "lifespan.startup.failed":  # what the application opened before it failed
+            async with self._client:
+                pass
         await self._send(message)
 
 

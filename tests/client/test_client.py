@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from profile_enrich import (
+    AmperitySource,
     BudgetExceeded,
+    CensusSource,
     ClientClosed,
+    ClientCredentials,
     ConfigurationError,
     Excluded,
     Found,
@@ -33,7 +36,7 @@ from profile_enrich import (
 )
 from profile_enrich.cache.cache import ProfileCache
 from profile_enrich.sources.freshness import Freshness, Validators
-from profile_enrich.testing import ManualClock
+from profile_enrich.testing import ManualClock, VendorServer, faults
 from tests.helpers import ScriptedSource, Switch, client_of, found, nobody, own_records, own_tasks, settle
 
 
@@ -623,12 +626,44 @@ class TestClosing:
         await client.aclose()
         clock.advance(60)
         assert (await client.get("u1")).is_stale
+        await settle()
+        assert len(source.calls) == 1
+        assert client.health().closed
+
+    async def test_A29_a_closed_client_that_is_used_again_opens_again(self) -> None:
+        """A29: the end of one application closes nothing that another uses, nor at its second start."""
+        source = ScriptedSource()
+        client = client_of(source)
+        for number in range(3):
+            assert (await client.get(f"u{number}")).status is Status.MISS
+            assert not client.health().closed
+            await client.aclose()
+            assert (client.health().closed, source.closed) == (True, number + 1)
+
+    async def test_A29_the_last_owner_closes_the_client(self) -> None:
+        """A29: owners of a client are counted."""
+        source = ScriptedSource()
+        client = client_of(source)
+        async with client.lifespan():
+            async with client.lifespan(), client:
+                await client.get("u1")
+            assert source.closed == 0
+            assert (await client.get("u2")).status is Status.MISS
+        assert source.closed == 1
+
+    async def test_A29_while_it_is_being_closed_no_load_is_started(self) -> None:
+        """A29, L14: closing ends, however many lookups are made."""
+        source = ScriptedSource()
+        source.gate = asyncio.Event()
+        client = client_of(source, close_timeout=0.05)
+        hung = asyncio.create_task(client.lookup("u1"))
+        await settle()
+        closing = asyncio.create_task(client.aclose())
+        await settle()
         with pytest.raises(ClientClosed):
             await client.get("u2")
-        pending = client.find("u2")
-        assert isinstance(pending, PendingLookup)
-        pending.start()
-        await settle()
+        await closing
+        assert (await hung).status is Status.ERROR
         assert len(source.calls) == 1
 
     async def test_A8_a_lifespan_can_be_entered_again(self) -> None:
@@ -805,3 +840,43 @@ class TestBadInput:
         assert client.transport is None
         assert client.stats().total == 0
         assert repr(client) == "<ProfileClient of scripted, 0 entries>"
+
+
+class TestWarmUp:
+    async def test_the_lifespan_connects_before_the_first_visitor(self) -> None:
+        with VendorServer({"u1": {"tier": "gold"}}, key=None) as vendor:
+            source = CensusSource("secret", entity="Users", base_url=vendor.base_url)
+            client = client_of(source)
+            async with client.lifespan():
+                assert [call.path for call in vendor.calls] == ["/api/v1/entities"]
+                assert (await client.get("u1", budget=5.0)).found
+            assert len(vendor.calls) == 2
+
+    async def test_a_source_that_fails_or_hangs_starts_the_application_all_the_same(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with VendorServer({"u1": {"tier": "gold"}}, key=None) as vendor:
+            for fault in (faults.ServerError(), faults.Hang()):
+                vendor.always(fault)
+                client = client_of(
+                    CensusSource("secret", entity="Users", base_url=vendor.base_url), warm_up_timeout=0.3
+                )
+                assert await client.warm_up() is False
+                vendor.release()
+                vendor.heal()
+                async with client.lifespan():
+                    assert (await client.get("u1")).found
+        assert len([record for record in caplog.records if "could not be warmed up" in record.message]) == 2
+
+    async def test_it_can_be_turned_off(self) -> None:
+        with VendorServer({"u1": {"tier": "gold"}}, key=None) as vendor:
+            source = CensusSource("secret", entity="Users", base_url=vendor.base_url)
+            async with client_of(source, warm_up_timeout=0).lifespan():
+                assert vendor.call_count == 0
+
+    async def test_amperity_fetches_its_token_and_its_index(self) -> None:
+        with VendorServer({"u1": {"tier": "gold"}}, key=None) as vendor:
+            token = ClientCredentials(vendor.token_url, "client", "client-secret", "acme")
+            source = AmperitySource(index="Users", tenant="acme", token=token, base_url=vendor.amperity_url)
+            async with client_of(source).lifespan():
+                assert ["token" in call.path for call in vendor.calls] == [True, False]

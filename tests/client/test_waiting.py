@@ -101,11 +101,16 @@ class TestLookupMany:
         with client_for(CountingSource()).blocking() as client:
             assert client.lookup_many(["u1", "nobody"], concurrency=2)["u1"]["tier"] == "gold"
 
-    async def test_a_closed_client_is_an_error_of_the_run(self) -> None:
-        client = client_for(CountingSource())
-        await client.aclose()
+    async def test_a_client_that_is_being_closed_is_an_error_of_the_run(self) -> None:
+        client = client_for(CountingSource(delay=0.05))
+        hung = asyncio.create_task(client.lookup("u2"))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(client.aclose())
+        await asyncio.sleep(0)
         with pytest.raises(ClientClosed):
             await client.lookup_many(["u1"])
+        await closing
+        await hung
 
 
 class TestRateLimit:

@@ -16,6 +16,7 @@ from profile_enrich.errors import (
     SourceError,
     SourceRequestError,
     SourceResponseError,
+    SourceUnavailable,
 )
 from profile_enrich.sources import named_collection as _collection
 from profile_enrich.sources.amperity import AmperitySource, Page
@@ -128,14 +129,16 @@ async def test_an_index_that_is_not_listed_is_a_configuration_error(sources: Any
             await source.list_profiles()
 
 
-async def test_a_404_of_an_index_whose_list_fails_is_said_as_far_as_known(vendor: VendorServer, sources: Any) -> None:
+async def test_E8_a_404_of_an_index_whose_list_fails_is_an_error(vendor: VendorServer, sources: Any) -> None:
+    """E8: nothing is known about the profile while nothing is known about the index."""
     vendor.always(faults.ServerError(), match=lambda call: call.path.endswith("/indexes"))
     source = sources(index="idx-nope")
-    with pytest.raises(ConfigurationError, match="list_indexes"):
+    with pytest.raises(SourceUnavailable):
         await source.get_index()
-    with pytest.raises(ConfigurationError, match="list_indexes"):
+    with pytest.raises(SourceUnavailable):
         await source.list_profiles()
-    assert await ask(source, "x", "email") == NotFound()
+    with pytest.raises(SourceUnavailable):
+        await ask(source, "x", "email")
 
 
 async def test_an_index_by_name_is_resolved_once_over_all_pages(vendor: VendorServer, sources: Any) -> None:

@@ -148,13 +148,15 @@ async def test_the_list_of_a_moment_ago_is_trusted(vendor: VendorServer, sources
     assert [target.split("/")[4] for target in record_calls(vendor)] == ["50"]
 
 
-async def test_a_list_that_cannot_be_fetched_leaves_the_record_missing(vendor: VendorServer, sources: Any) -> None:
+async def test_E8_while_the_list_cannot_be_fetched_no_record_is_missing(vendor: VendorServer, sources: Any) -> None:
+    """E8: the entity may not exist at all. Once a record was read from it, it does."""
     source = sources(entity=vendor.entity_id)
     vendor.always(faults.ServerError(), match=lambda call: call.path.endswith("/entities"))
+    with pytest.raises(SourceUnavailable):
+        await ask(source, "nobody")
+    assert isinstance(await ask(source, "u1"), Found)
     assert await ask(source, "nobody") == NotFound()
-    vendor.heal()
-    assert await ask(source, "nobody") == NotFound()
-    assert [call.target for call in vendor.calls].count("/api/v1/entities") == 2
+    assert [call.target for call in vendor.calls].count("/api/v1/entities") == 1
 
 
 async def test_data_null_is_not_found(vendor: VendorServer, sources: Any) -> None:

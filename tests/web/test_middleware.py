@@ -402,7 +402,7 @@ class TestLifecycle:
         assert ask(app).json()["id"] == "u1"
         with TestClient(app) as browser:
             assert browser.get("/", headers={"cookie": "user=u2"}).json()["id"] == "u2"
-        assert source.closed == 2, "by its own lifespan, and by the middleware that watches the application's"
+        assert source.closed == 1, "its own lifespan and the middleware are two owners"
         with TestClient(app) as browser:
             assert browser.get("/", headers={"cookie": "user=u3"}).json()["id"] == "u3"
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ...errors import SourceResponseError
 
-__all__ = ["array", "decode_json", "obj"]
+__all__ = ["array", "decode_json", "is_json_object", "obj"]
 
 # Half a surrogate pair, written as an escape; whole pairs match too and are then looked at closely.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -51,6 +51,14 @@ def _finite(text: str) -> float:
 
 
 _decoder = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)  # `json.loads` would make one each time
+
+
+def is_json_object(body: bytes) -> bool:
+    """Return whether a body is a JSON object, as the errors of an API are and a page for people is not."""
+    try:
+        return isinstance(decode_json(body), dict)
+    except SourceResponseError:
+        return False
 
 
 def obj(value: object, what: str) -> dict[str, Any]:
