@@ -17,6 +17,7 @@ SECTIONS: dict[str, tuple[str, str]] = {
     "P": ("The embedded Profile API", "the server"),
     "E": ("Enrichment in pipelines", "records in, enriched records out"),
     "D": ("The database store", "PostgreSQL in the place of the local store"),
+    "R": ("The relay", "the embedded Profile API in front of a vendor"),
 }
 
 LINES: dict[str, str] = {
@@ -129,6 +130,12 @@ LINES: dict[str, str] = {
     "primary.",
     "D8": "When the primary dies and a replica is promoted, reads go on and none is older than what was acknowledged.",
     "D9": "`sslmode=verify-full` refuses another server's certificate.",
+    "R1": "What the mirror lacks, or has too old, is asked for once for all who wait, written, and served from the mirror.",
+    "R2": "Every endpoint that reads a record fills it first; who may not read costs the vendor nothing.",
+    "R3": "A vendor that is slow, wrong or gone changes nothing that is mirrored, and costs a request its budget; what "
+    "was never mirrored is 503 then, not 404.",
+    "R4": "The vendor's end loses nothing that was mirrored; URLs, keys and entity numbers stay.",
+    "R5": "An Amperity index is mirrored by paging, a Census entity from a list of ids; a run that broke off goes on.",
 }
 
 ELSEWHERE: dict[str, str] = {

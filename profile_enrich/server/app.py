@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from starlette.types import Receive, Scope, Send
 
 from ..errors import ConfigurationError, StoreError
-from ..store import LocalStore, ProfileStore
+from ..store import Collection, LocalStore, ProfileStore
 from .audit import AuditLog
 from .auth.api_keys import ANYONE, NOBODY, ApiKey, KeyRing, Keys, bearer_of
 from .auth.rate_limits import Quotas, Rate
@@ -96,6 +96,8 @@ class ProfileAPI:
         rate: how often each key may ask that has no rate of its own: a `Rate`, `"100/s"`, or the name of a vendor's
             documented limit (`"amperity"`); no limit by default.
         audit: the audit log: which key read whose profile.
+        before_read: awaited with the collection and the ids of the records that a request is about to read, once it was
+            authenticated and admitted: a relay fills the store there.
 
     Raises:
         ConfigurationError: there are no keys and `no_auth` was not said; or both; or the keys have different
@@ -116,6 +118,7 @@ class ProfileAPI:
         feed: Mapping[str, Any] | None = None,
         rate: Rate | str | None = None,
         audit: AuditLog | None = None,
+        before_read: Callable[[Collection, Sequence[str]], Awaitable[None]] | None = None,
         metrics: Literal["off", "keys", "open"] = "off",
         shared: SharedState | None = None,
         refreshing: Callable[[], Mapping[str, Any]] | None = None,
@@ -125,6 +128,7 @@ class ProfileAPI:
         shared = shared or SharedState()
         self._quotas = Quotas(Rate.parse(rate) if isinstance(rate, str) else rate, buckets=shared.buckets)
         self._audit = audit
+        self._before_read = before_read
         ring = keys if isinstance(keys, Keys) else KeyRing(keys or ())
         if not ring and not no_auth:
             raise ConfigurationError(
@@ -304,6 +308,11 @@ class ProfileAPI:
         if batched:
             response = await self._batch(kind, dialect, request, receive, key)
             return self._compression.answer(request, response)
+        if self._before_read is not None and kind in _WRITABLE:
+            collection = dialect.collection_of(request, self._store, key)
+            if not isinstance(collection, Response):
+                record_id = census.record_id_of(request) if dialect is census else segment_text(request.segments[4])
+                await self._before_read(collection, [record_id])
         response = await self._calls.run(dialect.answer, kind, request, self._store, key)
         return self._compression.answer(request, self._caching.answer(request, response))
 
@@ -359,6 +368,13 @@ class ProfileAPI:
             raise BadRequest(f"Each id counts as a request, and this key has {rate}: ids may have {rate.requests}.")
         if not self._admit(request, key, len(ids)):
             return dialect.error(429, _TOO_MANY)
+        if self._before_read is not None:
+            if dialect is census:
+                collection = census.collection_of(request, self._store, key)
+            else:
+                collection = amperity.collection_of(request, self._store, key, place=3)
+            if not isinstance(collection, Response):
+                await self._before_read(collection, ids)
         return await self._calls.run(batch.answer, kind, request, ids, self._store, key)
 
     def _admit(self, request: Request, key: ApiKey, cost: int) -> bool:

@@ -24,9 +24,9 @@ from ..model import (
     Column,
     ColumnType,
 )
+from ..record_text import comparable, stored_values
 from ..writes.build import check_specs, index_id_of
 from .connections import Database
-from .record_text import comparable, stored_values
 from .schema import Stored, check_schema_name, create_schema, select_collection, sql, stored
 from .single_records import swap
 from .staging import Progress, Staging, check_max_loss, too_few, writing

@@ -14,10 +14,10 @@ from ...errors import ConfigurationError, StoreError
 from ..files.page_token import filter_scope, open_cursor, sign_cursor
 from ..model import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
 from ..profile_store import WRITE_WAIT
+from ..record_text import amperity_payload, census_payload, comparable, storable
 from .connections import Database, Rows
 from .driver import pg
 from .notifications import ChangeListener
-from .record_text import amperity_payload, census_payload, comparable, storable
 from .schema import Catalog, Stored, check_schema_name, read_catalog, sql
 from .single_records import delete_record, put_record
 

@@ -9,10 +9,10 @@ from typing import Any
 from ...errors import ConfigurationError, StoreBusy, StoreError
 from ..files.row_encoder import EncodedRow, RowEncoder, RowRejected, to_json, type_of
 from ..model import Collection, Column
+from ..record_text import comparable, content_hash, storable
 from .connections import Pool
 from .driver import pg
 from .notifications import channel
-from .record_text import comparable, content_hash, storable
 from .schema import Stored, select_collection, sql, stored
 
 __all__ = ["MAX_CHANGES", "attributes_of", "delete_record", "encoder_of", "lock_collection", "put_record", "swap"]

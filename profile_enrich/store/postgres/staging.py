@@ -11,9 +11,9 @@ from ..._utils.validation import check_number
 from ...errors import StoreBusy, StoreError
 from ..files.row_encoder import EncodedRow
 from ..model import BuildProgress
+from ..record_text import comparable, content_hash, storable
 from .connections import Unreachable, new_connection
 from .driver import pg, psycopg
-from .record_text import comparable, content_hash, storable
 from .schema import sql
 from .single_records import attributes_of
 

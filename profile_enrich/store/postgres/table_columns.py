@@ -12,8 +12,8 @@ from typing import Any
 from ...errors import ConfigurationError
 from ..files.row_encoder import to_json
 from ..model import ColumnType
+from ..record_text import storable
 from .driver import Identifier
-from .record_text import storable
 
 __all__ = ["TableColumn", "read_columns", "table_of"]
 

@@ -22,11 +22,11 @@ from ..model import (
     StorePage,
 )
 from ..profile_store import WRITE_WAIT
+from ..record_text import amperity_payload, census_payload
 from ..writes.build import check_specs
 from .connections import Database, Rows
 from .driver import pg
 from .postgres_store import check_filters
-from .record_text import amperity_payload, census_payload
 from .table_columns import record_json
 from .table_specs import ServedTable, TableSpec, describe_table
 

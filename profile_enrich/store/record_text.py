@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from json.encoder import encode_basestring as quote
 
-from ..model import Collection
+from .model import Collection
 
 __all__ = ["amperity_payload", "census_payload", "comparable", "content_hash", "storable"]
 

@@ -1,0 +1,12 @@
+"""A relay in front of a vendor: the embedded Profile API over what was mirrored, filled from the vendor as it is asked.
+
+It is the one package that joins the server with the sources; neither knows of the other.
+"""
+
+from __future__ import annotations
+
+from .comparison import Comparison, compare
+from .mirroring import MirrorReport, mirror_ids, mirror_index
+from .relay import Relay
+
+__all__ = ["Comparison", "MirrorReport", "Relay", "compare", "mirror_ids", "mirror_index"]
