@@ -64,8 +64,9 @@ from .web.dependencies import (
     refresh_profile,
     require_profile,
 )
-from .web.identity import first_of, from_cookie, from_header, from_session, from_signed_cookie, from_user, hashed_email
+from .web.identity import first_of, from_cookie, from_header, from_session, from_user, hashed_email
 from .web.middleware import ProfileMiddleware
+from .web.signed_cookie import SignedCookie, from_signed_cookie
 from .web.user_functions import in_thread
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ __all__ = [
     "SharedCache",
     "SharedCacheUnavailable",
     "SharedStats",
+    "SignedCookie",
     "SourceAuthError",
     "SourceConnectionError",
     "SourceError",

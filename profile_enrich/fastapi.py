@@ -2,14 +2,24 @@
 
 ```python
 @app.get("/offers")
-async def offers(profile: CurrentProfile) -> dict[str, str]:
+async def offers(profile: CurrentProfile) -> dict[str, object]:
     return {"tier": profile.get("tier", "guest")}
+
+
+@app.get("/account", responses=REQUIRED_PROFILE_RESPONSES)
+async def account(profile: RequiredProfile) -> Profile:
+    return profile
 ```
+
+Override `get_profile` in tests, and both get what it returns: `app.dependency_overrides[get_profile] = ...`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from typing import Annotated, Any
+
+from starlette.requests import HTTPConnection
 
 from .errors import MissingExtraError
 from .profile import Profile
@@ -20,10 +30,31 @@ try:
 except ImportError:
     raise MissingExtraError("profile_enrich.fastapi", "fastapi") from None
 
-__all__ = ["CurrentProfile", "RequiredProfile"]
+__all__ = ["REQUIRED_PROFILE_RESPONSES", "CurrentProfile", "RequiredProfile"]
 
 CurrentProfile = Annotated[Profile, Depends(get_profile)]
 """The profile of whoever is in session, empty when there is none: `Annotated[Profile, Depends(get_profile)]`."""
 
 RequiredProfile = Annotated[Profile, Depends(require_profile)]
 """The profile, or an error response (401, 403, 404, 503): `Annotated[Profile, Depends(require_profile)]`."""
+
+_DETAIL = {
+    "application/json": {
+        "schema": {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
+    }
+}
+
+REQUIRED_PROFILE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: {"description": "Nobody is signed in", "content": _DETAIL},
+    403: {"description": "There is no consent, or the profile is excluded", "content": _DETAIL},
+    404: {"description": "There is no profile", "content": _DETAIL},
+    503: {"description": "The profile is not available at the moment", "content": _DETAIL},
+}
+"""For `responses=` of a route or a router that takes `RequiredProfile`: what OpenAPI then says of its errors."""
+
+require_profile.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # see where it is defined
+    [
+        inspect.Parameter("connection", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=HTTPConnection),
+        inspect.Parameter("profile", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=CurrentProfile),
+    ]
+)

@@ -21,6 +21,22 @@ _HARMLESS = frozenset(
 
 _PRIVATE = (b"cache-control", b"private")
 
+_TARGETED = frozenset(
+    {
+        b"surrogate-control",  # Edge Architecture: Varnish, Fastly, Akamai, Squid, Azure's Edgio
+        b"edge-control",  # Akamai
+        b"x-litespeed-cache-control",
+        b"x-litespeed-tag",
+        b"x-accel-expires",  # nginx, whose word outweighs Cache-Control and Expires
+        b"x-ec-cache-control",  # Edgio (EdgeCast)
+    }
+)
+"""Fields that tell one kind of shared cache what to keep, and outweigh `Cache-Control` there. Those of RFC 9213 end in
+`-cache-control`: `CDN-` (Cloudflare, Vercel, Netlify, Google Cloud), `Cloudflare-CDN-`, `Vercel-CDN-`, `Netlify-CDN-`,
+`Akamai-`. CloudFront, Azure Front Door and Bunny have none of their own: `Cache-Control` and `Expires` count there."""
+
+_ZERO = re.compile(rb"\s*@?\s*0\s*")
+
 
 def is_plain(headers: Headers) -> bool:
     """Whether nothing in these headers is about caches, so that `personal_lines` are all that has to be added."""
@@ -55,8 +71,8 @@ def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: Sequence[str]) 
     for name, value in headers:
         lower = name.lower()
         # Targeted fields win over Cache-Control in the CDNs that know them: only one that keeps them out may stay.
-        if lower == b"surrogate-control" or lower.endswith(b"cdn-cache-control"):
-            if _keeps_out(value):
+        if lower in _TARGETED or lower.endswith(b"-cache-control"):
+            if _keeps_out(lower, value):
                 result.append((name, value))
             else:
                 invited = True
@@ -71,8 +87,10 @@ def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: Sequence[str]) 
     return [header for header in result if header[1] or header[0].lower() != b"cache-control"], invited
 
 
-def _keeps_out(value: bytes) -> bool:
+def _keeps_out(name: bytes, value: bytes) -> bool:
     """Whether a targeted field forbids to keep the response at all."""
+    if name == b"x-accel-expires":
+        return _ZERO.fullmatch(value) is not None
     return any(match[1].lower() == b"no-store" for match in _DIRECTIVE.finditer(value))
 
 

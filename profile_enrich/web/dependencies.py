@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from dataclasses import dataclass
 
@@ -54,12 +55,17 @@ class ProfileDependency:
                 profile = await lookup.current(connection.scope)
             finally:  # asked for is read: a response cache inside may answer the next time without calling the handler
                 lookup.mark_read(declared=True)
-        if self.required and not profile:
-            error = refusal(profile)
-            if connection.scope["type"] == "websocket":
-                raise WebSocketException(code=POLICY_VIOLATION, reason=str(error.detail))
-            raise error
+        return required(connection, profile) if self.required else profile
+
+
+def required(connection: HTTPConnection, profile: Profile) -> Profile:
+    """The profile, where it was found; else the error of `require_profile`."""
+    if profile:
         return profile
+    error = refusal(profile)
+    if connection.scope["type"] == "websocket":
+        raise WebSocketException(code=POLICY_VIOLATION, reason=str(error.detail))
+    raise error
 
 
 _get = ProfileDependency()
@@ -78,11 +84,13 @@ async def get_profile(connection: HTTPConnection) -> Profile:
     return await _get(connection)
 
 
-async def require_profile(connection: HTTPConnection) -> Profile:
+async def require_profile(connection: HTTPConnection, profile: Profile | None = None) -> Profile:
     """The profile of whoever is in session, or an error that the framework turns into a response.
 
     Args:
         connection: the request or the WebSocket.
+        profile: where it is known already; looked up by default. FastAPI fills it in with what `get_profile`, or what
+            overrides it, returns.
 
     Returns:
         The profile, found.
@@ -92,7 +100,12 @@ async def require_profile(connection: HTTPConnection) -> Profile:
             available now, 500 not looked up on this path.
         WebSocketException: the same for a WebSocket, with close code 1008.
     """
-    return await _require(connection)
+    return await _require(connection) if profile is None else required(connection, profile)
+
+
+# Frameworks that fill in parameters see the connection alone; `profile_enrich.fastapi` adds the other one for FastAPI.
+_seen = inspect.signature(require_profile, eval_str=True)
+require_profile.__signature__ = _seen.replace(parameters=[_seen.parameters["connection"]])  # type: ignore[attr-defined]
 
 
 _REFUSALS: dict[Reason, tuple[int, str]] = {

@@ -8,35 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import logging
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
-from starlette.datastructures import Secret
 from starlette.requests import HTTPConnection
 
-from ..errors import ConfigurationError, MissingExtraError
+from ..errors import ConfigurationError
 from ..profile import ProfileKey
 from .native_request import ask
+from .request_values import one_cookie, one_header
 
 __all__ = [
     "Identify",
     "Identity",
+    "check_text",
     "first_of",
     "from_cookie",
     "from_header",
     "from_session",
-    "from_signed_cookie",
     "from_user",
     "hashed_email",
+    "key_from",
     "vary_of",
 ]
 
-logger = logging.getLogger("profile_enrich")
-
-Identity = str | int | ProfileKey | None
-"""A key, or nobody. A whole number, as sessions often hold, counts as its decimal text."""
+Identity = str | int | uuid.UUID | ProfileKey | None
+"""A key, or nobody. A whole number or a UUID, as sessions and users often hold, counts as its text."""
 
 Identify = Callable[[HTTPConnection], Identity | Awaitable[Identity]]
 """An identity function."""
@@ -59,11 +58,11 @@ def vary_of(function: object) -> tuple[str, ...]:
     return tuple(getattr(function, "vary", ("Cookie",)))
 
 
-def _key(value: object, type_: str) -> Identity:
+def key_from(value: object, type_: str) -> Identity:
     """A value from a session, a cookie or a header as a key; an empty one means nobody."""
     if value is None or value == "":
         return None
-    if isinstance(value, int) and not isinstance(value, bool):
+    if (isinstance(value, int) and not isinstance(value, bool)) or isinstance(value, uuid.UUID):
         value = str(value)
     if type_ == "id" and isinstance(value, str):
         return value  # the client makes a key of it where it needs one
@@ -80,7 +79,7 @@ class _FromSession:
     def __call__(self, connection: HTTPConnection) -> Identity:
         # Not `connection.session`: looking is not using, and must not mark the session as accessed.
         session = connection.scope.get("session")
-        return None if session is None else _key(session.get(self.name), self.type)
+        return None if session is None else key_from(session.get(self.name), self.type)
 
 
 def from_session(name: str = "user_id", *, type: str = "id") -> Identify:
@@ -92,7 +91,7 @@ def from_session(name: str = "user_id", *, type: str = "id") -> Identify:
         name: the session's key. Default `"user_id"`.
         type: the type of the profile key. Default `"id"`.
     """
-    _named("name", name)
+    check_text("name", name)
     return _FromSession(name, type)
 
 
@@ -107,7 +106,7 @@ class _FromUser:
         user = connection.scope.get("user")
         if user is None or not getattr(user, "is_authenticated", False):
             return None
-        return _key(getattr(user, self.attribute), self.type)
+        return key_from(getattr(user, self.attribute), self.type)
 
 
 def from_user(
@@ -120,7 +119,7 @@ def from_user(
         type: the type of the profile key. Default `"id"`.
         vary: the request headers that the authentication reads. Default `Authorization` and `Cookie`.
     """
-    _named("attribute", attribute)
+    check_text("attribute", attribute)
     return _FromUser(attribute, type, tuple(vary))
 
 
@@ -131,7 +130,7 @@ class _FromCookie:
     vary: tuple[str, ...] = ("Cookie",)
 
     def __call__(self, connection: HTTPConnection) -> Identity:
-        return _key(connection.cookies.get(self.name), self.type)
+        return key_from(one_cookie(connection, self.name), self.type)
 
 
 def from_cookie(name: str, *, type: str = "id") -> Identify:
@@ -144,57 +143,8 @@ def from_cookie(name: str, *, type: str = "id") -> Identify:
         name: the cookie's name.
         type: the type of the profile key. Default `"id"`.
     """
-    _named("name", name)
+    check_text("name", name)
     return _FromCookie(name, type)
-
-
-@dataclass(frozen=True, slots=True)
-class _FromSignedCookie:
-    name: str
-    type: str
-    max_age: int | None
-    signer: Any = field(repr=False)
-    bad_signature: Any = field(repr=False)
-    vary: tuple[str, ...] = ("Cookie",)
-
-    def __call__(self, connection: HTTPConnection) -> Identity:
-        cookie = connection.cookies.get(self.name)
-        if not cookie:
-            return None
-        try:
-            value = self.signer.unsign(cookie, max_age=self.max_age)
-        except self.bad_signature:
-            return None  # forged or expired: nobody
-        return _key(value.decode(errors="strict"), self.type)
-
-
-def from_signed_cookie(
-    name: str, secret_key: str | Secret, *, type: str = "id", max_age: int | None = 14 * 24 * 3600, salt: str = ""
-) -> Identify:
-    """The key is the value of a cookie that was signed with `itsdangerous.TimestampSigner`.
-
-    A cookie whose signature is wrong or too old means nobody.
-
-    Args:
-        name: the cookie's name.
-        secret_key: what it was signed with.
-        type: the type of the profile key. Default `"id"`.
-        max_age: seconds for which a signature holds; `None` for ever. Default 14 days.
-        salt: the signer's salt. Default: the one of itsdangerous.
-
-    Raises:
-        MissingExtraError: itsdangerous is not installed (extra `session`).
-        ConfigurationError: the name or the secret is empty.
-    """
-    _named("name", name)
-    if not str(secret_key):
-        raise ConfigurationError("secret_key must not be empty")
-    try:
-        from itsdangerous import BadSignature, TimestampSigner
-    except ImportError:
-        raise MissingExtraError("from_signed_cookie", "session") from None
-    signer = TimestampSigner(str(secret_key), salt=salt) if salt else TimestampSigner(str(secret_key))
-    return _FromSignedCookie(name, type, max_age, signer, BadSignature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +154,7 @@ class _FromHeader:
     vary: tuple[str, ...]
 
     def __call__(self, connection: HTTPConnection) -> Identity:
-        values = connection.headers.getlist(self.name)
-        # Two of them: one may have been added by the client, past a proxy that only appends.
-        return _key(values[0], self.type) if len(values) == 1 else None
+        return key_from(one_header(connection, self.name), self.type)
 
 
 def from_header(name: str, *, trusted: bool, type: str = "id") -> Identify:
@@ -221,7 +169,7 @@ def from_header(name: str, *, trusted: bool, type: str = "id") -> Identify:
     Raises:
         ConfigurationError: the header is not trusted.
     """
-    _named("name", name)
+    check_text("name", name)
     if trusted is not True:
         raise ConfigurationError(
             f"from_header({name!r}): clients can send any header; say trusted=True once your proxy strips and sets it"
@@ -274,6 +222,11 @@ def first_of(*choices: Callable[[Any], Identity | Awaitable[Identity]]) -> Ident
     return _FirstOf(choices)
 
 
-def _named(argument: str, value: object) -> None:
+def check_text(argument: str, value: object) -> None:
+    """Refuse a name that is empty or no text.
+
+    Raises:
+        ConfigurationError: it is; the message names the argument.
+    """
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{argument} must be a non-empty string, not {type(value).__name__}")

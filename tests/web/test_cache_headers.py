@@ -160,3 +160,33 @@ class TestCacheControl:
         vary = b",".join(value for name, value in result if name == b"vary").lower()
         assert b"cookie" in vary or b"*" in vary
         assert personalise(result, COOKIE) == (result, False)
+
+
+TARGETED = {
+    "x-accel-expires": ["60", "@1790000000", "off"],
+    "surrogate-control": ["max-age=60", 'content="ESI/1.0"'],
+    "edge-control": ["cache-maxage=60s", "!no-store, max-age=1d"],
+    "cdn-cache-control": ["max-age=60", "public"],
+    "cloudflare-cdn-cache-control": ["max-age=60"],
+    "vercel-cdn-cache-control": ["s-maxage=60"],
+    "netlify-cdn-cache-control": ["public, durable, s-maxage=60"],
+    "akamai-cache-control": ["max-age=60"],
+    "x-litespeed-cache-control": ["public,max-age=60"],
+    "x-ec-cache-control": ["max-age=60"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, them in TARGETED.items() for value in them])
+def test_A14_every_field_that_invites_a_shared_cache_goes(name: str, value: str) -> None:
+    for spelled in (name, name.title(), name.upper()):
+        headers, invited = personalise([(spelled.encode(), value.encode())], ["Cookie"])
+        assert headers == [(b"cache-control", b"private"), (b"vary", b"Cookie")]
+        assert invited
+
+
+@pytest.mark.parametrize("name", TARGETED)
+def test_A14_a_field_that_keeps_a_shared_cache_out_stays(name: str) -> None:
+    value = b"0" if name == "x-accel-expires" else b"no-store"
+    headers, invited = personalise([(name.encode(), value)], ["Cookie"])
+    assert (name.encode(), value) in headers
+    assert not invited

@@ -20,6 +20,7 @@ from profile_enrich import (
     Profile,
     ProfileDependency,
     ProfileMiddleware,
+    Reason,
     Record,
     SourceConnectionError,
     Status,
@@ -28,7 +29,7 @@ from profile_enrich import (
     personalised,
     require_profile,
 )
-from profile_enrich.fastapi import CurrentProfile, RequiredProfile
+from profile_enrich.fastapi import REQUIRED_PROFILE_RESPONSES, CurrentProfile, RequiredProfile
 from profile_enrich.web.middleware import Attach
 from tests.helpers import Answer, ScriptedSource, Switch, client_of, nobody, own_records
 
@@ -128,6 +129,30 @@ def test_A20_fastapi_overrides_work() -> None:
     browser = TestClient(app)
     assert browser.get("/offers").json() == {"id": "fake"}
     assert browser.get("/account").json() == {"id": "fake"}
+
+
+def test_A20_overriding_get_profile_is_enough() -> None:
+    app = fastapi_app()
+    app.dependency_overrides[get_profile] = lambda: Profile(Record({"id": "fake"}), status=Status.HIT)
+    assert TestClient(app).get("/account").json() == {"id": "fake"}
+    app.dependency_overrides[get_profile] = lambda: Profile(reason=Reason.NOT_FOUND)
+    assert TestClient(app).get("/account").status_code == 404
+
+
+def test_A20_require_profile_shows_frameworks_one_parameter_of_their_own() -> None:
+    schema = fastapi_app().openapi()
+    for path in ("/offers", "/account"):
+        assert not {"parameters", "requestBody"} & set(schema["paths"][path]["get"])
+
+
+def test_openapi_says_what_a_required_profile_answers() -> None:
+    app = FastAPI()
+
+    @app.get("/", responses=REQUIRED_PROFILE_RESPONSES)
+    def page(profile: RequiredProfile) -> Profile:
+        return profile
+
+    assert set(app.openapi()["paths"]["/"]["get"]["responses"]) == {"200", "401", "403", "404", "503"}
 
 
 def test_A20_dependencies_with_arguments_are_equal_when_their_arguments_are() -> None:

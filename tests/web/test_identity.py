@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+import uuid
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from itsdangerous import TimestampSigner
-from starlette.authentication import SimpleUser, UnauthenticatedUser
+from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser, UnauthenticatedUser
+from starlette.datastructures import Secret
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection
+from starlette.routing import Route
 
 from profile_enrich import (
     ConfigurationError,
     InvalidKeyError,
     MissingExtraError,
     ProfileKey,
+    ProfileMiddleware,
     first_of,
     from_cookie,
     from_header,
@@ -23,7 +31,10 @@ from profile_enrich import (
     from_user,
     hashed_email,
 )
+from profile_enrich._utils.log_once import LogOnce
 from profile_enrich.web.identity import Identity, vary_of
+from tests.helpers import ScriptedSource, client_of, own_records
+from tests.web.helpers import ask, read
 
 
 def connection(headers: list[tuple[str, str]] | None = None, **scope: Any) -> HTTPConnection:
@@ -66,9 +77,8 @@ def test_from_cookie() -> None:
 
 
 def test_from_signed_cookie() -> None:
-    signer = TimestampSigner("secret")
     identify = from_signed_cookie("customer", "secret")
-    signed = signer.sign("u1").decode()
+    signed = identify.sign("u1")
     assert identify(connection([("Cookie", f"customer={signed}")])) == "u1"
     for cookie in ("u1", signed + "x", "u2" + signed[2:], "", TimestampSigner("other").sign("u1").decode()):
         assert identify(connection([("Cookie", f"customer={cookie}")])) is None
@@ -144,3 +154,114 @@ def test_hashed_email_is_the_vendors_form() -> None:
     """Amperity: `SHA256(UPPER(TRIM(email)))` in hex."""
     expected = hashlib.sha256(b"ALICE@EXAMPLE.COM").hexdigest()
     assert hashed_email("  Alice@Example.com ") == expected
+
+
+class TestSignedCookies:
+    def test_it_reads_what_it_signs(self) -> None:
+        identify = from_signed_cookie("customer", "secret")
+        assert (
+            identify(connection([("Cookie", f"a=1; customer={identify.sign('josé@example.org')}")]))
+            == "josé@example.org"
+        )
+
+    def test_A26_what_was_signed_for_another_cookie_is_not_accepted(self, caplog: pytest.LogCaptureFixture) -> None:
+        other = from_signed_cookie("basket", "secret").sign("u1")
+        identify = from_signed_cookie("customer", "secret")
+        for _ in range(2):
+            assert identify(connection([("Cookie", f"customer={other}")])) is None
+        assert [record.getMessage() for record in caplog.records if "another secret or salt" in record.getMessage()]
+        assert len(caplog.records) == 1
+        assert other not in caplog.text
+        assert "u1" not in caplog.text
+
+    def test_cookies_of_a_bare_signer_are_kept_with_its_salt(self) -> None:
+        signed = TimestampSigner("secret").sign("u1").decode()
+        cookie = connection([("Cookie", f"customer={signed}")])
+        assert from_signed_cookie("customer", "secret", salt="itsdangerous.Signer")(cookie) == "u1"
+        assert from_signed_cookie("customer", "secret")(cookie) is None
+
+    def test_several_secrets_rotate(self) -> None:
+        old, new = from_signed_cookie("customer", "old"), from_signed_cookie("customer", Secret("new"))
+        both = from_signed_cookie("customer", [Secret("old"), "new"])
+        for signer in (old, new, both):
+            assert both(connection([("Cookie", f"customer={signer.sign('u1')}")])) == "u1"
+        assert new(connection([("Cookie", f"customer={both.sign('u1')}")])) == "u1"
+        assert old(connection([("Cookie", f"customer={both.sign('u1')}")])) is None
+
+    @pytest.mark.parametrize(
+        "secret", [None, "", "  ", "None", b"bytes", 7, [], [None], ["good", ""], ("good", b"x"), Secret(""), str(None)]
+    )
+    def test_A25_a_secret_is_text(self, secret: Any) -> None:
+        with pytest.raises(ConfigurationError, match="secret_key") as raised:
+            from_signed_cookie("customer", secret)
+        assert "good" not in str(raised.value)
+
+    @pytest.mark.parametrize("salt", ["", 7, b"x"])
+    def test_A25_a_salt_is_text(self, salt: Any) -> None:
+        with pytest.raises(ConfigurationError, match="salt"):
+            from_signed_cookie("customer", "secret", salt=salt)
+
+
+@pytest.mark.parametrize(
+    "cookies",
+    [["who=u1; who=u2"], ["who=u1", "who=u2"], ["who=u1; a=b; who=u1"], ["who=; who=u1"], ["who=u1;who=u2;who=u3"]],
+)
+def test_A26_two_cookies_of_one_name_are_nobody(cookies: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    from profile_enrich.web import request_values
+
+    request_values._once = LogOnce()
+    headers = [("Cookie", value) for value in cookies]
+    signed = from_signed_cookie("who", "secret")
+    for identify in (from_cookie("who"), signed):
+        assert identify(connection(headers)) is None
+    assert caplog.text.count("the cookie who twice") == 1
+    assert from_cookie("a")(connection([("Cookie", "a=1; xa=2; a2=3; b")])) == "1"
+
+
+@pytest.mark.parametrize(("sent", "logged"), [("josé".encode(), False), ("josé".encode("latin-1"), True)])
+def test_A26_a_header_is_utf_8_or_else_latin_1_and_says_so(
+    sent: bytes, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    from profile_enrich.web import request_values
+
+    request_values._once = LogOnce()
+    identify = from_header("X-User", trusted=True)
+    for _ in range(2):
+        assert identify(HTTPConnection({"type": "http", "headers": [(b"x-user", sent)]})) == "josé"
+    assert caplog.text.count("is not UTF-8") == int(logged)
+
+
+def test_uuids_count_as_their_text() -> None:
+    number = uuid.UUID("6f1e7a52-6a2f-4b53-9d43-7a9c7d6f0c11")
+    assert from_session()(connection(session={"user_id": number})) == str(number)
+    assert from_user("pk")(connection(user=SimpleNamespace(is_authenticated=True, pk=number))) == str(number)
+
+
+@pytest.mark.parametrize(
+    ("identify", "what"), [(from_session(), "SessionMiddleware"), (from_user("pk"), "Authentication")]
+)
+@pytest.mark.parametrize("attach", ["eager", "lazy"])
+def test_A26_what_an_identity_function_needs_and_does_not_find_is_logged_once(
+    identify: Any, what: str, attach: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = ProfileMiddleware(
+        Starlette(routes=[Route("/", read)]), client=client_of(ScriptedSource()), identify=identify, attach=attach
+    )
+    for _ in range(3):
+        assert ask(app).json()["reason"] == "anonymous"
+    logged = [record.getMessage() for record in own_records(caplog)]
+    assert len(logged) == 1
+    assert what in logged[0]
+
+
+def test_A26_authentication_that_is_inside_is_there_for_a_lazy_lookup(caplog: pytest.LogCaptureFixture) -> None:
+    class Basic(AuthenticationBackend):
+        async def authenticate(self, conn: HTTPConnection) -> Any:
+            return AuthCredentials(), SimpleUser(conn.headers["x-user"])
+
+    inside = Starlette(routes=[Route("/", read)], middleware=[Middleware(AuthenticationMiddleware, backend=Basic())])
+    for attach, who in (("eager", None), ("lazy", "u1")):
+        identify = from_user("display_name")
+        app = ProfileMiddleware(inside, client=client_of(ScriptedSource()), identify=identify, attach=cast(Any, attach))
+        assert ask(app).json()["id"] == who
+    assert len(own_records(caplog)) == 1
