@@ -167,6 +167,7 @@ def build(
     specs: Sequence[CollectionSpec],
     *,
     on_duplicate: Literal["last", "fail"] = "last",
+    max_shrink: float = 1.0,
     lines: bool = False,
 ) -> BuildReport:
     """Builds the store, shows how far it is, and tells what became of the rows.
@@ -175,10 +176,11 @@ def build(
         path: the store.
         specs: what to build.
         on_duplicate: as in `build_store`.
+        max_shrink: as in `build_store`.
         lines: where stderr is no terminal, show progress and the result as JSON lines.
     """
     with showing_progress("Building", lines=lines) as show:
-        report = build_store(path, specs, on_duplicate=on_duplicate, progress=show)
+        report = build_store(path, specs, on_duplicate=on_duplicate, max_shrink=max_shrink, progress=show)
     tell(report, specs, lines=lines)
     return report
 

@@ -16,9 +16,10 @@ from ..errors import ConfigurationError
 from ..store import CollectionSpec, SqlQuery, Stream
 from ..store.input_types import FORMATS
 from ..store.inputs.source_config import SQL_URL, specs_from_tables
+from ..store.model import MAX_SHRINK
 from .build_progress import by_entity, specifications
 
-__all__ = ["Given", "collection_options", "specs_from_file", "store_option"]
+__all__ = ["Given", "collection_options", "shrink_option", "specs_from_file", "store_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -214,6 +215,16 @@ def collection_options(command: F) -> F:
     for flags, facts in reversed(_OPTIONS):
         wrapped = click.option(*flags, **facts)(wrapped)
     return cast("F", wrapped)
+
+
+def shrink_option(command: F) -> F:
+    """Add `--allow-shrink`."""
+    option = click.option(
+        "--allow-shrink",
+        is_flag=True,
+        help=f"Let a collection lose more than {MAX_SHRINK:.0%} of its records.",
+    )
+    return option(command)
 
 
 def store_option(command: F) -> F:

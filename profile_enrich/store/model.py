@@ -13,6 +13,7 @@ from .input_types import Format, SqlQuery, Stream
 __all__ = [
     "MAX_INDEX_FIELDS",
     "MAX_PAGE",
+    "MAX_SHRINK",
     "BuildProgress",
     "BuildReport",
     "Collection",
@@ -33,6 +34,9 @@ MAX_INDEX_FIELDS = 30
 
 MAX_PAGE = 1000
 """The largest page."""
+
+MAX_SHRINK = 0.2
+"""The share of its records that a refresh may lose by default."""
 
 Dialect = Literal["census", "amperity"]
 """In whose form a payload is: Census records keep their own types, Amperity attributes are strings."""
@@ -86,10 +90,12 @@ class Column:
     Args:
         name: as in the source.
         type: what its values are.
+        known: false when no record had a value yet, so that values of any type may come.
     """
 
     name: str
     type: ColumnType
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +224,8 @@ class RefreshedCollection:
         updated: records that are different now.
         unchanged: rows that brought what was there already.
         deleted: records that are gone.
+        asked_deletes: how many keys were given to delete.
+        unmatched_deletes: how many of them no record had.
         duplicates: rows that another row with the same key replaced.
         rejected: rows left out, by reason.
         first_rejected: the number of the first row left out, or `None`.
@@ -230,6 +238,8 @@ class RefreshedCollection:
     updated: int = 0
     unchanged: int = 0
     deleted: int = 0
+    asked_deletes: int = 0
+    unmatched_deletes: int = 0
     duplicates: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict[str, int])
     first_rejected: int | None = None

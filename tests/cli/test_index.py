@@ -145,7 +145,10 @@ def test_a_query_is_a_source_and_is_asked_again_at_a_refresh(tmp_path: Path, crm
     with contextlib.closing(sqlite3.connect(tmp_path / "crm.db")) as database:
         database.execute("DELETE FROM users WHERE id = 1")
         database.commit()
-    again = index("refresh", "--changed-only", "--vanished", "delete", store=tmp_path / "s")
+    refused = index("refresh", "--changed-only", "--vanished", "delete", store=tmp_path / "s")
+    assert refused.exit_code == 2
+    assert "would lose 1 of its 2 records" in refused.stderr
+    again = index("refresh", "--changed-only", "--vanished", "delete", "--allow-shrink", store=tmp_path / "s")
     assert event(again, "refreshed")["deleted"] == 1
     assert set(records(tmp_path / "s", "Users")) == {"2"}
 
@@ -233,7 +236,11 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, users: Path, argument
 
 def test_a_full_refresh_takes_the_source_as_it_is_now(store: Path, users: Path) -> None:
     users.write_text("user_id,email,zip\nu9,z@b.example,1\n")
-    result = index("refresh", store=store)
+    refused = index("refresh", store=store)
+    assert refused.exit_code == 2
+    assert "If that is meant, allow it to shrink" in refused.stderr
+    assert index("status", "--json", store=store).exit_code == 1
+    result = index("refresh", "--allow-shrink", store=store)
     assert event(result, "built")["generation"] == 2
     assert set(records(store)) == {"u9"}
     more = index("refresh", "--data", users, "--id", "user_id", store=store)
@@ -403,3 +410,22 @@ def test_lines_of_progress_come_once_a_second_with_speed_and_time_left(
         (500, 250, 2.0),
         (1000, 250, 0.0),
     ]
+
+
+def test_E8_tombstones_that_match_nothing_are_not_success(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "erased.txt").write_text('"u1"\nu2 \n')
+    result = index("refresh", "--tombstones", tmp_path / "erased.txt", store=store)
+    assert result.exit_code == 2
+    assert "2 of the 2 ids to delete match no record" in result.stderr
+    (tmp_path / "erased.txt").write_text('"u1"\nu2\n')
+    assert index("refresh", "--tombstones", tmp_path / "erased.txt", store=store).exit_code == 0
+
+
+def test_P11_a_build_that_would_empty_a_collection_is_refused(store: Path, users: Path) -> None:
+    before = records(store)
+    users.write_text("user_id,email,zip\n")
+    build = ("build", "--data", users, "--id", "user_id")
+    assert index(*build, store=store).exit_code == 2
+    assert records(store) == before
+    assert index(*build, "--allow-shrink", store=store).exit_code == 0
+    assert records(store) == {}

@@ -120,7 +120,7 @@ def test_a_failure_is_said_once_and_the_old_data_stay(
     assert schedule.status()["last_error"] == f"{users} is not there"
     with LocalStore(store) as opened:
         assert opened.get("U", "1") is not None
-    users.write_text("id,n\n2,b\n")
+    users.write_text("id,n\n1,a\n2,b\n")
     until(lambda: len(caplog.records) > 1)
     assert schedule.status()["failures"] == 0
     schedule.stop()
@@ -150,6 +150,7 @@ def test_stopping_ends_a_refresh_that_is_under_way(
 ) -> None:
     from profile_enrich.store import SqlQuery
 
+    (tmp_path / "x.db").touch()
     schedule = schedules(store, [CollectionSpec("U", SqlQuery(f"sqlite:///{tmp_path}/x.db", SLOW))], every=0.1)
     schedule.start()
     until(lambda: len(list(store.glob("*.db"))) > 1)  # it writes
@@ -169,6 +170,7 @@ def test_a_process_that_is_killed_counts_as_a_failure(
 ) -> None:
     from profile_enrich.store import SqlQuery
 
+    (tmp_path / "x.db").touch()
     schedule = schedules(store, [CollectionSpec("U", SqlQuery(f"sqlite:///{tmp_path}/x.db", SLOW))], every=0.1)
     schedule.start()
     until(lambda: len(list(store.glob("*.db"))) > 1)
@@ -188,6 +190,7 @@ def test_when_the_server_dies_the_refresh_ends_too(store: Path, tmp_path: Path) 
         "vanished": "keep",
         "on_duplicate": "last",
     }
+    (tmp_path / "x.db").touch()
     order["collections"] = {"U": {"sql": SLOW, "url": f"sqlite:///{tmp_path}/x.db"}}
     command = [sys.executable, "-m", "profile_enrich.store.writes.refresh_process"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:

@@ -120,7 +120,7 @@ def test_an_iterable_has_rows_in_place_of_lines(tmp_path: Path) -> None:
 
 
 def test_when_nothing_is_left_out_no_file_is_left(tmp_path: Path) -> None:
-    (tmp_path / "bad.jsonl").write_text("of the last run\n")
+    (tmp_path / "bad.jsonl").write_text('{"source": "u", "row": 1, "reason": "of the last run"}\n')
     _, keys, entries = load(tmp_path, [{"id": "1"}])
     assert (keys, entries) == ({"1"}, [])
     assert not (tmp_path / "bad.jsonl").exists()
@@ -128,7 +128,9 @@ def test_when_nothing_is_left_out_no_file_is_left(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
     spec = CollectionSpec("U", [{"id": "1"}], rejects=tmp_path / "nowhere" / "bad.jsonl")
-    with pytest.raises(StoreError, match=r"the file for rows left out, .* cannot be written: No such file") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"the file for rejected rows of U .*: the directory .* does not exist"
+    ) as caught:
         build_store(tmp_path / "store", [spec])
     assert caught.value.__context__ is None
 
@@ -245,7 +247,7 @@ def test_a_csv_that_grows_while_it_is_read_is_noticed(tmp_path: Path) -> None:
 
     file = tmp_path / "u.csv"
     file.write_text("id\n1\n2\n")
-    reader = CsvReader(CollectionSpec("U", file), file, "csv", str(file))
+    reader = CsvReader(CollectionSpec("U", file), file, "csv", str(file), {})
     file.write_text("id\n1\n2\n3\n")
     with pytest.raises(StoreError, match="changed while it was read"):
         list(reader.rows())

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from profile_enrich.errors import ConfigurationError, CursorError, StoreError
 from profile_enrich.store import CollectionSpec, LocalStore, build_store, drop_collections
+from profile_enrich.store.files.manifest import _checksum
 
 PEOPLE: list[dict[str, Any]] = [
     {"id": f"u{n}", "tier": ["gold", "silver", None][n % 3], "city": f"c{n % 7}", "even": n % 2 == 0, "n": n}
@@ -352,7 +353,8 @@ def test_a_store_can_be_moved(path: Path, tmp_path: Path) -> None:
 def test_P2_P3_a_manifest_cannot_point_outside(path: Path) -> None:
     content = json.loads((path / "CURRENT").read_bytes())
     content["collections"][0]["files"] = [["../../etc/passwd", 1]]
-    (path / "CURRENT").write_text(json.dumps(content))
+    del content["checksum"]
+    (path / "CURRENT").write_text(json.dumps({**content, "checksum": _checksum(content)}))
     with LocalStore(path) as store, pytest.raises(StoreError, match="a data file is missing"):
         store.get("Users", "u1")
 

@@ -10,9 +10,10 @@ import click
 
 from ..._utils.signals import run_in_thread
 from ...store.inputs.source_config import write_recipe
+from ...store.model import MAX_SHRINK
 from ...store.writes.refresh_status import note_refresh
 from ..build_progress import build
-from ..collection_options import Given, collection_options, store_option
+from ..collection_options import Given, collection_options, shrink_option, store_option
 from ..exit_codes import guarded
 from ..output import note
 
@@ -29,8 +30,9 @@ __all__ = ["build_command"]
     show_default=True,
     help="When two rows have the same id: the last one wins, or nothing is built.",
 )
+@shrink_option
 @guarded
-def build_command(given: Given, store: Path, on_duplicate: Literal["last", "fail"]) -> None:
+def build_command(given: Given, store: Path, on_duplicate: Literal["last", "fail"], allow_shrink: bool) -> None:
     """Build collections from files, queries or standard input, and swap them in at once.
 
     \b
@@ -43,8 +45,9 @@ def build_command(given: Given, store: Path, on_duplicate: Literal["last", "fail
     when something goes wrong, they stay. Progress goes to stderr: a bar on a terminal, JSON lines otherwise.
     """
     specs = given.specs()
+    share = 1.0 if allow_shrink else MAX_SHRINK
     began = datetime.now(UTC)
-    run_in_thread(lambda: build(store, specs, on_duplicate=on_duplicate, lines=True))
+    run_in_thread(lambda: build(store, specs, on_duplicate=on_duplicate, max_shrink=share, lines=True))
     note_refresh(store, began, None)
     for name in write_recipe(store, specs):
         note(f"{name} came from standard input, so `index refresh` will need its source said again.")

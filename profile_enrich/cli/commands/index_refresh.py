@@ -14,11 +14,11 @@ from ...errors import ConfigurationError
 from ...store import CollectionSpec, LocalStore, Stream, refresh_store
 from ...store.input_types import FORMATS
 from ...store.inputs.source_config import read_recipe, write_recipe
-from ...store.model import RefreshReport, RefreshSpec
+from ...store.model import MAX_SHRINK, RefreshReport, RefreshSpec
 from ...store.writes.refresh_from_sources import refresh_from_sources
 from ..build_progress import line, rows, showing_progress, tell
-from ..collection_options import Given, collection_options, store_option
-from ..exit_codes import guarded
+from ..collection_options import Given, collection_options, shrink_option, store_option
+from ..exit_codes import USAGE, guarded
 from ..output import note, stderr_console
 
 __all__ = ["refresh_command"]
@@ -57,6 +57,7 @@ Vanished = Literal["keep", "delete"]
     show_default=True,
     help="What to do with a key that occurs twice: keep the last record, or fail.",
 )
+@shrink_option
 @guarded
 def refresh_command(
     given: Given,
@@ -67,6 +68,7 @@ def refresh_command(
     tombstones: Path | None,
     vanished: Vanished,
     on_duplicate: Literal["last", "fail"],
+    allow_shrink: bool,
 ) -> None:
     """Bring a store up to date, while it is being served.
 
@@ -93,7 +95,13 @@ def refresh_command(
     with showing_progress("Comparing" if changed_only else "Building", lines=True) as show:
         report = run_in_thread(
             lambda: refresh_from_sources(
-                store, specs, changed_only=changed_only, vanished=vanished, on_duplicate=on_duplicate, progress=show
+                store,
+                specs,
+                changed_only=changed_only,
+                vanished=vanished,
+                on_duplicate=on_duplicate,
+                max_shrink=1.0 if allow_shrink else MAX_SHRINK,
+                progress=show,
             )
         )
     if isinstance(report, RefreshReport):
@@ -150,6 +158,14 @@ def _take_in(store: Path, spec: RefreshSpec, on_duplicate: Literal["last", "fail
     with showing_progress("Refreshing", lines=True) as show:
         report = run_in_thread(lambda: refresh_store(store, [spec], on_duplicate=on_duplicate, progress=show))
     _tell_changes(report, [spec])
+    found = report.collections[0]
+    if found.unmatched_deletes:
+        note(
+            f"{found.unmatched_deletes:,} of the {found.asked_deletes:,} ids to delete match no record. Ids are"
+            " compared exactly: look for quotes, spaces and lost zeros."
+        )
+        if found.unmatched_deletes == found.asked_deletes:
+            raise click.exceptions.Exit(USAGE)
 
 
 def _tell_changes(report: RefreshReport, specs: Sequence[CollectionSpec | RefreshSpec]) -> None:

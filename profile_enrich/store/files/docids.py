@@ -102,6 +102,11 @@ class DocIdAllocator:
         """Whether every row simply gets the number that it has in the source."""
         return self._numbering is None and self._first_new == 1
 
+    @property
+    def kept(self) -> int | None:
+        """How many of the records of before have a row again; `None` when that is not known."""
+        return None if self._numbering is None else len(self._seen)
+
     def place_all(self, rows: int) -> None:
         """Gives that many rows their numbers at once, when it is fresh."""
         self._count = rows

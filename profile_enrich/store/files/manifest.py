@@ -20,6 +20,7 @@ Whatever kills the process before it leaves the old manifest and its files whole
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -123,22 +124,33 @@ def read_manifest(path: Path) -> Manifest:
     except OSError as error:
         problem = f"the store in {path} cannot be read: {error.strerror}"
     except ValueError:
-        problem = f"the store in {path} is damaged: its manifest is not JSON; build it anew"
+        problem = f"the store in {path} is damaged: its manifest is not JSON; restore {MANIFEST}"
     if problem:
         raise StoreError(problem)
     found = cast("dict[str, Any]", content).get("format") if isinstance(content, dict) else None
     if found != FORMAT:
-        raise StoreError(f"the store in {path} has format {found}, this version reads format {FORMAT}; build it anew")
+        raise StoreError(
+            f"the store in {path} has format {found}, this version reads format {FORMAT}; build it again in"
+            " a new directory"
+        )
     try:
-        return _from_json(cast("dict[str, Any]", content), seen or (0, 0, 0))
+        facts = cast("dict[str, Any]", content)
+        if facts.pop("checksum") == _checksum(facts):
+            return _from_json(facts, seen or (0, 0, 0))
+        problem = f"the store in {path} is damaged: the checksum of its manifest does not match; restore {MANIFEST}"
     except (KeyError, TypeError, ValueError):
-        problem = f"the store in {path} is damaged: its manifest lacks something; build it anew"
+        problem = f"the store in {path} is damaged: its manifest lacks something; restore {MANIFEST}"
     raise StoreError(problem)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Replaces the manifest atomically: the swap to a new generation."""
-    replace_private(path / MANIFEST, json.dumps(_to_json(manifest), indent=1).encode())
+    content = _to_json(manifest)
+    replace_private(path / MANIFEST, json.dumps({**content, "checksum": _checksum(content)}, indent=1).encode())
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -231,7 +243,7 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
                 "name": item.name,
                 "description": item.description,
                 "key": item.key,
-                "columns": [[column.name, column.type] for column in item.columns],
+                "columns": [[column.name, column.type, column.known] for column in item.columns],
                 "filterable": item.filterable,
                 "index_fields": item.index_fields,
                 "rows": item.rows,
@@ -264,7 +276,7 @@ def _from_json(content: dict[str, Any], seen: tuple[int, int, int]) -> Manifest:
             name=item["name"],
             description=item["description"],
             key=item["key"],
-            columns=tuple(Column(name, kind) for name, kind in item["columns"]),
+            columns=tuple(Column(*column) for column in item["columns"]),
             filterable=tuple(item["filterable"]),
             index_fields=None if shown is None else tuple(shown),
             rows=int(item["rows"]),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol, cast
 
-from ...errors import ConfigurationError, StoreError
+from ..._utils.file_identity import FileIdentity
+from ...errors import ConfigurationError, InputError, StoreError
 from ..input_types import Format
 from ..model import CollectionSpec, ColumnType
 from .rejects import Rejects
@@ -19,7 +21,9 @@ __all__ = [
     "check_columns",
     "kept_fields",
     "kind_of",
+    "misfit",
     "open_bytes",
+    "unchanged",
     "wrong_encoding",
 ]
 
@@ -121,10 +125,37 @@ def check_columns(spec: CollectionSpec, names: Iterable[str], where: str) -> Non
                 )
 
 
+def misfit(column: str, kind: ColumnType) -> str:
+    """Return the reason why a row is left out whose value is not of its column's type."""
+    return f"the value of {column!r} does not fit the column's type, {kind}"
+
+
 def kept_fields(spec: CollectionSpec) -> list[str]:
     """The fields to keep: those asked for, with the key."""
     fields = list(spec.fields or ())
     return fields if spec.key in fields else [spec.key, *fields]
+
+
+@contextlib.contextmanager
+def unchanged(source: object) -> Generator[None]:
+    """Check at the end of the `with` block that a file is still the one that it was at its beginning.
+
+    Raises:
+        StoreError: it was replaced, written to or removed.
+    """
+    path = Path(source) if isinstance(source, str | Path) else None
+    identity: FileIdentity | None = None
+    with contextlib.suppress(InputError):  # the reader reports a file that cannot be read
+        identity = None if path is None or not path.is_file() else FileIdentity.of(path)
+    yield
+    problem = ""
+    try:
+        if identity is not None and path is not None:
+            identity.check(path)
+    except InputError as error:
+        problem = error.message
+    if problem:
+        raise StoreError(problem)
 
 
 def open_bytes(path: Path, *, gzipped: bool) -> IO[bytes]:

@@ -8,16 +8,22 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, StoreError
 from ..input_types import Format
 from ..model import CollectionSpec, ColumnType
 from .base import MAX_COLUMNS, check_columns, kept_fields, kind_of, open_bytes, wrong_encoding
-
-if TYPE_CHECKING:
-    pass
-from .duckdb_table import _BROKEN, _LITERALS, _PATTERNS, _SAMPLE, TableReader, _all_are, rows_are_valid, validity_facts
+from .duckdb_table import (
+    _BROKEN,
+    _DECLARED,
+    _INFERRED,
+    _LITERALS,
+    _SAMPLE,
+    TableReader,
+    _all_are,
+    rows_are_valid,
+    validity_facts,
+)
 
 __all__ = ["CsvReader"]
 
@@ -38,19 +44,23 @@ class CsvReader(TableReader):
     An empty field is null, a quoted empty field (`""`) is the empty text.
     """
 
-    def __init__(self, spec: CollectionSpec, path: Path, kind: Format, where: str) -> None:
+    def __init__(
+        self, spec: CollectionSpec, path: Path, kind: Format, where: str, expected: Mapping[str, ColumnType]
+    ) -> None:
         if unknown := set(spec.types.values()) - set(_LITERALS):
             raise ConfigurationError(
                 f"a CSV column cannot be of the types {sorted(unknown)}; there are text, integer, number and boolean"
             )
         super().__init__(spec, path, where)
         self._encoding = spec.encoding
+        self._misfitting: set[str] = set()
         self._gzipped = kind_of(path, kind)[1]
         delimiter, names = self._header(spec, kind)
         self._scan = (
             "read_csv($path, auto_detect=false, header=true, columns=$columns, delim=$delimiter, quote='\"',"
             " escape='\"', nullstr='', allow_quoted_nulls=false, strict_mode=true, null_padding=false,"
-            " encoding=$encoding, max_line_size=4194304"
+            " encoding=$encoding, max_line_size=4194304, comment='', skip=0, compression=$compression,"
+            " hive_partitioning=false, union_by_name=false, normalize_names=false, filename=false"
         )
         # Not `ignore_errors` alone: it stops at the first broken line without a word.
         self._scan += ", store_rejects=true, rejects_limit=0)" if self.rejects.kept else ")"
@@ -60,24 +70,30 @@ class CsvReader(TableReader):
             "columns": {f"c{number}": "VARCHAR" for number in range(len(names))},
             "delimiter": delimiter,
             "encoding": spec.encoding,
+            "compression": "gzip" if self._gzipped else "none",
         }
         self._place = {name: f"c{number}" for number, name in enumerate(names)}
         kept = names if spec.fields is None else kept_fields(spec)
         try:
             check_columns(spec, names, where)
-            self._types = self._find_types(spec, kept)
+            self._types = self._find_types(spec, kept, expected)
             if self.rejects.kept:
                 self._take_broken_lines()
         except StoreError:
             self.close()
             raise
+        self._declared = {
+            place: (name, self._types[name], re.compile(_DECLARED[self._types[name]]))
+            for place, name in enumerate(kept)
+            if name in self._misfitting
+        }
         self._encoders = [_LITERALS[self._types[name]] for name in kept]
         self._query = f"SELECT {', '.join([self._place[name] for name in kept])} FROM {self._scan}"  # noqa: S608  # c0, c1…
 
     @property
     def places(self) -> Mapping[str, str]:
         """What each kept column is called in SQL."""
-        return {name: self._place[name] for name in self._types}
+        return {} if self._declared else {name: self._place[name] for name in self._types}
 
     def _header(self, spec: CollectionSpec, kind: Format) -> tuple[str, list[str]]:
         encoding = "utf-8-sig" if spec.encoding == "utf-8" else spec.encoding
@@ -121,25 +137,37 @@ class CsvReader(TableReader):
             raise StoreError(problem)
         return delimiter, first
 
-    def _find_types(self, spec: CollectionSpec, kept: Sequence[str]) -> dict[str, ColumnType]:
+    def _find_types(
+        self, spec: CollectionSpec, kept: Sequence[str], expected: Mapping[str, ColumnType]
+    ) -> dict[str, ColumnType]:
+        said = {**{name: kind for name, kind in expected.items() if kind in _LITERALS}, **spec.types}
         free = [name for name in kept if name != spec.key]  # a key is text, so that `007` stays `007`
-        possible = self._possible(free)
+        possible = self._possible([name for name in free if name not in said])
+        patterns = {
+            name: [_DECLARED[kind]] if (kind := said.get(name)) in _DECLARED and kind else []
+            for name in free
+            if name in said
+        } | {name: [_INFERRED[kind] for kind in kinds] for name, kinds in possible.items()}
         facts = ["count(*)", *validity_facts(self._place[spec.key], [self._place[name] for name in kept])]
         for name in free:
             facts.append(f"count({self._place[name]})")
-            facts += [f"coalesce({_all_are(self._place[name], kind)}, false)" for kind in possible[name]]
+            facts += [f"coalesce({_all_are(self._place[name], pattern)}, false)" for pattern in patterns[name]]
         self.total, odd, longest, *found = self._fetch(f"SELECT {', '.join(facts)} FROM {self._scan}")[0]  # noqa: S608  # c0, c1… and constants
         self.all_valid = not self.rejects.kept and rows_are_valid(kept, odd, longest)
         answers = iter(found)
         types: dict[str, ColumnType] = dict.fromkeys(kept, "text")
         for name in free:
             some = next(answers)
-            fitting: list[ColumnType] = [kind for kind in possible[name] if next(answers)]
-            wanted = spec.types.get(name)
+            fits = [next(answers) for _ in patterns[name]]
+            wanted = said.get(name)
             if wanted is None:
-                types[name] = fitting[0] if fitting else "text"
-            elif wanted == "text" or wanted in fitting or not some:
-                types[name] = wanted
+                types[name] = next((kind for kind, fit in zip(possible[name], fits, strict=True) if fit), "text")
+                continue
+            types[name] = wanted
+            if not some or all(fits):
+                continue
+            if name not in spec.types:
+                self._misfitting.add(name)  # the rows that do not fit are left out, one by one
             else:
                 raise StoreError(
                     f"{self.where}: column {name!r} cannot be read as {wanted}: some of its values are not written as"
@@ -149,11 +177,13 @@ class CsvReader(TableReader):
 
     def _possible(self, names: Sequence[str]) -> dict[str, list[ColumnType]]:
         """The types that the first rows leave for each column: all rows are then looked through for these alone."""
-        possible: dict[str, list[ColumnType]] = {name: list(_PATTERNS) for name in names}
+        possible: dict[str, list[ColumnType]] = {name: list(_INFERRED) for name in names}
         # Where broken lines are left out, each scan notes them: there are to be no more scans than needed.
         if names and not self.rejects.kept:
             facts = [
-                f"coalesce({_all_are(self._place[name], kind)}, true)" for name in names for kind in possible[name]
+                f"coalesce({_all_are(self._place[name], _INFERRED[kind])}, true)"
+                for name in names
+                for kind in possible[name]
             ]
             # What is wrong with the file is said by the scan of all of it.
             with contextlib.suppress(StoreError):

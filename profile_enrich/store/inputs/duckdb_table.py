@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MissingExtraError, StoreError
-from ..files.row_encoder import MAX_KEY_BYTES, MAX_RECORD_BYTES, to_json
+from ..files.row_encoder import MAX_KEY_BYTES, MAX_RECORD_BYTES, RowRejected, to_json
 from ..model import CollectionSpec, ColumnType
-from .base import Row
+from .base import Row, misfit
 from .rejects import Rejects
 
 if TYPE_CHECKING:
@@ -22,17 +23,23 @@ __all__ = ["TableReader", "literal", "rows_are_valid", "validity_facts"]
 _BATCH = 2048
 
 
-# A column becomes a number only when each of its values is written exactly as JSON writes it: no leading zero or plus,
-# at most 15 digits (longer ones are identifiers, and JavaScript would round them). The literal itself is then stored.
-_INTEGER = r"-?(0|[1-9][0-9]{0,14})"
+# A column becomes a number by itself only when each of its values comes out of a number as the same text: no leading or
+# trailing zero, no exponent, at most 15 digits. `1.10` and `12E5` are text, which may be codes.
+_DECIMALS = r"(0|[0-9]{0,7}[1-9])"
 
+_INFERRED: dict[ColumnType, str] = {
+    "integer": r"0|-?[1-9][0-9]{0,14}",
+    "number": rf"0|0\.0|-?0\.0{{0,3}}[1-9]([0-9]{{0,10}}[1-9])?|-?[1-9][0-9]{{0,14}}|-?[1-9][0-9]{{0,6}}\.{_DECIMALS}",
+    "boolean": "true|false",
+}
 
-_NUMBER = _INTEGER + r"(\.[0-9]{1,15})?([eE][-+]?[0-9]{1,2})?"
+# What a column may hold of which the user, or the collection, says the type: what JSON writes so. Longer numbers are
+# identifiers, and JavaScript would round them. The literal itself is stored.
+_JSON_INTEGER = r"-?(0|[1-9][0-9]{0,14})"
 
-
-_PATTERNS: dict[ColumnType, str] = {
-    "integer": _INTEGER,
-    "number": _NUMBER,
+_DECLARED: dict[ColumnType, str] = {
+    "integer": _JSON_INTEGER,
+    "number": _JSON_INTEGER + r"(\.[0-9]{1,15})?([eE][-+]?[0-9]{1,2})?",
     "boolean": r"[Tt]rue|[Ff]alse|TRUE|FALSE",
 }
 
@@ -67,6 +74,7 @@ class TableReader:
         self.all_valid = False
         self._parameters: dict[str, object] = {}
         self._encoders: list[Callable[[Any], str]] = []
+        self._declared: dict[int, tuple[str, ColumnType, re.Pattern[str]]] = {}
         self._connection: DuckDBPyConnection = duckdb.connect(
             ":memory:",
             config={"autoinstall_known_extensions": False, "autoload_known_extensions": False, "threads": 2},
@@ -80,6 +88,10 @@ class TableReader:
 
     def texts(self, values: Sequence[object]) -> list[str]:
         """The values of a row as JSON."""
+        for place, (name, kind, pattern) in self._declared.items():
+            value = values[place]
+            if value is not None and not pattern.fullmatch(str(value)):
+                raise RowRejected(misfit(name, kind))
         return [encode(value) for encode, value in zip(self._encoders, values, strict=True)]
 
     def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
@@ -199,13 +211,13 @@ _BROKEN = {
 }
 
 
-def _all_are(place: str, kind: ColumnType) -> str:
-    return f"bool_and(regexp_full_match({place}, '{_PATTERNS[kind]}'))"
+def _all_are(place: str, pattern: str) -> str:
+    return f"bool_and(regexp_full_match({place}, '{pattern}'))"
 
 
 def validity_facts(key: str, places: Sequence[str]) -> list[str]:
     """SQL for what `rows_are_valid` wants to know of a table: given its key and its columns as text."""
-    sizes = " + ".join([f"coalesce(strlen({place}), 0)" for place in places])
+    sizes = f"strlen(concat({', '.join(places)}))"  # not a sum: an expression has at most 1,000 levels
     return [
         f"count(*) FILTER (WHERE coalesce({key}, '') = '' OR strlen({key}) > {MAX_KEY_BYTES})",
         f"coalesce(max({sizes}), 0)",

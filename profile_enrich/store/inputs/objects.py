@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ...errors import StoreError
-from ..files.row_encoder import merge_types, to_json, type_of
+from ..files.row_encoder import RowRejected, merge_types, to_json, type_of
 from ..model import CollectionSpec, ColumnType
-from .base import MAX_COLUMNS, Row, kept_fields, open_bytes, wrong_encoding
+from .base import MAX_COLUMNS, Row, kept_fields, misfit, open_bytes, wrong_encoding
 from .rejects import Rejects
 
 __all__ = ["JsonLines", "ObjectReader", "mappings"]
@@ -28,6 +28,7 @@ class ObjectReader:
         where: the source, for messages.
         rejects: takes the rows that are left out.
         lines: says on which line the last row is, if the source has lines.
+        expected: the types that the collection's columns have already; a row with a value of another is left out.
     """
 
     def __init__(
@@ -37,10 +38,13 @@ class ObjectReader:
         where: str,
         rejects: Rejects,
         lines: JsonLines | None = None,
+        expected: Mapping[str, ColumnType] | None = None,
     ) -> None:
         self._kept = None if spec.fields is None else kept_fields(spec)
         self._objects = objects
         self._types: dict[str, ColumnType | None] = {}
+        self._expected = expected or {}
+        self._misfit = ""
         self._lines = lines
         self.where = where
         self.rejects = rejects
@@ -57,7 +61,12 @@ class ObjectReader:
 
     def columns(self) -> dict[str, ColumnType]:
         """The columns seen so far. One that is null in every row counts as text."""
-        return {name: kind or "text" for name, kind in self._types.items()}
+        return {name: self._expected.get(name, kind or "text") for name, kind in self._types.items()}
+
+    @property
+    def untyped(self) -> set[str]:
+        """The columns of which no row had a value, so far, and the type is not known."""
+        return {name for name, kind in self._types.items() if kind is None and name not in self._expected}
 
     def rows(self) -> Iterator[Row]:
         """Names and values of each row."""
@@ -65,6 +74,9 @@ class ObjectReader:
         for item in self._objects:
             if self._kept is not None:
                 item = {name: item[name] for name in self._kept if name in item}
+            self._misfit = next(
+                (misfit(name, kind) for name, kind in self._expected.items() if not _fits(item.get(name), kind)), ""
+            )
             for name, value in item.items():
                 seen, kind = types.get(name), type_of(value)
                 if seen != kind or kind is None:
@@ -76,13 +88,27 @@ class ObjectReader:
             yield list(item), list(item.values())
 
     def texts(self, values: Sequence[object]) -> list[str]:
-        """The values of a row as JSON."""
+        """The values of a row as JSON.
+
+        Raises:
+            RowRejected: one has a type that its column does not have.
+        """
+        self._check_types()
         return [to_json(value) for value in values]
+
+    def _check_types(self) -> None:
+        if self._misfit:
+            raise RowRejected(self._misfit)
 
     def close(self) -> None:
         """Closes the file, if it is one."""
         self._objects.close()
         self.rejects.close()
+
+
+def _fits(value: object, kind: ColumnType) -> bool:
+    found = type_of(value)
+    return found is None or kind in (found, "json") or (kind == "number" and found == "integer")
 
 
 def mappings(source: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]]:

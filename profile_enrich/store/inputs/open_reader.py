@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ...errors import ConfigurationError, StoreError
 from ..input_types import FORMATS, SqlQuery, Stream
-from ..model import CollectionSpec
-from .base import InputReader, kind_of
+from ..model import CollectionSpec, ColumnType
+from .base import InputReader, kind_of, open_bytes
 from .objects import JsonLines, ObjectReader, mappings
 from .open_table import open_table
 from .rejects import Rejects
@@ -16,8 +16,13 @@ from .rejects import Rejects
 __all__ = ["open_reader"]
 
 
-def open_reader(spec: CollectionSpec) -> InputReader:
-    """The reader for a specification's source.
+def open_reader(spec: CollectionSpec, expected: Mapping[str, ColumnType] | None = None) -> InputReader:
+    """Return the reader for a specification's source.
+
+    Args:
+        spec: the specification.
+        expected: the types that the collection's columns have already. A row with a value of another type is left out;
+            a typed file with a column of another type is refused.
 
     Raises:
         ConfigurationError: the file's suffix says nothing, or no such format is known.
@@ -30,23 +35,28 @@ def open_reader(spec: CollectionSpec) -> InputReader:
     if isinstance(source, SqlQuery):
         from .sql import SqlReader  # SQLAlchemy, only when it is needed
 
-        return SqlReader(spec, source)
+        return SqlReader(spec, source, expected or {})
     if isinstance(source, Stream):
         from .stdin import open_stream
 
-        return open_stream(spec, source)
+        return open_stream(spec, source, expected)
     if not isinstance(source, str | Path):
         if isinstance(source, Mapping) or not isinstance(source, Iterable):
             raise ConfigurationError(
                 "the source of a collection is a path or an iterable of dicts, a SqlQuery or a Stream"
             )
         where = f"the source of {spec.name!r}"
-        return ObjectReader(spec, mappings(source), where, Rejects(spec.rejects, where))
+        return ObjectReader(spec, mappings(source), where, Rejects(spec.rejects, where), expected=expected)
     path = Path(source)
-    if not path.is_file():
-        raise StoreError(f"{path} is not there" if not path.exists() else f"{path} is not a file")
+    if path.is_dir() or not path.exists():
+        raise StoreError(f"{path} is a directory" if path.exists() else f"{path} is not there")
     kind, gzipped = kind_of(path, spec.format)
+    if not path.is_file() and kind != "jsonl":  # a pipe or a device, e.g. /dev/stdin: it can be read once
+        from .stdin import open_stream
+
+        with open_bytes(path, gzipped=gzipped) as file:
+            return open_stream(spec, Stream(file, kind, str(path)), expected)
     if kind == "jsonl":
         lines = JsonLines(path, spec.encoding, gzipped, Rejects(spec.rejects, str(path)))
-        return ObjectReader(spec, lines.objects(), str(path), lines.rejects, lines)
-    return open_table(spec, path, kind, str(path))
+        return ObjectReader(spec, lines.objects(), str(path), lines.rejects, lines, expected)
+    return open_table(spec, path, kind, str(path), expected)

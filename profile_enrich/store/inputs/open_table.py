@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..input_types import Format
-from ..model import CollectionSpec
+from ..model import CollectionSpec, ColumnType
 from .base import InputReader
 
 __all__ = ["open_table"]
 
 
-def open_table(spec: CollectionSpec, path: Path, kind: Format, where: str) -> InputReader:
+def open_table(
+    spec: CollectionSpec, path: Path, kind: Format, where: str, expected: Mapping[str, ColumnType] | None = None
+) -> InputReader:
     """The reader of a CSV or Parquet file; `where` names it in messages."""
     from .csv import CsvReader
     from .parquet import ParquetReader  # DuckDB, only when it is needed
 
-    return ParquetReader(spec, path, where) if kind == "parquet" else CsvReader(spec, path, kind, where)
+    if kind == "parquet":
+        return ParquetReader(spec, path, where, expected or {})
+    return CsvReader(spec, path, kind, where, expected or {})

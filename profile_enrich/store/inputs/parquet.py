@@ -17,9 +17,8 @@ from .duckdb_table import TableReader, literal, rows_are_valid, validity_facts
 __all__ = ["ParquetReader"]
 
 
-def _parquet_column(name: str, kind: str) -> tuple[str, ColumnType, Callable[[Any], str]]:
-    """How a column is read: the SQL that gives it, its type, and what makes JSON of it."""
-    place = '"' + name.replace('"', '""') + '"'
+def _parquet_column(place: str, kind: str) -> tuple[str, ColumnType, Callable[[Any], str]]:
+    """Return how a column is read: the SQL that gives it, its type, and what makes JSON of it."""
     base = kind.split("(")[0]
     if kind.endswith("]") or base in ("STRUCT", "MAP", "UNION", "LIST", "ARRAY", "JSON", "VARIANT"):
         return f"to_json({place})::VARCHAR", "json", _nested
@@ -61,25 +60,40 @@ def _nested(value: str | None) -> str:
 class ParquetReader(TableReader):
     """A Parquet file. Values keep its types; NaN and infinities, which JSON does not have, become null."""
 
-    def __init__(self, spec: CollectionSpec, path: Path, where: str) -> None:
+    def __init__(self, spec: CollectionSpec, path: Path, where: str, expected: Mapping[str, ColumnType]) -> None:
         super().__init__(spec, path, where)
         if spec.types:
             self.close()
             raise ConfigurationError("`types` is for CSV files; a Parquet file brings its own")
-        self._scan = "read_parquet($path)"
+        scan = (
+            "read_parquet($path, hive_partitioning=false, union_by_name=false, filename=false, file_row_number=false,"
+            " binary_as_string=false)"
+        )
         self._parameters = {"path": self._pattern}
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
-            described = self._fetch("DESCRIBE SELECT * FROM read_parquet($path)")
-            found = {str(row[0]): str(row[1]) for row in described}
-            self.total = self._fetch("SELECT count(*) FROM read_parquet($path)")[0][0]
+            kinds = [str(row[1]) for row in self._fetch(f"DESCRIBE SELECT * FROM {scan}")]  # noqa: S608  # a constant
+            found = dict(zip(self._names(where), kinds, strict=True))
+            # By position: DuckDB renames columns whose names differ in case only.
+            places = {name: f"c{number}" for number, name in enumerate(found)}
+            self._scan = f"{scan} AS file({', '.join(places.values())})"
+            self.total = self._fetch(f"SELECT count(*) FROM {self._scan}")[0][0]  # noqa: S608  # c0, c1…
             check_columns(spec, found, where)
         except StoreError:
             self.close()
             raise
         kept = list(found) if spec.fields is None else kept_fields(spec)
-        columns = {name: _parquet_column(name, found[name]) for name in kept}
+        columns = {name: _parquet_column(places[name], found[name]) for name in kept}
         self._types = {name: kind for name, (_, kind, _) in columns.items()}
+        for name, kind in expected.items():
+            if name in self._types and kind not in (self._types[name], "json"):
+                if kind != "number" or self._types[name] != "integer":
+                    self.close()
+                    raise StoreError(
+                        f"{where}: the column {name!r} is {self._types[name]}, and {kind} in the collection; cast it,"
+                        " or drop the collection and build it again to change the type"
+                    )
+                self._types[name] = "number"
         if self._types[spec.key] not in ("text", "integer") or found[spec.key] == "BLOB":
             self.close()
             raise StoreError(
@@ -94,6 +108,31 @@ class ParquetReader(TableReader):
                 name: f"{sql}::VARCHAR" if kind == "boolean" else sql for name, (sql, kind, _) in columns.items()
             }
             self._look(spec, list(columns))
+
+    def _names(self, where: str) -> list[str]:
+        """Return the names of the columns as they are in the file.
+
+        Raises:
+            StoreError: two are equal.
+        """
+        names: list[str] = []
+        inside = 0  # so many nodes of the schema belong to the columns that were begun
+        schema = self._fetch_all("SELECT name, coalesce(num_children, 0) FROM parquet_schema($path)")
+        for name, children in schema[1:]:
+            if not inside:
+                names.append(str(name))
+            inside += children - (1 if inside else 0)
+        if len(set(names)) < len(names):
+            twice = next(name for number, name in enumerate(names) if name in names[:number])
+            raise StoreError(f"{where}: two columns are named {twice!r}; rename one")
+        return names
+
+    def _fetch_all(self, query: str) -> list[tuple[Any, ...]]:
+        rows = batch = self._fetch(query)
+        while batch:
+            batch = self._fetch(None)
+            rows = rows + batch
+        return rows
 
     def _look(self, spec: CollectionSpec, kept: Sequence[str]) -> None:
         facts = ", ".join(validity_facts(self._places[spec.key], list(self._places.values())))

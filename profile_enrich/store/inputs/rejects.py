@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
+from ..._utils.files import private_opener
+from ..._utils.output_paths import OutputPath, check_output_paths
 from ...errors import StoreError
+from ..model import CollectionSpec, RefreshSpec
 
-__all__ = ["Rejects"]
+__all__ = ["Rejects", "check_rejects"]
 
 
 class Rejects:
@@ -83,12 +86,52 @@ class Rejects:
         assert self._path is not None  # noqa: S101  # by the only caller
         problem = ""
         try:
-            self._file = open(self._path, "w", encoding="utf-8", opener=_private)  # noqa: SIM115  # closed in close(); `opener`
+            self._file = open(self._path, "w", encoding="utf-8", opener=private_opener)  # noqa: SIM115  # closed in close(); `opener`
         except OSError as error:
             problem = error.strerror or type(error).__name__
         if problem:
             raise StoreError(f"the file for rows left out, {self._path}, cannot be written: {problem}")
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def check_rejects(specs: Sequence[CollectionSpec | RefreshSpec]) -> None:
+    """Refuse files for rejected rows that would destroy something, before anything is read.
+
+    A file of rejected rows that an earlier run wrote is replaced; every other file is left alone.
+
+    Raises:
+        ConfigurationError: the file is an input, or another output, or exists and does not hold rejected rows.
+    """
+    outputs = [
+        OutputPath(
+            Path(spec.rejects),
+            f"the file for rejected rows of {spec.name}",
+            replace=_holds_rejects(Path(spec.rejects)),
+            remedy="it does not hold rejected rows of an earlier run; choose another path, or move it away",
+        )
+        for spec in specs
+        if spec.rejects is not None
+    ]
+    inputs: dict[str, Path] = {}
+    for spec in specs:
+        if isinstance(spec.source, str | Path):
+            inputs[f"the source of {spec.name}"] = Path(spec.source)
+        if isinstance(spec, RefreshSpec) and isinstance(spec.deleted, str | Path):
+            inputs[f"the keys to delete of {spec.name}"] = Path(spec.deleted)
+    check_output_paths(outputs, inputs)
+
+
+def _holds_rejects(path: Path) -> bool:
+    """Whether a file is what `Rejects` writes; an empty one may be."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        with path.open("rb") as file:
+            first = file.readline(_LONGEST_LINE)
+        entry = json.loads(first) if first else {"source": "", "reason": ""}
+        return isinstance(entry, dict) and {"source", "reason"} <= set(cast("dict[str, Any]", entry))
+    except (OSError, ValueError):
+        return False
+
+
+_LONGEST_LINE = 1 << 25
+"""Bytes of a line of rejected rows, at most: a line of a CSV file has 4 MB."""

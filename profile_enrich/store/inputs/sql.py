@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Generator, Mapping, Sequence
 from json.encoder import encode_basestring as quote
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from ...errors import ConfigurationError, MissingExtraError, StoreError
 from ..files.row_encoder import RowRejected, to_json
@@ -22,6 +25,11 @@ __all__ = ["SqlReader"]
 
 _BATCH = 2000
 
+_READS = re.compile(
+    r"(\s|--[^\n]*\n|/\*.*?\*/|\()*(SELECT|WITH|VALUES|TABLE|FROM|SHOW|EXEC|EXECUTE|CALL)\b", re.IGNORECASE | re.DOTALL
+)
+"""The beginning of a statement that gives rows; no other is run, except where a read-only transaction refuses it."""
+
 
 class SqlReader(ObjectReader):
     """The rows of a query.
@@ -36,7 +44,7 @@ class SqlReader(ObjectReader):
         StoreError: the database does not answer, or refuses the query; or the result lacks a column.
     """
 
-    def __init__(self, spec: CollectionSpec, source: SqlQuery) -> None:
+    def __init__(self, spec: CollectionSpec, source: SqlQuery, expected: Mapping[str, ColumnType]) -> None:
         try:
             from sqlalchemy.exc import SQLAlchemyError
         except ImportError:
@@ -47,6 +55,8 @@ class SqlReader(ObjectReader):
             raise ConfigurationError("`types` is for CSV files; a query brings its own: cast in the query")
         self._errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError)
         self._engine = _engine(source)
+        if self._engine.dialect.name not in ("postgresql", "sqlite") and not _READS.match(source.query):
+            raise ConfigurationError("the query gives no rows; it must be a SELECT statement")
         self._closing = contextlib.ExitStack()
         self._closing.callback(self._engine.dispose)
         where = f"the query of {spec.name!r}"
@@ -57,7 +67,7 @@ class SqlReader(ObjectReader):
         except BaseException:
             self._end()
             raise
-        super().__init__(spec, self._objects_of_result(), where, rejects)
+        super().__init__(spec, self._objects_of_result(), where, rejects, expected=expected)
 
     def columns(self) -> dict[str, ColumnType]:
         """The columns seen so far; also those of a result without rows."""
@@ -65,6 +75,7 @@ class SqlReader(ObjectReader):
 
     def texts(self, values: Sequence[object]) -> list[str]:
         """The values of a row as JSON. What JSON has no form for (an address, a range) is its text."""
+        self._check_types()
         return [_text(value) for value in values]
 
     def close(self) -> None:
@@ -85,6 +96,8 @@ class SqlReader(ObjectReader):
             if self._engine.dialect.name == "postgresql":
                 options["postgresql_readonly"] = True
             connection = self._closing.enter_context(self._engine.connect()).execution_options(**options)
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA query_only = 1")
             result = connection.exec_driver_sql(source.query)
             self._closing.callback(result.close)
             names = list(result.keys()) if result.returns_rows else []
@@ -128,7 +141,11 @@ def _engine(source: SqlQuery) -> Engine:
 
     url, problem = source.resolved(), ""
     try:
-        return create_engine(url, poolclass=NullPool)
+        engine = create_engine(url, poolclass=NullPool)
+        missing = engine.dialect.name == "sqlite" and _is_missing(engine.url.database)
+        if not missing:
+            return engine
+        problem = "there is no SQLite database of that name; one is not made, check the path in the URL"
     except NoSuchModuleError:
         problem = "SQLAlchemy does not know the kind of database that its URL begins with; e.g. postgresql+psycopg://"
     except ImportError as error:
@@ -139,6 +156,13 @@ def _engine(source: SqlQuery) -> Engine:
             " with special characters of the password percent-encoded"
         )
     raise ConfigurationError(problem)
+
+
+def _is_missing(database: str | None) -> bool:
+    """Whether a SQLite file does not exist, which connecting would make."""
+    if not database or database == ":memory:" or "mode=memory" in database:
+        return False
+    return not Path(unquote(database.removeprefix("file:").partition("?")[0])).exists()
 
 
 def _explain(error: Exception) -> str:
@@ -159,6 +183,8 @@ def _explain(error: Exception) -> str:
             else "the database refused the user or the password of the URL"
         )
     state = state or _sqlite_state(original)
+    if state == "SQLITE_READONLY":
+        return "the query tried to change something; it must only read"
     if type(error).__name__ == "OperationalError" and not state:
         return (
             "the database cannot be reached; check the host, the port, the name, the user and the password of the URL"

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..._utils.signals import removed_on_signal
@@ -21,7 +21,7 @@ from .rejects import Rejects
 __all__ = ["open_stream"]
 
 
-def open_stream(spec: CollectionSpec, stream: Stream) -> InputReader:
+def open_stream(spec: CollectionSpec, stream: Stream, expected: Mapping[str, ColumnType] | None = None) -> InputReader:
     """The reader of a stream.
 
     Raises:
@@ -32,10 +32,10 @@ def open_stream(spec: CollectionSpec, stream: Stream) -> InputReader:
         raise ConfigurationError(f"the format of {stream.name} is one of: {', '.join(FORMATS)}")
     if stream.format == "jsonl":
         lines = JsonLines(stream.file, spec.encoding, False, Rejects(spec.rejects, stream.name), stream.name)
-        return ObjectReader(spec, lines.objects(), stream.name, lines.rejects, lines)
+        return ObjectReader(spec, lines.objects(), stream.name, lines.rejects, lines, expected)
     path = _copied(stream)
     try:
-        return _Spooled(open_table(spec, path, stream.format, stream.name), path)
+        return _Spooled(open_table(spec, path, stream.format, stream.name, expected), path)
     except BaseException:
         path.unlink(missing_ok=True)
         raise

@@ -19,10 +19,19 @@ from ..files.layer import FileGone, Layer
 from ..files.manifest import MANIFEST, CollectionFiles, DataFile, Manifest, new_manifest, read_manifest
 from ..files.row_encoder import RowEncoder, RowRejected
 from ..files.transaction import change_store
-from ..inputs.base import InputReader, check_columns
+from ..inputs.base import InputReader, check_columns, unchanged
 from ..inputs.open_reader import open_reader
-from ..inputs.rejects import Rejects
-from ..model import MAX_INDEX_FIELDS, BuildProgress, BuildReport, Collection, CollectionReport, CollectionSpec, Column
+from ..inputs.rejects import Rejects, check_rejects
+from ..model import (
+    MAX_INDEX_FIELDS,
+    BuildProgress,
+    BuildReport,
+    Collection,
+    CollectionReport,
+    CollectionSpec,
+    Column,
+    ColumnType,
+)
 from .duckdb_rows import BulkRows, bulk_rows, checked
 
 __all__ = ["build_store", "drop_collections"]
@@ -35,6 +44,7 @@ def build_store(
     collections: Sequence[CollectionSpec],
     *,
     on_duplicate: Literal["last", "fail"] = "last",
+    max_shrink: float = 1.0,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> BuildReport:
     """Builds collections from files or iterables and swaps them in at once.
@@ -48,6 +58,8 @@ def build_store(
         path: the store's directory; made when it is not there.
         collections: what to build.
         on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
+        max_shrink: the share of its records that a collection may lose, from 0 to 1. With more, nothing is changed. The
+            default 1.0 allows everything.
         progress: called with how far the build is, at most ten times a second and once at the end of each collection.
 
     Returns:
@@ -55,7 +67,8 @@ def build_store(
 
     Raises:
         StoreError: a file cannot be read, has no such column, wrong encoding, broken lines, duplicate keys with
-            `on_duplicate="fail"`; or another build of this store is running. It names the file and, where it can, the
+            `on_duplicate="fail"`; a collection would lose more than
+            `max_shrink`; or another build of this store is running. It names the file and, where it can, the
             line; never a value.
         MissingExtraError: reading CSV and Parquet files needs the extra `server`.
         ConfigurationError: the specification contradicts itself.
@@ -64,6 +77,7 @@ def build_store(
     specs = list(collections)
     check_specs(specs, on_duplicate)
     path = Path(path)
+    check_rejects(specs)
     problem = ""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,7 +89,8 @@ def build_store(
     def change(old: Manifest) -> tuple[Manifest, BuildReport]:
         new, reports = old, list[CollectionReport]()
         for spec in specs:
-            new, report = _build_one(path, new, old.generation + 1, spec, on_duplicate, progress)
+            with unchanged(spec.source):
+                new, report = _build_one(path, new, old.generation + 1, spec, on_duplicate, max_shrink, progress)
             reports.append(report)
         new = replace(new, generation=old.generation + 1)
         return new, BuildReport(path, new.generation, tuple(reports), 0.0)
@@ -162,6 +177,24 @@ def check_specs(specs: Sequence[CollectionSpec], on_duplicate: str) -> None:
             raise ConfigurationError("the encoding is 'utf-8', 'latin-1' or 'utf-16'")
 
 
+def check_shrink(name: str, rows: int, lost: int, max_shrink: float) -> None:
+    """Refuse a change that loses too many of a collection's records.
+
+    Raises:
+        StoreError: more than this share would be lost.
+    """
+    if lost > rows * max_shrink:
+        raise StoreError(
+            f"{name} would lose {lost:,} of its {rows:,} records, more than {max_shrink:.0%}; the store is unchanged."
+            " Is the source complete, and its key column as before? If that is meant, allow it to shrink"
+        )
+
+
+def expected_types(collection: Collection, key: str) -> dict[str, ColumnType]:
+    """Return the types that a collection's columns keep; the key is text in any case."""
+    return {column.name: column.type for column in collection.columns if column.known and column.name != key}
+
+
 def index_id_of(name: str) -> str:
     """The index id of a collection: made of its name, so that it stays the same over rebuilds."""
     return f"idx-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
@@ -178,13 +211,14 @@ def _build_one(
     generation: int,
     spec: CollectionSpec,
     on_duplicate: str,
+    max_shrink: float,
     progress: Callable[[BuildProgress], None] | None,
 ) -> tuple[Manifest, CollectionReport]:
     before = next((item for item in manifest.collections.values() if item.name == spec.name), None)
     number = manifest.next_id if before is None else before.id
     index_id = index_id_of(spec.name)
     encoder = RowEncoder(key=spec.key, index_id=index_id, index_fields=spec.index_fields, filterable=spec.filterable)
-    reader = open_reader(spec)
+    reader = open_reader(spec, {} if before is None else expected_types(before, spec.key))
     name = f"{number}-{generation:06}"
     try:
         with _old_layers(path, manifest, before) as layers:
@@ -201,11 +235,15 @@ def _build_one(
                     else:
                         tally = _copy_bulk(spec, bulk, reader, placing, writer, progress)
                 columns = reader.columns()
+                untyped: Iterable[str] = set(getattr(reader, "untyped", ()))
                 if tally.read or columns:
                     check_columns(spec, columns, reader.where)
                 if on_duplicate == "fail":
                     placing.refuse_duplicates()
                 written = writer.finish(fail_on_duplicate=on_duplicate == "fail", row_of=placing.row_of)
+        if before is not None:
+            kept = written.rows if placing.kept is None else placing.kept
+            check_shrink(spec.name, before.rows, before.rows - kept, max_shrink)
         files = [DataFile(f"{name}.db", written.rows)]
         if placing.late:
             with CollectionWriter(path / f"{name}-last.db", len(spec.filterable), layer=True) as writer:
@@ -224,7 +262,7 @@ def _build_one(
         name=spec.name,
         description=spec.description,
         key=spec.key,
-        columns=tuple(Column(name, kind) for name, kind in columns.items()),
+        columns=tuple(Column(name, kind, name not in untyped) for name, kind in columns.items()),
         filterable=tuple(spec.filterable),
         index_fields=shown if encoder.with_index and len(shown) <= MAX_INDEX_FIELDS else None,
         rows=written.rows,

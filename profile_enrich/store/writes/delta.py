@@ -125,11 +125,14 @@ class Delta:
         if found is not None:
             self._seen.add(found)
 
-    def delete_others(self) -> None:
-        """Deletes all records that were not spoken of."""
+    def delete_others(self) -> int:
+        """Delete all records that the source did not have; return how many."""
+        count = 0
         for docid, key in self._old.walk():
             if docid not in self._seen:
                 self._delete(docid, key)
+                count += 1
+        return count
 
     def _delete(self, docid: int, key: str) -> None:
         self._staged.execute("INSERT OR REPLACE INTO change VALUES (?, ?, 1, NULL, NULL)", (docid, key))

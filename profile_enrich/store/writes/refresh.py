@@ -16,9 +16,11 @@ from ..files.manifest import Manifest, read_manifest
 from ..files.row_encoder import EncodedRow, RowEncoder, RowRejected, key_text
 from ..files.transaction import change_store
 from ..input_types import Stream
-from ..inputs.base import InputReader, check_columns, kind_of
+from ..inputs.base import InputReader, check_columns, kind_of, unchanged
 from ..inputs.open_reader import open_reader
+from ..inputs.rejects import check_rejects
 from ..model import (
+    MAX_SHRINK,
     BuildProgress,
     Collection,
     CollectionSpec,
@@ -27,6 +29,7 @@ from ..model import (
     RefreshReport,
     RefreshSpec,
 )
+from .build import check_shrink, expected_types
 from .delta import Delta, missing_file
 from .single_records import apply, encoder_of, find_collection
 
@@ -50,6 +53,7 @@ def refresh_store(
     collections: Sequence[RefreshSpec],
     *,
     on_duplicate: Literal["last", "fail"] = "last",
+    max_shrink: float = MAX_SHRINK,
     progress: Callable[[BuildProgress], None] | None = None,
     wait: float = 0,
 ) -> RefreshReport:
@@ -63,6 +67,8 @@ def refresh_store(
         path: the store's directory.
         collections: what to refresh.
         on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
+        max_shrink: the share of its records that a collection may lose with `vanished="delete"`, from 0 to 1; 0.2 by
+            default. With more, nothing is changed.
         progress: called with how far it is, at most ten times a second and once at the end of each collection.
         wait: seconds to wait for another writer.
 
@@ -71,7 +77,7 @@ def refresh_store(
 
     Raises:
         StoreError: there is no such store or collection; a source cannot be read or lacks a column of the collection;
-            `vanished="delete"` with a source that has no rows; duplicate keys with `on_duplicate="fail"`; another
+            `vanished="delete"` would delete more than `max_shrink`; duplicate keys with `on_duplicate="fail"`; another
             process is writing. The data are untouched then.
         MissingExtraError: reading this source needs an extra.
         ConfigurationError: the specification contradicts itself.
@@ -80,11 +86,15 @@ def refresh_store(
     path, specs = Path(path), list(collections)
     check_refresh_specs(specs, on_duplicate)
     read_manifest(path)
+    check_rejects(specs)
 
     def change(old: Manifest) -> tuple[Manifest, RefreshReport]:
         manifest, reports = old, list[RefreshedCollection]()
         for spec in specs:
-            manifest, report = _refresh_one(path, manifest, old.generation + 1, spec, on_duplicate, progress)
+            with unchanged(spec.source):
+                manifest, report = _refresh_one(
+                    path, manifest, old.generation + 1, spec, on_duplicate, max_shrink, progress
+                )
             reports.append(report)
         return manifest, RefreshReport(path, manifest.generation, tuple(reports), 0.0)
 
@@ -114,6 +124,7 @@ def _refresh_one(
     generation: int,
     spec: RefreshSpec,
     on_duplicate: str,
+    max_shrink: float,
     progress: Callable[[BuildProgress], None] | None,
 ) -> tuple[Manifest, RefreshedCollection]:
     old = find_collection(path, manifest, spec.name)
@@ -122,10 +133,13 @@ def _refresh_one(
     with contextlib.suppress(FileGone), Delta(path, manifest, old) as delta:
         report = RefreshedCollection(old)
         if spec.source is not None:
-            report = _take_in(spec, old, delta, on_duplicate, progress)
+            report = _take_in(spec, old, delta, on_duplicate, max_shrink, progress)
+        asked = unmatched = 0
         for key in keys_to_delete(spec.deleted):
+            asked, found = asked + 1, False
             with contextlib.suppress(UnicodeEncodeError):  # no stored key has a lone surrogate
-                delta.delete(key)
+                found = delta.delete(key)
+            unmatched += not found
         manifest = apply(manifest, generation, delta, old, merge=True)
         return manifest, replace(
             report,
@@ -133,6 +147,8 @@ def _refresh_one(
             inserted=delta.inserted,
             updated=delta.updated,
             deleted=delta.deleted,
+            asked_deletes=asked,
+            unmatched_deletes=unmatched,
             merged=delta.merged,
         )
     raise StoreError(missing_file(path))
@@ -143,9 +159,10 @@ def _take_in(
     old: Collection,
     delta: Delta,
     on_duplicate: str,
+    max_shrink: float,
     progress: Callable[[BuildProgress], None] | None,
 ) -> RefreshedCollection:
-    reader = open_reader(source_of(spec, old))
+    reader = open_reader(source_of(spec, old), expected_types(old, old.key))
     taking = ChangeApplier(spec, old, delta, reader)
     next_report = 0.0
     number = 0
@@ -165,12 +182,7 @@ def _take_in(
     if on_duplicate == "fail" and taking.first_repeated is not None:
         raise StoreError(duplicates_found(taking.repeated, taking.first_repeated))
     if spec.vanished == "delete":
-        if not number:
-            raise StoreError(
-                f"{reader.where} has no rows, and vanished='delete' would delete everything; drop the collection"
-                " if that is what you want"
-            )
-        delta.delete_others()
+        check_shrink(old.name, old.rows, delta.delete_others(), max_shrink)
     if progress is not None:
         progress(BuildProgress(spec.name, number, number))
     return RefreshedCollection(

@@ -12,7 +12,7 @@ from ..._utils.signals import on_signal
 from ...errors import ConfigurationError, ProfileEnrichError, StoreBusy, StoreError
 from ..files.manifest import lock_file, read_manifest
 from ..inputs.source_config import read_recipe
-from ..model import BuildProgress, BuildReport, CollectionSpec, RefreshReport, RefreshSpec
+from ..model import MAX_SHRINK, BuildProgress, BuildReport, CollectionSpec, RefreshReport, RefreshSpec
 from .build import build_store
 from .refresh import VANISHED_AND_REJECTS, refresh_store
 from .refresh_status import note_refresh, read_last_refresh
@@ -27,6 +27,7 @@ def refresh_from_sources(
     changed_only: bool = False,
     vanished: Literal["keep", "delete"] = "keep",
     on_duplicate: Literal["last", "fail"] = "last",
+    max_shrink: float = MAX_SHRINK,
     since: datetime | None = None,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> BuildReport | RefreshReport | None:
@@ -40,6 +41,7 @@ def refresh_from_sources(
         changed_only: write only the rows that are different from what is stored, see `refresh_store`; otherwise all.
         vanished: with `changed_only`, what becomes of records that the sources do not have any more.
         on_duplicate: as in `build_store`.
+        max_shrink: the share of its records that a collection may lose, from 0 to 1; 0.2 by default.
         since: do nothing if another refresh has begun after this time (UTC); `None`: refresh in any case.
         progress: as in `build_store`.
 
@@ -72,9 +74,11 @@ def refresh_from_sources(
             if changed_only:
                 check_vanished(vanished, changed_only, sources)
                 changes = [_changes(spec, vanished) for spec in sources]
-                report = refresh_store(path, changes, on_duplicate=on_duplicate, progress=progress)
+                report = refresh_store(
+                    path, changes, on_duplicate=on_duplicate, max_shrink=max_shrink, progress=progress
+                )
             else:
-                report = build_store(path, sources, on_duplicate=on_duplicate, progress=progress)
+                report = build_store(path, sources, on_duplicate=on_duplicate, max_shrink=max_shrink, progress=progress)
         except StoreBusy:
             problem = ""
             raise

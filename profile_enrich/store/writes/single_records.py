@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..files.layer import FileGone
 from ..files.manifest import Manifest
 from ..files.row_encoder import RowEncoder, RowRejected, key_text, to_json, type_of
 from ..files.transaction import change_store
+from ..inputs.base import MAX_COLUMNS
 from ..model import Collection, Column
 from ..profile_store import WRITE_WAIT
 from .delta import Delta, missing_file
@@ -47,7 +49,20 @@ def put_record(
         names = {column.name for column in old.columns}
         known = {column.name: record[column.name] for column in old.columns if column.name in record}
         row = {old.key: record_id, **known, **{name: value for name, value in record.items() if name not in names}}
-        added = tuple(Column(name, type_of(row[name]) or "text") for name in row if name not in names)
+        problem = ""
+        try:
+            json.dumps(list(row.values()), allow_nan=False, default=str)
+        except ValueError:
+            problem = "a number is infinite or not a number, or it refers to itself"
+        except RecursionError:
+            problem = "it is nested too deeply"
+        if len(names | set(row)) > MAX_COLUMNS:
+            problem = f"the collection would have more than {MAX_COLUMNS:,} columns"
+        if problem:
+            raise ConfigurationError(f"the record cannot be stored: {problem}")
+        added = tuple(
+            Column(name, type_of(row[name]) or "text", row[name] is not None) for name in row if name not in names
+        )
         problem = ""
         try:
             encoded = encoder_of(old).encode(list(row), [to_json(value) for value in row.values()], list(row.values()))
