@@ -59,8 +59,8 @@ class CollectionSpec:
         index_fields: the columns that the Amperity view shows, at most 30; all kept columns by default. A collection of
             more than 30 columns that does not say which has no Amperity view.
         types: overrides of what is found out about a CSV file's columns: `text`, `integer`, `number` or `boolean`.
-            Without it, a column becomes a number only if every value of it is written exactly as JSON writes that
-            number, so `02134` stays text.
+            Without it, a column has the type that it has in the collection already; a new one becomes a number only if
+            every value comes out of a number as the same text, so `02134` and `1.10` stay text.
         encoding: of a CSV or JSONL file: `utf-8` (default), `latin-1` or `utf-16`.
         delimiter: of a CSV file, one character; found out from the header line by default.
         description: shown in the Amperity view.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import click
 
-from ..._utils.signals import run_in_thread
+from ..._utils.signals import on_signal, run_in_thread
 from ...errors import ConfigurationError
 from ...store import CollectionSpec, LocalStore, Stream, refresh_store
 from ...store.input_types import FORMATS
 from ...store.inputs.source_config import read_recipe, write_recipe
 from ...store.model import MAX_SHRINK, RefreshReport, RefreshSpec
 from ...store.writes.refresh_from_sources import refresh_from_sources
+from ...store.writes.refresh_status import note_refresh
 from ..build_progress import line, rows, showing_progress, tell
 from ..collection_options import Given, collection_options, shrink_option, store_option
 from ..exit_codes import USAGE, guarded
@@ -92,7 +94,11 @@ def refresh_command(
     specs = given.specs() if given.sources else given.only(read_recipe(store))
     if not given.sources:
         _refuse_more(given)
-    with showing_progress("Comparing" if changed_only else "Building", lines=True) as show:
+    began = datetime.now(UTC)
+    with (
+        on_signal(lambda name: _note_signal(store, began, name)),
+        showing_progress("Comparing" if changed_only else "Building", lines=True) as show,
+    ):
         report = run_in_thread(
             lambda: refresh_from_sources(
                 store,
@@ -110,6 +116,10 @@ def refresh_command(
         tell(report, specs, lines=True)
         if given.sources:
             write_recipe(store, specs)
+
+
+def _note_signal(store: Path, began: datetime, name: str) -> None:
+    note_refresh(store, began, f"it was ended by the signal {name}")
 
 
 def _refuse_more(given: Given) -> None:

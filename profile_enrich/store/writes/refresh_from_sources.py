@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from ..._utils.signals import on_signal
 from ...errors import ConfigurationError, ProfileEnrichError, StoreBusy, StoreError
 from ..files.manifest import lock_file, read_manifest
 from ..inputs.source_config import read_recipe
@@ -56,13 +55,12 @@ def refresh_from_sources(
     path = Path(path)
     check_vanished(vanished, changed_only, specs or ())
     read_manifest(path)  # there must be a store
-    with _alone(path), contextlib.ExitStack() as stack:
+    with _alone(path):
         last = read_last_refresh(path)
         if since is not None and last is not None and last.started_at > since:
             return None
         began = datetime.now(UTC)
         problem = "it failed in an unexpected way"
-        stack.enter_context(on_signal(lambda name: _note_signal(path, began, name)))
         try:
             sources = read_recipe(path) if specs is None else list(specs)
             if not sources:
@@ -95,10 +93,6 @@ def refresh_from_sources(
             if problem:
                 note_refresh(path, began, problem)
     return report
-
-
-def _note_signal(path: Path, began: datetime, name: str) -> None:
-    note_refresh(path, began, f"it was ended by the signal {name}")
 
 
 def check_vanished(vanished: str, changed_only: bool, specs: Sequence[CollectionSpec]) -> None:
