@@ -1,7 +1,7 @@
 """A miss: the CPU of one upstream call, in µs, over what the same HTTP client costs by itself.
 
 64 calls are in flight all the time, each for a key that was never asked for, against a minimal server in another
-process. `source` is `CensusSource.fetch` alone; `client` is `ProfileClient.lookup`, with flight and cache.
+process. `source` is `CensusSource.fetch` alone; `client` is `ProfileClient.lookup`, with load and cache.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _table(found: dict[str, Spread], installed: list[str]) -> Table:
         table.verdicts.append(Verdict(f"{transport}: at most 1.25 × the raw client", f"{ratio:.2f} ×", ratio <= 1.25))
     table.notes.append(
         "The answer is a 1 KB record, which every contender decodes. The raw clients have their default settings; ours "
-        "adds the deadline, the body limit, detached flights, one load a key, freezing and the cache."
+        "adds the deadline, the body limit, detached loads, one load a key, freezing and the cache."
     )
     return table
 

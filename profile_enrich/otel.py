@@ -43,17 +43,17 @@ SCOPE = "profile_enrich"
 LOOKUP_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5)
 """From a hit, which takes microseconds, by way of a page's usual budget of 50 ms to the end of a load."""
 
-FLIGHT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+LOAD_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """Those of `http.client.request.duration`."""
 
 ANSWERS = frozenset({"found", "not_found", "excluded", "not_modified"})
-"""The outcomes of a flight that are not an error's code."""
+"""The outcomes of a load that are not an error's code."""
 
 WAITED = frozenset({Status.MISS, Status.COALESCED, Status.TIMEOUT, Status.ERROR})
 """What gets a span. The others take microseconds; a span each would cost more than it tells."""
 
 LINKED_FLIGHTS = 1024
-"""So many flights are remembered, for the lookups that waited for them to link to."""
+"""So many loads are remembered, for the lookups that waited for them to link to."""
 
 Labels = dict[str, str]
 
@@ -62,15 +62,15 @@ _watched_globally = TrackedClients()
 
 
 class OpenTelemetryHook:
-    """Reports each lookup, flight and change of the circuit breaker to OpenTelemetry.
+    """Reports each lookup, load and change of the circuit breaker to OpenTelemetry.
 
     One hook may serve several clients. The metrics: `profile_enrich.lookup.duration` and
-    `profile_enrich.flight.duration` (histograms, in seconds; their counts are the numbers of lookups and flights),
+    `profile_enrich.load.duration` (histograms, in seconds; their counts are the numbers of lookups and loads),
     `profile_enrich.breaker.changes`, and for clients that are handed to `watch` also `profile_enrich.cache.entries`,
-    `profile_enrich.cache.usage`, `profile_enrich.flight.active` and `profile_enrich.breaker.status`.
+    `profile_enrich.cache.usage`, `profile_enrich.load.active` and `profile_enrich.breaker.status`.
 
-    The spans: one for each flight, a root span, because a load is shared by all who wait for it; and one for each
-    lookup that had to wait, within the span of the request, linked to the flight that answered it.
+    The spans: one for each load, a root span, because a load is shared by all who wait for it; and one for each
+    lookup that had to wait, within the span of the request, linked to the load that answered it.
 
     Args:
         tracer_provider: where spans go; the global one by default.
@@ -97,11 +97,11 @@ class OpenTelemetryHook:
             description="How long lookups took, by how they were answered.",
             explicit_bucket_boundaries_advisory=LOOKUP_BUCKETS,
         )
-        self._flights = meter.create_histogram(
-            "profile_enrich.flight.duration",
+        self._loads = meter.create_histogram(
+            "profile_enrich.load.duration",
             unit="s",
             description="How long loads from the source took, by outcome.",
-            explicit_bucket_boundaries_advisory=FLIGHT_BUCKETS,
+            explicit_bucket_boundaries_advisory=LOAD_BUCKETS,
         )
         self._changes = meter.create_counter(
             "profile_enrich.breaker.changes",
@@ -118,7 +118,7 @@ class OpenTelemetryHook:
         for name, unit, description, observe in (
             ("cache.entries", "{entry}", "Answers in the cache.", _entries),
             ("cache.usage", "By", "Roughly the memory of the profiles in the cache.", _usage),
-            ("flight.active", "{flight}", "Loads under way.", _active),
+            ("load.active", "{load}", "Loads under way.", _active),
             ("breaker.status", "1", "Circuit breakers in the state: 1 or 0 for one client.", _breakers),
         ):
             meter.create_observable_up_down_counter(
@@ -144,7 +144,7 @@ class OpenTelemetryHook:
         if isinstance(details, LookupDetails):
             self._lookup(details)
         elif isinstance(details, LoadDetails):
-            self._flight(details)
+            self._load(details)
         else:
             self._breaker(details)
 
@@ -161,14 +161,14 @@ class OpenTelemetryHook:
         self._lookups.record(details.seconds, labels)
         if status in WAITED:
             landed = self._landed.get((details.source, details.key))
-            # A lookup that failed without a flight of its own (circuit open, bad key) must not point to an older one.
+            # A lookup that failed without a load of its own (circuit open, bad key) must not point to an older one.
             links = [Link(landed[1])] if landed is not None and _answers(landed[0], status, error) else []
             self._span("lookup", details, labels, error, SpanKind.INTERNAL, None, links)
 
-    def _flight(self, details: LoadDetails) -> None:
+    def _load(self, details: LoadDetails) -> None:
         error = None if details.outcome in ANSWERS else details.outcome
-        labels = _labelled(details.source, error, {"flight.outcome": details.outcome})
-        self._flights.record(details.seconds, labels)
+        labels = _labelled(details.source, error, {"load.outcome": details.outcome})
+        self._loads.record(details.seconds, labels)
         # An empty context: whoever happened to ask first is not the parent of a load that others share.
         span = self._span("fetch", details, labels, error, SpanKind.CLIENT, Context(), [])
         if span.is_valid:
@@ -215,7 +215,7 @@ def _labelled(source: str, error: str | None, more: dict[str, str | None]) -> La
 
 
 def _answers(outcome: str, status: Status, error: str | None) -> bool:
-    """Whether a lookup of this status can have been answered by a flight of this outcome."""
+    """Whether a lookup of this status can have been answered by a load of this outcome."""
     if status in (Status.MISS, Status.COALESCED):
         return outcome in ANSWERS
     return outcome == error

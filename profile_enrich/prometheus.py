@@ -37,7 +37,7 @@ __all__ = ["PrometheusHook"]
 LOOKUP_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """From a hit, which takes microseconds, by way of a page's usual budget of 50 ms to the end of a load."""
 
-FLIGHT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+LOAD_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
 _NAMESPACE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
@@ -83,7 +83,7 @@ class _State(Collector):
             counter("source_calls", "Calls of the source, retries included."),
             counter("source_errors", "Loads that failed, by the code of the error.", "code"),
             gauge("breaker_state", "Circuit breakers in the state: 1 or 0 for one client.", "state"),
-            gauge("flights_in_progress", "Loads under way."),
+            gauge("loads_in_progress", "Loads under way."),
             gauge("cache_entries", "Answers in the cache: known profiles, and keys known to have none.", "kind"),
             gauge("cache_bytes", "Roughly the memory of the profiles in the cache."),
         ]
@@ -106,15 +106,15 @@ class _Instruments:
                 buckets=LOOKUP_BUCKETS,
             )
             made.append(self.lookups)
-            self.flights = Histogram(
-                "flight_duration_seconds",
+            self.loads = Histogram(
+                "load_duration_seconds",
                 "How long loads from the source took, by outcome.",
                 ["source", "outcome"],
                 namespace=namespace,
                 registry=registry,
-                buckets=FLIGHT_BUCKETS,
+                buckets=LOAD_BUCKETS,
             )
-            made.append(self.flights)
+            made.append(self.loads)
             self.changes = Counter(
                 "breaker_changes_total",
                 "Changes of the circuit breaker, by the new state.",
@@ -133,7 +133,7 @@ _sharing = threading.Lock()
 
 
 class PrometheusHook:
-    """Reports each lookup, flight and change of the circuit breaker to a Prometheus registry.
+    """Reports each lookup, load and change of the circuit breaker to a Prometheus registry.
 
     One hook may serve several clients, and several hooks on one registry share their metrics.
 
@@ -173,7 +173,7 @@ class PrometheusHook:
                 histogram = self._lookups[labels] = self._instruments.lookups.labels(*labels)
             histogram.observe(details.seconds)
         elif isinstance(details, LoadDetails):
-            self._instruments.flights.labels(details.source, details.outcome).observe(details.seconds)
+            self._instruments.loads.labels(details.source, details.outcome).observe(details.seconds)
         else:
             self._instruments.changes.labels(details.source, details.state).inc()
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from .frozen_types import FrozenDict, FrozenList
+from .string_pool import MAX_LENGTH, shared_strings
 
 __all__ = ["MAX_DEPTH", "freeze", "thaw"]
 
@@ -18,22 +19,25 @@ def freeze(value: object) -> tuple[object, int]:
     """A read-only copy of JSON-like data, and roughly the bytes of memory it takes.
 
     Mappings become `FrozenDict`s, lists, tuples and sets become `FrozenList`s; text, numbers, booleans, `None`, bytes,
-    dates and other immutable values stay as they are.
+    dates and other immutable values stay as they are. Equal short strings of several records become one object.
 
     Raises:
         ValueError: it is nested deeper than 64 levels.
     """
-    return _freeze(value, 0)
+    return _freeze(value, 0, shared_strings.current())
 
 
 _PLAIN = frozenset({str, int, float, bytes})
 _size_of = sys.getsizeof
 
 
-def _freeze(value: object, depth: int) -> tuple[object, int]:
+def _freeze(value: object, depth: int, shared: dict[str, str]) -> tuple[object, int]:
     # Exact types first: nearly all values are of these, and looking at abstract classes costs three times as much.
     kind = type(value)
     if kind in _PLAIN:
+        if kind is str and len(cast("str", value)) <= MAX_LENGTH:
+            text = shared.setdefault(cast("str", value), cast("str", value))
+            return text, _size_of(text) if text is value else 0
         return value, _size_of(value)
     if value is None or kind is bool:
         return value, 0
@@ -45,10 +49,16 @@ def _freeze(value: object, depth: int) -> tuple[object, int]:
         for name, item in cast("Mapping[object, object]", value).items():
             text = sys.intern(name) if type(name) is str else str(name)  # names repeat in every record of a source
             if type(item) in _PLAIN:  # as above; a call for each value would cost more than all the rest
-                frozen[text] = item
-                size += _size_of(item)
+                if type(item) is str and len(item) <= MAX_LENGTH:
+                    one = shared.setdefault(item, item)
+                    frozen[text] = one
+                    if one is item:
+                        size += _size_of(item)
+                else:
+                    frozen[text] = item
+                    size += _size_of(item)
             else:
-                frozen[text], bytes_ = _freeze(item, depth + 1)
+                frozen[text], bytes_ = _freeze(item, depth + 1, shared)
                 size += bytes_
         kept = FrozenDict(frozen)
         return kept, size + _size_of(kept)
@@ -56,7 +66,7 @@ def _freeze(value: object, depth: int) -> tuple[object, int]:
         items: list[object] = []
         size = 0
         for item in cast("list[object]", value):
-            item, bytes_ = _freeze(item, depth + 1)
+            item, bytes_ = _freeze(item, depth + 1, shared)
             items.append(item)
             size += bytes_
         return FrozenList(items), size + 56 + 8 * len(items)

@@ -7,7 +7,7 @@ from typing import cast
 
 from ..errors import ConfigurationError
 
-__all__ = ["check_int", "check_number"]
+__all__ = ["check_bool", "check_int", "check_number", "check_text"]
 
 
 def check_number(
@@ -33,4 +33,27 @@ def check_int(name: str, value: object, *, least: int = 1) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def check_bool(name: str, value: object) -> bool:
+    """Return the value, which must be `True` or `False`: text such as "false" would count as true.
+
+    Raises:
+        ConfigurationError: it is something else; the message names the argument.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, not a {type(value).__name__}")
+    return value
+
+
+def check_text(name: str, value: object) -> str:
+    """Return the value, which must be text that is not empty.
+
+    Raises:
+        ConfigurationError: it is something else; the message names the argument.
+    """
+    if not isinstance(value, str) or not value.strip():
+        what = "empty" if isinstance(value, str) else f"a {type(value).__name__}"
+        raise ConfigurationError(f"{name} must be text that is not empty, not {what}")
     return value

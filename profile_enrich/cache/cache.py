@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from .._utils.string_pool import shared_strings
 from .._utils.validation import check_int
 from ..errors import ProfileEnrichError
 from ..profile import Profile, Record
@@ -263,6 +264,7 @@ class ProfileCache(Generic[K]):
             self._overlaid = False
             self._tags.clear()
             self._tags_before = NEVER
+        shared_strings.clear()
 
     def sweep(self, limit: int = 500) -> int:
         """Look at up to `limit` entries of each kind, remove the expired ones, and return how many were removed."""

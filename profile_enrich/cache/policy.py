@@ -9,7 +9,7 @@ from typing import Any
 
 from cachetools import Cache, TLRUCache, TTLCache
 
-from .._utils.validation import check_int, check_number
+from .._utils.validation import check_bool, check_int, check_number
 from ..errors import ConfigurationError
 
 __all__ = ["CachePolicy"]
@@ -62,6 +62,7 @@ class CachePolicy:
             raise ConfigurationError(f"jitter must be a fraction below 1, not {self.jitter!r}")
         if self.min_ttl > self.max_ttl:
             raise ConfigurationError(f"min_ttl ({self.min_ttl:g} s) must not be above max_ttl ({self.max_ttl:g} s)")
+        check_bool("respect_cache_control", self.respect_cache_control)
         check_int("max_entry_bytes", self.max_entry_bytes)
         check_int("max_negative_entries", self.max_negative_entries)
         check_number("sweep_interval", self.sweep_interval, positive=True)

@@ -7,6 +7,8 @@ import time
 from typing import Protocol
 from weakref import ref
 
+from .._utils.string_pool import shared_strings
+
 __all__ = ["Sweeper"]
 
 STEP = 8
@@ -68,6 +70,7 @@ class Sweeper:
         self._loop = None
 
     def _round(self) -> None:
+        shared_strings.clear()
         cache = self._cache()
         self._left = 0 if cache is None else cache.sweep_span
         self._slice()

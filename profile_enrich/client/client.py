@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 
 from .._utils.deadline import Deadline
-from .._utils.validation import check_int, check_number
+from .._utils.validation import check_bool, check_int, check_number
 from ..cache.cache import ProfileCache
 from ..cache.expiry import Expiry
 from ..cache.policy import CachePolicy
@@ -103,7 +103,11 @@ class ProfileClient:
             self._shared = shared.level(
                 source.namespace, cache=self._cache, max_entry_bytes=cache_policy.max_entry_bytes, timer=timer
             )
-        self._follower = Follower(check_follows(source), self._cache, self._shared) if follow_changes else None
+        self._follower = (
+            Follower(check_follows(source), self._cache, self._shared)
+            if check_bool("follow_changes", follow_changes)
+            else None
+        )
         interval = cache_policy.sweep_interval
         self._sweeper = (
             Sweeper(self._cache, interval)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..cache.shared.second_level import SharedStats
+from ..errors import ConfigurationError
 from ..profile import Reason, Status
 
 __all__ = [
@@ -173,6 +174,8 @@ class Observer:
 
     def __init__(self, source: str, hooks: Sequence[Hook] = ()) -> None:
         self.source = source
+        if callable(hooks) or not all(callable(hook) for hook in hooks):
+            raise ConfigurationError("hooks must be a sequence of functions")
         self.hooks = tuple(hooks)
         self.lookups: dict[Status, int] = dict.fromkeys(Status, 0)
         self.source_calls = 0

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from starlette.datastructures import Secret
 
 from .._utils.deadline import Deadline
+from .._utils.validation import check_text
 from ..errors import AmbiguousMatch, ConfigurationError, SourceAuthError, SourceResponseError
 from ..profile import ProfileKey
 from .amperity_messages import (
@@ -84,8 +85,8 @@ class AmperitySource:
         max_body_bytes: int = MAX_BODY_BYTES,
         options: TransportOptions | None = None,
     ) -> None:
-        if index is not None and (not isinstance(index, str) or not index):
-            raise ConfigurationError("index must be the index's id or name, as a string")
+        if index is not None:
+            check_text("index", index)
         if on_multiple not in ("error", "first"):
             raise ConfigurationError("on_multiple must be 'error' or 'first'")
         self._tenant = check_header(tenant, "tenant")

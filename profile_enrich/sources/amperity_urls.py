@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from .._utils.validation import check_int
 from ..errors import ConfigurationError
 from .urls import path_segment, query_value
 
@@ -23,7 +24,7 @@ def base_of(region: str, tenant: str) -> str:
     Raises:
         ConfigurationError: there is no such region, or the tenant cannot be part of its host name.
     """
-    if region not in _REGIONS:
+    if not isinstance(region, str) or region not in _REGIONS:
         raise ConfigurationError(f"region must be one of {', '.join(map(repr, _REGIONS))}")
     host = re.sub(r"-sb-[A-Za-z0-9]+$", "", tenant)  # a sandbox has the base URL of its production tenant
     if region == "azure" and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", host):
@@ -54,8 +55,7 @@ def query(parts: list[str], limit: int, next_token: str | None, with_total: bool
     Raises:
         ConfigurationError: the limit makes no sense.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ConfigurationError("limit must be a whole number of rows, at least 1")
+    check_int("limit", limit)
     given = [f"limit={limit}", *parts]
     if next_token is not None:
         given.append(f"next_token={query_value(next_token, 'next_token')}")

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from starlette.datastructures import Secret
 
 from .._utils.deadline import Deadline
+from .._utils.validation import check_number
 from ..errors import ConfigurationError, SourceAuthError, SourceRequestError, SourceResponseError
 from .http import HttpResponse, Transport
 from .http.api import HttpApi
@@ -106,9 +107,7 @@ class _Renewing:
     """A token that is renewed `margin` seconds before it expires, or when a quarter of a shorter life is left."""
 
     def __init__(self, margin: float, clock: Callable[[], float]) -> None:
-        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < float("inf"):
-            raise ConfigurationError("margin must be a number of seconds, 0 or more")
-        self._margin = margin
+        self._margin = check_number("margin", margin)
         self._clock = clock
         self._issued: _Issued | None = None
         self._transport: Transport | None = None
@@ -225,7 +224,7 @@ class IssuerToken(_Renewing):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(margin, clock)
-        if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not 1 <= lifetime <= 366 * 86400:
+        if check_number("lifetime", lifetime, least=1) > 366 * 86400:
             raise ConfigurationError("lifetime must be a number of seconds from 1 to a year")
         if check_header(key_id, "key_id") in (".", ".."):
             raise ConfigurationError("key_id must be the API key's id")

@@ -13,6 +13,7 @@ from typing import Literal
 from starlette.datastructures import Secret
 
 from .._utils.deadline import Deadline
+from .._utils.validation import check_bool, check_text
 from ..errors import ConfigurationError, InvalidKeyError, SourceResponseError
 from ..profile import ProfileKey
 from .base import ChangeBatch, Found, NotFound, NotModified, SourceResult, Validators
@@ -87,15 +88,17 @@ class CensusSource:
         batch: bool = False,
     ) -> None:
         self._key = Secret(check_header(api_key, "api_key"))
-        if isinstance(entity, bool) or not isinstance(entity, int | str) or entity == "":
+        if (
+            isinstance(entity, bool)
+            or not isinstance(entity, int | str)
+            or (isinstance(entity, str) and not entity.strip())
+        ):
             raise ConfigurationError("entity must be the entity's id as an int, or its name as a string")
         if isinstance(entity, int) and entity < 0:
             raise ConfigurationError("entity: an id is not negative")
-        if base_url is None and region not in _REGIONS:
+        if base_url is None and (not isinstance(region, str) or region not in _REGIONS):
             raise ConfigurationError(f"region must be one of {', '.join(map(repr, _REGIONS))}")
-        if id_column is not None and (not isinstance(id_column, str) or not id_column):
-            raise ConfigurationError("id_column must be the name of the entity's primary id column")
-        self._id_column = id_column
+        self._id_column = None if id_column is None else check_text("id_column", id_column)
         base = check_base_url(
             _REGIONS[region] if base_url is None else base_url, allow_insecure_http=allow_insecure_http
         )
@@ -104,7 +107,7 @@ class CensusSource:
         self._api = HttpApi("census", base, self._transport, secrets=(str(self._key),), hints={404: WRONG_URL})
         self._batches = (
             HttpApi("census", batch_base(base_url and base), self._transport, secrets=(str(self._key),))
-            if batch
+            if check_bool("batch", batch)
             else None
         )
         self._namespace = f"census|{base}|{entity!r}|{fingerprint(str(self._key))}"

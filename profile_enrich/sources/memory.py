@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 from .._utils.deadline import Deadline
+from .._utils.validation import check_text
 from ..errors import ConfigurationError
 from ..profile import ProfileKey
 from .base import Excluded, Found, NotFound, NotModified, SourceResult, Validators
@@ -44,9 +45,7 @@ class MemorySource:
         *,
         name: str = "memory",
     ) -> None:
-        if not isinstance(name, str) or not name:
-            raise ConfigurationError("name must be a non-empty string")
-        self._name = name
+        self._name = check_text("name", name)
         self._profiles: Mapping[Any, Attributes] = {}
         self._lookup: Lookup | None = None
         if isinstance(profiles, Mapping):

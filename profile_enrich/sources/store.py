@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from .._utils.deadline import Deadline
+from .._utils.validation import check_text
 from ..errors import AmbiguousMatch, ConfigurationError, InvalidKeyError, SourceUnavailable, StoreError
 from ..profile import ProfileKey, Record
 from ..store import Collection, LocalStore, ProfileStore, StoredRecord
@@ -40,6 +41,10 @@ class StoreSource:
         collection: str | int,
         on_multiple: Literal["error", "first"] = "error",
     ) -> None:
+        if isinstance(collection, bool) or not isinstance(collection, int | str) or collection == "":
+            raise ConfigurationError("collection must be the collection's name or id")
+        if isinstance(store, str):
+            check_text("store", store)
         if on_multiple not in ("error", "first"):
             raise ConfigurationError(f"on_multiple is 'error' or 'first', not {on_multiple!r}")
         self._owns = isinstance(store, Path | str)

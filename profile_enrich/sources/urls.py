@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Secret
 
+from .._utils.validation import check_bool, check_number
 from ..errors import ConfigurationError, InvalidKeyError
 
 __all__ = ["check_base_url", "check_header", "check_timeout", "is_loopback", "path_segment", "query_value"]
@@ -53,6 +54,7 @@ def check_base_url(url: str, *, argument: str = "base_url", allow_insecure_http:
         ConfigurationError: it is not an absolute `https://` URL without credentials, query and fragment; `http://` is
             let through for this machine, or when allowed.
     """
+    check_bool("allow_insecure_http", allow_insecure_http)
     if not isinstance(url, str) or _UNSAFE.search(url) or "\\" in url:
         raise ConfigurationError(f"{argument} must be a URL of printable ASCII characters without spaces")
     try:
@@ -94,9 +96,9 @@ def check_header(value: str | Secret, argument: str) -> str:
     Raises:
         ConfigurationError: it is empty, or holds a space, a line break, a control character or a non-ASCII one.
     """
-    if not isinstance(value, str | Secret):
-        raise ConfigurationError(f"{argument} must be a string, not {type(value).__name__}")
-    text = str(value)
+    text = value._value if isinstance(value, Secret) else value  # `str(Secret(None))` is a TypeError
+    if not isinstance(text, str):
+        raise ConfigurationError(f"{argument} must be a string, not {type(text).__name__}")
     if not text:
         raise ConfigurationError(f"{argument} must not be empty")
     if _UNSAFE.search(text):
@@ -113,6 +115,4 @@ def check_timeout(timeout: float) -> float:
     Raises:
         ConfigurationError: not a positive number.
     """
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
-        raise ConfigurationError("timeout must be a positive number of seconds")
-    return timeout
+    return check_number("timeout", timeout, positive=True)

@@ -112,7 +112,7 @@ def labels(**more: str) -> frozenset[tuple[str, str]]:
     return frozenset({("source", "scripted"), *((key.replace("__", "."), value) for key, value in more.items())})
 
 
-async def test_L11_each_lookup_and_flight_is_counted(backend: Make) -> None:
+async def test_L11_each_lookup_and_load_is_counted(backend: Make) -> None:
     one = backend()
     switch = Switch()
     client = client_of(ScriptedSource(switch), hooks=[one.hook])
@@ -135,10 +135,10 @@ async def test_L11_each_lookup_and_flight_is_counted(backend: Make) -> None:
         labels(lookup__status="error", lookup__reason="unavailable", error__type="invalid_key"): 1,
         labels(lookup__status="skipped", lookup__reason="anonymous"): 1,
     }
-    assert one.points("flight.duration") == {
-        labels(flight__outcome="found"): 1,
-        labels(flight__outcome="not_found"): 1,
-        labels(flight__outcome="source_connection", error__type="source_connection"): 1,
+    assert one.points("load.duration") == {
+        labels(load__outcome="found"): 1,
+        labels(load__outcome="not_found"): 1,
+        labels(load__outcome="source_connection", error__type="source_connection"): 1,
     }
 
 
@@ -151,14 +151,14 @@ async def test_units_and_buckets_follow_the_conventions(backend: Make) -> None:
     metrics = one.metrics
     assert {name: metric.unit for name, metric in metrics.items()} == {
         "profile_enrich.lookup.duration": "s",
-        "profile_enrich.flight.duration": "s",
+        "profile_enrich.load.duration": "s",
         "profile_enrich.breaker.changes": "{change}",
         "profile_enrich.breaker.status": "1",
         "profile_enrich.cache.entries": "{entry}",
         "profile_enrich.cache.usage": "By",
-        "profile_enrich.flight.active": "{flight}",
+        "profile_enrich.load.active": "{load}",
     }
-    for name in ("lookup", "flight"):
+    for name in ("lookup", "load"):
         [point] = metrics[f"profile_enrich.{name}.duration"].data.data_points
         assert 0.02 <= point.sum < 2
         assert point.explicit_bounds[-1] <= 10
@@ -172,30 +172,30 @@ async def test_a_handled_error_is_not_an_error_of_the_lookup(backend: Make) -> N
     assert one.spans == {}
 
 
-async def test_a_flight_is_a_root_span_with_its_times(backend: Make) -> None:
+async def test_a_load_is_a_root_span_with_its_times(backend: Make) -> None:
     one = backend()
     client = client_of(ScriptedSource(delay=0.02), hooks=[one.hook])
     with one.tracers.get_tracer("app").start_as_current_span("request") as request:
         await client.get("u1")
-    [flight] = one.spans["fetch scripted"]
+    [load] = one.spans["fetch scripted"]
     [lookup] = one.spans["lookup scripted"]
-    assert (flight.kind, lookup.kind) == (SpanKind.CLIENT, SpanKind.INTERNAL)
-    assert flight.parent is None
+    assert (load.kind, lookup.kind) == (SpanKind.CLIENT, SpanKind.INTERNAL)
+    assert load.parent is None
     assert lookup.parent is not None
     assert lookup.parent == request.get_span_context()
-    assert links_of(lookup) == [flight.context]
-    for span in (flight, lookup):
+    assert links_of(lookup) == [load.context]
+    for span in (load, lookup):
         assert span.start_time is not None
         assert span.end_time is not None
         assert 0.02e9 <= span.end_time - span.start_time < 2e9
         assert span.status.status_code is StatusCode.UNSET
-    assert dict(flight.attributes or {}) == {
+    assert dict(load.attributes or {}) == {
         "profile_enrich.source": "scripted",
-        "profile_enrich.flight.outcome": "found",
+        "profile_enrich.load.outcome": "found",
     }
 
 
-async def test_L9_a_flight_that_overran_is_not_in_the_trace_of_who_asked_first(backend: Make) -> None:
+async def test_L9_a_load_that_overran_is_not_in_the_trace_of_who_asked_first(backend: Make) -> None:
     one = backend()
     source = ScriptedSource()
     source.gate = asyncio.Event()
@@ -203,13 +203,13 @@ async def test_L9_a_flight_that_overran_is_not_in_the_trace_of_who_asked_first(b
     with one.tracers.get_tracer("app").start_as_current_span("request"):
         await client.lookup("u1")
     source.gate.set()
-    [flight] = one.spans["fetch scripted"]
-    assert flight.parent is None
-    assert flight.status.status_code is StatusCode.ERROR
-    assert (flight.attributes or {})["error.type"] == "source_timeout"
+    [load] = one.spans["fetch scripted"]
+    assert load.parent is None
+    assert load.status.status_code is StatusCode.ERROR
+    assert (load.attributes or {})["error.type"] == "source_timeout"
     [lookup] = one.spans["lookup scripted"]
     assert lookup.status.status_code is StatusCode.ERROR
-    assert links_of(lookup) == [flight.context]
+    assert links_of(lookup) == [load.context]
 
 
 async def test_only_lookups_that_waited_have_a_span(backend: Make) -> None:
@@ -229,11 +229,11 @@ async def test_only_lookups_that_waited_have_a_span(backend: Make) -> None:
     assert sorted(statuses) == ["coalesced", "coalesced", "miss", "timeout"]
     timed_out = spans[statuses.index("timeout")]
     assert (timed_out.attributes or {})["error.type"] == "budget_exceeded"
-    assert not timed_out.links  # the flight was still under way
+    assert not timed_out.links  # the load was still under way
     assert len(one.spans["fetch scripted"]) == 1
 
 
-async def test_a_failed_lookup_links_to_its_own_flight_only(backend: Make) -> None:
+async def test_a_failed_lookup_links_to_its_own_load_only(backend: Make) -> None:
     one = backend()
     one.hook(LoadDetails("s", "k", "found", 0.1))
     one.hook(LookupDetails("s", "k", Status.ERROR, Reason.UNAVAILABLE, 0.0, "circuit_open"))
@@ -243,7 +243,7 @@ async def test_a_failed_lookup_links_to_its_own_flight_only(backend: Make) -> No
     assert [len(span.links) for span in one.spans["lookup s"]] == [0, 1, 0]
 
 
-def test_the_memory_of_flights_is_bounded(backend: Make) -> None:
+def test_the_memory_of_loads_is_bounded(backend: Make) -> None:
     one = backend()
     for number in range(LINKED_FLIGHTS + 50):
         one.hook(LoadDetails("s", str(number), "found", 0.0))
@@ -297,7 +297,7 @@ async def test_watched_clients_of_one_source_are_added_up(backend: Make) -> None
         await client.get("u1")
     await clients[0].get("u2")
     assert one.points("cache.entries") == {labels(entry__kind="known"): 3, labels(entry__kind="unknown"): 0}
-    assert one.points("flight.active") == {labels(): 0}
+    assert one.points("load.active") == {labels(): 0}
     assert one.points("cache.usage") == {labels(): sum(client.stats().bytes for client in clients)}
     client = clients.pop(0)
     del client

@@ -25,7 +25,7 @@ def sample(registry: CollectorRegistry, name: str, **labels: str) -> float | Non
     return registry.get_sample_value(f"profile_enrich_{name}", {"source": "scripted", **labels})
 
 
-async def test_L11_each_lookup_and_flight_is_counted() -> None:
+async def test_L11_each_lookup_and_load_is_counted() -> None:
     registry = CollectorRegistry()
     hook = PrometheusHook(registry)
     switch = Switch()
@@ -44,8 +44,8 @@ async def test_L11_each_lookup_and_flight_is_counted() -> None:
     assert 0.02 <= (sample(registry, "lookup_duration_seconds_sum", status="miss") or 0) < 2
     assert sample(registry, "lookup_duration_seconds_bucket", status="miss", le="0.01") == 0
     assert sample(registry, "lookup_duration_seconds_bucket", status="hit", le="5.0") == 2
-    assert sample(registry, "flight_duration_seconds_count", outcome="found") == 1
-    assert sample(registry, "flight_duration_seconds_count", outcome="source_connection") == 1
+    assert sample(registry, "load_duration_seconds_count", outcome="found") == 1
+    assert sample(registry, "load_duration_seconds_count", outcome="source_connection") == 1
     assert sample(registry, "source_errors_total", code="source_connection") == 1
     assert (sample(registry, "source_calls_total") or 0) >= 2
 
@@ -60,7 +60,7 @@ async def test_state_is_read_at_the_scrape_without_a_hook() -> None:
     assert sample(registry, "cache_entries", kind="known") == 1
     assert sample(registry, "cache_entries", kind="unknown") == 0
     assert sample(registry, "cache_bytes") == client.stats().bytes > 0
-    assert sample(registry, "flights_in_progress") == 0
+    assert sample(registry, "loads_in_progress") == 0
     assert sample(registry, "lookups_total", status="hit") == 1
     assert sample(registry, "lookup_duration_seconds_count", status="hit") is None
 
@@ -96,7 +96,7 @@ async def test_two_hooks_on_one_registry_share_their_metrics() -> None:
 
 
 def test_names_that_are_taken_are_a_clear_error_and_leave_nothing_behind() -> None:
-    for taken in ("cache_bytes", "lookup_duration_seconds_count", "flight_duration_seconds", "breaker_changes_total"):
+    for taken in ("cache_bytes", "lookup_duration_seconds_count", "load_duration_seconds", "breaker_changes_total"):
         registry = CollectorRegistry()
         gauge = Gauge(f"shop_{taken}", "somebody else's", registry=registry)
         with pytest.raises(ConfigurationError, match="namespace: the registry has metrics called shop_") as caught:

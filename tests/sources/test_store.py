@@ -37,7 +37,7 @@ async def test_by_primary_key(path: Path) -> None:
     assert isinstance(found, Found)
     assert found.record.id == "1"
     assert found.record.source == source.name == "store"
-    assert found.record.attributes["nested"]["a"] == (1,)
+    assert found.record.attributes["nested"]["a"] == [1]
     assert await source.fetch(ProfileKey("3"), deadline=soon()) == NotFound()
     await source.aclose()
     assert isinstance(await source.fetch(ProfileKey("2"), deadline=soon()), Found)  # opens anew

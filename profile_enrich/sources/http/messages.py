@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from ..._utils.deadline import Deadline
+from ..._utils.validation import check_bool, check_int, check_number
+from ...errors import ConfigurationError
 
 __all__ = ["MAX_BODY_BYTES", "Headers", "HttpRequest", "HttpResponse", "Transport", "TransportOptions"]
 
@@ -92,12 +94,22 @@ class TransportOptions:
             against the usual authorities, or those that `SSL_CERT_FILE` / `SSL_CERT_DIR` name.
         environment: whether `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are followed. They are read when a
             client is opened.
+
+    Raises:
+        ConfigurationError: a value is not usable; the message names it.
     """
 
     max_connections: int = 100
     keepalive_seconds: float = 15.0
     tls: ssl.SSLContext | None = None
     environment: bool = True
+
+    def __post_init__(self) -> None:
+        check_int("max_connections", self.max_connections)
+        check_number("keepalive_seconds", self.keepalive_seconds)
+        if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
+            raise ConfigurationError(f"tls must be an ssl.SSLContext, not {type(self.tls).__name__}")
+        check_bool("environment", self.environment)
 
 
 @runtime_checkable

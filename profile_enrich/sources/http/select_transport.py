@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
+from ..._utils.validation import check_int
 from ...errors import ConfigurationError, MissingExtraError
 from .httpx_transport import HandedInHttpx, HttpxTransport
 from .messages import MAX_BODY_BYTES, Transport, TransportOptions
@@ -49,13 +50,10 @@ def open_transport(
         MissingExtraError: the client that was named is not installed.
         ConfigurationError: `choice` is none of the above, or a limit makes no sense.
     """
-    if isinstance(max_body_bytes, bool) or not isinstance(max_body_bytes, int) or max_body_bytes < 1:
-        raise ConfigurationError("max_body_bytes must be a whole number of bytes, at least 1")
+    check_int("max_body_bytes", max_body_bytes)
     settings = TransportOptions() if options is None else options
     if not isinstance(settings, TransportOptions):
         raise ConfigurationError("options must be TransportOptions(...)")
-    if settings.max_connections < 1 or not settings.keepalive_seconds >= 0:
-        raise ConfigurationError("options: max_connections must be at least 1, and keepalive_seconds not negative")
     if isinstance(choice, str):
         return _by_name(choice, settings, max_body_bytes)
     return _handed_in(choice, options, max_body_bytes)
