@@ -55,7 +55,8 @@ def _scope() -> Scope:
     scope[NATIVE_REQUEST] = native
     context = cast(Any, request_ctx)._get_current_object()
     # Not `flask.session`: looking is not using, and must not mark the session as accessed.
-    session: object = vars(context).get("_session", vars(context).get("session"))
+    held = cast("dict[str, object]", vars(context))
+    session = held.get("_session", held.get("session"))
     if session is not None:
         scope["session"] = session
     if hasattr(context.app, "login_manager"):

@@ -59,8 +59,8 @@ def test_the_page_knows_who_is_in_session(name: str, module: str) -> None:
     pytest.importorskip(module, reason=f"{module} is not installed: pip install {module}")
     with (
         served(name) as url,
-        httpx.Client(base_url=url, follow_redirects=True) as ada,
-        httpx.Client(base_url=url) as ben,
+        httpx.Client(base_url=url, follow_redirects=True, timeout=60) as ada,
+        httpx.Client(base_url=url, timeout=60) as ben,
     ):
         assert ben.get("/").json() == {"hello": "there", "offer": "tea"}
         assert ada.get("/sign-in/u1").json() == {"hello": "Ada", "offer": "lounge"}
@@ -70,6 +70,6 @@ def test_the_page_knows_who_is_in_session(name: str, module: str) -> None:
         assert page.headers["cache-control"] == "private"
         assert "Cookie" in page.headers["vary"]
         assert ada.get("/").json() == {"hello": "Ada", "offer": "lounge"}
-        if name in ("fastapi_shop", "flask_shop"):
+        if name != "django_shop":
             assert ada.get("/account").json() == {"first_name": "Ada", "tier": "gold"}
-            assert httpx.get(f"{url}/account").status_code == 401
+            assert httpx.get(f"{url}/account", timeout=60).status_code == 401

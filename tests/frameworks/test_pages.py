@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 import unittest
@@ -13,12 +14,23 @@ pytest.importorskip("django", reason="Django is not installed: pip install djang
 from django.test import override_settings
 from django.urls import path
 
-from tests.docs.helpers import code_of
+from tests.docs.helpers import DOCS, code_of
 from tests.frameworks.django_site import Browser
 
-pytestmark = pytest.mark.usefixtures("people")
+
+@pytest.mark.parametrize(("page", "module"), [("aiohttp.md", "aiohttp"), ("litestar.md", "litestar")])
+def test_a_page_whose_code_has_to_be_a_module(page: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its framework looks names up in the module of a handler. The page's own assertions are run."""
+    pytest.importorskip(module, reason=f"{module} is not installed: pip install {module}")
+    blocks = re.findall(r"^```py\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    code = "from __future__ import annotations\n" + "\n".join(blocks)
+    assert "assert" in code
+    shop = types.ModuleType("shop_of_the_page")
+    monkeypatch.setitem(sys.modules, shop.__name__, shop)
+    exec(compile(code, page, "exec"), vars(shop))
 
 
+@pytest.mark.usefixtures("people")
 def test_the_page_about_django(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its settings and its views serve a page, and its test case passes."""
     page = code_of("django.md")

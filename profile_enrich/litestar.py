@@ -1,0 +1,160 @@
+"""The profile in Litestar: a plugin that provides the dependency `profile`.
+
+```python
+@get("/")
+async def home(profile: CurrentProfile) -> str:
+    return f"Hello {profile.get('first_name', 'there')}"
+
+app = Litestar([home], plugins=[ProfilePlugin(client=profiles, identify=from_cookie("visitor"))])
+```
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from starlette.requests import HTTPConnection
+
+from .client.client import ProfileClient
+from .errors import ConfigurationError, MissingExtraError, ProfileRequired
+from .profile import Profile
+from .web.config import Attach
+from .web.consent import Consent
+from .web.dependencies import ProfileDependency, get_profile, refusal
+from .web.identity import Identify
+from .web.middleware import ProfileMiddleware
+from .web.request_lookup import lookups_of
+
+try:
+    from litestar.config.app import AppConfig
+    from litestar.config.response_cache import ResponseCacheConfig
+    from litestar.connection import ASGIConnection
+    from litestar.di import NamedDependency, Provide
+    from litestar.enums import ScopeType
+    from litestar.exceptions import HTTPException, WebSocketException
+    from litestar.handlers import BaseRouteHandler
+    from litestar.params import SkipValidation
+    from litestar.plugins import InitPlugin
+    from litestar.types import Scope
+except ImportError:
+    raise MissingExtraError("profile_enrich.litestar", "litestar") from None
+
+__all__ = ["CurrentProfile", "ProfilePlugin", "profile_required"]
+
+CurrentProfile = NamedDependency[SkipValidation[Profile]]
+"""The type of a handler's `profile` parameter: the profile of the person in session, empty when there is none."""
+
+
+class ProfilePlugin(InitPlugin):
+    """Attach the profile of the person in session to each request, as the dependency `profile`.
+
+    The plugin installs `ProfileMiddleware` inside of the application's own middleware, so that sessions and users are
+    known to it, closes the client with the application, and keeps personal responses out of Litestar's response cache.
+    A handler may return a profile; it is encoded as its attributes.
+
+    Args:
+        client, identify, budget, attach, consent, exclude, server_timing, vary_on: as for `ProfileMiddleware`.
+        attribute: the name of the dependency, and on `request.state`. Default `"profile"`.
+
+    Raises:
+        ConfigurationError: an argument is not usable; the message names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: ProfileClient,
+        identify: Identify,
+        budget: float | None = 0.05,
+        attach: Attach = "eager",
+        consent: Consent | None = None,
+        exclude: Iterable[str] = (),
+        attribute: str = "profile",
+        server_timing: bool = False,
+        vary_on: Iterable[str] | None = None,
+    ) -> None:
+        self._client = client
+        self._attribute = attribute
+        self._middleware = ProfileMiddleware(
+            _nowhere,
+            client=client,
+            identify=identify,
+            budget=budget,
+            attach=attach,
+            consent=consent,
+            exclude=exclude,
+            attribute=attribute,
+            server_timing=server_timing,
+            vary_on=vary_on,
+        )
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Install it. Litestar calls this."""
+        if self._attribute in app_config.dependencies:
+            raise ConfigurationError(f"attribute {self._attribute!r} is taken: the application has such a dependency")
+        app_config.middleware.append(cast("Any", self._around))
+        app_config.dependencies[self._attribute] = Provide(_Provider(self._attribute))
+        app_config.type_encoders = {**(app_config.type_encoders or {}), Profile: Profile.to_dict}
+        app_config.lifespan.append(cast("Any", self._client.lifespan))
+        cache = app_config.response_cache_config or ResponseCacheConfig()
+        app_config.response_cache_config = dataclasses.replace(
+            cache, cache_response_filter=_impersonal(cache.cache_response_filter)
+        )
+        return app_config
+
+    def _around(self, app: Any) -> ProfileMiddleware:
+        """The middleware of one route. Litestar makes one for each; they share what was configured."""
+        middleware = copy.copy(self._middleware)
+        middleware.app = app
+        return middleware
+
+
+async def profile_required(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Refuse the request unless the person in session has a profile: `guards=[profile_required]`.
+
+    Args:
+        connection: the request or the WebSocket.
+        handler: the route handler.
+
+    Raises:
+        HTTPException: 401 when nobody is signed in, 403 without consent or for somebody whom the vendor excludes, 404
+            without a profile, 503 when the source is not available.
+        WebSocketException: the same for a WebSocket, with close code 4401, 4403, 4404 or 4503.
+    """
+    profile = await get_profile(HTTPConnection(cast("dict[str, Any]", connection.scope)))
+    if not profile:
+        error: ProfileRequired = refusal(profile)
+        if connection.scope["type"] == ScopeType.WEBSOCKET:
+            raise WebSocketException(detail=error.detail, code=4000 + error.status_code)
+        raise HTTPException(detail=error.detail, status_code=error.status_code)
+
+
+class _Provider:
+    """Provides the profile to handlers that take it. Taking it makes the response a personal one."""
+
+    def __init__(self, attribute: str) -> None:
+        self._get = ProfileDependency(attribute)
+
+    async def __call__(self, scope: Scope) -> Profile:
+        return await self._get(HTTPConnection(cast("dict[str, Any]", scope)))
+
+
+def _impersonal(keep: Callable[[Any, int], bool]) -> Callable[[Any, int], bool]:
+    """The application's own filter, for responses whose request did not read a profile."""
+
+    def filter_(scope: Mapping[str, Any], status_code: int) -> bool:
+        lookups = lookups_of(HTTPConnection(cast("dict[str, Any]", scope)))
+        if any(lookup.read for lookup in lookups) or not keep(scope, status_code):
+            return False
+        for lookup in lookups:
+            lookup.seal()  # what is stored is not complete yet, and must not become personal
+        return True
+
+    return filter_
+
+
+async def _nowhere(scope: Any, receive: Any, send: Any) -> None:
+    """Stands for the application until a route's is known."""
