@@ -122,7 +122,7 @@ class DjangoLookup(BlockingLookup):
 
     def read_early(self) -> None:
         """In a thread, wait; in an asynchronous view nothing can wait, and the log says how to."""
-        if not _on_a_loop():
+        if not _in_a_task():
             self.wait()
         elif self.config.once.first("early", self.endpoint()):
             logger.warning(
@@ -169,12 +169,12 @@ def is_async(function: object) -> bool:
     return iscoroutinefunction(cast(Any, function))  # pyright: ignore[reportDeprecated]
 
 
-def _on_a_loop() -> bool:
+def _in_a_task() -> bool:
+    """Whether asynchronous code runs here. Not just whether a loop does: gevent runs all of them in one thread."""
     try:
-        asyncio.get_running_loop()
+        return asyncio.current_task() is not None
     except RuntimeError:
         return False
-    return True
 
 
 def _looks_at_headers_only(function: object) -> bool:

@@ -78,3 +78,16 @@ def test_A9_django_under_asgi_workers(path: str, vendor: VendorServer) -> None:
         answers = visits(served.wait(60).url, path)
     assert {answer["own"] for answer in answers} <= {0, 1}
     assert served.unclean() == []
+
+
+@pytest.mark.parametrize("name", ["flask_app", "django_app"])
+def test_A9_greenlets_instead_of_threads(name: str, vendor: VendorServer) -> None:
+    """A9: gevent runs all loops and requests of a worker in one thread."""
+    pytest.importorskip("gevent", reason="gevent is not installed: pip install gevent")
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "--worker-class", "gevent", "--workers", "2"]
+    command += ["--bind", f"{HOST}:{port}", "--log-level", "warning", f"tests.frameworks.served_wsgi:{name}"]
+    with Served(command, port, {"VENDOR_URL": vendor.base_url}) as served:
+        visits(served.wait(60).url)
+    keys = [call.key for call in vendor.calls]
+    assert all(keys.count(user) <= 2 for user in USERS), "one load a worker"
