@@ -18,6 +18,7 @@ SECTIONS: dict[str, tuple[str, str]] = {
     "E": ("Enrichment in pipelines", "records in, enriched records out"),
     "D": ("The database store", "PostgreSQL in the place of the local store"),
     "R": ("The relay", "the embedded Profile API in front of a vendor"),
+    "W": ("Webhooks and the console", "signed invalidation, sign-ins of the example console"),
 }
 
 LINES: dict[str, str] = {
@@ -102,6 +103,9 @@ LINES: dict[str, str] = {
     "P9": "A worker that cannot start or dies hangs neither the others nor the supervisor; SIGTERM, SIGINT and SIGHUP end "
     "or reload within 2 s, with 128 + the signal's number.",
     "P10": "A damaged file never yields a wrong record with 200: the record is 503, said in the log, the process lives.",
+    "W1": "A signed webhook is carried out once, also when it arrives many times at once; what failed can be sent again.",
+    "W2": "A webhook that cannot be read in one way only is refused, and drops nothing.",
+    "W3": "Sign-ins of the console: no made-up address evades the limits, and no failures from elsewhere lock an owner out.",
     "E1": "As many records come out as went in, in order or not, whatever fails: each with its profile, or with a stated "
     "reason. Nothing lost, nothing doubled.",
     "E2": "Calls are as many as different keys (or batches of them), never as records; memory is bounded whatever the "

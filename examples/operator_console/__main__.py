@@ -108,7 +108,12 @@ def serve(settings: Settings, host: str, port: int) -> None:
 def run(settings: Settings, host: str, port: int) -> None:
     """Serves the console until SIGINT or SIGTERM."""
     # No access log: who looked at whom is in the audit log.
-    uvicorn.run(create_app(settings), host=host, port=port, access_log=False, log_level="warning")
+    proxies = settings.trusted_proxies
+    uvicorn.run(
+        create_app(settings), host=host, port=port, access_log=False, log_level="warning",
+        # Without a proxy in front of it, `X-Forwarded-For` is what a stranger says of himself, also on this machine.
+        proxy_headers=bool(proxies), forwarded_allow_ips=proxies or None,
+    )  # fmt: skip
 
 
 def demo(port: int, api_port: int) -> None:

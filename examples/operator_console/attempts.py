@@ -1,14 +1,16 @@
-"""How often somebody may try to sign in."""
+"""Limits of failed sign-ins."""
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
 WINDOW_SECONDS = 300.0
-PER_NAME_AND_ADDRESS, PER_ADDRESS, PER_NAME = 5, 20, 100
-"""Failures within the window. The last is high: nobody shall lock somebody else out from another address."""
+PER_NAME_AND_ADDRESS, PER_ADDRESS = 5, 20
+"""Failures within the window. A name alone has no limit: failures from elsewhere must not lock its owner out."""
 _REMEMBERED = 10_000
 
 Who = tuple[str, str]
@@ -49,7 +51,7 @@ class Attempts:
             times = self._failures.get(who)
             if times:
                 times.pop()
-        self._failures.pop(("both", f"{address}\0{name}"), None)
+        self._failures.pop(next(iter(self._limits(name, address))), None)
 
     def _recent(self, who: Who, now: float) -> deque[float]:
         times = self._failures.get(who, deque())
@@ -59,8 +61,10 @@ class Attempts:
 
     @staticmethod
     def _limits(name: str, address: str) -> dict[Who, int]:
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(address).version == 6:  # one subscriber has a whole /64
+                address = str(ipaddress.ip_network(f"{address.partition('%')[0]}/64", strict=False))
         return {
             ("both", f"{address}\0{name}"): PER_NAME_AND_ADDRESS,
             ("address", address): PER_ADDRESS,
-            ("name", name): PER_NAME,
         }

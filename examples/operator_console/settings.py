@@ -34,6 +34,8 @@ class Settings:
         secure_cookie: send the session over https only (`CONSOLE_SECURE_COOKIE=1`). Say so wherever there is https.
         ttl: seconds for which a profile is fresh in the console's cache (`CONSOLE_TTL`).
         keep_days: days for which the audit log is kept (`CONSOLE_KEEP_DAYS`).
+        trusted_proxies: addresses of reverse proxies whose `X-Forwarded-For` is believed, separated by commas
+            (`CONSOLE_TRUSTED_PROXIES`); by default none, and the limits of sign-ins count the connection's address.
         example_id: an id that the search field shows as an example (`CONSOLE_EXAMPLE_ID`). Never a real customer's.
         tickets: show the mock ticket system at `/tickets` (`CONSOLE_TICKETS=1`). Only for trying the extension.
     """
@@ -52,6 +54,7 @@ class Settings:
     keep_days: float = 365.0
     tickets: bool = False
     example_id: str = ""
+    trusted_proxies: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -85,6 +88,7 @@ class Settings:
             keep_days=_number(environment, "CONSOLE_KEEP_DAYS", 365.0),
             example_id=environment.get("CONSOLE_EXAMPLE_ID", "")[:64],
             tickets=environment.get("CONSOLE_TICKETS") == "1",
+            trusted_proxies=environment.get("CONSOLE_TRUSTED_PROXIES", ""),
         )
 
     def source(self) -> ProfileSource:

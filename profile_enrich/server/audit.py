@@ -1,4 +1,4 @@
-"""Who asked for whose profile, when, and what they were told: one JSON line a record, without attribute values.
+"""The audit log: which key asked for which record, when, and the answer's status. One JSON line a record.
 
 ```json
 {"at":"2030-01-31T12:00:00.123Z","key":"partner","kind":"census.record","method":"GET",
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
 import json
 import logging
@@ -55,6 +56,9 @@ def hash_id(secret: bytes, record_id: str) -> str:
 class _PrivateFile(WatchedFileHandler):
     """A file of its owner alone, opened anew when a log rotator has moved it."""
 
+    _torn = False
+    """Whether the last line in the file is incomplete."""
+
     def _open(self) -> TextIOWrapper:
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         return os.fdopen(descriptor, "a", encoding="utf-8")
@@ -63,8 +67,12 @@ class _PrivateFile(WatchedFileHandler):
         self.reopenIfNeeded()
         if self.stream is None:  # it was closed
             self.stream = self._open()
-        self.stream.write(f"{line}\n")
-        self.stream.flush()
+        # Past the stream's buffer: what a full disk refuses must not be written once more with the next line.
+        data = f"{line}\n".encode()
+        written = os.write(self.stream.fileno(), b"\n" + data if self._torn else data)
+        self._torn = written < len(data) + self._torn
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class AuditLog:
@@ -73,8 +81,8 @@ class AuditLog:
     Several processes may write to one file: each line is one write at its end. A file that was moved away (logrotate's
     `create`) is opened anew at the next line; no signal is needed.
 
-    When the disk is slower than the requests, at most 20,000 lines wait; of more, the next line that is written says
-    how many are missing (`"dropped": n`).
+    When the disk is slower than the requests, at most 20,000 lines wait. Of lines that found no place, and of those
+    that could not be written, the next line that is written holds the number (`"dropped": n`).
 
     Args:
         target: a file, which is made with the rights 0600; or any `logging.Handler`, which gets a record a line.
@@ -118,7 +126,7 @@ class AuditLog:
         record_id: str | None = None,
         status: int,
     ) -> None:
-        """Notes one answer. It never waits and never raises for the disk's sake.
+        """Write one answer. It never waits for the disk, and never raises because of it.
 
         Args:
             secret: of the store.
@@ -144,13 +152,11 @@ class AuditLog:
         }
         if self._thread is None or self._process != os.getpid():
             self._start()
-        dropped, self._dropped = self._dropped, 0
-        if dropped:
-            facts["dropped"] = dropped
         try:
             self._queue.put_nowait(json.dumps(facts, separators=(",", ":")))
         except queue.Full:
-            self._dropped = dropped + 1
+            with self._lock:
+                self._dropped += 1
 
     def note(self, secret: bytes, kind: str, request: Request, status: int) -> None:
         """Notes one answer: a line for each record that was asked for, one line when it was none.
@@ -186,6 +192,8 @@ class AuditLog:
             with contextlib.suppress(queue.Full):
                 self._queue.put(None, timeout=timeout)  # the end
                 thread.join(timeout)
+        if self._dropped:
+            _log.error("%d lines of the audit log were lost", self._dropped)
         if self._owns:
             self._handler.close()
 
@@ -204,6 +212,10 @@ class AuditLog:
     def _write(self, lines: queue.Queue[str | None]) -> None:
         while (line := lines.get()) is not None:
             failure = ""
+            with self._lock:
+                dropped, self._dropped = self._dropped, 0
+            if dropped:
+                line = f'{line[:-1]},"dropped":{dropped}}}'
             try:
                 # Not `Handler.emit` of a stream: that prints failures, and the line with them.
                 self._handler.acquire()
@@ -213,6 +225,9 @@ class AuditLog:
                     self._handler.release()
             except Exception as error:  # noqa: BLE001  # a foreign handler; the next line may go well again
                 failure = type(error).__name__
+            if failure:
+                with self._lock:
+                    self._dropped += dropped + 1
             if failure and not self._failing:
                 _log.error("the audit log cannot be written (%s); its lines are lost until it can", failure)
             self._failing = bool(failure)

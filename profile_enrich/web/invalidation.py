@@ -129,6 +129,7 @@ class ProfileInvalidation:
         self._body_timeout = body_timeout
         self._clock = clock
         self._seen = _Seen(remember)
+        self._running: dict[tuple[asyncio.AbstractEventLoop, bytes], asyncio.Event] = {}
         self._said: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,15 +157,24 @@ class ProfileInvalidation:
         if body is None:
             return None
         fingerprint = self._verify(timestamp, given, body)
+        # An identical call that is being carried out is waited for; when that one fails, this one is carried out.
+        running = (asyncio.get_running_loop(), fingerprint)
+        while running in self._running:
+            await self._running[running].wait()
         if fingerprint in self._seen:
             return JSONResponse({"keys": 0, "tags": 0, "all": False, "repeated": True})
-        changes = await parse_changes(body)
-        await self._carry_out(changes)
+        done = self._running[running] = asyncio.Event()
         try:
-            await self._client.acknowledged()
-        except SharedCacheUnavailable as error:
-            raise _Refused(503, "unavailable", f"{error}; send the call again") from None
-        self._seen.add(fingerprint)
+            changes = await parse_changes(body)
+            await self._carry_out(changes)
+            try:
+                await self._client.acknowledged()
+            except SharedCacheUnavailable as error:
+                raise _Refused(503, "unavailable", f"{error}; send the call again") from None
+            self._seen.add(fingerprint)
+        finally:
+            del self._running[running]
+            done.set()
         counts = {"keys": len(changes.keys), "tags": len(changes.tags), "all": changes.all}
         return JSONResponse({**counts, "repeated": False})
 

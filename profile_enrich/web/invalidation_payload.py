@@ -72,12 +72,20 @@ def _decode(body: bytes) -> object:
     document: object = None
     readable = True
     try:
-        document = json.loads(body.decode())
+        document = json.loads(body.decode(), object_pairs_hook=_distinct)
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors, and quote the body
         readable = False
     if not readable:
         raise MalformedPayload("the body is not JSON in UTF-8")
     return document
+
+
+def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a name that occurs twice, a reader would drop the first value, and with it what is to be dropped."""
+    content = dict(members)
+    if len(content) != len(members):
+        raise MalformedPayload("the body has an object with the same name twice")
+    return content
 
 
 def _items(members: dict[str, Any], name: str) -> list[Any]:

@@ -590,7 +590,7 @@ def test_a_session_ends_when_it_is_idle_and_when_it_is_old(tmp_path: Path) -> No
         assert database.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
 
 
-def test_attempts_are_counted_by_name_and_by_address() -> None:
+def test_W3_attempts_are_counted_by_address_and_by_name_there() -> None:
     clock = ManualClock()
     attempts = Attempts(clock)
     for _ in range(PER_NAME_AND_ADDRESS):
@@ -602,6 +602,14 @@ def test_attempts_are_counted_by_name_and_by_address() -> None:
     for number in range(PER_ADDRESS):
         assert attempts.begin(f"name {number}", "c") == 0
     assert attempts.begin("yet another", "c") > 0
+    clock.advance(WINDOW_SECONDS)
+    for number in range(500):  # W3: failures from anywhere else do not lock the owner out
+        attempts.begin("ann", f"elsewhere {number}")
+    assert attempts.begin("ann", "home") == 0
+    for number in range(PER_NAME_AND_ADDRESS):
+        assert attempts.begin("bo", f"2001:db8::{number:x}") == 0
+    assert attempts.begin("bo", "2001:db8::ffff") > 0  # the same subscriber
+    assert attempts.begin("bo", "2001:db8:0:1::1") == 0
     clock.advance(WINDOW_SECONDS)
     for _ in range(PER_NAME_AND_ADDRESS * 2):
         assert attempts.begin("ann", "a") == 0

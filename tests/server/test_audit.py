@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -192,3 +193,37 @@ def test_A9_a_forked_process_writes_its_own_lines(store: LocalStore, tmp_path: P
     assert os.waitpid(child, 0)[1] == 0
     audit.close()
     assert sorted(row["key"] for row in lines(tmp_path / "a")) == ["child", "parent"]
+
+
+def test_lines_that_a_full_disk_loses_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    log = AuditLog(file)
+    real, room = os.write, [300]
+
+    def write(descriptor: int, data: bytes) -> int:
+        """A disk with room for some bytes: the last line that fits in part is cut, as the system does."""
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = data[: room[0]]
+        room[0] -= len(taken)
+        return real(descriptor, taken)
+
+    monkeypatch.setattr(os, "write", write)
+
+    def note(number: int) -> None:
+        log.record(secret=b"s", key=f"k{number}", kind="census.record", status=200)
+
+    for number in range(50):
+        note(number)
+    log.close()
+    assert "lines of the audit log were lost" in caplog.text
+    room[0] = 10**9
+    note(50)
+    log.close()
+    lines = file.read_text().splitlines()
+    whole = [json.loads(line) for line in lines if line.endswith("}")]
+    assert whole[-1]["key"] == "k50"
+    assert len(whole) - 1 + whole[-1]["dropped"] == 50
+    assert len([line for line in lines if not line.endswith("}")]) <= 1  # the torn one, alone on its line

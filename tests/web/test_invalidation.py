@@ -25,6 +25,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message
 
 from profile_enrich import ConfigurationError, ProfileClient, ProfileKey, Status
+from profile_enrich.errors import SharedCacheUnavailable
 from profile_enrich.sources.base import Found
 from profile_enrich.testing.clock import ManualClock
 from profile_enrich.web.invalidation import ProfileInvalidation, sign
@@ -550,3 +551,43 @@ async def test_refused_calls_do_not_flood_the_log(caplog: pytest.LogCaptureFixtu
     refused = [record.getMessage() for record in caplog.records if "was refused" in record.getMessage()]
     assert len(refused) == 2
     assert any("outside of the window" in line for line in refused)
+
+
+async def test_W1_identical_calls_at_once_are_carried_out_once(caplog: pytest.LogCaptureFixture) -> None:
+    client = client_of(ScriptedSource())
+    app = app_of(client)
+    body = body_of(keys=[f"u{number}" for number in range(5_000)])  # long enough to be under way together
+    with caplog.at_level(logging.INFO, "profile_enrich"):
+        answers = await asyncio.gather(*(post(app, body) for _ in range(50)))
+    assert sorted(answer.json()["repeated"] for answer in answers) == [False] + [True] * 49
+    assert caplog.text.count("from the cache, as asked") == 1
+    await client.aclose()
+
+
+async def test_W1_when_the_call_that_is_under_way_fails_the_next_is_carried_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = client_of(ScriptedSource())
+    app, failures = app_of(client), [True, False]
+
+    async def acknowledged() -> None:
+        await asyncio.sleep(0.01)
+        if failures.pop(0):
+            raise SharedCacheUnavailable("the shared cache does not answer")
+
+    monkeypatch.setattr(client, "acknowledged", acknowledged)
+    answers = await asyncio.gather(*(post(app, body_of(keys=["u1"])) for _ in range(3)))
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 503]
+    assert sorted(answer.json()["repeated"] for answer in answers if answer.status_code == 200) == [False, True]
+    await client.aclose()
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"keys":["u1"],"keys":[]}', b'{"all":true,"all":false}', b'{"keys":[],"x":{"a":1,"a":2}}']
+)
+async def test_W2_a_name_that_occurs_twice_drops_nothing_and_says_so(body: bytes) -> None:
+    client = client_of(ScriptedSource())
+    answer = await post(app_of(client), body)
+    assert answer.status_code == 400
+    assert "the same name twice" in answer.json()["error"]["message"]
+    await client.aclose()
