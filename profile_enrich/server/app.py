@@ -24,6 +24,7 @@ from .endpoints import records as writing
 from .endpoints.change_feed import ChangeFeed, ChangeStream
 from .endpoints.metrics import CONTENT_TYPE as METRICS_TYPE
 from .endpoints.metrics import Metrics
+from .endpoints.postman import postman_collection
 from .endpoints.status import status_of
 from .http.etag import HttpCaching
 from .http.gzip import FROM_BYTES, Compression
@@ -38,6 +39,7 @@ from .http.messages import (
     read_body,
     segment_text,
 )
+from .page import page_response
 from .routing import Dialect, Headers, route
 from .shared_state import SharedState
 from .store_calls import StoreCalls
@@ -93,6 +95,8 @@ class ProfileAPI:
         shared: what the workers of one server share: counters and rate buckets; see `SharedState.create`. By default
             this process counts alone.
         refreshing: returns the state of scheduled refreshing for `/status`, e.g. `RefreshSchedule.status`.
+        page: serve the entities page at `/`: collections, look-ups, filters and requests, within the scope of the key
+            that its user types.
         rate: how often each key may ask that has no rate of its own: a `Rate`, `"100/s"`, or the name of a vendor's
             documented limit (`"amperity"`); no limit by default.
         audit: the audit log: which key read whose profile.
@@ -122,7 +126,9 @@ class ProfileAPI:
         metrics: Literal["off", "keys", "open"] = "off",
         shared: SharedState | None = None,
         refreshing: Callable[[], Mapping[str, Any]] | None = None,
+        page: bool = False,
     ) -> None:
+        self._page = page
         self._caching = HttpCaching(max_age)
         self._compression = Compression(compress_from)
         shared = shared or SharedState()
@@ -238,10 +244,10 @@ class ProfileAPI:
             await response.run(receive, send, head=request.method == "HEAD")
             return
         headers = [*response.headers, *request.limits]
-        if kind != "healthz":
+        if kind != "healthz" and not kind.startswith("page."):
             headers.append(VARY)
         if response.status not in (204, 304):  # they have no body, and say nothing of one
-            if METRICS_TYPE not in headers:
+            if not any(name == b"content-type" for name, _ in response.headers):
                 headers.append(JSON)
             headers += [(b"content-length", b"%d" % len(response.body))]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -272,9 +278,11 @@ class ProfileAPI:
             return _not_allowed(dialect, b"GET, HEAD")
         if kind == "healthz":
             return json_response(200, {"status": "ok"})
+        if kind.startswith("page.") and self._page:
+            return page_response(kind, request.root)
         if kind == "unknown.version":
             return dialect.error(404, _OTHER_VERSION)
-        if kind == "unknown" or (kind == "metrics" and self._metrics is None):
+        if kind == "unknown" or kind.startswith("page.") or (kind == "metrics" and self._metrics is None):
             return dialect.error(404, "There is nothing here.")
         key = self._authenticate(request, dialect)
         if key is None and kind == "metrics" and self._metrics is not None and self._metrics_open:
@@ -290,8 +298,8 @@ class ProfileAPI:
             return self._status(key)
         if kind == "metrics" and self._metrics is not None:
             return Response(200, self._metrics.text(key), (METRICS_TYPE,))
-        if kind == "openapi":
-            return self._describe(request, key)
+        if kind in ("openapi", "postman"):
+            return self._describe(kind, request, key)
         if dialect is amperity:
             refused = amperity.refuse(kind, request, None if key is ANYONE else self._workspace)
             if refused is not None:
@@ -386,7 +394,7 @@ class ProfileAPI:
         return taken.granted
 
     def _note(self, audit: AuditLog, kind: str, request: Request, status: int) -> None:
-        if kind != "healthz":
+        if kind != "healthz" and not kind.startswith("page."):
             audit.note(self._store.secret, kind, request, status)
 
     def _authenticate(self, request: Request, dialect: Dialect) -> ApiKey | None:
@@ -401,14 +409,19 @@ class ProfileAPI:
         key = self._keys.by_secret(bearer)
         return self._tokens.verify(bearer) if key is None and dialect is amperity else key
 
-    def _describe(self, request: Request, key: ApiKey) -> Response:
+    def _describe(self, kind: str, request: Request, key: ApiKey) -> Response:
         tenant = None if key is ANYONE else self._workspace
-        document = openapi.describe(self._store.collections(), key, server=request.root or "/", workspace=tenant)
+        collections = self._store.collections()
+        if kind == "postman":
+            document = postman_collection(collections, key, workspace=tenant)
+        else:
+            document = openapi.describe(collections, key, server=request.root or "/", workspace=tenant)
         return self._compression.answer(request, self._caching.answer(request, json_response(200, document)))
 
     def _status(self, key: ApiKey) -> Response:
         refreshing = None if self._refreshing is None else self._refreshing()
-        return json_response(200, status_of(self._store, self._totals, self._feed, key, refreshing))
+        content = status_of(self._store, self._totals, self._feed, key, refreshing)
+        return json_response(200, {"workspace": self._workspace, **content})
 
 
 _WRITABLE = ("census.record", "amperity.profile")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..store import Collection, ProfileStore
+from . import page
 from .auth.api_keys import ApiKey
 from .dialects import amperity, census
 from .endpoints import amperity_tokens as tokens
@@ -53,6 +54,10 @@ def route(segments: list[bytes]) -> tuple[str, Dialect]:
         return "unknown.version", amperity
     if segments == [b"openapi.json"]:
         return "openapi", census
+    if segments == [b"postman.json"]:
+        return "postman", census
+    if len(segments) == 1 and segments[0] in page.KINDS:
+        return page.KINDS[segments[0]], census
     if segments in ([b"healthz"], [b"status"], [b"metrics"]):
         return segments[0].decode(), census
     return "unknown", census

@@ -10,6 +10,7 @@ from ...errors import ConfigurationError
 from ...server.auth.api_keys import ANYONE, ApiKey
 from ...server.auth.key_file import KeyFile, keys_beside
 from ...server.endpoints.openapi import describe
+from ...server.endpoints.postman import postman_collection
 from ...store import LocalStore
 from ..exit_codes import guarded
 from ..output import print_json
@@ -34,15 +35,24 @@ __all__ = ["openapi"]
     show_envvar=True,
     help="The file of the keys. Default: beside the store, STORE.keys.json.",
 )
-@click.option("--server", default="/", show_default=True, metavar="URL", help="Where it is served.")
+@click.option("--server", default="/", show_default=True, metavar="URL", help="Base URL of the server.")
+@click.option("--postman", is_flag=True, help="Print a Postman collection instead.")
 @guarded
-def openapi(store: Path, name: str | None, keys_file: Path | None, server: str) -> None:
-    """Print the OpenAPI 3.1 document of the Profile API over a store, e.g. to hand it to a partner."""
+def openapi(store: Path, name: str | None, keys_file: Path | None, server: str, postman: bool) -> None:
+    """Print the OpenAPI 3.1 document of the Profile API over a store, e.g. to hand it to a partner.
+
+    \b
+    profile-enrich openapi --store profiles.store --server https://profiles.shop.example
+    profile-enrich openapi --store profiles.store --postman > profiles.postman_collection.json
+    """
     with LocalStore(store) as opened:
         key = ANYONE if name is None else _key(KeyFile(keys_file or keys_beside(store)), name)
-        print_json(
-            describe(opened.collections(), key, server=server, workspace=None if name is None else key.workspace)
-        )
+        workspace = None if name is None else key.workspace
+        if postman:
+            base = "http://127.0.0.1:8787" if server == "/" else server
+            print_json(postman_collection(opened.collections(), key, server=base, workspace=workspace))
+        else:
+            print_json(describe(opened.collections(), key, server=server, workspace=workspace))
 
 
 def _key(file: KeyFile, name: str) -> ApiKey:

@@ -17,7 +17,7 @@ from ...server import ApiKey, AuditLog, KeyFile, ProfileAPI, Rate
 from ...server.auth.key_file import keys_beside
 from ...server.http.gzip import FROM_BYTES
 from ...server.process.serve import serve_app
-from ...server.process.sockets import bind
+from ...server.process.sockets import bind, on_loopback
 from ...server.process.supervisor import MAX_WORKERS
 from ...server.process.worker import on_terminal
 from ...server.scheduled_refresh import RefreshSchedule, seconds_of
@@ -161,6 +161,13 @@ __all__ = ["serve"]
     show_envvar=True,
     help="Note here who asked for whose profile, as JSON lines with hashed ids.",
 )
+@click.option(
+    "--page/--no-page",
+    default=None,
+    envvar="PROFILE_ENRICH_PAGE",
+    show_envvar=True,
+    help="The page of entities at /, for a browser. Default: only where --host is the loopback address.",
+)
 @click.pass_context
 @guarded
 def serve(
@@ -186,6 +193,7 @@ def serve(
     keys_file: Path | None,
     rate: str | None,
     audit_log: Path | None,
+    page: bool | None,
 ) -> None:
     """Serve a Profile API of your own: Census's and Amperity's URLs over your files, on this machine.
 
@@ -310,6 +318,7 @@ def _api(
         compress_from=options["compress_from"] or None,
         metrics=options["metrics"],
         shared=shared,
+        page=on_loopback(options["host"]) if options["page"] is None else options["page"],
         refreshing=None if schedule is None else schedule.status,
     )
 

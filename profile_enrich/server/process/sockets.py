@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import socket
 import sys
 from typing import Any
 
 from ...errors import ConfigurationError
 
-__all__ = ["bind", "listen", "url_of"]
+__all__ = ["bind", "listen", "on_loopback", "url_of"]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -60,6 +61,13 @@ def listen(listener: socket.socket) -> None:
         problem = _problem(error, *listener.getsockname()[:2])
     if problem:
         raise ConfigurationError(problem)
+
+
+def on_loopback(host: str) -> bool:
+    """Return whether a host is this machine alone."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _problem(error: OSError, host: str, port: int) -> str:
