@@ -106,6 +106,8 @@ LINES: dict[str, str] = {
     "W1": "A signed webhook is carried out once, also when it arrives many times at once; what failed can be sent again.",
     "W2": "A webhook that cannot be read in one way only is refused, and drops nothing.",
     "W3": "Sign-ins of the console: no made-up address evades the limits, and no failures from elsewhere lock an owner out.",
+    "P11": "A refresh that would lose more than a stated share of records, or change a column's type, keeps what is "
+    "served and fails visibly.",
     "E1": "As many records come out as went in, in order or not, whatever fails: each with its profile, or with a stated "
     "reason. Nothing lost, nothing doubled.",
     "E2": "Calls are as many as different keys (or batches of them), never as records; memory is bounded whatever the "
