@@ -430,7 +430,8 @@ class ProfileClient:
 
     def blocking(self) -> BlockingProfileClient:
         """Return the same client for synchronous code, on an event loop in a thread of its own."""
-        return BlockingProfileClient(self, self._lookups.fresh)
+        # Hooks are called on the loop of the client only.
+        return BlockingProfileClient(self, _nothing if self._observer.hooks else self._lookups.fresh)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
@@ -500,3 +501,7 @@ class ProfileClient:
     def __repr__(self) -> str:
         state = ", closed" if self._loader.closed else ""
         return f"<ProfileClient of {self.source.name}, {self._cache.entries} entries{state}>"
+
+
+def _nothing(key: object) -> None:
+    """Answer nothing in the calling thread."""

@@ -1,6 +1,6 @@
-"""What can be seen of the lookups: counters, and hooks that get one frozen details object each.
+"""Counters and hooks: what a client reports about its lookups.
 
-No details object holds an identifier, an attribute value or a secret; keys appear as salted hashes.
+No object that a hook receives holds an identifier, an attribute value or a secret; keys appear as salted hashes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..cache.shared.second_level import SharedStats
 from ..errors import ConfigurationError
@@ -31,11 +31,10 @@ __all__ = [
 logger = logging.getLogger("profile_enrich")
 
 QUIET_SECONDS = 60.0
-"""A failure of the same kind is logged at most once in so many seconds."""
+"""Seconds in which failures of one kind are logged once."""
 
 
-@dataclass(frozen=True, slots=True)
-class LookupDetails:
+class LookupDetails(NamedTuple):
     """One lookup.
 
     Args:
@@ -55,15 +54,14 @@ class LookupDetails:
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class LoadDetails:
-    """One call of the source.
+class LoadDetails(NamedTuple):
+    """One load from the source: a call, and its retries.
 
     Args:
         source: the source's name.
         key: a salted hash of the key.
         outcome: `found`, `not_found`, `excluded`, `not_modified`, or the `code` of the error.
-        seconds: how long it took.
+        seconds: how long the load took.
     """
 
     source: str
@@ -72,8 +70,7 @@ class LoadDetails:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerDetails:
+class BreakerDetails(NamedTuple):
     """A change of the circuit breaker's state.
 
     Args:
@@ -112,13 +109,13 @@ class FeedStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a `ProfileClient` did since it was made, and what it holds now.
+    """What a `ProfileClient` has done since it was made, and what it holds now.
 
     Args:
         lookups: how many lookups ended with each status.
         source_calls: calls of the source, retries included.
         source_errors: loads that failed, by the `code` of the error.
-        breaker: the circuit breaker's state.
+        breaker: the state of the circuit breaker.
         in_flight: loads under way now.
         entries: known profiles in the cache now.
         negative_entries: unknown keys in the cache now.
@@ -149,7 +146,7 @@ class Health:
     """Whether lookups work.
 
     Args:
-        ok: the client is open and the source is not being left alone.
+        ok: the client is open and its circuit breaker is closed.
         closed: the client was closed.
         breaker: the circuit breaker's state.
         last_error: the `code` of the last load's error; `None` when it went well or none was made.
@@ -165,7 +162,7 @@ class Health:
 
 
 class Observer:
-    """Counts, tells the hooks, and logs failures of the source without flooding the log.
+    """Counts lookups and loads, calls the hooks, and logs failures of the source without flooding the log.
 
     Args:
         source: the source's name.
@@ -186,21 +183,21 @@ class Observer:
         self._broken: set[int] = set()
 
     def lookup(self, key: str, status: Status, reason: Reason | None, seconds: float, error: str | None) -> None:
-        """Tells the hooks of one lookup."""
-        self._tell(LookupDetails(self.source, key, status, reason, seconds, error))
+        """Call the hooks for one lookup."""
+        self._call_hooks(LookupDetails(self.source, key, status, reason, seconds, error))
 
     def count(self, status: Status) -> None:
-        """Counts one lookup."""
+        """Count one lookup."""
         with self._lock:
             self.lookups[status] += 1
 
     def called(self) -> None:
-        """Counts one call of the source."""
+        """Count one call of the source."""
         with self._lock:
             self.source_calls += 1
 
     def load(self, key: str, outcome: str, seconds: float, failure: str | None) -> None:
-        """Counts and logs how a call of the source ended; `failure` is the message when it failed."""
+        """Count and log the end of a load; `failure` is the message when it failed."""
         self.last_error = None if failure is None else outcome
         if failure is not None:
             with self._lock:
@@ -212,21 +209,21 @@ class Observer:
             if say:
                 logger.warning("%s: %s [%s]; pages go on without fresh profiles", self.source, failure, outcome)
         if self.hooks:
-            self._tell(LoadDetails(self.source, key, outcome, seconds))
+            self._call_hooks(LoadDetails(self.source, key, outcome, seconds))
 
     def breaker(self, state: Literal["closed", "open", "half_open"]) -> None:
-        """Logs and tells a change of the circuit breaker."""
+        """Log a change of the circuit breaker, and call the hooks."""
         if state == "open":
             logger.warning("%s: fails again and again; no calls for a while, pages go on without it", self.source)
         elif state == "closed":
             logger.warning("%s: answers again", self.source)
-        self._tell(BreakerDetails(self.source, state))
+        self._call_hooks(BreakerDetails(self.source, state))
 
     def renew_lock(self) -> None:
-        """After a fork: the lock may have been held by a thread that does not exist in this process."""
+        """Replace the lock, in a forked child: a thread that exists only in the parent may hold it."""
         self._lock = threading.Lock()
 
-    def _tell(self, details: Details) -> None:
+    def _call_hooks(self, details: Details) -> None:
         for hook in self.hooks:
             try:
                 hook(details)

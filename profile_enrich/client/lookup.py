@@ -106,10 +106,14 @@ class Lookups:
 
     def find(self, key: str | ProfileKey) -> Profile | PendingLookup:
         """Answer from the cache, or return what is pending; see `ProfileClient.find`."""
+        observer = self._observer
+        started = time.perf_counter() if observer.hooks else 0.0
         fresh = self.fresh(key)
         if fresh is not None:
+            if observer.hooks and fresh.key is not None:  # the key of the cached view remembers its digest
+                observer.lookup(fresh.key.digest(), Status.HIT, None, time.perf_counter() - started, None)
             return fresh
-        started = time.perf_counter()
+        started = started or time.perf_counter()
         try:
             question = ProfileKey.of(key)
         except InvalidKeyError as error:
@@ -120,9 +124,10 @@ class Lookups:
         return self.observe(question, profile, started)
 
     def fresh(self, key: object) -> Profile | None:
-        """Return a plain fresh hit and count it; `None` for everything else. Any thread may call it."""
-        if self._observer.hooks:
-            return None
+        """Return a plain fresh hit and count it, without calling hooks; `None` for everything else.
+
+        Any thread may call it.
+        """
         if type(key) is str:
             return self._cache.fresh((self._namespace, "id", key), self._timer())
         if type(key) is ProfileKey:

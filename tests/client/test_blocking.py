@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from profile_enrich import InvalidKeyError, Profile, SourceConnectionError, Status
+from profile_enrich import InvalidKeyError, LookupDetails, Profile, SourceConnectionError, Status
 from tests.helpers import ScriptedSource, Switch, client_of
 
 
@@ -84,3 +84,16 @@ def test_A9_after_a_fork_it_starts_anew() -> None:
     assert thread is not None
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
+
+
+def test_hooks_are_called_on_the_loop_of_the_client_also_for_hits() -> None:
+    threads: list[tuple[Status, bool]] = []
+
+    def hook(details: object) -> None:
+        if isinstance(details, LookupDetails):
+            threads.append((details.status, threading.current_thread() is threading.main_thread()))
+
+    with client_of(ScriptedSource(), hooks=[hook]).blocking() as people:
+        people.get("u1")
+        people.get("u1")
+    assert threads == [(Status.MISS, False), (Status.HIT, False)]
