@@ -1,7 +1,4 @@
-"""The in-session customer's profile on every request, from any profile API.
-
-Whoever is in session, their customer profile is on the request: within a time budget, without ever breaking the page.
-"""
+"""Attach the signed-in customer's profile to every request, from any profile API, within a time budget."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -104,7 +104,7 @@ def _wrapped(value: object) -> Any:
 
 
 class TemplateProfile(Withheld, dict[str, Any]):
-    """A profile as templates see it: every name is an attribute of the customer's, and nothing that is missing fails.
+    """A profile as templates see it: every name is an attribute, and a missing attribute is empty.
 
     `{{ profile.first_name or "there" }}` renders the default for people without that attribute, and so do
     `{{ profile.address.city or "your city" }}`, `{% if profile.visits > 3 %}`, `{{ profile.visits|int }}` and

@@ -14,7 +14,7 @@ from profile_enrich.client.loader import CacheKey, Loader
 from profile_enrich.client.retry import RetryPolicy
 
 from .soak import __main__ as command
-from .soak.referee import Referee
+from .soak.checker import Checker
 from .soak.run import Outcome, soak, table
 from .soak.settings import Settings
 
@@ -32,17 +32,17 @@ def run(settings: Settings) -> Outcome:
 
 def test_L8_L9_L10_L14_A10_a_shop_under_faults_serves_every_page_and_mixes_nobody_up() -> None:
     outcome = run(MINIATURE)
-    referee = outcome.referee
-    assert referee.violations == {}
+    checker = outcome.checker
+    assert checker.violations == {}
     # It was a soak: pages, faults, threads, operators and people who left. Low marks: the machine may be busy.
-    assert referee.counts["response: 200"] == referee.total("response: ") > 100
-    assert referee.total("fault: ") > 0
-    assert referee.total("elsewhere: blocking") > 0
-    assert referee.total("elsewhere: short loop") > 0
-    assert referee.total("left: ") > 0
-    assert referee.total("operator: ") > 5
-    assert len(referee.part("page status: ")) >= 3
-    assert {name.split(" ")[2].rstrip(",") for name in referee.part("chapter: ")} == {"aiohttp", "httpx2", "httpx"}
+    assert checker.counts["response: 200"] == checker.total("response: ") > 100
+    assert checker.total("fault: ") > 0
+    assert checker.total("elsewhere: blocking") > 0
+    assert checker.total("elsewhere: short loop") > 0
+    assert checker.total("left: ") > 0
+    assert checker.total("operator: ") > 5
+    assert len(checker.part("page status: ")) >= 3
+    assert {name.split(" ")[2].rstrip(",") for name in checker.part("chapter: ")} == {"aiohttp", "httpx2", "httpx"}
     assert "too short a run" in table(outcome, MINIATURE)
 
 
@@ -51,14 +51,14 @@ def test_it_sees_two_people_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
         return ("", key.type, key.value[:-1])
 
     monkeypatch.setattr(Loader, "cache_key", mixed)
-    rules = run(SABOTAGED).referee.violations
+    rules = run(SABOTAGED).checker.violations
     assert "isolation: another owner" in rules
     assert "isolation: a response holds another person's data" in rules
 
 
 def test_it_sees_what_outlives_its_invalidation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ProfileCache, "_invalidate", lambda self, key: False)
-    rules = run(SABOTAGED).referee.violations
+    rules = run(SABOTAGED).checker.violations
     assert "L6: what was invalidated came back" in rules
     assert "an overlay came back after it was invalidated" in rules
 
@@ -66,7 +66,7 @@ def test_it_sees_what_outlives_its_invalidation(monkeypatch: pytest.MonkeyPatch)
 def test_it_sees_profiles_that_are_kept_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Expiry, "_factor", lambda self: 100.0)
     settings = dataclasses.replace(SABOTAGED, pace=0.1, slack=0.1, chapter_seconds=4.0)
-    rules = run(settings).referee.violations
+    rules = run(settings).checker.violations
     assert any(rule.startswith("staleness") for rule in rules)
 
 
@@ -76,7 +76,7 @@ def test_it_sees_lost_tokens_and_too_many_retries(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ProfileCache, "end", forget)
     monkeypatch.setattr(RetryPolicy, "pause", lambda self, error, attempt, left: 0.0 if attempt == 1 else None)
-    rules = run(SABOTAGED).referee.violations
+    rules = run(SABOTAGED).checker.violations
     assert "L14: tokens of loads are left after closing" in rules
     assert "L10: more retries than 10 %" in rules
 
@@ -90,7 +90,7 @@ def test_a_violation_is_told_with_its_first_case_and_ends_with_1(
         seen.append(settings)
         outcome = await soak(dataclasses.replace(MINIATURE, chapters=1, chapter_seconds=0.2), loud=False)
         for number in range(7):
-            outcome.referee.check(False, "a rule", f"case {number}")
+            outcome.checker.check(False, "a rule", f"case {number}")
         return outcome
 
     monkeypatch.setattr(command, "soak", violated)
@@ -104,11 +104,11 @@ def test_a_violation_is_told_with_its_first_case_and_ends_with_1(
     assert 150 < seen[0].chapters * (seen[0].chapter_seconds + 1) <= 180
 
 
-def test_the_referee_counts_by_prefix() -> None:
-    referee = Referee(loud=False)
-    referee.count("fault: hang", 2)
-    referee.count("fault: 500")
-    referee.check(True, "holds")
-    assert referee.total("fault: ") == 3
-    assert list(referee.part("fault: ")) == ["hang", "500"]
-    assert referee.violations == {}
+def test_the_checker_counts_by_prefix() -> None:
+    checker = Checker(loud=False)
+    checker.count("fault: hang", 2)
+    checker.count("fault: 500")
+    checker.check(True, "holds")
+    assert checker.total("fault: ") == 3
+    assert list(checker.part("fault: ")) == ["hang", "500"]
+    assert checker.violations == {}

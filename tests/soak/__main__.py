@@ -8,7 +8,7 @@ import random
 import sys
 from collections.abc import Sequence
 
-from .referee import say
+from .checker import say
 from .run import soak, table
 from .settings import Settings
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcome = asyncio.run(soak(settings))
     say("")
     say(table(outcome, settings))
-    violations = outcome.referee.violations
+    violations = outcome.checker.violations
     if not violations:
         say("\nNothing happened that must not.")
         return 0

@@ -23,15 +23,15 @@ from profile_enrich.sources.http import TransportOptions
 from profile_enrich.sources.http.client_per_loop import CLOSE_SECONDS
 from profile_enrich.testing import VendorServer
 
-from .doors import AsgiDoor, Door, Server, SocketDoor
-from .referee import Referee
+from .checker import Checker
+from .entrypoints import AsgiEntrypoint, Entrypoint, Server, SocketEntrypoint
+from .expected_state import ExpectedState
+from .faults import FaultSchedule
+from .operators import Operator, Operators
 from .settings import COMBINATIONS, Dialect, Settings, TransportName
 from .shop import Shop
-from .staff import Crew, Operator
-from .truth import Truth
 from .visitors import Device, Visitor
 from .watch import WatchedBreaker, WatchedRetry, WatchedSource
-from .weather import Weather
 
 __all__ = ["Chapter"]
 
@@ -48,27 +48,27 @@ class Chapter:
         self,
         number: int,
         vendor: VendorServer,
-        weather: Weather,
-        truth: Truth,
+        fault_schedule: FaultSchedule,
+        expected: ExpectedState,
         settings: Settings,
-        referee: Referee,
+        checker: Checker,
         *,
         expire: bool = False,
     ) -> None:
         self._expire = expire
         self._rng = random.Random(settings.seed * 1000 + number)
         self._vendor = vendor
-        self._weather = weather
-        self._truth = truth
+        self._fault_schedule = fault_schedule
+        self._expected = expected
         self._settings = settings
-        self._referee = referee
+        self._checker = checker
         self._hooked = (number + number // len(COMBINATIONS)) % 2 == 1
         self._told = 0
         self._telling = threading.Lock()
         dialect, transport = COMBINATIONS[number % len(COMBINATIONS)]
         self.name = f"{dialect} over {transport}" + (", hooks" if self._hooked else "")
         self._retry = WatchedRetry()
-        self._source = WatchedSource(self._open(dialect, transport), truth, referee, settings.max_in_flight)
+        self._source = WatchedSource(self._open(dialect, transport), expected, checker, settings.max_in_flight)
         self._client = ProfileClient(
             self._source,
             ttl=settings.ttl,
@@ -87,7 +87,7 @@ class Chapter:
                 sweep_interval=1.0,
             ),
             source_policy=SourcePolicy(
-                breaker=WatchedBreaker(referee, 0.3 * settings.pace),
+                breaker=WatchedBreaker(checker, 0.3 * settings.pace),
                 retry=self._retry,
                 rate_limit=RateLimit(200, burst=50) if number % 4 == 1 else None,
                 max_in_flight=settings.max_in_flight,
@@ -113,18 +113,18 @@ class Chapter:
         if isinstance(details, LookupDetails):
             with self._telling:
                 self._told += 1
-        self._referee.check(not self._truth.planted(repr(details)), "A18: personal data in a details object")
+        self._checker.check(not self._expected.planted(repr(details)), "A18: personal data in a details object")
 
     async def run(self) -> None:
         """Plays it, and checks that nothing is left of it."""
-        self._referee.check(self._client.transport == self._source.transport_name, "another transport than asked for")
-        shop = Shop(self._client, self._truth, self._settings, self._referee)
+        self._checker.check(self._client.transport == self._source.transport_name, "another transport than asked for")
+        shop = Shop(self._client, self._expected, self._settings, self._checker)
         server = Server(shop)
         port = server.start()
-        run_workers = Crew(self._client, self._source, self._truth, self._referee, self._rng)
+        run_workers = Operators(self._client, self._source, self._expected, self._checker, self._rng)
         until = time.monotonic() + self._settings.chapter_seconds
         run_workers.start(until)
-        self._weather.start()
+        self._fault_schedule.start()
         try:
             async with asyncio.TaskGroup() as everybody:
                 for visitor in self._visitors(shop, port):
@@ -146,32 +146,32 @@ class Chapter:
             while len(found) < last:
                 device = Device()
                 for _ in range(min(3 if self._rng.random() < 0.2 else 1, last - len(found))):
-                    found.append(self._visitor(device, self._door(shop, port if by_socket else None)))
+                    found.append(self._visitor(device, self._entrypoint(shop, port if by_socket else None)))
 
         come(self._settings.visitors, False)
         come(self._settings.socket_visitors, True)
         return found
 
-    def _door(self, shop: Shop, port: int | None) -> Door:
+    def _entrypoint(self, shop: Shop, port: int | None) -> Entrypoint:
         if port is not None:
-            return SocketDoor(port, self._settings, self._referee)
-        return AsgiDoor(shop, self._settings, self._referee, random.Random(self._rng.random()))
+            return SocketEntrypoint(port, self._settings, self._checker)
+        return AsgiEntrypoint(shop, self._settings, self._checker, random.Random(self._rng.random()))
 
-    def _visitor(self, device: Device, door: Door) -> Visitor:
+    def _visitor(self, device: Device, entrypoint: Entrypoint) -> Visitor:
         rng = random.Random(self._rng.random())
-        return Visitor(device, door, self._truth, self._settings, self._referee, rng)
+        return Visitor(device, entrypoint, self._expected, self._settings, self._checker, rng)
 
     def _operator(self, shop: Shop) -> Operator:
         rng = random.Random(self._rng.random())
-        return Operator(self._client, self._door(shop, None), self._truth, self._referee, rng)
+        return Operator(self._client, self._entrypoint(shop, None), self._expected, self._checker, rng)
 
     async def _look_on(self, until: float) -> None:
         """Sees to the bounds, and measures how late the loop is."""
-        settings, check = self._settings, self._referee.check
+        settings, check = self._settings, self._checker.check
         while time.monotonic() < until:
             before = time.monotonic()
             await asyncio.sleep(0.05)
-            self._referee.lagged(time.monotonic() - before - 0.05)
+            self._checker.lagged(time.monotonic() - before - 0.05)
             stats = self._client.stats()
             check(stats.entries <= settings.max_entries, "L8: too many entries", stats.entries)
             check(stats.bytes <= settings.max_bytes, "L8: too many bytes", stats.bytes)
@@ -181,10 +181,10 @@ class Chapter:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    async def _end(self, server: Server, run_workers: Crew) -> None:
-        await asyncio.to_thread(self._weather.stop)
+    async def _end(self, server: Server, run_workers: Operators) -> None:
+        await asyncio.to_thread(self._fault_schedule.stop)
         if self._rng.random() < 0.5:
-            self._weather.clear_up()
+            self._fault_schedule.clear_up()
         if self._expire:
             await self._all_expires()
         await asyncio.to_thread(server.stop)
@@ -193,7 +193,7 @@ class Chapter:
         started = time.monotonic()
         await self._client.aclose()
         took = time.monotonic() - started
-        check, client = self._referee.check, self._client
+        check, client = self._checker.check, self._client
         # close_timeout, a second for what does not end when cancelled, and what an HTTP client may take.
         limit = 1.0 + GRACE + CLOSE_SECONDS + self._settings.slack
         check(took <= limit, "L14: closing takes too long", f"{took:.2f} s")
@@ -205,22 +205,22 @@ class Chapter:
 
     async def _all_expires(self) -> None:
         """With nobody there, everything personal goes by itself (L8)."""
-        self._referee.count("waited for all to expire")
+        self._checker.count("waited for all to expire")
         # Until the last entry is to be dropped, and two rounds of the sweeper with their pauses.
         await asyncio.sleep(self._settings.oldest_age + self._settings.deadline + 3.0)
         stats = self._client.stats()
         held = (stats.entries, stats.negative_entries, len(self._client._cache._overlays.store))
-        self._referee.check(held == (0, 0, 0), "L8: expired profiles are kept", held)
+        self._checker.check(held == (0, 0, 0), "L8: expired profiles are kept", held)
 
     def _count_up(self) -> None:
         """What was counted is complete and keeps the bounds, now that all lookups are over."""
-        stats, check, retry = self._client.stats(), self._referee.check, self._retry
+        stats, check, retry = self._client.stats(), self._checker.check, self._retry
         if self._hooked:
             check(self._told == stats.total, "L11: hooks and counters differ", f"{self._told} and {stats.total}")
         for status, number in stats.lookups.items():
-            self._referee.count(f"lookup: {status.value}", number)
+            self._checker.count(f"lookup: {status.value}", number)
         for code, number in stats.source_errors.items():
-            self._referee.count(f"source error: {code}", number)
-        self._referee.count("loads", retry.loads)
-        self._referee.count("retries", retry.retries)
+            self._checker.count(f"source error: {code}", number)
+        self._checker.count("loads", retry.loads)
+        self._checker.count("retries", retry.retries)
         check(retry.retries <= 0.1 * retry.loads, "L10: more retries than 10 %", f"{retry.retries} of {retry.loads}")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from profile_enrich.testing import VendorServer
 
 from .chapter import Chapter
-from .referee import Referee, say
+from .checker import Checker, say
+from .expected_state import ExpectedState
+from .faults import DECK, FaultSchedule
 from .settings import COMBINATIONS, Settings
-from .truth import Truth
-from .watch import Ears, Held
-from .weather import DECK, Weather
+from .watch import Held, LogWatcher
 
 __all__ = ["Outcome", "soak"]
 
@@ -32,12 +32,12 @@ class Outcome:
     """What came of it.
 
     Args:
-        referee: violations and counts.
+        checker: violations and counts.
         warm: what was held after the warm-up; `None` when the run was too short for one.
         final: what was held at the end.
     """
 
-    referee: Referee
+    checker: Checker
     warm: Held | None
     final: Held
 
@@ -49,53 +49,56 @@ async def soak(settings: Settings, *, loud: bool = True) -> Outcome:
         settings: how long, how many.
         loud: prints violations as they happen, and a line each minute.
     """
-    referee = Referee(loud=loud)
-    truth = Truth(settings, referee)
+    checker = Checker(loud=loud)
+    expected = ExpectedState(settings, checker)
     warm: Held | None = None
     long = settings.chapters * settings.chapter_seconds >= LONG_RUN
     # The same data are served as are changed while it runs.
-    with Ears(truth, referee), VendorServer(truth.profiles, key="secret", etags=True, seed=settings.seed) as vendor:
-        weather = Weather(vendor, settings, referee)
-        reporter = asyncio.create_task(_report(referee)) if loud else None
+    with (
+        LogWatcher(expected, checker),
+        VendorServer(expected.profiles, key="secret", etags=True, seed=settings.seed) as vendor,
+    ):
+        fault_schedule = FaultSchedule(vendor, settings, checker)
+        reporter = asyncio.create_task(_report(checker)) if loud else None
         first = held = Held.now()
         for number in range(settings.chapters):
             expire = long and number == settings.chapters - 1
-            await _chapter(number, vendor, weather, truth, settings, referee, expire)
-            held = await _settled(first, vendor, referee)
+            await _chapter(number, vendor, fault_schedule, expected, settings, checker, expire)
+            held = await _settled(first, vendor, checker)
             if number == len(COMBINATIONS) - 1 and settings.chapters > len(COMBINATIONS):
                 warm = held
         if reporter is not None:
             reporter.cancel()
     if warm is not None:
-        _judge_memory(warm, held, referee)
+        _judge_memory(warm, held, checker)
     if long:
-        missing = [name for name in DECK if not referee.counts[f"fault: {name}"]]
-        referee.check(not missing, "the soak itself: faults that were never played", missing)
-    return Outcome(referee, warm, held)
+        missing = [name for name in DECK if not checker.counts[f"fault: {name}"]]
+        checker.check(not missing, "the soak itself: faults that were never played", missing)
+    return Outcome(checker, warm, held)
 
 
 async def _chapter(
     number: int,
     vendor: VendorServer,
-    weather: Weather,
-    truth: Truth,
+    fault_schedule: FaultSchedule,
+    expected: ExpectedState,
     settings: Settings,
-    referee: Referee,
+    checker: Checker,
     expire: bool,
 ) -> None:
     # A function of its own, so that nothing here keeps the chapter alive.
-    chapter = Chapter(number, vendor, weather, truth, settings, referee, expire=expire)
-    referee.count(f"chapter: {chapter.name}")
+    chapter = Chapter(number, vendor, fault_schedule, expected, settings, checker, expire=expire)
+    checker.count(f"chapter: {chapter.name}")
     try:
         await chapter.run()
     except Exception as error:
-        referee.check(False, "the soak itself: a chapter broke off", f"{chapter.name}: {error!r}")
+        checker.check(False, "the soak itself: a chapter broke off", f"{chapter.name}: {error!r}")
         raise
     finally:
-        truth.new_chapter()
+        expected.new_chapter()
 
 
-async def _settled(first: Held, vendor: VendorServer, referee: Referee) -> Held:
+async def _settled(first: Held, vendor: VendorServer, checker: Checker) -> Held:
     """What is held when a chapter is over; it must be what was held before the first."""
     retry_timeout = time.monotonic() + 5
     while True:
@@ -107,29 +110,29 @@ async def _settled(first: Held, vendor: VendorServer, referee: Referee) -> Held:
         if time.monotonic() > retry_timeout:
             break
         await asyncio.sleep(0.1)
-    referee.check(held.tasks <= first.tasks, "L14: tasks are left", f"{held.tasks}, {first.tasks} before")
-    referee.check(held.threads == first.threads, "L14: threads are left", f"{held.threads}, {first.threads} before")
-    referee.check(held.sockets <= first.sockets, "L14: sockets are left", f"{held.sockets}, {first.sockets} before")
+    checker.check(held.tasks <= first.tasks, "L14: tasks are left", f"{held.tasks}, {first.tasks} before")
+    checker.check(held.threads == first.threads, "L14: threads are left", f"{held.threads}, {first.threads} before")
+    checker.check(held.sockets <= first.sockets, "L14: sockets are left", f"{held.sockets}, {first.sockets} before")
     return held
 
 
-def _judge_memory(warm: Held, final: Held, referee: Referee) -> None:
+def _judge_memory(warm: Held, final: Held, checker: Checker) -> None:
     blocks = warm.blocks * (1 + BLOCKS_TOLERANCE[0]) + BLOCKS_TOLERANCE[1]
-    referee.check(final.blocks <= blocks, "memory: Python's blocks grow", f"{warm.blocks:,} to {final.blocks:,}")
+    checker.check(final.blocks <= blocks, "memory: Python's blocks grow", f"{warm.blocks:,} to {final.blocks:,}")
     rss = warm.rss * (1 + RSS_TOLERANCE[0]) + RSS_TOLERANCE[1]
-    referee.check(final.rss <= rss, "memory: the process grows", f"{_mib(warm.rss)} to {_mib(final.rss)}")
+    checker.check(final.rss <= rss, "memory: the process grows", f"{_mib(warm.rss)} to {_mib(final.rss)}")
 
 
-async def _report(referee: Referee) -> None:
+async def _report(checker: Checker) -> None:
     minute = 0
     while True:
         await asyncio.sleep(60)
         minute += 1
-        responses = referee.part("response: ")
+        responses = checker.part("response: ")
         say(
-            f"minute {minute}: {sum(responses.values()):,} responses {responses}, {referee.counts['upstream']:,} calls "
-            f"at the vendor, {referee.total('fault: '):,} faults, slowest page {1000 * referee.slowest:.0f} ms, "
-            f"{len(referee.violations)} rules violated"
+            f"minute {minute}: {sum(responses.values()):,} responses {responses}, {checker.counts['upstream']:,} calls "
+            f"at the vendor, {checker.total('fault: '):,} faults, slowest page {1000 * checker.slowest:.0f} ms, "
+            f"{len(checker.violations)} rules violated"
         )
 
 
@@ -139,32 +142,32 @@ def _mib(size: int) -> str:
 
 def table(outcome: Outcome, settings: Settings) -> str:
     """Everything that was counted, as text."""
-    referee, warm, final = outcome.referee, outcome.warm, outcome.final
-    counts = referee.counts
+    checker, warm, final = outcome.checker, outcome.warm, outcome.final
+    counts = checker.counts
     loads, retries = counts["loads"], counts["retries"]
 
     def listed(prefix: str) -> str:
-        return ", ".join(f"{name} {number:,}" for name, number in referee.part(prefix).items()) or "none"
+        return ", ".join(f"{name} {number:,}" for name, number in checker.part(prefix).items()) or "none"
 
     rows = [
         ("seed", str(settings.seed)),
-        ("time", f"{referee.seconds:.0f} s"),
+        ("time", f"{checker.seconds:.0f} s"),
         ("chapters", listed("chapter: ")),
         ("visitors", f"{settings.visitors} in process, {settings.socket_visitors} through uvicorn"),
         ("responses, by status", listed("response: ")),
         ("left in mid-request", listed("left: ")),
         ("profiles on pages", listed("page status: ")),
-        ("lookups elsewhere", f"{referee.total('elsewhere: '):,}"),
+        ("lookups elsewhere", f"{checker.total('elsewhere: '):,}"),
         ("lookups", listed("lookup: ")),
         ("operator", listed("operator: ")),
         ("loads of the source", f"{loads:,}, and {retries:,} retries ({100 * retries / max(1, loads):.1f} %)"),
         ("errors of the source", listed("source error: ")),
         ("tries of the breaker", f"{counts['breaker: tries']:,}"),
         ("calls at the vendor", f"{counts['upstream']:,}"),
-        ("faults played", f"{referee.total('fault: '):,}: {listed('fault: ')}"),
-        ("weather", listed("weather: ")),
-        ("slowest page", f"{1000 * referee.slowest:.0f} ms; the loop was late by {1000 * referee.lag:.0f} ms at most"),
-        ("stalest profile", f"{referee.stalest:.2f} s behind the vendor; allowed are {settings.oldest:.2f} s"),
+        ("faults played", f"{checker.total('fault: '):,}: {listed('fault: ')}"),
+        ("fault_schedule", listed("fault_schedule: ")),
+        ("slowest page", f"{1000 * checker.slowest:.0f} ms; the loop was late by {1000 * checker.lag:.0f} ms at most"),
+        ("stalest profile", f"{checker.stalest:.2f} s behind the vendor; allowed are {settings.oldest:.2f} s"),
         ("log messages", listed("log: ")),
         ("held at the end", f"{final.tasks} tasks, {len(final.threads)} threads, {final.sockets} sockets"),
     ]

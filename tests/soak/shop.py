@@ -27,9 +27,9 @@ from profile_enrich import (
 from profile_enrich.web.invalidation import ProfileInvalidation
 from profile_enrich.web.middleware import Attach
 
-from .referee import Referee
+from .checker import Checker
+from .expected_state import ExpectedState, Sight
 from .settings import Settings
-from .truth import Sight, Truth
 from .watch import WHO
 
 __all__ = ["HOOK_SECRET", "MODES", "Shop"]
@@ -44,10 +44,10 @@ SESSION_SECRET = "soak-session-secret"
 class Shop:
     """The ASGI application: the `x-attach` header says which of the three answers."""
 
-    def __init__(self, client: ProfileClient, truth: Truth, settings: Settings, referee: Referee) -> None:
+    def __init__(self, client: ProfileClient, expected: ExpectedState, settings: Settings, checker: Checker) -> None:
         self._client = client
-        self._truth = truth
-        self._referee = referee
+        self._expected = expected
+        self._checker = checker
         self._apps: dict[str, ASGIApp] = {mode: self._build(mode, settings.budget) for mode in MODES}
 
     def _build(self, mode: Attach, budget: float) -> ASGIApp:
@@ -96,7 +96,7 @@ class Shop:
         before, found = profile.to_dict(), profile.found
         await asyncio.sleep(0.02)
         again = profile.to_dict()
-        self._referee.check(before == again and found == profile.found, "a profile changed during its request")
+        self._checker.check(before == again and found == profile.found, "a profile changed during its request")
         return JSONResponse(self._seen(profile, request))
 
     async def at_once(self, request: Request) -> JSONResponse:
@@ -123,7 +123,7 @@ class Shop:
         request.session.clear()
         request.session["user"] = person
         if visitor is not None:
-            self._truth.rekey(self._client, visitor, person)
+            self._expected.rekey(self._client, visitor, person)
         return JSONResponse({})
 
     async def sign_out(self, request: Request) -> JSONResponse:
@@ -134,7 +134,7 @@ class Shop:
     async def buy(self, request: Request) -> JSONResponse:
         key = request.session.get("user") or request.session.get("visitor")
         if key is not None:
-            self._truth.overlay(self._client, key)
+            self._expected.overlay(self._client, key)
         return JSONResponse(self._seen(await get_profile(request), request))
 
     # --- what they show -----------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Shop:
         except TypeError:
             pass
         else:
-            self._referee.check(False, "L9: a reader could change a cached profile")
+            self._checker.check(False, "L9: a reader could change a cached profile")
         copied = profile.to_dict()
         copied["city"] = "spoilt"
         if isinstance(copied.get("home"), dict):

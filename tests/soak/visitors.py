@@ -8,11 +8,11 @@ import random
 import time
 from dataclasses import dataclass
 
-from .doors import Door, Reply
-from .referee import Referee
+from .checker import Checker
+from .entrypoints import Entrypoint, Reply
+from .expected_state import ExpectedState, Sight
 from .settings import Settings
 from .shop import MODES
-from .truth import Sight, Truth
 
 __all__ = ["Device", "Visitor"]
 
@@ -41,15 +41,21 @@ class Visitor:
     """One tab of a device."""
 
     def __init__(
-        self, device: Device, door: Door, truth: Truth, settings: Settings, referee: Referee, rng: random.Random
+        self,
+        device: Device,
+        entrypoint: Entrypoint,
+        expected: ExpectedState,
+        settings: Settings,
+        checker: Checker,
+        rng: random.Random,
     ) -> None:
         self._device = device
-        self._door = door
-        self._truth = truth
+        self._entrypoint = entrypoint
+        self._expected = expected
         self._settings = settings
-        self._referee = referee
+        self._checker = checker
         self._rng = rng
-        self._paths = [path for path in PATHS if door.takes_websockets or path != "/ws"]
+        self._paths = [path for path in PATHS if entrypoint.takes_websockets or path != "/ws"]
         self._weights = [WEIGHTS[PATHS.index(path)] for path in self._paths]
 
     async def stay(self, until: float) -> None:
@@ -63,7 +69,7 @@ class Visitor:
                 await self.act(rng.choices(self._paths, self._weights)[0])
                 await asyncio.sleep(min(left, rng.expovariate(1 / self._settings.think)))
         finally:
-            self._door.close()
+            self._entrypoint.close()
 
     async def act(self, path: str) -> None:
         """One request."""
@@ -74,19 +80,19 @@ class Visitor:
             headers["cookie"] = f"session={session.cookie}"
         becomes = session.key
         if path == "/sign-in":
-            becomes = headers["x-person"] = self._truth.somebody(rng)
+            becomes = headers["x-person"] = self._expected.somebody(rng)
         elif path == "/sign-out":
-            becomes = headers["x-visitor"] = self._truth.visitor()
+            becomes = headers["x-visitor"] = self._expected.visitor()
         method = "POST" if path in ("/sign-in", "/sign-out", "/buy") else "GET"
         # A budget's length, so that some leave while the profile is waited for.
         leaving = path in READING and rng.random() < 0.12
         leave_after = rng.uniform(0.0, 1.5 * self._settings.budget) if leaving else None
-        expected = None if session.key is None else self._truth.expect(session.key)
+        expected = None if session.key is None else self._expected.expect(session.key)
         started = time.monotonic()
-        reply = await self._door.ask(method, path, headers, leave_after=leave_after)
+        reply = await self._entrypoint.ask(method, path, headers, leave_after=leave_after)
         if reply is None:
             return
-        self._referee.took(time.monotonic() - started)
+        self._checker.took(time.monotonic() - started)
         where = f"{path} attached {mode}"
         self._check_page(reply, session, path, where)
         if reply.status != 200:
@@ -94,25 +100,25 @@ class Visitor:
         if path in READING:
             page = json.loads(reply.text)
             sight = Sight(page["attributes"], page["status"], page["reason"], page["age"], page["at"])
-            self._referee.count(f"page status: {sight.status}")
-            self._referee.check(
-                page["waited"] <= self._settings.budget + self._settings.slack + 2 * self._referee.lag,
+            self._checker.count(f"page status: {sight.status}")
+            self._checker.check(
+                page["waited"] <= self._settings.budget + self._settings.slack + 2 * self._checker.lag,
                 "A11: a page waited for longer than its budget", f"{where}: {page['waited']:.3f} s",
             )  # fmt: skip
             if expected is not None:
-                self._truth.judge(sight, expected, where)
+                self._expected.judge(sight, expected, where)
             else:
                 empty = not sight.attributes and sight.reason in ("anonymous", "not_looked_up")
-                self._referee.check(empty, "isolation: nobody is signed in, and yet there is a profile", where)
+                self._checker.check(empty, "isolation: nobody is signed in, and yet there is a profile", where)
         elif path in ("/sign-in", "/sign-out"):
             cookie = reply.headers.get("set-cookie", "").partition(";")[0].removeprefix("session=")
             self._device.session = Session(cookie, becomes)
 
     def _check_page(self, reply: Reply, session: Session, path: str, where: str) -> None:
-        check = self._referee.check
-        self._referee.count(f"response: {reply.status}")
+        check = self._checker.check
+        self._checker.count(f"response: {reply.status}")
         check(reply.status == 200, "A10: a page was not served", f"{where}: {reply.status}")
-        self._truth.judge_text(f"{reply.text}\n{[value for _, value in reply.headers.items()]}", session.key, where)
+        self._expected.judge_text(f"{reply.text}\n{[value for _, value in reply.headers.items()]}", session.key, where)
         if path == "/ws":
             return
         policy, vary = reply.headers.get("cache-control", ""), reply.headers.get("vary", "")

@@ -25,10 +25,10 @@ from profile_enrich._utils.deadline import Deadline
 from profile_enrich.client.breaker import Permit
 from profile_enrich.sources.base import Found, ProfileSource, SourceResult, Validators
 
-from .referee import Referee
-from .truth import Truth
+from .checker import Checker
+from .expected_state import ExpectedState
 
-__all__ = ["WHO", "Ears", "Held", "WatchedBreaker", "WatchedRetry", "WatchedSource"]
+__all__ = ["WHO", "Held", "LogWatcher", "WatchedBreaker", "WatchedRetry", "WatchedSource"]
 
 WHO: ContextVar[str] = ContextVar("soak_who", default="")
 """Set by each request. No load may see it."""
@@ -39,7 +39,7 @@ _again: ContextVar[bool] = ContextVar("soak_again", default=False)
 class WatchedSource:
     """A source that notes how it is called, and gives half of the profiles a tag."""
 
-    def __init__(self, inner: ProfileSource, truth: Truth, referee: Referee, max_in_flight: int) -> None:
+    def __init__(self, inner: ProfileSource, expected: ExpectedState, checker: Checker, max_in_flight: int) -> None:
         self.name, self.namespace = inner.name, inner.namespace
         self.transport_name = getattr(inner, "transport_name", None)
         self.closing = False
@@ -47,15 +47,15 @@ class WatchedSource:
         """Loops that may end at any moment, and their loads with them."""
         self.busy: Counter[int] = Counter()
         self._inner = inner
-        self._truth = truth
-        self._referee = referee
+        self._expected = expected
+        self._checker = checker
         self._most = max_in_flight
         self._lock = threading.Lock()
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        check = self._referee.check
+        check = self._checker.check
         check(not WHO.get(), "L9: a request's context rides on a load")
-        self._referee.count("retry" if _again.get() else "load")
+        self._checker.count("retry" if _again.get() else "load")
         _again.set(True)  # a load has a context of its own, so this is seen by its own retry alone
         loop = asyncio.get_running_loop()
         with self._lock:
@@ -75,7 +75,7 @@ class WatchedSource:
             with self._lock:
                 self.busy[id(loop)] -= 1
         if isinstance(result, Found):
-            tag = self._truth.tag_of(key.value)
+            tag = self._expected.tag_of(key.value)
             if tag is not None:
                 return replace(result, tags=frozenset({tag}))
         return result
@@ -87,9 +87,9 @@ class WatchedSource:
 class WatchedBreaker(Breaker):
     """A breaker that notes how many calls each half-open phase lets through."""
 
-    def __init__(self, referee: Referee, open_for: float) -> None:
+    def __init__(self, checker: Checker, open_for: float) -> None:
         super().__init__(5, open_for=open_for, max_open=4 * open_for)
-        self._referee = referee
+        self._checker = checker
         self._asking = threading.Lock()
         self._tries: Counter[int] = Counter()
 
@@ -99,9 +99,9 @@ class WatchedBreaker(Breaker):
             permit = super().ask()
             if permit is not None and before != "closed":
                 self._tries[permit.generation] += 1
-                self._referee.count("breaker: tries")
+                self._checker.count("breaker: tries")
                 tries = self._tries[permit.generation]
-                self._referee.check(tries == 1, "L10: a half-open breaker lets more than one through", tries)
+                self._checker.check(tries == 1, "L10: a half-open breaker lets more than one through", tries)
             return permit
 
 
@@ -126,27 +126,27 @@ class WatchedRetry(RetryPolicy):
         return granted
 
 
-class Ears(logging.Handler):
+class LogWatcher(logging.Handler):
     """Listens to everything that Python says by itself: logs at every level, warnings, exceptions that nobody took.
 
     Personal data in any log message is a violation; so is whatever asyncio has to complain of.
     """
 
-    def __init__(self, truth: Truth, referee: Referee) -> None:
+    def __init__(self, expected: ExpectedState, checker: Checker) -> None:
         super().__init__(logging.DEBUG)
-        self._truth = truth
-        self._referee = referee
+        self._expected = expected
+        self._checker = checker
         self._undo: list[Callable[[], object]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
-        self._referee.count(f"log: {record.name.partition('.')[0]} {record.levelname.lower()}")
-        planted = self._truth.planted(text)
-        self._referee.check(not planted, f"A18: personal data in a log message of {record.name}", record.msg)
+        self._checker.count(f"log: {record.name.partition('.')[0]} {record.levelname.lower()}")
+        planted = self._expected.planted(text)
+        self._checker.check(not planted, f"A18: personal data in a log message of {record.name}", record.msg)
         if record.name == "asyncio" and record.levelno >= logging.WARNING and not planted:
-            self._referee.check(False, "L14: asyncio complains", text)
+            self._checker.check(False, "L14: asyncio complains", text)
 
     def __enter__(self) -> Self:
         root = logging.getLogger()
@@ -175,16 +175,16 @@ class Ears(logging.Handler):
         self._undo.pop()()
 
     def _warned(self, message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        self._referee.check(not issubclass(category, ResourceWarning), "L14: a ResourceWarning", message)
+        self._checker.check(not issubclass(category, ResourceWarning), "L14: a ResourceWarning", message)
 
     def _unraisable(self, args: Any) -> None:
         if isinstance(args.exc_value, RuntimeWarning) and "connect_tcp.<locals>.try_connect" in str(args.exc_value):
             return  # anyio's own: a task group that is cancelled before a child's first step never awaits that child
-        self._referee.check(False, "L14: an exception that nobody took", f"{args.err_msg}: {args.exc_value!r}")
+        self._checker.check(False, "L14: an exception that nobody took", f"{args.err_msg}: {args.exc_value!r}")
 
     def _thread_died(self, args: Any) -> None:
         name = "?" if args.thread is None else args.thread.name
-        self._referee.check(False, "a thread died", f"{name}: {args.exc_value!r}")
+        self._checker.check(False, "a thread died", f"{name}: {args.exc_value!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,58 +12,65 @@ from collections.abc import Callable
 from profile_enrich import BlockingProfileClient, Profile, ProfileClient, ProfileEnrichError
 from profile_enrich.web.invalidation import sign
 
-from .doors import Door
-from .referee import Referee
+from .checker import Checker
+from .entrypoints import Entrypoint
+from .expected_state import Expectation, ExpectedState, Sight
 from .shop import HOOK_SECRET
-from .truth import Expectation, Sight, Truth
 from .watch import WatchedSource
 
-__all__ = ["BACK_OFFICE", "Crew", "Operator"]
+__all__ = ["BACK_OFFICE", "Operator", "Operators"]
 
 BACK_OFFICE = 3
 """Synchronous threads."""
 
 
-class _Judge:
+class _Answers:
     """Looks something up and has it judged."""
 
-    def __init__(self, truth: Truth, referee: Referee, rng: random.Random) -> None:
-        self._truth = truth
-        self._referee = referee
+    def __init__(self, expected: ExpectedState, checker: Checker, rng: random.Random) -> None:
+        self._expected = expected
+        self._checker = checker
         self._rng = rng
 
     def expect(self) -> Expectation:
-        return self._truth.expect(self._truth.somebody(self._rng))
+        return self._expected.expect(self._expected.somebody(self._rng))
 
     def saw(self, profile: Profile | None, expected: Expectation, where: str) -> None:
-        self._referee.count(f"elsewhere: {where}")
+        self._checker.count(f"elsewhere: {where}")
         if profile is not None:
-            self._truth.judge(Sight.of(profile), expected, where)
+            self._expected.judge(Sight.of(profile), expected, where)
 
     def refused(self, error: Exception, where: str) -> None:
         """An error is an answer; but one that says whose it was is not."""
         expected = isinstance(error, ProfileEnrichError)
-        self._referee.check(expected, "an error of another family", f"{where}: {type(error).__name__}")
+        self._checker.check(expected, "an error of another family", f"{where}: {type(error).__name__}")
         text = f"{error!r} {error} {error.__cause__!r} {error.__context__!r}"
-        self._referee.check(not self._truth.planted(text), "A18: personal data in an error", where)
-        self._referee.count(f"elsewhere: {where}, {getattr(error, 'code', 'error')}")
+        self._checker.check(not self._expected.planted(text), "A18: personal data in an error", where)
+        self._checker.count(f"elsewhere: {where}, {getattr(error, 'code', 'error')}")
 
 
 class Operator:
     """Changes profiles at the vendor, invalidates, refreshes, clears, and reads in bulk."""
 
-    def __init__(self, client: ProfileClient, door: Door, truth: Truth, referee: Referee, rng: random.Random) -> None:
+    def __init__(
+        self,
+        client: ProfileClient,
+        entrypoint: Entrypoint,
+        expected: ExpectedState,
+        checker: Checker,
+        rng: random.Random,
+    ) -> None:
         self._client = client
-        self._door = door
-        self._truth = truth
-        self._referee = referee
+        self._entrypoint = entrypoint
+        self._expected = expected
+        self._checker = checker
         self._rng = rng
-        self._judge = _Judge(truth, referee, rng)
+        self._judge = _Answers(expected, checker, rng)
         self._calls = 0
 
     async def work(self, until: float) -> None:
         """Does one thing after the other until then, on the monotonic clock."""
-        rng, truth = self._rng, self._truth
+        rng, expected = self._rng, self._expected
         duties = (
             (30, self._invalidate), (10, self._call_hook), (5, self._invalidate_tag), (0.3, self._clear),
             (15, self._refresh), (6, self._read_many), (8, self._peek), (20, self._rest),
@@ -71,25 +78,25 @@ class Operator:
         while time.monotonic() < until:
             await asyncio.sleep(rng.expovariate(1 / 0.03))
             for _ in range(rng.randrange(4)):
-                truth.change(truth.people[int(len(truth.people) * rng.random() ** 3)])
+                expected.change(expected.people[int(len(expected.people) * rng.random() ** 3)])
             duty = rng.choices([duty for _, duty in duties], [weight for weight, _ in duties])[0]
-            self._referee.count(f"operator: {duty.__name__.lstrip('_')}")
+            self._checker.count(f"operator: {duty.__name__.lstrip('_')}")
             await duty()
 
     def _some(self, most: int) -> list[str]:
-        return sorted({self._truth.somebody(self._rng) for _ in range(self._rng.randrange(1, most))})
+        return sorted({self._expected.somebody(self._rng) for _ in range(self._rng.randrange(1, most))})
 
     async def _rest(self) -> None:
         return None
 
     async def _invalidate(self) -> None:
-        self._truth.invalidate(self._client, self._some(4))
+        self._expected.invalidate(self._client, self._some(4))
 
     async def _invalidate_tag(self) -> None:
-        self._truth.invalidate(self._client, tag=f"group-{2 * self._rng.randrange(10) + 1}")
+        self._expected.invalidate(self._client, tag=f"group-{2 * self._rng.randrange(10) + 1}")
 
     async def _clear(self) -> None:
-        self._truth.clear(self._client)
+        self._expected.clear(self._client)
 
     async def _call_hook(self) -> None:
         keys = self._some(6)
@@ -98,9 +105,9 @@ class Operator:
         body = json.dumps({"keys": keys, "tags": [f"call-{self._calls}"]}).encode()
         headers = {"content-type": "application/json", "x-attach": "eager"}
         headers |= {name.lower(): value for name, value in sign(HOOK_SECRET, body).items()}
-        with self._truth.invalidating(keys):
-            reply = await self._door.ask("POST", "/hook", headers, body)
-        self._referee.check(reply is not None and reply.status == 200, "a signed call was refused")
+        with self._expected.invalidating(keys):
+            reply = await self._entrypoint.ask("POST", "/hook", headers, body)
+        self._checker.check(reply is not None and reply.status == 200, "a signed call was refused")
 
     async def _refresh(self) -> None:
         expected = self._judge.expect()
@@ -112,7 +119,7 @@ class Operator:
             self._judge.saw(profile, expected, "refresh")
 
     async def _read_many(self) -> None:
-        expected = {key: self._truth.expect(key) for key in self._some(40)}
+        expected = {key: self._expected.expect(key) for key in self._some(40)}
         for key, profile in (await self._client.get_many(expected, budget=0.2, concurrency=8)).items():
             self._judge.saw(profile, expected[str(key)], "get_many")
 
@@ -121,17 +128,22 @@ class Operator:
         self._judge.saw(self._client.peek(expected.key), expected, "peek")
 
 
-class Crew:
+class Operators:
     """Threads: some use the synchronous face, one runs event loops that end in the middle of things."""
 
     def __init__(
-        self, client: ProfileClient, source: WatchedSource, truth: Truth, referee: Referee, rng: random.Random
+        self,
+        client: ProfileClient,
+        source: WatchedSource,
+        expected: ExpectedState,
+        checker: Checker,
+        rng: random.Random,
     ) -> None:
         self.blocking: BlockingProfileClient = client.blocking()
         self._client = client
         self._source = source
-        self._truth = truth
-        self._referee = referee
+        self._expected = expected
+        self._checker = checker
         self._until = 0.0
         jobs: list[Callable[[random.Random], None]] = [*[self._office] * BACK_OFFICE, self._short_loops]
         self._threads = [
@@ -154,11 +166,11 @@ class Crew:
             while time.monotonic() < self._until:
                 job(rng)
         except Exception as error:
-            self._referee.check(False, "a thread that uses the client failed", f"{job.__name__}: {error!r}")
+            self._checker.check(False, "a thread that uses the client failed", f"{job.__name__}: {error!r}")
 
     def _office(self, rng: random.Random) -> None:
         time.sleep(rng.expovariate(1 / 0.03))
-        judge = _Judge(self._truth, self._referee, rng)
+        judge = _Answers(self._expected, self._checker, rng)
         expected = judge.expect()
         budget = rng.choice((None, 0.0, 0.05, 0.3))
         way = rng.choice(("get", "lookup", "lookup", "refresh", "get_many"))
@@ -180,7 +192,7 @@ class Crew:
 
     async def _short_visit(self, rng: random.Random) -> None:
         self._source.mortal.add(asyncio.get_running_loop())
-        judge = _Judge(self._truth, self._referee, rng)
+        judge = _Answers(self._expected, self._checker, rng)
 
         async def look() -> None:
             expected = judge.expect()

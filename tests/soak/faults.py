@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from profile_enrich.testing import Exchange, Fault, VendorServer, faults
 
-from .referee import Referee
+from .checker import Checker
 from .settings import Settings
 
-__all__ = ["DECK", "Weather"]
+__all__ = ["DECK", "FaultSchedule"]
 
 
 def _late(rng: random.Random) -> float:
@@ -61,7 +61,7 @@ POLICIES = (None, None, "max-age=1", "max-age=2, private", "no-store", "max-age=
 
 @dataclass(frozen=True)
 class _Chaos(Fault):
-    """Plays whatever the weather deals."""
+    """Plays whatever the fault_schedule deals."""
 
     deal: Callable[[], Fault]
 
@@ -69,7 +69,7 @@ class _Chaos(Fault):
         await self.deal().play(exchange)
 
 
-class Weather:
+class FaultSchedule:
     """Changes the vendor's state every second or two, from a thread of its own; restarts it now and then.
 
     Faults are dealt like cards: all of them have been played before one is played twice.
@@ -78,10 +78,10 @@ class Weather:
     KINDS = ("fair", "rough", "foul", "storm", "down")
     WEIGHTS = (45, 25, 6, 14, 10)
 
-    def __init__(self, vendor: VendorServer, settings: Settings, referee: Referee) -> None:
+    def __init__(self, vendor: VendorServer, settings: Settings, checker: Checker) -> None:
         self._vendor = vendor
         self._pace = settings.pace
-        self._referee = referee
+        self._checker = checker
         self._rng = random.Random(settings.seed + 1)
         self._dealer = random.Random(settings.seed + 2)  # used by the vendor's thread alone
         self._hand: list[str] = []
@@ -93,7 +93,7 @@ class Weather:
 
     def start(self) -> None:
         self._over.clear()
-        self._thread = threading.Thread(target=self._run, name="soak weather", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="soak fault_schedule", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -104,12 +104,12 @@ class Weather:
             self._thread = None
 
     def clear_up(self) -> None:
-        """All is well, until the weather goes on."""
+        """All is well, until the fault_schedule goes on."""
         self._share, self._storm = 0.0, None
         self._vendor.release()
 
     def _deal(self) -> Fault:
-        self._referee.count("upstream")
+        self._checker.count("upstream")
         if self._dealer.random() >= self._share:
             return faults.Healthy()
         name = self._storm
@@ -120,13 +120,13 @@ class Weather:
             name = self._hand.pop()
             if name.endswith("Retry-After") and self._dealer.random() < 0.8:
                 return faults.Healthy()  # each one keeps everybody away for a second
-        self._referee.count(f"fault: {name}")
+        self._checker.count(f"fault: {name}")
         return DECK[name]
 
     def _run(self) -> None:
         while not self._over.is_set():
             kind = self._rng.choices(self.KINDS, self.WEIGHTS)[0]
-            self._referee.count(f"weather: {kind}")
+            self._checker.count(f"fault_schedule: {kind}")
             self._share = {"fair": 0.03, "rough": 0.2, "foul": 0.9, "storm": 1.0, "down": 0.0}[kind]
             self._storm = self._rng.choice(list(DECK)) if kind == "storm" else None
             policy = self._rng.choice(POLICIES)
@@ -149,7 +149,7 @@ class Weather:
             except OSError:
                 # A connection that tries the closed port can be given this very port as its own, and hold it a moment.
                 if time.monotonic() > retry_timeout:
-                    self._referee.check(False, "the soak itself: the vendor's port was taken while it was down")
+                    self._checker.check(False, "the soak itself: the vendor's port was taken while it was down")
                     self._over.set()
                     return
                 time.sleep(0.05)

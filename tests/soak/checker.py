@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 
-__all__ = ["Referee", "say"]
+__all__ = ["Checker", "say"]
 
 
 def say(text: str) -> None:
@@ -15,7 +15,7 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-class Referee:
+class Checker:
     """Violations by rule, with the first case of each; and tallies. Any thread may use it.
 
     What it is told must hold no personal data: it is printed.

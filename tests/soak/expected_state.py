@@ -21,10 +21,10 @@ from typing import Any
 
 from profile_enrich import Profile, ProfileClient
 
-from .referee import Referee
+from .checker import Checker
 from .settings import Settings
 
-__all__ = ["Expectation", "Person", "Sight", "Truth"]
+__all__ = ["Expectation", "ExpectedState", "Person", "Sight"]
 
 MAY_HOLD = {
     "id", "owner", "canary", "version", "seal", "city", "home", "interests", "padding", "basket",
@@ -76,17 +76,17 @@ class Sight:
         return cls(profile.to_dict(), profile.status.value, reason, profile.age, at)
 
 
-class Truth:
+class ExpectedState:
     """The vendor's data, and everybody's expectations. Whatever changes either goes through here, under a lock.
 
     Lookups do not, so they race with all of it.
     """
 
-    def __init__(self, settings: Settings, referee: Referee) -> None:
+    def __init__(self, settings: Settings, checker: Checker) -> None:
         self.profiles: MutableMapping[str, Any] = {}
         """What the vendor serves."""
         self._settings = settings
-        self._referee = referee
+        self._checker = checker
         self._mark = f"{settings.seed & 0xFFFF:04x}"
         self._marked = re.compile(rf"(?:us|vi)-{self._mark}-\d+|cn-[0-9a-f]{{16}}")
         self._rng = random.Random(settings.seed)
@@ -249,11 +249,11 @@ class Truth:
             with self._lock:
                 before = [visitor for visitor, people in self._adopted.items() if key in people]
             mine = any(value in (visitor, self.canary(visitor)) for visitor in before)
-            self._referee.check(mine, "isolation: a response holds another person's data", where)
+            self._checker.check(mine, "isolation: a response holds another person's data", where)
 
     def judge(self, sight: Sight, expected: Expectation, where: str) -> None:
         """Whether what was seen may be seen by this person at this time."""
-        check, seen = self._referee.check, sight.attributes
+        check, seen = self._checker.check, sight.attributes
         where = f"{where}, status {sight.status}, reason {sight.reason}"
         check(seen.keys() <= MAY_HOLD, "isolation: attributes that nobody has", where)
         if "owner" in seen:
@@ -270,7 +270,7 @@ class Truth:
             check(not still, "an overlay does not show (read your writes)", where)
 
     def _judge_record(self, sight: Sight, expected: Expectation, where: str) -> None:
-        check, key, seen = self._referee.check, expected.key, sight.attributes
+        check, key, seen = self._checker.check, expected.key, sight.attributes
         check(seen["owner"] == key and seen["canary"] == self.canary(key), "isolation: another owner", where)
         # Amperity's attributes are text.
         version = int(seen["version"])
@@ -287,7 +287,7 @@ class Truth:
         check(ceased is not None, "isolation: a profile of nobody", where)
         if ceased is not None:
             late = sight.at - ceased
-            self._referee.staleness(late)
+            self._checker.staleness(late)
             check(late <= self._settings.oldest, "staleness: older than ttl + max_stale allows",
                   f"{where}, replaced at the vendor {late:.2f} s ago")  # fmt: skip
         if sight.age is not None:
@@ -301,10 +301,10 @@ class Truth:
         remembered = max(sight.at - self._settings.oldest_negative, expected.floor_at)
         with self._lock:
             was_absent = person.absent_until >= remembered
-        self._referee.check(was_absent, "a person that the vendor has is said not to exist", where)
+        self._checker.check(was_absent, "a person that the vendor has is said not to exist", where)
 
     def _judge_basket(self, basket: dict[str, Any], sight: Sight, expected: Expectation, where: str) -> None:
-        check, key = self._referee.check, expected.key
+        check, key = self._checker.check, expected.key
         with self._lock:
             mine = basket["owner"] == key or key in self._adopted.get(basket["owner"], ())
         check(mine and basket["canary"] == self.canary(basket["owner"]), "isolation: another person's overlay", where)

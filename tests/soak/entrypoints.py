@@ -14,10 +14,10 @@ import uvicorn
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message
 
-from .referee import Referee
+from .checker import Checker
 from .settings import Settings
 
-__all__ = ["AsgiDoor", "Door", "Reply", "Server", "SocketDoor"]
+__all__ = ["AsgiEntrypoint", "Entrypoint", "Reply", "Server", "SocketEntrypoint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Reply:
     text: str
 
 
-class Door(Protocol):
+class Entrypoint(Protocol):
     """Sends one request. The reply is `None` for a visitor who left before it came."""
 
     async def ask(
@@ -42,15 +42,15 @@ class Door(Protocol):
     def close(self) -> None: ...
 
 
-class AsgiDoor:
+class AsgiEntrypoint:
     """Calls the application. Who leaves either disconnects, or has the request's task cancelled."""
 
     takes_websockets = True
 
-    def __init__(self, app: ASGIApp, settings: Settings, referee: Referee, rng: random.Random) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, checker: Checker, rng: random.Random) -> None:
         self._app = app
-        self._patience = settings.slowest_page
-        self._referee = referee
+        self._timeout = settings.slowest_page
+        self._checker = checker
         self._rng = rng
 
     async def ask(
@@ -90,27 +90,29 @@ class AsgiDoor:
 
         task = asyncio.ensure_future(self._app(scope, receive, send))
         try:
-            await asyncio.wait((task,), timeout=leave_after if leave_after is not None else self._patience)
+            await asyncio.wait((task,), timeout=leave_after if leave_after is not None else self._timeout)
             if not task.done() and leave_after is not None:
                 gone.set()
                 if self._rng.random() < 0.7:
                     await self._cancel(task, path)
                     return None
-                await asyncio.wait((task,), timeout=self._patience)
+                await asyncio.wait((task,), timeout=self._timeout)
         finally:
             if not task.done():
-                self._referee.check(False, "A11: a page hangs", f"{path}, {self._patience:g} s")
+                self._checker.check(False, "A11: a page hangs", f"{path}, {self._timeout:g} s")
                 task.cancel()
+        if not task.done():
+            return None
         error = None if task.cancelled() else task.exception()
-        self._referee.check(error is None, "A10: a page raised", f"{path}: {type(error).__name__}")
+        self._checker.check(error is None, "A10: a page raised", f"{path}: {type(error).__name__}")
         return None if error is not None else _reply(sent, websocket)
 
     async def _cancel(self, task: asyncio.Future[None], path: str) -> None:
-        self._referee.count("left: cancelled")
+        self._checker.count("left: cancelled")
         taken = task.cancel()
-        await asyncio.wait((task,), timeout=self._patience)
+        await asyncio.wait((task,), timeout=self._timeout)
         swallowed = taken and task.done() and not task.cancelled()
-        self._referee.check(not swallowed, "L2: a request's cancellation was swallowed", path)
+        self._checker.check(not swallowed, "L2: a request's cancellation was swallowed", path)
 
     def close(self) -> None:
         return None
@@ -125,30 +127,30 @@ def _reply(sent: list[Message], websocket: bool) -> Reply:
     return Reply(start["status"], Headers(raw=start["headers"]), body.decode())
 
 
-class SocketDoor:
+class SocketEntrypoint:
     """Talks HTTP/1.1 to uvicorn over one kept-alive connection. Who leaves breaks it off."""
 
     takes_websockets = False
 
-    def __init__(self, port: int, settings: Settings, referee: Referee) -> None:
+    def __init__(self, port: int, settings: Settings, checker: Checker) -> None:
         self._port = port
-        self._patience = settings.slowest_page
-        self._referee = referee
+        self._timeout = settings.slowest_page
+        self._checker = checker
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"", *, leave_after: float | None = None
     ) -> Reply | None:
-        limit = self._patience if leave_after is None else leave_after
+        limit = self._timeout if leave_after is None else leave_after
         reply = None
         try:
             async with asyncio.timeout(limit):
                 reply = await self._exchange(method, path, headers, body)
         except TimeoutError:
-            self._referee.check(leave_after is not None, "A11: a page hangs", f"{path} over a socket, {limit:g} s")
-            self._referee.count("left: broke the connection off")
+            self._checker.check(leave_after is not None, "A11: a page hangs", f"{path} over a socket, {limit:g} s")
+            self._checker.count("left: broke the connection off")
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            self._referee.check(False, "A10: uvicorn broke a connection off", f"{path}: {type(error).__name__}")
+            self._checker.check(False, "A10: uvicorn broke a connection off", f"{path}: {type(error).__name__}")
         finally:
             if reply is None:
                 self.close()
