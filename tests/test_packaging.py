@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.timeout(900)  # it builds, and installs into fresh environments
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 QUICK_START = """
 from starlette.applications import Starlette
@@ -150,5 +151,5 @@ def test_importing_the_package_adds_few_modules_to_its_dependencies() -> None:
     needed = modules_of("import starlette.applications, starlette.middleware, starlette.requests, cachetools, httpx")
     own = {name for name in modules_of("import profile_enrich") if name.startswith("profile_enrich")}
     others = modules_of("import profile_enrich") - needed - own
-    assert len(own) < 110
-    assert len(others) < 90, sorted(others)
+    assert len(own) < 130
+    assert len(others) < 30, sorted(others)
