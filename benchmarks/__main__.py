@@ -7,11 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-from . import _machine, expiry, hit, memory, miss, page, request, stampede
+from . import _machine, expiry, frameworks, hit, memory, miss, page, request, stampede
 from ._report import replaced, results
 from ._table import Table
 
-ALL = {module.__name__.rpartition(".")[2]: module for module in (hit, request, miss, stampede, expiry, memory, page)}
+ALL = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (hit, request, frameworks, miss, stampede, expiry, memory, page)
+}
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 _HEAD = """# What it costs
@@ -25,7 +28,7 @@ To reproduce, on a machine that does nothing else:
 
 ```console
 $ make bench                                # all of it; writes this file
-$ .venv/bin/python -m benchmarks.hit        # one table; also request, miss, stampede, expiry, memory, page
+$ .venv/bin/python -m benchmarks.hit        # one table; also request, frameworks, miss, stampede, expiry, memory, page
 $ .venv/bin/python -m benchmarks --only hit --replace   # one table, into this file
 $ .venv/bin/python -m benchmarks --quick    # tiny sizes: shows that it works, not what it costs
 ```

@@ -6,7 +6,6 @@ import concurrent.futures
 import inspect
 import logging
 import time
-import uuid
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -17,17 +16,16 @@ from .._utils.deadline import Deadline
 from .._utils.log_once import LogOnce
 from .._utils.validation import check_number
 from ..client.client import ProfileClient
-from ..errors import BudgetExceeded, ConfigurationError, InvalidKeyError, ProfileEnrichError
-from ..profile import Profile, ProfileKey, Reason, Status
+from ..errors import BudgetExceeded, ConfigurationError, ProfileEnrichError
+from ..profile import Profile, Reason, Status
 from ..profile.profile import pending
 from .cache_headers import Headers, personalise
 from .dependencies import refusal
+from .identification import Key, key_of
 from .identity import vary_of
 from .native_request import ask, requirements_of
 
 __all__ = ["GRACE", "BlockingConfig", "BlockingLookup"]
-
-Key = str | ProfileKey
 
 logger = logging.getLogger("profile_enrich")
 
@@ -192,7 +190,7 @@ class BlockingLookup:
             identity = ask_identity()
             if identity is None or identity == "":
                 return self.config.profiles.skip(Reason.ANONYMOUS)
-            return _key_of(identity)
+            return key_of(identity)
         except Exception as error:  # noqa: BLE001  # as above
             return self.failed("the identity function", self.config.identify, error)
 
@@ -315,21 +313,10 @@ class BlockingLookup:
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
 
 
-_SEALED = Profile(reason=Reason.NOT_LOOKED_UP)
+_SEALED = Profile(reason=Reason.SEALED)
 
 _ANONYMOUS = "the page is served anonymous"
 
 
 async def _awaiting(answer: Any) -> Any:
     return await answer
-
-
-def _key_of(identity: object) -> Key:
-    """What the client takes. A whole number or a UUID, as sessions and users often hold, counts as its text."""
-    if (isinstance(identity, int) and not isinstance(identity, bool)) or isinstance(identity, uuid.UUID):
-        return str(identity)
-    if not isinstance(identity, str | ProfileKey):
-        raise InvalidKeyError(
-            f"an identity function must return a string, a ProfileKey or None, not {type(identity).__name__}"
-        )
-    return identity

@@ -33,8 +33,7 @@ def is_ready_made(function: object) -> bool:
 
 def requirements_of(function: object) -> tuple[str, ...]:
     """What a ready-made function looks at beside the headers: `"session"`, `"user"`."""
-    named = tuple(name for name in ("session", "user") if getattr(function, f"needs_{name}", False))
-    return tuple(getattr(function, "requires", named))
+    return tuple(getattr(function, "requires", ()))
 
 
 def scope_of_environ(environ: Mapping[str, Any]) -> Scope:
