@@ -1,4 +1,4 @@
-"""What must be renewed in a forked child: locks that a thread of the parent may hold, its tasks, its timers."""
+"""Resets objects in a forked child: locks that a thread of the parent may hold, its tasks, its timers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ __all__ = ["ForkAware", "reset_after_fork"]
 
 
 class ForkAware(Protocol):
-    """Something that knows what to renew."""
+    """An object that has something to reset."""
 
     def after_fork(self) -> None:
-        """Called in the child, before anything else runs there."""
+        """Reset, in the child, before anything else runs there."""
         ...
 
 
-_renewables: WeakSet[ForkAware] = WeakSet()
+_registered: WeakSet[ForkAware] = WeakSet()
 
 
 def reset_after_fork(thing: ForkAware) -> None:
-    """Has `after_fork` called in each child process, for as long as the thing lives."""
-    _renewables.add(thing)
+    """Call `after_fork` in each child process, for as long as the object lives."""
+    _registered.add(thing)
 
 
 def _in_child() -> None:
-    for thing in list(_renewables):
+    for thing in list(_registered):
         thing.after_fork()
 
 

@@ -1,4 +1,4 @@
-"""Drops what has expired, a little at a time, also when nothing is read or written."""
+"""Removes expired entries a few at a time, also when nothing is read or written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEP = 8
 """Entries looked at before the clock is looked at."""
 
 SLICE = 0.0003
-"""Seconds that a slice of a round may take; giving large profiles back takes longer than small ones."""
+"""Seconds that a slice of a round may take; freeing a large profile takes longer than a small one."""
 
 PAUSE = 0.002
 """Seconds between two slices of one round."""
@@ -25,7 +25,7 @@ class Sweepable(Protocol):
     """A cache that can be swept in slices."""
 
     def sweep(self, limit: int) -> int:
-        """Looks at up to `limit` entries."""
+        """Look at up to `limit` entries."""
         ...
 
     @property
@@ -37,7 +37,7 @@ class Sweepable(Protocol):
 class Sweeper:
     """A timer on the running loop that goes through the cache every `every` seconds, in slices.
 
-    It keeps neither the cache nor the loop alive, and stops by itself when the cache is empty.
+    It keeps neither the cache nor the loop alive, and stops when the cache is empty.
     """
 
     def __init__(self, cache: Sweepable, every: float) -> None:
@@ -48,7 +48,7 @@ class Sweeper:
         self._left = 0
 
     def arm(self) -> None:
-        """Starts the timer on the running loop, unless it runs there already."""
+        """Start the timer on the running loop, unless it runs."""
         loop = asyncio.get_running_loop()
         current = None if self._loop is None else self._loop()
         if current is loop and self._timer is not None:
@@ -59,13 +59,13 @@ class Sweeper:
         self._timer = loop.call_later(self._every, self._round)
 
     def stop(self) -> None:
-        """Stops the timer."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def forget(self) -> None:
-        """After a fork: the timer runs in the parent process only."""
+        """Forget the timer, in a forked child: it is the parent's."""
         self._timer = None
         self._loop = None
 

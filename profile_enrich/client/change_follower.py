@@ -1,7 +1,7 @@
-"""Drops what a source says has changed, so that profiles can be kept for long and still be up to date.
+"""Follows a source's change feed and removes what changed, so that profiles can be kept for long and stay up to date.
 
-The feed is a help, not a need: while it is lost, entries live as long as `ttl` says, as they do without it. When it is
-back, it tells what changed meanwhile, or that too much did to name it; then the whole cache is dropped.
+While the feed is lost, entries live for their `ttl`, as they do without it. When it is back, it reports what changed
+meanwhile, or that too much did; then the whole cache is cleared.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ __all__ = ["Follower", "FollowingSweeper", "check_follows"]
 logger = logging.getLogger("profile_enrich")
 
 FIRST_PAUSE = 0.25
-"""Seconds before the second attempt, at most; each further one waits up to twice as long."""
+"""The longest wait before the second attempt, in seconds; it doubles with each attempt."""
 
 LONGEST_PAUSE = 30.0
 NOT_OFFERED_PAUSE = 300.0
 """Seconds until a source that has no feed is asked again."""
 
 SLICE = 250
-"""Keys dropped before others have their turn on the loop."""
+"""Keys removed before other tasks run."""
 
 FeedState = Literal["idle", "connecting", "live", "lost", "closed"]
 
 
 def check_follows(source: ProfileSource) -> ChangeSource:
-    """The source, if it has a change feed.
+    """Return the source, if it has a change feed.
 
     Raises:
         ConfigurationError: it has none.
@@ -61,8 +61,8 @@ class Follower:
     """Follows a source's change feed on one event loop at a time, from the first load on.
 
     Args:
-        source: whose feed it is.
-        cache: what is dropped from; the follower ends when nobody else holds it.
+        source: has the change feed.
+        cache: from which changed entries are removed; the follower ends when nothing else holds it.
         shared: the second level of the cache, where there is one.
     """
 
@@ -82,7 +82,7 @@ class Follower:
         reset_after_fork(self)
 
     def start(self) -> None:
-        """Starts on the running loop, unless it runs there, or on another loop that is alive."""
+        """Start on the running loop, unless it runs there or on another loop that is alive."""
         loop = None if self._loop is None else self._loop()
         if self._task is not None and not self._task.done() and loop is not None and not loop.is_closed():
             return
@@ -93,7 +93,7 @@ class Follower:
         self._task = loop.create_task(self._run(), context=contextvars.Context())
 
     async def aclose(self) -> None:
-        """Ends the stream. On another loop than its own it is only told to end."""
+        """End the stream; on another loop than its own, without waiting for the end."""
         task, self._task, self._state = self._task, None, "closed"
         loop = None if self._loop is None else self._loop()
         if task is None or loop is None or loop.is_closed():
@@ -106,13 +106,13 @@ class Follower:
         await asyncio.wait((task,), timeout=5)
 
     def after_fork(self) -> None:
-        """In a forked child: the stream is the parent's. Ours begins at the next load, from the same position."""
+        """Forget the stream, in a forked child: the next load opens one there, from the same position."""
         self._task = None
         self._loop = None
         self._state = "idle"
 
     def stats(self) -> FeedStats:
-        """What was received so far, and whether the feed is there now."""
+        """Return what was received so far, and the state of the feed."""
         return FeedStats(
             state=self._state,
             connections=self._connections,
@@ -135,7 +135,7 @@ class Follower:
             await asyncio.sleep(random.uniform(0.0, pause))  # noqa: S311
 
     async def _follow(self) -> float:
-        """Reads one stream to its end. Returns how long to wait before the next one, at most."""
+        """Read one stream to its end. Return the longest wait before the next one."""
         live = False
         pause = FIRST_PAUSE
         async with contextlib.aclosing(self._source.changes(self._position)) as changes:
@@ -162,7 +162,7 @@ class Follower:
             self._said = False
             logger.warning("%s: the change feed is back", self._source.name)
         if self._position is None and not first.reset:
-            # What was loaded before the feed was there may have changed since, and nobody will say so.
+            # What was loaded before the feed was open may have changed since, unreported.
             self._clear(cache)
 
     async def _apply(self, change: ChangeBatch, cache: ProfileCache[CacheKey]) -> None:
@@ -208,12 +208,12 @@ class Follower:
 
 
 class FollowingSweeper(Sweeper):
-    """Starts the follower along with the sweeping: at the first load on a loop.
+    """A sweeper that also starts the change follower, at the first load on a loop.
 
     Args:
-        cache: what is swept.
+        cache: the cache to sweep.
         every: seconds between two rounds.
-        follower: is started.
+        follower: the follower to start.
     """
 
     def __init__(self, cache: ProfileCache[CacheKey], every: float, follower: Follower) -> None:
@@ -221,6 +221,6 @@ class FollowingSweeper(Sweeper):
         self._follower = follower
 
     def arm(self) -> None:
-        """Starts both on the running loop, unless they run."""
+        """Start both on the running loop, unless they run."""
         super().arm()
         self._follower.start()

@@ -1,4 +1,4 @@
-"""What the clients of a process hold and have counted, one total for each source: what metrics read when collected."""
+"""Totals of the clients of a process, by source: what metrics read when they are collected."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class ClientTotals:
 
 
 class TrackedClients:
-    """Clients whose state is reported. It keeps none of them alive."""
+    """The clients whose state is reported. They are not kept alive."""
 
     def __init__(self) -> None:
         # Replaced, never changed: the collecting thread may be reading it.
         self._clients: tuple[ref[ProfileClient], ...] = ()
 
     def add(self, client: ProfileClient) -> None:
-        """Reports a client from now on; a second time changes nothing.
+        """Report a client from now on; a second call changes nothing.
 
         Raises:
             ConfigurationError: it is not a `ProfileClient`.
@@ -59,7 +59,7 @@ class TrackedClients:
             self._clients = (*alive, ref(client))
 
     def totals(self) -> dict[str, ClientTotals]:
-        """By the source's name: two samples of one name would make the whole collection invalid."""
+        """Return the totals by the source's name: two samples of one name would make the whole collection invalid."""
         totals: dict[str, ClientTotals] = {}
         for watched in self._clients:
             client = watched()
