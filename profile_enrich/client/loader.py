@@ -430,6 +430,11 @@ class Loader:
         if self._batcher is not None:
             await self._batcher.aclose()
 
+    @property
+    def rate_limited(self) -> bool:
+        """Whether calls of the source are bounded per second."""
+        return self._rate_limit is not None
+
     def after_fork(self) -> None:
         """Forget what belongs to the parent, in a forked child: loads, slots, timers and locks."""
         self.loads.forget()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar, overload
 
 from ..client.blocking import BlockingProfileClient
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
+from ..profile import Profile
 from .options import EnrichOptions
+from .records.block_lookup import BlockLookup
 from .tables.columns import Fields, arrow
 from .tables.plan import AddedColumns, TablePlan
 
@@ -92,10 +94,16 @@ def enrich_table(
 def enrich_with(table: T, plan: TablePlan, client: BlockingProfileClient, *, concurrency: int | None = None) -> T:
     """Enrich a table by a plan that was made before: what workers do with each of their tables."""
     batch = plan.key_batch(key_column(table, plan))
-    profiles = client.lookup_many(
-        batch.keys,
-        concurrency=concurrency or plan.options.concurrency,
-        retry_timeout=plan.options.retry_timeout,
+    block = BlockLookup.of(client._client) if isinstance(client._client, ProfileClient) else None
+    found = block.profiles(batch.keys) if block is not None else None
+    profiles: Mapping[Any, Profile] = (
+        found
+        if found is not None
+        else client.lookup_many(
+            batch.keys,
+            concurrency=concurrency or plan.options.concurrency,
+            retry_timeout=plan.options.retry_timeout,
+        )
     )
     joined: T = _joined(table, plan, plan.join(batch, profiles))
     return joined
@@ -104,10 +112,16 @@ def enrich_with(table: T, plan: TablePlan, client: BlockingProfileClient, *, con
 async def enrich_with_async(table: T, plan: TablePlan, client: ProfileClient, *, concurrency: int | None = None) -> T:
     """Do the same on an event loop."""
     batch = plan.key_batch(key_column(table, plan))
-    profiles = await client.lookup_many(
-        batch.keys,
-        concurrency=concurrency or plan.options.concurrency,
-        retry_timeout=plan.options.retry_timeout,
+    block = BlockLookup.of(client)
+    found = block.profiles(batch.keys) if block is not None else None
+    profiles: Mapping[Any, Profile] = (
+        found
+        if found is not None
+        else await client.lookup_many(
+            batch.keys,
+            concurrency=concurrency or plan.options.concurrency,
+            retry_timeout=plan.options.retry_timeout,
+        )
     )
     joined: T = _joined(table, plan, plan.join(batch, profiles))
     return joined

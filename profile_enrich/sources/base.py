@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ __all__ = [
     "Excluded",
     "Found",
     "Freshness",
+    "LocalSource",
     "NotFound",
     "NotModified",
     "ProfileSource",
@@ -136,6 +137,21 @@ class BatchSource(ProfileSource, Protocol):
 
         Raises:
             SourceError: as `fetch`; it fails the whole batch.
+        """
+        ...
+
+
+@runtime_checkable
+class LocalSource(ProfileSource, Protocol):
+    """A source that can answer from this machine without waiting, for many keys at a time."""
+
+    def local_reader(self) -> Callable[[Sequence[str]], Mapping[str, Mapping[str, object]]] | None:
+        """Return a function that gives the attributes of those primary ids that have a record.
+
+        The function raises `SourceError` when one of the records cannot be read.
+
+        Returns:
+            The function; `None` when this source has to be asked key by key.
         """
         ...
 

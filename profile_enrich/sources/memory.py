@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from .._utils.deadline import Deadline
@@ -86,6 +86,15 @@ class MemorySource:
                 f"profiles: the function returned {type(answer).__name__}, not a mapping, None or a result"
             )
         return Found(make_record(cast("Attributes", answer), id=key.value, source=self._name))
+
+    def local_reader(self) -> Callable[[Sequence[str]], Mapping[str, Mapping[str, object]]] | None:
+        """See `LocalSource`. A function of the key is called for one key at a time."""
+        return self._read if type(self) is MemorySource and self._lookup is None else None
+
+    def _read(self, ids: Sequence[str]) -> dict[str, Attributes]:
+        self.calls += len(ids)
+        found = ((each, self._stored(ProfileKey(each))) for each in ids)
+        return {each: attributes for each, attributes in found if attributes is not None}
 
     def _stored(self, key: ProfileKey) -> Attributes | None:
         found = self._profiles.get((key.type, key.value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -89,6 +90,21 @@ class StoreSource:
             problem = error.message
         except (ValueError, RecursionError):
             problem = "the record is nested too deeply"
+        raise SourceUnavailable(problem)
+
+    def local_reader(self) -> Callable[[Sequence[str]], Mapping[str, Mapping[str, object]]] | None:
+        """See `LocalSource`. A store behind a network is asked key by key."""
+        return self._read if type(self) is StoreSource and isinstance(self._store, LocalStore) else None
+
+    def _read(self, ids: Sequence[str]) -> dict[str, dict[str, object]]:
+        assert isinstance(self._store, LocalStore)  # noqa: S101  # by `local_reader`
+        problem = ""
+        try:
+            return self._store.get_many(self._id, ids)
+        except StoreError as error:
+            problem = error.message
+        except (ValueError, RecursionError):
+            problem = "a record is nested too deeply"
         raise SourceUnavailable(problem)
 
     def _find(self, key: ProfileKey) -> StoredRecord | None:

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -146,6 +146,15 @@ class LocalStore:
         """
         payload = self.get_payload(collection, record_id)
         return None if payload is None else StoredRecord(record_id, _attributes(payload))
+
+    def get_many(self, collection: str | int | Collection, record_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the attributes of those of the records that exist, by key.
+
+        Raises:
+            StoreError: there is no such collection, or one of the records cannot be read.
+        """
+        payloads = self._reader(collection)[1].payloads(record_ids)
+        return {key: json.loads(payload.decode())["data"] for key, payload in payloads.items()}
 
     def get_payload(
         self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"

@@ -264,7 +264,9 @@ async def test_E6_a_refused_run_leaves_an_interrupted_one_as_it_is(tmp_path: Pat
 @pytest.mark.parametrize("force", [False, True])
 async def test_E6_a_file_of_another_program_beside_the_output_stays(tmp_path: Path, suffix: str, force: bool) -> None:
     source, mine = write(tmp_path / "in.csv", many(2)), write(tmp_path / f"out.csv.{suffix}", "mine")
-    with pytest.raises(ConfigurationError, match="exists and belongs to no interrupted run; move it away"):
+    with pytest.raises(
+        ConfigurationError, match="exists and does not belong to an interrupted run of this output; move"
+    ):
         await enrich(source, tmp_path / "out.csv", fields=["tier"], force=force)
     assert mine.read_text() == "mine"
 

@@ -14,6 +14,12 @@ from ..._utils.frozen import thaw
 
 __all__ = ["alias", "cell", "json_text", "notice", "plain"]
 
+_UNICODE = json.JSONEncoder(ensure_ascii=False).encode
+_ASCII = json.JSONEncoder(ensure_ascii=True).encode
+
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
+"""Types of values that are in JSON what they are in Python."""
+
 _ALIASES = {"bool": "bool", "int": "int64", "float": "double"}
 
 
@@ -71,12 +77,16 @@ def plain(value: object) -> object:
 
 def json_text(value: object, *, ascii_only: bool = False) -> str:
     """A value as JSON. A lone surrogate, which no encoding has, is written as its escape."""
-    text = json.dumps(plain(value), ensure_ascii=ascii_only, separators=(", ", ": "))
-    if not ascii_only and not text.isascii():
+    if type(value) is not dict or not _AS_THEY_ARE.issuperset(map(type, cast("dict[str, object]", value).values())):
+        value = plain(value)
+    if ascii_only:
+        return _ASCII(value)
+    text = _UNICODE(value)
+    if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            return json.dumps(plain(value), ensure_ascii=True)
+            return _ASCII(value)
     return text
 
 
@@ -86,6 +96,8 @@ def cell(value: object) -> str:
         return ""
     if isinstance(value, str):
         return value
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return repr(value)
     made = plain(value)
     if made is None:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import operator
@@ -18,6 +19,7 @@ from ...errors import InputError
 from ...profile import Profile
 from ..options import EnrichOptions, options_of
 from ..outcome_stream import Outcome, outcomes
+from ..records.block_lookup import BlockLookup
 from ..records.outcome_policy import OutcomePolicy, Rejection, RunStats
 from ..records.thread_reader import iterate_in_thread
 from ..tables.columns import Columns
@@ -27,6 +29,7 @@ from .formats import FileFormat, FileSpec
 from .job import FileJob, fields_of
 from .line_writer import AddedFields, Attributes, Lines
 from .readers import Item, RecordReader, open_reader
+from .ready_fields import ReadyFields
 from .resumable_output import ResumableOutput
 from .second_pass import assemble, entry
 from .stream_output import RecordOutput, SpooledOutput, StreamOutput
@@ -37,6 +40,9 @@ _KEY = operator.attrgetter("key")
 
 _REPORT_EVERY = 0.1
 """Seconds between two calls of `progress`, at least."""
+
+_BLOCK = 1024
+"""Records that are looked up together where the source is on this machine."""
 
 _KEYLESS_SHARE = 0.5
 """More records than this share without a key is reported as a problem."""
@@ -170,7 +176,8 @@ class _Run:
             self._state.kinds.setdefault(name, "null")
         declared = Columns(job.declared, "") if job.declared else None
         self._merger = job.merger()
-        self._attributes = Attributes(lambda profile: self._merger.of({}, profile), declared)
+        self._emit: Callable[[bytes], object] = self._out.write
+        self._attributes = Attributes(self._merger.added, declared)
         self._lines = Lines(self.reader, job.target, job.columns(), self._state.clashes)
 
     def _open(self, *, whole: bool) -> RecordReader:
@@ -229,23 +236,71 @@ class _Run:
         if not stats.rows and not job.two_passes and not self._out.size:
             self._out.write(self._lines.header())
         items = itertools.islice(iter(self.reader), stats.rows, None)
+        tick = self._ticker(checkpoint_rows, checkpoint_every, progress)
+        lookup = None if job.source.is_stream else BlockLookup.of(self._client)
+        if lookup is not None:
+            ready = ReadyFields(lookup, self._attributes)
+            self._emit = (lines := list[bytes]()).append
+            while block := list(itertools.islice(items, _BLOCK)):
+                ready.prepare(block)
+                self._block(block, ready)
+                self._out.write(b"".join(lines))
+                lines.clear()
+                tick()
+                await asyncio.sleep(0)
+            return
         results: AsyncGenerator[Outcome[Item]] = outcomes(
             iterate_in_thread(items) if job.source.is_stream else items,
             client=self._client,
             key=_KEY,
             options=replace(job.options, ordered=True),
         )
-        saved, saved_at, reported = stats.rows, time.monotonic(), 0.0
         async with contextlib.aclosing(results):
             async for outcome in results:
                 self._one(outcome)
-                now = time.monotonic()
-                if progress is not None and now - reported >= _REPORT_EVERY:
-                    reported = now
-                    progress(self.now())
-                if stats.rows - saved >= checkpoint_rows or now - saved_at >= checkpoint_every:
-                    self._save()
-                    saved, saved_at = stats.rows, time.monotonic()
+                tick()
+
+    def _ticker(
+        self, checkpoint_rows: int, checkpoint_every: float, progress: Callable[[FileProgress], None] | None
+    ) -> Callable[[], None]:
+        """Return a function that reports the progress and writes a checkpoint when it is time."""
+        saved, saved_at, reported = self.stats.rows, time.monotonic(), 0.0
+
+        def tick() -> None:
+            nonlocal saved, saved_at, reported
+            now = time.monotonic()
+            if progress is not None and now - reported >= _REPORT_EVERY:
+                reported = now
+                progress(self.now())
+            if self.stats.rows - saved >= checkpoint_rows or now - saved_at >= checkpoint_every:
+                self._save()
+                saved, saved_at = self.stats.rows, time.monotonic()
+
+        return tick
+
+    def _block(self, block: list[Item], ready: ReadyFields) -> None:
+        """Write a block of records. Those with a profile are the many: nothing is done for them that could be saved."""
+        stats, emit, line_of, fields_of_key = self.stats, self._emit, self._lines.line, ready.fields
+        two_passes = self._job.two_passes
+        found = 0
+        for item in block:
+            added = fields_of_key(item)
+            if added is not None:
+                if two_passes:
+                    found += 1
+                    self._note(item, added)
+                    continue
+                line = line_of(item, added)
+                if line is not None:
+                    found += 1
+                    emit(line)
+                    continue
+            stats.rows += found
+            stats.enriched += found
+            found = 0
+            self._one(ready.outcome(item))
+        stats.rows += found
+        stats.enriched += found
 
     def _one(self, outcome: Outcome[Item]) -> None:
         """Write one record to the output or to the dead letters."""
@@ -276,7 +331,7 @@ class _Run:
         elif line is None:
             self._note(item, added)
         else:
-            self._out.write(line)
+            self._emit(line)
 
     def _note(self, item: Item, added: AddedFields) -> None:
         """Write a line of the journal, which the second pass reads."""
@@ -285,7 +340,7 @@ class _Run:
             added.tail = json_text(added.values).encode()
         if self._job.source.format == "jsonl":
             notice(self._state.read_kinds, item.record)
-        self._out.write(entry(item.number, added.tail))
+        self._emit(entry(item.number, added.tail))
 
     def _unusable(self, place: str, fault: str) -> InputError:
         return InputError(f"{place}: {fault}. Mend it, or pass dead_letter= to keep such records in a file")

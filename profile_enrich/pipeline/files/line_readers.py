@@ -21,6 +21,8 @@ class CsvReader(TextReader):
     def __init__(self, spec: FileSpec, key: str, encoding: str | None, file: BinaryIO) -> None:
         super().__init__(spec, key, encoding, file)
         self._taken: list[str] = []
+        self._chunk: list[str] = []
+        self._at_line = 0
         self._rows = csv.reader(self._remembered(), delimiter=spec.delimiter, strict=True)
         row, fault = self._next()
         self._check_header(row or [], "".join(self._taken))
@@ -47,9 +49,20 @@ class CsvReader(TextReader):
             )
 
     def _remembered(self) -> Iterator[str]:
-        for line in self._strings():
+        while (line := self._pull()) is not None:
             self._taken.append(line)
             yield line
+
+    def _pull(self) -> str | None:
+        """Return the next line; `None` at the end."""
+        if self._at_line >= len(self._chunk):
+            self._chunk, self._at_line = self._some_strings(), 0
+            if not self._chunk:
+                return None
+        line = self._chunk[self._at_line]
+        self._at_line += 1
+        self._line += 1
+        return line
 
     def _next(self) -> tuple[list[str] | None, str | None]:
         """The next row that is not blank, or what is wrong with it; twice `None` at the end."""
@@ -72,23 +85,33 @@ class CsvReader(TextReader):
                 return row, None
 
     def __iter__(self) -> Iterator[Item]:
-        width = len(self.columns or ())
+        width, delimiter, at = len(self.columns or ()), self.spec.delimiter, self._at
+        longest = csv.field_size_limit()
         number = 0
         taken = self._taken
-        while True:
-            row, fault = self._next()
-            if row is None and fault is None:
-                return
+        while (text := self._pull()) is not None:
+            raw = text.rstrip("\r\n")
+            if '"' in raw or "\r" in raw or "\0" in raw or len(raw) >= longest:
+                self._at_line -= 1  # what csv has rules for, csv reads
+                self._line -= 1
+                row, fault = self._next()
+                if row is None and fault is None:
+                    return
+                text = taken[0] if len(taken) == 1 else "".join(taken)
+                raw = text.rstrip("\r\n") if text.endswith("\n") else text
+                first = self._line - len(taken) + 1
+            elif raw:
+                row, fault, first = raw.split(delimiter), None, self._line
+            else:
+                continue
             number += 1
-            text = taken[0] if len(taken) == 1 else "".join(taken)
-            raw = text.rstrip("\r\n") if text.endswith("\n") else text
             if row is not None:
                 if "\0" in raw:
                     fault = "a NUL byte"
                 elif len(row) != width:
                     fault = f"{len(row)} fields instead of {width}"
-            key = None if row is None or fault is not None else row[self._at] or None
-            yield Item(number, self._line - len(taken) + 1, key, raw, row, fault)
+            key = None if row is None or fault is not None else row[at] or None
+            yield Item(number, first, key, raw, row, fault)
 
     def values(self, item: Item) -> dict[str, Any]:
         """See `RecordReader`."""

@@ -1,10 +1,11 @@
-"""What is added to a record, and the record with it as a line of CSV or JSONL."""
+"""The fields that are added to a record, and the record with them as a line of CSV or JSONL."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
 
 from ...profile import Profile
@@ -14,6 +15,9 @@ from .formats import FileSpec, Text
 from .readers import Item, RecordReader
 
 __all__ = ["AddedFields", "Attributes", "Lines", "csv_line", "encoded"]
+
+_SPECIAL = frozenset('"\r\n\0')
+"""Characters that quotes may be needed for; with a delimiter in a field, the only ones."""
 
 _REMEMBERED = 4096
 """Profiles whose columns are kept ready: a file often has many records of one key."""
@@ -29,52 +33,58 @@ class AddedFields:
 
     __slots__ = ("fault", "source", "tail", "values")
 
-    def __init__(self, values: dict[str, Any], fault: str | None = None, source: object = None) -> None:
+    def __init__(self, values: dict[str, Any], fault: str | None = None) -> None:
         self.values = values
         self.fault = fault
-        self.source = source
+        self.source: object = None
         self.tail: bytes | None = None
         """As the end of a line, when that does not depend on the record."""
 
 
 class Attributes:
-    """Which attributes go into which columns.
+    """Makes the added fields of profiles, and remembers those of the latest ones.
 
     Args:
-        make: the columns of a profile, or of none.
+        make: the columns of a profile's attributes, or of none.
         columns: those with declared types, which values must fit.
     """
 
-    def __init__(self, make: Callable[[Profile | None], dict[str, Any]], columns: Columns | None) -> None:
+    def __init__(self, make: Callable[[Mapping[str, Any] | None], dict[str, Any]], columns: Columns | None) -> None:
         self._make = make
         self._columns = columns
         self._ready: dict[int, AddedFields] = {}
         self.missing = AddedFields(make(None))
 
     def of(self, profile: Profile) -> AddedFields:
-        """What a profile adds. The same for the same record, as long as it is remembered."""
+        """Return what a profile adds. The same for the same record, as long as it is remembered."""
         if not profile.found:
             return self.missing
         attributes: Mapping[str, Any] = profile.attributes
         ready = self._ready.get(id(attributes))
         if ready is not None:
             return ready
-        values = self._make(profile)
+        if len(self._ready) >= _REMEMBERED:
+            self._ready.clear()
+        added = self._ready[id(attributes)] = self.of_attributes(attributes)
+        added.source = attributes  # an id is of a living object
+        return added
+
+    def of_attributes(self, attributes: Mapping[str, Any]) -> AddedFields:
+        """Return what these attributes add."""
+        values = self._make(attributes)
         fault = None
         if self._columns is not None:
             _, unfit = self._columns.fill([values])
             if unfit:
                 fault = "an attribute does not fit its declared type"
-        if len(self._ready) >= _REMEMBERED:
-            self._ready.clear()
-        added = self._ready[id(attributes)] = AddedFields(
-            values, fault, attributes
-        )  # holds them: an id is of a living object
-        return added
+        return AddedFields(values, fault)
 
 
 def csv_line(cells: list[str], delimiter: str) -> str:
     """A line of CSV without its end, quoted where it must be."""
+    line = delimiter.join(cells)
+    if len(cells) > 1 and line.count(delimiter) == len(cells) - 1 and _SPECIAL.isdisjoint(line):
+        return line
     buffer = io.StringIO()
     # With another line end, Python < 3.13 leaves a bare \\r unquoted.
     csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
@@ -90,13 +100,13 @@ def encoded(line: str, text: Text) -> bytes | None:
 
 
 class Lines:
-    """Writes records with what was added, one line each. Columns that the record has already stay as they are.
+    """Make lines of records and what is added to them. Columns that the record has already stay as they are.
 
     Args:
         reader: of the records.
         spec: of the output.
         added: the columns that are added to a CSV; without meaning for JSONL.
-        clashes: is told of columns that were there already. Changed in place.
+        clashes: counts columns that the record had already. Changed in place.
     """
 
     def __init__(self, reader: RecordReader, spec: FileSpec, added: list[str], clashes: dict[str, int]) -> None:
@@ -110,23 +120,33 @@ class Lines:
         self._static = [name for name in added if name in there]
         same = reader.spec.format == spec.format
         self._spliced = same and (spec.format == "jsonl" or reader.spec.delimiter == spec.delimiter)
+        self.line: Callable[[Item, AddedFields], bytes | None] = self._json if spec.format == "jsonl" else self._csv
+        """Returns the line of one record; `None` when it holds a character that the encoding lacks."""
+        # A CSV's records as JSON: the same names each time, and nothing but text.
+        self._own = dict.fromkeys(reader.columns or ())
+        self._template: str | None = None
+        self._quoted = encode_basestring if self.text.universal else encode_basestring_ascii
+        if reader.spec.format == "csv" and spec.format == "jsonl":
+            names = (self._quoted(name).replace("%", "%%") for name in self._own)
+            self._template = "{" + ", ".join(f"{name}: %s" for name in names)
 
     def header(self) -> bytes:
-        """What comes before the first record."""
+        """Return what comes before the first record."""
         if self._spec.format != "csv":
             return self.text.mark
         line = csv_line([*(self._reader.columns or ()), *self._added], self._spec.delimiter) + self._end
         return self.text.mark + (encoded(line, self.text) or line.encode(self.text.codec, "backslashreplace"))
 
-    def line(self, item: Item, added: AddedFields) -> bytes | None:
-        """One record; `None` when it holds a character that the encoding has not."""
-        return self._json(item, added) if self._spec.format == "jsonl" else self._csv(item, added)
-
     # --- JSONL ------------------------------------------------------------------------------------------------------
 
     def _json(self, item: Item, added: AddedFields) -> bytes | None:
-        own: Mapping[str, Any] = item.record if self._spliced else self._reader.values(item)
         values = added.values
+        if self._template is not None and added.tail is not None:  # what follows, without what is the same each time
+            start = encoded(self._template % tuple(map(self._quoted, item.record)) + ", " * bool(values), self.text)
+            return None if start is None else start + added.tail
+        own: Mapping[str, Any] = (
+            self._own if self._template is not None else item.record if self._spliced else self._reader.values(item)
+        )
         clash = not own.keys().isdisjoint(values)
         if clash:
             for name in values.keys() & own.keys():
@@ -141,6 +161,8 @@ class Lines:
         if self._spliced and item.raw is not None:
             # Its own text, so that numbers, escapes and order stay as they are.
             body = item.raw[:-1].rstrip()
+        elif self._template is not None:
+            body = self._template % tuple(map(self._quoted, item.record))
         else:
             body = json_text(own, ascii_only=not self.text.universal)[:-1]
         comma = ", " if own and values else ""

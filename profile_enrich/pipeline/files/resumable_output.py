@@ -200,7 +200,9 @@ class ResumableOutput:
             for suffix in _LEFT:
                 left = beside(path, suffix)
                 if left.exists() and not known and not lock.abandoned:
-                    raise ConfigurationError(f"{left} exists and belongs to no interrupted run; move it away")
+                    raise ConfigurationError(
+                        f"{left} exists and does not belong to an interrupted run of this output; move it away"
+                    )
             waiting = beside(path, "part").exists() or beside(path, "new").exists()
             placed = note is not None and note["done"] and not waiting
             if path.exists() and not (force or self._replace or placed):

@@ -15,6 +15,9 @@ from .record_reader import RecordReader
 
 __all__ = ["TextReader", "decoded"]
 
+_SOME = 2**16
+"""Bytes of lines that are decoded together."""
+
 
 class TextReader(RecordReader):
     """Reads lines of text, decompressed and decoded, and counts them.
@@ -41,6 +44,8 @@ class TextReader(RecordReader):
         joined = _Joined(spec.name, head[len(self.text.mark) :], self._file, self._hash.update)
         self._stream = io.BufferedReader(joined, 2**17)
         self._line = 0
+        self._ahead: list[bytes] = []
+        self._decoded: io.TextIOWrapper | None = None
 
     def _lines(self) -> Iterator[bytes]:
         """The lines, with their ends, without the byte order mark. Counts them."""
@@ -49,38 +54,52 @@ class TextReader(RecordReader):
             self._line += 1
             yield raw
 
-    def _strings(self) -> Iterator[str]:
-        """The lines as text.
+    def _some_strings(self) -> list[str]:
+        """Return the next lines as text, without counting them; nothing at the end.
 
         Raises:
-            InputError: one is not written in the encoding.
+            InputError: the next line is not written in the encoding.
         """
         codec = self.text.codec
-        if self.text.by_bytes:
-            for raw in self._lines():
-                text = decoded(raw, codec)
-                if text is None:
-                    raise self._broken(
-                        f"not {codec}; pass the encoding of the file, e.g. encoding='cp1252' (Windows) or 'latin-1'",
-                        self._line,
-                    )
-                yield text
-            return
-        lines = io.TextIOWrapper(self._stream, encoding=codec, newline="\n")
-        while True:
-            line: str | None
+        if not self.text.by_bytes:
+            if self._decoded is None:
+                self._decoded = io.TextIOWrapper(self._stream, encoding=codec, newline="\n")
             try:
-                line = lines.readline()
+                line = self._decoded.readline()
             except UnicodeDecodeError:
                 line = None
             if line is None:
                 raise self._broken(f"not {codec}; pass the encoding of the file", self._line + 1)
-            if not line:
-                lines.detach()
-                return
-            self._line += 1
             self._read += 2 * len(line)
-            yield line
+            return [line] if line else []
+        raws = self._ahead or self._stream.readlines(1 if self.spec.is_stream else _SOME)
+        self._ahead = []
+        self._read += sum(map(len, raws))
+        try:
+            return [raw.decode(codec) for raw in raws]
+        except UnicodeDecodeError:
+            pass
+        texts: list[str] = []
+        for at, raw in enumerate(raws):
+            text = decoded(raw, codec)
+            if text is None:
+                self._ahead = raws[at:]
+                self._read -= sum(map(len, self._ahead))
+                break
+            texts.append(text)
+        if not texts:
+            raise self._broken(
+                f"not {codec}; pass the encoding of the file, e.g. encoding='cp1252' (Windows) or 'latin-1'",
+                self._line + 1,
+            )
+        return texts
+
+    def _strings(self) -> Iterator[str]:
+        """Yield the lines as text, counted. See `_some_strings`."""
+        while some := self._some_strings():
+            for line in some:
+                self._line += 1
+                yield line
 
     @property
     def fraction(self) -> float | None:

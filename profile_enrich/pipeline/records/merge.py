@@ -63,16 +63,7 @@ class RecordMerger:
             InputError: the record has no fields.
         """
         made = dict(cast("dict[str, Any]", row)) if type(row) is dict else _dict_of(row)
-        found = None if profile is None or not profile.found else profile.attributes
-        if found is not None and self.unseen:
-            self.unseen -= found.keys()
-        new: dict[str, Any]
-        if self._columns is not None:
-            new = {column: None if found is None else _plain(found.get(name)) for column, name in self._columns}
-        elif self._prefix is None:
-            new = {self._into: None if found is None else self._picked(found)}
-        else:
-            new = {} if found is None else {self._prefix + name: _plain(value) for name, value in found.items()}
+        new = self.added(None if profile is None or not profile.found else profile.attributes)
         if made.keys().isdisjoint(new):
             made.update(new)
         else:
@@ -83,6 +74,20 @@ class RecordMerger:
                     logger.warning("records have a field %r already; theirs is kept, the profile's is left out", column)
             made = {**made, **{column: value for column, value in new.items() if column not in made}}
         return made
+
+    def added(self, found: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return what is added to a record.
+
+        Args:
+            found: the attributes of its profile; `None` where there is none.
+        """
+        if found is not None and self.unseen:
+            self.unseen -= found.keys()
+        if self._columns is not None:
+            return {column: None if found is None else _plain(found.get(name)) for column, name in self._columns}
+        if self._prefix is None:
+            return {self._into: None if found is None else self._picked(found)}
+        return {} if found is None else {self._prefix + name: _plain(value) for name, value in found.items()}
 
     def _picked(self, found: Mapping[str, Any]) -> dict[str, Any]:
         names = found if self._fields is None else self._fields

@@ -37,6 +37,8 @@ _THESE: dict[Dialect, str] = {
     " ON docid = value",
 }
 
+_MANY = "SELECT docid, r.key, census, census_checksum FROM json_each(?) CROSS JOIN record r ON r.key = value"
+
 PageRow = tuple[int, str, bytes]
 _StoredRow = tuple[int, str, bytes | None, int]
 
@@ -100,6 +102,27 @@ class CollectionReader:
             return None
         except UnicodeEncodeError:  # a lone surrogate: no stored key has one
             return None
+        except _DAMAGE as error:
+            failed = error
+        raise self._failure(failed)
+
+    def payloads(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return the Census payloads of those of the keys that have a record."""
+        failed: Exception
+        found: dict[str, bytes] = {}
+        rest = [key for key in keys if not any("\ud800" <= letter <= "\udfff" for letter in key)]
+        try:
+            for execute in self._executes:
+                seen: set[str] = set()
+                for docid, key, payload, checksum in execute(_MANY, (json.dumps(rest, ensure_ascii=False),)):
+                    if crc32(payload or b"", record_seed(docid, key)) != checksum:
+                        raise DamagedData
+                    seen.add(key)
+                    if payload is not None:
+                        found[key] = payload
+                if execute is not self._executes[-1]:
+                    rest = [key for key in rest if key not in seen]
+            return found
         except _DAMAGE as error:
             failed = error
         raise self._failure(failed)
