@@ -49,6 +49,7 @@ def crash_at(rows: int) -> Any:
 @pytest.fixture
 def _reported_each_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_REPORT_EVERY", 0.0)
+    monkeypatch.setattr(files, "_BLOCK", 1)
 
 
 @pytest.mark.usefixtures("_reported_each_record")
@@ -170,7 +171,6 @@ async def test_what_changed_is_not_gone_on_with(tmp_path: Path) -> None:
     assert (await enrich(source, target, force=True, **same)).rows == 41
 
 
-@pytest.mark.usefixtures("_reported_each_record")
 async def test_dead_letters_can_be_asked_for_when_the_first_record_fails(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", "user_id\nu1\n\nu1,\nu2\n")
     with pytest.raises(InputError, match="line 4"):
@@ -213,6 +213,7 @@ async def test_E7_no_other_run_comes_between_at_any_moment(
 ) -> None:
     """E7: at each record, while the whole output is made, and at each rename, with and without resume and force."""
     monkeypatch.setattr(files, "_REPORT_EVERY", 0.0)
+    monkeypatch.setattr(files, "_BLOCK", 1)
     source = write(tmp_path / "in.csv", many(30))
     options: dict[str, Any] = {"fields": None if name == "all.csv" else ["tier"], "dead_letter": tmp_path / "bad"}
     await enrich(source, tmp_path / f"w-{name}", **{**options, "dead_letter": tmp_path / "w.bad"})

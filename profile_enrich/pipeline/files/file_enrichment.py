@@ -243,9 +243,11 @@ class _Run:
             self._emit = (lines := list[bytes]()).append
             while block := list(itertools.islice(items, _BLOCK)):
                 ready.prepare(block)
-                self._block(block, ready)
-                self._out.write(b"".join(lines))
-                lines.clear()
+                try:
+                    self._block(block, ready)
+                finally:  # also what comes before a record that ends the run: it is counted
+                    self._out.write(b"".join(lines))
+                    lines.clear()
                 tick()
                 await asyncio.sleep(0)
             return
