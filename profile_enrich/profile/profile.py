@@ -277,6 +277,7 @@ class Profile:
         facts = self._facts
         if facts is _PENDING:  # a cache that makes its key of this must not take it for anybody else's
             return f"<Profile not looked up yet, #{next(_unresolved)}>"
+        self._read()  # whatever is made of this text, such as a cache's key, is made for this person
         person = facts.person()
         parts = [facts.status.value]
         if facts.reason is not None:
@@ -284,7 +285,6 @@ class Profile:
         if facts.record is not None:
             parts.append(f"{len(facts.record.attributes)} attributes")
         if person is not None:
-            self._read()  # whatever is made of this text is made for this person
             text = "\0".join(f"{len(part)}:{part}" for part in person).encode("utf-8", "surrogatepass")
             parts.append(f"#{hashlib.blake2b(text, digest_size=8, key=_DIGEST_KEY).hexdigest()}")
         return f"<Profile {', '.join(parts)}>"

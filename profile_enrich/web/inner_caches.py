@@ -8,6 +8,8 @@ from types import FrameType
 
 from starlette.types import Scope
 
+from ..profile import Profile
+
 __all__ = ["inner_cache", "memoizer"]
 
 _LITESTAR = (
@@ -20,6 +22,7 @@ _DJANGO = (
 _PARAMETER = (
     "Hand the profile to the function as a parameter, so that it is part of the cache's key, or leave the cache out"
 )
+_REPR = Profile.__repr__.__code__
 _MEMOIZERS = {
     "fastapi_cache.decorator": f"fastapi-cache. {_PARAMETER}",
     "aiocache.decorators": f"aiocache. {_PARAMETER}",
@@ -56,6 +59,8 @@ def memoizer() -> str | None:
         return None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
+        if frame.f_code is _REPR:
+            return None  # the cache makes its key of the profile
         found = _MEMOIZERS.get(frame.f_globals.get("__name__", ""))
         if found is not None:
             return found

@@ -1,0 +1,238 @@
+"""Error reports of other people's tools: none holds a value of a profile, from our frames or from the user's."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.stacks import needs
+
+needs("sentry_sdk", "loguru", "structlog", "pythonjsonlogger", "rich", "rollbar", "elasticapm", "django")
+
+import django  # noqa: E402
+import rich.console  # noqa: E402
+import rich.pretty  # noqa: E402
+import rich.traceback  # noqa: E402
+import sentry_sdk  # noqa: E402
+import structlog  # noqa: E402
+from elasticapm.utils import encoding  # noqa: E402
+from pythonjsonlogger.json import JsonFormatter  # noqa: E402
+from starlette.applications import Starlette  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import Response  # noqa: E402
+from starlette.routing import Route  # noqa: E402
+from starlette.testclient import TestClient  # noqa: E402
+
+from profile_enrich import Profile, ProfileClient, ProfileMiddleware, from_header, get_profile  # noqa: E402
+from profile_enrich.templating import TemplateProfile  # noqa: E402
+from tests.stacks.conftest import PEOPLE, VALUES  # noqa: E402
+
+WHO = from_header("x-user", trusted=True)
+
+
+async def untouched(request: Request) -> Response:
+    raise ZeroDivisionError
+
+
+async def whole(request: Request) -> Response:
+    profile = await get_profile(request)
+    held = {"profile": profile, "list": [profile], "record": profile._facts.record}
+    raise ZeroDivisionError(len([profile.get("first_name"), held]))
+
+
+async def touched(request: Request) -> Response:
+    profile = await get_profile(request)
+    attributes, tags = profile.attributes, profile["tags"]
+    template = TemplateProfile(profile)
+    held = {"profile": profile, "list": [profile], "record": profile._facts.record}
+    state = request.state
+    raise ZeroDivisionError(len([attributes, tags, template, held, state]))
+
+
+def error_of(page: Callable[[Request], Any], client: ProfileClient) -> BaseException:
+    """What the page raised, with the traceback through the middleware and the frames of all of them."""
+    app = Starlette(routes=[Route("/", page)], middleware=[Middleware(ProfileMiddleware, client=client, identify=WHO)])
+    with pytest.raises(ZeroDivisionError) as raised:
+        TestClient(app).get("/", headers={"x-user": "u1"})
+    return raised.value
+
+
+def frames_of(error: BaseException) -> list[dict[str, Any]]:
+    return [dict(frame.f_locals) for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def by_sentry(error: BaseException) -> str:
+    sent: list[Any] = []
+
+    class Transport(sentry_sdk.transport.Transport):
+        def capture_envelope(self, envelope: Any) -> None:
+            sent.append(envelope.serialize().decode())
+
+    for pii in (False, True):
+        client = sentry_sdk.Client(
+            dsn="http://key@127.0.0.1:9/1", transport=Transport, send_default_pii=pii, default_integrations=False,
+            max_request_body_size="always", max_value_length=100_000,
+        )  # fmt: skip
+        with sentry_sdk.new_scope() as scope:
+            scope.set_client(client)
+            scope.set_context("profile", {"profile": PROFILES[0]} if PROFILES else {})
+            sentry_sdk.capture_exception(error)
+        client.close()
+    assert len(sent) == 2
+    assert "ZeroDivisionError" in sent[0]
+    return "".join(sent)
+
+
+PROFILES: list[Profile] = []
+
+
+def by_traceback(error: BaseException) -> str:
+    return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+
+
+def by_rich(error: BaseException) -> str:
+    out = io.StringIO()
+    console = rich.console.Console(file=out, width=400)
+    assert error.__traceback__ is not None
+    shown = rich.traceback.Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True)
+    console.print(shown)
+    for frame in frames_of(error):
+        console.print(rich.pretty.Pretty(frame, max_length=None))
+    return out.getvalue()
+
+
+def by_loguru(error: BaseException) -> str:
+    from loguru import logger
+
+    out = io.StringIO()
+    handler = logger.add(out, diagnose=True, backtrace=True, level=0)
+    logger.opt(exception=error).error("failed")
+    logger.remove(handler)
+    return out.getvalue()
+
+
+def by_structlog(error: BaseException) -> str:
+    transform = structlog.tracebacks.ExceptionDictTransformer(show_locals=True, locals_max_string=10_000)
+    renderers = [
+        structlog.processors.JSONRenderer(),
+        structlog.processors.KeyValueRenderer(),
+        structlog.dev.ConsoleRenderer(),
+    ]
+    written: list[str] = []
+    for renderer in renderers:
+        event: Any = {"event": "failed", "exc_info": error, "profile": PROFILES[0] if PROFILES else None}
+        if not isinstance(renderer, structlog.dev.ConsoleRenderer):  # which renders the exception itself
+            event = structlog.processors.ExceptionRenderer(transform)(None, "error", event)
+        written.append(str(renderer(None, "error", event)))
+    return "".join(written)
+
+
+def by_python_json_logger(error: BaseException) -> str:
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(JsonFormatter("%(message)s %(profile)s"))
+    log = logging.Logger("planted")
+    log.addHandler(handler)
+    log.error("failed %s", PROFILES, exc_info=error, extra={"profile": PROFILES[0] if PROFILES else None})
+    return out.getvalue()
+
+
+def by_rollbar(error: BaseException) -> str:
+    from rollbar.lib.transforms import transform
+    from rollbar.lib.transforms.serializable import SerializableTransform
+
+    return "".join(str(transform(frame, [SerializableTransform()])) for frame in frames_of(error))
+
+
+def by_elastic_apm(error: BaseException) -> str:
+    return json.dumps([encoding.transform(frame) for frame in frames_of(error)], default=repr)
+
+
+def by_django(error: BaseException) -> str:
+    from django.conf import settings
+    from django.views.debug import ExceptionReporter
+
+    if not settings.configured:
+        settings.configure(DEBUG=True, SECRET_KEY="of the tests")
+        django.setup()
+    reporter = ExceptionReporter(None, type(error), error, error.__traceback__)
+    return f"{reporter.get_traceback_html()}{reporter.get_traceback_text()}"
+
+
+REPORTERS = [
+    by_sentry, by_traceback, by_rich, by_loguru, by_structlog, by_python_json_logger, by_rollbar, by_elastic_apm, by_django,
+]  # fmt: skip
+
+
+WALK_EVERY_DICTIONARY = {by_rollbar, by_elastic_apm}
+"""They ask no object how it wants to be shown: what a handler has taken out of the profile is shown as any value."""
+
+
+@pytest.mark.parametrize("page", [untouched, whole, touched])
+@pytest.mark.parametrize("reporter", REPORTERS)
+@pytest.mark.filterwarnings("ignore:The send_default_pii option")
+def test_A24_no_report_holds_a_value(
+    reporter: Callable[[BaseException], str], page: Any, client: ProfileClient
+) -> None:
+    if page is touched and reporter in WALK_EVERY_DICTIONARY:
+        pytest.skip("it walks every dictionary, also those that a handler takes out of the profile")
+    PROFILES[:] = [asyncio.run(client.get("u1"))]
+    error = error_of(page, client)
+    report = reporter(error)
+    assert "ZeroDivisionError" in report or "Profile" in report or "request" in report
+    for value in VALUES:
+        assert value not in report, report[max(0, report.index(value) - 300) : report.index(value) + 50]
+
+
+@pytest.mark.filterwarnings("ignore:The send_default_pii option")
+def test_A24_the_reporters_would_have_found_a_plain_dictionary() -> None:
+    """Each of them shows the values of a dictionary in a frame, so that the test above can fail."""
+    plain = dict(PEOPLE["u1"])
+    try:
+        len(plain) / 0
+    except ZeroDivisionError as caught:
+        error = caught
+    found = [reporter.__name__ for reporter in REPORTERS if VALUES[0] in reporter(error)]
+    assert set(found) >= {
+        "by_sentry", "by_traceback", "by_rich", "by_loguru", "by_structlog", "by_rollbar", "by_elastic_apm", "by_django"
+    }  # fmt: skip
+
+
+def test_A24_starlettes_debug_page_holds_none(client: ProfileClient) -> None:
+    app = Starlette(
+        debug=True, routes=[Route("/", touched)],
+        middleware=[Middleware(ProfileMiddleware, client=client, identify=WHO)],
+    )  # fmt: skip
+    page = TestClient(app, raise_server_exceptions=False).get("/", headers={"x-user": "u1", "accept": "text/html"})
+    assert "ZeroDivisionError" in page.text
+    assert not any(value in page.text for value in VALUES)
+
+
+def test_A24_pytests_own_output_holds_none(tmp_path: Any) -> None:
+    code = """
+import asyncio
+from profile_enrich import MemorySource, ProfileClient
+def test_it():
+    first, second = (chr(65) + "nn-" + "Planted", "planted" + "-tag")
+    client = ProfileClient(MemorySource({"u1": {"name": first, "tags": [second], "home": {"x": second}}}))
+    first = second = None
+    profile = asyncio.run(client.get("u1"))
+    attributes, tags, home, record = profile.attributes, profile["tags"], profile["home"], profile._facts.record
+    assert profile == {"name": "x"}
+"""
+    (tmp_path / "test_planted.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--showlocals", "-vv", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
+    assert "1 failed" in ran.stdout
+    assert "<Profile " in ran.stdout
+    assert not any(value in ran.stdout for value in ("Ann-Planted", "planted-tag"))
