@@ -170,7 +170,8 @@ def by_django(error: BaseException) -> str:
 
 
 REPORTERS = [
-    by_sentry, by_traceback, by_rich, by_loguru, by_structlog, by_python_json_logger, by_rollbar, by_elastic_apm, by_django,
+    by_sentry, by_traceback, by_rich, by_loguru, by_structlog, by_python_json_logger, by_rollbar, by_elastic_apm,
+    by_django,
 ]  # fmt: skip
 
 
