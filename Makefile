@@ -40,7 +40,7 @@ coverage: $(VENV)/.dev
 
 # The variable turns "the service is not there" from a skip into a failure.
 test-services: $(VENV)/.dev
-	PROFILE_ENRICH_SERVICES=1 $(BIN)/python -m pytest tests/store/test_conformance.py tests/store/postgres tests/store/shipping tests/services
+	PROFILE_ENRICH_SERVICES=1 $(BIN)/python -m pytest tests/store/test_conformance.py tests/store/postgres tests/store/shipping tests/services tests/cli/test_database.py
 
 # Each engine wants another pyarrow. The variable turns "the engine is not there" from a skip into a failure.
 test-engines: $(ENGINES:%=test-engine-%)

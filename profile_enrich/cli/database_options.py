@@ -12,7 +12,15 @@ from ..errors import ConfigurationError
 from ..store import ProfileStore
 from .build_progress import by_entity
 
-__all__ = ["DATABASE", "database_option", "either", "open_database", "serving_options"]
+__all__ = [
+    "DATABASE",
+    "check_elsewhere",
+    "database_option",
+    "either",
+    "open_database",
+    "place_options",
+    "serving_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +45,19 @@ def database_option(command: F) -> F:
         " it has a password.",
     )
     return database(schema(command))
+
+
+def place_options(command: F) -> F:
+    """Adds `--store`, `--database` and `--schema`, of which `either` then wants one."""
+    store = click.option(
+        "--store",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="PROFILE_ENRICH_STORE",
+        show_envvar=True,
+        metavar="DIRECTORY",
+        help="The store.",
+    )
+    return store(database_option(command))
 
 
 def serving_options(command: F) -> F:
@@ -73,16 +94,39 @@ def serving_options(command: F) -> F:
     return cast("F", wrapped)
 
 
-def either(store: Path | None, database: str | None) -> None:
-    """Check that exactly one of `--store` and `--database` is given.
+def either(store: Path | None, database: str | None) -> str:
+    """Return the URL of the database, where `--database` is what is given.
 
     Raises:
-        ConfigurationError: none is, or both.
+        ConfigurationError: neither `--store` nor `--database` is, or both.
     """
     if store is not None and database is not None:
         raise ConfigurationError(f"--store and --database (or {DATABASE}) contradict each other; leave one out")
-    if store is None and database is None:
+    if database is None:
         raise ConfigurationError("give --store DIRECTORY, or --database URL: where is the store?")
+    return database
+
+
+def check_elsewhere(
+    *, database: str | None, from_url: str | None, mirror: Path | None, local: bool, store: Path | None
+) -> bool:
+    """Whether what is served is not built here: it is in a database, or published by another machine.
+
+    Raises:
+        ConfigurationError: several places are named.
+    """
+    named = [name for name, value in (("--database", database), ("--from", from_url), ("--mirror", mirror)) if value]
+    if len(named) > 1:
+        raise ConfigurationError(f"{' and '.join(named)} contradict each other; leave one out")
+    if store is not None and named and from_url is None:
+        raise ConfigurationError(f"--store and {named[0]} contradict each other; leave one out")
+    elsewhere = bool(named)
+    if elsewhere and local:
+        raise ConfigurationError(
+            "--data, [collections] and --refresh-every are for a store that is built here; leave them out, or leave out"
+            " --database, --from and --mirror"
+        )
+    return elsewhere
 
 
 def open_database(

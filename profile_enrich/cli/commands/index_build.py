@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -9,11 +10,13 @@ from typing import Literal
 import click
 
 from ..._utils.signals import run_in_thread
+from ...store import CollectionSpec
 from ...store.inputs.source_config import write_recipe
 from ...store.model import MAX_SHRINK
 from ...store.writes.refresh_status import note_refresh
-from ..build_progress import build
-from ..collection_options import Given, collection_options, shrink_option, store_option
+from ..build_progress import build, showing_progress, tell
+from ..collection_options import Given, collection_options, shrink_option
+from ..database_options import either, place_options
 from ..exit_codes import guarded
 from ..output import note
 
@@ -21,7 +24,7 @@ __all__ = ["build_command"]
 
 
 @click.command("build")
-@store_option
+@place_options
 @collection_options
 @click.option(
     "--on-duplicate",
@@ -32,7 +35,14 @@ __all__ = ["build_command"]
 )
 @shrink_option
 @guarded
-def build_command(given: Given, store: Path, on_duplicate: Literal["last", "fail"], allow_shrink: bool) -> None:
+def build_command(
+    given: Given,
+    store: Path | None,
+    database: str | None,
+    schema: str,
+    on_duplicate: Literal["last", "fail"],
+    allow_shrink: bool,
+) -> None:
     """Build collections from files, queries or standard input, and swap them in at once.
 
     \b
@@ -40,14 +50,37 @@ def build_command(given: Given, store: Path, on_duplicate: Literal["last", "fail
     profile-enrich index build --store profiles.store --sql "SELECT * FROM users" --entity Users --id user_id
     zcat users.jsonl.gz | profile-enrich index build --store profiles.store --data - --format jsonl --entity Users
     profile-enrich index build --store profiles.store --config profiles.toml
+    profile-enrich index build --database postgresql://user@host/name --data users.csv --id user_id
 
     Collections of the store that are not named stay as they are. What is served is the old data until all is built;
     when something goes wrong, they stay. Progress goes to stderr: a bar on a terminal, JSON lines otherwise.
     """
     specs = given.specs()
     share = 1.0 if allow_shrink else MAX_SHRINK
+    if store is None or database is not None:
+        _build_database(either(store, database), specs, schema=schema, max_shrink=share, on_duplicate=on_duplicate)
+        return
     began = datetime.now(UTC)
     run_in_thread(lambda: build(store, specs, on_duplicate=on_duplicate, max_shrink=share, lines=True))
     note_refresh(store, began, None)
     for name in write_recipe(store, specs):
         note(f"{name} came from standard input, so `index refresh` will need its source said again.")
+
+
+def _build_database(
+    database: str,
+    specs: Sequence[CollectionSpec],
+    *,
+    schema: str,
+    max_shrink: float,
+    on_duplicate: Literal["last", "fail"],
+) -> None:
+    from ...store.postgres import build_database
+
+    with showing_progress("Building", lines=True) as show:
+        report = run_in_thread(
+            lambda: build_database(
+                database, specs, schema=schema, on_duplicate=on_duplicate, max_shrink=max_shrink, progress=show
+            )
+        )
+    tell(report, specs, lines=True)

@@ -19,7 +19,8 @@ from ...store.model import MAX_SHRINK, RefreshReport, RefreshSpec
 from ...store.writes.refresh_from_sources import refresh_from_sources
 from ...store.writes.refresh_status import note_refresh
 from ..build_progress import line, rows, showing_progress, tell
-from ..collection_options import Given, collection_options, shrink_option, store_option
+from ..collection_options import Given, collection_options, shrink_option
+from ..database_options import either, place_options
 from ..exit_codes import USAGE, guarded
 from ..output import note, stderr_console
 
@@ -29,7 +30,7 @@ Vanished = Literal["keep", "delete"]
 
 
 @click.command("refresh")
-@store_option
+@place_options
 @collection_options
 @click.option("--changed-only", is_flag=True, help="Compare all rows with what is stored, and write what is different.")
 @click.option(
@@ -63,7 +64,9 @@ Vanished = Literal["keep", "delete"]
 @guarded
 def refresh_command(
     given: Given,
-    store: Path,
+    store: Path | None,
+    database: str | None,
+    schema: str,
     changed_only: bool,
     changes: Path | None,
     deleted_column: str | None,
@@ -82,6 +85,14 @@ def refresh_command(
 
     The new data are written beside the old and swapped in at once; when something goes wrong, the old ones stay.
     """
+    if store is None or database is not None:
+        url = either(store, database)
+        if changes is not None or tombstones is not None or deleted_column is not None or not given.sources:
+            raise ConfigurationError(
+                "with --database, name the source with --data, --sql or --config; it is compared with what is stored"
+            )
+        _refresh_database(url, given.specs(), schema, 1.0 if allow_shrink else MAX_SHRINK, vanished, on_duplicate)
+        return
     if changes is not None or tombstones is not None:
         if changed_only or given.sources or vanished != "keep":
             raise ConfigurationError(
@@ -120,6 +131,37 @@ def refresh_command(
 
 def _note_signal(store: Path, began: datetime, name: str) -> None:
     note_refresh(store, began, f"it was ended by the signal {name}")
+
+
+def _refresh_database(
+    url: str,
+    specs: Sequence[CollectionSpec],
+    schema: str,
+    max_shrink: float,
+    vanished: Vanished,
+    on_duplicate: Literal["last", "fail"],
+) -> None:
+    from ...store.postgres import refresh_database
+
+    changes = [
+        RefreshSpec(
+            spec.name,
+            spec.source,
+            vanished=vanished,
+            encoding=spec.encoding,
+            delimiter=spec.delimiter,
+            format=spec.format,
+            rejects=spec.rejects,
+        )
+        for spec in specs
+    ]
+    with showing_progress("Comparing", lines=True) as show:
+        report = run_in_thread(
+            lambda: refresh_database(
+                url, changes, schema=schema, on_duplicate=on_duplicate, max_shrink=max_shrink, progress=show
+            )
+        )
+    _tell_changes(report, changes)
 
 
 def _refuse_more(given: Given) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,16 +23,25 @@ from ...server.process.supervisor import MAX_WORKERS
 from ...server.process.worker import on_terminal
 from ...server.scheduled_refresh import RefreshSchedule, seconds_of
 from ...server.shared_state import SharedState
-from ...store import LocalStore
+from ...store import Collection, LocalStore, ProfileStore
 from ...store.inputs.source_config import write_recipe
 from ..build_progress import build, specifications
 from ..collection_options import specs_from_file
+from ..database_options import check_elsewhere, open_database, serving_options
 from ..exit_codes import guarded
 from ..output import note
+from ..relay_options import Upstream, open_relay, relay_options
+from ..shipping_options import FIRST_GENERATION, following_options, open_follower
 from ..temporary_store import temporary_store
 from ..toml_config import Configured, config_option
 
+if TYPE_CHECKING:  # obstore, only when it is needed
+    from ...relay import Relay
+    from ...store.shipping import GenerationFollower
+
 __all__ = ["serve"]
+
+BeforeRead = Callable[[Collection, Sequence[str]], Awaitable[None]]
 
 
 @click.command(cls=Configured)
@@ -168,6 +178,9 @@ __all__ = ["serve"]
     show_envvar=True,
     help="The page of entities at /, for a browser. Default: only where --host is the loopback address.",
 )
+@serving_options
+@following_options
+@relay_options
 @click.pass_context
 @guarded
 def serve(
@@ -194,6 +207,21 @@ def serve(
     rate: str | None,
     audit_log: Path | None,
     page: bool | None,
+    database: str | None,
+    schema: str,
+    tables: tuple[str, ...],
+    replicas: tuple[str, ...],
+    page_secret: str | None,
+    from_url: str | None,
+    poll: str,
+    shipping_key: str | None,
+    storage_option: tuple[str, ...],
+    mirror: Path | None,
+    upstream: str | None,
+    upstream_key: str | None,
+    upstream_url: str | None,
+    upstream_tenant: str | None,
+    record_age: str,
 ) -> None:
     """Serve a Profile API of your own: Census's and Amperity's URLs over your files, on this machine.
 
@@ -201,6 +229,11 @@ def serve(
     profile-enrich serve --data users.csv --entity Users --id user_id --filter email --generate-key
     profile-enrich serve --data users.parquet --data accounts.csv --entity Users --entity Accounts --id id
     profile-enrich serve --store profiles.store          (built before; with the keys made by `profile-enrich keys`)
+
+    profile-enrich serve --database postgresql://… --table Users=crm.users --id user_id
+    profile-enrich serve --from s3://bucket/profiles --store copy.store
+
+    profile-enrich serve --mirror users.mirror --upstream census --entity Users --id user_id
 
     profile-enrich serve --config server.toml
 
@@ -211,9 +244,15 @@ def serve(
     described = config is not None and bool(ctx.meta.get("collections"))
     if described and data:
         raise ConfigurationError("--data contradicts the [collections] of the configuration file; leave one out")
-    if not data and not described and store is None:
-        raise ConfigurationError("give --data FILE (with --entity and --id), or --store PATH of a store built before")
-    if not data and (entities or ids or filters):
+    elsewhere = check_elsewhere(
+        database=database, from_url=from_url, mirror=mirror, local=bool(data or described or refresh_every), store=store
+    )
+    if not data and not described and store is None and not elsewhere:
+        raise ConfigurationError(
+            "give --data FILE (with --entity and --id), or --store PATH of a store built before, or --database URL, or"
+            " --from URL, or --mirror FILE"
+        )
+    if not data and (entities or ids or filters) and not tables and upstream is None:
         raise ConfigurationError("--entity, --id and --filter describe --data, and there is none")
     if no_auth and (keys or generate_key):
         raise ConfigurationError("--no-auth contradicts --key, --generate-key and PROFILE_ENRICH_KEYS; leave one out")
@@ -227,6 +266,8 @@ def serve(
         )
     if described and config is not None:
         specs = specs_from_file(config)
+    elif elsewhere:
+        specs = []
     else:
         specs = specifications(data, entities, ids, filters)
     for wrong in keys:  # before the build, which may take long
@@ -236,6 +277,11 @@ def serve(
     every = None if refresh_every is None else seconds_of(refresh_every)
     if every is not None and store is None and not specs:
         raise ConfigurationError("--refresh-every needs sources to refresh from")
+    if upstream is not None and (mirror is None or workers != 1):
+        raise ConfigurationError("--upstream needs --mirror FILE, and one worker: its limits are those of one process")
+    vendor = None
+    if upstream is not None:
+        vendor = Upstream(upstream, upstream_key, upstream_url, upstream_tenant, entities, ids)
     secret: str | None = None
     generated: list[ApiKey] = []
     if generate_key:
@@ -245,21 +291,49 @@ def serve(
         stack.enter_context(ending_on_signals())
         listener = stack.enter_context(contextlib.closing(bind(host, port)))  # before the build, which may take long
         path = store if store is not None else stack.enter_context(temporary_store())
+        opened: ProfileStore | None = None
+        follower: GenerationFollower | None = None
+        if database is not None:
+            opened = open_database(
+                database,
+                schema=schema,
+                replicas=replicas,
+                tables=tables,
+                ids=ids,
+                filters=filters,
+                page_secret=page_secret,
+            )
+            stack.callback(opened.close)
+        relay: Relay | None = None
+        if mirror is not None:
+            relay = open_relay(mirror, vendor, max_age=seconds_of(record_age))
+            opened = relay.store
+            stack.callback(opened.close)
+        if from_url is not None:
+            follower = open_follower(
+                path, from_url, shipping_key=shipping_key, poll=seconds_of(poll), storage_option=storage_option
+            )
+            stack.callback(follower.close)
+            run_in_thread(partial(follower.wait_until_ready, FIRST_GENERATION))
         if specs and not (described and (path / "CURRENT").exists()):
             run_in_thread(lambda: build(path, specs))
             if store is not None:  # so that `index refresh` knows the sources
                 write_recipe(path, specs)
         schedule = None if every is None else RefreshSchedule(path, specs or None, every=every)
+        reporting = schedule or follower
+        status = None if reporting is None else reporting.status
+
+        fill = None if relay is None else relay.fill
 
         def options() -> Mapping[str, Any]:
             return ctx.command.again(ctx) if isinstance(ctx.command, Configured) else ctx.params
 
         def make(shared: SharedState) -> ProfileAPI:
-            return _api(path, options(), generated, schedule, shared)
+            return _api(opened or path, options(), generated, status, shared, fill)
 
         def reload() -> None:
             now = options()
-            _api(path, now, generated, schedule, SharedState()).close()
+            _api(opened or path, now, generated, status, SharedState()).close()
             text = now["refresh_every"]
             if (text is None) != (schedule is None):
                 raise ConfigurationError("refresh_every can be changed while the server runs, not begun or ended")
@@ -269,7 +343,9 @@ def serve(
         def ready(url: str) -> None:
             if schedule is not None:  # only now: the workers are there, and a thread does not outlive a fork
                 schedule.start()
-            with LocalStore(path) as built:
+            if follower is not None:
+                follower.start()
+            with contextlib.nullcontext(opened) if opened is not None else LocalStore(path) as built:
                 _announce(url, built, secret=secret, workspace=workspace, no_auth=no_auth)
 
         _log_to_stderr("profile_enrich.server", logging.INFO if access_log else logging.WARNING)
@@ -290,11 +366,12 @@ def serve(
 
 
 def _api(
-    path: Path,
+    store: ProfileStore | Path,
     options: Mapping[str, Any],
     generated: list[ApiKey],
-    schedule: RefreshSchedule | None,
+    status: Callable[[], Mapping[str, Any]] | None,
     shared: SharedState,
+    fill: BeforeRead | None = None,
 ) -> ProfileAPI:
     """Make the application of these options."""
     keys, no_auth, workspace = options["keys"], options["no_auth"], options["workspace"]
@@ -306,7 +383,7 @@ def _api(
     allowed = [ApiKey.from_secret(secret, workspace=workspace) for secret in keys] + generated
     audit_log: Path | None = options["audit_log"]
     return ProfileAPI(
-        path,
+        store,
         keys=allowed or file,
         no_auth=no_auth,
         # The keys of a file say themselves which workspace is theirs, unless it was said here.
@@ -319,7 +396,8 @@ def _api(
         metrics=options["metrics"],
         shared=shared,
         page=on_loopback(options["host"]) if options["page"] is None else options["page"],
-        refreshing=None if schedule is None else schedule.status,
+        refreshing=status,
+        before_read=fill,
     )
 
 
@@ -354,7 +432,7 @@ def _log_to_stderr(name: str, level: int) -> None:
     logger.setLevel(level)
 
 
-def _announce(url: str, store: LocalStore, *, secret: str | None, workspace: str, no_auth: bool) -> None:
+def _announce(url: str, store: ProfileStore, *, secret: str | None, workspace: str, no_auth: bool) -> None:
     lines = [f"Profile API at {url}"]
     if secret is not None:
         lines += ["", "The new key; it is shown this once:", "", f"    export PROFILE_ENRICH_API_KEY={secret}"]

@@ -145,8 +145,12 @@ def read_manifest(path: Path) -> Manifest:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Replaces the manifest atomically: the swap to a new generation."""
-    content = _to_json(manifest)
-    replace_private(path / MANIFEST, json.dumps({**content, "checksum": _checksum(content)}, indent=1).encode())
+    replace_private(path / MANIFEST, manifest_bytes(_to_json(manifest)))
+
+
+def manifest_bytes(content: dict[str, Any]) -> bytes:
+    """Return the bytes of a manifest with its checksum."""
+    return json.dumps({**content, "checksum": _checksum(content)}, indent=1).encode()
 
 
 def _checksum(content: dict[str, Any]) -> str:

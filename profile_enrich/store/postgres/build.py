@@ -16,6 +16,7 @@ from ..inputs.base import InputReader, check_columns
 from ..inputs.open_reader import open_reader
 from ..model import (
     MAX_INDEX_FIELDS,
+    MAX_SHRINK,
     BuildProgress,
     BuildReport,
     Collection,
@@ -29,7 +30,7 @@ from ..writes.build import check_specs, index_id_of
 from .connections import Database
 from .schema import Stored, check_schema_name, create_schema, select_collection, sql, stored
 from .single_records import swap
-from .staging import Progress, Staging, check_max_loss, too_few, writing
+from .staging import Progress, Staging, check_max_shrink, too_few, writing
 
 __all__ = ["build_database", "drop_database_collections"]
 
@@ -40,7 +41,7 @@ def build_database(
     *,
     schema: str = "profile_enrich",
     on_duplicate: Literal["last", "fail"] = "last",
-    max_loss: float = 0.2,
+    max_shrink: float = MAX_SHRINK,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> BuildReport:
     """Build collections in a PostgreSQL database and swap them in at once.
@@ -54,14 +55,14 @@ def build_database(
         collections: what to build. Collections that are not named stay as they are.
         schema: the schema of the store's tables; made when it is not there.
         on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
-        max_loss: the share of a collection's records that may be gone after it, 0.2 by default; 1 for all.
+        max_shrink: the share of a collection's records that may be gone after it, 0.2 by default; 1 for all.
         progress: called with how far the build is, at most ten times a second and once at the end of each collection.
 
     Returns:
         What was read, stored, replaced and left out, for each collection.
 
     Raises:
-        StoreError: a source cannot be read; a collection would lose more than `max_loss`; another build of it is
+        StoreError: a source cannot be read; a collection would lose more than `max_shrink`; another build of it is
             running; the database refuses. What is served is untouched.
         MissingExtraError: the extra `postgres`, or the one that reads this source, is not installed.
         ConfigurationError: a specification contradicts itself.
@@ -69,7 +70,7 @@ def build_database(
     began = time.monotonic()
     specs = list(collections)
     check_specs(specs, on_duplicate)
-    check_max_loss(max_loss)
+    check_max_shrink(max_shrink)
     database = Database(url, pool_size=1)
     try:
         create_schema(database.primary, check_schema_name(schema))
@@ -86,7 +87,7 @@ def build_database(
                 _keep_newer(connection, schema, spec, old, table, known)
             count = connection.execute(f"SELECT count(*) FROM {schema}.{table}".encode()).fetchone()[0]
             if old is not None and (
-                problem := too_few(spec.name, old.collection.rows - count, old.collection.rows, max_loss)
+                problem := too_few(spec.name, old.collection.rows - count, old.collection.rows, max_shrink)
             ):
                 raise StoreError(problem)
             generation = generation or swap(connection, schema)
@@ -294,7 +295,7 @@ def _swap_in(
             new.index_id,
             new.description,
             new.key,
-            json.dumps([[column.name, column.type] for column in new.columns]),
+            json.dumps([[column.name, column.type, column.known] for column in new.columns]),
             json.dumps(new.filterable),
             json.dumps(new.index_fields),
             table,

@@ -11,12 +11,12 @@ from typing import Any, Literal
 from ...errors import ConfigurationError, StoreError
 from ..inputs.base import check_columns
 from ..inputs.open_reader import open_reader
-from ..model import BuildProgress, RefreshedCollection, RefreshReport, RefreshSpec
+from ..model import MAX_SHRINK, BuildProgress, RefreshedCollection, RefreshReport, RefreshSpec
 from ..writes.refresh import ChangeApplier, check_refresh_specs, keys_to_delete, source_of
 from .connections import Database
 from .schema import Stored, check_schema_name, select_collection, sql, stored
 from .single_records import MAX_CHANGES, lock_collection, swap
-from .staging import Progress, Staging, check_max_loss, too_few, writing
+from .staging import Progress, Staging, check_max_shrink, too_few, writing
 
 __all__ = ["refresh_database"]
 
@@ -29,7 +29,7 @@ def refresh_database(
     *,
     schema: str = "profile_enrich",
     on_duplicate: Literal["last", "fail"] = "last",
-    max_loss: float = 0.2,
+    max_shrink: float = MAX_SHRINK,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> RefreshReport:
     """Refresh collections of a PostgreSQL database with what has changed, as one new generation.
@@ -43,21 +43,21 @@ def refresh_database(
         collections: what to refresh.
         schema: the schema of the store's tables.
         on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
-        max_loss: the share of a collection's records that may be deleted by it, 0.2 by default; 1 for all.
+        max_shrink: the share of a collection's records that may be deleted by it, 0.2 by default; 1 for all.
         progress: called with how far it is, at most ten times a second and once at the end of each collection.
 
     Returns:
         What was read and changed, for each collection.
 
     Raises:
-        StoreError: there is no such store or collection; a source cannot be read; more than `max_loss` would be lost;
+        StoreError: there is no such store or collection; a source cannot be read; more than `max_shrink` would be lost;
             another build is running. The data are untouched then.
         ConfigurationError: the specification contradicts itself.
     """
     began = time.monotonic()
     specs = list(collections)
     check_refresh_specs(specs, on_duplicate)
-    check_max_loss(max_loss)
+    check_max_shrink(max_shrink)
     database = Database(url, pool_size=1)
     check_schema_name(schema)
     reports: list[RefreshedCollection] = []
@@ -66,7 +66,7 @@ def refresh_database(
         known = connection.execute(sql("SELECT generation FROM {s}.store", schema)).fetchone()[0]
         for spec in specs:
             generation, report = _refresh_one(
-                connection, schema, spec, known, generation, on_duplicate, max_loss, progress
+                connection, schema, spec, known, generation, on_duplicate, max_shrink, progress
             )
             reports.append(report)
     return RefreshReport(None, generation or known, tuple(reports), time.monotonic() - began)
@@ -79,7 +79,7 @@ def _refresh_one(
     known: int,
     generation: int,
     on_duplicate: str,
-    max_loss: float,
+    max_shrink: float,
     progress: Callable[[BuildProgress], None] | None,
 ) -> tuple[int, RefreshedCollection]:
     row = connection.execute(sql(select_collection("WHERE name = %s"), schema), (spec.name,)).fetchone()
@@ -101,7 +101,7 @@ def _refresh_one(
     now = lock_collection(connection, schema, spec.name, _WAIT)
     _keep_newer(connection, schema, now, known)
     written, removed = _compare(connection, schema, now, others=staging.others_deleted)
-    if problem := too_few(spec.name, removed, now.collection.rows, max_loss):
+    if problem := too_few(spec.name, removed, now.collection.rows, max_shrink):
         raise StoreError(problem)
     inserted, updated = written
     report = replace(

@@ -161,7 +161,7 @@ def stored(row: tuple[Any, ...]) -> Stored:
         index_id=row[2],
         description=row[3],
         key=row[4],
-        columns=tuple(Column(name, kind) for name, kind in json.loads(row[5])),
+        columns=tuple(Column(*each) for each in json.loads(row[5])),
         filterable=tuple(json.loads(row[6])),
         index_fields=None if shown is None else tuple(shown),
         rows=row[9],

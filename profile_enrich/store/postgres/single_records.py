@@ -172,7 +172,7 @@ def _note(connection: Any, schema: str, now: Stored, key: str, *, added: int, co
             max(added, 0),
             generation,
             since,
-            json.dumps([[column.name, column.type] for column in collection.columns]),
+            json.dumps([[column.name, column.type, column.known] for column in collection.columns]),
             collection.id,
         ),
     )

@@ -17,7 +17,7 @@ from .driver import pg, psycopg
 from .schema import sql
 from .single_records import attributes_of
 
-__all__ = ["Duplicates", "Progress", "Staging", "check_max_loss", "too_few", "writing"]
+__all__ = ["Duplicates", "Progress", "Staging", "check_max_shrink", "too_few", "writing"]
 
 _PROGRESS_EVERY = 0.1
 _SWAP_WAIT = 60.0  # seconds for the writers of single records to be done
@@ -25,21 +25,21 @@ _SWAP_WAIT = 60.0  # seconds for the writers of single records to be done
 Duplicates = tuple[int, int | None]
 
 
-def check_max_loss(value: float) -> float:
+def check_max_shrink(value: float) -> float:
     """Check the share of records that a build or refresh may lose.
 
     Raises:
         ConfigurationError: it is not between 0 and 1.
     """
-    return min(1.0, check_number("max_loss", value, unit="share, from 0 to 1"))
+    return min(1.0, check_number("max_shrink", value, unit="share, from 0 to 1"))
 
 
-def too_few(name: str, lost: int, before: int, max_loss: float) -> str:
+def too_few(name: str, lost: int, before: int, max_shrink: float) -> str:
     """What to say when more would be lost than may be; empty when not."""
-    if not before or lost <= before * max_loss:
+    if not before or lost <= before * max_shrink:
         return ""
     return (
-        f"{name} would lose {lost:,} of its {before:,} records, more than {max_loss:.0%} of them; what is there stays."
+        f"{name} would lose {lost:,} of its {before:,} records, more than {max_shrink:.0%} of them; they stay."
         " If it is right, allow that share to be lost"
     )
 

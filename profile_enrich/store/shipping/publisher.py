@@ -72,6 +72,7 @@ def publish_store(
         if store.get("generation") != manifest.generation:
             continue
         store.pop("secret", None)
+        store.pop("checksum", None)  # of the whole, which holds the secret
         try:
             names = [file.name for parts in manifest.parts.values() for file in parts.files]
             files = tuple(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import ConfigurationError, StoreError
+from ..files.manifest import manifest_bytes
 
 __all__ = ["CURRENT", "ShippedFile", "ShippedManifest", "check_key", "digest_of"]
 
@@ -100,7 +101,9 @@ class ShippedManifest:
             for item in self.store["collections"]
         ]
         secret = hmac.digest(key, b"secret of the store", "sha256").hex()
-        return json.dumps({**self.store, "collections": collections, "secret": secret}, indent=1).encode()
+        content = {**self.store, "collections": collections, "secret": secret}
+        content.pop("checksum", None)
+        return manifest_bytes(content)
 
 
 def read_signed(content: bytes, key: bytes, where: str) -> ShippedManifest:

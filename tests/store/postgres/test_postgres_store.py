@@ -191,14 +191,14 @@ def test_D2_what_is_written_while_a_build_reads_is_newer_and_kept(backend: Postg
 
 def test_D2_a_build_that_would_lose_much_keeps_what_is_there(backend: PostgresBackend) -> None:
     for attempt in (
-        lambda loss: backend.build([CollectionSpec("Users", ROWS[:30])], max_loss=loss),
-        lambda loss: backend.refresh([RefreshSpec("Users", ROWS[:30], vanished="delete")], max_loss=loss),
+        lambda loss: backend.build([CollectionSpec("Users", ROWS[:30])], max_shrink=loss),
+        lambda loss: backend.refresh([RefreshSpec("Users", ROWS[:30], vanished="delete")], max_shrink=loss),
     ):
         with pytest.raises(StoreError, match="would lose 20 of its 50 records, more than 20%"):
             attempt(0.2)
     with backend.open() as store:
         assert store.collection("Users").rows == 50
-        backend.refresh([RefreshSpec("Users", ROWS[:30], vanished="delete")], max_loss=0.4)
+        backend.refresh([RefreshSpec("Users", ROWS[:30], vanished="delete")], max_shrink=0.4)
         store.refresh()
         assert store.collection("Users").rows == 30
 
