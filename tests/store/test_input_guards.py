@@ -285,3 +285,17 @@ def test_P10_a_manifest_with_a_flipped_bit_is_refused(path: Path) -> None:
     (path / "CURRENT").write_text(content.replace('"rows": 100', '"rows": 101'))
     with pytest.raises(StoreError, match="the checksum of its manifest does not match"):
         LocalStore(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,a\r\n1,x\n2,y\r\n", "u.csv, line 2: it ends in another way than the lines before it"),
+        (b"id a\n1 x\n", "has one column, 'id a'; if its fields are separated by spaces, say the delimiter"),
+        (b"sep=;\nid;a\n1;x\n", "line 1: a line for spreadsheets"),
+    ],
+)
+def test_E9_the_cause_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "u.csv").write_bytes(content)
+    with pytest.raises(StoreError, match=message):
+        build_store(tmp_path / "s", [CollectionSpec("U", tmp_path / "u.csv")])

@@ -42,7 +42,8 @@ _MANY = "SELECT docid, r.key, census, census_checksum FROM json_each(?) CROSS JO
 PageRow = tuple[int, str, bytes]
 _StoredRow = tuple[int, str, bytes | None, int]
 
-_DAMAGE = (sqlite3.Error, DamagedData)
+# A damaged row may hold values of other types, and a message of SQLite that quotes it may not be text.
+_DAMAGE = (sqlite3.Error, DamagedData, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class FoundRow(NamedTuple):

@@ -63,7 +63,7 @@ class Layer:
             self.execute = self._connection.execute
             self.postings = PostingReader(self._connection, file.name, cache or PostingCache())
             self.execute("SELECT 1 FROM record LIMIT 1")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # its message may quote what is damaged
             problem = str(getattr(error, "sqlite_errorname", type(error).__name__))
         if problem:
             self.close()

@@ -125,6 +125,11 @@ class CsvReader(TableReader):
                 problem = (
                     f"{self.where} is empty or begins with an empty line; a header line with the column names is needed"
                 )
+            elif first[0].lower().startswith("sep=") and len(first) <= 2:
+                problem = f"{self.where}, line 1: a line for spreadsheets; remove it, and say the delimiter"
+            elif len(first) == 1 and first[0] != spec.key and " " in first[0].strip():
+                hint = "if its fields are separated by spaces, say the delimiter"
+                problem = f"{self.where} has one column, {first[0]!r}; {hint}"
             elif "" in first:
                 problem = f"{self.where}, line 1: column {first.index('') + 1} has no name"
             elif len(set(first)) < len(first):
@@ -219,6 +224,19 @@ class CsvReader(TableReader):
                     lines.append(number)
         return lines + [0] * (len(positions) - len(lines))
 
+    def _other_line_end(self) -> int | None:
+        """Return the first line that ends in LF after others in CRLF, or the other way round; `None` for none."""
+        if self._encoding == "utf-16":
+            return None
+        with contextlib.suppress(OSError, EOFError), open_bytes(self._path, gzipped=self._gzipped) as lines:
+            first: bool | None = None
+            for number, line in enumerate(lines, 1):
+                ends = line.endswith(b"\r\n")
+                if first is not None and ends != first and line.endswith(b"\n"):
+                    return number
+                first = ends if first is None else first
+        return None
+
     def _explain(self, message: str) -> str:
         at = re.search(r"on Line: (\d+)", message)
         where = f"{self.where}, line {int(at[1]):,}" if at else self.where
@@ -235,4 +253,6 @@ class CsvReader(TableReader):
             return f"{where}: longer than 4 MB"
         if self._gzipped:
             return f"{where}: cannot be read to its end; is it whole, and CSV?"
+        if (line := self._other_line_end()) is not None:
+            return f"{self.where}, line {line:,}: it ends in another way than the lines before it (LF, CRLF)"
         return f"{where}: not CSV; fields are separated by one delimiter and quoted with double quotes"
