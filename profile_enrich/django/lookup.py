@@ -21,7 +21,7 @@ from ..web.native_request import NATIVE_REQUEST, is_ready_made, requirements_of,
 from .page_cache import keep_out_of_page_cache
 from .settings import DjangoConfig
 
-__all__ = ["DjangoLookup", "is_async", "lookup_of"]
+__all__ = ["DjangoLookup", "is_async", "lookup_of", "renew_after_sign_in"]
 
 T = TypeVar("T")
 
@@ -62,6 +62,13 @@ class DjangoLookup(BlockingLookup):
         if not self.read:
             keep_out_of_page_cache(self._request)
         super().mark_read()
+
+    def renew(self) -> None:
+        """Forget who was looked up: the identity changed within the request, and the next read asks for it again."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        super().renew()
 
     def end(self) -> None:
         """The request has left the middleware: from now on its profile is empty for everybody who still holds it."""
@@ -162,6 +169,13 @@ _PROVIDERS = {"session": "SessionMiddleware", "user": "AuthenticationMiddleware"
 def lookup_of(request: HttpRequest) -> DjangoLookup | None:
     """The lookup that the middleware made for this request; `None` where it is not installed."""
     return cast("DjangoLookup | None", getattr(request, _ATTRIBUTE, None))
+
+
+def renew_after_sign_in(*, request: HttpRequest | None, **_: Any) -> None:
+    """Receive Django's `user_logged_in` and `user_logged_out`: the profile of the request is looked up again."""
+    lookup = None if request is None else lookup_of(request)
+    if lookup is not None:
+        lookup.renew()
 
 
 def is_async(function: object) -> bool:

@@ -244,6 +244,12 @@ class BlockingLookup:
             self.profile._facts = answer._facts
         self.resolved = True
 
+    def renew(self) -> None:
+        """Forget who was looked up: the identity changed within the request, and the next read asks for it again."""
+        if not self.sealed:
+            self.resolved, self._connection = False, None
+            self.profile._facts = Profile(reason=Reason.NOT_LOOKED_UP)._facts
+
     def end(self) -> None:
         """The request has left the integration: from now on its profile is empty for everybody who still holds it."""
         self.sealed = self.resolved = True

@@ -6,6 +6,8 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+from django.contrib.auth import alogin, alogout, login, logout
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
@@ -114,6 +116,26 @@ async def amembers(request: Any) -> HttpResponse:
     return HttpResponse("members")
 
 
+def switch(request: Any) -> HttpResponse:
+    """Signs out, and in as somebody else, with the profile read before, between and after."""
+    names = [request.profile.get("id", "nobody")]
+    logout(request)
+    names.append(request.profile.get("id", "nobody"))
+    login(request, User.objects.get(id=2), backend="django.contrib.auth.backends.ModelBackend")
+    names.append(request.profile.get("id", "nobody"))
+    return HttpResponse(" ".join(names))
+
+
+async def aswitch(request: Any) -> HttpResponse:
+    names = [(await request.aprofile()).get("id", "nobody")]
+    await alogout(request)
+    names.append((await request.aprofile()).get("id", "nobody"))
+    user = await User.objects.aget(id=2)
+    await alogin(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    names.append((await request.aprofile()).get("id", "nobody"))
+    return HttpResponse(" ".join(names))
+
+
 def details(request: Any) -> HttpResponse:
     return HttpResponse(json.dumps({"reason": request.profile.reason, "status": request.profile.status}))
 
@@ -146,6 +168,8 @@ urlpatterns = [
     path("boom", boom),
     path("members", members),
     path("amembers", amembers),
+    path("switch", switch),
+    path("aswitch", aswitch),
     path("details", details),
     path("static/details", details),
 ]

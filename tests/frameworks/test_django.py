@@ -309,3 +309,12 @@ def test_A23_a_middleware_outside_sees_no_person(asgi: bool) -> None:
         for page in ("/plain", "/read"):
             Browser(asgi, "1").get(page)
     assert django_pages.ReadsAfter.seen == ["sealed", "sealed"]
+
+
+@BOTH
+@pytest.mark.parametrize("page", ["/switch", "/aswitch"])
+def test_A30_signing_out_and_in_within_a_request_looks_up_again(asgi: bool, page: str) -> None:
+    """A30: the profile follows Django's signals."""
+    with site(client_of(ScriptedSource())):
+        Browser(asgi, "2")
+        assert Browser(asgi, "1").text(page) == "1 nobody 2"
