@@ -33,8 +33,8 @@ def enrich(
 ) -> Enrichment:
     """Add to each record the profile of its key: `async for row in enrich(rows, client=..., key="user_id")`.
 
-    Each key is looked up once for all records that have it at the time. A rate limit and an open circuit breaker are
-    waited out; a failing source is retried. A record without a profile is not an error.
+    Each key is looked up once for all records that have it at the time. A rate limit is waited for; a
+    failing source is retried for `retry_timeout` seconds. A record without a profile is not an error.
 
     Args:
         rows: mappings, dataclasses, named tuples or objects with attributes. They are not changed.

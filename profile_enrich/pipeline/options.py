@@ -35,8 +35,8 @@ class EnrichOptions:
         window: records held at most. Default 4,096. Tables ignore it.
         concurrency: concurrent calls of the source, at most. Default 64. On the workers of an engine each worker's
             share of the `ClientConfig` counts instead.
-        retry_timeout: seconds for which a failing source is retried, since it last answered. Default 60. A circuit
-            breaker or a rate limit is waited out however long it takes.
+        retry_timeout: seconds for which a failing source is retried, since it last answered. Default 60; an
+            open circuit breaker counts as failing. A rate limit is waited for however long it takes.
 
     Raises:
         ConfigurationError: an option is not usable; the message names it.
