@@ -16,6 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 API_PORT ?= 8787
 SHOP_PORT ?= 8000
 MINUTES ?= 3
+TRIES ?= 200
 # Every other minor version on the path, or installed by pyenv.
 PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do test "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = $$v \
 	|| { $(FIND_PYTHON) >/dev/null && echo $$v; }; done)
@@ -25,7 +26,7 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test coverage test-services test-engines test-packaging test-pythons test-stacks lint types docs docs-serve soak hostile paging bench bench-pipelines \
+.PHONY: demo test coverage test-services test-engines test-packaging test-pythons test-stacks lint types docs docs-serve soak attack hostile paging bench bench-pipelines \
 	bench-server mutants format clean
 
 demo: $(VENV)/.demo
@@ -72,6 +73,9 @@ types: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
+attack: $(VENV)/.dev
+	$(BIN)/python -m tests.server.attack $(TRIES)
 
 hostile: $(VENV)/.dev
 	$(BIN)/python -m tests.server.hostile 100000

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 
 __all__ = ["main"]
 
@@ -10,7 +12,13 @@ _EXTRA = {"click", "rich"}
 
 
 def main() -> None:
-    """Runs the commands. Without the extra `cli` it says how to install it, and exits with 2."""
+    """Run the commands. Without the extra `cli` it says how to install it, and exits with 2."""
+    # Python's handler raises inside an import, and shows a traceback; the system's ends the process.
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler and threading.current_thread() is (
+        threading.main_thread()
+    )
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         from .cli.app import cli
     except ModuleNotFoundError as error:
@@ -22,6 +30,8 @@ def main() -> None:
             "    pip install 'profile-enrich[cli]'\n"
         )
         sys.exit(2)
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     cli(prog_name="profile-enrich")
 
 
