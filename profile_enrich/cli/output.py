@@ -73,14 +73,14 @@ def fitting(width: int, *columns: tuple[ProgressColumn, int, int]) -> list[Progr
 
     Args:
         width: of the terminal, in characters.
-        columns: each with its width, and its rank: the lower one stays when there is too little room.
+        columns: each with its width, and its rank: the lower one stays when there is too little space.
     """
-    room = width
+    space = width
     kept: set[int] = set()
     for at in sorted(range(len(columns)), key=lambda each: columns[each][2]):
         needed = columns[at][1] + (1 if kept else 0)
-        if needed > room:
+        if needed > space:
             break
-        room -= needed
+        space -= needed
         kept.add(at)
     return [columns[at][0] for at in sorted(kept)]

@@ -114,8 +114,8 @@ def _enriched_blocking(client: BlockingProfileClient, state: RecordRun, rows: It
     try:
         while not queue.done:
             some: list[Any] = []
-            room, end = queue.capacity if queue.wants_input else 0, time.perf_counter() + _SLICE
-            while not ended and len(some) < room:
+            capacity, end = queue.capacity if queue.wants_input else 0, time.perf_counter() + _SLICE
+            while not ended and len(some) < capacity:
                 try:
                     some.append(next(rest))
                 except StopIteration:

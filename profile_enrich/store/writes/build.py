@@ -226,17 +226,17 @@ def _build_one(
             with CollectionWriter(path / f"{name}.db", len(spec.filterable)) as writer:
                 bulk = bulk_rows(reader, spec, index_id)
                 if bulk is None:
-                    tally = _copy(spec, reader, encoder, placing, writer, progress)
+                    counts = _copy(spec, reader, encoder, placing, writer, progress)
                 else:
                     encoder.with_index = bulk.with_index
                     if bulk.all_valid and placing.fresh:
                         spill = path / f"{name}-spill.db"
-                        tally = _copy_plain(spec, bulk, reader, placing, writer, progress, spill)
+                        counts = _copy_plain(spec, bulk, reader, placing, writer, progress, spill)
                     else:
-                        tally = _copy_bulk(spec, bulk, reader, placing, writer, progress)
+                        counts = _copy_bulk(spec, bulk, reader, placing, writer, progress)
                 columns = reader.columns()
                 untyped: Iterable[str] = set(getattr(reader, "untyped", ()))
-                if tally.read or columns:
+                if counts.read or columns:
                     check_columns(spec, columns, reader.where)
                 if on_duplicate == "fail":
                     placing.refuse_duplicates()
@@ -272,13 +272,13 @@ def _build_one(
     )
     report = CollectionReport(
         collection=collection,
-        read=tally.read,
+        read=counts.read,
         stored=written.rows,
         duplicates=written.duplicates + placing.repeated,
         first_duplicate=min(firsts, default=None),
-        rejected=tally.rejects.reasons,
-        first_rejected=tally.rejects.first_row,
-        first_rejected_line=tally.rejects.first_line,
+        rejected=counts.rejects.reasons,
+        first_rejected=counts.rejects.first_row,
+        first_rejected_line=counts.rejects.first_line,
         warnings=tuple(_warnings(collection)),
     )
     manifest = replace(
