@@ -121,6 +121,7 @@ LINES: dict[str, str] = {
     "E8": 'What matched nothing (no key, no such field, no such id) is not success; "no such profile" is only what the vendor '
     "says of a record.",
     "E9": "What a library raises becomes our error with file, row, column and remedy; a bad value is one reject, not the end.",
+    "E10": "A circuit breaker makes pipelines wait; no record is given up because of it without having been asked for.",
     "D1": "One conformance suite holds for the local store and for PostgreSQL: the same records, pages, tokens and answers, "
     "byte for byte.",
     "D2": "A build or refresh in the database is one transaction: killed at any point it leaves nothing behind; paging sees "

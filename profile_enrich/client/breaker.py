@@ -111,6 +111,20 @@ class Breaker:
         self._notify("half_open")
         return permit
 
+    def trial(self) -> Permit:
+        """Return the permission to make one call although the circuit breaker is open.
+
+        It is for a caller that has waited for longer than it can: a pipeline would rather ask for a record than give
+        it up unasked. The call counts as the trial of a half-open breaker.
+        """
+        with self._lock:
+            if self._state != "open":
+                return Permit(self, self._generation)
+            self._change("half_open")
+            permit = Permit(self, self._generation)
+        self._notify("half_open")
+        return permit
+
     def pause(self) -> float:
         """Return the seconds until `ask` may permit a call; 0.0 also while a trial call is under way."""
         with self._lock:

@@ -231,13 +231,16 @@ class Loader:
         load = self.find(key)
         return (self.launch(key, base), False) if load is None else (load, True)
 
-    def launch(self, key: ProfileKey, base: Entry | None, *, yields: bool = False) -> ProfileLoad:
+    def launch(
+        self, key: ProfileKey, base: Entry | None, *, yields: bool = False, overdue: bool = False
+    ) -> ProfileLoad:
         """Start a load of a key, in the place of one that is under way.
 
         Args:
             key: what to load.
             base: the entry that the cache holds of it.
             yields: the caller can wait, and leaves a part of the rate limit to those who cannot.
+            overdue: the caller has waited for the circuit breaker for long enough: the call is made all the same.
 
         Raises:
             ClientClosed: the client is being closed.
@@ -248,7 +251,7 @@ class Loader:
             raise ClientClosed("the ProfileClient is being closed; make lookups before aclose() or inside its lifespan")
         self.open()
         base = base if base is not None and base.record is not None else None
-        load = self.loads.start(self._new_load(key, base, yields))
+        load = self.loads.start(self._new_load(key, base, yields, overdue))
         self._sweeper.arm()
         return load
 
@@ -281,11 +284,11 @@ class Loader:
         if self.closed and not self.closing:
             self.closed = False
 
-    def _new_load(self, key: ProfileKey, base: Entry | None, yields: bool) -> ProfileLoad:
+    def _new_load(self, key: ProfileKey, base: Entry | None, yields: bool, overdue: bool) -> ProfileLoad:
         if self._shared is not None and self._shared.usable(self.cache_key(key)):
-            permit, batch = self.admit(yields) if yields else (None, None)
+            permit, batch = self.admit(yields, overdue) if yields else (None, None)
             return self._shared.new(self, key, base, permit, batch)
-        return ProfileLoad(self, key, base, *self.admit(yields))
+        return ProfileLoad(self, key, base, *self.admit(yields, overdue))
 
     def refresh_soon(self, key: ProfileKey) -> None:
         """Start a load of a key that has just been answered with something stale."""
@@ -302,9 +305,9 @@ class Loader:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def admit(self, yields: bool = False) -> tuple[Permit, Batch | None]:
+    def admit(self, yields: bool = False, overdue: bool = False) -> tuple[Permit, Batch | None]:
         """The permission to make a call now, and the batch that it is made in, where the source has batches."""
-        permit = self._breaker.ask()
+        permit = self._breaker.trial() if overdue else self._breaker.ask()
         if permit is None:
             raise CircuitOpen("the source failed several times in a row and is left alone for a moment")
         try:

@@ -160,19 +160,20 @@ class WaitingLookup:
             with contextlib.suppress(CircuitOpen, RateLimitReached):
                 return self._loader.launch(key, pending.base, yields=True), False
         async with queue:  # first come, first served; only the first one watches the time
+            overdue = False
             while True:
                 ready = self._ready(pending)
                 if ready is not None:
                     return ready
                 try:
-                    return self._loader.launch(key, pending.base, yields=True), False
+                    return self._loader.launch(key, pending.base, yields=True, overdue=overdue), False
                 except RateLimitReached as error:
                     pause = error.retry_after or 0.0
-                except CircuitOpen as error:
+                except CircuitOpen:
+                    # No record is given up unasked: one at a time is asked for when the breaker was waited for in vain.
                     pause = self._breaker.pause()
-                    if self._over(pending, pause, retry_timeout):
-                        return self._lookups.observe(key, unavailable(error, key), pending.started)
-                    pause = min(max(pause, _MIN_SLEEP), _MAX_SLEEP)
+                    overdue = self._over(pending, pause, retry_timeout)
+                    pause = _MAX_SLEEP if overdue else min(max(pause, _MIN_SLEEP), _MAX_SLEEP)
                 await asyncio.sleep(pause)
 
     def _ready(self, pending: _PendingKey) -> Profile | tuple[ProfileLoad, bool] | None:
@@ -194,6 +195,8 @@ class WaitingLookup:
             answer = await load.wait(None)
         except FATAL_ERRORS:
             raise
+        except CircuitOpen:  # it opened while this load waited for its turn: the key was not asked for
+            return None
         except ProfileEnrichError as error:
             pending.loads += 1
             transient = isinstance(error, _TRANSIENT)
