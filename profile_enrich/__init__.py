@@ -3,17 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
-from .cache.policy import CachePolicy
+from .cache.cache_policy import CachePolicy
 from .cache.shared.second_level import SharedStats
 from .cache.shared.shared_cache import SharedCache
 from .client.blocking import BlockingProfileClient
 from .client.breaker import Breaker
 from .client.client import ProfileClient
 from .client.hooks import BreakerDetails, Health, LoadDetails, LookupDetails, Stats
-from .client.lookup import PendingLookup
-from .client.policies import SourcePolicy
+from .client.lookup_decision import PendingLookup
 from .client.rate_limit import RateLimit
 from .client.retry import RetryPolicy
+from .client.source_policy import SourcePolicy
 from .errors import (
     AmbiguousMatch,
     BudgetExceeded,
@@ -52,6 +52,7 @@ from .sources.base import BatchSource, Excluded, Found, NotFound, NotModified, P
 from .sources.census import CensusSource
 from .sources.http import TransportOptions
 from .sources.memory import MemorySource
+from .web.callbacks import in_thread
 from .web.consent import honour_gpc
 from .web.dependencies import (
     ProfileDependency,
@@ -61,10 +62,9 @@ from .web.dependencies import (
     refresh_profile,
     require_profile,
 )
-from .web.identity import first_of, from_cookie, from_header, from_session, from_user, hashed_email
+from .web.identity_functions import first_of, from_cookie, from_header, from_session, from_user, hashed_email
 from .web.middleware import ProfileMiddleware
 from .web.signed_cookie import SignedCookie, from_signed_cookie
-from .web.user_functions import in_thread
 
 if TYPE_CHECKING:
     from .sources.store import StoreSource

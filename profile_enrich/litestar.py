@@ -24,7 +24,7 @@ from .profile import Profile
 from .web.config import Attach
 from .web.consent import Consent
 from .web.dependencies import ProfileDependency, get_profile, refusal
-from .web.identity import Identify
+from .web.identity_functions import Identify
 from .web.middleware import ProfileMiddleware
 from .web.request_lookup import lookups_of
 

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from ..errors import BudgetExceeded, ClientClosed, ConfigurationError, ProfileEnrichError, SourceError, SourceTimeout
 from .deadline import Deadline
-from .standstill import StandstillWatch
+from .process_stall import StandstillWatch
 
 __all__ = ["Load", "SingleFlight"]
 

@@ -18,7 +18,7 @@ from .._utils.string_pool import shared_strings
 from .._utils.validation import check_int
 from ..errors import ProfileEnrichError
 from ..profile import Profile, Record
-from .policy import CachePolicy
+from .cache_policy import CachePolicy
 from .storage import NEVER, CacheStorage, Entry, SecondChanceCache
 
 __all__ = ["Entry", "LoadToken", "ProfileCache"]

@@ -6,7 +6,7 @@ from .._utils.validation import check_number
 from ..errors import ConfigurationError, ProfileEnrichError
 from ..profile import Reason, Record
 from ..sources.freshness import Freshness
-from .policy import CachePolicy
+from .cache_policy import CachePolicy
 from .storage import Entry
 
 __all__ = ["Expiry"]

@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mappin
 from .._utils.deadline import Deadline
 from .._utils.validation import check_bool, check_int, check_number
 from ..cache.cache import ProfileCache
+from ..cache.cache_policy import CachePolicy
 from ..cache.expiry import Expiry
-from ..cache.policy import CachePolicy
 from ..cache.shared.second_level import SecondLevel
 from ..cache.shared.shared_cache import SharedCache
 from ..cache.sweeper import Sweeper
@@ -25,10 +25,10 @@ from .breaker import Breaker
 from .change_follower import Follower, FollowingSweeper, check_follows
 from .hooks import Health, Hook, Observer, Stats
 from .loader import CacheKey, Loader
-from .lookup import Lookups, PendingLookup
-from .policies import SourcePolicy
-from .shared_load import SharedLoads
-from .waiting import WaitingLookup, run_workers
+from .lookup_decision import Lookups, PendingLookup
+from .second_level_load import SharedLoads
+from .source_policy import SourcePolicy
+from .waiting_lookup import WaitingLookup, run_workers
 
 __all__ = ["ProfileClient"]
 

@@ -32,8 +32,8 @@ from .background import BackgroundLoop
 from .batching import Batch, Batcher
 from .breaker import Breaker, Permit
 from .hooks import Observer
-from .policies import SourcePolicy
 from .retry import RetryPolicy
+from .source_policy import SourcePolicy
 
 __all__ = ["CacheKey", "LoadFactory", "LoadResult", "Loader", "ProfileLoad"]
 

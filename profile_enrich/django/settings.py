@@ -15,7 +15,7 @@ from django.utils.module_loading import import_string
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
 from ..web.blocking_lookup import BlockingConfig
-from ..web.identity import from_user
+from ..web.identity_functions import from_user
 
 __all__ = ["DjangoConfig", "SettingProblem", "load_config", "read_config"]
 

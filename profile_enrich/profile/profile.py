@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from .._utils.frozen import thaw
 from .._utils.frozen_types import FrozenDict
-from .._utils.models import Problems, convert, mismatch
+from .._utils.model_conversion import Problems, convert, mismatch
 from ..errors import ConfigurationError, ProfileEnrichError
 from .key import ProfileKey
 from .record import Record

@@ -9,7 +9,7 @@ from typing import Any
 
 from .._utils.validation import check_number
 from ..client.client import ProfileClient
-from ..client.policies import SourcePolicy
+from ..client.source_policy import SourcePolicy
 from ..errors import ConfigurationError, InvalidKeyError, StoreError
 from ..profile import ProfileKey, Reason
 from ..server import ProfileAPI

@@ -42,7 +42,7 @@ from .http.messages import (
 from .page import page_response
 from .routing import Dialect, Headers, route
 from .shared_state import SharedState
-from .store_calls import StoreCalls
+from .store_threads import StoreCalls
 
 __all__ = ["ProfileAPI"]
 

@@ -22,7 +22,7 @@ from ..profile.profile import pending
 from .cache_headers import Headers, personalise
 from .dependencies import refusal
 from .identification import Key, key_of
-from .identity import vary_of
+from .identity_functions import vary_of
 from .native_request import ask, requirements_of
 
 __all__ = ["GRACE", "BlockingConfig", "BlockingLookup"]

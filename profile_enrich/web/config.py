@@ -10,7 +10,7 @@ from .._utils.log_once import LogOnce
 from ..client.client import ProfileClient
 from .cache_headers import Headers, personal_lines
 from .consent import Consent
-from .identity import Identify
+from .identity_functions import Identify
 
 __all__ = ["Attach", "MiddlewareConfig"]
 

@@ -16,7 +16,7 @@ from ..errors import ConfigurationError
 from ..profile import Reason
 from .config import Attach, MiddlewareConfig
 from .consent import Consent
-from .identity import Identify, vary_of
+from .identity_functions import Identify, vary_of
 from .request_lookup import INSIDE, SCOPE_KEY, RequestLookup
 from .response import ProfileResponse
 

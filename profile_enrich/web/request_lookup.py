@@ -13,14 +13,14 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from .._utils.deadline import Deadline
-from ..client.lookup import PendingLookup
+from ..client.lookup_decision import PendingLookup
 from ..errors import ProfileEnrichError
 from ..profile import Profile, ProfileKey, Reason, Status
 from ..profile.profile import pending, seal
+from .callbacks import HANG, is_own_cancellation
 from .config import MiddlewareConfig
+from .framework_caches import memoizer
 from .identification import Identification, Key
-from .inner_caches import memoizer
-from .user_functions import HANG, is_own_cancellation
 
 __all__ = ["INSIDE", "SCOPE_KEY", "LookupView", "RequestLookup", "lookup_of", "lookups_of"]
 

@@ -9,7 +9,7 @@ from starlette.types import Message, Send
 
 from .cache_headers import Headers, is_plain, personalise
 from .config import MiddlewareConfig
-from .inner_caches import inner_cache
+from .framework_caches import inner_cache
 from .request_lookup import INSIDE, RequestLookup
 
 __all__ = ["ProfileResponse", "start_headers"]

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from .._utils.log_once import LogOnce
 from ..errors import ConfigurationError, MissingExtraError
-from .identity import Identity, check_text, key_from
+from .identity_functions import Identity, check_text, key_from
 from .request_values import one_cookie
 
 __all__ = ["SignedCookie", "from_signed_cookie"]

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from profile_enrich import ConfigurationError, Profile, Reason, Record, SourceConnectionError
 from profile_enrich.cache.cache import MAX_TAGS, Entry, ProfileCache
-from profile_enrich.cache.policy import CachePolicy
+from profile_enrich.cache.cache_policy import CachePolicy
 from profile_enrich.testing import ManualClock
 
 

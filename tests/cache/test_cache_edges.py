@@ -8,7 +8,7 @@ import pytest
 
 from profile_enrich import Profile, Reason, Record, SourceConnectionError, Status
 from profile_enrich.cache.cache import MAX_OVERLAYS, SWEPT_PER_WRITE, Entry, ProfileCache
-from profile_enrich.cache.policy import CachePolicy
+from profile_enrich.cache.cache_policy import CachePolicy
 from profile_enrich.cache.storage import NEVER
 from profile_enrich.testing import ManualClock
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from profile_enrich import Record
 from profile_enrich.cache.cache import ProfileCache
-from profile_enrich.cache.policy import CachePolicy
+from profile_enrich.cache.cache_policy import CachePolicy
 from profile_enrich.cache.storage import MOST_CHANCES, Entry, SecondChanceCache
 from profile_enrich.testing import ManualClock
 from tests.cache.test_cache import entry, negative, put

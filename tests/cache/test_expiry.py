@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profile_enrich import ConfigurationError, Reason, Record, SourceTimeout
+from profile_enrich.cache.cache_policy import CachePolicy
 from profile_enrich.cache.expiry import Expiry
-from profile_enrich.cache.policy import CachePolicy
 from profile_enrich.sources.freshness import Freshness
 
 RECORD = Record({"a": 1})

@@ -11,16 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profile_enrich import ConfigurationError, Profile, ProfileKey, Reason, Record
-from profile_enrich.personalize import (
-    Audience,
-    Decision,
-    DecisionReason,
-    Decisions,
-    Exposure,
-    choose,
-    counts,
-    gte,
-)
+from profile_enrich.personalize import Audience, Decision, DecisionReason, Decisions, Exposure, choose, counts, gte
 
 
 def profile(**attributes: Any) -> Profile:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from profile_enrich import MemorySource, ProfileClient, RateLimit, SourcePolicy, StoreSource
 from profile_enrich.errors import ProfileEnrichError
-from profile_enrich.pipeline.files import FileReport, ready_fields
+from profile_enrich.pipeline.files import FileReport
+from profile_enrich.pipeline.files import encoded_fields as ready_fields
 from profile_enrich.pipeline.records.block_lookup import BlockLookup
 from profile_enrich.store import CollectionSpec, build_store
 from tests.pipeline.file_helpers import PEOPLE, enrich, many, write

@@ -7,11 +7,7 @@ from typing import Any
 
 import pytest
 
-from profile_enrich.errors import (
-    InputError,
-    ProfileMissing,
-    TooManyErrors,
-)
+from profile_enrich.errors import InputError, ProfileMissing, TooManyErrors
 from tests.pipeline.file_helpers import enrich, lines, write
 
 pa: Any = pytest.importorskip("pyarrow")

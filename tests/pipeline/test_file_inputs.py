@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from profile_enrich._utils import file_identity
 from profile_enrich.errors import ConfigurationError, InputError, ProfileEnrichError
 from profile_enrich.pipeline.files import file_enrichment as files
-from profile_enrich.pipeline.files import resumable_output, second_pass
+from profile_enrich.pipeline.files import resumable_output
+from profile_enrich.pipeline.files import two_pass_writer as second_pass
 from tests.pipeline.file_helpers import enrich, left, lines, many, write
 
 pa: Any = pytest.importorskip("pyarrow")

@@ -15,15 +15,11 @@ import pytest
 
 from profile_enrich import MemorySource, ProfileClient
 from profile_enrich._utils.files import FileLock
-from profile_enrich.errors import (
-    ConfigurationError,
-    InputError,
-    SourceAuthError,
-)
+from profile_enrich.errors import ConfigurationError, InputError, SourceAuthError
 from profile_enrich.pipeline.files import FileProgress, enrich_file
 from profile_enrich.pipeline.files import file_enrichment as files
 from profile_enrich.pipeline.files import formats as _formats
-from profile_enrich.pipeline.files import second_pass as _assembly
+from profile_enrich.pipeline.files import two_pass_writer as _assembly
 from profile_enrich.pipeline.files.readers import open_reader
 from profile_enrich.pipeline.files.resumable_output import ResumableOutput
 from tests.pipeline.file_helpers import enrich, left, lines, many, write

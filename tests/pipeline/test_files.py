@@ -15,11 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profile_enrich.errors import (
-    InputError,
-    MissingExtraError,
-    ProfileEnrichError,
-)
+from profile_enrich.errors import InputError, MissingExtraError, ProfileEnrichError
 from profile_enrich.pipeline.files.column_types import alias, cell, json_text, notice, plain
 from profile_enrich.pipeline.files.dry_run import Distinct, survey_file
 from tests.pipeline.file_helpers import CSV, PEOPLE, client, enrich, left, lines, write

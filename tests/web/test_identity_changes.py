@@ -15,14 +15,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
-from profile_enrich import (
-    NotFound,
-    ProfileMiddleware,
-    from_session,
-    from_user,
-    get_profile,
-    refresh_profile,
-)
+from profile_enrich import NotFound, ProfileMiddleware, from_session, from_user, get_profile, refresh_profile
 from profile_enrich.web.config import Attach
 from tests.helpers import ScriptedSource, client_of, found, own_records
 from tests.web.helpers import WHO, view

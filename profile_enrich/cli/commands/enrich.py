@@ -11,10 +11,10 @@ from typing import Any, ParamSpec, cast
 import click
 
 from ..._utils.units import parse_rate
-from ...cache.policy import CachePolicy
+from ...cache.cache_policy import CachePolicy
 from ...client.client import ProfileClient
-from ...client.policies import SourcePolicy
 from ...client.rate_limit import RateLimit
+from ...client.source_policy import SourcePolicy
 from ...errors import ConfigurationError
 from ...pipeline.files.dry_run import survey_file
 from ...pipeline.files.file_enrichment import enrich_file

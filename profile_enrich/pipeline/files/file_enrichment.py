@@ -24,15 +24,15 @@ from ..records.outcome_policy import OutcomePolicy, Rejection, RunStats
 from ..records.thread_reader import iterate_in_thread
 from ..tables.columns import Columns
 from .column_types import json_text, notice, plain
+from .encoded_fields import ReadyFields
 from .file_report import FileProgress, FileReport
 from .formats import FileFormat, FileSpec
 from .job import FileJob, fields_of
 from .line_writer import AddedFields, Attributes, Lines
 from .readers import Item, RecordReader, open_reader
-from .ready_fields import ReadyFields
 from .resumable_output import ResumableOutput
-from .second_pass import assemble, entry
 from .stream_output import RecordOutput, SpooledOutput, StreamOutput
+from .two_pass_writer import assemble, entry
 
 __all__ = ["enrich_file"]
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sized
 from typing import Any, cast
 
 from ..._utils.validation import check_int, check_number
-from ...cache.policy import CachePolicy
+from ...cache.cache_policy import CachePolicy
 from ...client.breaker import Breaker
 from ...client.client import ProfileClient
-from ...client.policies import SourcePolicy
 from ...client.retry import RetryPolicy
+from ...client.source_policy import SourcePolicy
 from ...errors import ConfigurationError, SecretByValue
 from ...sources.amperity import AmperitySource
 from ...sources.auth import ClientCredentials

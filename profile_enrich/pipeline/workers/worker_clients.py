@@ -16,8 +16,8 @@ from starlette.datastructures import Secret
 from ..._utils.fork import reset_after_fork
 from ...client.blocking import BlockingProfileClient
 from ...client.client import ProfileClient
-from ...client.policies import SourcePolicy
 from ...client.rate_limit import RateLimit
+from ...client.source_policy import SourcePolicy
 from ...errors import ConfigurationError, MissingVariable, ProfileEnrichError
 from ...sources.amperity import AmperitySource
 from ...sources.auth import ClientCredentials

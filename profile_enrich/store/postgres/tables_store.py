@@ -12,15 +12,7 @@ from typing import Any, cast
 
 from ...errors import ConfigurationError, StoreError
 from ..files.page_token import filter_scope, open_key_cursor, sign_key_cursor
-from ..model import (
-    MAX_PAGE,
-    Collection,
-    CollectionChanges,
-    CollectionSpec,
-    Dialect,
-    StoredRecord,
-    StorePage,
-)
+from ..model import MAX_PAGE, Collection, CollectionChanges, CollectionSpec, Dialect, StoredRecord, StorePage
 from ..profile_store import WRITE_WAIT
 from ..record_text import amperity_payload, census_payload
 from ..writes.build import check_specs

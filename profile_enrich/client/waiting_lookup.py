@@ -31,7 +31,7 @@ from ..errors import (
 from ..profile import Profile, ProfileKey, Reason, Status
 from .breaker import Breaker
 from .loader import Loader, ProfileLoad
-from .lookup import Lookups, loaded_profile, unavailable
+from .lookup_decision import Lookups, loaded_profile, unavailable
 
 __all__ = ["FATAL_ERRORS", "WaitingLookup", "run_workers"]
 
