@@ -32,7 +32,7 @@ class _Missing(str):
     """
 
     __slots__ = ("_method",)
-    __class__ = property(lambda self: ChainableUndefined)
+    __class__ = property(lambda self: ChainableUndefined)  # pyright: ignore[reportIncompatibleMethodOverride]
     _method: Callable[[], Any]
 
     def __getattribute__(self, name: str) -> Any:
@@ -81,12 +81,13 @@ class _Missing(str):
     def __format__(self, format_spec: str) -> str:
         return ""
 
-    __getitem__ = _itself
-    __iter__ = _empty
+    # Of any type: they take the place of the text's methods, which return text.
+    __getitem__ = cast(Any, _itself)
+    __iter__ = cast(Any, _empty)
     __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _false
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _itself
-    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __pow__ = __rpow__ = _itself
-    __mod__ = __rmod__ = __neg__ = __pos__ = __abs__ = __round__ = _itself
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = cast(Any, _itself)
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __pow__ = __rpow__ = cast(Any, _itself)
+    __mod__ = __rmod__ = __neg__ = __pos__ = __abs__ = __round__ = cast(Any, _itself)
 
 
 _MISSING = _Missing()
@@ -130,7 +131,7 @@ class TemplateProfile(Withheld, dict[str, Any]):
         if name not in _METHODS:
             return self[name]
         method = object.__getattribute__(self, name)
-        value = dict.get(self, name)
+        value = super().get(name)
         if isinstance(value, str | int | float):
             return method
         # Both the customer's attribute and, for Jinja2's filters (items, dictsort, tojson), the method of its name.
@@ -143,7 +144,7 @@ class TemplateProfile(Withheld, dict[str, Any]):
         return self._method() if hasattr(self, "_method") else _MISSING
 
     def __getitem__(self, name: str) -> Any:
-        return _wrapped(dict.get(self, name))
+        return _wrapped(super().get(name))
 
     def keys(self) -> Any:
         """The names."""
@@ -151,11 +152,11 @@ class TemplateProfile(Withheld, dict[str, Any]):
 
     def items(self) -> Any:
         """Pairs of name and value."""
-        return [(name, _wrapped(value)) for name, value in dict.items(self)]
+        return [(name, _wrapped(value)) for name, value in super().items()]
 
     def values(self) -> Any:
         """The values."""
-        return [_wrapped(value) for value in dict.values(self)]
+        return [_wrapped(value) for value in super().values()]
 
     def __bool__(self) -> bool:
         return self._found
@@ -184,7 +185,7 @@ class _TemplateList(Withheld, list[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         try:
-            return list.__getitem__(self, index)
+            return super().__getitem__(index)
         except (IndexError, TypeError):
             return _MISSING
 

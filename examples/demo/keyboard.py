@@ -15,12 +15,12 @@ def single_keys() -> Generator[bool]:
     try:
         import termios
         import tty
-
-        before = termios.tcgetattr(sys.stdin)
-    except (ImportError, OSError, ValueError):  # Windows, a pipe, or no standard input
+    except ImportError:  # Windows
         yield False
         return
-    except termios.error:
+    try:
+        before = termios.tcgetattr(sys.stdin)
+    except (OSError, ValueError, termios.error):  # a pipe, or no standard input
         yield False
         return
     try:

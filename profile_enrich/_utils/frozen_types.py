@@ -42,13 +42,16 @@ class Withheld:
         raise TypeError(_READ_ONLY)
 
 
+_refused: Any = Withheld._refuse  # of any type: it takes the place of methods with different parameters
+
+
 class FrozenDict(Withheld, dict[str, Any]):
     """A read-only dictionary. It serialises, compares and unpacks as a `dict`; changing it raises `TypeError`."""
 
     __slots__ = ()
 
-    __setitem__ = __delitem__ = __ior__ = Withheld._refuse
-    update = pop = popitem = clear = setdefault = Withheld._refuse
+    __setitem__ = __delitem__ = __ior__ = _refused
+    update = pop = popitem = clear = setdefault = _refused
 
     def __copy__(self) -> FrozenDict:
         return self
@@ -65,8 +68,8 @@ class FrozenList(Withheld, list[Any]):
 
     __slots__ = ()
 
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = Withheld._refuse
-    append = extend = insert = pop = remove = clear = sort = reverse = Withheld._refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refused
+    append = extend = insert = pop = remove = clear = sort = reverse = _refused
 
     def __copy__(self) -> FrozenList:
         return self

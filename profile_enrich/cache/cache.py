@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from cachetools import Cache
+
 from .._utils.string_pool import shared_strings
 from .._utils.validation import check_int
 from ..errors import ProfileEnrichError
@@ -69,7 +71,7 @@ class ProfileCache(Generic[K]):
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         policy = policy or CachePolicy()
-        store = policy.storage
+        store: Cache[K, Entry] | None = policy.storage
         if store is None:
             store = SecondChanceCache(check_int("max_bytes", max_bytes), _size_of)
         self.max_entry_bytes = policy.max_entry_bytes

@@ -73,9 +73,9 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
         super().__init__(loader.cache_key(profile_key), loader.deadline)
         self.loader = loader
         self.profile_key = profile_key
-        self.base = base
-        self.permit = permit
-        self.batch = batch
+        self.base: Entry | None = base
+        self.permit: Permit | None = permit
+        self.batch: Batch | None = batch
         self.token: LoadToken[CacheKey] = loader.cache.begin(self.key)
         self.digest = profile_key.digest() if loader.observer.hooks else ""
         self.started = time.perf_counter()

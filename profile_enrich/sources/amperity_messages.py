@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from ..errors import SourceResponseError
 from .http.json_body import array, decode_json, obj
@@ -122,7 +122,8 @@ def says_not_found(body: bytes) -> bool:
         envelope: Any = decode_json(body)
     except SourceResponseError:
         return False
-    return isinstance(envelope, dict) and envelope.get("status") == 404 and isinstance(envelope.get("message"), str)
+    fields = cast("dict[str, object]", envelope) if isinstance(envelope, dict) else {}
+    return fields.get("status") == 404 and isinstance(fields.get("message"), str)
 
 
 def _required(row: dict[str, Any], name: str, what: str) -> str:

@@ -341,7 +341,7 @@ class LocalStore:
     def _close_old(local: _PerThread, snapshot: _Snapshot) -> None:
         """Closes what the new generation does not hold any more. The rest stays open: it is warm."""
         local.readers = {}
-        kept = set() if local.snapshot is None else _files_in_common(local.snapshot, snapshot)
+        kept: set[str] = set() if local.snapshot is None else _files_in_common(local.snapshot, snapshot)
         for name in [name for name in local.layers if name not in kept]:
             local.layers.pop(name).close()
         local.snapshot, local.parts = snapshot, snapshot.manifest.parts

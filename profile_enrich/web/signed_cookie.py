@@ -134,8 +134,9 @@ def secret_texts(argument: str, value: object) -> list[str]:
     Raises:
         ConfigurationError: one is empty or no text, such as the `None` of an unset environment variable.
     """
-    several = isinstance(value, Sequence) and not isinstance(value, str | bytes | Secret)
-    given = cast("Sequence[object]", value) if several else (value,)
+    given: Sequence[object] = (value,)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | Secret):
+        given = cast("Sequence[object]", value)
     if not given:
         raise ConfigurationError(f"{argument} must not be empty")
     texts: list[str] = []

@@ -79,4 +79,4 @@ def encode_message(sequence: int, origin: str, events: list[Event]) -> bytes:
 def decode_message(data: bytes) -> tuple[int, str, list[Event]]:
     """Decode a message: its sequence number, the member that sent it, and its events."""
     sequence, origin, content = json.loads(data)
-    return sequence, origin, [Event(**{**each, "keys": tuple((t, v) for t, v in each["keys"])}) for each in content]
+    return sequence, origin, [Event(**(each | {"keys": tuple((t, v) for t, v in each["keys"])})) for each in content]

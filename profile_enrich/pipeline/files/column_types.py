@@ -77,7 +77,8 @@ def plain(value: object) -> object:
 
 def json_text(value: object, *, ascii_only: bool = False) -> str:
     """A value as JSON. A lone surrogate, which no encoding has, is written as its escape."""
-    if type(value) is not dict or not _AS_THEY_ARE.issuperset(map(type, cast("dict[str, object]", value).values())):
+    kind = type(value)
+    if kind is not dict or not _AS_THEY_ARE.issuperset(map(type, cast("dict[str, object]", value).values())):
         value = plain(value)
     if ascii_only:
         return _ASCII(value)

@@ -6,7 +6,7 @@ import contextlib
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, BinaryIO
 
 from ...errors import InputError
@@ -137,7 +137,7 @@ class _Joined(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def _readable(name: str) -> Iterator[None]:
+def _readable(name: str) -> Generator[None]:
     """Say which file cannot be read on, and why."""
     problem = ""
     try:

@@ -123,7 +123,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._overhead += len(data)
         try:
-            self.parser.feed_data(data)
+            self.parser.feed_data(data)  # pyright: ignore[reportOptionalMemberAccess]  # none only once disconnected
         except httptools.HttpParserUpgrade:
             pass  # WebSockets are not spoken: the request is answered as one of HTTP
         except httptools.HttpParserError:
@@ -182,7 +182,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         self.transport.abort() if self.transport.get_write_buffer_size() else self.transport.close()
 
     def _refuse(self, status: int) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        if not self.cycle or self.cycle.response_complete:
             self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
         self.transport.close()
 

@@ -30,7 +30,7 @@ _HEALTHY_AFTER = 10.0
 _GIVE_UP_AFTER = 5
 """Failed starts in a row, without any worker running, after which the supervisor ends."""
 
-_HANDLED = {signal.SIGINT, signal.SIGTERM, *({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())}
+_HANDLED = {signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ())}
 
 Run = Callable[[Callable[[], None]], None]
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
 from ...errors import MissingExtraError
 
-try:
+if TYPE_CHECKING:
     from pyroaring import BitMap, BitMap64
-except ImportError:  # pragma: no cover  # require_bitmaps() reports it where a store is opened
-    BitMap = BitMap64 = None  # type: ignore[assignment, misc]
+else:
+    try:
+        from pyroaring import BitMap, BitMap64
+    except ImportError:  # pragma: no cover  # require_bitmaps() reports it where a store is opened
+        BitMap = BitMap64 = None
 
 __all__ = ["SEGMENT_BITS", "BitMap", "BitMap64", "require_bitmaps", "segment_bitmaps"]
 
@@ -24,7 +28,7 @@ def require_bitmaps() -> None:
     Raises:
         MissingExtraError: it is not installed.
     """
-    if BitMap is None:
+    if cast(object, BitMap) is None:
         raise MissingExtraError("a local store", "server")
 
 

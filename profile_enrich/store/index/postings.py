@@ -204,7 +204,7 @@ class PostingReader:
     def _last_segment(self) -> int:
         if self._last is None:
             (last,) = self._execute("SELECT max(docid) FROM record").fetchone()
-            self._last = (last or 0) >> SEGMENT_BITS
+            self._last = int(last or 0) >> SEGMENT_BITS
         return self._last
 
 

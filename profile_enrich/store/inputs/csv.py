@@ -20,7 +20,7 @@ from .duckdb_table import (
     _LITERALS,
     _SAMPLE,
     TableReader,
-    _all_are,
+    all_are,
     rows_are_valid,
     validity_facts,
 )
@@ -145,7 +145,10 @@ class CsvReader(TableReader):
     def _find_types(
         self, spec: CollectionSpec, kept: Sequence[str], expected: Mapping[str, ColumnType]
     ) -> dict[str, ColumnType]:
-        said = {**{name: kind for name, kind in expected.items() if kind in _LITERALS}, **spec.types}
+        said: dict[str, ColumnType] = {
+            **{name: kind for name, kind in expected.items() if kind in _LITERALS},
+            **spec.types,
+        }
         free = [name for name in kept if name != spec.key]  # a key is text, so that `007` stays `007`
         possible = self._possible([name for name in free if name not in said])
         patterns = {
@@ -156,7 +159,7 @@ class CsvReader(TableReader):
         facts = ["count(*)", *validity_facts(self._place[spec.key], [self._place[name] for name in kept])]
         for name in free:
             facts.append(f"count({self._place[name]})")
-            facts += [f"coalesce({_all_are(self._place[name], pattern)}, false)" for pattern in patterns[name]]
+            facts += [f"coalesce({all_are(self._place[name], pattern)}, false)" for pattern in patterns[name]]
         self.total, odd, longest, *found = self._fetch(f"SELECT {', '.join(facts)} FROM {self._scan}")[0]  # noqa: S608  # c0, c1… and constants
         self.all_valid = not self.rejects.kept and rows_are_valid(kept, odd, longest)
         answers = iter(found)
@@ -166,7 +169,8 @@ class CsvReader(TableReader):
             fits = [next(answers) for _ in patterns[name]]
             wanted = said.get(name)
             if wanted is None:
-                types[name] = next((kind for kind, fit in zip(possible[name], fits, strict=True) if fit), "text")
+                fitting: list[ColumnType] = [kind for kind, fit in zip(possible[name], fits, strict=True) if fit]
+                types[name] = fitting[0] if fitting else "text"
                 continue
             types[name] = wanted
             if not some or all(fits):
@@ -186,7 +190,7 @@ class CsvReader(TableReader):
         # Where broken lines are left out, each scan notes them: there are to be no more scans than needed.
         if names and not self.rejects.kept:
             facts = [
-                f"coalesce({_all_are(self._place[name], _INFERRED[kind])}, true)"
+                f"coalesce({all_are(self._place[name], _INFERRED[kind])}, true)"
                 for name in names
                 for kind in possible[name]
             ]

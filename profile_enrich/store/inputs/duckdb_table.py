@@ -211,7 +211,8 @@ _BROKEN = {
 }
 
 
-def _all_are(place: str, pattern: str) -> str:
+def all_are(place: str, pattern: str) -> str:
+    """SQL that says whether all values of a column are written in this way; null when it has none."""
     return f"bool_and(regexp_full_match({place}, '{pattern}'))"
 
 
