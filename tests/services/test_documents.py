@@ -22,6 +22,6 @@ def test_the_code_of_postgresql_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", postgres.dsn())
     monkeypatch.setenv("PAGE_SECRET", "a secret of the pages")
-    monkeypatch.setenv("PROFILE_API_KEY", "a key of the Profile API")
+    monkeypatch.setenv("PROFILE_API_KEY", "a-key-of-this-test-only")
     for example in CODE.parse(ROOT / "docs" / "postgresql.md"):
         example.evaluate()
