@@ -20,7 +20,7 @@ from ...server.http.gzip import FROM_BYTES
 from ...server.process.serve import serve_app
 from ...server.process.sockets import bind, on_loopback
 from ...server.process.supervisor import MAX_WORKERS
-from ...server.process.worker import on_terminal
+from ...server.process.worker import on_terminal, require_uvicorn
 from ...server.scheduled_refresh import RefreshSchedule, seconds_of
 from ...server.shared_state import SharedState
 from ...store import Collection, LocalStore, ProfileStore
@@ -264,6 +264,7 @@ def serve(
             "who may ask? Give a key in PROFILE_ENRICH_API_KEY, or several in PROFILE_ENRICH_KEYS, or --generate-key,"
             " or make one for a --store with `profile-enrich keys add`, or say --no-auth to answer everybody"
         )
+    require_uvicorn()  # before the build, which may take long
     if described and config is not None:
         specs = specs_from_file(config)
     elif elsewhere:
