@@ -111,8 +111,8 @@ class ProfileCache(Generic[K]):
             else:
                 return None
             entry = storage.store[key]
-            isolated = now >= self.connected_until and now >= entry.loaded_at + self.isolated_ttl
-            if isolated or entry.evict_at <= now or (entry.tags and not self._tags_hold(entry.tags, entry.stamp)):
+            gone = entry.evict_at <= now or self._is_isolated(entry.loaded_at, now)
+            if gone or (entry.tags and not self._tags_hold(entry.tags, entry.stamp)):
                 storage.remove(key)
                 return None
             return entry
@@ -137,9 +137,14 @@ class ProfileCache(Generic[K]):
             return LoadToken(key, self._stamp, self._timer())
 
     def is_current(self, load: LoadToken[K]) -> bool:
-        """Return whether nothing invalidated the key since the load began; otherwise the load must not be joined."""
+        """Return whether nothing invalidated the key since the load began."""
         with self._lock:
             return self._is_current(load)
+
+    def may_be_joined(self, load: LoadToken[K]) -> bool:
+        """Return whether what a load brings may be served to a lookup that begins now."""
+        with self._lock:
+            return self._is_current(load) and not self._is_isolated(load.started_at, self._timer())
 
     def commit(self, load: LoadToken[K], entry: Entry) -> bool:
         """Store the result of a load, unless the key was invalidated or answered by a newer load meanwhile.
@@ -333,6 +338,10 @@ class ProfileCache(Generic[K]):
             self._invalidated[key] = self._stamp
         removed = [storage.remove(key) for storage in (self._known, self._unknown, self._overlays)]
         return any(removed)
+
+    def _is_isolated(self, loaded_at: float, now: float) -> bool:
+        """Whether other processes may have invalidated what was loaded at a time, without a word reaching this one."""
+        return now >= self.connected_until and now >= loaded_at + self.isolated_ttl
 
     def _is_current(self, load: LoadToken[K]) -> bool:
         return not load.ended and load.stamp > self._cleared and load.stamp > self._invalidated.get(load.key, NEVER)

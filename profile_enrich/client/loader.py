@@ -216,7 +216,7 @@ class Loader:
     def find(self, key: ProfileKey) -> ProfileLoad | None:
         """Return the load of a key that is under way and may be joined."""
         load = self.loads.find(self.cache_key(key))
-        return load if load is not None and self.cache.is_current(load.token) else None
+        return load if load is not None and self.cache.may_be_joined(load.token) else None
 
     def is_under_way(self, load: ProfileLoad) -> bool:
         """Return whether a load runs and its result will be used."""

@@ -289,6 +289,44 @@ class TestBackplane:
         assert (await second.get("u1"))["tier"] == "silver"
         wire.close()
 
+    async def test_S1_a_flushed_server_forgets_who_has_to_acknowledge(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        wire = Cuttable(valkey.port)
+        first, second = await start(vendor), await start(vendor, wire.url)
+        await second.get("u1")
+        await asyncio.sleep(LEASE)  # the second one holds a lease, and an entry that is older than one
+        wire.stall()
+        await asyncio.sleep(0.05)
+        valkey.command("FLUSHALL")
+        vendor.people["u1"] = {"tier": "silver"}
+        first.invalidate("u1")
+        await first.acknowledged(timeout=10 * LEASE)
+        assert (await second.get("u1"))["tier"] == "silver"
+        wire.mend()
+        wire.close()
+
+    async def test_S1_a_process_that_was_cut_off_joins_no_load_from_before(
+        self, start: Process, valkey: Valkey
+    ) -> None:
+        vendor = Vendor()
+        wire = Cuttable(valkey.port)
+        first, second = await start(vendor), await start(vendor, wire.url)
+        wire.stall()
+        await until(lambda: not shared_of(second).available)
+        vendor.seconds = 4 * LEASE
+        loading = asyncio.create_task(second.get("u1"))
+        await until(lambda: second.stats().in_flight == 1)
+        await asyncio.sleep(0.05)
+        vendor.seconds = 0.0
+        vendor.people["u1"] = {"tier": "silver"}
+        first.invalidate("u1")
+        await first.acknowledged(timeout=10 * LEASE)
+        assert not loading.done()
+        assert (await second.get("u1"))["tier"] == "silver"
+        await loading
+        wire.mend()
+        wire.close()
+
     async def test_S1_a_missed_message_is_noticed_and_healed_by_dropping(self, start: Process, valkey: Valkey) -> None:
         vendor = Vendor()
         wire = Cuttable(valkey.port)

@@ -3,7 +3,8 @@
 Each message has a sequence number, and each process renews a lease with a heartbeat that also reads the last number: a
 message that was missed is noticed at the next heartbeat, and healed by dropping the first level. An event is
 acknowledged when every process that holds a lease has applied it. A process that cannot (stopped, cut off) serves
-only what it loaded within the length of a lease, so that waiting for one lease is as good as its word.
+only what it loaded within the length of a lease, so that waiting for one lease is as good as its word. A server that
+was emptied has lost the list of those processes: until a lease has passed, every acknowledgement takes one.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Backplane:
         self._stopping = False
         self._until = 0.0
         self._heard = False
+        self._members_complete_at = 0.0
         self.epoch: str | None = None
         self.sequence = 0
         """The last sequence number up to which nothing was missed."""
@@ -249,6 +251,8 @@ class Backplane:
         cleared = await client.get(self._names["cleared"])
         if self.epoch is not None:
             self.missed += 1
+        if epoch != self.epoch:  # the server lost the list of members: each may hold a lease that nobody sees
+            self._members_complete_at = time.monotonic() + self.lease
         self.epoch, self.sequence = epoch, sequence
         self._early = {number for number in self._early if number > sequence}
         self.tags = {tag.decode(): int(number) for tag, number in tags.items()}
@@ -322,7 +326,9 @@ class Backplane:
             published = time.monotonic()
             waiting = {member.decode() for member in members} - {self._member}
             self._expected[sequence] = waiting - self._expected[sequence]
-            if self._expected[sequence]:
+            if published < self._members_complete_at:
+                await asyncio.sleep(published + self.lease - time.monotonic())
+            elif self._expected[sequence]:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(there.wait(), published + self.lease - time.monotonic())
         finally:
