@@ -63,6 +63,17 @@ class Worker:
             env=self._environment,
         )
 
+    async def listens(self) -> None:
+        end = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.close()
+                await writer.wait_closed()
+                return
+            assert time.monotonic() < end, "a worker did not start"
+            await asyncio.sleep(0.05)
+
     def send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
@@ -174,11 +185,12 @@ async def test_S1_S2_through_faults_at_random_no_old_page_no_failed_page_nobody_
                 worker.send(signal.SIGCONT)
                 worker.disturbed_until = time.monotonic() + 2
             elif fault == "kill":
-                worker.disturbed_until = time.monotonic() + 30
+                worker.disturbed_until = float("inf")  # a process takes long to start where many do
                 worker.process.kill()
                 worker.process.wait(10)
                 worker.start()
-                worker.disturbed_until = time.monotonic() + 10
+                await worker.listens()
+                worker.disturbed_until = time.monotonic() + 2
             else:
                 await asyncio.to_thread(town.valkey.kill)
                 await asyncio.sleep(seconds)
