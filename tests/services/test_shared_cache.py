@@ -356,7 +356,7 @@ class TestBackplane:
         vendor = Vendor()
         client = await start(vendor)
         await client.get("u1")
-        await until(lambda: shared_of(client).stored >= 1)
+        await until(lambda: shared_of(client).stored >= 2)
         entries = valkey.command("KEYS", "*:entry")
         client.invalidate("u1")
         await client.acknowledged()
