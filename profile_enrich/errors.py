@@ -16,6 +16,7 @@ ProfileEnrichError                   code
 ├── CursorError (ValueError)         bad_cursor         a page token was refused
 ├── StoreError                       store              the local store cannot be read or written
 │   └── StoreBusy                    store_busy         another build of the store is running
+├── SharedCacheUnavailable           shared_cache_unavailable an invalidation was not acknowledged in time
 ├── ProfileUnavailable               unavailable        the question could not be answered now
 │   ├── BudgetExceeded (TimeoutError) budget_exceeded   the caller's budget ran out; the load goes on
 │   ├── ClientClosed                 client_closed      the ProfileClient was closed
