@@ -158,7 +158,6 @@ def test_usage_errors_have_exit_code_2_and_name_the_option(vendor: VendorServer)
         (["lookup", "u1", "--entity", "Nobodies"], "Nobodies"),
         (["lookup", "u1", "--source", "amperity"], "--tenant"),
         (["lookup", "u1", "--source", "amperity", "--tenant", "t"], "--index"),
-        (["lookup", "u1", "--source", "amperity", "--tenant", "t", "--index", "i"], "--token"),
         (["lookup", "u1", "--source", "amperity", "--tenant", "t", "--index", "i", "--client-id", "c"], "--token-url"),
         (["lookup", "u1", "--tenant", "t"], "--source"),
     ]:
@@ -167,6 +166,7 @@ def test_usage_errors_have_exit_code_2_and_name_the_option(vendor: VendorServer)
         assert named in done.stderr, arguments
         assert KEY not in done.output
     assert "PROFILE_ENRICH_API_KEY" in invoke(["lookup", "u1"]).stderr
+    assert "--token" in invoke(["lookup", "u1", "--source", "amperity", "--tenant", "t", "--index", "i"]).stderr
     assert "region" in invoke(["lookup", "u1", "--api-key", KEY, "--entity", "e", "--region", "mars"]).stderr
     assert "PROFILE_ENRICH_ENTITY" in invoke(["lookup", "u1", "--api-key", KEY]).stderr
 
