@@ -309,4 +309,4 @@ def test_input_and_output_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, v
 
     monkeypatch.setattr("profile_enrich.cli.commands.lookup.print_json", full)
     done = invoke(["lookup", "u1"], census(vendor))
-    assert (done.exit_code, done.stderr) == (2, "Error: No space left on device: /somewhere/file\n")
+    assert (done.exit_code, done.stderr) == (2, "Error: /somewhere/file: No space left on device\n")
