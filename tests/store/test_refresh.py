@@ -119,7 +119,7 @@ def _apply(store: LocalStore, model: dict[str, Any], what: str, value: Any) -> N
         refresh_store(path, [RefreshSpec("Users", value)])
         model.update((item["id"], item) for item in value)
     elif what == "whole":
-        refresh_store(path, [RefreshSpec("Users", value, vanished="delete")])
+        refresh_store(path, [RefreshSpec("Users", value, vanished="delete")], max_shrink=1.0)
         model.clear()
         model.update((item["id"], item) for item in value)
     elif what == "build":
