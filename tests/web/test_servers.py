@@ -166,7 +166,7 @@ def test_A21_A8_the_same_results_on(server: str, loop: str, vendor: VendorServer
             check_websocket(url, user, tier or "nobody")
         check_untouched(url)
         check_events(url)
-        assert sorted(str(call.key) for call in vendor.calls) == ["u1", "u2"]
+        assert sorted(call.key for call in vendor.calls if call.key is not None) == ["u1", "u2"]  # beside the warm-up
         check_clean(served)
 
 
