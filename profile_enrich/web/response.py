@@ -46,7 +46,9 @@ class ProfileResponse:
     def _start(self, message: Message) -> Awaitable[None]:
         lookup = self._lookup
         if lookup.read:
-            remedy = inner_cache(lookup.scope, message.get("headers") or [], declared=lookup.declared)
+            if type(message.get("headers")) not in (list, tuple):  # an iterator can be read once only
+                message = {**message, "headers": list(message.get("headers") or [])}
+            remedy = inner_cache(lookup.scope, message["headers"], declared=lookup.declared)
             if remedy is not None:
                 lookup.warn_inner_cache(remedy)
         if lookup.read or lookup.config.server_timing:

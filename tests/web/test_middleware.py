@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
@@ -223,8 +224,11 @@ class TestScopes:
             {"type": "http.response.start", "status": 200, "headers": iter([(b"x-a", b"1")])},
         ],
     )
-    async def test_A2_a_start_without_headers_or_with_a_tuple_works(self, start: dict[str, Any]) -> None:
-        """A2: a response start without `headers`, or with a tuple of headers, works."""
+    async def test_A2_a_start_without_headers_or_with_a_tuple_works(
+        self, start: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A2: a start without `headers`, with a tuple or an iterator works, where caches are looked for, too."""
+        monkeypatch.setitem(sys.modules, "django.middleware.cache", sys)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             assert scope["state"]["profile"]["id"] == "u1"
