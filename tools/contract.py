@@ -38,7 +38,7 @@ LINES: dict[str, str] = {
     "personal data goes although nothing asks for it.",
     "L9": "Nobody can change or see what is another's: frozen values, keys with source and tenant, fresh contexts, "
     "threads, event loops.",
-    "L10": "Politeness: a half-open breaker lets one through, retries stay within a tenth, `Retry-After` is honoured, rate "
+    "L10": "Circuit breaker, retries and rate limits: a half-open breaker lets one through, retries stay within a tenth, `Retry-After` is honoured, rate "
     "and calls in flight are bounded, no page is queued.",
     "L11": "Each get reports one status; counters and hooks see them all, and never see values.",
     "L12": "A fresh hit costs under 1 µs of CPU more than the dictionary it stands on.",
@@ -86,7 +86,7 @@ LINES: dict[str, str] = {
     "S6": "Stale and negative entries, tags and conditional requests work across processes.",
     "S7": "A process reads what another one wrote as soon as that was acknowledged.",
     "S8": "An erasure removes what is stored, and is acknowledged.",
-    "A28": "A cancelled wait for the profile spoils nothing: whoever asks next gets it.",
+    "A28": "A cancelled wait for the profile spoils nothing: the next caller gets it.",
     "A30": "An identity that changes within the request can be looked up again; a sign-out empties the old profile.",
     "A31": "A function of the user's that hangs, blocks the loop or raises `CancelledError` costs its bound, counts as "
     "no, and is logged once.",

@@ -92,7 +92,7 @@ class Handles:
             self._ids.popitem(last=False)
 
     def id(self, session: bytes, subject: str) -> str | None:
-        """The id, if this session found it."""
+        """The id, if the signed-in operator found it."""
         return self._ids.get((session, subject))
 
     def drop(self, session: bytes) -> None:
