@@ -157,4 +157,4 @@ def _impersonal(keep: Callable[[Any, int], bool]) -> Callable[[Any, int], bool]:
 
 
 async def _nowhere(scope: Any, receive: Any, send: Any) -> None:
-    """Stands for the application until a route's is known."""
+    """Stand for the application until a route's is known."""

@@ -129,7 +129,7 @@ class OpenTelemetryHook:
             )
 
     def watch(self, client: ProfileClient) -> None:
-        """Reports what the client holds, whenever metrics are collected. It does not keep the client alive.
+        """Report what the client holds, whenever metrics are collected. It does not keep the client alive.
 
         Several clients of one source are added up. This costs the lookups nothing, and works also for a client that
         does not have this hook.

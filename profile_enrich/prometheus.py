@@ -154,7 +154,7 @@ class PrometheusHook:
         self._lookups: dict[tuple[str, str], Histogram] = {}
 
     def watch(self, client: ProfileClient) -> None:
-        """Reports what the client counts and holds, whenever the registry is collected.
+        """Report what the client counts and holds, whenever the registry is collected.
 
         It does not keep the client alive. Several clients of one source are added up. This costs the lookups nothing,
         and works also for a client that does not have this hook.

@@ -26,7 +26,7 @@ class LogOnce:
         return True
 
     def failed(self, role: str, function: object, error: BaseException, *, instead: str) -> None:
-        """Logs a bug of a user's function: its place and type, without its text, which may quote personal data.
+        """Log a bug of a user's function: its place and type, without its text, which may quote personal data.
 
         The text of this package's own errors is free of personal data, and shown.
 

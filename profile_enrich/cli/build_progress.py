@@ -103,7 +103,7 @@ def by_entity(names: Sequence[str], given: Sequence[str], option: str) -> dict[s
 
 @contextmanager
 def showing_progress(verb: str, *, lines: bool = False) -> Generator[Callable[[BuildProgress], None]]:
-    """Shows how far it is: on a terminal a bar, with rows, rows/s and ETA; otherwise nothing, or JSON lines.
+    """Show how far it is: on a terminal a bar, with rows, rows/s and ETA; otherwise nothing, or JSON lines.
 
     Args:
         verb: what is done, e.g. `Building`.
@@ -170,7 +170,7 @@ def build(
     max_shrink: float = 1.0,
     lines: bool = False,
 ) -> BuildReport:
-    """Builds the store, shows how far it is, and tells what became of the rows.
+    """Build the store, show its progress, and report how many rows were accepted and rejected.
 
     Args:
         path: the store.
@@ -186,7 +186,7 @@ def build(
 
 
 def tell(report: BuildReport, specs: Sequence[CollectionSpec], *, lines: bool = False) -> None:
-    """Tells what became of the rows: in words, or as JSON lines where `lines` is true and stderr is no terminal."""
+    """Report how many rows were accepted and rejected; as JSON lines with `lines`, unless stderr is a terminal."""
     rejects = {spec.name: spec.rejects for spec in specs}
     as_lines = lines and not stderr_console().is_terminal
     for each in report.collections:

@@ -204,7 +204,7 @@ _OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 
 
 def collection_options(command: F) -> F:
-    """Adds the options to a command, which gets them as its first argument, a `Given`."""
+    """Add the options to a command, which gets them as its first argument, a `Given`."""
     names = {each.name for each in fields(Given)}
 
     @functools.wraps(command)
@@ -228,7 +228,7 @@ def shrink_option(command: F) -> F:
 
 
 def store_option(command: F) -> F:
-    """Adds `--store`, which is required."""
+    """Add `--store`, which is required."""
     option = click.option(
         "--store",
         type=click.Path(path_type=Path, file_okay=False),

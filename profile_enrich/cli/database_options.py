@@ -28,7 +28,7 @@ DATABASE = "PROFILE_ENRICH_DATABASE"
 
 
 def database_option(command: F) -> F:
-    """Adds `--database` and `--schema`."""
+    """Add `--database` and `--schema`."""
     schema = click.option(
         "--schema",
         default="profile_enrich",
@@ -48,7 +48,7 @@ def database_option(command: F) -> F:
 
 
 def place_options(command: F) -> F:
-    """Adds `--store`, `--database` and `--schema`, of which `either` then wants one."""
+    """Add `--store`, `--database` and `--schema`, of which `either` then wants one."""
     store = click.option(
         "--store",
         type=click.Path(path_type=Path, file_okay=False),
@@ -61,7 +61,7 @@ def place_options(command: F) -> F:
 
 
 def serving_options(command: F) -> F:
-    """Adds the options of serving from a database."""
+    """Add the options of serving from a database."""
     options = (
         click.option(
             "--table",

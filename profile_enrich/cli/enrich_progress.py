@@ -46,7 +46,7 @@ class Meter:
         self.last: FileProgress | None = None
 
     def __call__(self, now: FileProgress) -> None:
-        """Shows one state."""
+        """Show one state."""
         self.last = now
         if self._begun is None and now.fraction is not None:
             self._begun = now.fraction

@@ -67,7 +67,7 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine to its end. Ctrl-C and SIGTERM cancel it, so that its `finally` blocks still run.
+    """Run a coroutine to its end. Ctrl-C and SIGTERM cancel it, so that its `finally` blocks still run.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.

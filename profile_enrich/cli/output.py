@@ -35,13 +35,13 @@ def shows_table(as_json: bool) -> bool:
 
 
 def print_json(data: object) -> None:
-    """Prints indented JSON."""
+    """Print indented JSON."""
     text = json.dumps(data, ensure_ascii=False, indent=2, default=str)
     click.echo(text.encode("utf-8", "backslashreplace"))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Prints a table as wide as the terminal."""
+    """Print a table as wide as the terminal."""
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -54,7 +54,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
 
 
 def print_mapping(data: Mapping[str, object], *, title: str | None = None) -> None:
-    """Prints names and values as a table."""
+    """Print names and values as a table."""
     print_table(("attribute", "value"), list(data.items()), title=title)
 
 

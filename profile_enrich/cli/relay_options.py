@@ -37,7 +37,7 @@ class Upstream:
 
 
 def relay_options(command: F) -> F:
-    """Adds `--mirror` and the options of the vendor behind it."""
+    """Add `--mirror` and the options of the vendor behind it."""
     options = (
         click.option(
             "--mirror",

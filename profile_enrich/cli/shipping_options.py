@@ -53,7 +53,7 @@ def storage_options(given: Sequence[str]) -> dict[str, str]:
 
 
 def following_options(command: F) -> F:
-    """Adds the options of serving what is published."""
+    """Add the options of serving what is published."""
     options = (
         click.option(
             "--from",

@@ -107,7 +107,7 @@ _OPTIONS: list[tuple[str, dict[str, Any]]] = [
 
 
 def source_options(command: F) -> F:
-    """Adds the options to a command, which gets them as its first argument, a `Settings`."""
+    """Add the options to a command, which gets them as its first argument, a `Settings`."""
     names = {each.name for each in fields(Settings)}
 
     @functools.wraps(command)

@@ -127,7 +127,7 @@ class MessageProfiles:
         return [key if isinstance(key, Profile) else profiles[key] for key in asked]
 
     def _say(self, error: Exception) -> None:
-        """Logs a bug once a kind: its place and type, without its text, which may quote the message."""
+        """Log a bug once a kind: its place and type, without its text, which may quote the message."""
         if type(error) not in self._said:
             self._said.add(type(error))
             trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
@@ -149,7 +149,7 @@ class _Message(_Base):  # type: ignore[misc]  # its types are not seen here
         self._plan = plan
 
     async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: Any) -> Any:
-        """Handles the message with its profile in the context."""
+        """Handle the message with its profile in the context."""
         profile = await self._plan.profile_of(msg)
         with self.context.scope(self._plan._name, profile):
             return await call_next(msg)

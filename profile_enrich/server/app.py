@@ -176,7 +176,7 @@ class ProfileAPI:
         return counts
 
     def end_streams(self) -> None:
-        """Ends the streams of the change feed, so that a server that waits for open responses can stop.
+        """End the streams of the change feed, so that a server that waits for open responses can stop.
 
         `serve` calls it, and a uvicorn that was started otherwise is noticed; call it on shutdown where the application
         is mounted in another server that waits without a limit. Any thread may.
@@ -202,7 +202,7 @@ class ProfileAPI:
             self._store.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, refuses a WebSocket, or follows the lifespan."""
+        """Answer one request, refuse a WebSocket, or handle the lifespan events."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":

@@ -159,7 +159,7 @@ class AuditLog:
                 self._dropped += 1
 
     def note(self, secret: bytes, kind: str, request: Request, status: int) -> None:
-        """Notes one answer: a line for each record that was asked for, one line when it was none.
+        """Note one answer: a line for each record that was asked for, one line when it was none.
 
         Args:
             secret: of the store.
@@ -181,7 +181,7 @@ class AuditLog:
             )
 
     def close(self, timeout: float = 5.0) -> None:
-        """Writes what waits, for at most `timeout` seconds, and closes the file. It opens anew when it is used again.
+        """Write the queued lines, for at most `timeout` seconds, and close the file. The next use opens it again.
 
         Args:
             timeout: in seconds.

@@ -127,13 +127,13 @@ class RefreshSchedule:
         self._next: datetime | None = None
 
     def start(self) -> None:
-        """Starts the schedule; once."""
+        """Start the schedule; once."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="profile-enrich-refresh", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends a refresh that is under way, and the schedule. The data of before are served on; blocks for seconds."""
+        """End a refresh that is under way, and the schedule. The data of before are served on; blocks for seconds."""
         self._stopping.set()
         self._wake.set()
         with self._lock:
@@ -249,7 +249,7 @@ def _ask(child: subprocess.Popen[str], order: dict[str, Any]) -> dict[str, Any] 
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """Ends the child and what it started, if it has not ended by itself."""
+    """End the child and what it started, if it has not ended by itself."""
     for kill in (False, True):
         if child.poll() is None:
             with contextlib.suppress(OSError):

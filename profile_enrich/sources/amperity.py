@@ -134,7 +134,7 @@ class AmperitySource:
     # --- one profile ------------------------------------------------------------------------------------------------
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Asks for one profile; see `ProfileSource.fetch`.
+        """Ask for one profile; see `ProfileSource.fetch`.
 
         A profile that does not carry the id, or the value, that was asked for is refused (`SourceResponseError`): a
         vendor or proxy that mixes profiles up must not show one person's to another.
@@ -427,7 +427,7 @@ class AmperitySource:
         return found
 
     async def aclose(self) -> None:
-        """Closes what the source opened, never a client that was handed in."""
+        """Close what the source opened, never a client that was handed in."""
         if self._index is not None:
             await self._index.aclose()
         await self._auth.aclose()

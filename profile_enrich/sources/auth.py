@@ -49,7 +49,7 @@ class TokenAuth(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Ends a renewal that is under way on the running loop."""
+        """End a renewal that is under way on the running loop."""
         ...
 
 
@@ -91,7 +91,7 @@ class StaticToken:
         return str(self._token)
 
     async def aclose(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def __repr__(self) -> str:
         return "<StaticToken>"
@@ -139,7 +139,7 @@ class _Renewing:
         raise NotImplementedError
 
     async def aclose(self) -> None:
-        """Ends a renewal that is under way on the running loop."""
+        """End a renewal that is under way on the running loop."""
         await self._renewal.aclose()
 
 

@@ -88,7 +88,7 @@ class ProfileSource(Protocol):
         ...
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Asks the vendor for one profile.
+        """Ask the vendor for one profile.
 
         Args:
             key: what to look up.
@@ -103,7 +103,7 @@ class ProfileSource(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Frees what the source itself opened. It may be used again afterwards, and opens anew."""
+        """Free what the source itself opened. The next use opens it again."""
         ...
 
 
@@ -130,7 +130,7 @@ class BatchSource(ProfileSource, Protocol):
         ...
 
     async def fetch_many(self, keys: Sequence[ProfileKey], *, deadline: Deadline) -> Mapping[ProfileKey, SourceResult]:
-        """Asks the vendor for up to `batch_size` different profiles.
+        """Ask the vendor for up to `batch_size` different profiles.
 
         Returns:
             An answer for each key.

@@ -139,7 +139,7 @@ class CensusSource:
         return self._transport.name
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Asks for one record; see `ProfileSource.fetch`. Only keys of type `"id"` can be looked up.
+        """Ask for one record; see `ProfileSource.fetch`. Only keys of type `"id"` can be looked up.
 
         A record is missing when the vendor says so, in JSON, of an entity that exists: one that is listed, or that a
         record was read from, in the last few minutes. An entity that is not listed is a `ConfigurationError`. Any other
@@ -191,7 +191,7 @@ class CensusSource:
         return MAX_BATCH if self._batches is not None else 1
 
     async def fetch_many(self, keys: Sequence[ProfileKey], *, deadline: Deadline) -> Mapping[ProfileKey, SourceResult]:
-        """Asks for several records in one call; see `BatchSource.fetch_many`.
+        """Ask for several records in one call; see `BatchSource.fetch_many`.
 
         Keys of another type than `"id"` get no answer.
 
@@ -276,7 +276,7 @@ class CensusSource:
         return {"authorization": f"Bearer {self._key!s}"}
 
     async def aclose(self) -> None:
-        """Closes what the source opened, never a client that was handed in."""
+        """Close what the source opened, never a client that was handed in."""
         await self._entity.aclose()
         await self._transport.aclose()
 

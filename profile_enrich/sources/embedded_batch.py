@@ -43,7 +43,7 @@ async def fetch_records(
     headers: Mapping[str, str],
     deadline: Deadline,
 ) -> dict[ProfileKey, SourceResult] | None:
-    """Asks for several records of an entity; `None` when there is no such entity.
+    """Ask for several records of an entity; `None` when there is no such entity.
 
     Raises:
         SourceError: a subclass says how it failed.

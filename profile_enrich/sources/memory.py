@@ -68,7 +68,7 @@ class MemorySource:
         return f"memory|{self._name}"
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Looks one profile up; see `ProfileSource.fetch`. What the function raises comes through as it is.
+        """Look one profile up; see `ProfileSource.fetch`. What the function raises comes through as it is.
 
         Raises:
             ConfigurationError: the function returned something else.
@@ -101,7 +101,7 @@ class MemorySource:
         return self._profiles.get(key.value) if found is None and key.type == "id" else found
 
     async def aclose(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def __repr__(self) -> str:
         what = "a function" if self._lookup is not None else f"{len(self._profiles)} profiles"

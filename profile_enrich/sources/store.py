@@ -74,7 +74,7 @@ class StoreSource:
         return self._store.collection(self._id)
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Looks one profile up; see `ProfileSource.fetch`.
+        """Look one profile up; see `ProfileSource.fetch`.
 
         A local store answers in microseconds; one behind a network is asked in a thread, within its own time limit.
         """
@@ -122,7 +122,7 @@ class StoreSource:
         return found[0] if found else None
 
     async def aclose(self) -> None:
-        """Closes the store, if the source opened it. It may be used again, and opens anew."""
+        """Close the store, if the source opened it. The next lookup opens it again."""
         if self._owns:
             self._store.close()
 

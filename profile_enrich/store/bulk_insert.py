@@ -15,7 +15,7 @@ _AT_ONCE = 128
 
 
 def insert_rows(connection: sqlite3.Connection, into: str, width: int, rows: Iterable[Sequence[Any]]) -> None:
-    """Inserts rows.
+    """Insert rows.
 
     Args:
         connection: of the file.

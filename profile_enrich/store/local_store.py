@@ -262,19 +262,19 @@ class LocalStore:
     def put_record(
         self, collection: str | int | Collection, record_id: str, record: Mapping[str, Any], *, wait: float = WRITE_WAIT
     ) -> bool:
-        """Writes one record over what was there: see `profile_enrich.store.put_record`. Whether it is a new one."""
+        """Write one record over what was there: see `profile_enrich.store.put_record`. Whether it is a new one."""
         new = put_record(self._path, self.collection(_ref(collection)).name, record_id, record, wait=wait)
         self.refresh()
         return new
 
     def delete_record(self, collection: str | int | Collection, record_id: str, *, wait: float = WRITE_WAIT) -> bool:
-        """Removes one record: see `profile_enrich.store.delete_record`. Whether there was one."""
+        """Remove one record: see `profile_enrich.store.delete_record`. Whether there was one."""
         there = delete_record(self._path, self.collection(_ref(collection)).name, record_id, wait=wait)
         self.refresh()
         return there
 
     def refresh(self) -> bool:
-        """Looks for a newer generation now, whatever `check_every` says; whether there was one.
+        """Look for a newer generation now, whatever `check_every` says; whether there was one.
 
         Raises:
             StoreError: the store is gone or damaged.
@@ -287,7 +287,7 @@ class LocalStore:
         return True
 
     def close(self) -> None:
-        """Closes every connection. The store opens anew when it is used again; no other thread may be using it now."""
+        """Close every connection. The store opens anew when it is used again; no other thread may be using it now."""
         for layer in list(self._open):
             layer.close()
         self._open.clear()
@@ -339,7 +339,7 @@ class LocalStore:
 
     @staticmethod
     def _close_old(local: _PerThread, snapshot: _Snapshot) -> None:
-        """Closes what the new generation does not hold any more. The rest stays open: it is warm."""
+        """Close what the new generation does not hold any more. The rest stays open: it is warm."""
         local.readers = {}
         kept: set[str] = set() if local.snapshot is None else _files_in_common(local.snapshot, snapshot)
         for name in [name for name in local.layers if name not in kept]:

@@ -36,7 +36,7 @@ def storable(key: str) -> bool:
 
 
 def content_hash(attributes: str) -> bytes:
-    """Tells a record from what it was before."""
+    """Tell a record from what it was before."""
     return hashlib.blake2b(attributes.encode(), digest_size=16).digest()
 
 

@@ -32,7 +32,7 @@ class ManualClock:
         return self._now
 
     def advance(self, seconds: float) -> float:
-        """Moves the clock on and returns the new reading.
+        """Advance the clock and return the new reading.
 
         Args:
             seconds: how far; 0.0 or more.

@@ -40,7 +40,7 @@ class _Protocol(asyncio.StreamReaderProtocol):
 async def serve_connection(
     stack: contextlib.AsyncExitStack, recorder: Recorder, play: Play, tls: ssl.SSLContext | None, port: int = 0
 ) -> int:
-    """Listens on 127.0.0.1 until the stack unwinds, and plays every request.
+    """Listen on 127.0.0.1 until the stack unwinds, and answer every request.
 
     Args:
         stack: closes the listener, then aborts all connections and waits for their tasks.

@@ -75,7 +75,7 @@ class Exchange:
         return self._healthy()
 
     async def hold(self) -> None:
-        """Waits until the server's `release()`."""
+        """Wait until the server's `release()`."""
         await self._released()
 
     def head(self, answer: Answer, *, length: int | None = None) -> bytes:
@@ -99,12 +99,12 @@ class Exchange:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     async def send(self, answer: Answer) -> None:
-        """Sends a whole, correct answer."""
+        """Send a whole, correct answer."""
         silent = self.call.method == "HEAD" or answer.status in _NO_BODY
         await self.write(self.head(answer) + (b"" if silent else answer.body))
 
     async def write(self, data: bytes) -> None:
-        """Sends bytes as they are, and waits while the peer does not take them.
+        """Send raw bytes, and wait while the peer does not read.
 
         Raises:
             ConnectionError: the peer is gone.
@@ -113,17 +113,17 @@ class Exchange:
         await self._writer.drain()
 
     async def stream(self, chunks: Iterator[bytes]) -> None:
-        """Sends chunk after chunk, none built before the one before it is on its way."""
+        """Send chunk after chunk, none built before the one before it is on its way."""
         for chunk in chunks:
             await self.write(chunk)
             await asyncio.sleep(0)  # `drain` does not suspend while the peer keeps up
 
     def close(self) -> None:
-        """Closes the connection in good order after what was written (FIN)."""
+        """Close the connection in good order after what was written (FIN)."""
         self.keep_alive = False
 
     def reset(self) -> None:
-        """Breaks the connection off (RST)."""
+        """Break the connection off (RST)."""
         self.keep_alive = False
         sock: socket.socket | None = self._writer.get_extra_info("socket")
         if sock is not None:

@@ -51,7 +51,7 @@ class Fault:
     """The base of all faults."""
 
     async def play(self, exchange: Exchange) -> None:
-        """Answers one request, or fails to.
+        """Answer one request, or apply its fault.
 
         Args:
             exchange: the request, the healthy answer and the connection.
@@ -64,7 +64,7 @@ class Healthy(Fault):
     """No fault: for the places of a script where all is well."""
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends the healthy answer."""
+        """Send the healthy answer."""
         await exchange.send(exchange.healthy())
 
 
@@ -93,7 +93,7 @@ class Hang(Fault):
     """Reads the request and says nothing, until `vendor.release()`; then the healthy answer goes out."""
 
     async def play(self, exchange: Exchange) -> None:
-        """Waits for the release."""
+        """Wait for the release."""
         await exchange.hold()
         await exchange.send(exchange.healthy())
 
@@ -109,7 +109,7 @@ class Reset(Fault):
     when: Literal["before_headers", "in_headers", "in_body"] = "before_headers"
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends the part that still comes, and resets."""
+        """Send the first part of the response, then reset the connection."""
         answer = exchange.healthy()
         head = exchange.head(answer)
         if self.when == "in_headers":
@@ -131,7 +131,7 @@ class Truncated(Fault):
     keep: float = 0.5
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends the part and closes."""
+        """Send the first part of the response, then close the connection."""
         answer = exchange.healthy()
         exchange.close()
         kept = min(int(len(answer.body) * self.keep), len(answer.body) - 1)
@@ -153,7 +153,7 @@ class SlowDrip(Fault):
     part: Literal["headers", "body", "both"] = "body"
 
     async def play(self, exchange: Exchange) -> None:
-        """Drips."""
+        """Send the response byte by byte."""
         answer = exchange.healthy()
         for data, slowly in (
             (exchange.head(answer), self.part != "body"),
@@ -181,7 +181,7 @@ class Respond(Fault):
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends it."""
+        """Send this fault's response."""
         headers = dict(self.headers)
         if isinstance(self.body, bytes):
             body = self.body
@@ -206,7 +206,7 @@ class Garbage(Fault):
     content_type: str = "application/json"
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends it."""
+        """Send this fault's response."""
         await exchange.send(Answer(200, self.body, {"content-type": self.content_type}))
 
 
@@ -221,7 +221,7 @@ class WrongType(Fault):
     value: object = field(default_factory=lambda: ["not", "an", "object"])
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends it."""
+        """Send this fault's response."""
         await exchange.send(json_answer(200, self.value))
 
 
@@ -248,7 +248,7 @@ class BigBody(Fault):
         yield closing
 
     async def play(self, exchange: Exchange) -> None:
-        """Streams it."""
+        """Stream this fault's response."""
         if self.declared:
             await exchange.write(exchange.head(Answer(200, b"", _JSON), length=sum(map(len, self._chunks()))))
             await exchange.stream(self._chunks())
@@ -282,7 +282,7 @@ class GzipBomb(Fault):
         yield b"\x03\x00" + checksum.to_bytes(4, "little") + (blocks * _MIB % 2**32).to_bytes(4, "little")
 
     async def play(self, exchange: Exchange) -> None:
-        """Streams it."""
+        """Stream this fault's response."""
         exchange.close()
         await exchange.write(exchange.head(Answer(200, b"", {**_JSON, "content-encoding": "gzip"}), length=-1))
         await exchange.stream(self._chunks())
@@ -301,7 +301,7 @@ class Redirect(Fault):
     status: int = 302
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends it."""
+        """Send this fault's response."""
         location = exchange.call.target if self.location is None else self.location
         await exchange.send(Answer(self.status, b"", {"location": location}))
 
@@ -311,7 +311,7 @@ class Unauthorized(Fault):
     """Answers 401, as for a token that was revoked. Once in a script, it is "401, then good"."""
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends it."""
+        """Send this fault's response."""
         await exchange.send(_error(401, "unauthorized", "The access token is not valid."))
 
 
@@ -326,7 +326,7 @@ class RateLimited(Fault):
     retry_after: float | str | None = None
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends it."""
+        """Send this fault's response."""
         answer = _error(429, "rate_limited", "Too many requests.")
         if self.retry_after is not None:
             value = self.retry_after if isinstance(self.retry_after, str) else f"{self.retry_after:g}"
@@ -339,7 +339,7 @@ class ServerError(Fault):
     """Answers 500."""
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends it."""
+        """Send this fault's response."""
         await exchange.send(_error(500, "internal", "An internal error occurred."))
 
 
@@ -354,7 +354,7 @@ class Unavailable(Fault):
     retry_after: float | None = None
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends it."""
+        """Send this fault's response."""
         answer = _error(503, "unavailable", "The service is unavailable.")
         if self.retry_after is not None:
             answer = Answer(answer.status, answer.body, {**answer.headers, "retry-after": f"{self.retry_after:g}"})
@@ -373,7 +373,7 @@ class WrongContentLength(Fault):
     by: int | str = 10
 
     async def play(self, exchange: Exchange) -> None:
-        """Sends it."""
+        """Send this fault's response."""
         answer = exchange.healthy()
         exchange.close()
         if isinstance(self.by, str):

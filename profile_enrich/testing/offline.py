@@ -50,31 +50,31 @@ class OfflineSource:
         return self._namespace
 
     def put(self, id: str, attributes: Mapping[str, object]) -> None:
-        """Adds or replaces one profile."""
+        """Add or replace one profile."""
         if self._profiles is None:
             self._profiles = {}
         self._profiles[id] = attributes
         self._excluded.discard(id)
 
     def remove(self, id: str) -> None:
-        """Removes one profile; it is then not found."""
+        """Remove one profile; it is then not found."""
         if self._profiles is not None:
             self._profiles.pop(id, None)
 
     def exclude(self, id: str) -> None:
-        """Withholds one profile, as a vendor does after an opt-out."""
+        """Withhold one profile, as a vendor does after an opt-out."""
         self._excluded.add(id)
 
     def fail(self, error: SourceError | None = None) -> None:
-        """Makes every following lookup raise this error (default: `SourceConnectionError`), until `heal()`."""
+        """Make every following lookup raise this error (default: `SourceConnectionError`), until `heal()`."""
         self._error = SourceConnectionError("the source is offline") if error is None else error
 
     def heal(self) -> None:
-        """Ends `fail()`."""
+        """End `fail()`."""
         self._error = None
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Answers from memory; see `ProfileSource.fetch`.
+        """Answer from memory; see `ProfileSource.fetch`.
 
         Raises:
             SourceError: the one given to `fail()`, or `SourceConnectionError` when there are no profiles at all.

@@ -104,14 +104,14 @@ class Recorder:
             return self._open_connections
 
     def reset_calls(self) -> None:
-        """Forgets the calls and the counts; what is open and in flight now stays counted."""
+        """Forget the calls and the counts; what is open and in flight now stays counted."""
         with self._changed:
             self._calls.clear()
             self._max_in_flight = self._in_flight
             self._connections = self._open_connections
 
     def wait_for_calls(self, count: int, timeout: float = 5.0) -> None:
-        """Blocks until this many calls came in.
+        """Block until this many calls came in.
 
         Args:
             count: in all, since the start or `reset_calls()`.
@@ -125,7 +125,7 @@ class Recorder:
                 raise TimeoutError(f"{len(self._calls)} of {count} calls came within {timeout:g} s")
 
     def wait_until_idle(self, timeout: float = 5.0) -> None:
-        """Blocks until no call is in flight.
+        """Block until no call is in flight.
 
         Args:
             timeout: seconds.

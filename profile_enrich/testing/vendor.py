@@ -170,7 +170,7 @@ class VendorServer(Recorder):
     def add_collection(
         self, name: str, profiles: Mapping[str, Mapping[str, object]], *, filterable: Iterable[str] | None = None
     ) -> VendorCollection:
-        """Serves one more collection.
+        """Serve one more collection.
 
         Args:
             name: the entity's and index's name.
@@ -190,7 +190,7 @@ class VendorServer(Recorder):
         return self._vendor.issued
 
     def expire_tokens(self) -> None:
-        """Makes every issued token invalid at once."""
+        """Make every issued token invalid at once."""
         self._vendor.tokens.clear()
 
     # --- faults -----------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ class VendorServer(Recorder):
     def script(
         self, *faults: Fault, then: Fault | None = None, match: Match | None = None, key: str | None = None
     ) -> None:
-        """Plays these faults, one a request, in order; scripts given earlier go first.
+        """Play these faults, one a request, in order; scripts given earlier go first.
 
         Args:
             faults: `faults.Healthy()` lets a request through.
@@ -211,7 +211,7 @@ class VendorServer(Recorder):
             self._scripts.append(_Rule(faults, then, match, key))
 
     def always(self, fault: Fault, *, match: Match | None = None, key: str | None = None) -> None:
-        """Plays this fault at every request that no script takes, until `heal()`; the latest that matches counts.
+        """Play this fault at every request that no script takes, until `heal()`; the latest that matches counts.
 
         Args:
             fault: what goes wrong.
@@ -222,13 +222,13 @@ class VendorServer(Recorder):
             self._always.insert(0, _Rule((), fault, match, key))
 
     def heal(self) -> None:
-        """Forgets all scripts and faults for requests to come. What hangs goes on hanging: see `release()`."""
+        """Forget all scripts and faults for requests to come. What hangs goes on hanging: see `release()`."""
         with self._lock:
             self._scripts.clear()
             self._always.clear()
 
     def release(self) -> None:
-        """Lets the requests that hang now be answered; later ones hang anew."""
+        """Let the requests that hang now be answered; later ones hang anew."""
         loop, release = self._loop, self._release
         if loop is None or release is None:
             return
@@ -252,7 +252,7 @@ class VendorServer(Recorder):
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Starts it; the `with` block does. After `close()` it comes back on the port that it had.
+        """Start it; the `with` block does. After `close()` it comes back on the port that it had.
 
         Raises:
             RuntimeError: it runs already.
@@ -271,7 +271,7 @@ class VendorServer(Recorder):
         return self
 
     def close(self) -> None:
-        """Stops it: breaks off what is in flight and waits for the thread. May be called twice."""
+        """Stop the server: abort requests in flight and join the thread. May be called twice."""
         thread, loop, stop = self._thread, self._loop, self._stop
         self._thread = None
         if thread is None:

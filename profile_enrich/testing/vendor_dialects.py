@@ -90,7 +90,7 @@ class Vendor:
     issued: int = 0
 
     def add(self, name: str, profiles: Profiles, filterable: Iterable[str] | None = None) -> VendorCollection:
-        """Adds a collection."""
+        """Add a collection."""
         number = len(self.collections) + 1
         found = VendorCollection(number, name, profiles, None if filterable is None else frozenset(filterable))
         self.collections.append(found)

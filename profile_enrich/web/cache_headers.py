@@ -95,7 +95,7 @@ def _keeps_out(name: bytes, value: bytes) -> bool:
 
 
 def _keep_private(result: Headers, lines: list[int]) -> bool:
-    """Makes the `Cache-Control` lines private. Returns whether they invited shared caches."""
+    """Make the `Cache-Control` lines private. Returns whether they invited shared caches."""
     invited = False
     closed = False
     for line in lines:
@@ -125,7 +125,7 @@ def _keep_private(result: Headers, lines: list[int]) -> bool:
 
 
 def _vary(result: Headers, lines: list[int], vary_on: Sequence[str]) -> None:
-    """Adds the names that `Vary` does not have yet."""
+    """Add the names that `Vary` does not have yet."""
     present = {token.strip().lower() for line in lines for token in result[line][1].split(b",")}
     if b"*" in present:
         return

@@ -176,7 +176,7 @@ def lookup_details(connection: HTTPConnection, attribute: str = "profile") -> Lo
 
 
 def personalised(connection: HTTPConnection) -> None:
-    """Says that the response is made for whoever is in session, before the profile is read.
+    """Say that the response is made for whoever is in session, before the profile is read.
 
     For a response that starts streaming first: its headers are sent by then, and could not say so any more. It gets the
     `Vary` and `Cache-Control: private` of a page that read the profile. Call it in the handler, or let FastAPI do so

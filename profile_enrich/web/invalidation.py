@@ -133,7 +133,7 @@ class ProfileInvalidation:
         self._said: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one call, at any path."""
+        """Answer one call, at any path."""
         if scope["type"] == "lifespan":
             await _idle(receive, send)
         elif scope["type"] == "websocket":
@@ -207,7 +207,7 @@ class ProfileInvalidation:
         return timestamps[0], bytes.fromhex(signature[1])
 
     def _verify(self, timestamp: str, given: bytes, body: bytes) -> bytes:
-        """Checks the signature, and returns what the call is remembered by."""
+        """Check the signature and return the id that detects a replay of the call."""
         # With every secret each time: how long it takes must not tell which one was right.
         macs = [_mac(secret, timestamp, body) for secret in self._secrets]
         if not sum([hmac.compare_digest(mac, given) for mac in macs]):

@@ -39,7 +39,7 @@ class InvalidationPayload:
 
 
 async def parse_changes(body: bytes) -> InvalidationPayload:
-    """Reads the body of a call, and lets others have the loop in between.
+    """Parse the body of a call, yielding to the event loop between chunks.
 
     Raises:
         Malformed: it is not JSON, or not of the documented shape.

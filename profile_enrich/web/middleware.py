@@ -109,7 +109,7 @@ class ProfileMiddleware:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one ASGI scope."""
+        """Serve one ASGI scope."""
         kind = scope["type"]
         if kind not in ("http", "websocket"):
             if kind == "lifespan":

@@ -24,7 +24,7 @@ _ALIASES = {"bool": "bool", "int": "int64", "float": "double"}
 
 
 def notice(kinds: dict[str, str], values: Mapping[str, Any]) -> None:
-    """Widens the kinds of columns to hold these values too. The order in which values come does not matter.
+    """Widen the kinds of columns to hold these values too. The order in which values come does not matter.
 
     Args:
         kinds: `null`, `bool`, `int`, `float` or `text` by column, in the order of first appearance. Changed in place.

@@ -48,7 +48,7 @@ class Distinct:
         self._seen: set[int] = set()
 
     def add(self, text: str) -> None:
-        """Counts one."""
+        """Count one."""
         digest = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
         if digest >= self._below:
             return

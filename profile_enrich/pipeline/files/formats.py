@@ -59,7 +59,7 @@ class FileSpec:
         delimiter: str | None = None,
         what: str = "the input",
     ) -> FileSpec:
-        """Understands a path by its suffix: `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.parquet`, `.pq`, with `.gz` or not.
+        """Understand a path by its suffix: `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.parquet`, `.pq`, with `.gz` or not.
 
         Args:
             given: the path; `-` for standard input or output.
@@ -168,7 +168,7 @@ def sniff(head: bytes, encoding: str | None) -> Text:
 
 
 def open_binary(spec: FileSpec) -> BinaryIO:
-    """Opens a text file for reading, decompressed.
+    """Open a text file for reading, decompressed.
 
     Raises:
         InputError: it cannot be opened.

@@ -82,7 +82,7 @@ class RecordReader:
         return None
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
 
     def _broken(self, why: str, line: int) -> InputError:
         return InputError(f"{self.spec.name}, line {line:,}: {why}")

@@ -112,7 +112,7 @@ class TablePlan:
         return [(name, kind) for name, kind in schema if name not in names]
 
     def check(self, names: Collection[str]) -> None:
-        """Looks at the columns that a table has.
+        """Look at the columns that a table has.
 
         Raises:
             ConfigurationError: as for `new_columns`.
@@ -126,7 +126,7 @@ class TablePlan:
             )
 
     def say_left_out(self, names: Sequence[str]) -> None:
-        """Logs which attributes are left out, because the table has columns of their names. It is said once."""
+        """Log which attributes are left out, because the table has columns of their names. It is said once."""
         if names and not self._said:
             self._said = True
             shown = ", ".join(map(repr, names))

@@ -61,7 +61,7 @@ def worker_async_client(config: ClientConfig) -> ProfileClient:
 
 
 def close_worker_clients() -> None:
-    """Closes this process's clients, and forgets them; the next `worker_client` makes a new one. Not on a loop."""
+    """Close and forget this process's clients; the next `worker_client` makes a new one. Not on a loop."""
     _clients.close()
 
 

@@ -21,7 +21,7 @@ class WorkerLookup:
         self._retry_timeout = retry_timeout
 
     def open(self) -> None:
-        """Makes this process's client, so that a mistake shows before the first element."""
+        """Make this process's client, so that a mistake shows before the first element."""
         worker_client(self._config)
 
     def profiles(self, keys: list[str | ProfileKey]) -> dict[str | ProfileKey, Profile]:

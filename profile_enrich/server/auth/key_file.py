@@ -150,7 +150,7 @@ class KeyFile:
         admin: bool = False,
         expires_in: float | None = None,
     ) -> tuple[ApiKey, str]:
-        """Makes a key.
+        """Make a key.
 
         Args:
             id: its name, which no other key in the file may have.
@@ -181,7 +181,7 @@ class KeyFile:
         return key, secret
 
     def revoke(self, id: str) -> None:
-        """Takes a key out of the file: it opens nothing any more.
+        """Take a key out of the file: it opens nothing any more.
 
         Raises:
             ConfigurationError: there is none of this name, or the file cannot be read or written.
@@ -190,7 +190,7 @@ class KeyFile:
             stored.remove(self._find(stored, id))
 
     def rotate(self, id: str, *, grace: float = DAY) -> str:
-        """Gives a key a new secret. The salt of its hashes, and all else, stays.
+        """Give a key a new secret. The salt of its hashes, and all else, stays.
 
         Args:
             id: which.

@@ -86,7 +86,7 @@ def tenant_of(request: Request) -> bytes | None:
 
 
 def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Response:
-    """Answers a request that is authenticated, of the right tenant and version.
+    """Answer a request that is authenticated, of the right tenant and version.
 
     Raises:
         BadRequest: the request is malformed.

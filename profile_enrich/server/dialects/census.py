@@ -42,7 +42,7 @@ def route(segments: list[bytes]) -> str | None:
 
 
 def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Response:
-    """Answers a request that is authenticated.
+    """Answer a request that is authenticated.
 
     404 for an entity that is not there; 403 for one that the key may not read, whether it is there or not.
 

@@ -91,7 +91,7 @@ class TokenIssuer:
         return hmac.digest(hmac.digest(self._secret, b"token\0" + digest, "sha256"), signed, hashlib.sha256)
 
     def answer(self, kind: str, request: Request, body: bytes) -> Response:
-        """Answers a request to one of the two endpoints.
+        """Answer a request to one of the two endpoints.
 
         Raises:
             BadRequest: the request is malformed.

@@ -148,14 +148,14 @@ class ChangeFeed:
                 loop.call_soon_threadsafe(hub.look.set)
 
     def end(self) -> None:
-        """Ends all streams: the server stops. Clients come back by themselves, with the id that they have."""
+        """End all streams: the server stops. Clients come back by themselves, with the id that they have."""
         self._ended = True
         for loop, hub in list(self._hubs.items()):
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(hub.wake_all)
 
     def begin(self) -> None:
-        """Streams may be opened again: the server starts."""
+        """Allow streams again: the server starts."""
         self._ended = False
 
     @property
@@ -183,7 +183,7 @@ class ChangeFeed:
                 hub.watcher.cancel()
 
     async def _watch(self, hub: _Hub) -> None:
-        """Looks for newer generations while anybody listens: the manifest is the only thing that all workers share."""
+        """Look for newer generations while anybody listens: the manifest is the only thing that all workers share."""
         while hub.wakes:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll):
@@ -233,7 +233,7 @@ class ChangeStream:
         self._owner = owner
 
     async def run(self, receive: Receive, send: Send, *, head: bool = False) -> None:
-        """Sends events until the client goes, may no longer read, takes nothing more, or the server stops."""
+        """Send events until the client goes, may no longer read, takes nothing more, or the server stops."""
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         if head:
             await send({"type": "http.response.body", "body": b""})
@@ -320,7 +320,7 @@ class ChangeStream:
         return f"{self._mark(collection)}-{generation}"
 
     def _mark(self, collection: Collection) -> str:
-        """Tells this collection of this store from any other: an id of another one must not be understood."""
+        """Tell this collection of this store from any other: an id of another one must not be understood."""
         text = b"feed\0%d" % collection.id
         return hashlib.blake2b(text, key=self._store.secret, digest_size=4).hexdigest()
 

@@ -58,7 +58,7 @@ def _refuse(_: str) -> None:
 
 
 async def put(store: ProfileStore, collection: Collection, record_id: str, record: Mapping[str, Any]) -> bool:
-    """Writes one record, in a thread: it waits for the disk. Whether it is a new one.
+    """Write one record, in a thread: it waits for the disk. Whether it is a new one.
 
     Raises:
         BadRequest: the record does not fit the collection.
@@ -79,7 +79,7 @@ async def put(store: ProfileStore, collection: Collection, record_id: str, recor
 
 
 async def delete(store: ProfileStore, collection: Collection, record_id: str) -> bool:
-    """Removes one record, in a thread. Whether there was one.
+    """Remove one record, in a thread. Whether there was one.
 
     Raises:
         StoreError: the store cannot be written now.

@@ -80,7 +80,7 @@ class HttpApi:
         validators: Validators | None = None,
         accept: Collection[int] = (200,),
     ) -> HttpResponse:
-        """Asks with GET.
+        """Ask with GET.
 
         Args:
             path: path and query under the base URL, percent-encoded.
@@ -110,7 +110,7 @@ class HttpApi:
         private: Collection[str] = (),
         accept: Collection[int] = (200,),
     ) -> HttpResponse:
-        """Asks with POST; as `get`."""
+        """Ask with POST; as `get`."""
         sent = {"accept": "application/json", "accept-encoding": "gzip", "user-agent": USER_AGENT, **headers}
         request = HttpRequest("POST", self.base_url + path, sent, body)
         response = await self.transport.send(request, deadline=deadline)
@@ -186,7 +186,7 @@ def _request_id(headers: Headers, envelope: dict[str, Any], needles: Redactor) -
 
 
 def _notice(vendor: str, headers: Headers) -> None:
-    """Logs `Deprecation` (RFC 9745) and `Sunset` (RFC 8594), once per process and source."""
+    """Log `Deprecation` (RFC 9745) and `Sunset` (RFC 8594), once per process and source."""
     if vendor in _noticed:
         return
     _noticed.add(vendor)

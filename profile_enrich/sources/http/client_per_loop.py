@@ -54,7 +54,7 @@ class Lease(Generic[C]):
         self._keeper = keeper
 
     async def close(self) -> None:
-        """Closes the client. Harmless when it is being closed already."""
+        """Close the client. Harmless when it is being closed already."""
         _open_leases.discard(self)
         with contextlib.suppress(RuntimeError):  # the loop's own shutdown is closing the generator at this moment
             await self._keeper.aclose()
@@ -108,7 +108,7 @@ class LoopClients(Generic[C]):
         return lease
 
     def release(self, lease: Lease[C]) -> None:
-        """Gives a client back. A retired one that nobody uses any more is closed at the next `acquire`.
+        """Give a client back. A retired one that nobody uses any more is closed at the next `acquire`.
 
         Not here: closing takes its time, and whoever gives back is past a deadline or cancelled, so that the closing
         would be broken off in the middle, and leave its connections open.
@@ -116,7 +116,7 @@ class LoopClients(Generic[C]):
         lease.in_use -= 1
 
     def retire(self, lease: Lease[C]) -> None:
-        """Takes a client out of use: the next `acquire` opens a fresh one."""
+        """Take a client out of use: the next `acquire` opens a fresh one."""
         if not lease.retired:
             lease.retired = True
             if self._leases.get(lease.loop) is lease:
@@ -124,7 +124,7 @@ class LoopClients(Generic[C]):
             self._retired.add(lease)
 
     async def aclose(self) -> None:
-        """Closes the running loop's clients, and asks other running loops to close theirs."""
+        """Close the running loop's clients, and schedule the same on the other running loops."""
         if self._pid != os.getpid():
             return
         here = asyncio.get_running_loop()

@@ -125,7 +125,7 @@ class Transport(Protocol):
         ...
 
     async def send(self, request: HttpRequest, *, deadline: Deadline) -> HttpResponse:
-        """Sends one request and reads the whole answer.
+        """Send one request and read the whole answer.
 
         Raises:
             SourceTimeout: the deadline passed first.
@@ -135,5 +135,5 @@ class Transport(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Closes what was opened on the running loop. The transport may be used again, and opens anew."""
+        """Close what was opened on the running loop. The next request opens it again."""
         ...

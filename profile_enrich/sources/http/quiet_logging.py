@@ -19,7 +19,7 @@ _filter = _NotOurs()
 
 
 def silence_loggers(*names: str) -> None:
-    """Puts a filter on these loggers that drops what is logged while `quiet()` is active, and nothing else.
+    """Put a filter on these loggers that drops what is logged while `quiet()` is active, and nothing else.
 
     Levels, handlers and the user's own requests through the same HTTP client are left as they are. Adding it again does
     nothing.

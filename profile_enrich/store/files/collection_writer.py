@@ -117,7 +117,7 @@ class CollectionWriter:
         self._values.clear()
 
     def index_keys(self) -> None:
-        """Sorts the keys, unless that was done: after the last row. Other threads run meanwhile."""
+        """Sort the keys, unless that was done: after the last row. Other threads run meanwhile."""
         if not self._indexed:
             self._flush()
             # Not a unique index: with the journal off, one that fails half-way would leave the file corrupt.
@@ -164,7 +164,7 @@ class CollectionWriter:
         return count, row_of(first)
 
     def close(self) -> None:
-        """Closes the file, finished or not."""
+        """Close the file, finished or not."""
         self._connection.close()
 
     def __enter__(self) -> CollectionWriter:

@@ -108,7 +108,7 @@ class DocIdAllocator:
         return None if self._numbering is None else len(self._seen)
 
     def place_all(self, rows: int) -> None:
-        """Gives that many rows their numbers at once, when it is fresh."""
+        """Give that many rows their numbers at once, when it is fresh."""
         self._count = rows
 
     def place(self, number: int, row: EncodedRow) -> int | None:
@@ -134,7 +134,7 @@ class DocIdAllocator:
         return at + 1 if self._numbering is None else self._rows[at]
 
     def refuse_duplicates(self) -> None:
-        """Raises when a record has two rows.
+        """Raise when a record has two rows.
 
         Raises:
             StoreError: it says how many, and which row is the first.

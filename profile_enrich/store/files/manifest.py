@@ -144,7 +144,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Replaces the manifest atomically: the swap to a new generation."""
+    """Replace the manifest atomically: the swap to a new generation."""
     replace_private(path / MANIFEST, manifest_bytes(_to_json(manifest)))
 
 
@@ -159,7 +159,7 @@ def _checksum(content: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path, wait: float = 0) -> Generator[None]:
-    """Holds the store's lock, which the system frees when the process dies.
+    """Hold the store's lock, which the system frees when the process dies.
 
     Args:
         path: the store's directory.

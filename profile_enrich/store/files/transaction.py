@@ -40,7 +40,7 @@ def change_store(
     start: Callable[[Path], Manifest] = read_manifest,
     wait: float = 0,
 ) -> Result:
-    """Makes a new generation: all of it becomes visible at once, or nothing.
+    """Make a new generation: all of it becomes visible at once, or nothing.
 
     Args:
         path: the store's directory.

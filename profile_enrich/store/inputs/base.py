@@ -53,7 +53,7 @@ class InputReader(Protocol):
         ...
 
     def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
-        """Leaves out the row that `rows` gave last; `number` counts from 1."""
+        """Leave out the row that `rows` gave last; `number` counts from 1."""
         ...
 
     def columns(self) -> dict[str, ColumnType]:
@@ -69,7 +69,7 @@ class InputReader(Protocol):
         ...
 
     def close(self) -> None:
-        """Frees what was opened."""
+        """Free what was opened."""
         ...
 
 

@@ -202,7 +202,7 @@ class CsvReader(TableReader):
         return possible
 
     def _take_broken_lines(self) -> None:
-        """Leaves out the lines that DuckDB passed over in the first scan."""
+        """Leave out the lines that DuckDB passed over in the first scan."""
         found = self._connection.execute(
             "SELECT line_byte_position, min(line), arg_min(error_type::VARCHAR, column_idx), min(csv_line)"
             " FROM reject_errors GROUP BY line_byte_position ORDER BY 1"

@@ -95,11 +95,11 @@ class TableReader:
         return [encode(value) for encode, value in zip(self._encoders, values, strict=True)]
 
     def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
-        """Leaves out the row that `rows` gave last."""
+        """Leave out the row that `rows` gave last."""
         self.rejects.add(reason, row=number, data=dict(zip(names, values, strict=True)))
 
     def close(self) -> None:
-        """Closes DuckDB."""
+        """Close DuckDB."""
         self._aside.close()
         self._connection.close()
         self.rejects.close()
@@ -132,7 +132,7 @@ class TableReader:
         self._check_count(count)
 
     def keep(self, expressions: Sequence[str], spill: Path) -> None:
-        """Keeps the values of SQL expressions in a table `kept`: columns `f0`, `f1`, …; `rowid` counts from 0.
+        """Keep the values of SQL expressions in a table `kept`: columns `f0`, `f1`, …; `rowid` counts from 0.
 
         Another thread may go through `batches` meanwhile.
 

@@ -55,7 +55,7 @@ class ObjectReader:
         return None if self._lines is None else self._lines.total()
 
     def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
-        """Leaves out the row that `rows` gave last."""
+        """Leave out the row that `rows` gave last."""
         line = None if self._lines is None else self._lines.line
         self.rejects.add(reason, row=number, line=line, data=dict(zip(names, values, strict=True)))
 
@@ -101,7 +101,7 @@ class ObjectReader:
             raise RowRejected(self._misfit)
 
     def close(self) -> None:
-        """Closes the file, if it is one."""
+        """Close the file, if it is one."""
         self._objects.close()
         self.rejects.close()
 

@@ -75,7 +75,7 @@ class Rejects:
             self._file.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
     def close(self) -> None:
-        """Closes the file; an empty one is removed."""
+        """Close the file; an empty one is removed."""
         if self._file is not None and self._path is not None:
             self._file.close()
             self._file = None

@@ -126,7 +126,7 @@ def _absolute_url(url: str) -> str:
 
 
 def write_recipe(path: Path | str, specs: Sequence[CollectionSpec]) -> list[str]:
-    """Keeps what these collections of a store were built from; of others it keeps what it knew.
+    """Keep what these collections of a store were built from; of others it keeps what it knew.
 
     Returns:
         The names of those that cannot be kept, because their source can be read only once.
@@ -144,7 +144,7 @@ def write_recipe(path: Path | str, specs: Sequence[CollectionSpec]) -> list[str]
 
 
 def forget(path: Path | str, names: Iterable[str]) -> None:
-    """Forgets what these collections were built from."""
+    """Forget what these collections were built from."""
     path, tables = Path(path), _tables(Path(path))
     for name in names:
         tables.pop(name, None)

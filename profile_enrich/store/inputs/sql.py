@@ -79,7 +79,7 @@ class SqlReader(ObjectReader):
         return [_text(value) for value in values]
 
     def close(self) -> None:
-        """Ends the query and closes the connection."""
+        """End the query and close the connection."""
         super().close()
         self._end()
 

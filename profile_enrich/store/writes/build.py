@@ -47,7 +47,7 @@ def build_store(
     max_shrink: float = 1.0,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> BuildReport:
-    """Builds collections from files or iterables and swaps them in at once.
+    """Build collections from files or iterables, and publish them in one atomic swap.
 
     A store is a directory. Collections of it that are not named here stay as they are. The new data are written beside
     the old and become visible all together, by one atomic rename, at the very end. When the process is killed before
@@ -100,7 +100,7 @@ def build_store(
 
 
 def drop_collections(path: Path | str, names: Iterable[str]) -> None:
-    """Removes collections from a store, with their data.
+    """Remove collections from a store, with their data.
 
     Raises:
         StoreError: there is no such store or collection; nothing was removed then.
@@ -378,7 +378,7 @@ def _copy_plain(
     progress: Callable[[BuildProgress], None] | None,
     spill: Path,
 ) -> _BuildCounts:
-    """Takes in rows of which none is new, odd or late: nobody looks at each."""
+    """Take in rows of which none is new, odd or late: nobody looks at each."""
     number = 0
     next_report = 0.0
     with ThreadPoolExecutor(1) as pool:

@@ -84,7 +84,7 @@ class Delta:
         self.merged = False
 
     def put(self, row: EncodedRow) -> Outcome:
-        """Takes in a record; what it is beside the one that is there. A later one replaces an earlier one."""
+        """Take in a record; what it is beside the one that is there. A later one replaces an earlier one."""
         found = self._old.find(row.key)
         docid = self._number(row.key) if found is None else found.docid
         there = found is not None and found.census is not None
@@ -107,7 +107,7 @@ class Delta:
         return docid
 
     def delete(self, key: str) -> bool:
-        """Deletes the record with this key; whether there was one before all these changes."""
+        """Delete the record with this key; whether there was one before all these changes."""
         found = self._old.find(key)
         docid = self._new.get(key) if found is None else found.docid
         if docid is None:
@@ -120,7 +120,7 @@ class Delta:
         return True
 
     def keep(self, key: str) -> None:
-        """Says that the source has this record, whatever is wrong with its row."""
+        """Say that the source has this record, whatever is wrong with its row."""
         found = self._old.docid(key)
         if found is not None:
             self._seen.add(found)
@@ -140,7 +140,7 @@ class Delta:
     def write(
         self, generation: int, collection: Collection, *, merge: bool
     ) -> tuple[CollectionFiles, Collection] | None:
-        """Writes the changes.
+        """Write the changes.
 
         Args:
             generation: what will see them.
@@ -209,7 +209,7 @@ class Delta:
         return DataFile(name, rows)
 
     def close(self) -> None:
-        """Closes all files."""
+        """Close all files."""
         self._staged.close()
         for layer in self._layers:
             layer.close()

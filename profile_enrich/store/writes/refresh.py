@@ -57,7 +57,7 @@ def refresh_store(
     progress: Callable[[BuildProgress], None] | None = None,
     wait: float = 0,
 ) -> RefreshReport:
-    """Refreshes collections with what has changed, as one new generation.
+    """Refresh collections with what has changed, as one new generation.
 
     Rows are compared with what is stored, so that a source with all rows changes only what is different. The changes
     are written beside the data as a small file, and become visible all together by one atomic rename. When nothing

@@ -30,7 +30,7 @@ def refresh_from_sources(
     since: datetime | None = None,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> BuildReport | RefreshReport | None:
-    """Builds the next generation of a store's collections beside the one that is served, and swaps it in.
+    """Build the next generation of a store's collections beside the served one, and swap it in.
 
     How it went is noted in the store's directory: `read_last_refresh` and the server's status read it there.
 
@@ -135,7 +135,7 @@ def is_refreshing(path: Path | str) -> bool:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Generator[None]:
-    """Holds the right to refresh this store, which the system frees when the process dies.
+    """Hold the right to refresh this store, which the system frees when the process dies.
 
     Another lock than the store's own: between seeing that nobody has refreshed and beginning to build, nobody may.
 

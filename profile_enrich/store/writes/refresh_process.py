@@ -26,7 +26,7 @@ __all__ = ["main"]
 
 
 def main(stdin: IO[str], stdout: IO[str], *, watch: bool = True) -> None:
-    """Does one refresh, and says how it went.
+    """Run one refresh and return its outcome.
 
     Args:
         stdin: where the order comes from.
@@ -58,7 +58,7 @@ def main(stdin: IO[str], stdout: IO[str], *, watch: bool = True) -> None:
 
 
 def _end_with(stdin: IO[str]) -> None:
-    """Ends this process, and those that it started, when the other end of standard input is gone."""
+    """End this process, and those that it started, when the other end of standard input is gone."""
     while stdin.read(1):
         pass
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():

@@ -51,7 +51,7 @@ def read_last_refresh(path: Path | str) -> LastRefresh | None:
 
 
 def note_refresh(path: Path | str, started_at: datetime, error: str | None) -> LastRefresh:
-    """Notes that a refresh has ended just now.
+    """Note that a refresh has ended just now.
 
     Args:
         path: the store.

@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 def put_record(
     path: Path | str, collection: str, record_id: str, record: Mapping[str, Any], *, wait: float = WRITE_WAIT
 ) -> bool:
-    """Writes one record over what was there, as a generation of its own. It takes milliseconds.
+    """Write one record over what was there, as a generation of its own. It takes milliseconds.
 
     Args:
         path: the store's directory.
@@ -79,7 +79,7 @@ def put_record(
 
 
 def delete_record(path: Path | str, collection: str, record_id: str, *, wait: float = WRITE_WAIT) -> bool:
-    """Removes one record, as a generation of its own. It takes milliseconds.
+    """Remove one record, as a generation of its own. It takes milliseconds.
 
     Args:
         path: the store's directory.
@@ -130,7 +130,7 @@ def find_collection(path: Path, manifest: Manifest, name: str) -> Collection:
 def _with_collection(
     path: Path, name: str, change: Callable[[Delta, Collection], tuple[Result, Collection]], wait: float
 ) -> Result:
-    """Changes one collection, as a generation of its own."""
+    """Change one collection, as a generation of its own."""
 
     def swap(manifest: Manifest) -> tuple[Manifest, Result]:
         old = find_collection(path, manifest, name)
