@@ -157,7 +157,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "StoreSource":  # at its first use: it loads SQLite and the store
+    if name == "StoreSource":  # imported on first use, because it loads SQLite and the store
         from .sources.store import StoreSource
 
         return StoreSource

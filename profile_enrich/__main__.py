@@ -12,8 +12,8 @@ _EXTRA = {"click", "rich"}
 
 
 def main() -> None:
-    """Run the commands. Without the extra `cli` it says how to install it, and exits with 2."""
-    # Python's handler raises inside an import, and shows a traceback; the system's ends the process.
+    """Run the command line. Without the extra `cli`, print how to install it and exit with status 2."""
+    # Python's SIGINT handler would raise inside of an import and print a traceback; the default one ends the process.
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler and threading.current_thread() is (
         threading.main_thread()
     )

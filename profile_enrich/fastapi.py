@@ -1,4 +1,4 @@
-"""The profile as a FastAPI parameter.
+"""FastAPI parameters that hold the profile.
 
 ```python
 @app.get("/offers")
@@ -11,7 +11,7 @@ async def account(profile: RequiredProfile) -> Profile:
     return profile
 ```
 
-Override `get_profile` in tests, and both get what it returns: `app.dependency_overrides[get_profile] = ...`.
+In tests, one override of `get_profile` sets both: `app.dependency_overrides[get_profile] = ...`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ except ImportError:
 __all__ = ["REQUIRED_PROFILE_RESPONSES", "CurrentProfile", "RequiredProfile"]
 
 CurrentProfile = Annotated[Profile, Depends(get_profile)]
-"""The profile of whoever is in session, empty when there is none: `Annotated[Profile, Depends(get_profile)]`."""
+"""The signed-in person's profile, empty if there is none: `Annotated[Profile, Depends(get_profile)]`."""
 
 RequiredProfile = Annotated[Profile, Depends(require_profile)]
 """The profile, or an error response (401, 403, 404, 503): `Annotated[Profile, Depends(require_profile)]`."""
@@ -50,7 +50,7 @@ REQUIRED_PROFILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     404: {"description": "There is no profile", "content": _DETAIL},
     503: {"description": "The profile is not available at the moment", "content": _DETAIL},
 }
-"""For `responses=` of a route or a router that takes `RequiredProfile`: what OpenAPI then says of its errors."""
+"""The error responses of `RequiredProfile` for OpenAPI; pass it as `responses=` to a route or router."""
 
 require_profile.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # see where it is defined
     [

@@ -1,4 +1,4 @@
-"""The profile in Litestar: a plugin that provides the dependency `profile`.
+"""Litestar plugin that provides the dependency `profile`.
 
 ```python
 @get("/")
@@ -45,15 +45,15 @@ except ImportError:
 __all__ = ["CurrentProfile", "ProfilePlugin", "profile_required"]
 
 CurrentProfile = NamedDependency[SkipValidation[Profile]]
-"""The type of a handler's `profile` parameter: the profile of the person in session, empty when there is none."""
+"""The type of a handler's `profile` parameter: the signed-in person's profile, empty if there is none."""
 
 
 class ProfilePlugin(InitPlugin):
-    """Attach the profile of the person in session to each request, as the dependency `profile`.
+    """Attach the signed-in person's profile to each request, as the dependency `profile`.
 
-    The plugin installs `ProfileMiddleware` inside of the application's own middleware, so that sessions and users are
-    known to it, closes the client with the application, and keeps personal responses out of Litestar's response cache.
-    A handler may return a profile; it is encoded as its attributes.
+    The plugin installs `ProfileMiddleware` inside of the application's own middleware, where sessions and users are
+    available. It closes the client at shutdown and keeps personal responses out of Litestar's response cache. A profile
+    that a handler returns is encoded as its attributes.
 
     Args:
         client, identify, budget, attach, consent, exclude, server_timing, vary_on: as for `ProfileMiddleware`.
@@ -92,7 +92,7 @@ class ProfilePlugin(InitPlugin):
         )
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        """Install it. Litestar calls this."""
+        """Install the plugin; called by Litestar."""
         if self._attribute in app_config.dependencies:
             raise ConfigurationError(f"attribute {self._attribute!r} is taken: the application has such a dependency")
         app_config.middleware.append(cast("Any", self._around))
@@ -106,22 +106,22 @@ class ProfilePlugin(InitPlugin):
         return app_config
 
     def _around(self, app: Any) -> ProfileMiddleware:
-        """The middleware of one route. Litestar makes one for each; they share what was configured."""
+        """Make the middleware of one route. All of them share one configuration."""
         middleware = copy.copy(self._middleware)
         middleware.app = app
         return middleware
 
 
 async def profile_required(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Refuse the request unless the person in session has a profile: `guards=[profile_required]`.
+    """Guard that rejects requests without a profile: `guards=[profile_required]`.
 
     Args:
         connection: the request or the WebSocket.
         handler: the route handler.
 
     Raises:
-        HTTPException: 401 when nobody is signed in, 403 without consent or for somebody whom the vendor excludes, 404
-            without a profile, 503 when the source is not available.
+        HTTPException: 401 if nobody is signed in, 403 without consent or for an excluded profile, 404 without a
+            profile, 503 if the source is unavailable.
         WebSocketException: the same for a WebSocket, with close code 4401, 4403, 4404 or 4503.
     """
     profile = await get_profile(HTTPConnection(cast("dict[str, Any]", connection.scope)))
@@ -133,7 +133,7 @@ async def profile_required(connection: ASGIConnection[Any, Any, Any, Any], handl
 
 
 class _Provider:
-    """Provides the profile to handlers that take it. Taking it makes the response a personal one."""
+    """Provider of the profile. Its use makes a response personal."""
 
     def __init__(self, attribute: str) -> None:
         self._get = ProfileDependency(attribute)
@@ -143,18 +143,18 @@ class _Provider:
 
 
 def _impersonal(keep: Callable[[Any, int], bool]) -> Callable[[Any, int], bool]:
-    """The application's own filter, for responses whose request did not read a profile."""
+    """Apply the application's cache filter to responses that did not read a profile."""
 
     def filter_(scope: Mapping[str, Any], status_code: int) -> bool:
         lookups = lookups_of(HTTPConnection(cast("dict[str, Any]", scope)))
         if any(lookup.read for lookup in lookups) or not keep(scope, status_code):
             return False
         for lookup in lookups:
-            lookup.seal()  # what is stored is not complete yet, and must not become personal
+            lookup.seal()  # the stored response is not complete yet, and must not become personal
         return True
 
     return filter_
 
 
 async def _nowhere(scope: Any, receive: Any, send: Any) -> None:
-    """Stand for the application until a route's is known."""
+    """Stand in for the application until the route's is known."""

@@ -1,4 +1,4 @@
-"""Lookups as OpenTelemetry metrics and spans.
+"""OpenTelemetry hook: metrics and spans for lookups and loads.
 
 ```python
 telemetry = OpenTelemetryHook()
@@ -6,10 +6,9 @@ profiles = ProfileClient(source, hooks=[telemetry])
 telemetry.watch(profiles)
 ```
 
-There is no semantic convention for lookups and caches, so the names are under `profile_enrich.`; the naming rules, the
-unit of durations (seconds), `error.type` and the shape of a state metric are those of the conventions
-(https://opentelemetry.io/docs/specs/semconv/general/). Neither metrics nor spans hold an identifier or an attribute
-value.
+OpenTelemetry has no semantic convention for lookups and caches, so the names start with `profile_enrich.`. Naming,
+durations in seconds, `error.type` and the form of state metrics follow the general conventions
+(https://opentelemetry.io/docs/specs/semconv/general/). Metrics and spans hold no identifier and no attribute value.
 """
 
 from __future__ import annotations
@@ -41,19 +40,19 @@ __all__ = ["OpenTelemetryHook"]
 SCOPE = "profile_enrich"
 
 LOOKUP_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5)
-"""From a hit, which takes microseconds, by way of a page's usual budget of 50 ms to the end of a load."""
+"""Bucket boundaries in seconds: from a hit (microseconds) over the default page budget (50 ms) to the longest load."""
 
 LOAD_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """Those of `http.client.request.duration`."""
 
 ANSWERS = frozenset({"found", "not_found", "excluded", "not_modified"})
-"""The outcomes of a load that are not an error's code."""
+"""The outcomes of a load that are not error codes."""
 
 WAITED = frozenset({Status.MISS, Status.COALESCED, Status.TIMEOUT, Status.ERROR})
-"""What gets a span. The others take microseconds; a span each would cost more than it tells."""
+"""The statuses that get a span. The others take microseconds, less than a span costs."""
 
 LINKED_FLIGHTS = 1024
-"""So many loads are remembered, for the lookups that waited for them to link to."""
+"""The number of recent loads kept as link targets for the lookups that waited for them."""
 
 Labels = dict[str, str]
 
@@ -62,20 +61,20 @@ _watched_globally = TrackedClients()
 
 
 class OpenTelemetryHook:
-    """Reports each lookup, load and change of the circuit breaker to OpenTelemetry.
+    """Report each lookup, load and circuit breaker change to OpenTelemetry.
 
-    One hook may serve several clients. The metrics: `profile_enrich.lookup.duration` and
-    `profile_enrich.load.duration` (histograms, in seconds; their counts are the numbers of lookups and loads),
-    `profile_enrich.breaker.changes`, and for clients that are handed to `watch` also `profile_enrich.cache.entries`,
+    One hook can serve several clients. The metrics are `profile_enrich.lookup.duration` and
+    `profile_enrich.load.duration` (histograms in seconds, which also count lookups and loads) and
+    `profile_enrich.breaker.changes`. Clients passed to `watch` also report `profile_enrich.cache.entries`,
     `profile_enrich.cache.usage`, `profile_enrich.load.active` and `profile_enrich.breaker.status`.
 
-    The spans: one for each load, a root span, because a load is shared by all who wait for it; and one for each
-    lookup that had to wait, within the span of the request, linked to the load that answered it.
+    Each load has a root span, because several lookups share it. Each lookup that had to wait has a span within the
+    request's span, linked to its load.
 
     Args:
-        tracer_provider: where spans go; the global one by default.
-        meter_provider: where metrics go; the global one by default.
-        include_key: whether spans carry `profile_enrich.key.hash`, the salted hash of the key. Default false.
+        tracer_provider: the provider of spans; the global one by default.
+        meter_provider: the provider of metrics; the global one by default.
+        include_key: whether spans have `profile_enrich.key.hash`, the salted hash of the key. Default false.
 
     Raises:
         MissingExtraError: on import of this module, when opentelemetry-api is not installed.
@@ -110,8 +109,8 @@ class OpenTelemetryHook:
         )
         self._labels: dict[tuple[str, str, str | None, str | None], Labels] = {}
         self._landed: OrderedDict[tuple[str, str], tuple[str, SpanContext]] = OrderedDict()
-        # Hooks with the same provider share the instruments, and so the clients: an SDK takes the callbacks of an
-        # observable instrument only once.
+        # Hooks on one provider share the instruments and clients: an SDK registers the callbacks of an observable
+        # instrument only once.
         self._watched = (
             _watched_globally if meter_provider is None else _watched.setdefault(meter_provider, TrackedClients())
         )
@@ -129,10 +128,10 @@ class OpenTelemetryHook:
             )
 
     def watch(self, client: ProfileClient) -> None:
-        """Report what the client holds, whenever metrics are collected. It does not keep the client alive.
+        """Report the client's cache, loads and breaker at each collection of metrics.
 
-        Several clients of one source are added up. This costs the lookups nothing, and works also for a client that
-        does not have this hook.
+        The values of several clients of one source are summed. Lookups do not become slower. The client need not have
+        this hook, and is not kept alive by it.
 
         Raises:
             ConfigurationError: `client` is not a `ProfileClient`.
@@ -140,7 +139,7 @@ class OpenTelemetryHook:
         self._watched.add(client)
 
     def __call__(self, details: Details) -> None:
-        """What `ProfileClient` calls."""
+        """Record one event of a client."""
         if isinstance(details, LookupDetails):
             self._lookup(details)
         elif isinstance(details, LoadDetails):
@@ -150,7 +149,7 @@ class OpenTelemetryHook:
 
     def _lookup(self, details: LookupDetails) -> None:
         status = details.status
-        # An error beside an answer, as with stale data, was handled: the conventions leave `error.type` off then.
+        # A handled error, as with stale data, has no `error.type` by the conventions.
         error = details.error if status in (Status.TIMEOUT, Status.ERROR) else None
         identity = (details.source, status.value, details.reason and details.reason.value, error)
         labels = self._labels.get(identity)
@@ -161,7 +160,7 @@ class OpenTelemetryHook:
         self._lookups.record(details.seconds, labels)
         if status in WAITED:
             landed = self._landed.get((details.source, details.key))
-            # A lookup that failed without a load of its own (circuit open, bad key) must not point to an older one.
+            # A lookup that failed without a load (open circuit, invalid key) must not link to an older one.
             links = [Link(landed[1])] if landed is not None and _answers(landed[0], status, error) else []
             self._span("lookup", details, labels, error, SpanKind.INTERNAL, None, links)
 
@@ -169,7 +168,7 @@ class OpenTelemetryHook:
         error = None if details.outcome in ANSWERS else details.outcome
         labels = _labelled(details.source, error, {"load.outcome": details.outcome})
         self._loads.record(details.seconds, labels)
-        # An empty context: whoever happened to ask first is not the parent of a load that others share.
+        # An empty context, because a shared load is not a child of the request that started it.
         span = self._span("fetch", details, labels, error, SpanKind.CLIENT, Context(), [])
         if span.is_valid:
             self._landed[(details.source, details.key)] = (details.outcome, span)
@@ -215,7 +214,7 @@ def _labelled(source: str, error: str | None, more: dict[str, str | None]) -> La
 
 
 def _answers(outcome: str, status: Status, error: str | None) -> bool:
-    """Whether a lookup of this status can have been answered by a load of this outcome."""
+    """Return whether a load with this outcome can have produced a lookup with this status."""
     if status in (Status.MISS, Status.COALESCED):
         return outcome in ANSWERS
     return outcome == error

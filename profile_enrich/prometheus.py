@@ -1,4 +1,4 @@
-"""Lookups as Prometheus metrics.
+"""Prometheus hook: metrics for lookups and loads.
 
 ```python
 metrics = PrometheusHook()
@@ -6,8 +6,8 @@ profiles = ProfileClient(source, hooks=[metrics])
 metrics.watch(profiles)
 ```
 
-The names follow https://prometheus.io/docs/practices/naming/: seconds, bytes, `_total`. No label holds an identifier or
-an attribute value; their values come from short closed lists (statuses, error codes, the names of sources).
+The names follow https://prometheus.io/docs/practices/naming/: seconds, bytes, `_total`. Labels hold no identifier and
+no attribute value, only statuses, error codes and the names of sources.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["PrometheusHook"]
 
 LOOKUP_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""From a hit, which takes microseconds, by way of a page's usual budget of 50 ms to the end of a load."""
+"""Bucket boundaries in seconds: from a hit (microseconds) over the default page budget (50 ms) to the longest load."""
 
 LOAD_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
@@ -43,18 +43,18 @@ _NAMESPACE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 class _State(Collector):
-    """Reads the clients' state when the registry is collected."""
+    """Collector of the clients' state."""
 
     def __init__(self, namespace: str) -> None:
         self.watched = TrackedClients()
         self._namespace = namespace
 
     def describe(self) -> Iterable[Metric]:
-        """The same families without samples: the registry checks the names with them."""
+        """Return the metric families without samples, for the registry's check of names."""
         return self._families()
 
     def collect(self) -> Iterable[Metric]:
-        """One sample a source; sources with several clients are added up."""
+        """Return one sample per source, summed over its clients."""
         families = self._families()
         lookups, calls, errors, breakers, active, entries, size = families
         for source, totals in self.watched.totals().items():
@@ -80,7 +80,7 @@ class _State(Collector):
 
         return [
             counter("lookups", "Lookups, by how they were answered.", "status"),
-            counter("source_calls", "Calls of the source, retries included."),
+            counter("source_calls", "Calls to the source, including retries."),
             counter("source_errors", "Loads that failed, by the code of the error.", "code"),
             gauge("breaker_state", "Circuit breakers in the state: 1 or 0 for one client.", "state"),
             gauge("loads_in_progress", "Loads under way."),
@@ -90,7 +90,7 @@ class _State(Collector):
 
 
 class _Instruments:
-    """The metrics of one registry and namespace, shared by all hooks on it."""
+    """The metrics of one registry and namespace, shared by their hooks."""
 
     def __init__(self, registry: CollectorRegistry, namespace: str) -> None:
         self.state = _State(namespace)
@@ -133,16 +133,16 @@ _sharing = threading.Lock()
 
 
 class PrometheusHook:
-    """Reports each lookup, load and change of the circuit breaker to a Prometheus registry.
+    """Report each lookup, load and circuit breaker change to a Prometheus registry.
 
-    One hook may serve several clients, and several hooks on one registry share their metrics.
+    One hook can serve several clients, and several hooks on one registry share their metrics.
 
     Args:
-        registry: where the metrics are registered; prometheus_client's own by default.
-        namespace: what the names of the metrics begin with: letters, digits and underscores. Default `profile_enrich`.
+        registry: the registry of the metrics; by default prometheus_client's global one.
+        namespace: the prefix of the metrics' names: letters, digits and underscores. Default `profile_enrich`.
 
     Raises:
-        ConfigurationError: the namespace is not usable, or something else in the registry has these names already.
+        ConfigurationError: the namespace is invalid, or other metrics in the registry have these names.
         MissingExtraError: on import of this module, when prometheus-client is not installed.
     """
 
@@ -150,14 +150,14 @@ class PrometheusHook:
         if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
             raise ConfigurationError("namespace must consist of letters, digits and underscores, as in 'shop_profiles'")
         self._instruments = _instruments(REGISTRY if registry is None else registry, namespace)
-        # `labels()` takes longer than the observation itself, so its result is kept.
+        # `labels()` takes longer than the observation, so its result is cached.
         self._lookups: dict[tuple[str, str], Histogram] = {}
 
     def watch(self, client: ProfileClient) -> None:
-        """Report what the client counts and holds, whenever the registry is collected.
+        """Report the client's counters, cache and breaker at each collection of the registry.
 
-        It does not keep the client alive. Several clients of one source are added up. This costs the lookups nothing,
-        and works also for a client that does not have this hook.
+        The values of several clients of one source are summed. Lookups do not become slower. The client need not have
+        this hook, and is not kept alive by it.
 
         Raises:
             ConfigurationError: `client` is not a `ProfileClient`.
@@ -165,7 +165,7 @@ class PrometheusHook:
         self._instruments.state.watched.add(client)
 
     def __call__(self, details: Details) -> None:
-        """What `ProfileClient` calls."""
+        """Record one event of a client."""
         if isinstance(details, LookupDetails):
             labels = (details.source, details.status.value)
             histogram = self._lookups.get(labels)
@@ -185,10 +185,10 @@ def _instruments(registry: CollectorRegistry, namespace: str) -> _Instruments:
             taken = False
             try:
                 mine[namespace] = _Instruments(registry, namespace)
-            except ValueError:  # prometheus_client's DuplicateTimeseries, which older versions do not have
+            except ValueError:  # prometheus_client's DuplicateTimeseries; older versions lack the class
                 taken = True
             if taken:
                 raise ConfigurationError(
-                    f"namespace: the registry has metrics called {namespace}_... already; choose another namespace"
+                    f"namespace: the registry already has metrics named {namespace}_...; choose another namespace"
                 )
         return mine[namespace]

@@ -1,4 +1,4 @@
-"""The profile in templates (Jinja2; extra `templates`)."""
+"""The profile in Jinja2 templates (extra `templates`)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _METHODS = frozenset({"items", "keys", "values"})
 
 
 class _Missing(str):
-    """What a template gets for what is not there. Whatever it does with it, it does not fail.
+    """The value of a missing attribute in a template. It is empty, and using it does not raise.
 
-    To Jinja2 it is an `Undefined`, so that `default` and `is defined` work; to JSON encoders, which look at the type
-    itself, it is a string without characters. A comparison with it is false; arithmetic with it, an attribute, an item
-    and a call of it are missing again; a conversion fails in the way that makes Jinja2's filters return their default.
+    It is an `Undefined`, so that Jinja2's `default` and `is defined` work, and an empty string for JSON encoders, which
+    check the type. Comparisons with it are false. Arithmetic, attributes, items and calls return a missing value again.
+    A conversion raises the error that makes Jinja2's filters return their default.
     """
 
     __slots__ = ("_method",)
@@ -42,7 +42,7 @@ class _Missing(str):
         return self
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
-        """Call the method of the same name as this attribute; without one, what it would return is missing too."""
+        """Call the string method that has the name of this attribute; without one, return a missing value."""
         return self._method() if hasattr(self, "_method") else self
 
     def _false(self, other: object) -> bool:
@@ -81,7 +81,7 @@ class _Missing(str):
     def __format__(self, format_spec: str) -> str:
         return ""
 
-    # Of any type: they take the place of the text's methods, which return text.
+    # Typed as `Any`, because they replace string methods, which return strings.
     __getitem__ = cast(Any, _itself)
     __iter__ = cast(Any, _empty)
     __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _false
@@ -94,7 +94,7 @@ _MISSING = _Missing()
 
 
 def _wrapped(value: object) -> Any:
-    """A value of the profile as templates see it."""
+    """Wrap a value of the profile for templates."""
     if value is None:
         return _MISSING
     if isinstance(value, Mapping):
@@ -105,13 +105,13 @@ def _wrapped(value: object) -> Any:
 
 
 class TemplateProfile(Withheld, dict[str, Any]):
-    """A profile as templates see it: every name is an attribute, and a missing attribute is empty.
+    """A profile wrapped for templates: every name is an attribute, and a missing attribute is empty.
 
-    `{{ profile.first_name or "there" }}` renders the default for people without that attribute, and so do
-    `{{ profile.address.city or "your city" }}`, `{% if profile.visits > 3 %}`, `{{ profile.visits|int }}` and
-    `{% for offer in profile.offers %}`, whatever the environment's own `undefined` is. `{% if profile %}` asks whether
-    there is a profile, `{% if "tier" in profile %}` whether it has an attribute. Text or a number in one called
-    `items`, `keys` or `values` is `{{ profile["items"] }}`.
+    `{{ profile.first_name or "there" }}` renders the default for people without that attribute, and so do `{{
+    profile.address.city or "your city" }}`, `{% if profile.visits > 3 %}`, `{{ profile.visits|int }}` and `{% for offer
+    in profile.offers %}`, with any `undefined` class of the environment. `{% if profile %}` tests whether there is a
+    profile, `{% if "tier" in profile %}` whether it has an attribute. Write `{{ profile["items"] }}` for an attribute
+    named `items`, `keys` or `values`.
 
     Args:
         profile: the profile, or an object in it.
@@ -134,13 +134,14 @@ class TemplateProfile(Withheld, dict[str, Any]):
         value = super().get(name)
         if isinstance(value, str | int | float):
             return method
-        # Both the customer's attribute and, for Jinja2's filters (items, dictsort, tojson), the method of its name.
+        # Both the customer's attribute and the method of that name, which Jinja2's filters call (items, dictsort,
+        # tojson).
         both = _Missing() if value is None else _wrapped(value)
         both._method = method
         return both
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
-        """Call the method of the same name as this attribute."""
+        """Call the method that has the name of this attribute."""
         return self._method() if hasattr(self, "_method") else _MISSING
 
     def __getitem__(self, name: str) -> Any:
@@ -168,7 +169,7 @@ class TemplateProfile(Withheld, dict[str, Any]):
 
 
 class _TemplateList(Withheld, list[Any]):
-    """A list of the profile as templates see it: an item that is not there is missing, and does not fail."""
+    """A list of the profile wrapped for templates: an index out of range gives a missing value."""
 
     __slots__ = ("_method",)
     _method: Callable[[], Any]
@@ -180,7 +181,7 @@ class _TemplateList(Withheld, list[Any]):
         return object.__getattribute__(self, name) if name.startswith("_") else _MISSING
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
-        """Call the method of the same name as this attribute."""
+        """Call the method that has the name of this attribute."""
         return self._method() if hasattr(self, "_method") else _MISSING
 
     def __getitem__(self, index: Any) -> Any:
@@ -192,10 +193,10 @@ class _TemplateList(Withheld, list[Any]):
 
 @dataclass(frozen=True, slots=True)
 class ProfileContext:
-    """A context processor that adds the profile of whoever is in session to the context of each template.
+    """Context processor that adds the signed-in person's profile to the context of each template.
 
-    A page made with it counts as personal, whether or not the template uses the profile: a template may keep parts of
-    itself in a cache. Give pages that are the same for everybody a `Jinja2Templates` without it.
+    Every page rendered with it counts as personal, even if its template does not use the profile, because templates can
+    cache fragments. Render public pages with a `Jinja2Templates` that lacks this processor.
 
     Args:
         attribute: the `attribute` of the `ProfileMiddleware`. Default `"profile"`.
@@ -206,7 +207,7 @@ class ProfileContext:
     name: str = "profile"
 
     def __call__(self, request: HTTPConnection) -> dict[str, Any]:
-        """What to add to the context."""
+        """Return the variables to add to the context."""
         lookup = lookup_of(request, self.attribute)
         if lookup is None:
             return {self.name: TemplateProfile(Profile(reason=Reason.NOT_LOOKED_UP))}

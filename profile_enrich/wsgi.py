@@ -1,4 +1,4 @@
-"""The profile in any WSGI application (PEP 3333).
+"""WSGI middleware: the profile in any WSGI application (PEP 3333).
 
 ```python
 app = WSGIProfileMiddleware(app, client=profiles, identify=from_cookie("visitor"))
@@ -19,7 +19,7 @@ from .web.native_request import NATIVE_REQUEST, scope_of_environ
 __all__ = ["PROFILE", "WSGIProfileMiddleware", "profile_of"]
 
 PROFILE = "profile_enrich.profile"
-"""Where the profile is in the `environ` of a request."""
+"""The key of the profile in a request's `environ`."""
 
 Environ = dict[str, Any]
 
@@ -31,24 +31,25 @@ WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 class WSGIProfileMiddleware:
     """Attach the profile of the person in session to each request, as `environ["profile_enrich.profile"]`.
 
-    The lookup is made where the profile is first read, in the thread that serves the request. Whatever goes wrong, the
-    page is served. A page that reads the profile gets `Vary` and `Cache-Control: private`.
+    The lookup runs when the profile is first read, in the request's thread. If it fails, the profile is empty and the
+    page is still served. A page that reads the profile gets `Vary` and `Cache-Control: private`.
 
     Args:
         app: the WSGI application.
-        client: makes the lookups, on one event loop in a thread of its own, however many threads serve requests.
-        identify: says who is in session: `from_cookie(...)` and its like, or a function that takes the `environ` and
-            returns a key or `None`.
-        budget: seconds that a page waits for a profile at most; `None` waits for the client's `deadline`. Default 0.05.
-        consent: says whether the lookup is allowed: `honour_gpc()`, or a function that takes the `environ` and returns
-            `True` for yes.
-        exclude: path prefixes without a lookup, without `SCRIPT_NAME`. Whole segments are compared.
-        vary_on: request headers that the identity comes from; by default what `identify` knows, `Cookie` for a function
-            of your own.
-        server_timing: adds a `Server-Timing` header with the lookup's status and duration. Default false.
+        client: the client, which all request threads share; it runs on one event loop in a separate thread.
+        identify: the identity function, such as `from_cookie(...)`, or a function that takes the `environ` and returns
+            a key or `None`.
+        budget: the longest that a page waits for a profile, in seconds; `None` waits for the client's `deadline`.
+            Default 0.05.
+        consent: whether the lookup is allowed: `honour_gpc()`, or a function that takes the `environ` and returns a
+            bool.
+        exclude: path prefixes without lookups, compared by whole segments. `SCRIPT_NAME` is not part of the path.
+        vary_on: the request headers that determine the identity; by default those of `identify`, or `Cookie` for a
+            function of yours.
+        server_timing: whether to add a `Server-Timing` header with the lookup's status and duration. Default false.
 
     Raises:
-        ConfigurationError: an argument is not usable; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class WSGIProfileMiddleware:
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
             changed = lookup.personal_headers(headers)
-            # PEP 3333 wants a list, and servers look whether exc_info was given at all.
+            # PEP 3333 requires a list, and servers check whether exc_info was passed.
             return start_response(status, headers if changed is None else changed, *([exc_info] if exc_info else []))
 
         try:
@@ -94,16 +95,16 @@ class WSGIProfileMiddleware:
             lookup.end()
             raise
         if type(body) is environ.get("wsgi.file_wrapper"):
-            return body  # the server sends the file itself where it is given its own wrapper
+            return body  # keep the server's own file wrapper, so that it can use sendfile
         return _Body(body, lookup)
 
     def close(self) -> None:
-        """Close the client, and end its thread. A process that ends needs no such call."""
+        """Close the client and end its thread. Not needed at the end of the process."""
         self._config.client.close()
 
 
 class _Body:
-    """The body of a response. The request ends when the server closes it."""
+    """A response body; closing it ends the request."""
 
     def __init__(self, body: Iterable[bytes], lookup: BlockingLookup) -> None:
         self._body = body
@@ -122,10 +123,10 @@ class _Body:
 
 
 def profile_of(environ: Environ) -> Profile:
-    """The profile of a request; an empty one where `WSGIProfileMiddleware` is not installed.
+    """Return the profile of a request; an empty one if `WSGIProfileMiddleware` is not installed.
 
     Args:
-        environ: of the request.
+        environ: the request's `environ`.
     """
     profile = cast("Profile | None", environ.get(PROFILE))
     return Profile(reason=Reason.NOT_LOOKED_UP) if profile is None else profile

@@ -1,1 +1,1 @@
-"""Where profiles come from: one module a vendor, all behind the `ProfileSource` protocol."""
+"""Profile sources: one module per vendor, all implementing the `ProfileSource` protocol."""

@@ -1,6 +1,6 @@
-"""Amperity: the Profile API, version 2025-07-31.
+"""Source for Amperity's Profile API, version 2025-07-31.
 
-Source: the vendor's OpenAPI file of that version.
+Reference: the vendor's OpenAPI file of that version.
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ _LISTING = 100
 
 
 class AmperitySource:
-    """Looks profiles up in one index, by profile id or by any attribute that the index can be filtered by.
+    """Look up profiles in one Amperity index, by profile id or by any filterable attribute.
 
-    `ProfileKey("cl-abc123")` asks for that id; `ProfileKey("a@b.example", type="email")` asks for the profiles whose
-    `email` is exactly that.
+    `ProfileKey("cl-abc123")` fetches the profile with that id; `ProfileKey("a@b.example", type="email")` fetches the
+    profile whose `email` equals that value.
 
     Args:
-        index: which index: its id (whatever begins with `idx-` is taken as one), or its name, which is resolved once
-            through `/indexes` and remembered. `None` is enough for `list_indexes()`.
-        tenant: the tenant id; a sandbox has its own.
-        token: a JWT as text, or an object of `profile_enrich.sources.auth` that fetches and renews one.
-        base_url: of the API; from the region when not given.
+        index: the id of the index (any value that starts with `idx-`), or its name, which is resolved once through
+            `/indexes` and cached. `list_indexes()` also works with `None`.
+        tenant: the tenant id; a sandbox has an id of its own.
+        token: a JWT as text, or an object from `profile_enrich.sources.auth` that fetches and renews one.
+        base_url: the base URL of the API; derived from `region` by default.
         region: `"aws"`, `"azure"` or `"australia"`; ignored when `base_url` is given.
-        api_version: sent with each request.
-        on_multiple: what a filter that matches more than one profile gives: `"error"` (`AmbiguousMatch`) or
+        api_version: the API version sent with each request.
+        on_multiple: what to do when a filter matches more than one profile: `"error"` (raise `AmbiguousMatch`) or
             `"first"`.
-        transport: `"auto"` (best installed), `"aiohttp"`, `"httpx2"`, `"httpx"`, or a client object of one of these,
-            which is used and never closed.
-        allow_insecure_http: lets `base_url` be plain `http://` on a host that is not this machine.
-        max_body_bytes: the largest answer that is read, in bytes after decompression.
-        options: connection limits and TLS of the HTTP client that the source opens itself.
+        transport: `"auto"` (the fastest one installed), `"aiohttp"`, `"httpx2"`, `"httpx"`, or a client object of one
+            of these. A client that you pass is never closed.
+        allow_insecure_http: allow plain `http://` to a host other than this machine.
+        max_body_bytes: the largest response accepted, in bytes after decompression.
+        options: connection limits and TLS settings of the HTTP client that the source opens.
 
     Raises:
-        ConfigurationError: an argument makes no sense; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class AmperitySource:
         self._first = on_multiple == "first"
         self._options = options
         self._transport = open_transport(transport, options=options, max_body_bytes=max_body_bytes)
-        # The vendor documents both statuses for a version that it does not know.
-        hint = f"it answers like this, too, when it does not support api_version {version}"
+        # The vendor documents both statuses for an unknown version.
+        hint = f"it also responds this way when it does not support api_version {version}"
         self._api = HttpApi("amperity", base, self._transport, hints={400: hint, 401: hint, 404: WRONG_URL})
         self._namespace = f"amperity|{base}|{self._tenant}|{index}"
         self._index = (
@@ -123,7 +123,7 @@ class AmperitySource:
 
     @property
     def base_url(self) -> str:
-        """Where it asks, without a trailing slash."""
+        """The base URL of the API, without a trailing slash."""
         return self._api.base_url
 
     @property
@@ -134,13 +134,13 @@ class AmperitySource:
     # --- one profile ------------------------------------------------------------------------------------------------
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Ask for one profile; see `ProfileSource.fetch`.
+        """Fetch one profile; see `ProfileSource.fetch`.
 
-        A profile that does not carry the id, or the value, that was asked for is refused (`SourceResponseError`): a
-        vendor or proxy that mixes profiles up must not show one person's to another.
+        A profile whose id or attribute differs from the requested one is rejected (`SourceResponseError`), so that a
+        vendor or proxy that mixes up profiles cannot show one person's data to another.
 
         Raises:
-            AmbiguousMatch: a filter matches more than one profile, and `on_multiple` is `"error"`.
+            AmbiguousMatch: the filter matches more than one profile, and `on_multiple` is `"error"`.
         """
         if key.type == "id":
             response = await self._profile(key.value, deadline, validators)
@@ -156,7 +156,7 @@ class AmperitySource:
         return await self._fetch_by_filter(key, deadline)
 
     async def warm_up(self, *, deadline: Deadline) -> None:
-        """Connect, fetch a token and look the index up; see `WarmUpSource.warm_up`."""
+        """Connect, fetch a token and look up the index; see `WarmUpSource.warm_up`."""
         if self._index is not None:
             await self._index.resolve(deadline)
 
@@ -165,7 +165,7 @@ class AmperitySource:
         kept = Freshness()
         token: str | None = None
         seen: set[str] = set()
-        while True:  # one page in practice; a page may be short and yet not the last
+        while True:  # One page in practice; a short page need not be the last one.
             path = query(filters_of({key.type: key.value}), 2, token, False)
             response = await self._in_index("/profiles" + path, deadline, private=(key.value,))
             if response is None:
@@ -184,9 +184,9 @@ class AmperitySource:
             raise AmbiguousMatch(
                 f"more than one profile of the index has this {key.type}; look up by id, or pass on_multiple='first'"
             )
-        if not rows:  # an empty page of another server must not say that nobody has a profile
+        if not rows:  # An empty page from a wrong server must not count as a missing profile.
             return NotFound() if await self._confirm_index(deadline) else await self._fetch_by_filter(key, deadline)
-        # The tag: a change of the profile, which the feed names by its id, must find this entry, too.
+        # The change feed names profiles by id; the tag lets it invalidate this entry, too.
         return replace(_found(rows[0], kept), tags=frozenset((id_tag(rows[0].id),)))
 
     async def _profile(self, id: str, deadline: Deadline, validators: Validators | None = None) -> HttpResponse | None:
@@ -194,18 +194,18 @@ class AmperitySource:
         return await self._in_index(f"/profiles/{segment}", deadline, private=(id,), validators=validators)
 
     async def changes(self, after: str | None = None) -> AsyncGenerator[ChangeBatch]:
-        """What changes in the index; see `ChangeSource.changes`. The embedded server has such a feed, Amperity not.
+        """Follow the changes of the index; see `ChangeSource.changes`. Only the embedded server has a change feed.
 
-        The connection is one of its own, made with `options`, also where `transport` is a client of yours.
+        The feed has a connection of its own, made with `options`, even if `transport` is a client that you passed.
         """
         if self._index is None:
-            raise ConfigurationError("index was not given; list_indexes() shows those that exist")
+            raise ConfigurationError("index was not given; list_indexes() lists them")
         path = index_path(await self._index.id(Deadline(10.0)), "/changes")
         refused: str | None = None
         while True:
             deadline = Deadline(10.0)
             token = await self._auth.token(self._transport, deadline=deadline, refused=refused)
-            from .embedded_change_feed import read_changes  # here: it imports httpx, and that imports click
+            from .embedded_change_feed import read_changes  # Imported here: httpx imports click.
 
             feed = read_changes(
                 self._api,
@@ -223,14 +223,14 @@ class AmperitySource:
             except SourceAuthError as error:
                 if error.status != 401 or refused is not None or isinstance(self._auth, StaticToken):
                     raise
-            refused = token  # it ran out; a new one is fetched, once
+            refused = token  # The token expired: fetch a new one, once.
 
     # --- the four endpoints -----------------------------------------------------------------------------------------
 
     async def list_indexes(
         self, *, limit: int = 25, next_token: str | None = None, with_total: bool = False, timeout: float = 10.0
     ) -> Page[Index]:
-        """One page of the tenant's indexes (`GET /indexes`).
+        """Fetch one page of the tenant's indexes (`GET /indexes`).
 
         Args:
             limit: rows of a page, at least 1; the vendor may give fewer.
@@ -244,7 +244,7 @@ class AmperitySource:
         return await self._indexes(Deadline(check_timeout(timeout)), limit, next_token, with_total)
 
     async def get_index(self, *, timeout: float = 10.0) -> Index:
-        """The index that the source was made for (`GET /indexes/{id}`).
+        """Fetch the index of this source (`GET /indexes/{id}`).
 
         Args:
             timeout: seconds for the whole call.
@@ -268,10 +268,10 @@ class AmperitySource:
         with_total: bool = False,
         timeout: float = 10.0,
     ) -> Page[ProfileRow]:
-        """One page of the index's profiles that match all filters exactly (`GET /indexes/{id}/profiles`).
+        """Fetch one page of the profiles that match all filters (`GET /indexes/{id}/profiles`).
 
         Args:
-            filters: values by attribute; compared exactly, with case and spaces.
+            filters: values by attribute, compared exactly, including case and spaces.
             limit: rows of a page, at least 1; the vendor may give fewer.
             next_token: of the page before; `None`: the first page.
             with_total: ask for the number of all rows, which can be slow.
@@ -291,10 +291,10 @@ class AmperitySource:
         return read_page(response.body, read_profile)
 
     async def get_profile(self, id: str, *, timeout: float = 10.0) -> ProfileRow | None:
-        """The profile with this id (`GET /indexes/{id}/profiles/{profile_id}`); `None` when there is none.
+        """Fetch one profile by id (`GET /indexes/{id}/profiles/{profile_id}`); `None` if it does not exist.
 
         Args:
-            id: as the vendor knows it.
+            id: the vendor's id of the profile.
             timeout: seconds for the whole call.
 
         Raises:
@@ -308,7 +308,7 @@ class AmperitySource:
     # --- all pages --------------------------------------------------------------------------------------------------
 
     async def indexes(self, *, limit: int = 25, timeout: float = 10.0) -> AsyncIterator[Index]:
-        """All indexes, page after page; `timeout` is seconds for one page."""
+        """Iterate over all indexes, page by page; `timeout` is in seconds per page."""
         async for page in pages(lambda token: self.list_indexes(limit=limit, next_token=token, timeout=timeout), None):
             for index in page.data:
                 yield index
@@ -322,9 +322,9 @@ class AmperitySource:
         with_total: bool = False,
         timeout: float = 10.0,
     ) -> AsyncIterator[Page[ProfileRow]]:
-        """All pages from `next_token` on (from the first, when not given); `timeout` is seconds for one page.
+        """Iterate over the pages, starting at `next_token` (default: the first); `timeout` is in seconds per page.
 
-        `page.next_token` says where to go on after that page, should the reader stop there.
+        To resume later, pass the `next_token` of the last page that you read.
         """
         wanted = dict(filters or {})
 
@@ -342,7 +342,7 @@ class AmperitySource:
         next_token: str | None = None,
         timeout: float = 10.0,
     ) -> AsyncIterator[ProfileRow]:
-        """All profiles that match, page after page; `timeout` is seconds for one page."""
+        """Iterate over all matching profiles, page by page; `timeout` is in seconds per page."""
         async for page in self.profile_pages(filters, limit=limit, next_token=next_token, timeout=timeout):
             for row in page.data:
                 yield row
@@ -357,9 +357,9 @@ class AmperitySource:
         private: Collection[str] = (),
         validators: Validators | None = None,
     ) -> HttpResponse | None:
-        """Ask below the index. `None`: the vendor says that there is no such thing, and the index exists."""
+        """Request a path below the index. `None` means that the index exists and the vendor has no such resource."""
         if self._index is None:
-            raise ConfigurationError("index was not given; list_indexes() shows those that exist")
+            raise ConfigurationError("index was not given; list_indexes() lists them")
         id = await self._index.id(deadline)
         for _ in range(2):
             response = await self._get(index_path(id, path), deadline, private, validators, (200, 404))
@@ -374,9 +374,9 @@ class AmperitySource:
         return None
 
     async def _confirm_index(self, deadline: Deadline) -> bool:
-        """Whether the index that was asked exists. False: its name belongs to another one now."""
+        """Confirm that the requested index exists; false if its name now belongs to another index."""
         if self._index is None:
-            raise ConfigurationError("index was not given; list_indexes() shows those that exist")
+            raise ConfigurationError("index was not given; list_indexes() lists them")
         return await self._index.confirm(await self._index.id(deadline), deadline) is None
 
     async def _get(
@@ -427,7 +427,7 @@ class AmperitySource:
         return found
 
     async def aclose(self) -> None:
-        """Close what the source opened, never a client that was handed in."""
+        """Close what the source opened; a client that you passed stays open."""
         if self._index is not None:
             await self._index.aclose()
         await self._auth.aclose()

@@ -1,4 +1,4 @@
-"""What Amperity's Profile API answers with, as the vendor's OpenAPI file describes it."""
+"""Response types of Amperity's Profile API, as the vendor's OpenAPI file describes them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Page(Generic[T]):
     """One page of a list.
 
     Args:
-        data: the rows of this page, in the vendor's order.
-        next_token: where the next page begins; `None` on the last page.
-        total: rows of all pages; only when it was asked for and the vendor said it.
+        data: the rows, in the vendor's order.
+        next_token: the token of the next page; `None` on the last page.
+        total: the number of rows on all pages, if it was requested and the vendor sent it.
     """
 
     data: tuple[T, ...]
@@ -45,10 +45,10 @@ class Index:
 
     Args:
         id: e.g. `"idx-xyz789"`.
-        name: as people named it.
-        description: where there is one.
-        created_at: RFC 3339, as the vendor wrote it.
-        updated_at: RFC 3339, as the vendor wrote it.
+        name: the display name.
+        description: the description, if any.
+        created_at: RFC 3339 text, as received.
+        updated_at: RFC 3339 text, as received.
     """
 
     id: str
@@ -64,8 +64,8 @@ class ProfileRow:
 
     Args:
         id: the profile's id.
-        index_id: the index that it is in.
-        attributes: plain data as the vendor sent them, `{}` when it sent none. The vendor documents text values only.
+        index_id: the id of its index.
+        attributes: the attributes as received; `{}` if there are none. The vendor documents text values only.
     """
 
     id: str
@@ -77,10 +77,10 @@ class ProfileRow:
 
 
 def read_index(value: object) -> Index:
-    """One index.
+    """Parse one index.
 
     Raises:
-        SourceResponseError: it is not as documented.
+        SourceResponseError: the data are not as documented.
     """
     row = obj(value, "an index")
     optional = [_text(row, name) for name in ("description", "created_at", "updated_at")]
@@ -88,10 +88,10 @@ def read_index(value: object) -> Index:
 
 
 def read_profile(value: object) -> ProfileRow:
-    """One profile.
+    """Parse one profile.
 
     Raises:
-        SourceResponseError: it is not as documented.
+        SourceResponseError: the data are not as documented.
     """
     row = obj(value, "a profile")
     attributes = row.get("attributes")
@@ -103,10 +103,10 @@ def read_profile(value: object) -> ProfileRow:
 
 
 def read_page(body: bytes, read: Callable[[object], T]) -> Page[T]:
-    """One page; an empty `next_token` is none.
+    """Parse one page; an empty `next_token` counts as none.
 
     Raises:
-        SourceResponseError: it is not as documented.
+        SourceResponseError: the data are not as documented.
     """
     answer = obj(decode_json(body), "the answer")
     rows = tuple(read(row) for row in array(answer.get("data"), "data"))
@@ -117,7 +117,7 @@ def read_page(body: bytes, read: Callable[[object], T]) -> Page[T]:
 
 
 def says_not_found(body: bytes) -> bool:
-    """Return whether the body of a 404 is the vendor's error envelope, and not another server's or a proxy's page."""
+    """Return whether the body of a 404 is the vendor's error envelope, not the page of a proxy or another server."""
     try:
         envelope: Any = decode_json(body)
     except SourceResponseError:
@@ -143,7 +143,7 @@ def _text(row: dict[str, Any], name: str) -> str | None:
 async def pages(
     load: Callable[[str | None], Coroutine[Any, Any, Page[T]]], token: str | None
 ) -> AsyncGenerator[Page[T]]:
-    """All pages that `load` gives, from `token` on."""
+    """Iterate over the pages that `load` returns, starting at `token`."""
     seen: set[str] = set() if token is None else {token}
     while True:
         page = await load(token)
@@ -154,7 +154,7 @@ async def pages(
 
 
 def advance(token: str, seen: set[str]) -> str:
-    """The token, which must be new: a vendor that repeats one would be paged for ever."""
+    """Return the next token, checked to be new: a repeated token would make the loop endless."""
     if token in seen:
         raise SourceResponseError("amperity repeats a next_token; the list would never end")
     seen.add(token)

@@ -1,4 +1,4 @@
-"""Where Amperity's Profile API is, and the URLs of its four endpoints."""
+"""Base URLs and paths of Amperity's Profile API."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _REGIONS = {
 
 
 def base_of(region: str, tenant: str) -> str:
-    """The base URL of a region.
+    """Return the base URL of a region.
 
     Raises:
-        ConfigurationError: there is no such region, or the tenant cannot be part of its host name.
+        ConfigurationError: the region is unknown, or the tenant cannot be part of a host name.
     """
     if not isinstance(region, str) or region not in _REGIONS:
         raise ConfigurationError(f"region must be one of {', '.join(map(repr, _REGIONS))}")
@@ -33,15 +33,15 @@ def base_of(region: str, tenant: str) -> str:
 
 
 def index_path(id: str, path: str) -> str:
-    """A path below an index."""
+    """Return a path below an index."""
     return f"/indexes/{path_segment(id, 'the index id')}{path}"
 
 
 def filters_of(filters: Mapping[str, str]) -> list[str]:
-    """The query parameters of filters.
+    """Encode filters as query parameters.
 
     Raises:
-        InvalidKeyError: a name or value is not text.
+        InvalidKeyError: a name or value is not a string.
     """
     return [
         f"filter%5B{query_value(name, 'a filter name')}%5D={query_value(value, 'a filter value')}"
@@ -50,10 +50,10 @@ def filters_of(filters: Mapping[str, str]) -> list[str]:
 
 
 def query(parts: list[str], limit: int, next_token: str | None, with_total: bool) -> str:
-    """The query of a list; `parts` are encoded already.
+    """Return the query string of a list; `parts` must be encoded.
 
     Raises:
-        ConfigurationError: the limit makes no sense.
+        ConfigurationError: the limit is invalid.
     """
     check_int("limit", limit)
     given = [f"limit={limit}", *parts]

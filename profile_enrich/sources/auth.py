@@ -1,4 +1,4 @@
-"""Tokens: fetched when they are needed, renewed before they expire, and once more when the vendor refuses one."""
+"""Bearer tokens for sources: fetched on first use, renewed before they expire and after a 401."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from .urls import check_base_url, check_header, path_segment
 __all__ = ["ClientCredentials", "IssuerToken", "StaticToken", "TokenAuth", "token_expiry"]
 
 RENEWAL_SECONDS = 10.0
-"""How long one renewal may take. Who waits for it waits no longer than their own deadline."""
+"""The longest that one renewal may take, in seconds. A waiting lookup still stops at its own deadline."""
 
 
 @runtime_checkable
 class TokenAuth(Protocol):
-    """What hands out bearer tokens. It can be shared by several sources."""
+    """A provider of bearer tokens. Several sources can share one."""
 
     async def token(self, transport: Transport, *, deadline: Deadline, refused: str | None = None) -> str:
-        """A token that is good now.
+        """Return a valid token.
 
         Args:
-            transport: the source's, to fetch one with.
-            deadline: by when.
-            refused: the token that the vendor has just answered 401 to. If it is still the current one, a new one is
-                fetched; if it was renewed since, the current one is returned.
+            transport: the source's transport, used to fetch a token.
+            deadline: the deadline for the whole call.
+            refused: a token that the vendor has just rejected with 401. If it is still the current token, a new one is
+                fetched; otherwise the current one is returned.
 
         Raises:
             SourceAuthError: the credentials were refused.
@@ -54,9 +54,9 @@ class TokenAuth(Protocol):
 
 
 def token_expiry(token: str) -> float | None:
-    """The `exp` claim of a JWT (RFC 7519, section 4.1.4), in seconds since the epoch; `None` if there is none.
+    """Return the `exp` claim of a JWT (RFC 7519, section 4.1.4) in seconds since the epoch, or `None`.
 
-    The signature is not verified: the vendor does that. It tells when a renewal is due.
+    The signature is not verified: the claim only schedules the renewal, and the vendor verifies the token.
     """
     parts = token.split(".")
     if len(parts) != 3 or len(parts[1]) > 100_000:
@@ -72,7 +72,7 @@ def token_expiry(token: str) -> float | None:
 
 
 class StaticToken:
-    """A token that somebody made by hand. It is never renewed: when it expires, the vendor answers 401.
+    """A fixed token. It is never renewed; after it expires, the vendor responds with 401.
 
     Args:
         token: the JWT.
@@ -83,11 +83,11 @@ class StaticToken:
 
     @property
     def expires_at(self) -> float | None:
-        """When it expires, in seconds since the epoch, if it says so itself."""
+        """The expiry in seconds since the epoch; `None` if the token has no `exp` claim."""
         return token_expiry(str(self._token))
 
     async def token(self, transport: Transport, *, deadline: Deadline, refused: str | None = None) -> str:
-        """The token, whatever happened to it."""
+        """Return the token, even if it was refused."""
         return str(self._token)
 
     async def aclose(self) -> None:
@@ -104,7 +104,7 @@ class _Issued:
 
 
 class _Renewing:
-    """A token that is renewed `margin` seconds before it expires, or when a quarter of a shorter life is left."""
+    """Base of tokens that are renewed `margin` seconds before expiry, or in the last quarter of a short lifetime."""
 
     def __init__(self, margin: float, clock: Callable[[], float]) -> None:
         self._margin = check_number("margin", margin)
@@ -114,7 +114,7 @@ class _Renewing:
         self._renewal: SharedCall[str] = SharedCall(self._renew, seconds=RENEWAL_SECONDS)
 
     async def token(self, transport: Transport, *, deadline: Deadline, refused: str | None = None) -> str:
-        """A token that is good now; see `TokenAuth.token`. However many wait for a renewal, one is made."""
+        """Return a valid token; see `TokenAuth.token`. Concurrent callers share one renewal."""
         issued = self._issued
         if issued is not None and issued.token == refused:
             self._issued = issued = None
@@ -130,12 +130,12 @@ class _Renewing:
         if lifetime is None:
             expires = token_expiry(token)
             lifetime = float("inf") if expires is None else max(0.0, expires - began)
-        # Counted from before the request: the vendor's own counting began no earlier.
+        # Measured from before the request, since the vendor's lifetime cannot start earlier.
         self._issued = _Issued(token, began + lifetime - min(self._margin, lifetime / 4))
         return token
 
     def _fetch(self, transport: Transport, deadline: Deadline) -> Coroutine[Any, Any, tuple[str, float | None]]:
-        """A new token and the seconds that it lives; `None`: it says so itself, or nobody knows."""
+        """Fetch a new token and its lifetime in seconds; `None` if only its `exp` claim, or nothing, says it."""
         raise NotImplementedError
 
     async def aclose(self) -> None:
@@ -144,16 +144,16 @@ class _Renewing:
 
 
 class ClientCredentials(_Renewing):
-    """OAuth 2.0 client credentials (RFC 6749, section 4.4), as Amperity's token endpoint takes them.
+    """OAuth 2.0 client credentials (RFC 6749, section 4.4), for Amperity's token endpoint.
 
     Args:
-        token_url: of the endpoint, as the vendor's page shows it, e.g.
+        token_url: the URL of the token endpoint, as the vendor's page shows it, e.g.
             `"https://acme.amperity.com/api/v0/oauth2/token"`.
-        client_id: of the API key.
-        client_secret: of the API key.
+        client_id: the API key's client id.
+        client_secret: the API key's client secret.
         tenant: sent as `X-Amperity-Tenant`.
         margin: seconds before its expiry that a token is renewed.
-        allow_insecure_http: lets `token_url` be plain `http://` on another machine.
+        allow_insecure_http: allow plain `http://` to a host other than this machine.
         clock: seconds since the epoch; injectable for tests.
 
     Raises:
@@ -195,16 +195,16 @@ class ClientCredentials(_Renewing):
 
 
 class IssuerToken(_Renewing):
-    """The older exchange of an issuer token for access tokens.
+    """Amperity's older authentication: exchange an issuer token for access tokens.
 
     Args:
         key_id: the API key's id.
         issuer_token: the API key's issuer token.
         tenant: sent as `X-Amperity-Tenant`.
-        base_url: of the API, e.g. `"https://acme.amperity.com/api"`.
-        lifetime: seconds that a token is asked to live.
+        base_url: the base URL of the API, e.g. `"https://acme.amperity.com/api"`.
+        lifetime: the lifetime to request for a token, in seconds.
         margin: seconds before its expiry that a token is renewed.
-        allow_insecure_http: lets `base_url` be plain `http://` on another machine.
+        allow_insecure_http: allow plain `http://` to a host other than this machine.
         clock: seconds since the epoch; injectable for tests.
 
     Raises:
@@ -243,7 +243,7 @@ class IssuerToken(_Renewing):
         }
         body = json.dumps({"expires-at": until.replace("+00:00", "Z")})
         answer = await _ask(self._base, self._path, body, headers, transport, deadline, (str(self._secret),))
-        # The vendor does not document the field; these are the spellings of its other answers.
+        # The vendor does not document the field; these are the spellings in its other responses.
         token = _token(answer, ("access-token", "access_token", "token", "jwt"))
         return token, None if token_expiry(token) is not None else self._lifetime
 

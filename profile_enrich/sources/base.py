@@ -1,4 +1,4 @@
-"""The protocol that every source follows, and the results that vendors' answers are mapped onto."""
+"""The `ProfileSource` protocol and its result types."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ _SILENT = Freshness()
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The record. `record.truncated` says that the vendor cut attributes off.
+    """The vendor has the record. `record.truncated` is true if the vendor cut off attributes.
 
     Args:
-        record: what the vendor holds.
-        freshness: what it said about keeping it.
-        tags: names under which it can be invalidated together with others.
+        record: the record's attributes.
+        freshness: the vendor's caching headers.
+        tags: names that invalidate this entry together with others.
     """
 
     record: Record
     freshness: Freshness = field(default=_SILENT)
-    tags: frozenset[str] = field(default=frozenset(), repr=False)  # they may hold an id
+    tags: frozenset[str] = field(default=frozenset(), repr=False)  # tags may hold an id
 
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """The vendor says that there is no such record."""
+    """The vendor has no such record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """The vendor withholds the record (opt-out, consent filter). It is cached as a missing one; nothing is attached."""
+    """The vendor withholds the record (opt-out, consent filter). It is cached as missing; no profile is attached."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotModified:
-    """The cached record is still current (HTTP 304): it is renewed, not replaced.
+    """The cached record is still current (HTTP 304): its expiry is renewed.
 
     Args:
         freshness: how long the vendor allows the record to be kept.
@@ -71,45 +71,45 @@ SourceResult = Found | NotFound | Excluded | NotModified
 
 @runtime_checkable
 class ProfileSource(Protocol):
-    """Where profiles come from.
+    """A source of profiles, such as a vendor's API.
 
-    A source holds nothing that is bound to a loop or a socket until its first `fetch`, and works on every loop that
-    calls it. `profile_enrich` calls it from a task of its own that no request can cancel.
+    A source opens no socket and binds to no event loop before its first `fetch`, and works on every loop that calls it.
+    `fetch` runs in a separate task, so a cancelled request does not cancel it.
     """
 
     @property
     def name(self) -> str:
-        """The vendor, in one lower-case word: what statuses and metrics show."""
+        """The vendor in one lower-case word, shown in statuses and metrics."""
         ...
 
     @property
     def namespace(self) -> str:
-        """What separates this source's entries from all others': vendor, base URL, tenant, entity. Never a secret."""
+        """The cache namespace of this source: vendor, base URL, tenant, entity. Never a secret."""
         ...
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Ask the vendor for one profile.
+        """Fetch one profile from the vendor.
 
         Args:
-            key: what to look up.
-            deadline: by when all of it (token, resolution, retries, body) must be done.
-            validators: of the copy at hand; a source that cannot make conditional requests ignores them.
+            key: the key to look up.
+            deadline: the deadline for the whole call: token, name resolution, retries and body.
+            validators: those of the cached copy; a source without conditional requests ignores them.
 
         Raises:
             InvalidKeyError: the source cannot look this key up; no call was made.
             ConfigurationError: the entity, index or credentials are set up wrong.
-            SourceError: a subclass says how the source failed. The message holds no identifier, value or secret.
+            SourceError: the source failed; the subclass tells how. The message holds no identifier, value or secret.
         """
         ...
 
     async def aclose(self) -> None:
-        """Free what the source itself opened. The next use opens it again."""
+        """Close what the source opened. The next use opens it again."""
         ...
 
 
 @runtime_checkable
 class WarmUpSource(ProfileSource, Protocol):
-    """A source that can be connected to before the first lookup."""
+    """A source that can connect before the first lookup."""
 
     async def warm_up(self, *, deadline: Deadline) -> None:
         """Open the connection and fetch what every lookup needs, such as a token or the id of an entity.
@@ -122,49 +122,49 @@ class WarmUpSource(ProfileSource, Protocol):
 
 @runtime_checkable
 class BatchSource(ProfileSource, Protocol):
-    """A source that can be asked for many profiles in one call."""
+    """A source that can fetch many profiles in one call."""
 
     @property
     def batch_size(self) -> int:
-        """How many keys one call takes at most."""
+        """The largest number of keys in one call."""
         ...
 
     async def fetch_many(self, keys: Sequence[ProfileKey], *, deadline: Deadline) -> Mapping[ProfileKey, SourceResult]:
-        """Ask the vendor for up to `batch_size` different profiles.
+        """Fetch up to `batch_size` different profiles.
 
         Returns:
-            An answer for each key.
+            A result for each key.
 
         Raises:
-            SourceError: as `fetch`; it fails the whole batch.
+            SourceError: as `fetch`; the whole batch fails.
         """
         ...
 
 
 @runtime_checkable
 class LocalSource(ProfileSource, Protocol):
-    """A source that can answer from this machine without waiting, for many keys at a time."""
+    """A source that reads many profiles from this machine without waiting."""
 
     def local_reader(self) -> Callable[[Sequence[str]], Mapping[str, Mapping[str, object]]] | None:
-        """Return a function that gives the attributes of those primary ids that have a record.
+        """Return a function that maps primary ids to the attributes of the records found.
 
         The function raises `SourceError` when one of the records cannot be read.
 
         Returns:
-            The function; `None` when this source has to be asked key by key.
+            The function; `None` if this source supports only single lookups.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeBatch:
-    """What a change feed says. The first thing that a stream says names no keys: it is open now.
+    """One message of a change feed. The first message of a stream has no keys: it confirms that the stream is open.
 
     Args:
-        keys: these records changed, or are gone.
-        reset: more changed than can be named.
-        id: how far the feed has come; it goes on from there after an interruption.
-        retry: seconds that the source asks to wait before coming back after the stream ended.
+        keys: the records that were changed or deleted.
+        reset: true if more changed than the message can list.
+        id: the position in the feed, for resuming after an interruption.
+        retry: the requested delay before reconnecting, in seconds.
     """
 
     keys: tuple[ProfileKey, ...] = field(default=(), repr=False)
@@ -175,15 +175,15 @@ class ChangeBatch:
 
 @runtime_checkable
 class ChangeSource(ProfileSource, Protocol):
-    """A source that tells which records change."""
+    """A source with a change feed."""
 
     def changes(self, after: str | None = None) -> AsyncGenerator[ChangeBatch]:
-        """What changes from now on, or since `after`, until the stream ends; then it can be asked for again.
+        """Stream the changes from now on, or since `after`, until the stream ends. Call it again to reconnect.
 
         Args:
-            after: `Changes.id` of the last one that was dealt with.
+            after: the `id` of the last message that was processed.
 
         Raises:
-            SourceError: as `fetch`. `SourceRequestError` with status 404: the vendor has no such feed.
+            SourceError: as `fetch`. `SourceRequestError` with status 404 means that there is no feed.
         """
         ...

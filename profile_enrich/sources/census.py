@@ -1,6 +1,6 @@
-"""Census: the entity API of a workspace (`GET /entities`, `GET /entities/{id}/record`).
+"""Source for the Census entity API of a workspace (`GET /entities`, `GET /entities/{id}/record`).
 
-Source: the vendor's "Profile API" page and Postman collection; the embedded `ProfileAPI` speaks the same format.
+Reference: the vendor's "Profile API" page and Postman collection. The embedded `ProfileAPI` uses the same format.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Entity:
     """One entity of the workspace.
 
     Args:
-        id: what the record endpoint takes.
-        name: as people named it, e.g. `"Users"`.
-        library_id: the entity's library, where the vendor said it.
+        id: the id used in the record endpoint's path.
+        name: its display name, e.g. `"Users"`.
+        library_id: the entity's library, if the vendor sent it.
     """
 
     id: int
@@ -50,27 +50,27 @@ class Entity:
 
 
 class CensusSource:
-    """Looks records up by the primary id of one Census entity.
+    """Look up records of one Census entity by their primary id.
 
     Args:
-        api_key: the workspace's key, with or without its `secret-token:` prefix, exactly as Census shows it.
-        entity: which entity: its id as an `int`, or its name as a `str`. A name is resolved once, through `/entities`,
-            and remembered; a text of digits that is nobody's name is taken as an id.
-        id_column: the column of the entity's primary id, e.g. `"user_id"`. When it is given, an answer whose column
-            holds another id than was asked for is refused: it would be another person's record.
-        base_url: of the API, e.g. `"http://127.0.0.1:8000/api/v1"` for the embedded server; from the region when not
-            given.
+        api_key: the workspace's API key as Census shows it, with or without the `secret-token:` prefix.
+        entity: the entity's id as an `int`, or its name as a `str`. A name is resolved once through `/entities` and
+            cached; digits that are no entity's name count as an id.
+        id_column: the column that holds the primary id, e.g. `"user_id"`. If given, a response with another id in this
+            column is rejected, because it is another person's record.
+        base_url: the base URL of the API, e.g. `"http://127.0.0.1:8000/api/v1"` for the embedded server; derived from
+            `region` by default.
         region: `"us"` or `"eu"`; ignored when `base_url` is given.
-        transport: `"auto"` (best installed), `"aiohttp"`, `"httpx2"`, `"httpx"`, or a client object of one of these,
-            which is used and never closed.
-        allow_insecure_http: lets `base_url` be plain `http://` on a host that is not this machine.
-        max_body_bytes: the largest answer that is read, in bytes after decompression.
-        options: connection limits and TLS of the HTTP client that the source opens itself.
-        batch: lookups that are made at the same time become one call. Only the embedded server can do this; its key
-            must be one that sees whole records, or `id_column`, where that is given.
+        transport: `"auto"` (the fastest one installed), `"aiohttp"`, `"httpx2"`, `"httpx"`, or a client object of one
+            of these. A client that you pass is never closed.
+        allow_insecure_http: allow plain `http://` to a host other than this machine.
+        max_body_bytes: the largest response accepted, in bytes after decompression.
+        options: connection limits and TLS settings of the HTTP client that the source opens.
+        batch: combine concurrent lookups into one call. Only the embedded server supports this. Its API key must be
+            allowed to read whole records or, if `id_column` is given, at least that column.
 
     Raises:
-        ConfigurationError: an argument makes no sense; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -125,12 +125,12 @@ class CensusSource:
 
     @property
     def namespace(self) -> str:
-        """Base URL, entity and a one-way fingerprint of the key: two workspaces never share cache entries."""
+        """Base URL, entity and a one-way fingerprint of the API key, so that workspaces never share cache entries."""
         return self._namespace
 
     @property
     def base_url(self) -> str:
-        """Where it asks, without a trailing slash."""
+        """The base URL of the API, without a trailing slash."""
         return self._api.base_url
 
     @property
@@ -139,11 +139,12 @@ class CensusSource:
         return self._transport.name
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Ask for one record; see `ProfileSource.fetch`. Only keys of type `"id"` can be looked up.
+        """Fetch one record; see `ProfileSource.fetch`. Only keys of type `"id"` can be looked up.
 
-        A record is missing when the vendor says so, in JSON, of an entity that exists: one that is listed, or that a
-        record was read from, in the last few minutes. An entity that is not listed is a `ConfigurationError`. Any other
-        404 is a `SourceError`: it may come from a wrong `base_url`, a proxy or another server.
+        A 404 counts as a missing record only if its body is JSON and the entity is known to exist: it was listed, or
+        one of its records was read, in the last few minutes. A 404 for an entity that is not listed is a
+        `ConfigurationError`. Any other 404 is a `SourceError`: it may come from a wrong `base_url`, a proxy or another
+        server.
         """
         if key.type != "id":
             raise InvalidKeyError("census looks records up by the entity's primary id only; use a key of type 'id'")
@@ -162,7 +163,7 @@ class CensusSource:
         return NotFound()
 
     def _read(self, response: HttpResponse, key: ProfileKey) -> SourceResult:
-        """What an answer says of a record. A 404 that is no JSON object is not the vendor's."""
+        """Parse the response of the record endpoint. A 404 whose body is not a JSON object is not the vendor's."""
         if response.status == 304:
             return NotModified(freshness(response.headers))
         if response.status == 404:
@@ -182,21 +183,21 @@ class CensusSource:
         return Found(make_record(data, id=key.value, source="census"), freshness(response.headers))
 
     async def warm_up(self, *, deadline: Deadline) -> None:
-        """Connect, and look the entity up; see `WarmUpSource.warm_up`."""
+        """Connect and look up the entity; see `WarmUpSource.warm_up`."""
         await self._entity.resolve(deadline)
 
     @property
     def batch_size(self) -> int:
-        """How many records one call can ask for: 100 with `batch=True`, otherwise 1."""
+        """The largest number of records in one call: 100 with `batch=True`, otherwise 1."""
         return MAX_BATCH if self._batches is not None else 1
 
     async def fetch_many(self, keys: Sequence[ProfileKey], *, deadline: Deadline) -> Mapping[ProfileKey, SourceResult]:
-        """Ask for several records in one call; see `BatchSource.fetch_many`.
+        """Fetch several records in one call; see `BatchSource.fetch_many`.
 
-        Keys of another type than `"id"` get no answer.
+        Keys of a type other than `"id"` are left out of the result.
 
         Raises:
-            ConfigurationError: the source was made without `batch=True`; or the entity does not exist.
+            ConfigurationError: the source was made without `batch=True`, or the entity does not exist.
             SourceError: a subclass says how it failed.
         """
         if self._batches is None:
@@ -234,12 +235,12 @@ class CensusSource:
         )
 
     async def changes(self, after: str | None = None) -> AsyncGenerator[ChangeBatch]:
-        """What changes in the entity; see `ChangeSource.changes`. The embedded server has such a feed, Census not.
+        """Follow the changes of the entity; see `ChangeSource.changes`. Only the embedded server has a change feed.
 
-        The connection is one of its own, made with `options`, also where `transport` is a client of yours.
+        The feed has a connection of its own, made with `options`, even if `transport` is a client that you passed.
         """
         entity = await self._entity.id(Deadline(10.0))
-        from .embedded_change_feed import read_changes  # here: it imports httpx, and that imports click
+        from .embedded_change_feed import read_changes  # Imported here: httpx imports click.
 
         feed = read_changes(
             self._api,
@@ -254,7 +255,7 @@ class CensusSource:
                 yield change
 
     async def entities(self, *, timeout: float = 10.0) -> list[Entity]:
-        """All entities that the key sees, in the vendor's order.
+        """Fetch all entities that the API key can read, in the vendor's order.
 
         Args:
             timeout: seconds for the whole call.
@@ -276,7 +277,7 @@ class CensusSource:
         return {"authorization": f"Bearer {self._key!s}"}
 
     async def aclose(self) -> None:
-        """Close what the source opened, never a client that was handed in."""
+        """Close what the source opened; a client that you passed stays open."""
         await self._entity.aclose()
         await self._transport.aclose()
 

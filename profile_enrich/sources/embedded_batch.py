@@ -1,4 +1,4 @@
-"""The embedded server's batch endpoint: several records in one call. No vendor has it."""
+"""Client of the embedded server's batch endpoint, which returns several records in one call."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .record_from_json import make_record
 __all__ = ["MAX_BATCH", "batch_base", "fetch_records"]
 
 MAX_BATCH = 100
-"""The most ids that the endpoint takes."""
+"""The largest number of ids that the endpoint accepts."""
 
 
 def batch_base(base_url: str | None) -> str:
-    """Where the endpoint is, beside the API that is asked otherwise: `…/api/x` for `…/api/v1`.
+    """Return the base URL of the batch endpoint: `…/api/x` for `…/api/v1`.
 
     Raises:
-        ConfigurationError: the URL is not one of the embedded server.
+        ConfigurationError: the URL is not one of an embedded server.
     """
     if base_url is None or not base_url.endswith("/v1"):
         raise ConfigurationError(
-            "batch=True asks the embedded server's own batch endpoint: give its base_url, ending in /api/v1"
+            "batch=True needs the batch endpoint of the embedded server: pass its base_url, ending in /api/v1"
         )
     return base_url.removesuffix("/v1") + "/x"
 
@@ -43,7 +43,7 @@ async def fetch_records(
     headers: Mapping[str, str],
     deadline: Deadline,
 ) -> dict[ProfileKey, SourceResult] | None:
-    """Ask for several records of an entity; `None` when there is no such entity.
+    """Fetch several records of an entity; `None` if the entity does not exist.
 
     Raises:
         SourceError: a subclass says how it failed.

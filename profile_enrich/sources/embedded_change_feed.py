@@ -1,4 +1,4 @@
-"""The change feed of the embedded Profile API, as its clients read it."""
+"""Client of the embedded server's change feed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["read_changes"]
 
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 45.0
-"""The server sends a heartbeat every 15 seconds; after three that did not come, the connection is dead."""
+"""The server sends a heartbeat every 15 seconds; after three missed ones the connection counts as dead."""
 
 _LARGEST_REFUSAL = 64 * 1024
 
@@ -39,20 +39,20 @@ async def read_changes(
     after: str | None,
     options: TransportOptions | None,
 ) -> AsyncGenerator[ChangeBatch]:
-    """What changed, for as long as the stream lasts.
+    """Stream the changes until the connection ends.
 
-    The connection is one of its own, apart from those of lookups, and closed at the end.
+    The feed uses its own connection, separate from those of lookups, and closes it at the end.
 
     Args:
-        api: whose feed it is.
-        path: of the feed, under the base URL.
-        headers: credentials.
-        private: secrets of this request, which no message may repeat.
-        after: the id of the last event that was seen.
-        options: TLS and proxies.
+        api: the API that has the feed.
+        path: the path of the feed under the base URL.
+        headers: the credentials.
+        private: the secrets of this request, redacted from messages.
+        after: the id of the last event received.
+        options: TLS and proxy settings.
 
     Raises:
-        SourceError: the feed is refused, breaks, falls silent, or makes no sense.
+        SourceError: the feed is refused, breaks, misses its heartbeats, or is malformed.
     """
     settings = options or TransportOptions()
     url = api.base_url + path
@@ -83,7 +83,7 @@ async def read_changes(
     except ProfileEnrichError:
         raise
     except httpx.TimeoutException:
-        failure = SourceTimeout("the change feed fell silent")
+        failure = SourceTimeout("the change feed sent no heartbeat")
     except httpx.TransportError as error:
         if response is not None:
             failure = cut_short()
@@ -112,7 +112,7 @@ async def _whole(response: httpx.Response) -> HttpResponse:
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > _LARGEST_REFUSAL:
-            raise SourceConnectionError("the change feed was refused at great length")
+            raise SourceConnectionError("the change feed was refused with a response that is too large")
     return HttpResponse(response.status_code, Headers(response.headers.raw), body)
 
 
@@ -121,7 +121,7 @@ def _change(event: ServerEvent, reader: EventReader) -> ChangeBatch | None:
         return ChangeBatch(id=event.id, retry=reader.retry)
     if event.name == "reset":
         return ChangeBatch(id=event.id, reset=True, retry=reader.retry)
-    if event.name != "changes":  # of a later version
+    if event.name != "changes":  # an event type of a later version
         return None
     keys: list[Any] = array(obj(decode_json(event.data.encode()), "an event").get("keys"), "keys")
     if not all(isinstance(key, str) for key in keys):

@@ -1,4 +1,4 @@
-"""What an upstream says about how long its answer may be kept."""
+"""Validators and freshness of an upstream response."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["Freshness", "Validators"]
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What a conditional request is made of (RFC 9110, section 13).
+    """The validators of a conditional request (RFC 9110, section 13).
 
     Args:
-        etag: the `ETag` of the copy at hand, as it was sent.
-        last_modified: its `Last-Modified`, as it was sent.
+        etag: the `ETag` of the cached copy, as received.
+        last_modified: its `Last-Modified`, as received.
     """
 
     etag: str | None = None
@@ -22,11 +22,11 @@ class Validators:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """What the upstream said about how long its answer may be kept (RFC 9111, section 5.2.2).
+    """How long the upstream allows its response to be cached (RFC 9111, section 5.2.2).
 
     Args:
-        max_age: seconds from `Cache-Control: max-age`, less `Age`; `None` when it said nothing.
-        no_store: it said `no-store`.
+        max_age: seconds from `Cache-Control: max-age`, minus `Age`; `None` if absent.
+        no_store: whether `no-store` was sent.
         validators: for a conditional request later on.
     """
 

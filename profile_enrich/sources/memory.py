@@ -1,4 +1,4 @@
-"""Profiles from memory, or from a function: for tests, prototypes and sources of one's own."""
+"""In-memory source: profiles from a mapping or a function, for tests, prototypes and custom backends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Lookup: TypeAlias = Callable[[ProfileKey], Answer | Awaitable[Answer]]
 
 
 class MemorySource:
-    """Answers from a mapping, or by calling a function.
+    """Look up profiles in a mapping, or by calling a function.
 
     ```python
     MemorySource({"u1": {"tier": "gold"}, ("email", "a@b.example"): {"tier": "gold"}})
@@ -29,14 +29,14 @@ class MemorySource:
     ```
 
     Args:
-        profiles: attributes by primary id, or by `(type, value)`. The object itself is read, so changes to it show at
-            the next lookup. Or a function of the `ProfileKey` that returns (or is awaited for) the attributes, `None`
-            for a missing profile, or one of the results of `profile_enrich.sources.base`. A synchronous function runs
-            on the event loop and must not block.
-        name: what statuses and metrics show; two sources that hold different data need different names.
+        profiles: attributes by primary id or by `(type, value)`; the mapping is not copied, so the next lookup sees
+            later changes. Or a function, synchronous or asynchronous, that takes a `ProfileKey` and returns the
+            attributes, `None` for a missing profile, or a result type of `profile_enrich.sources.base`. A synchronous
+            function runs on the event loop and must not block.
+        name: the name in statuses and metrics. Sources with different data need different names.
 
     Raises:
-        ConfigurationError: `profiles` is neither.
+        ConfigurationError: `profiles` is neither a mapping nor a function.
     """
 
     def __init__(
@@ -55,23 +55,23 @@ class MemorySource:
         elif profiles is not None:
             raise ConfigurationError("profiles must be a mapping of attributes by id, or a function of the key")
         self.calls = 0
-        """How many lookups were made."""
+        """The number of lookups so far."""
 
     @property
     def name(self) -> str:
-        """The name that was given."""
+        """The name that was passed to the source."""
         return self._name
 
     @property
     def namespace(self) -> str:
-        """The name that was given."""
+        """The name that was passed to the source."""
         return f"memory|{self._name}"
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Look one profile up; see `ProfileSource.fetch`. What the function raises comes through as it is.
+        """Look up one profile; see `ProfileSource.fetch`. An exception of the function propagates unchanged.
 
         Raises:
-            ConfigurationError: the function returned something else.
+            ConfigurationError: the function returned a value of another type.
         """
         self.calls += 1
         answer: Any = self._stored(key) if self._lookup is None else self._lookup(key)
@@ -88,7 +88,7 @@ class MemorySource:
         return Found(make_record(cast("Attributes", answer), id=key.value, source=self._name))
 
     def local_reader(self) -> Callable[[Sequence[str]], Mapping[str, Mapping[str, object]]] | None:
-        """See `LocalSource`. A function of the key is called for one key at a time."""
+        """Return a reader of the mapping; `None` for a function. See `LocalSource`."""
         return self._read if type(self) is MemorySource and self._lookup is None else None
 
     def _read(self, ids: Sequence[str]) -> dict[str, Attributes]:

@@ -1,4 +1,4 @@
-"""The named collection that a source asks: an entity of Census, an index of Amperity."""
+"""Resolution of a collection's name to its id: a Census entity or an Amperity index."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .shared_call import SharedCall
 __all__ = ["CONFIRM_SECONDS", "NamedCollection"]
 
 CONFIRM_SECONDS = 300.0
-"""How long a collection that was seen is trusted to exist."""
+"""How long a collection counts as existing after it was last seen, in seconds."""
 
 _SHOWN = 20
 
 
 class NamedCollection:
-    """A collection given by id, or by a name that is resolved once through the vendor's list and remembered.
+    """A collection, given by id or by name. A name is resolved once through the vendor's list and cached.
 
     Args:
-        kind: what the vendor calls it, for messages.
-        given: the id or the name.
-        listing: fetches `(id, name)` of all collections.
-        is_id: whether `given` is an id for certain; otherwise names go first, and then ids.
+        kind: the vendor's word for it, for messages.
+        given: the id or name that was passed.
+        listing: a function that fetches `(id, name)` of all collections.
+        is_id: whether `given` is certainly an id; otherwise it is matched against names first, then ids.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class NamedCollection:
         self._listing = listing
 
     async def id(self, deadline: Deadline) -> str:
-        """Return the id; the list is fetched only when a name was not resolved yet.
+        """Return the id. The list is fetched only if a name is not resolved yet.
 
         Raises:
             ConfigurationError: no collection, or more than one, has the name.
@@ -54,7 +54,7 @@ class NamedCollection:
         return self._id if self._id is not None else await self._resolution.result(deadline)
 
     async def resolve(self, deadline: Deadline) -> str:
-        """Return the id, and look the collection up in the list unless it was seen lately.
+        """Return the id, and check that the collection is in the list unless it was seen recently.
 
         Raises:
             ConfigurationError: no collection, or more than one, has the name.
@@ -65,26 +65,25 @@ class NamedCollection:
         return await self._resolution.result(deadline)
 
     def seen(self, id: str) -> None:
-        """Note that a record was read from the collection: it exists."""
+        """Record that the collection exists, since one of its records was read."""
         if id == self._id:
             self._confirmed = time.monotonic()
 
     async def confirm(self, asked: str, deadline: Deadline) -> str | None:
-        """Make sure that the collection exists, before a record of it counts as missing.
+        """Confirm that the collection exists, before one of its records counts as missing.
 
-        The list is fetched, unless the collection was seen a short time ago: in the list, or because a record was read
-        from it.
+        The list is fetched unless the collection was seen recently, in the list or by reading one of its records.
 
         Args:
-            asked: the id of the collection in which the record was not found.
-            deadline: by when.
+            asked: the id of the collection that did not have the record.
+            deadline: the deadline for the call.
 
         Returns:
-            `None`: the record is missing. An id: the name belongs to this other collection now; ask again there.
+            `None` if the record is missing; otherwise the id of the collection that has the name now: look there again.
 
         Raises:
             ConfigurationError: the collection is not in the list.
-            SourceError: the list could not be fetched, so that nothing is known about the record.
+            SourceError: the list could not be fetched, so the record may or may not exist.
         """
         found = await self.resolve(deadline)
         return None if found == asked else found
@@ -116,7 +115,7 @@ class NamedCollection:
         return f"{what} does not exist; the key sees {known}{more}"
 
     async def aclose(self) -> None:
-        """Cancel a resolution that is under way on the running loop."""
+        """Cancel a resolution in progress on the running loop."""
         await self._resolution.aclose()
 
     def __repr__(self) -> str:

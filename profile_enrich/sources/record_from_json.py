@@ -1,4 +1,4 @@
-"""From a vendor's data to a record."""
+"""Conversion of a vendor's JSON data to a record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["id_tag", "make_record"]
 
 
 def make_record(attributes: Mapping[str, object], *, id: str | None, source: str) -> Record:
-    """The record that these attributes make.
+    """Make a record of these attributes.
 
     Raises:
         SourceResponseError: they are nested too deeply.
@@ -24,5 +24,5 @@ def make_record(attributes: Mapping[str, object], *, id: str | None, source: str
 
 
 def id_tag(id: str) -> str:
-    """The tag of what was found under another identifier: a change feed names records by their primary id."""
+    """Return the tag of an entry stored under a secondary key, since a change feed names records by primary id."""
     return f"id\0{id}"

@@ -1,4 +1,4 @@
-"""What a vendor says about a failed request, made fit to be shown."""
+"""Redaction of vendors' error messages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PIECE = 6
 
 
 class Redactor:
-    """Texts that must not be shown: the identifiers and secrets of a request.
+    """Redact the identifiers and secrets of a request from a vendor's message.
 
     Args:
-        texts: as they are; nothing has to be encoded.
+        texts: the identifiers and secrets, not encoded.
     """
 
     __slots__ = ("_texts",)
@@ -25,11 +25,11 @@ class Redactor:
         self._texts = tuple(text for text in texts if text)
 
     def shown(self, message: object, limit: int = _SHOWN) -> str | None:
-        """The message, at most `limit` printable characters of it, or `None` when it is no text or repeats a needle.
+        """Return up to `limit` printable characters of the message; `None` if it is not text or repeats a secret.
 
-        Repeating means: six characters in a row (or all of a shorter needle), in either case, percent-encoded,
-        HTML-escaped or with other marks in between. A vendor that quotes the beginning of an e-mail address is
-        found out, too; the price is that now and then an innocent message is not shown.
+        A message repeats a secret if it holds six consecutive characters of it (or all of a shorter one), in any case,
+        percent-encoded, HTML-escaped or with punctuation in between. This also catches the beginning of an e-mail
+        address; as a trade-off, a harmless message is sometimes withheld.
         """
         if not isinstance(message, str) or not message:
             return None
@@ -39,7 +39,7 @@ class Redactor:
         return text if len(text) <= limit else text[: limit - 1] + "…"
 
     def found_in(self, text: str) -> bool:
-        """Whether the text repeats a needle."""
+        """Return whether the text repeats a secret."""
         hay = _letters(html.unescape(unquote_plus(text)))
         for needle in self._texts:
             letters = _letters(needle)

@@ -1,4 +1,4 @@
-"""One call for all callers that need its result at the same time, such as the renewal of a token."""
+"""Single flight for a call without a key, such as the renewal of a token."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class _CallLoad(Load[None, T]):
 
 
 class SharedCall(Generic[T]):
-    """A call that is made once at a time on each event loop. Nothing is remembered after it has ended.
+    """Share one running call among concurrent callers, per event loop. The result is not cached.
 
     Args:
-        call: makes the call; it gets a deadline of its own.
-        seconds: that deadline. Default 10.
+        call: an asynchronous function that takes a deadline.
+        seconds: the deadline of one call, in seconds. Default 10.
     """
 
     def __init__(self, call: Call[T], *, seconds: float = 10.0) -> None:
@@ -43,11 +43,11 @@ class SharedCall(Generic[T]):
         reset_after_fork(self)
 
     async def result(self, deadline: Deadline) -> T:
-        """Return the result of the call that is under way, or of a new one.
+        """Return the result of the call in progress, or start one.
 
         Raises:
-            SourceTimeout: `deadline` passed first; the call goes on for the others.
-            SourceConnectionError: the source was closed meanwhile.
+            SourceTimeout: `deadline` passed first; the call continues for the other callers.
+            SourceConnectionError: the source was closed during the call.
         """
         load = self._loads.find(None) or self._loads.start(_CallLoad(self._call, self._seconds))
         late = False
@@ -59,12 +59,12 @@ class SharedCall(Generic[T]):
             pass
         if late:
             raise SourceTimeout(f"the source gave no whole answer within {deadline.seconds:g} s")
-        raise SourceConnectionError("the source was closed while it was asked")
+        raise SourceConnectionError("the source was closed during the call")
 
     async def aclose(self) -> None:
-        """Cancel the calls that are under way."""
+        """Cancel the calls in progress."""
         await self._loads.aclose(0.0)
 
     def after_fork(self) -> None:
-        """Forget the calls, in a forked child: they are the parent's."""
+        """Forget the parent's calls in a forked child."""
         self._loads.forget()

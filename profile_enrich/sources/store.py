@@ -1,4 +1,4 @@
-"""The local store as a source: no HTTP, no other process."""
+"""A store of this package as a source, without HTTP."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["StoreSource"]
 
 
 class StoreSource:
-    """Looks profiles up in one collection of a store, by its key or by any filterable attribute.
+    """Look up profiles in one collection of a store, by key or by any filterable attribute.
 
-    `ProfileKey("478060")` asks for the record with that key; `ProfileKey("a@b.example", type="email")` for the records
-    whose `email` is exactly that. A look-up of a local store takes microseconds and is made in the event loop; one in
-    PostgreSQL is made in a thread. A newer generation of the store is noticed by itself.
+    `ProfileKey("478060")` fetches the record with that key; `ProfileKey("a@b.example", type="email")` fetches the
+    record whose `email` equals that value. A lookup in a local store takes microseconds and runs on the event loop; one
+    in PostgreSQL runs in a thread. A new generation of the store is picked up automatically.
 
     Args:
-        store: the store, or its path (then it is closed with the source).
+        store: the store, or its path; the source closes a store that it opened from a path.
         collection: the collection's name, index id (`"idx-…"`) or entity id.
-        on_multiple: what an attribute that matches more than one record gives: `"error"` (`AmbiguousMatch`) or
+        on_multiple: what to do when an attribute matches more than one record: `"error"` (raise `AmbiguousMatch`) or
             `"first"`.
 
     Raises:
-        StoreError: there is no such store or collection.
-        ConfigurationError: an argument makes no sense.
+        StoreError: the store or collection does not exist.
+        ConfigurationError: an argument is invalid.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class StoreSource:
             raise ConfigurationError(f"on_multiple is 'error' or 'first', not {on_multiple!r}")
         self._owns = isinstance(store, Path | str)
         self._store = LocalStore(store) if isinstance(store, Path | str) else store
-        # By its number: the collection stays the same one when the store is built anew.
+        # The entity id stays the same when the store is rebuilt.
         self._id = self._store.collection(collection).id
         self._on_multiple = on_multiple
 
@@ -66,7 +66,7 @@ class StoreSource:
 
     @property
     def collection(self) -> Collection:
-        """The collection as it is now.
+        """The collection in its current generation.
 
         Raises:
             StoreError: it was dropped.
@@ -74,9 +74,9 @@ class StoreSource:
         return self._store.collection(self._id)
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Look one profile up; see `ProfileSource.fetch`.
+        """Look up one profile; see `ProfileSource.fetch`.
 
-        A local store answers in microseconds; one behind a network is asked in a thread, within its own time limit.
+        A remote store is queried in a thread, with its own time limit.
         """
         problem = ""
         try:
@@ -93,7 +93,7 @@ class StoreSource:
         raise SourceUnavailable(problem)
 
     def local_reader(self) -> Callable[[Sequence[str]], Mapping[str, Mapping[str, object]]] | None:
-        """See `LocalSource`. A store behind a network is asked key by key."""
+        """Return a reader of a local store; `None` for a remote one. See `LocalSource`."""
         return self._read if type(self) is StoreSource and isinstance(self._store, LocalStore) else None
 
     def _read(self, ids: Sequence[str]) -> dict[str, dict[str, object]]:
@@ -114,7 +114,7 @@ class StoreSource:
         if key.type not in collection.filterable:
             allowed = ", ".join(["id", *collection.filterable])
             raise InvalidKeyError(
-                f"the collection {collection.name!r} cannot be looked up by this type; it has: {allowed}"
+                f"the collection {collection.name!r} cannot be looked up by this key type; it has: {allowed}"
             )
         found = self._store.search(self._id, {key.type: key.value}, limit=2)
         if len(found) > 1 and self._on_multiple == "error":

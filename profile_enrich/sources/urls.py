@@ -1,4 +1,4 @@
-"""URLs and headers made of what users and visitors hand in."""
+"""Validation and encoding of URLs and header values."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _NOTHING = ""  # `quote` keeps letters, digits and -._~ (RFC 3986, unreserved); 
 
 
 def query_value(value: str, what: str = "the key") -> str:
-    """A value as one query value: no character of it can end it, or begin another parameter.
+    """Percent-encode a value for a query string, so that it cannot end or start a parameter.
 
     Raises:
-        InvalidKeyError: it is not text that has a UTF-8 form.
+        InvalidKeyError: the value is not a string, or not valid Unicode.
     """
     if not isinstance(value, str):
         raise InvalidKeyError(f"{what} must be a string, not {type(value).__name__}")
     encoded: str | None = None
     with contextlib.suppress(UnicodeEncodeError):
         encoded = quote(value, safe=_NOTHING)
-    if encoded is None:  # outside the handler: the UnicodeEncodeError quotes the value
+    if encoded is None:  # Raised outside of the handler, because the UnicodeEncodeError quotes the value.
         raise InvalidKeyError(f"{what} must be valid Unicode; this one holds a lone surrogate")
     return encoded
 
 
 def path_segment(value: str, what: str = "the key") -> str:
-    """A value as one segment of a path.
+    """Percent-encode a value as one path segment.
 
     Raises:
-        InvalidKeyError: it is empty, or `.` or `..`: clients and proxies resolve those, even percent-encoded, and
-            another resource would be asked for.
+        InvalidKeyError: the value is empty, `.` or `..`. Clients and proxies resolve the last two, even
+            percent-encoded, and would request another resource.
     """
     encoded = query_value(value, what)
     if encoded in ("", ".", ".."):
@@ -48,11 +48,11 @@ def path_segment(value: str, what: str = "the key") -> str:
 
 
 def check_base_url(url: str, *, argument: str = "base_url", allow_insecure_http: bool = False) -> str:
-    """The URL without trailing slashes.
+    """Validate a base URL and strip trailing slashes.
 
     Raises:
-        ConfigurationError: it is not an absolute `https://` URL without credentials, query and fragment; `http://` is
-            let through for this machine, or when allowed.
+        ConfigurationError: the URL is not an absolute `https://` URL, or it has credentials, a query or a fragment.
+            Plain `http://` is accepted for this machine, or if allowed.
     """
     check_bool("allow_insecure_http", allow_insecure_http)
     if not isinstance(url, str) or _UNSAFE.search(url) or "\\" in url:
@@ -91,10 +91,11 @@ def is_loopback(host: str) -> bool:
 
 
 def check_header(value: str | Secret, argument: str) -> str:
-    """A credential or name that goes into a header.
+    """Validate a credential or name for use in a header.
 
     Raises:
-        ConfigurationError: it is empty, or holds a space, a line break, a control character or a non-ASCII one.
+        ConfigurationError: the text is empty or holds a space, a line break, a control character or a non-ASCII
+            character.
     """
     text = value._value if isinstance(value, Secret) else value  # `str(Secret(None))` is a TypeError
     if not isinstance(text, str):

@@ -1,6 +1,6 @@
-"""The seam to HTTP: send one request by a deadline, get status, headers and body.
+"""HTTP transports for sources: send one request by a deadline, return status, headers and body.
 
-Everything that knows an HTTP client's classes and errors is in this package; sources see `Transport` only.
+Only this package imports HTTP clients; sources use the `Transport` protocol.
 """
 
 from __future__ import annotations

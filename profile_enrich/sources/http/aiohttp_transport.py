@@ -1,4 +1,4 @@
-"""aiohttp."""
+"""Transports over aiohttp."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["AiohttpTransport", "HandedInAiohttp"]
 
 
 class _Connection:
-    """Notes which connection a request was sent on."""
+    """Record which connection a request was sent on."""
 
     __slots__ = ("was_idle",)
 
@@ -42,10 +42,10 @@ async def _opened(session: object, context: Any, params: object) -> None:
 
 
 class _Session:
-    """A session of one loop, and the proxies that the environment named when it was opened."""
+    """A session of one event loop, with the proxies from the environment at the time it was opened."""
 
     def __init__(self, options: TransportOptions, tls: ssl.SSLContext) -> None:
-        # aiohttp's own `trust_env` reads the environment and ~/.netrc in a thread for each request.
+        # aiohttp's `trust_env` would read the environment and ~/.netrc in a thread for each request.
         self.proxies = Proxies(read=options.environment)
         self._options = options
         self._tls = tls
@@ -56,7 +56,7 @@ class _Session:
         self.session = self._open(keepalive_timeout=options.keepalive_seconds, traces=[trace])
 
     def fresh(self) -> aiohttp.ClientSession:
-        """A session that opens a new connection for each request."""
+        """Return a session that opens a new connection for each request."""
         if self._fresh is None:
             self._fresh = self._open(force_close=True)
         return self._fresh
@@ -78,7 +78,7 @@ class _Session:
 
 
 class _Aiohttp:
-    """What both kinds of aiohttp transport do: send, read the answer, name the failures."""
+    """Base of both aiohttp transports: send a request, read the response, map the errors."""
 
     def __init__(self, max_body_bytes: int) -> None:
         self._limit = max_body_bytes
@@ -97,12 +97,12 @@ class _Aiohttp:
         *,
         again: Callable[[], aiohttp.ClientSession] | None = None,
     ) -> HttpResponse:
-        """Send and read. Every failure is raised outside its handler, so that aiohttp's errors, which hold the request
-        and its URL, are not attached to ours.
+        """Send a request and read the response. Errors are raised outside of the handlers, so that aiohttp's
+        exceptions, which hold the request and its URL, are not chained to ours.
 
-        The server may close an idle connection at the moment at which a request is sent on it. That is no failure of
-        the source, and requests only read: it is sent once more, through what `again` returns (RFC 9112, section
-        9.3.1). aiohttp repeats idempotent requests itself, but may take another idle connection.
+        The server may close an idle connection while a request is being sent on it. All requests are idempotent, so it
+        is sent once more through the session that `again` returns (RFC 9112, section 9.3.1). aiohttp repeats idempotent
+        requests too, but may pick another idle connection.
         """
         connection = _Connection()
         left = deadline.remaining()
@@ -122,7 +122,7 @@ class _Aiohttp:
                     raise_for_status=False,
                     proxy=proxy,
                     trace_request_ctx=connection,
-                    # One timer over connecting, sending and reading; the threshold keeps it from being rounded up.
+                    # One timer covers connecting, sending and reading; the threshold prevents rounding up.
                     timeout=aiohttp.ClientTimeout(total=left, ceil_threshold=math.inf),
                 )
                 headers = Headers(response.raw_headers)
@@ -138,7 +138,7 @@ class _Aiohttp:
             failure = cut_short() if response is not None else self._name(error)
         finally:
             if response is not None:
-                response.close()  # gives back a connection that was read to the end, drops any other
+                response.close()  # returns a fully read connection to the pool, closes any other
         if (
             again is not None
             and response is None
@@ -168,7 +168,7 @@ class _Aiohttp:
 
 
 class AiohttpTransport(_Aiohttp):
-    """Requests through a session that it opens itself, one on each loop."""
+    """Send requests through sessions that the transport opens, one per event loop."""
 
     def __init__(self, options: TransportOptions, max_body_bytes: int) -> None:
         super().__init__(max_body_bytes)
@@ -176,7 +176,7 @@ class AiohttpTransport(_Aiohttp):
         self._clients = LoopClients(self._open, _Session.aclose)
 
     def _open(self) -> _Session:
-        # By default httpx's, so that all transports trust the same authorities.
+        # httpx's default context, so that all transports trust the same authorities.
         return _Session(self._options, self._options.tls or default_tls(httpx))
 
     async def send(self, request: HttpRequest, *, deadline: Deadline) -> HttpResponse:
@@ -187,7 +187,7 @@ class AiohttpTransport(_Aiohttp):
             proxy = opened.proxies.of(request.url)
             return await self._exchange(opened.session, request, deadline, proxy, again=opened.fresh)
         finally:
-            # aiohttp survives cancellation: it closes the connection and frees its place. Nothing to retire.
+            # On cancellation aiohttp closes the connection and frees its slot; the session stays usable.
             self._clients.release(lease)
 
     async def aclose(self) -> None:
@@ -196,11 +196,11 @@ class AiohttpTransport(_Aiohttp):
 
 
 class HandedInAiohttp(_Aiohttp):
-    """Requests through the user's own session. It is never closed: it is not ours.
+    """Send requests through a session that the user passed and keeps ownership of.
 
     Raises:
-        ConfigurationError: the session keeps cookies. One person's cookie would ride on another's request, and aiohttp
-            has no way to leave them out of a request.
+        ConfigurationError: the session stores cookies. One person's cookies would be sent with another's request, and
+            aiohttp cannot omit them per request.
     """
 
     def __init__(self, session: aiohttp.ClientSession, max_body_bytes: int) -> None:

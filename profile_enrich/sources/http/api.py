@@ -1,4 +1,4 @@
-"""What HTTP sources share: asking a vendor, and what its statuses mean."""
+"""HTTP calls to a vendor's API, with statuses mapped to errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["USER_AGENT", "WRONG_URL", "HttpApi", "fingerprint"]
 USER_AGENT = f"profile-enrich/{__version__}"
 
 WRONG_URL = "is base_url the one of this API, with its whole path?"
-"""What to add to the message of a 404 that says nothing about a record."""
+"""The hint for a 404 that does not concern a record."""
 
 _logger = logging.getLogger("profile_enrich.sources")
 _LARGEST_ENVELOPE = 64 * 1024
@@ -40,19 +40,19 @@ _noticed: set[str] = set()
 
 
 def fingerprint(secret: str) -> str:
-    """A one-way mark of a secret, 16 hex characters: tells two keys apart, and neither back."""
+    """Return a one-way fingerprint of a secret, 16 hex characters."""
     return hashlib.blake2b(secret.encode(), digest_size=8, person=b"profile_enrich").hexdigest()
 
 
 class HttpApi:
-    """A vendor's API.
+    """Client of a vendor's HTTP API.
 
     Args:
         vendor: the source's name, for messages.
-        base_url: checked, without a trailing slash.
-        transport: what sends.
-        secrets: what no message may repeat.
-        hints: what to add to the message of a status.
+        base_url: the validated base URL, without a trailing slash.
+        transport: the transport that sends requests.
+        secrets: strings that are redacted from every message.
+        hints: text to append to the error message, by status.
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class HttpApi:
         validators: Validators | None = None,
         accept: Collection[int] = (200,),
     ) -> HttpResponse:
-        """Ask with GET.
+        """Send a GET request.
 
         Args:
             path: path and query under the base URL, percent-encoded.
-            deadline: by when.
-            headers: credentials and the like.
-            private: identifiers and secrets of this request, which no message may repeat.
-            validators: for a conditional request; a 304 is then an answer, too.
-            accept: the statuses that are answers; others are raised.
+            deadline: the deadline for the whole call.
+            headers: additional headers, such as credentials.
+            private: identifiers and secrets of this request, redacted from messages.
+            validators: makes the request conditional; a 304 is then returned, too.
+            accept: the statuses to return; any other is raised as an error.
 
         Raises:
             SourceError: a subclass says how it failed.
@@ -110,7 +110,7 @@ class HttpApi:
         private: Collection[str] = (),
         accept: Collection[int] = (200,),
     ) -> HttpResponse:
-        """Ask with POST; as `get`."""
+        """Send a POST request; otherwise like `get`."""
         sent = {"accept": "application/json", "accept-encoding": "gzip", "user-agent": USER_AGENT, **headers}
         request = HttpRequest("POST", self.base_url + path, sent, body)
         response = await self.transport.send(request, deadline=deadline)
@@ -124,7 +124,7 @@ class HttpApi:
         raise self.failure(response, private)
 
     def failure(self, response: HttpResponse, private: Collection[str] = ()) -> SourceError:
-        """The error that an answer stands for, with what the vendor says about it as far as that can be shown."""
+        """Map a response to an error, with the vendor's redacted message."""
         needles = Redactor((*private, *map(str, self._secrets)))
         envelope = _envelope(response)
         said = needles.shown(_message(envelope))
@@ -148,14 +148,14 @@ def _meaning(status: int) -> tuple[type[SourceError], str]:
     if status == 403:
         return SourceAuthError, "refused permission"
     if status == 429:
-        return SourceRateLimited, "asks for fewer requests"
+        return SourceRateLimited, "rejected the request because of its rate limit"
     if status >= 500:
         return SourceUnavailable, "is not available"
     if status >= 400:
         return SourceRequestError, "refused the request"
     if status >= 300:
-        return SourceResponseError, "redirects, which is not followed; check base_url"
-    return SourceResponseError, "answered with a status that it does not document"
+        return SourceResponseError, "redirected the request, which is not followed; check base_url"
+    return SourceResponseError, "responded with an undocumented status"
 
 
 def _envelope(response: HttpResponse) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reads a body without holding more of it than allowed."""
+"""Response bodies with a size limit."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ __all__ = ["BodyReader"]
 
 
 class BodyReader:
-    """Collects a body, decompresses it and refuses it as soon as it is too large.
+    """Collect and decompress a body, and stop as soon as it exceeds the limit.
 
-    The decompressor is asked for no more than what is still allowed, so a small answer that unpacks to gigabytes costs
-    no more memory than the limit. (HTTP clients' own decoders unpack a whole chunk first.)
+    Decompression stops at the limit, so a small response that expands to gigabytes uses no more memory than that. (HTTP
+    clients' own decoders expand a whole chunk first.)
 
     Args:
-        headers: of the response.
-        limit: bytes, counted after decompression.
+        headers: the response headers.
+        limit: the largest body in bytes, after decompression.
 
     Raises:
-        SourceResponseError: the answer is compressed in a way that was not asked for, or announces that it is too
-            large.
+        SourceResponseError: the response has an encoding that was not requested, or its declared length is too large.
     """
 
     __slots__ = ("_fed", "_gzip", "_limit", "_parts", "_size")
@@ -49,10 +48,10 @@ class BodyReader:
         )
 
     def feed(self, chunk: bytes) -> None:
-        """Take a chunk of the body as it was received.
+        """Add a chunk of the body as received.
 
         Raises:
-            SourceResponseError: it is too large, or not one gzip stream although it says that it is gzip.
+            SourceResponseError: the body is too large, or is declared as gzip and is not one gzip stream.
         """
         if self._gzip is not None:
             self._fed = True
@@ -61,7 +60,7 @@ class BodyReader:
                 chunk = self._gzip.decompress(chunk, self._limit - self._size + 1)
             except zlib.error:
                 broken = True
-            # Bytes after the end would be kept by the decompressor, however many they are.
+            # The decompressor would keep all bytes after the end of the stream in memory.
             if broken or self._gzip.unused_data:
                 raise SourceResponseError("the answer is not one gzip stream, although it says that it is gzip")
         self._size += len(chunk)
@@ -71,10 +70,10 @@ class BodyReader:
         self._parts.append(chunk)
 
     def end(self) -> bytes:
-        """The whole body.
+        """Return the whole body.
 
         Raises:
-            SourceResponseError: the compressed data end before their end.
+            SourceResponseError: the compressed data are incomplete.
         """
         if self._gzip is not None and self._fed and not self._gzip.eof:
             raise SourceResponseError("the compressed answer was cut short")

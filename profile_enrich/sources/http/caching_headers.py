@@ -1,4 +1,4 @@
-"""HTTP caching headers of an answer (RFC 9111), and those of a conditional request (RFC 9110, section 13)."""
+"""Caching headers of responses (RFC 9111) and of conditional requests (RFC 9110, section 13)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LONGEST_VALIDATOR = 1024
 
 
 def freshness(headers: Headers) -> Freshness:
-    """How long an answer may be kept.
+    """Parse how long a response may be cached.
 
-    `no-cache` counts as `max-age=0`. What cannot be understood counts as stale, and of contradicting values the
-    shortest counts (RFC 9111, section 4.2.1); `s-maxage` is for caches that several users share and is left aside.
+    `no-cache` counts as `max-age=0`. An invalid value counts as stale, and the smallest of several values applies (RFC
+    9111, section 4.2.1). `s-maxage` is ignored, since it is meant for shared HTTP caches.
     """
     max_age: float | None = None
     no_store = False
@@ -51,7 +51,7 @@ def _directives(text: str) -> list[tuple[str, str]]:
     at = 0
     while at < len(text):
         match = _DIRECTIVE.match(text, at)
-        if match is None:  # nonsense up to the next comma
+        if match is None:  # skip invalid text up to the next comma
             at = text.find(",", at) + 1 or len(text)
             continue
         found.append((match[1].lower(), match[2] or ""))
@@ -77,7 +77,7 @@ def _validators(headers: Headers) -> Validators | None:
 
 
 def conditional_headers(validators: Validators | None) -> dict[str, str]:
-    """The headers that ask for an answer only if it changed; the entity tag goes first (RFC 9110, section 13.1.3)."""
+    """Return the headers of a conditional request; the entity tag takes precedence (RFC 9110, section 13.1.3)."""
     if validators is None:
         return {}
     if validators.etag is not None:
@@ -86,7 +86,7 @@ def conditional_headers(validators: Validators | None) -> dict[str, str]:
 
 
 def http_date(text: str) -> float | None:
-    """An HTTP date in seconds since the epoch, or `None` when it is none."""
+    """Parse an HTTP date to seconds since the epoch; `None` if it is invalid."""
     if not text.isascii() or len(text) > 64:
         return None
     try:
@@ -96,9 +96,9 @@ def http_date(text: str) -> float | None:
 
 
 def retry_after(headers: Headers) -> float | None:
-    """Seconds that the vendor asks to wait (RFC 9110, section 10.2.3), or `None`.
+    """Return the seconds of `Retry-After` (RFC 9110, section 10.2.3), or `None`.
 
-    A date counts from the answer's own `Date`, so that a wrong clock here does not matter.
+    A date is compared with the response's `Date` header, so the local clock does not matter.
     """
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():

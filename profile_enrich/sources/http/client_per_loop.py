@@ -14,23 +14,23 @@ __all__ = ["Lease", "LoopClients"]
 C = TypeVar("C")
 
 CLOSE_SECONDS = 10.0
-"""How long closing a client may take before what is left of it is left to the garbage collector. httpx closes one
-connection after the other and suspends at each, so that a pool takes seconds on a loop that is very busy."""
+"""The longest that closing a client may take, in seconds; the garbage collector gets the rest. httpx closes connections
+one after another and suspends at each, so closing a pool takes seconds on a busy loop."""
 
 _open_leases: set[Lease[Any]] = set()
-"""Every client that is open in this process. Without it, a transport that is dropped unclosed would take its clients
-with it in one garbage collection, before they can be closed on their loops."""
+"""All open clients of this process. The reference keeps the clients of a transport that is dropped unclosed alive until
+they are closed on their loops."""
 
 
 def _disown() -> None:
-    """In a forked child: the clients that are open are the parent's, so here they are neither used, closed nor freed.
+    """Drop the parent's clients in a forked child without using, closing or freeing them.
 
-    Not even at the end of the interpreter, which is why a reference in a module would not do: an aiohttp session that
-    is freed takes its sockets out of the epoll instance, and that is shared with the parent, whose next request on them
-    would wait for ever.
+    They must survive the interpreter's shutdown as well, so a module-level reference is not enough: freeing an aiohttp
+    session removes its sockets from the epoll instance that the child shares with the parent, and the parent's next
+    request on them would hang.
     """
     if _open_leases:
-        import ctypes  # some milliseconds, which only such a child has to spend
+        import ctypes  # takes some milliseconds, only in such a child
 
         for lease in _open_leases:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(lease))
@@ -42,7 +42,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Lease(Generic[C]):
-    """A client of one loop, and who uses it."""
+    """A client of one event loop, with its number of users."""
 
     __slots__ = ("_keeper", "client", "in_use", "loop", "retired")
 
@@ -54,22 +54,22 @@ class Lease(Generic[C]):
         self._keeper = keeper
 
     async def close(self) -> None:
-        """Close the client. Harmless when it is being closed already."""
+        """Close the client. Does nothing if it is already being closed."""
         _open_leases.discard(self)
-        with contextlib.suppress(RuntimeError):  # the loop's own shutdown is closing the generator at this moment
+        with contextlib.suppress(RuntimeError):  # the loop's shutdown is closing the generator at this moment
             await self._keeper.aclose()
 
 
 class LoopClients(Generic[C]):
-    """Opens a client on each loop that needs one, and closes it there.
+    """Open one client per event loop, and close it on that loop.
 
-    Nothing exists before the first `acquire`. A client is tied to its loop by an asynchronous generator: loops close
-    those when they shut down (`loop.shutdown_asyncgens`, which `asyncio.run`, uvicorn and test runners call), so the
-    client is closed properly even when nobody calls `aclose`.
+    Clients are opened by the first `acquire` on a loop. An asynchronous generator ties each client to its loop:
+    `loop.shutdown_asyncgens`, which `asyncio.run`, uvicorn and test runners call, closes the client even if `aclose` is
+    never called.
 
     Args:
-        open: makes a client; called on the loop.
-        close: closes one; called on the same loop.
+        open: a function that makes a client; called on the loop.
+        close: a function that closes one; called on the same loop.
     """
 
     def __init__(self, open: Callable[[], C], close: Callable[[C], Awaitable[None]]) -> None:
@@ -81,7 +81,7 @@ class LoopClients(Generic[C]):
         weakref.finalize(self, _abandon, self._leases, self._retired, self._pid).atexit = False
 
     async def acquire(self) -> Lease[C]:
-        """The running loop's client; give it back with `release`."""
+        """Return the running loop's client. Pass it to `release` after use."""
         loop = asyncio.get_running_loop()
         if self._retired:
             self._close_idle(loop)
@@ -102,21 +102,21 @@ class LoopClients(Generic[C]):
                 _open_leases.discard(lease)
         client = self._open()
         keeper = _keep(client, self._close)
-        await anext(keeper)  # does not suspend: no other task can open a second client meanwhile
+        await anext(keeper)  # does not suspend, so no other task can open a second client
         lease = self._leases[loop] = Lease(client, loop, keeper)
         _open_leases.add(lease)
         return lease
 
     def release(self, lease: Lease[C]) -> None:
-        """Give a client back. A retired one that nobody uses any more is closed at the next `acquire`.
+        """Release a client. A retired client without users is closed at the next `acquire`.
 
-        Not here: closing takes its time, and whoever gives back is past a deadline or cancelled, so that the closing
-        would be broken off in the middle, and leave its connections open.
+        It is not closed here, because closing takes time: the caller may be past its deadline or cancelled, and an
+        interrupted close would leave connections open.
         """
         lease.in_use -= 1
 
     def retire(self, lease: Lease[C]) -> None:
-        """Take a client out of use: the next `acquire` opens a fresh one."""
+        """Retire a client: the next `acquire` opens a new one."""
         if not lease.retired:
             lease.retired = True
             if self._leases.get(lease.loop) is lease:
@@ -138,7 +138,7 @@ class LoopClients(Generic[C]):
                 _close_elsewhere(lease)
         closing = [task for task in _closing if task.get_loop() is here]
         if closing:
-            await asyncio.wait(closing)  # each ends by itself within CLOSE_SECONDS
+            await asyncio.wait(closing)  # each ends within CLOSE_SECONDS
 
     def _close_idle(self, loop: asyncio.AbstractEventLoop) -> None:
         for lease in list(self._retired):
@@ -157,7 +157,7 @@ async def _keep(client: C, close: Callable[[C], Awaitable[None]]) -> AsyncGenera
     try:
         yield
     finally:
-        with contextlib.suppress(Exception):  # half-broken connections; there is nobody to tell
+        with contextlib.suppress(Exception):  # broken connections; no caller could handle the error
             async with asyncio.timeout(CLOSE_SECONDS):
                 await close(client)
 
@@ -166,9 +166,9 @@ def _close_elsewhere(lease: Lease[Any]) -> None:
     if lease.loop.is_closed():
         _open_leases.discard(lease)
     elif lease.loop.is_running():
-        with contextlib.suppress(RuntimeError):  # it was closed since
+        with contextlib.suppress(RuntimeError):  # closed meanwhile
             lease.loop.call_soon_threadsafe(_start_closing, lease)
-    # A loop that is open and stands still closes its clients when it is shut down.
+    # A loop that is open but not running closes its clients at its shutdown.
 
 
 def _start_closing(lease: Lease[Any]) -> None:
@@ -181,7 +181,7 @@ _closing: set[asyncio.Task[None]] = set()
 
 
 def _abandon(leases: dict[asyncio.AbstractEventLoop, Lease[Any]], retired: set[Lease[Any]], pid: int) -> None:
-    """The transport was dropped without `aclose`."""
+    """Close the clients of a transport that was dropped without `aclose`."""
     if pid == os.getpid():
         for lease in [*leases.values(), *retired]:
             _close_elsewhere(lease)

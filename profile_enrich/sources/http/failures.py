@@ -1,4 +1,4 @@
-"""Telling why a connection failed without repeating what an HTTP client says (it may quote the URL)."""
+"""Errors of failed connections, without the HTTP client's own text, which may quote the URL."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ _STEPS = 10
 
 
 def timed_out(seconds: float) -> SourceTimeout:
-    """The deadline passed; `seconds` is what it was when it was set."""
+    """Return the error of a passed deadline; `seconds` is its original length."""
     return SourceTimeout(f"the source gave no whole answer within {seconds:g} s")
 
 
 def cut_short() -> SourceResponseError:
-    """The answer began and broke off."""
+    """Return the error of an incomplete response."""
     return SourceResponseError("the source's answer was cut short")
 
 
 def not_connected(error: BaseException) -> SourceConnectionError:
-    """No connection could be made; the causes of `error` say why."""
+    """Return the error of a failed connection attempt, with the reason found in the causes of `error`."""
     return SourceConnectionError(f"no connection to the source: {_reason(error, _STEPS)}")
 
 
 def unexpected(error: BaseException) -> SourceConnectionError:
-    """The HTTP client raised what it does not document. Its text may hold the URL, so only its class is said."""
+    """Return the error of an undocumented exception, naming only its class, since its text may hold the URL."""
     return SourceConnectionError(f"the HTTP client failed ({type(error).__name__})")
 
 
 def connection_failed(error: BaseException) -> SourceConnectionError:
-    """The connection broke before the answer began."""
+    """Return the error of a connection that broke before the response began."""
     if _reason(error, _STEPS) != _UNKNOWN:
         return not_connected(error)
     return SourceConnectionError("the source closed the connection before it answered")

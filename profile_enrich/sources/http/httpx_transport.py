@@ -1,4 +1,4 @@
-"""httpx and httpx2: the same classes under two names."""
+"""Transports over httpx and httpx2, which have the same classes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .tls import default_tls
 __all__ = ["HandedInHttpx", "HttpxTransport"]
 
 GRACE_SECONDS = 0.1
-"""How long after the deadline the last resort waits; by then the HTTP client's own timeouts have fired."""
+"""Seconds after the deadline until the request is cancelled, in case the HTTP client's own timeouts did not fire."""
 
 
 MOST_IDLE = 20
-"""Idle connections kept in a pool."""
+"""The largest number of idle connections in a pool."""
 
 
 class _Connection:
-    """Notes which connection a request was sent on, as httpcore's `trace` extension reports it."""
+    """Record which connection a request was sent on, through httpcore's `trace` extension."""
 
     __slots__ = ("_opened", "_sent")
 
@@ -45,14 +45,14 @@ class _Connection:
 
     @property
     def was_idle(self) -> bool:
-        """Whether the request was sent on a connection that an earlier request had left open."""
+        """Return whether the request was sent on a reused connection."""
         return self._sent and not self._opened
 
 
 class _Timeouts(dict[str, float]):
-    """The timeouts of a request, each worked out at the moment it begins: what is left until the deadline.
+    """The timeouts of a request. Each is the time until the deadline at the moment it starts.
 
-    Fixed ones would add up (connect, then read …) to several times the deadline.
+    Fixed timeouts (connect, read, ...) would add up to several times the deadline.
     """
 
     def __init__(self, deadline: Deadline) -> None:
@@ -64,8 +64,8 @@ class _Timeouts(dict[str, float]):
 
 
 class _Pools:
-    """Connection pools of one loop, one for each proxy. `AsyncHTTPTransport` is what is left of an httpx client without
-    redirects, cookies, authentication flows and logging, none of which is wanted here."""
+    """Connection pools of one event loop, one per proxy. `AsyncHTTPTransport` is an httpx client without redirects,
+    cookies, authentication flows and logging."""
 
     def __init__(self, httpx: ModuleType, options: TransportOptions, tls: object) -> None:
         self._httpx = httpx
@@ -75,7 +75,7 @@ class _Pools:
         self._pools: dict[tuple[str | None, bool], Any] = {}
 
     def of(self, url: str, *, fresh: bool = False) -> Any:
-        """The pool for a URL; with `fresh`, one that opens a new connection for each request."""
+        """Return the pool for a URL; with `fresh`, one that opens a new connection for each request."""
         proxy = self._proxies.of(url)
         pool = self._pools.get((proxy, fresh))
         if pool is None:
@@ -84,7 +84,8 @@ class _Pools:
                 proxy=proxy,
                 limits=self._httpx.Limits(
                     max_connections=self._options.max_connections,
-                    # httpcore 1.0 looks at each idle connection for each one: more of them cost more than they save.
+                    # httpcore 1.0 checks every idle connection on each request, so a larger pool costs more than it
+                    # saves.
                     max_keepalive_connections=0 if fresh else min(MOST_IDLE, self._options.max_connections),
                     keepalive_expiry=self._options.keepalive_seconds,
                 ),
@@ -98,7 +99,7 @@ class _Pools:
 
 
 class _Httpx:
-    """What both kinds of httpx transport do: make the request, read the answer, name the failures."""
+    """Base of both httpx transports: build the request, read the response, map the errors."""
 
     def __init__(self, httpx: ModuleType, max_body_bytes: int) -> None:
         self._httpx = httpx
@@ -113,7 +114,7 @@ class _Httpx:
         return self._httpx.__name__
 
     def _request(self, request: HttpRequest, deadline: Deadline, defaults: object, connection: _Connection) -> Any:
-        # By hand: a client's `build_request` would add the cookies that earlier answers set, and its parameters.
+        # A client's `build_request` would add cookies of earlier responses, and the client's parameters.
         headers = self._httpx.Headers(defaults)
         headers.update(request.headers)
         return self._httpx.Request(
@@ -133,11 +134,11 @@ class _Httpx:
         *,
         again: Callable[[], Any] | None,
     ) -> HttpResponse:
-        """Send and read. Every failure is raised outside its handler, so that httpx's errors, which hold the request
-        and its URL, are not attached to ours.
+        """Send a request and read the response. Errors are raised outside of the handlers, so that httpx's exceptions,
+        which hold the request and its URL, are not chained to ours.
 
-        The server may close an idle connection at the moment at which a request is sent on it. That is no failure of
-        the source, and requests only read: it is sent once more, on what `again` returns (RFC 9112, section 9.3.1).
+        The server may close an idle connection while a request is being sent on it. All requests are idempotent, so it
+        is sent once more through the pool that `again` returns (RFC 9112, section 9.3.1).
         """
         httpx = self._httpx
         connection = _Connection()
@@ -147,7 +148,7 @@ class _Httpx:
             response = await sender(self._request(request, deadline, defaults, connection))
             headers = Headers(response.headers.raw)
             body = BodyReader(headers, self._limit)
-            # The raw stream: httpx's own decoders unpack without a bound.
+            # Read the raw stream: httpx's decoders decompress without a limit.
             stream = cast("AsyncIterator[bytes]", response.stream.__aiter__())
             try:
                 async for chunk in stream:
@@ -201,7 +202,7 @@ class _Httpx:
 
 
 class HttpxTransport(_Httpx):
-    """Requests through connection pools that it opens itself, one set on each loop."""
+    """Send requests through connection pools that the transport opens, one set per event loop."""
 
     def __init__(self, httpx: ModuleType, options: TransportOptions, max_body_bytes: int) -> None:
         super().__init__(httpx, max_body_bytes)
@@ -234,10 +235,10 @@ class HttpxTransport(_Httpx):
             finished = True
             raise
         except TimeoutError:
-            pass  # the last resort fired
+            pass  # the client's own timeouts did not fire
         finally:
-            # A cancelled request can leave its pool short of a connection for good (httpcore#1093), so a pool that saw
-            # a cancellation, from here or from outside, is not used again.
+            # A cancelled request can leak a connection of its pool (httpcore#1093), so the pool is retired after any
+            # cancellation.
             if not finished:
                 self._clients.retire(lease)
             self._clients.release(lease)
@@ -249,7 +250,7 @@ class HttpxTransport(_Httpx):
 
 
 class HandedInHttpx(_Httpx):
-    """Requests through the user's own client. It is never closed, and never retired: it is not ours."""
+    """Send requests through a client that the user passed and keeps ownership of."""
 
     def __init__(self, httpx: ModuleType, client: Any, max_body_bytes: int) -> None:
         super().__init__(httpx, max_body_bytes)
@@ -269,7 +270,7 @@ class HandedInHttpx(_Httpx):
         except ProfileEnrichError:
             raise
         except TimeoutError:
-            pass  # the last resort fired
+            pass  # the client's own timeouts did not fire
         raise timed_out(deadline.seconds)
 
     async def _send(self, request: Any) -> Any:

@@ -1,4 +1,4 @@
-"""JSON from a vendor, with nothing in it that could hurt later."""
+"""Strict decoding of JSON bodies."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ...errors import SourceResponseError
 
 __all__ = ["array", "decode_json", "is_json_object", "obj"]
 
-# Half a surrogate pair, written as an escape; whole pairs match too and are then looked at closely.
+# An escaped surrogate; matches of whole pairs are sorted out afterwards.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def decode_json(body: bytes) -> Any:
-    """The value that a body holds.
+    """Decode a JSON body.
 
     Raises:
-        SourceResponseError: it is not JSON in UTF-8 (RFC 8259), holds `NaN`, an infinite number, a number of thousands
-            of digits or half a surrogate pair, or is nested too deeply. The body is not quoted.
+        SourceResponseError: the body is not JSON in UTF-8 (RFC 8259), is nested too deeply, or holds `NaN`, an infinite
+            number, a number with thousands of digits or a lone surrogate. The message does not quote the body.
     """
     fault = ""
     value: Any = None
@@ -32,7 +32,7 @@ def decode_json(body: bytes) -> Any:
         fault = "is not valid UTF-8"
     except RecursionError:
         fault = "is nested too deeply"
-    except ValueError:  # JSONDecodeError quotes the whole document
+    except ValueError:  # JSONDecodeError holds the whole document
         fault = "is not JSON"
     if fault:
         raise SourceResponseError(f"the source's answer {fault}")
@@ -50,11 +50,13 @@ def _finite(text: str) -> float:
     return number
 
 
-_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)  # `json.loads` would make one each time
+_decoder = json.JSONDecoder(
+    parse_constant=_no_constant, parse_float=_finite
+)  # made once: `json.loads` would make one a call
 
 
 def is_json_object(body: bytes) -> bool:
-    """Return whether a body is a JSON object, as the errors of an API are and a page for people is not."""
+    """Return whether a body is a JSON object, which tells an API's error from an HTML page."""
     try:
         return isinstance(decode_json(body), dict)
     except SourceResponseError:
@@ -62,10 +64,10 @@ def is_json_object(body: bytes) -> bool:
 
 
 def obj(value: object, what: str) -> dict[str, Any]:
-    """The value, which must be a JSON object.
+    """Return the value, checked to be a JSON object.
 
     Raises:
-        SourceResponseError: it is something else.
+        SourceResponseError: the value has another type.
     """
     if not isinstance(value, dict):
         raise SourceResponseError(f"the source's answer is not as documented: {what} is not an object")
@@ -73,10 +75,10 @@ def obj(value: object, what: str) -> dict[str, Any]:
 
 
 def array(value: object, what: str) -> list[object]:
-    """The value, which must be a JSON array.
+    """Return the value, checked to be a JSON array.
 
     Raises:
-        SourceResponseError: it is something else.
+        SourceResponseError: the value has another type.
     """
     if not isinstance(value, list):
         raise SourceResponseError(f"the source's answer is not as documented: {what} is not an array")

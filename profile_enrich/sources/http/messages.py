@@ -1,4 +1,4 @@
-"""What goes through the seam: a request, a response, and the protocol that carries them."""
+"""Request, response and the `Transport` protocol."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...errors import ConfigurationError
 __all__ = ["MAX_BODY_BYTES", "Headers", "HttpRequest", "HttpResponse", "Transport", "TransportOptions"]
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
-"""The largest answer that is read, in bytes after decompression, unless a source was told otherwise."""
+"""The default of `max_body_bytes`: the largest response accepted, in bytes after decompression."""
 
 
 class Headers(Mapping[str, str]):
-    """Response headers: names in any case; a repeated header is one value joined with commas (RFC 9110, section 5.3).
+    """Response headers with case-insensitive names. A repeated header is joined with commas (RFC 9110, section 5.3).
 
     Args:
-        raw: the header lines as they came, in order.
+        raw: the header lines as received, in order.
     """
 
     __slots__ = ("_lines",)
@@ -32,7 +32,7 @@ class Headers(Mapping[str, str]):
             self._lines.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
 
     def get_all(self, name: str) -> list[str]:
-        """The values of each line with this name, in order; empty when there is none."""
+        """Return the values of all lines with this name, in order."""
         return list(self._lines.get(name.lower(), ()))
 
     def __getitem__(self, name: str) -> str:
@@ -56,10 +56,10 @@ class HttpRequest:
     """One request.
 
     Args:
-        method: in capitals.
-        url: absolute and percent-encoded; it reaches the wire byte for byte.
-        headers: names and values; values hold no control characters.
-        body: what is sent, if anything.
+        method: the method in capitals.
+        url: the absolute, percent-encoded URL; it is sent unchanged.
+        headers: names and values; values without control characters.
+        body: the request body, if any.
     """
 
     method: str
@@ -74,8 +74,8 @@ class HttpResponse:
 
     Args:
         status: the HTTP status.
-        headers: as they came.
-        body: whole, decompressed, no larger than the transport's limit.
+        headers: the response headers.
+        body: the whole body, decompressed, within the transport's size limit.
     """
 
     status: int
@@ -85,18 +85,18 @@ class HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class TransportOptions:
-    """How the HTTP client that a source opens itself behaves; a client that was handed in keeps its own settings.
+    """Settings of the HTTP client that a source opens. They do not apply to a client that you pass.
 
     Args:
-        max_connections: open at once, per event loop.
-        keepalive_seconds: how long an idle connection is kept.
+        max_connections: the largest number of open connections per event loop.
+        keepalive_seconds: how long an idle connection is kept, in seconds.
         tls: a TLS context, e.g. with a company's own certificate authority. By default certificates are verified
             against the usual authorities, or those that `SSL_CERT_FILE` / `SSL_CERT_DIR` name.
-        environment: whether `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are followed. They are read when a
-            client is opened.
+        environment: whether to use `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`. They are read when a client
+            is opened.
 
     Raises:
-        ConfigurationError: a value is not usable; the message names it.
+        ConfigurationError: a value is invalid; the message names it.
     """
 
     max_connections: int = 100
@@ -114,9 +114,9 @@ class TransportOptions:
 
 @runtime_checkable
 class Transport(Protocol):
-    """Sends requests.
+    """A transport that sends HTTP requests.
 
-    Redirects are not followed, cookies are not kept, TLS certificates are verified.
+    It follows no redirects, stores no cookies and verifies TLS certificates.
     """
 
     @property
@@ -129,8 +129,8 @@ class Transport(Protocol):
 
         Raises:
             SourceTimeout: the deadline passed first.
-            SourceConnectionError: no connection, or it broke before the answer began.
-            SourceResponseError: the answer is not HTTP, was cut short, is too large or wrongly compressed.
+            SourceConnectionError: there is no connection, or it broke before the response began.
+            SourceResponseError: the response is not HTTP, is incomplete, too large or wrongly compressed.
         """
         ...
 

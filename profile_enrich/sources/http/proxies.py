@@ -1,4 +1,4 @@
-"""Proxies from the environment, by one set of rules for all HTTP clients."""
+"""Proxies from the environment, with the same rules for all HTTP clients."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ __all__ = ["Proxies"]
 
 
 class Proxies:
-    """What `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` (in either case) say at this moment.
+    """The current values of `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` (in either case).
 
-    A source on this machine is never asked through a proxy. Otherwise the rules are those of the standard library:
-    `NO_PROXY` lists hosts and domain endings, or `*`; in a CGI process `HTTP_PROXY` is ignored, since a visitor can set
-    it there.
+    Requests to this machine never use a proxy. Otherwise the rules are those of the standard library: `NO_PROXY` lists
+    hosts and domain suffixes, or is `*`; in a CGI process `HTTP_PROXY` is ignored, because a visitor could set it.
     """
 
     __slots__ = ("_by_origin", "_table")
@@ -26,7 +25,7 @@ class Proxies:
         self._by_origin: dict[str, str | None] = {}
 
     def of(self, url: str) -> str | None:
-        """The proxy's URL for a request to `url`, or `None`.
+        """Return the URL of the proxy for a request to `url`, or `None`.
 
         Raises:
             ConfigurationError: the variable names a proxy that is not `http://` or `https://`.
@@ -41,7 +40,7 @@ class Proxies:
     def _decide(self, origin: str) -> str | None:
         parts = urlsplit(origin)
         proxy = self._table.get(parts.scheme) or self._table.get("all")
-        # `proxy_bypass` compares with and without the port; where variables are set, it reads them and nothing else.
+        # `proxy_bypass` compares with and without the port, and reads only the environment if variables are set.
         if not proxy or is_loopback(parts.hostname or "") or urllib.request.proxy_bypass(parts.netloc):
             return None
         if "://" not in proxy:

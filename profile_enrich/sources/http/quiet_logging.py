@@ -1,4 +1,4 @@
-"""HTTP clients log full URLs, and those hold identifiers. Here that is silenced, for our own calls only."""
+"""Suppression of HTTP clients' logging for this package's requests, since logged URLs hold identifiers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _filter = _NotOurs()
 
 
 def silence_loggers(*names: str) -> None:
-    """Put a filter on these loggers that drops what is logged while `quiet()` is active, and nothing else.
+    """Add a filter to these loggers that drops records logged while `quiet()` is active.
 
-    Levels, handlers and the user's own requests through the same HTTP client are left as they are. Adding it again does
+    Levels, handlers and the user's own requests through the same HTTP client are not affected. A second call does
     nothing.
     """
     for name in names:
@@ -29,7 +29,7 @@ def silence_loggers(*names: str) -> None:
 
 
 class quiet:  # noqa: N801  # used as one uses a function of contextlib, at a third of the cost
-    """Marks the current context as sending one of our requests, for a `with` block."""
+    """Suppress the HTTP clients' logging in this context, for a `with` block."""
 
     __slots__ = ("_token",)
 

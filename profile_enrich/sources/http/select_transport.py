@@ -1,4 +1,4 @@
-"""Choosing the HTTP client."""
+"""Selection of the HTTP client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...errors import ConfigurationError, MissingExtraError
 from .httpx_transport import HandedInHttpx, HttpxTransport
 from .messages import MAX_BODY_BYTES, Transport, TransportOptions
 
-# What `TransportChoice` stands for: a name, a client of the user's own, or any object that follows `Transport`.
+# `TransportChoice` is a name, a client of the user, or any object that implements `Transport`.
 if TYPE_CHECKING:
     import aiohttp
     import httpx
@@ -39,16 +39,16 @@ def open_transport(
     options: TransportOptions | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> Transport:
-    """The transport that a source asks for. No connection is made before the first request.
+    """Make the transport of a source. It connects at the first request.
 
     Args:
-        choice: `"auto"` takes the best that is installed: aiohttp, httpx2, httpx (least CPU first).
-        options: for a client that is opened here.
-        max_body_bytes: the largest answer that is read, in bytes after decompression.
+        choice: `"auto"` takes the first one installed of aiohttp, httpx2, httpx (least CPU first).
+        options: settings of a client that the transport opens.
+        max_body_bytes: the largest response accepted, in bytes after decompression.
 
     Raises:
-        MissingExtraError: the client that was named is not installed.
-        ConfigurationError: `choice` is none of the above, or a limit makes no sense.
+        MissingExtraError: the named client is not installed.
+        ConfigurationError: `choice` is none of the above, or a limit is invalid.
     """
     check_int("max_body_bytes", max_body_bytes)
     settings = TransportOptions() if options is None else options
@@ -80,7 +80,7 @@ def _installed(name: str) -> bool:
 
 def _handed_in(client: object, options: TransportOptions | None, limit: int) -> Transport:
     for name in ("httpx", "httpx2"):
-        module: Any = sys.modules.get(name)  # whoever has a client of it has imported it
+        module: Any = sys.modules.get(name)  # a client object exists only if its module was imported
         if module is not None and isinstance(client, module.AsyncClient):
             _no_options(options)
             return HandedInHttpx(module, client, limit)
@@ -103,4 +103,4 @@ def _handed_in(client: object, options: TransportOptions | None, limit: int) -> 
 
 def _no_options(options: TransportOptions | None) -> None:
     if options is not None:
-        raise ConfigurationError("options are for a client that the source opens itself; set up the one you hand in")
+        raise ConfigurationError("options apply to a client that the source opens; configure the client that you pass")

@@ -1,4 +1,4 @@
-"""Server-sent events, read as the WHATWG's HTML standard says (section 9.2.6)."""
+"""Parser for server-sent events (WHATWG HTML standard, section 9.2.6)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class ServerEvent:
     """One event.
 
     Args:
-        name: its type; `message` where the stream does not say.
-        data: its lines, joined.
-        id: the last id that the stream has set, this event's or an earlier one's.
+        name: the event type; `message` by default.
+        data: the data lines, joined by newlines.
+        id: the last event id of the stream, set by this event or an earlier one.
     """
 
     name: str
@@ -27,17 +27,17 @@ class ServerEvent:
 
 
 class EventReader:
-    """Makes events of the bytes of a stream, however they are cut.
+    """Parse the chunks of a stream into events.
 
     Args:
-        last_id: the id that the stream goes on from.
-        limit: characters of one event, at most.
+        last_id: the event id at which the stream resumes.
+        limit: the largest event, in characters.
     """
 
     def __init__(self, last_id: str = "", limit: int = 1024 * 1024) -> None:
         self.last_id = last_id
         self.retry: float | None = None
-        """Seconds that the server asks to wait before coming back."""
+        """The requested delay before reconnecting, in seconds."""
         self._limit = limit
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._text = ""
@@ -48,21 +48,21 @@ class EventReader:
         self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[ServerEvent]:
-        """The events that end in this chunk.
+        """Return the events that this chunk completes.
 
         Raises:
-            SourceResponseError: one is too long.
+            SourceResponseError: an event is too long.
         """
         text = self._decode(chunk)
         if text and self._fresh:
             self._fresh = False
             text = text.removeprefix("\ufeff")
-        if text and self._after_cr:  # of a CR LF that was cut in two
+        if text and self._after_cr:  # the LF of a CR LF split over two chunks
             self._after_cr = False
             text = text.removeprefix("\n")
         if text.endswith("\r"):
             self._after_cr = True
-        # Not `splitlines`: it knows more line ends than the standard does.
+        # `splitlines` would split at more characters than the standard allows.
         *lines, self._text = (self._text + text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
         if self._size + len(self._text) > self._limit:
             raise SourceResponseError("an event of the change feed is too long")
