@@ -1,6 +1,6 @@
 # Everything sets itself up: Python 3.11 or newer and make are enough.
 #   make demo   the storefront and the embedded Profile API, as two processes
-#   make test   lint, layers, types and all tests;   make coverage   the tests again, counting the branches they reach
+#   make test   lint, layers, types and all tests;   make coverage   the tests again and the long ones, counting branches
 #   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
 #   make test-pythons   the tests under each other Python that is found (PYTHONS='3.12 3.13')
 #   make test-stacks   inside other people's libraries (error trackers, response caches, frameworks), in one more environment
@@ -22,6 +22,7 @@ PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do test "$$($(PYTHON) -c 'impor
 	|| { $(FIND_PYTHON) >/dev/null && echo $$v; }; done)
 FIND_PYTHON = for p in "$$(command -v python$$v)" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$v*/bin/python$$v; do \
 	"$$p" -c '' 2>/dev/null && { echo "$$p"; break; }; done | grep .
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -33,11 +34,11 @@ demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python -m examples.demo
 
 test: $(VENV)/.dev lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(SPREAD)
 
-# By itself, because counting doubles the time. Fails below 95 %.
+# By itself, because counting doubles the time; with the tests that are marked "long". Fails below 95 %.
 coverage: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	PROFILE_ENRICH_LONG=1 $(BIN)/python -m pytest $(SPREAD) --cov --cov-report=term
 
 # The variable turns "the service is not there" from a skip into a failure.
 test-services: $(VENV)/.dev
@@ -56,7 +57,7 @@ test-packaging: $(VENV)/.dev
 test-pythons: $(PYTHONS:%=test-python-%)
 
 test-python-%: $(VENV)-pythons/%/.ready
-	$(VENV)-pythons/$*/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider
+	$(VENV)-pythons/$*/bin/python -m pytest $(SPREAD) -p no:cacheprovider
 
 # The variable turns "the library is not there" from a skip into a failure.
 test-stacks: $(VENV)-stacks/.ready

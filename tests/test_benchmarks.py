@@ -93,6 +93,7 @@ def test_expiry_has_ours_beside_cachetools() -> None:
     assert_positive(table, "longest block, CPU ms")
 
 
+@pytest.mark.long
 def test_memory_has_three_sizes_of_each_contender() -> None:
     (table,) = memory.run(True)
     assert names(table) == 3 * [
@@ -103,6 +104,7 @@ def test_memory_has_three_sizes_of_each_contender() -> None:
         assert figure(row[2]) > figure(row[1]) * 0.9
 
 
+@pytest.mark.long
 def test_a_page_has_each_shop_in_each_condition() -> None:
     (table,) = page.run(True)
     rows = [f"{condition}: {kind}" for condition in CONDITIONS for kind in KINDS if kind != BARE]

@@ -46,6 +46,7 @@ def test_L8_L9_L10_L14_A10_a_shop_under_faults_serves_every_page_and_mixes_nobod
     assert "too short a run" in table(outcome, MINIATURE)
 
 
+@pytest.mark.long
 def test_it_sees_two_people_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def mixed(self: Loader, key: ProfileKey) -> CacheKey:
         return ("", key.type, key.value[:-1])
@@ -56,6 +57,7 @@ def test_it_sees_two_people_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "isolation: a response holds another person's data" in rules
 
 
+@pytest.mark.long
 def test_it_sees_what_outlives_its_invalidation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ProfileCache, "_invalidate", lambda self, key: False)
     rules = run(SABOTAGED).checker.violations
@@ -63,6 +65,7 @@ def test_it_sees_what_outlives_its_invalidation(monkeypatch: pytest.MonkeyPatch)
     assert "an overlay came back after it was invalidated" in rules
 
 
+@pytest.mark.long
 def test_it_sees_profiles_that_are_kept_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Expiry, "_factor", lambda self: 100.0)
     settings = dataclasses.replace(SABOTAGED, pace=0.1, slack=0.1, chapter_seconds=4.0)
@@ -70,6 +73,7 @@ def test_it_sees_profiles_that_are_kept_for_too_long(monkeypatch: pytest.MonkeyP
     assert any(rule.startswith("staleness") for rule in rules)
 
 
+@pytest.mark.long
 def test_it_sees_lost_tokens_and_too_many_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     def forget(self: ProfileCache[CacheKey], load: LoadToken[CacheKey]) -> None:
         return None
@@ -81,6 +85,7 @@ def test_it_sees_lost_tokens_and_too_many_retries(monkeypatch: pytest.MonkeyPatc
     assert "L10: more retries than 10 %" in rules
 
 
+@pytest.mark.long
 def test_a_violation_is_told_with_its_first_case_and_ends_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -118,6 +118,7 @@ async def test_the_formulas_of_the_tuning_page_tell_what_the_client_does(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason="the docs tool is not installed: make docs")
+@pytest.mark.long
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     shutil.copytree(DOCS, tmp_path / "docs")
     shutil.copy(CONFIGURATION, tmp_path)
