@@ -1,4 +1,4 @@
-"""The local store: collections of profiles on disk, built from the user's files, looked up in microseconds.
+"""Stores: collections of profiles on disk, built from files or queries and read in process.
 
 ```python
 build_store("profiles.store", [CollectionSpec("Users", Path("users.csv"), key="id", filterable=["email"])])

@@ -1,4 +1,4 @@
-"""Many rows into a table, in two fifths of the time of `executemany`: a hundred and more of them a statement."""
+"""Bulk inserts into SQLite, with many rows per statement: 2.5 times as fast as `executemany`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 __all__ = ["insert_rows"]
 
 _AT_ONCE = 128
-"""Rows a statement: what a statement costs is then shared by many, and larger ones gain nothing."""
+"""The number of rows per statement; more rows gain nothing."""
 
 
 def insert_rows(connection: sqlite3.Connection, into: str, width: int, rows: Iterable[Sequence[Any]]) -> None:
     """Insert rows.
 
     Args:
-        connection: of the file.
-        into: the table, with its columns where not all are given: `record (key, census)`. Not quoted.
-        width: how many values a row has.
-        rows: of so many values each.
+        connection: the connection to the file.
+        into: the table, with a list of columns if not all are set: `record (key, census)`. Not quoted.
+        width: the number of values per row.
+        rows: the rows, each with that many values.
     """
     execute = connection.execute
     rest = iter(rows)

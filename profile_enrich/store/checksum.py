@@ -1,4 +1,4 @@
-"""Checksums of what a data file holds, so that damage is found where it is read."""
+"""Checksums of records and posting lists, checked at each read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ __all__ = ["DamagedData", "record_checksum", "record_seed", "value_checksum"]
 
 
 class DamagedData(Exception):
-    """What was read from a data file does not match its checksum."""
+    """Data read from a file do not match their checksum."""
 
 
 def record_seed(docid: int, key: str) -> int:
     """Return the checksum of a record without payload; `crc32(payload, seed)` is that of one with a payload.
 
-    It covers the docid and the key, so that a damaged index that leads to another record is found as well.
+    It covers the docid and the key, so it also detects a damaged index that points to another record.
     """
     return crc32(key.encode(), docid & 0xFFFFFFFF)
 
@@ -30,7 +30,7 @@ def value_checksum(column: int, value: str, number: int, content: bytes = b"") -
     Args:
         column: the number of the column.
         value: the value.
-        number: of the segment, the docid, or the number of records with the value.
+        number: the segment number, the docid, or the number of records with the value.
         content: the segment's bitmap, serialized.
     """
     checksum = crc32(value.encode(), (column * 0x9E3779B1 + number) & 0xFFFFFFFF)

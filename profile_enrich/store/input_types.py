@@ -1,4 +1,4 @@
-"""What a collection can be read from besides files and iterables: a query, an open stream."""
+"""Inputs of a collection besides files and iterables: SQL queries and open streams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 __all__ = ["FORMATS", "Format", "SqlQuery", "Stream"]
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
-"""How a file or a stream is written."""
+"""The format of a file or stream."""
 
 FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
 
@@ -20,23 +20,23 @@ _ENV = "env:"
 
 @dataclass(frozen=True, slots=True)
 class SqlQuery:
-    """Rows of a database, read with SQLAlchemy (extra `sql`) row by row through a cursor of the server's.
+    """The rows of an SQL query, streamed through a server-side cursor with SQLAlchemy (extra `sql`).
 
     Args:
-        url: of the database as SQLAlchemy writes it, e.g. `postgresql+psycopg://reader@db/crm` or `sqlite:////data/crm.db`;
-            or `env:NAME`, which takes it from that environment variable when it is needed. It may hold a password, so
-            it is never shown. The driver is yours to install, e.g. `psycopg` for PostgreSQL.
-        query: a SELECT statement, handed over exactly as it is. In PostgreSQL it runs in a read-only transaction.
+        url: the database URL in SQLAlchemy's form, e.g. `postgresql+psycopg://reader@db/crm` or
+            `sqlite:////data/crm.db`; or `env:NAME`, which reads it from that environment variable when the query runs.
+            It may hold a password and is never shown. Install the driver yourself, e.g. `psycopg` for PostgreSQL.
+        query: a SELECT statement, sent unchanged. In PostgreSQL it runs in a read-only transaction.
     """
 
     url: str = field(repr=False)
     query: str
 
     def resolved(self) -> str:
-        """The URL itself.
+        """Return the URL, read from the environment for `env:NAME`.
 
         Raises:
-            ConfigurationError: the variable is not set, or there is no URL or query.
+            ConfigurationError: the variable is not set, or the URL or query is empty.
         """
         url = self.url
         if url.startswith(_ENV):
@@ -53,13 +53,13 @@ class SqlQuery:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Bytes that can be read once, e.g. standard input.
+    """A binary stream that can be read once, e.g. standard input.
 
     Args:
-        file: open for reading bytes. It is not closed.
-        format: `csv`, `tsv`, `jsonl` or `parquet`. All but JSONL are copied to a temporary file first, because they
-            are read twice; only its owner can read it, and it is removed at the end.
-        name: of the stream, for messages.
+        file: a binary file open for reading. It is not closed.
+        format: `csv`, `tsv`, `jsonl` or `parquet`. All but JSONL are read twice, so they are first copied to a
+            temporary file, which only its owner can read and which is removed at the end.
+        name: the name of the stream, for messages.
     """
 
     file: IO[bytes] = field(repr=False)

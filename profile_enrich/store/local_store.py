@@ -1,4 +1,4 @@
-"""Reads a store."""
+"""Local store: read, page through and change a store on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["LocalStore"]
 
 
 class _Snapshot:
-    """One generation: what is known of it without reading data."""
+    """One generation: its manifest, without data."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -38,7 +38,7 @@ class _Snapshot:
 
 
 class _PerThread(threading.local):
-    """The connections of one thread: SQLite's are then never waited for."""
+    """The connections of one thread, so that threads never wait for each other's."""
 
     def __init__(self) -> None:
         self.snapshot: _Snapshot | None = None
@@ -48,19 +48,19 @@ class _PerThread(threading.local):
 
 
 class LocalStore:
-    """Reads a store that `build_store` wrote. Thread-safe, fork-safe; each lookup takes microseconds and never waits.
+    """A store that `build_store` wrote. It is thread-safe and fork-safe; lookups take microseconds.
 
-    The files are opened read-only, once a thread. What is read is compared with its checksum. A newer generation is
-    noticed within `check_every` seconds, at the next call.
+    Each thread opens the files read-only. Every read verifies a checksum. A new generation is picked up by the first
+    call after `check_every` seconds.
 
     Args:
         path: the store's directory.
-        check_every: seconds between two looks at whether a newer generation is there; 1 by default.
-        index_cache: bytes of decoded bitmaps (of filters) that are kept in memory; 256 MiB by default.
+        check_every: seconds between checks for a newer generation. Default 1.
+        index_cache: the size of the cache of decoded filter bitmaps, in bytes. Default 256 MiB.
         timer: the monotonic clock, in seconds; injectable for tests.
 
     Raises:
-        StoreError: there is no store, or it is of another format.
+        StoreError: the store does not exist, or has another format version.
     """
 
     def __init__(
@@ -93,22 +93,22 @@ class LocalStore:
 
     @property
     def blocking(self) -> bool:
-        """`False`: a lookup reads local files and never waits for a network."""
+        """Always false: a lookup reads local files and never waits for a network."""
         return False
 
     @property
     def check_every(self) -> float:
-        """Seconds between two looks at whether a newer generation is there."""
+        """Seconds between checks for a newer generation."""
         return self._check_every
 
     @property
     def generation(self) -> int:
-        """The generation that is being served; each build makes a new one."""
+        """The generation being served; each build makes a new one."""
         return self._current().manifest.generation
 
     @property
     def secret(self) -> bytes:
-        """What cursors are signed with, and what the embedded server derives the key of its tokens from."""
+        """The key that signs cursors, and from which the embedded server derives the key of its tokens."""
         return self._current().manifest.secret
 
     def collections(self) -> tuple[Collection, ...]:
@@ -116,21 +116,21 @@ class LocalStore:
         return tuple(item for _, item in sorted(self._current().by_id.items()))
 
     def find(self, ref: str | int) -> Collection | None:
-        """The collection of this name, index id (`"idx-…"`) or entity id (an integer), or `None`."""
+        """Return the collection with this name, index id (`"idx-…"`) or entity id (an integer), or `None`."""
         snapshot = self._current()
         if isinstance(ref, int):
             return snapshot.by_id.get(ref)
         return snapshot.by_name.get(ref) or snapshot.by_index_id.get(ref)
 
     def find_index(self, index_id: str) -> Collection | None:
-        """The collection of this index id, or `None`."""
+        """Return the collection with this index id, or `None`."""
         return self._current().by_index_id.get(index_id)
 
     def collection(self, ref: str | int) -> Collection:
-        """The collection of this name, index id (`"idx-…"`) or entity id (an integer).
+        """Return the collection with this name, index id (`"idx-…"`) or entity id (an integer).
 
         Raises:
-            StoreError: there is none; it lists those that are there.
+            StoreError: there is none; the message lists the existing ones.
         """
         found = self.find(ref)
         if found is None:
@@ -139,19 +139,19 @@ class LocalStore:
         return found
 
     def get(self, collection: str | int | Collection, record_id: str) -> StoredRecord | None:
-        """The record with this key, or `None`.
+        """Return the record with this key, or `None`.
 
         Raises:
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         payload = self.get_payload(collection, record_id)
         return None if payload is None else StoredRecord(record_id, _attributes(payload))
 
     def get_many(self, collection: str | int | Collection, record_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Return the attributes of those of the records that exist, by key.
+        """Return the attributes of the existing records, by key.
 
         Raises:
-            StoreError: there is no such collection, or one of the records cannot be read.
+            StoreError: the collection does not exist, or one of the records cannot be read.
         """
         payloads = self._reader(collection)[1].payloads(record_ids)
         return {key: json.loads(payload.decode())["data"] for key, payload in payloads.items()}
@@ -159,13 +159,13 @@ class LocalStore:
     def get_payload(
         self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
     ) -> bytes | None:
-        """The record with this key as the JSON body of a vendor's response, or `None`.
+        """Return the record with this key as the JSON body of a vendor's response, or `None`.
 
         Census: `{"data":{…}}`; Amperity: `{"id":…,"index_id":…,"attributes":{…}}`, `None` also when the collection has
         no Amperity view.
 
         Raises:
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         found, reader = self._reader(collection)
         if dialect == "amperity" and found.index_fields is None:
@@ -182,24 +182,24 @@ class LocalStore:
         with_total: bool = False,
         dialect: Dialect = "amperity",
     ) -> StorePage:
-        """One page of the records that match all filters exactly (case-sensitive, nothing trimmed).
+        """Return one page of the records that match all filters exactly (case-sensitive, not trimmed).
 
-        Records come in the order in which they first came into the store, and keep their places when they are
-        refreshed: paging on while refreshes happen shows each record that stays exactly once, as it is at that moment.
-        New records come at the end. Values are compared as text, as the Amperity view shows them.
+        Records are ordered by their first insertion, and updates do not move them: paging during refreshes returns each
+        remaining record exactly once, in its current version. New records come last. Values are compared as text, as
+        the Amperity view shows them.
 
         Args:
-            collection: which.
-            filters: attribute and text value; only `filterable` attributes.
-            limit: how many records, 1 to 1,000.
-            cursor: `next_cursor` of the page before.
+            collection: the collection, by name or id.
+            filters: text values by attribute; only `filterable` attributes.
+            limit: the number of records, 1 to 1,000.
+            cursor: the `next_cursor` of the previous page.
             with_total: also count all matches.
             dialect: the form of the payloads.
 
         Raises:
-            CursorError: the cursor was changed, or is of another collection or filter.
+            CursorError: the cursor was modified, or belongs to another collection or filter.
             ConfigurationError: an attribute is not filterable, or the limit is out of range.
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
             raise ConfigurationError(f"limit is 1 to {MAX_PAGE:,}")
@@ -221,11 +221,11 @@ class LocalStore:
     def search(
         self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
     ) -> list[StoredRecord]:
-        """The first records that match all filters exactly, with their own types.
+        """Return the first records that match all filters exactly, with their own types.
 
         Raises:
             ConfigurationError: an attribute is not filterable.
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         found, reader = self._reader(collection)
         _check_filters(found, filters)
@@ -235,20 +235,20 @@ class LocalStore:
     def changes_since(
         self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
     ) -> CollectionChanges | None:
-        """The keys of the records that were written or deleted after a generation.
+        """Return the keys of the records written or deleted after a generation.
 
         Args:
-            collection: which.
-            generation: what is known already: a `Collection.generation` or `LocalStore.generation` of before.
-            limit: how many keys at most.
+            collection: the collection, by name or id.
+            generation: the last generation that was processed: an earlier `Collection.generation` or
+                `LocalStore.generation`.
+            limit: the largest number of keys.
 
         Returns:
-            The keys, each once, and the generation up to which they are complete; or `None` when that cannot be said:
-            there are more than `limit`, or the collection was built anew since, or that generation is too long ago.
-            Then everything may have changed.
+            The keys, each once, and the generation up to which they are complete. `None` means that anything may have
+            changed: there are more than `limit` keys, the collection was rebuilt, or the generation is too old.
 
         Raises:
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         found, reader = self._reader(collection)
         if generation < self._local.parts[found.id].since:
@@ -262,22 +262,22 @@ class LocalStore:
     def put_record(
         self, collection: str | int | Collection, record_id: str, record: Mapping[str, Any], *, wait: float = WRITE_WAIT
     ) -> bool:
-        """Write one record over what was there: see `profile_enrich.store.put_record`. Whether it is a new one."""
+        """Insert or replace one record; see `profile_enrich.store.put_record`. Return true if it is new."""
         new = put_record(self._path, self.collection(_ref(collection)).name, record_id, record, wait=wait)
         self.refresh()
         return new
 
     def delete_record(self, collection: str | int | Collection, record_id: str, *, wait: float = WRITE_WAIT) -> bool:
-        """Remove one record: see `profile_enrich.store.delete_record`. Whether there was one."""
+        """Delete one record; see `profile_enrich.store.delete_record`. Return true if it existed."""
         there = delete_record(self._path, self.collection(_ref(collection)).name, record_id, wait=wait)
         self.refresh()
         return there
 
     def refresh(self) -> bool:
-        """Look for a newer generation now, whatever `check_every` says; whether there was one.
+        """Check for a newer generation now; return true if there was one.
 
         Raises:
-            StoreError: the store is gone or damaged.
+            StoreError: the store is missing or damaged.
         """
         self._next_check = self._timer() + self._check_every
         if signature(self._path) == self._snapshot.manifest.signature:
@@ -287,7 +287,7 @@ class LocalStore:
         return True
 
     def close(self) -> None:
-        """Close every connection. The store opens anew when it is used again; no other thread may be using it now."""
+        """Close all connections; the next use opens them again. No other thread may use the store meanwhile."""
         for layer in list(self._open):
             layer.close()
         self._open.clear()
@@ -306,13 +306,13 @@ class LocalStore:
 
     def _current(self) -> _Snapshot:
         if self._timer() >= self._next_check:
-            # A store that vanished or is damaged now: what is open goes on being served.
+            # If the store is missing or damaged now, the open files are still served.
             with contextlib.suppress(StoreError):
                 self.refresh()
         return self._snapshot
 
     def _reader(self, ref: str | int | Collection) -> tuple[Collection, CollectionReader]:
-        """The collection as it is now, and this thread's reader of it."""
+        """Return the current collection and this thread's reader of it."""
         for _ in range(_ATTEMPTS):
             snapshot, local = self._current(), self._local
             if local.snapshot is not snapshot:
@@ -322,7 +322,7 @@ class LocalStore:
             if reader is not None:
                 return found, reader
             parts = snapshot.manifest.parts[found.id]
-            # A file that is gone: a build swapped in another after this snapshot was taken.
+            # A missing file: a build replaced it after this snapshot was taken.
             with contextlib.suppress(FileGone):
                 reader = CollectionReader([self._layer(local, file.name, found) for file in parts.files], found)
                 local.readers[found.id] = reader
@@ -339,7 +339,7 @@ class LocalStore:
 
     @staticmethod
     def _close_old(local: _PerThread, snapshot: _Snapshot) -> None:
-        """Close what the new generation does not hold any more. The rest stays open: it is warm."""
+        """Close the files that the new generation does not have. The others stay open, with warm caches."""
         local.readers = {}
         kept: set[str] = set() if local.snapshot is None else _files_in_common(local.snapshot, snapshot)
         for name in [name for name in local.layers if name not in kept]:
@@ -347,13 +347,13 @@ class LocalStore:
         local.snapshot, local.parts = snapshot, snapshot.manifest.parts
 
     def _after_fork(self) -> None:
-        # SQLite connections must not cross a fork: the child opens its own. The parent's are kept from being closed.
+        # SQLite connections must not cross a fork: the child opens its own and never closes the parent's.
         self._inherited = self._local
         self._local = _PerThread()
         self._open = weakref.WeakSet()
 
 
-_ATTEMPTS = 10  # builds that swap while this reader opens its files
+_ATTEMPTS = 10  # a build may swap while this reader opens its files
 _STORES: weakref.WeakSet[LocalStore] = weakref.WeakSet()
 
 
@@ -384,6 +384,6 @@ def _attributes(payload: bytes) -> dict[str, Any]:
 def _check_filters(collection: Collection, filters: Mapping[str, str]) -> None:
     for name in filters:
         if name not in collection.filterable:
-            # The name is not repeated: it comes from outside.
+            # The name is not repeated, because it is user input.
             allowed = ", ".join(collection.filterable) or "none"
             raise ConfigurationError(f"a filter names an attribute that is not filterable; filterable are: {allowed}")

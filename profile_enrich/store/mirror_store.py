@@ -1,4 +1,4 @@
-"""A store that is filled record by record, e.g. with a vendor's answers, and remembers when each was fetched."""
+"""Mirror store: a local copy of a vendor's records, with the time at which each was fetched."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ CREATE INDEX IF NOT EXISTS value_place ON value (place);
 
 @dataclass(frozen=True, slots=True)
 class MirroredRecord:
-    """What is known of one key.
+    """The state of one key in the mirror.
 
     Args:
-        there: whether there is a record; false: it is known that there is none.
-        fetched_at: when that was found out, seconds since the epoch.
+        there: whether the record exists; false if it is known to be missing.
+        fetched_at: when the state was fetched, in seconds since the epoch.
     """
 
     there: bool
@@ -66,17 +66,17 @@ class MirroredRecord:
 
 
 class MirrorStore:
-    """A store in one SQLite file that grows record by record. Thread-safe and fork-safe; readers never wait.
+    """A store in one SQLite file that is filled record by record. It is thread-safe and fork-safe; readers never wait.
 
-    Unlike a store that is built, it needs to know no column before the first record comes, and it notes when each
-    record was fetched, and which keys have none.
+    Unlike a built store, it needs no columns in advance. It records when each record was fetched, and which keys have
+    no record.
 
     Args:
-        path: the file; made when it is not there.
+        path: the file; created if it does not exist.
         clock: the time in seconds since the epoch; injectable for tests.
 
     Raises:
-        StoreError: the file cannot be opened, or is none of this kind.
+        StoreError: the file cannot be opened, or is not a mirror.
     """
 
     def __init__(self, path: Path | str, *, clock: Callable[[], float] = time.time) -> None:
@@ -99,7 +99,7 @@ class MirrorStore:
 
     @property
     def namespace(self) -> str:
-        """The file: two stores share it only if they hold the same data."""
+        """The namespace, made of the file's path."""
         return f"mirror:{self._path.absolute()}"
 
     @property
@@ -109,21 +109,21 @@ class MirrorStore:
 
     @property
     def check_every(self) -> float:
-        """Zero: every read is of this moment."""
+        """Always zero: every read returns current data."""
         return 0.0
 
     @property
     def generation(self) -> int:
-        """Counts the changes."""
+        """The number of changes so far."""
         return int(self._rows("SELECT generation FROM meta")[0][0])
 
     @property
     def secret(self) -> bytes:
-        """What page tokens are signed with."""
+        """The key that signs page tokens."""
         return self._secret
 
     def now(self) -> float:
-        """The time by which records are fetched and grow old, in seconds since the epoch."""
+        """The current time of the mirror's clock, in seconds since the epoch."""
         return self._clock()
 
     def add_collection(
@@ -135,14 +135,14 @@ class MirrorStore:
         index_id: str | None = None,
         filterable: Iterable[str] = (),
     ) -> Collection:
-        """Add a collection, unless it is there; with the numbers that it has at the vendor, so that URLs stay the same.
+        """Add a collection if it does not exist. Pass the vendor's ids to keep the URLs the same.
 
         Args:
-            name: of the entity and the index.
+            name: the name of the entity and the index.
             key: the column that identifies a record.
             id: the entity id; the next free one by default.
-            index_id: the index id; made of the name by default.
-            filterable: the columns that pages can be filtered by; can be said only when the collection is added.
+            index_id: the index id; derived from the name by default.
+            filterable: the columns that pages can be filtered by. They cannot be changed later.
         """
         chosen = json.dumps(list(filterable))
         with self._writing() as run:
@@ -162,22 +162,22 @@ class MirrorStore:
         return tuple(_collection(row, row[9]) for row in rows)
 
     def find(self, ref: str | int) -> Collection | None:
-        """The collection of this name, index id or entity id, or `None`."""
+        """Return the collection with this name, index id or entity id, or `None`."""
         rows = self._rows("SELECT * FROM collection WHERE id = ? OR name = ? OR index_id = ?", (ref, ref, ref))
         return _collection(rows[0], 0) if rows else None
 
     def find_index(self, index_id: str) -> Collection | None:
-        """The collection of this index id, or `None`."""
+        """Return the collection with this index id, or `None`."""
         if not storable(index_id):
             return None
         rows = self._rows("SELECT * FROM collection WHERE index_id = ?", (index_id,))
         return _collection(rows[0], 0) if rows else None
 
     def collection(self, ref: str | int) -> Collection:
-        """The collection of this name, index id or entity id.
+        """Return the collection with this name, index id or entity id.
 
         Raises:
-            StoreError: there is none; it lists those that are there.
+            StoreError: there is none; the message lists the existing ones.
         """
         found = self.find(ref)
         if found is None:
@@ -186,7 +186,7 @@ class MirrorStore:
         return found
 
     def look(self, collection: Collection, record_id: str) -> MirroredRecord | None:
-        """What is known of a key; `None` when nothing is."""
+        """Return the state of a key; `None` if it was never fetched."""
         if not storable(record_id):
             return None
         rows = self._rows(
@@ -196,14 +196,14 @@ class MirrorStore:
         return MirroredRecord(bool(rows[0][0]), rows[0][1]) if rows else None
 
     def get(self, collection: str | int | Collection, record_id: str) -> StoredRecord | None:
-        """The record with this key, or `None`."""
+        """Return the record with this key, or `None`."""
         found = self._record(self._find(collection), record_id)
         return None if found is None else StoredRecord(record_id, json.loads(found))
 
     def get_payload(
         self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
     ) -> bytes | None:
-        """The record with this key as the JSON body of a vendor's response, or `None`."""
+        """Return the record with this key as the JSON body of a vendor's response, or `None`."""
         known = self._find(collection)
         found = self._record(known, record_id)
         if found is None or (dialect == "amperity" and known.index_fields is None):
@@ -220,10 +220,10 @@ class MirrorStore:
         with_total: bool = False,
         dialect: Dialect = "amperity",
     ) -> StorePage:
-        """One page of what is mirrored and matches all filters exactly, in the order in which it came.
+        """Return one page of the mirrored records that match all filters exactly, in order of insertion.
 
         Raises:
-            CursorError: the cursor was changed, or is of another collection or filter.
+            CursorError: the cursor was modified, or belongs to another collection or filter.
             ConfigurationError: an attribute is not filterable, or the limit is out of range.
         """
         if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
@@ -247,14 +247,14 @@ class MirrorStore:
     def search(
         self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
     ) -> list[StoredRecord]:
-        """The first records that match all filters exactly, with their own types."""
+        """Return the first records that match all filters exactly, with their own types."""
         rows = self._page(self._find(collection), filters, 0, limit)
         return [StoredRecord(key, json.loads(text)) for _, key, text in rows]
 
     def changes_since(
         self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
     ) -> CollectionChanges | None:
-        """The keys written or deleted after a generation; `None` when there are more than `limit`."""
+        """Return the keys written or deleted after a generation; `None` if there are more than `limit`."""
         known = self._find(collection)
         rows = self._rows(
             "SELECT key, record IS NOT NULL FROM record WHERE collection = ? AND generation > ? LIMIT ?",
@@ -273,7 +273,7 @@ class MirrorStore:
         *,
         wait: float = WRITE_WAIT,
     ) -> bool:
-        """Write one record over what was there, as fetched now; return whether it is a new one.
+        """Insert or replace one record as fetched now; return true if it is new.
 
         Raises:
             ConfigurationError: the record cannot be stored.
@@ -288,10 +288,10 @@ class MirrorStore:
         *,
         wait: float = WRITE_WAIT,
     ) -> int:
-        """Write records, all in one transaction; return how many are new.
+        """Write records in one transaction; return how many are new.
 
         Raises:
-            ConfigurationError: one cannot be stored; nothing is written then.
+            ConfigurationError: a record cannot be stored; none is written.
             StoreBusy: another writer held the file for longer than `wait` seconds.
         """
         known = self._find(collection)
@@ -310,7 +310,7 @@ class MirrorStore:
         return added
 
     def delete_record(self, collection: str | int | Collection, record_id: str, *, wait: float = WRITE_WAIT) -> bool:
-        """Note that there is no such record, as of now; return whether there was one.
+        """Mark a key as missing as of now; return true if its record existed.
 
         Raises:
             StoreBusy: another writer held the file for longer than `wait` seconds.
@@ -323,7 +323,7 @@ class MirrorStore:
         return there
 
     def touch(self, collection: Collection, record_id: str) -> None:
-        """Note that what is there was found unchanged, as of now."""
+        """Set the fetch time of an unchanged record to now."""
         with self._writing() as run:
             run(
                 "UPDATE record SET fetched_at = ? WHERE collection = ? AND key = ?",
@@ -331,12 +331,12 @@ class MirrorStore:
             )
 
     def load(self, spec: CollectionSpec) -> int:
-        """Write all rows of a source, e.g. the warehouse's table, over what is mirrored; return how many there were.
+        """Insert or replace records from all rows of a source, e.g. a warehouse table; return the number of rows.
 
-        The collection keeps its numbers, so that URLs stay the same. A row that cannot be stored is left out.
+        The collection keeps its ids, so URLs stay the same. A row that cannot be stored is skipped.
 
         Raises:
-            StoreError: the source cannot be read, or the collection is not there.
+            StoreError: the source cannot be read, or the collection does not exist.
         """
         known = self.collection(spec.name)
         reader = open_reader(spec)
@@ -361,11 +361,11 @@ class MirrorStore:
         return number
 
     def refresh(self) -> bool:
-        """There is nothing to look for: every read is of this moment."""
+        """Return false: every read returns current data."""
         return False
 
     def close(self) -> None:
-        """Close every connection. The store opens anew when it is used again."""
+        """Close all connections. The next use opens them again."""
         connections, self._open = self._open, []
         self._local = threading.local()
         for connection in connections:
@@ -411,7 +411,7 @@ class MirrorStore:
         )
 
     def _write(self, run: Callable[..., Any], known: Collection, record_id: str, text: str | None) -> int:
-        """Write a record, or that there is none; 1 when it is new."""
+        """Write a record, or mark it as missing; return 1 if it is new, else 0."""
         old = run("SELECT place, record FROM record WHERE collection = ? AND key = ?", (known.id, record_id)).fetchone()
         if old is not None and old[1] == text:
             run("UPDATE record SET fetched_at = ? WHERE place = ?", (self._clock(), old[0]))
@@ -495,7 +495,7 @@ def _encode(collection: Collection, record_id: str, record: Mapping[str, Any]) -
     try:
         key = record.get(collection.key)
         if not storable(record_id) or key_text(record_id) != record_id:
-            problem = "its key cannot be stored"
+            problem = "its key is not valid Unicode or contains NUL"
         elif key is not None and key_text(key) != record_id:
             problem = "its key column holds another key"
         else:

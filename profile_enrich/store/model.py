@@ -1,4 +1,4 @@
-"""What a store is described with: collections, columns, records, pages, the report of a build."""
+"""Data classes of stores: specs, collections, columns, records, pages, reports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 MAX_INDEX_FIELDS = 30
-"""An Amperity index has at most so many fields (the vendor's limit)."""
+"""The largest number of fields of an Amperity index (the vendor's limit)."""
 
 MAX_PAGE = 1000
 """The largest page."""
@@ -39,10 +39,10 @@ MAX_SHRINK = 0.2
 """The share of its records that a refresh may lose by default."""
 
 Dialect = Literal["census", "amperity"]
-"""In whose form a payload is: Census records keep their own types, Amperity attributes are strings."""
+"""The format of a payload. Census records keep their types; Amperity attributes are strings."""
 
 ColumnType = Literal["text", "integer", "number", "boolean", "json"]
-"""What the values of a column are in the Census view. Dates and times are text."""
+"""The type of a column in the Census view. Dates and times are text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +50,23 @@ class CollectionSpec:
     """One collection to build: a Census entity and an Amperity index at once.
 
     Args:
-        name: the entity's and the index's name, 1 to 200 characters.
-        source: a CSV, TSV, JSONL or Parquet file (told by its suffix; `.gz` is fine for CSV and JSONL), a `SqlQuery`, a
-            `Stream`, or an iterable of dicts.
-        key: the column that identifies a record. Its values are looked up as text, exactly.
+        name: the name of the entity and the index, 1 to 200 characters.
+        source: the path of a CSV, TSV, JSONL or Parquet file (recognized by its suffix; CSV and JSONL may also be
+            `.gz`), a `SqlQuery`, a `Stream`, or an iterable of dicts.
+        key: the column that identifies a record. Keys are compared as text, exactly.
         filterable: the columns that pages can be filtered by, and that `StoreSource` can look up by.
         fields: the columns to keep, in this order; all of them by default. The key column is always kept.
-        index_fields: the columns that the Amperity view shows, at most 30; all kept columns by default. A collection of
-            more than 30 columns that does not say which has no Amperity view.
-        types: overrides of what is found out about a CSV file's columns: `text`, `integer`, `number` or `boolean`.
-            Without it, a column has the type that it has in the collection already; a new one becomes a number only if
-            every value comes out of a number as the same text, so `02134` and `1.10` stay text.
-        encoding: of a CSV or JSONL file: `utf-8` (default), `latin-1` or `utf-16`.
-        delimiter: of a CSV file, one character; found out from the header line by default.
+        index_fields: the columns that the Amperity view shows, at most 30; all kept columns by default. A collection
+            with more than 30 columns and no `index_fields` has no Amperity view.
+        types: types of a CSV file's columns, `text`, `integer`, `number` or `boolean`, instead of the detected ones. By
+            default, a column keeps its type from the previous build. A new column becomes a number only if every value
+            is printed as the same text again, so `02134` and `1.10` stay text.
+        encoding: the encoding of a CSV or JSONL file: `utf-8` (default), `latin-1` or `utf-16`.
+        delimiter: the delimiter of a CSV file, one character; detected from the header line by default.
         description: shown in the Amperity view.
-        format: of a file whose suffix does not say it: `csv`, `tsv`, `jsonl` or `parquet`.
-        rejects: a file for the rows that are left out, as JSON lines with the reason. With it, a broken line of a CSV
-            or JSONL file is left out too; without it, a broken line ends the build.
+        format: the format of a file with another suffix: `csv`, `tsv`, `jsonl` or `parquet`.
+        rejects: an output file for rejected rows, as JSON lines with the reason. With it, a malformed line of a CSV or
+            JSONL file is rejected, too; without it, a malformed line fails the build.
     """
 
     name: str
@@ -88,9 +88,9 @@ class Column:
     """A column of a collection.
 
     Args:
-        name: as in the source.
-        type: what its values are.
-        known: false when no record had a value yet, so that values of any type may come.
+        name: the name in the source.
+        type: the type of its values.
+        known: false if no record had a value yet, so that the type is still open.
     """
 
     name: str
@@ -100,19 +100,19 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A collection as it is in the store.
+    """A collection of a store.
 
     Args:
-        id: the Census entity id; it stays the same over rebuilds.
-        index_id: the Amperity index id, made of the name; it stays the same over rebuilds.
-        name: of the entity and the index.
+        id: the Census entity id; rebuilds keep it.
+        index_id: the Amperity index id, derived from the name; rebuilds keep it.
+        name: the name of the entity and the index.
         description: free text.
         key: the name of the key column.
-        columns: all of them, in order.
+        columns: all columns, in order.
         filterable: the names of the columns that pages can be filtered by.
-        index_fields: the names of the columns of the Amperity view; `None` when there is none (too many columns).
-        rows: how many records it has.
-        generation: counts the rebuilds of the store.
+        index_fields: the names of the columns of the Amperity view; `None` if there is none (too many columns).
+        rows: the number of records.
+        generation: the generation of the store in which it last changed.
         created_at: when it was first built, UTC.
         updated_at: when it was last built, UTC.
     """
@@ -137,7 +137,7 @@ class StoredRecord:
 
     Args:
         id: its key, as text.
-        attributes: with their own types (JSON's); a fresh dict.
+        attributes: the attributes with their JSON types, in a new dict.
     """
 
     id: str = field(repr=False)
@@ -149,9 +149,9 @@ class StorePage:
     """One page of records.
 
     Args:
-        payloads: each record as it is in a response.
-        next_cursor: for the page after this one; `None` on the last page.
-        total: how many records match in all; `None` when it was not asked for.
+        payloads: each record in the form of a response.
+        next_cursor: the cursor of the next page; `None` on the last page.
+        total: the number of all matching records; `None` unless requested.
     """
 
     payloads: tuple[bytes, ...] = field(repr=False)
@@ -161,12 +161,12 @@ class StorePage:
 
 @dataclass(frozen=True, slots=True)
 class CollectionChanges:
-    """What changed in a collection after some generation.
+    """The changes of a collection after a generation.
 
     Args:
-        generation: up to which this is complete.
+        generation: the generation up to which the changes are complete.
         written: the keys of the records that were written, each once.
-        deleted: the keys of the records that are gone.
+        deleted: the keys of the deleted records.
     """
 
     generation: int
@@ -181,25 +181,23 @@ class CollectionChanges:
 
 @dataclass(frozen=True, slots=True)
 class RefreshSpec:
-    """What changes in one collection.
+    """The changes to apply to one collection.
 
-    A row replaces the record with its key as a whole. Columns that the collection does not have are left out; to add
-    columns, build it anew.
+    A row replaces the whole record with its key. Unknown columns are ignored; to add columns, rebuild the collection.
 
     Args:
-        name: the collection's.
-        source: the changed rows, or all rows (then those that did not change are found out by comparing): whatever a
-            `CollectionSpec` takes. `None` when there are only keys to delete.
-        vanished: what becomes of records that the source does not have: `"keep"` them (the source has the changed rows
-            only), or `"delete"` them (the source has all rows).
-        tombstone: a column of the source that says that a row's record is to be deleted: true, `1`, `t`, `y` or `yes`.
-            It is not stored.
-        deleted: keys of records to delete; or a text file (UTF-8) with one key a line. They are deleted after the rows
-            were taken in.
-        encoding: of a CSV or JSONL file.
-        delimiter: of a CSV file.
-        format: of a file whose suffix does not say it.
-        rejects: a file for the rows that are left out.
+        name: the name of the collection.
+        source: the changed rows, or all rows (unchanged ones are detected by comparison), in any form that
+            `CollectionSpec` accepts. `None` to delete keys only.
+        vanished: what to do with records that the source lacks: `"keep"` (the source has only changed rows) or
+            `"delete"` (the source has all rows).
+        tombstone: a column that marks records to delete: true, `1`, `t`, `y` or `yes`. It is not stored.
+        deleted: keys of records to delete, or a UTF-8 text file with one key per line. They are deleted after the rows
+            are applied.
+        encoding: the encoding of a CSV or JSONL file.
+        delimiter: the delimiter of a CSV file.
+        format: the format of a file with another suffix.
+        rejects: an output file for rejected rows.
     """
 
     name: str
@@ -215,21 +213,21 @@ class RefreshSpec:
 
 @dataclass(frozen=True, slots=True)
 class RefreshedCollection:
-    """What a refresh did to one collection.
+    """The result of a refresh for one collection.
 
     Args:
-        collection: as it is now.
+        collection: the collection after the change.
         read: rows read.
-        inserted: records that are new.
-        updated: records that are different now.
-        unchanged: rows that brought what was there already.
-        deleted: records that are gone.
-        asked_deletes: how many keys were given to delete.
-        unmatched_deletes: how many of them no record had.
-        duplicates: rows that another row with the same key replaced.
-        rejected: rows left out, by reason.
-        first_rejected: the number of the first row left out, or `None`.
-        merged: whether the layers of changes had grown so much that the collection was written anew.
+        inserted: new records.
+        updated: changed records.
+        unchanged: rows equal to the stored record.
+        deleted: deleted records.
+        asked_deletes: the number of keys to delete.
+        unmatched_deletes: how many of them matched no record.
+        duplicates: rows replaced by another row with the same key.
+        rejected: rejected rows, by reason.
+        first_rejected: the number of the first rejected row, or `None`.
+        merged: whether the layers of changes were merged into a new base.
     """
 
     collection: Collection
@@ -248,13 +246,13 @@ class RefreshedCollection:
 
 @dataclass(frozen=True, slots=True)
 class RefreshReport:
-    """What `refresh_store` did.
+    """The result of `refresh_store`.
 
     Args:
-        path: the store's directory; `None` when it is in a database.
-        generation: what is served now; the same as before when nothing changed.
-        collections: one report a collection, in the order asked.
-        seconds: how long it took.
+        path: the store's directory; `None` for a store in a database.
+        generation: the generation now served; unchanged if nothing changed.
+        collections: one report per collection, in the given order.
+        seconds: the duration in seconds.
     """
 
     path: Path | None
@@ -265,18 +263,18 @@ class RefreshReport:
 
 @dataclass(frozen=True, slots=True)
 class CollectionReport:
-    """What was built of one source.
+    """The result of building one collection.
 
     Args:
-        collection: as it is now.
+        collection: the collection after the change.
         read: rows read.
         stored: records stored.
-        duplicates: rows that another row with the same key replaced.
-        first_duplicate: the number of the first row whose key occurred before (1 is the first data row), or `None`.
-        rejected: rows left out, by reason, e.g. `{"the key is missing or empty": 3}`.
-        first_rejected: the number of the first row left out, or `None`.
-        first_rejected_line: the line of the first one left out, where lines are known, or `None`.
-        warnings: what the user should know, without values.
+        duplicates: rows replaced by another row with the same key.
+        first_duplicate: the number of the first row with an earlier row's key (1 is the first data row), or `None`.
+        rejected: rejected rows, by reason, e.g. `{"the key is missing or empty": 3}`.
+        first_rejected: the number of the first rejected row, or `None`.
+        first_rejected_line: the line of the first rejected row if known, or `None`.
+        warnings: messages for the user, without values.
     """
 
     collection: Collection
@@ -292,13 +290,13 @@ class CollectionReport:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What `build_store` did.
+    """The result of `build_store`.
 
     Args:
-        path: the store's directory; `None` when it is in a database.
+        path: the store's directory; `None` for a store in a database.
         generation: its new generation.
-        collections: one report a collection, in the order asked.
-        seconds: how long it took.
+        collections: one report per collection, in the given order.
+        seconds: the duration in seconds.
     """
 
     path: Path | None
@@ -309,12 +307,12 @@ class BuildReport:
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """How far a build is: handed to the `progress` callable several times a second at most.
+    """The progress of a build, passed to the `progress` callable a few times per second.
 
     Args:
-        collection: the name of the collection at work.
-        rows: read so far.
-        total: how many there are in all, where that is known beforehand.
+        collection: the name of the collection being built.
+        rows: the rows read so far.
+        total: the number of all rows, if known in advance.
     """
 
     collection: str

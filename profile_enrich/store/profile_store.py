@@ -1,4 +1,4 @@
-"""The interface of a store of profiles: what the embedded server and `StoreSource` use of it."""
+"""The `ProfileStore` protocol, which the embedded server and `StoreSource` use."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .model import Collection, CollectionChanges, Dialect, StoredRecord, StorePa
 __all__ = ["WRITE_WAIT", "ProfileStore"]
 
 WRITE_WAIT = 10.0
-"""Seconds that the write of a single record waits for another writer by default."""
+"""How long writing one record waits for another writer by default, in seconds."""
 
 
 class ProfileStore(Protocol):
-    """A store of profiles: collections of records, looked up by key, paged through, filtered.
+    """A store of profiles: collections of records that can be looked up, paged and filtered.
 
-    `LocalStore` implements it with files. Every method raises `StoreError` when the store cannot be read. A collection
-    is given by its name, its index id (`"idx-…"`), its entity id (an integer), or itself.
+    Every method raises `StoreError` if the store cannot be read. A collection is given by name, index id (`"idx-…"`),
+    entity id (an integer), or as a `Collection`.
     """
 
     @property
@@ -37,7 +37,7 @@ class ProfileStore(Protocol):
 
     @property
     def generation(self) -> int:
-        """The generation that is being served; each change makes a new one."""
+        """The generation being served; each change makes a new one."""
         ...
 
     @property
@@ -106,7 +106,7 @@ class ProfileStore(Protocol):
     def changes_since(
         self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
     ) -> CollectionChanges | None:
-        """Return the keys of the records written or deleted after a generation; `None`: everything may have changed."""
+        """Return the keys written or deleted after a generation; `None` if anything may have changed."""
         ...
 
     def put_record(
@@ -117,7 +117,7 @@ class ProfileStore(Protocol):
         *,
         wait: float = WRITE_WAIT,
     ) -> bool:
-        """Write one record over what was there; return whether it is a new one.
+        """Insert or replace one record; return true if it is new.
 
         Raises:
             ConfigurationError: the record cannot be stored.
@@ -126,7 +126,7 @@ class ProfileStore(Protocol):
         ...
 
     def delete_record(self, collection: str | int | Collection, record_id: str, *, wait: float = WRITE_WAIT) -> bool:
-        """Remove one record; return whether there was one.
+        """Delete one record; return true if it existed.
 
         Raises:
             StoreBusy: another writer held the store for longer than `wait` seconds.
@@ -134,9 +134,9 @@ class ProfileStore(Protocol):
         ...
 
     def refresh(self) -> bool:
-        """Look for a newer generation now; return whether there was one."""
+        """Check for a newer generation now; return true if there was one."""
         ...
 
     def close(self) -> None:
-        """Close every file and connection. The store opens anew when it is used again."""
+        """Close all files and connections. The next use opens them again."""
         ...

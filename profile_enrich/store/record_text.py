@@ -1,4 +1,4 @@
-"""What is stored of a record: its JSON once, and a short form of each value that filters compare."""
+"""Stored form of a record in database stores: its JSON, and comparable text of each filterable value."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .model import Collection
 __all__ = ["amperity_payload", "census_payload", "comparable", "content_hash", "storable"]
 
 _LONGEST = 256
-"""Longer values are compared by their digest: an index entry of PostgreSQL has at most 2,704 bytes."""
+"""Longer values are compared by digest, because a PostgreSQL index entry has at most 2,704 bytes."""
 
 _DECODER = json.JSONDecoder()
 _scan: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]  # not in typeshed  # pyright: ignore
 
 
 def comparable(value: str | None) -> str | None:
-    """A value as filters compare it: `=` and itself, or `#` and the digest of a long one."""
+    """Return the comparable form of a value: `=` and the value, or `#` and the digest of a long one."""
     if value is None:
         return None
     if len(value) <= _LONGEST and "\0" not in value:
@@ -28,7 +28,7 @@ def comparable(value: str | None) -> str | None:
 
 
 def storable(key: str) -> bool:
-    """Whether PostgreSQL can store a text: not with a NUL character, nor with a lone surrogate."""
+    """Return whether PostgreSQL can store a text: it has no NUL character and no lone surrogate."""
     try:
         return "\0" not in key and bool(key.encode())
     except UnicodeEncodeError:
@@ -36,17 +36,17 @@ def storable(key: str) -> bool:
 
 
 def content_hash(attributes: str) -> bytes:
-    """Tell a record from what it was before."""
+    """Return a hash that detects a changed record."""
     return hashlib.blake2b(attributes.encode(), digest_size=16).digest()
 
 
 def census_payload(attributes: str) -> bytes:
-    """The body of Census's answer."""
+    """Return the body of Census's response."""
     return b'{"data":' + attributes.encode() + b"}"
 
 
 def amperity_payload(collection: Collection, key: str, attributes: str) -> bytes:
-    """The body of Amperity's answer: every value as a string, nulls left out, only the fields of the index."""
+    """Return the body of Amperity's response: values as strings, without nulls, only fields of the index."""
     shown = None if collection.index_fields is None else frozenset(collection.index_fields)
     parts = [
         f"{quote(name)}:{_as_string(text)}"
@@ -58,7 +58,7 @@ def amperity_payload(collection: Collection, key: str, attributes: str) -> bytes
 
 
 def stored_values(attributes: str, filterable: Sequence[str]) -> tuple[str | None, ...]:
-    """What filters are compared with, taken out of a stored record."""
+    """Return the comparable values of a stored record."""
     if not filterable:
         return ()
     wanted = set(filterable)
@@ -77,7 +77,7 @@ def _as_string(text: str) -> str:
 
 
 def _members(text: str) -> Iterator[tuple[str, str]]:
-    """Names and values of compact JSON, the values as they are written, so that no digit of a number changes."""
+    """Split compact JSON into names and literal values, which keeps every digit of a number."""
     at = 1
     while at < len(text) and text[at] == '"':
         name, at = _scan(text, at + 1)

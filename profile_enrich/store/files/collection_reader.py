@@ -1,4 +1,4 @@
-"""One collection, opened for reading: its base and the layers of changes above it, seen as one."""
+"""Reader of one collection: its base file merged with the layers of changes above it."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ _DAMAGE = (sqlite3.Error, DamagedData, TypeError, ValueError, AttributeError, Ov
 
 
 class FoundRow(NamedTuple):
-    """What a collection holds under a key.
+    """The stored row of a key.
 
     Attributes:
-        docid: its number, which it keeps for as long as it is there.
-        census: its payload; `None` when it was deleted.
-        amperity: its payload, where there is that view.
+        docid: its number, which it keeps until it is deleted.
+        census: its Census payload; `None` if it was deleted.
+        amperity: its Amperity payload, if the collection has that view.
     """
 
     docid: int
@@ -61,14 +61,14 @@ class FoundRow(NamedTuple):
 
 
 class CollectionReader:
-    """Reads one collection, for one thread.
+    """Read one collection, in one thread.
 
-    What a newer layer holds of a docid hides what is below. Without layers this costs nothing. What is read is compared
-    with its checksum: a damaged record is an error, never another record.
+    A docid in a newer layer hides the same docid in older layers. Every read verifies a checksum, so a damaged record
+    is an error, never another record.
 
     Args:
-        layers: the data files: the base, then the layers above it, oldest first. They are not closed with it.
-        collection: what is in them.
+        layers: the data files: the base, then the layers above it, oldest first. The reader does not close them.
+        collection: the collection in these files.
 
     Raises:
         StoreError: a data file is damaged.
@@ -101,14 +101,14 @@ class CollectionReader:
                         raise DamagedData
                     return payload
             return None
-        except UnicodeEncodeError:  # a lone surrogate: no stored key has one
+        except UnicodeEncodeError:  # a lone surrogate, which no stored key contains
             return None
         except _DAMAGE as error:
             failed = error
         raise self._failure(failed)
 
     def payloads(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """Return the Census payloads of those of the keys that have a record."""
+        """Return the Census payloads of the keys that have a record."""
         failed: Exception
         found: dict[str, bytes] = {}
         rest = [key for key in keys if not any("\ud800" <= letter <= "\udfff" for letter in key)]
@@ -129,7 +129,7 @@ class CollectionReader:
         raise self._failure(failed)
 
     def find(self, key: str) -> FoundRow | None:
-        """Return what is stored under this key, also the mark of a deleted record."""
+        """Return the stored row of this key, including a tombstone."""
         for execute in self._executes:
             row = execute("SELECT docid, census, amperity FROM record WHERE key = ?", (key,)).fetchone()
             if row is not None:
@@ -137,7 +137,7 @@ class CollectionReader:
         return None
 
     def docid(self, key: str) -> int | None:
-        """Return the docid of the record with this key, also of a deleted one of which the mark is still there."""
+        """Return the docid of the record with this key, including a tombstone's."""
         row: tuple[int] | None
         for execute in self._executes:
             row = execute("SELECT docid FROM record WHERE key = ?", (key,)).fetchone()
@@ -156,7 +156,7 @@ class CollectionReader:
             else:
                 found = list(islice(self._scan(after, dialect), limit))
             asked = filters.get(self._collection.key)
-            if asked is not None and any(key != asked for _, key, _ in found):  # the index led to another record
+            if asked is not None and any(key != asked for _, key, _ in found):  # the index points to another record
                 raise DamagedData
             return found
         except UnicodeEncodeError:
@@ -195,7 +195,7 @@ class CollectionReader:
                     yield docid, key
 
     def changes(self, generation: int, limit: int) -> list[tuple[str, bool]] | None:
-        """Return key and presence of each record that the layers changed after a generation; `None`: too many."""
+        """Return key and presence of each record changed after a generation; `None` if there are too many."""
         failed: Exception
         try:
             seen: dict[str, bool] = {}
@@ -239,7 +239,7 @@ class CollectionReader:
         rows: list[PageRow] = []
         for rank, docids in wanted.items():
             rows += _checked(self._layers[rank].execute(_THESE[dialect], (json.dumps(docids),)))
-        if len(rows) < len(found):  # a posting list speaks of a record that is not there
+        if len(rows) < len(found):  # a posting list names a record that does not exist
             raise DamagedData
         if len(wanted) > 1:
             rows.sort()
@@ -251,8 +251,8 @@ class CollectionReader:
         what = getattr(error, "sqlite_errorname", "a checksum does not match")
         if _REPORTED.first(files, what):
             logger.error(
-                "a data file of the collection %r is damaged (%s): %s; what cannot be read of it is answered with an"
-                " error; restore the file, or build the collection again",
+                "a data file of the collection %r is damaged (%s): %s; reads of the damaged part fail;"
+                " restore the file, or build the collection again",
                 self._collection.name,
                 what,
                 files,
@@ -264,7 +264,7 @@ _REPORTED = LogOnce()
 
 
 def _checked(rows: Iterable[_StoredRow]) -> Iterator[PageRow]:
-    """Yield the records whose payload matches its checksum; the mark of a deleted one is left out.
+    """Yield the records without tombstones, after verifying their checksums.
 
     Raises:
         DamagedData: a payload does not match.

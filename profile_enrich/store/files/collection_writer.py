@@ -1,4 +1,4 @@
-"""Writes one data file: the base of a collection, or a layer of changes."""
+"""Writer of one data file: the base of a collection, or a layer of changes."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ CREATE TABLE record (docid INTEGER PRIMARY KEY, key TEXT NOT NULL, generation IN
 
 
 class Written(NamedTuple):
-    """What a file holds.
+    """The contents of a finished file.
 
     Attributes:
-        rows: how many records.
-        duplicates: rows that a later one with the same key replaced.
-        first_duplicate: the number of the first row whose key had occurred before, or `None`.
+        rows: the number of records.
+        duplicates: rows replaced by a later row with the same key.
+        first_duplicate: the number of the first row with an earlier row's key, or `None`.
     """
 
     rows: int
@@ -44,12 +44,12 @@ class Written(NamedTuple):
 
 
 class CollectionWriter:
-    """Writes a data file that nobody reads yet.
+    """Write a data file that is not in use yet.
 
     Args:
-        file: where; it must not exist.
-        filterable: how many filterable columns there are.
-        layer: whether it is a layer of changes: every row then has its generation.
+        file: the path; it must not exist.
+        filterable: the number of filterable columns.
+        layer: whether it is a layer of changes, in which every row has a generation.
     """
 
     def __init__(self, file: Path, filterable: int, *, layer: bool = False) -> None:
@@ -57,7 +57,7 @@ class CollectionWriter:
         self._file = file
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # personal data: for the owner alone
         self._connection = sqlite3.connect(file, isolation_level=None)
-        # No journal: a file that was not finished is thrown away. Small pages: reading one copies little.
+        # No journal, since an unfinished file is deleted. Small pages, since each read copies a page.
         self._connection.executescript(
             "PRAGMA page_size = 2048; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
             f" PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -65536; PRAGMA threads = 2; BEGIN; {_SCHEMA}"
@@ -72,7 +72,7 @@ class CollectionWriter:
         self._indexed = False
 
     def add(self, docid: int, row: EncodedRow, generation: int | None = None) -> None:
-        """One row. Docids differ; in a layer, keys too."""
+        """Add one row. Docids must be unique; in a layer, keys too."""
         self._append(docid, row.key, generation, row.census, row.amperity)
         if self._filters:
             self._docids.append(docid)
@@ -81,7 +81,7 @@ class CollectionWriter:
             self._flush()
 
     def add_plain(self, rows: Sequence[tuple[str, bytes, bytes | None]]) -> None:
-        """Rows of a whole file: key and payloads. The first gets docid 1; their values come by way of `postings`."""
+        """Add rows of key and payloads, numbered from docid 1. Add their values with `postings`."""
         docids = range(self._rows + 1, self._rows + 1 + len(rows))
         self._rows += len(rows)
         keys, censuses, amperities = zip(*rows, strict=True)
@@ -94,7 +94,7 @@ class CollectionWriter:
 
     @property
     def postings(self) -> PostingsBuilder:
-        """The posting lists."""
+        """The builder of the posting lists."""
         return self._postings
 
     def write_tombstone(self, docid: int, key: str, generation: int) -> None:
@@ -117,22 +117,22 @@ class CollectionWriter:
         self._values.clear()
 
     def index_keys(self) -> None:
-        """Sort the keys, unless that was done: after the last row. Other threads run meanwhile."""
+        """Index the keys, after the last row. This releases the GIL; a second call does nothing."""
         if not self._indexed:
             self._flush()
-            # Not a unique index: with the journal off, one that fails half-way would leave the file corrupt.
+            # Not a unique index: without a journal, its failure would leave a corrupt file.
             self._connection.execute("CREATE INDEX record_key ON record (key)")
             self._indexed = True
 
     def finish(self, *, fail_on_duplicate: bool = False, row_of: Callable[[int], int] = int) -> Written:
-        """Indexes, syncs and closes the file.
+        """Index, sync and close the file.
 
         Args:
-            fail_on_duplicate: whether two rows may not have the same key.
-            row_of: the row that has a docid, for the message.
+            fail_on_duplicate: whether two rows with the same key are an error.
+            row_of: maps a docid to its row number, for the message.
 
         Raises:
-            StoreError: two rows have the same key and that was not allowed.
+            StoreError: two rows have the same key, and `fail_on_duplicate` is true.
         """
         self.index_keys()
         execute = self._connection.execute
@@ -177,7 +177,7 @@ class CollectionWriter:
 
 
 def duplicates_found(count: int, first: int) -> str:
-    """What to say about keys that occur twice where they may not."""
+    """Return the error message for duplicate keys."""
     rows = "row has" if count == 1 else "rows have"
     return (
         f"{count:,} {rows} a key that an earlier row has; the first is row {first:,}."

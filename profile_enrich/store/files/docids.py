@@ -1,4 +1,4 @@
-"""Which number (docid) a row gets: the one that its record has had before, or a new one."""
+"""Assignment of docids: a record keeps its docid over rebuilds, a new record gets a new one."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["DocIdAllocator", "Numbering"]
 
 
 class Numbering:
-    """Gives the rows of a whole source their numbers.
+    """Assign docids to the rows of a full source.
 
-    A source mostly comes in the order in which it came the last time. So the old records are walked through beside it,
-    and only where the two differ is a key looked up.
+    A source mostly has the same order as last time, so the old records are read in parallel, and a key is looked up
+    only where the orders differ.
 
     Args:
-        old: the collection as it was; `None` when it is new.
+        old: the previous version of the collection; `None` for a new one.
         next_docid: the first new number.
 
     Attributes:
-        next_docid: the number that the next new record gets.
+        next_docid: the docid of the next new record.
     """
 
     def __init__(self, old: CollectionReader | None, next_docid: int) -> None:
@@ -41,7 +41,7 @@ class Numbering:
             self._follow(old, 0)
 
     def number(self, key: str) -> int:
-        """The number for a row with this key."""
+        """Return the docid for a row with this key."""
         with contextlib.suppress(sqlite3.Error):
             found = self._known(key)
             if found is not None:
@@ -60,24 +60,24 @@ class Numbering:
         return found
 
     def _follow(self, old: CollectionReader, docid: int) -> None:
-        # A damaged old file must not keep a new one from being built: its records then get new numbers.
+        # If the old file is damaged, the build continues, and its records get new docids.
         with contextlib.suppress(sqlite3.Error):
             self._walk = old.walk(after=docid)
             self._expected = next(self._walk, None)
 
 
 class DocIdAllocator:
-    """Where the rows of a whole source go when a collection is built.
+    """Assign docids, and the base or a layer, to the rows of a build.
 
     Args:
-        before: the collection as it was; `None` when it is new.
-        layers: its files; none when it is new.
-        next_docid: the first number that was never used.
+        before: the previous version of the collection; `None` for a new one.
+        layers: its files; empty for a new one.
+        next_docid: the first unused docid.
 
     Attributes:
-        late: rows whose record has a row already: they lie above it, in a layer.
-        repeated: how many such rows there were.
-        first_late: the number of the first of them.
+        late: later rows of a record that already has a row; they are written to a layer.
+        repeated: the number of such rows.
+        first_late: the row number of the first of them.
     """
 
     def __init__(self, before: Collection | None, layers: Sequence[Layer], next_docid: int) -> None:
@@ -94,25 +94,25 @@ class DocIdAllocator:
 
     @property
     def next_docid(self) -> int:
-        """The number that the next new record gets."""
+        """The docid of the next new record."""
         return self._first_new + self._count if self._numbering is None else self._numbering.next_docid
 
     @property
     def fresh(self) -> bool:
-        """Whether every row simply gets the number that it has in the source."""
+        """Whether the docid of each row is its row number."""
         return self._numbering is None and self._first_new == 1
 
     @property
     def kept(self) -> int | None:
-        """How many of the records of before have a row again; `None` when that is not known."""
+        """The number of previous records that have a row again; `None` if unknown."""
         return None if self._numbering is None else len(self._seen)
 
     def place_all(self, rows: int) -> None:
-        """Give that many rows their numbers at once, when it is fresh."""
+        """Assign docids to this many rows at once, if the collection is new."""
         self._count = rows
 
     def place(self, number: int, row: EncodedRow) -> int | None:
-        """The docid for a row, given its number in the source; `None` when it was put with those that come late."""
+        """Return the docid for a row; `None` if the row was added to `late`."""
         if self._numbering is None:
             self._count = number
             return self._first_new + number - 1
@@ -129,15 +129,15 @@ class DocIdAllocator:
         return docid
 
     def row_of(self, docid: int) -> int:
-        """The number of the row that was given a new docid."""
+        """Return the number of the row that got a new docid."""
         at = docid - self._first_new
         return at + 1 if self._numbering is None else self._rows[at]
 
     def refuse_duplicates(self) -> None:
-        """Raise when a record has two rows.
+        """Raise an error if a record has two rows.
 
         Raises:
-            StoreError: it says how many, and which row is the first.
+            StoreError: a record has two rows; the message counts them and names the first.
         """
         if self.first_late is not None:
             raise StoreError(duplicates_found(self.repeated, self.first_late))

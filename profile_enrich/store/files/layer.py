@@ -1,4 +1,4 @@
-"""One data file, opened for reading: the base of a collection, or a layer of changes above it."""
+"""Reader of one data file: the base of a collection, or a layer of changes."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = ["FileGone", "Layer"]
 
 
 class FileGone(Exception):
-    """The data file is not there: a build has just swapped in another."""
+    """The data file does not exist: a build has just replaced it."""
 
 
 class Layer:
-    """Reads one data file, for one thread.
+    """Read one data file, in one thread.
 
-    The file never changes once it is named in the manifest, so it is opened as immutable: without locks and checks. It
-    is read, not mapped into memory: a mapped file that is truncated ends the process.
+    A file in the manifest never changes, so it is opened as immutable, without locks. It is not memory-mapped, because
+    truncating a mapped file would crash the process.
 
     Args:
         file: the data file.
-        collection: what is in it.
-        cache: takes the decoded bitmaps; one of its own by default.
+        collection: the collection in the file.
+        cache: the cache of decoded bitmaps; a new one by default.
 
     Attributes:
-        execute: runs a statement.
-        postings: reads the posting lists.
+        execute: run a statement.
+        postings: the reader of the posting lists.
 
     Raises:
-        FileGone: it is not there.
-        StoreError: it cannot be opened.
+        FileGone: the file does not exist.
+        StoreError: the file cannot be opened.
         MissingExtraError: `pyroaring` is not installed.
     """
 
@@ -63,7 +63,7 @@ class Layer:
             self.execute = self._connection.execute
             self.postings = PostingReader(self._connection, file.name, cache or PostingCache())
             self.execute("SELECT 1 FROM record LIMIT 1")
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # its message may quote what is damaged
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message may quote the damaged data
             problem = str(getattr(error, "sqlite_errorname", type(error).__name__))
         if problem:
             self.close()
@@ -72,10 +72,10 @@ class Layer:
             )
 
     def find_postings(self, filters: Mapping[str, str], *, base: bool) -> list[PostingList] | None:
-        """Return the posting lists that a docid must be in for its record to match; `None` when nothing matches."""
+        """Return the posting lists to intersect for these filters; `None` if nothing matches."""
         found: list[PostingList] = []
         for name, value in filters.items():
-            if name == self._key:  # every value is another: the index finds it
+            if name == self._key:  # keys are unique, so the index finds the record
                 row = self.execute("SELECT docid FROM record WHERE key = ? AND census NOT NULL", (value,)).fetchone()
                 posting = None if row is None else listed(0, value, row)
             else:
@@ -88,7 +88,7 @@ class Layer:
         return found
 
     def keys(self, after: int = 0) -> Iterator[tuple[int, str, bool]]:
-        """Yield docid, key and whether there is a record (or the mark of a deleted one), ascending."""
+        """Yield docid, key, and whether the record exists (false for a tombstone), in ascending order."""
         return self.execute("SELECT docid, key, census NOT NULL FROM record WHERE docid > ? ORDER BY docid", (after,))
 
     def close(self) -> None:
@@ -99,4 +99,4 @@ class Layer:
                 connection.close()
 
     def __del__(self) -> None:
-        self.close()  # when its thread ended
+        self.close()  # after its thread ended

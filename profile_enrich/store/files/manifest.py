@@ -1,4 +1,4 @@
-"""Which files make up a store: one small manifest that is replaced atomically.
+"""The manifest of a store: the list of its files, replaced atomically.
 
 ```text
 profiles.store/
@@ -13,8 +13,8 @@ profiles.store/
 ```
 
 A build writes new data files, syncs them, and then renames a new manifest over the old one: this rename is the swap. A
-refresh does the same with a small file, which lies above the others as a layer.
-Whatever kills the process before it leaves the old manifest and its files whole.
+refresh does the same with a small file, which lies above the others as a layer. If the process is killed earlier, the
+old manifest and its files remain intact.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ..model import Collection, Column
 __all__ = ["FORMAT", "CollectionFiles", "DataFile", "Manifest", "locked", "read_manifest", "write_manifest"]
 
 FORMAT = 3
-"""The version of the format; a store of another one is refused."""
+"""The format version; stores of other versions are rejected."""
 
 MANIFEST = "CURRENT"
 
@@ -49,8 +49,8 @@ class DataFile:
     """One data file of a collection.
 
     Args:
-        name: in the store's directory.
-        rows: how many records and marks of deleted ones are in it.
+        name: the file name in the store's directory.
+        rows: the number of records and tombstones.
     """
 
     name: str
@@ -59,11 +59,11 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class CollectionFiles:
-    """What a collection is made of.
+    """The files of a collection.
 
     Args:
         files: the base, then the layers above it, oldest first.
-        next_docid: the number of the next new record; numbers are never used twice.
+        next_docid: the docid of the next new record; docids are never reused.
         since: the generation after which the layers know every change.
     """
 
@@ -74,15 +74,15 @@ class CollectionFiles:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a store consists of.
+    """The contents of a store.
 
     Args:
-        generation: counts the builds.
-        next_id: the entity id of the next new collection; ids are never used twice.
-        secret: signs cursors (and the embedded server's tokens).
-        parts: what each collection is made of, by entity id.
-        collections: all of them, by entity id.
-        signature: tells this manifest from a later one at the cost of a `stat`.
+        generation: the number of the build.
+        next_id: the entity id of the next new collection; ids are never reused.
+        secret: the key that signs cursors (and the embedded server's tokens).
+        parts: the files of each collection, by entity id.
+        collections: all collections, by entity id.
+        signature: identifies this version of the manifest, at the cost of one `stat`.
     """
 
     generation: int
@@ -94,12 +94,12 @@ class Manifest:
 
 
 def new_manifest() -> Manifest:
-    """The manifest of an empty store."""
+    """Return the manifest of an empty store."""
     return Manifest(generation=0, next_id=1, secret=secrets.token_bytes(32), parts={}, collections={})
 
 
 def signature(path: Path) -> tuple[int, int, int] | None:
-    """What changes with every new manifest; `None` when there is none."""
+    """Return a value that differs for every new manifest; `None` if there is none."""
     try:
         facts = (path / MANIFEST).stat()
     except OSError:
@@ -108,12 +108,12 @@ def signature(path: Path) -> tuple[int, int, int] | None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the store in this directory.
+    """Read the manifest of the store in this directory.
 
     Raises:
-        StoreError: there is none, or it cannot be read.
+        StoreError: there is no manifest, or it cannot be read.
     """
-    # Before the content: if it is replaced in between, the next check sees a change and reads once more.
+    # Before the content: if the manifest is replaced in between, the next check reads it again.
     seen = signature(path)
     problem = ""
     content: Any = None
@@ -139,7 +139,7 @@ def read_manifest(path: Path) -> Manifest:
             return _from_json(facts, seen or (0, 0, 0))
         problem = f"the store in {path} is damaged: the checksum of its manifest does not match; restore {MANIFEST}"
     except (KeyError, TypeError, ValueError):
-        problem = f"the store in {path} is damaged: its manifest lacks something; restore {MANIFEST}"
+        problem = f"the store in {path} is damaged: its manifest is incomplete; restore {MANIFEST}"
     raise StoreError(problem)
 
 
@@ -159,7 +159,7 @@ def _checksum(content: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path, wait: float = 0) -> Generator[None]:
-    """Hold the store's lock, which the system frees when the process dies.
+    """Hold the store's lock, which the system releases when the process dies.
 
     Args:
         path: the store's directory.
@@ -175,14 +175,14 @@ def locked(path: Path, wait: float = 0) -> Generator[None]:
 
 @contextlib.contextmanager
 def lock_file(file: Path, wait: float, busy: str) -> Generator[None]:
-    """Hold a lock on a file of the store, which only its owner can open.
+    """Hold a lock on a file of the store that only its owner can open.
 
-    SQLite's own file lock works on every system that Python's `sqlite3` does, and is free when the process dies.
+    SQLite's file lock works wherever Python's `sqlite3` does, and is released when the process dies.
 
     Args:
-        file: the lock file; made when it is not there.
+        file: the lock file; created if it does not exist.
         wait: seconds to wait for it.
-        busy: the message when another process holds it.
+        busy: the error message if another process holds it.
 
     Raises:
         StoreBusy: another process (or thread) holds it.
@@ -199,7 +199,7 @@ def lock_file(file: Path, wait: float, busy: str) -> Generator[None]:
             finally:
                 os.close(descriptor)
             connection = sqlite3.connect(file, timeout=wait, isolation_level=None)
-            connection.execute("PRAGMA journal_mode = MEMORY")  # no file that a kill leaves behind
+            connection.execute("PRAGMA journal_mode = MEMORY")  # leaves no journal file behind after a kill
             connection.execute("BEGIN EXCLUSIVE")
         except OSError as error:
             problem = error.strerror or type(error).__name__
@@ -217,14 +217,14 @@ def lock_file(file: Path, wait: float, busy: str) -> Generator[None]:
 
 
 def remove_leftovers(path: Path, manifest: Manifest) -> None:
-    """Delete data files that the manifest does not name, and a manifest that was not finished. Only under the lock."""
+    """Delete data files that are not in the manifest, and an unfinished manifest. Requires the lock."""
     with contextlib.suppress(OSError):
         (path / f"{MANIFEST}.new").unlink()
     kept = {file.name for parts in manifest.parts.values() for file in parts.files}
     for file in path.glob("*.db*"):
         if file.name not in kept:
-            with contextlib.suppress(OSError):  # on Windows a reader may still have it open: the next build gets it
-                if file.is_dir():  # what did not fit into a killed build's memory
+            with contextlib.suppress(OSError):  # on Windows a reader may have it open; the next build deletes it
+                if file.is_dir():  # spilled data of a killed build
                     shutil.rmtree(file)
                 else:
                     file.unlink()
@@ -290,7 +290,7 @@ def _from_json(content: dict[str, Any], seen: tuple[int, int, int]) -> Manifest:
         )
         collections[collection.id] = collection
         parts[collection.id] = CollectionFiles(
-            # A name in this directory, whatever the manifest says.
+            # Accept only names in this directory.
             files=tuple(DataFile(Path(name).name, int(rows)) for name, rows in item["files"]),
             next_docid=int(item["next_docid"]),
             since=int(item["since"]),

@@ -1,4 +1,4 @@
-"""One row as the bytes that the embedded Profile API answers with, in both dialects."""
+"""Encoding of a row as the response bodies of the embedded Profile API, in both dialects."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 MAX_KEY_BYTES = 2048
-"""The longest key, in bytes of UTF-8: what the clients send at most."""
+"""The longest key in bytes of UTF-8, as for the client's keys."""
 
 MAX_RECORD_BYTES = 1 << 20
-"""The largest record, in bytes of its JSON."""
+"""The largest record, in bytes of JSON."""
 
 
 class RowRejected(Exception):
-    """This row cannot be stored. `reason` is fit for a report: it holds no value."""
+    """The row cannot be stored. `reason` holds no values, so it can be shown in a report."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -41,13 +41,13 @@ class RowRejected(Exception):
 
 
 class EncodedRow(NamedTuple):
-    """A row, ready to be written.
+    """An encoded row.
 
     Attributes:
-        key: as text.
+        key: the key as text.
         census: `{"data":{…}}`.
-        amperity: `{"id":…,"index_id":…,"attributes":{…}}`, or `None` when the collection has no such view.
-        values: of the filterable columns, as text; `None` for null.
+        amperity: `{"id":…,"index_id":…,"attributes":{…}}`, or `None` without an Amperity view.
+        values: the values of the filterable columns as text; `None` for null.
     """
 
     key: str
@@ -107,15 +107,15 @@ _ENCODERS: dict[type, Callable[[Any], str]] = {
 
 
 def to_json(value: object) -> str:
-    """A value as JSON text, with its own type. Dates are text (`2018-01-14 15:53:16`), decimals keep their digits.
+    """Encode a value as JSON with its own type. Dates become text (`2018-01-14 15:53:16`), decimals keep their digits.
 
     Raises:
-        RowRejected: JSON has no form for it.
+        RowRejected: JSON cannot represent it.
     """
     encoder = _ENCODERS.get(type(value))
     if encoder is not None:
         return encoder(value)
-    # A subclass (an IntEnum, a pandas Timestamp) or another mapping.
+    # A subclass (IntEnum, pandas Timestamp) or another mapping type.
     if isinstance(value, Mapping):
         return _of_mapping(cast("Mapping[object, object]", value))
     for kind, of in _ENCODERS.items():
@@ -125,7 +125,7 @@ def to_json(value: object) -> str:
 
 
 def type_of(value: object) -> ColumnType | None:
-    """The column type that a value speaks for; `None` for null, which speaks for none."""
+    """Return the column type of a value; `None` for null."""
     if value is None:
         return None
     if isinstance(value, bool):
@@ -138,17 +138,17 @@ def type_of(value: object) -> ColumnType | None:
 
 
 def merge_types(one: ColumnType | None, other: ColumnType | None) -> ColumnType | None:
-    """The type of a column that has values of both types."""
+    """Return the type of a column with values of both types."""
     if one is None or other is None or one == other:
         return one or other
     return "number" if {one, other} == {"integer", "number"} else "json"
 
 
 def key_text(value: object) -> str:
-    """A key as text.
+    """Convert a key to text.
 
     Raises:
-        RowRejected: it is missing, empty, too long, or neither text nor an integer.
+        RowRejected: the key is missing, empty, too long, or neither text nor an integer.
     """
     if value is None or value == "":
         raise RowRejected("the key is missing or empty")
@@ -166,7 +166,7 @@ def key_text(value: object) -> str:
 
 
 def _as_string(text: str) -> str:
-    """JSON text as the JSON string that an Amperity attribute is: numbers quoted, objects as their JSON."""
+    """Convert JSON to the JSON string of an Amperity attribute: numbers are quoted, objects are serialized."""
     first = text[0]
     if first == '"':
         return text
@@ -174,14 +174,14 @@ def _as_string(text: str) -> str:
 
 
 def _as_value(text: str, value: object) -> str | None:
-    """What a filter is compared with: the text of the Amperity attribute."""
+    """Return the text that filters compare: the Amperity attribute."""
     if text[0] != '"':
         return None if text == "null" else text
     return value if isinstance(value, str) else cast("str", json.loads(text))
 
 
 def stored_values(census: bytes, filterable: Sequence[str]) -> tuple[str | None, ...]:
-    """What filters are compared with, taken out of a stored record."""
+    """Return the comparable values of a stored record."""
     if not filterable:
         return ()
     text = census.decode()
@@ -192,7 +192,7 @@ def stored_values(census: bytes, filterable: Sequence[str]) -> tuple[str | None,
         if text[at + 1] == '"':
             values[name], end = scanstring(text, at + 2)
         else:
-            _, end = _DECODER.raw_decode(text, at + 1)  # the literal itself is needed: 12.50
+            _, end = _DECODER.raw_decode(text, at + 1)  # keep the literal, e.g. 12.50
             literal = text[at + 1 : end]
             values[name] = None if literal == "null" else literal
         at = end + 1
@@ -206,11 +206,11 @@ scanstring: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  # t
 
 
 class RowEncoder:
-    """Turns rows of one collection into what is stored.
+    """Encode the rows of one collection.
 
     Args:
         key: the name of the key column.
-        index_id: of the collection.
+        index_id: the index id of the collection.
         index_fields: the columns of the Amperity view; `None` for all.
         filterable: the columns that can be filtered by.
 
@@ -229,15 +229,15 @@ class RowEncoder:
         self._names: dict[str, str] = {}
 
     def encode(self, names: Sequence[str], texts: Sequence[str], row: Sequence[object]) -> EncodedRow:
-        """One row.
+        """Encode one row.
 
         Args:
-            names: of its columns.
+            names: the names of its columns.
             texts: its values as JSON.
-            row: the values themselves; where they are JSON literals, the literal.
+            row: the original values, or the JSON literals.
 
         Raises:
-            RowRejected: it cannot be stored.
+            RowRejected: the row cannot be stored.
         """
         quoted = [self._quoted(name) for name in names]
         key = key_text(row[names.index(self._key)] if self._key in names else None)
@@ -249,7 +249,7 @@ class RowEncoder:
                 name + _as_string(text)
                 for plain, name, text in zip(names, quoted, texts, strict=True)
                 if (shown is None or plain in shown)
-                and text != "null"  # the vendor's attributes are strings: null is left out
+                and text != "null"  # the vendor's attributes are strings, so null is omitted
             ]
             amperity = '{"id":' + quote(key) + self._head + ",".join(attributes) + "}}"
         try:
@@ -258,7 +258,7 @@ class RowEncoder:
             amperity_bytes = None if amperity is None else amperity.encode()
         except UnicodeEncodeError:
             census_bytes, amperity_bytes = b"", None
-        if not census_bytes:  # outside the handler: the UnicodeEncodeError quotes the record
+        if not census_bytes:  # raised outside of the handler, because the UnicodeEncodeError quotes the record
             raise RowRejected("it holds a lone surrogate, which is not valid Unicode")
         if len(census_bytes) > MAX_RECORD_BYTES:
             raise RowRejected(f"it is larger than {MAX_RECORD_BYTES >> 20} MiB")

@@ -1,4 +1,4 @@
-"""The frame of everything that changes a store: lock, write new files, swap the manifest, clean up."""
+"""Store transactions: lock, write new files, swap the manifest, clean up."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _SWAP = threading.Lock()
 
 
 def _abandon(path: Path) -> None:
-    """Remove what was not finished when a signal ends the process.
+    """Remove unfinished files when a signal ends the process.
 
-    The lock is not released: what another thread has just finished must not be named in a manifest any more.
+    The lock is kept, so that no other thread can publish a manifest any more.
     """
     if _SWAP.acquire(timeout=0.5):
         manifest = new_manifest()
@@ -40,20 +40,20 @@ def change_store(
     start: Callable[[Path], Manifest] = read_manifest,
     wait: float = 0,
 ) -> Result:
-    """Make a new generation: all of it becomes visible at once, or nothing.
+    """Make a new generation atomically.
 
     Args:
         path: the store's directory.
-        change: writes data files that the manifest does not name yet, and returns the manifest that does. When it
-            returns the manifest that it was given, nothing is swapped.
-        start: gives the manifest to begin with, under the lock.
+        change: writes new data files and returns the manifest that lists them. If it returns the manifest that it got,
+            nothing is swapped.
+        start: returns the current manifest; called under the lock.
         wait: seconds to wait for another writer.
 
     Returns:
-        What `change` returned beside the manifest.
+        The second value that `change` returned.
 
     Raises:
-        StoreError: another process writes, or the system refuses to. The old data are untouched.
+        StoreError: another process is writing, or writing failed. The old data are untouched.
     """
     with locked(path, wait), on_signal(lambda _: _abandon(path)):
         old = start(path)

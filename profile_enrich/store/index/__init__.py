@@ -1,1 +1,1 @@
-"""Posting lists: which records have a value, for exact-match filters."""
+"""Inverted index: the records of each value, for exact-match filters."""

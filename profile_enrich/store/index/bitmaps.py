@@ -1,4 +1,4 @@
-"""CRoaring's bitmaps (`pyroaring`, extra `server`)."""
+"""Compressed bitmaps (CRoaring through `pyroaring`, extra `server`)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ else:
 __all__ = ["SEGMENT_BITS", "BitMap", "BitMap64", "require_bitmaps", "segment_bitmaps"]
 
 SEGMENT_BITS = 18
-"""A segment has 2**18 (262,144) docids: a page stops after the segment that fills it, a deep page starts in its own."""
+"""A segment has 2**18 (262,144) docids. A page reads only the segments that it needs."""
 
 
 def require_bitmaps() -> None:
-    """Refuse to open a store without `pyroaring`.
+    """Check that `pyroaring` is installed.
 
     Raises:
         MissingExtraError: it is not installed.

@@ -1,4 +1,4 @@
-"""Writes posting lists while records go by."""
+"""Builder of posting lists from a stream of records."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _SCHEMA = (
 )
 
 FIRST_ROWS = 4096
-"""The values of so many records decide how a column is kept."""
+"""The number of records whose values decide how a column is indexed."""
 NEAR_UNIQUE = 0.5
-"""Distinct values a record from which on a column has no posting lists."""
+"""The ratio of distinct values to records from which a column counts as near-unique."""
 COMMON = 256
-"""A value that so many records have has a posting list in any column."""
+"""The number of records from which a value gets a posting list in any column."""
 
-_HELD = 1 << (SEGMENT_BITS + 1)  # records whose docids are held before they are written: two segments' worth
+_HELD = 1 << (SEGMENT_BITS + 1)  # records buffered before they are written: two segments
 
 PostingRow = tuple[int, str, int, int, bytes]
 """Column, value, segment, number of records and serialized bitmap."""
@@ -45,14 +45,14 @@ def _near_unique(values: Sequence[str | None]) -> bool:
 
 
 class PostingsBuilder:
-    """Collects the values of records.
+    """Collect the values of records and write their posting lists.
 
-    Docids should ascend, or at least seldom leave a segment: then each posting is written once. The values of the first
-    records decide how a column is kept; a common value of a near-unique column gets a posting list at the end.
+    With mostly ascending docids, each posting is written once. The first records decide how a column is indexed; common
+    values of a near-unique column get posting lists at the end.
 
     Args:
-        connection: of the file that is being built.
-        columns: how many filterable columns there are.
+        connection: the connection to the file being built.
+        columns: the number of filterable columns.
     """
 
     def __init__(self, connection: sqlite3.Connection, columns: int) -> None:
@@ -67,7 +67,7 @@ class PostingsBuilder:
         self._value_id = 0
 
     def extend(self, docids: Sequence[int], rows: Sequence[Sequence[str | None]]) -> None:
-        """Add the values of records, in the order of the filterable columns. The first call should bring many."""
+        """Add the values of records, in the order of the filterable columns. The first call should pass many."""
         if not docids or not self._columns:
             return
         columns = list(zip(*rows, strict=True))
@@ -102,7 +102,7 @@ class PostingsBuilder:
                 lists[value].append(offset)
 
     def _flush(self, but: int = -1) -> None:
-        """Write what is held; not of one segment, to which more will come."""
+        """Write the buffered postings, except those of the current segment."""
         kept = self._open.pop(but, None)
         for segment, opened in self._open.items():
             insert_rows(self._connection, "staged", 5, _rows_of(segment, opened))
@@ -110,12 +110,12 @@ class PostingsBuilder:
         self._held = 0
 
     def add_unique(self, rows: Iterable[tuple[int, str, int]]) -> None:
-        """Add column, value and docid of near-unique columns: in this order, and not those of common values."""
+        """Add sorted rows of column, value and docid of near-unique columns, without common values."""
         with_checksums = ((*row, value_checksum(row[0], row[1], row[2])) for row in rows)
         insert_rows(self._connection, "unique_value", 4, with_checksums)
 
     def add_postings(self, rows: Iterable[PostingRow]) -> None:
-        """Add posting lists, ordered by column, value and segment. Bitmaps of one segment are united."""
+        """Add posting lists, ordered by column, value and segment. Bitmaps of one segment are merged."""
         insert = self._connection.execute
         for (column, value), parts in groupby(rows, itemgetter(0, 1)):
             self._value_id += 1
@@ -138,7 +138,7 @@ class PostingsBuilder:
         """Write the posting lists.
 
         Args:
-            live: whether to write down which docids the file holds, too.
+            live: whether to also store the list of all docids in the file.
         """
         self._flush()
         execute = self._connection.execute
@@ -154,7 +154,7 @@ class PostingsBuilder:
             self.add_postings((LIVE, "", segment, len(bitmap), bitmap.serialize()) for segment, bitmap in found)
 
     def _post_common_values(self) -> None:
-        """Give the common values of near-unique columns posting lists."""
+        """Write posting lists for the common values of near-unique columns."""
         execute = self._connection.execute
         for column, value in execute(
             "SELECT column_id, value FROM staged_unique GROUP BY column_id, value HAVING count(*) >= ?", (COMMON,)

@@ -1,6 +1,6 @@
-"""Posting lists of a whole file, grouped by DuckDB on all cores while Python writes the records.
+"""Builder of posting lists for a whole file, grouped by DuckDB on all cores while Python writes the records.
 
-They are identical to those that `PostingsBuilder` makes of the same records one by one.
+The result is identical to that of `PostingsBuilder`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["DuckDBPostings", "ValueTable"]
 
 
 class ValueTable(Protocol):
-    """Keeps the values of the filterable columns in DuckDB."""
+    """A DuckDB table with the values of the filterable columns."""
 
     def keep(self, expressions: Sequence[str], spill: Path) -> None:
         """Keep the values of SQL expressions in a table `kept`: columns `f0`, `f1`, …; `rowid` counts from 0."""
         ...
 
     def ask(self, query: str, parameters: Mapping[str, object] | None = None) -> Iterator[list[tuple[Any, ...]]]:
-        """Return the answer to a statement about what was kept."""
+        """Run a query on the kept values and return its result."""
         ...
 
 
@@ -43,10 +43,10 @@ _UNIQUE = (
 
 
 class DuckDBPostings:
-    """Posting lists of the rows of a file, of which the first has docid 1.
+    """Posting lists of the rows of a file, numbered from docid 1.
 
     Args:
-        table: of the file.
+        table: the table of the file.
         values: SQL for the values of the filterable columns.
     """
 
@@ -57,13 +57,13 @@ class DuckDBPostings:
         self._postings: list[PostingRow] = []
 
     def prepare(self, spill: Path) -> None:
-        """Group the values in DuckDB, which other threads need not wait for.
+        """Group the values in DuckDB, without blocking other threads.
 
         Args:
-            spill: a directory for what does not fit into memory.
+            spill: a directory for data that do not fit into memory.
 
         Raises:
-            StoreError: the file has changed, or there is no room.
+            StoreError: the file has changed, or the disk is full.
         """
         ask = self._table.ask
         self._table.keep(self._values, spill)
@@ -89,7 +89,7 @@ class DuckDBPostings:
         return [number for number, (present, distinct) in found if present > 1 and distinct > present * NEAR_UNIQUE]
 
     def write(self, builder: PostingsBuilder) -> None:
-        """Write them, in the order in which they are stored."""
+        """Write the posting lists in their stored order."""
         for column in self._unique:
             for batch in self._table.ask(f"FROM unique{column}"):
                 builder.add_unique(batch)

@@ -1,6 +1,6 @@
-"""Exact-match filters: the docids that several posting lists share.
+"""Exact-match filters: intersection of posting lists.
 
-Filters are intersected segment by segment, the rarest value first, so that a page ends as soon as it is full.
+The lists are intersected segment by segment, the rarest value first, and iteration stops when a page is full.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["HiddenDocids", "count", "matching"]
 
 
 class HiddenDocids:
-    """The docids that newer layers hold, which hide what is below them.
+    """The docids in newer layers, which hide those in older ones.
 
     Args:
         layers: each newer layer's reader, and the posting list of all its docids.
@@ -26,14 +26,14 @@ class HiddenDocids:
         self._segments: list[int] | None = None
 
     def bitmap(self, segment: int) -> BitMap | None:
-        """Return the hidden docids of one segment; `None` when there are none."""
+        """Return the hidden docids of one segment; `None` if there are none."""
         if segment not in self._known:
             parts = [part for reader, live in self._layers if (part := reader.bitmap(live, segment)) is not None]
             self._known[segment] = parts[0].union(*parts[1:]) if parts else None
         return self._known[segment]
 
     def segments(self) -> list[int]:
-        """Return the segments in which docids are hidden."""
+        """Return the segments that have hidden docids."""
         if self._segments is None:
             self._segments = sorted({number for reader, live in self._layers for number in reader.segments(live)})
         return self._segments
@@ -42,7 +42,7 @@ class HiddenDocids:
 def _shared(
     reader: PostingReader, postings: Sequence[PostingList], first: int, hidden: HiddenDocids | None
 ) -> Iterator[tuple[int, BitMap]]:
-    """Yield the docids of each segment that all posting lists have."""
+    """Yield the docids common to all posting lists, segment by segment."""
     rarest, *others = sorted(postings, key=lambda posting: posting.records)
     for segment in reader.segments(rarest, first):
         found = reader.bitmap(rarest, segment)
@@ -60,13 +60,13 @@ def _shared(
 def matching(
     reader: PostingReader, postings: Sequence[PostingList], after: int, hidden: HiddenDocids | None = None
 ) -> Iterator[int]:
-    """Yield the docids greater than `after` that all posting lists have and that are not hidden, ascending."""
+    """Yield the visible docids common to all posting lists and greater than `after`, ascending."""
     for segment, found in _shared(reader, postings, (after + 1) >> SEGMENT_BITS, hidden):
         yield from iterate(segment, found, after + 1)
 
 
 def count(reader: PostingReader, postings: Sequence[PostingList], hidden: HiddenDocids | None = None) -> int:
-    """Return how many docids all posting lists have that are not hidden."""
+    """Return the number of visible docids common to all posting lists."""
     if len(postings) > 1:
         return sum(len(found) for _, found in _shared(reader, postings, 0, hidden))
     (posting,) = postings

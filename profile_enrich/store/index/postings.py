@@ -1,7 +1,7 @@
-"""Posting lists: for each value of a filterable column, the records that have it.
+"""Posting lists: the records of each value of a filterable column.
 
 The docids of a value are kept in segments of 262,144, each a compressed bitmap. A column with a different value in
-almost every record has no bitmaps, which would hold one docid each: its values are in the ordered table `unique_value`.
+almost every record has no bitmaps; its values are in the sorted table `unique_value`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ SHIFT = 22
 """A posting's row number is `value_id << 22 | segment`: 2**40 docids."""
 
 LIVE = -1
-"""The column of the posting list of all docids that a file holds: in a layer, and in a base that lost some rows."""
+"""The column number of the list of all docids in a file, for layers and for bases with gaps."""
 
 _WHOLE = 1 << 16
-"""A value with at most so many records is read with one statement."""
+"""Values with at most this many records are read with one statement."""
 
 _OVERHEAD = 300
-"""Bytes that a decoded bitmap or a posting list takes beside its content, about."""
+"""The approximate overhead of a decoded bitmap or posting list, in bytes."""
 
 CACHE_BYTES = 256 << 20
-"""Bytes of decoded bitmaps that a store keeps in memory by default."""
+"""The default size of the cache of decoded bitmaps, in bytes."""
 
 
 class PostingList:
@@ -37,8 +37,8 @@ class PostingList:
     Args:
         column: the number of the column.
         value: the value.
-        records: how many records.
-        value_id: its number in the file; `None` when all segments are given.
+        records: the number of records.
+        value_id: its number in the file; `None` if all segments are given.
         segments: the bitmaps that are known; `None` for a segment without a record.
     """
 
@@ -61,12 +61,12 @@ class PostingList:
 
 
 class PostingCache:
-    """Decoded posting lists of all files of a store, bounded by bytes; the least recently used are evicted first.
+    """LRU cache of the decoded posting lists of a store, limited by size.
 
-    Threads share it: bitmaps that were decoded are only read.
+    Threads share it; decoded bitmaps are never modified.
 
     Args:
-        max_bytes: the bound, in bytes of serialized bitmaps and a fixed overhead for each.
+        max_bytes: the limit in bytes, counting serialized bitmaps and a fixed overhead for each.
     """
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
@@ -77,12 +77,12 @@ class PostingCache:
 
     @property
     def used_bytes(self) -> int:
-        """How many bytes are in use."""
+        """The bytes in use."""
         with self._lock:
             return self._bytes
 
     def get(self, file: str, column: int, value: str) -> PostingList | None:
-        """Return a posting list, and make it the most recently used."""
+        """Return a posting list and mark it as recently used."""
         key = (file, column, value)
         with self._lock:
             entry = self._entries.pop(key, None)
@@ -92,7 +92,7 @@ class PostingCache:
             return entry[0]
 
     def add(self, file: str, posting: PostingList, size: int) -> None:
-        """Add a posting list, or so many bytes to the one that is there."""
+        """Add a posting list, or add bytes to an existing one."""
         key = (file, posting.column, posting.value)
         with self._lock:
             entry = self._entries.get(key)
@@ -106,7 +106,7 @@ class PostingCache:
                 self._discard(next(iter(self._entries)))
 
     def forget(self, kept: set[str]) -> None:
-        """Drop the posting lists of all files but these."""
+        """Remove the posting lists of all other files."""
         with self._lock:
             for key in [key for key in self._entries if key[0] not in kept]:
                 self._discard(key)
@@ -118,12 +118,12 @@ class PostingCache:
 
 
 class PostingReader:
-    """Reads the posting lists of one data file, for one thread.
+    """Read the posting lists of one data file, in one thread.
 
     Args:
-        connection: of the file, which never changes.
+        connection: the connection to the file, which never changes.
         file: its name, the same for all threads.
-        cache: takes the decoded bitmaps.
+        cache: the cache of decoded bitmaps.
     """
 
     def __init__(self, connection: sqlite3.Connection, file: str, cache: PostingCache) -> None:
@@ -133,7 +133,7 @@ class PostingReader:
         self._last: int | None = None
 
     def find(self, column: int, value: str) -> PostingList | None:
-        """Return the posting list of a value; `None` when no record has it."""
+        """Return the posting list of a value; `None` if no record has it."""
         posting = self._cache.get(self._file, column, value)
         if posting is not None:
             return posting
@@ -157,7 +157,7 @@ class PostingReader:
         return listed(column, value, [docid for docid, _ in found]) if found else None
 
     def live(self) -> PostingList | None:
-        """Return all docids that the file holds; `None` when every docid in its posting lists is one of them."""
+        """Return all docids of the file; `None` if all docids in its posting lists exist."""
         return self.find(LIVE, "")
 
     def bitmap(self, posting: PostingList, segment: int) -> BitMap | None:
@@ -175,7 +175,7 @@ class PostingReader:
         return found
 
     def segments(self, posting: PostingList, first: int = 0) -> Sequence[int]:
-        """Return the segments from this one on that may hold docids, ascending."""
+        """Return the segments from this one on that may have docids, ascending."""
         if not posting.complete and posting.records > _WHOLE:
             return range(first, self._last_segment() + 1)
         if not posting.complete:
@@ -198,7 +198,7 @@ class PostingReader:
         _check(checksum == value_checksum(posting.column, posting.value, segment, data))
         try:
             return BitMap.deserialize(data)
-        except (ValueError, IndexError):  # its checksum matches: it was damaged before it was written
+        except (ValueError, IndexError):  # the checksum matches, so it was damaged before it was written
             raise DamagedData from None
 
     def _last_segment(self) -> int:
@@ -214,7 +214,7 @@ def _check(valid: bool) -> None:
 
 
 def listed(column: int, value: str, docids: Sequence[int]) -> PostingList:
-    """Return the posting list of docids that are known already."""
+    """Return a posting list of given docids."""
     return PostingList(column, value, len(docids), None, dict(segment_bitmaps(docids)))
 
 
