@@ -13,15 +13,17 @@ from ..errors import InputError
 __all__ = ["FileIdentity"]
 
 _END = 2**20
-"""Bytes at each end of the file that are hashed."""
+"""Bytes at each end of the file that are hashed, unless all are."""
+
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """What distinguishes a regular file: device, inode, size, modification time and a digest of both its ends.
+    """What distinguishes a regular file: device, inode, size, modification time and a digest of its content.
 
     Two passes over one input are two passes over the same file only if this did not change between them. A reader that
-    sees every byte should compare a digest of all of them as well.
+    sees every byte compares a digest of its own; for others, e.g. a database engine, `whole` hashes all of the file.
     """
 
     device: int
@@ -29,10 +31,15 @@ class FileIdentity:
     size: int
     mtime_ns: int
     digest: str
+    whole: bool = False
 
     @classmethod
-    def of(cls, path: Path) -> FileIdentity | None:
+    def of(cls, path: Path, *, whole: bool = False) -> FileIdentity | None:
         """Read the identity of a file.
+
+        Args:
+            path: the file.
+            whole: hash all of its bytes, about a second a gigabyte. Default: the first and the last megabyte.
 
         Returns:
             The identity; `None` for a pipe or a device, which can be read once only.
@@ -46,10 +53,12 @@ class FileIdentity:
                 return None
             with path.open("rb") as file:
                 facts = os.fstat(file.fileno())
-                digest = hashlib.blake2b(file.read(_END), digest_size=16)
-                file.seek(max(0, facts.st_size - _END))
-                digest.update(file.read(_END))
-            return cls(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, digest.hexdigest())
+                digest = hashlib.sha256(file.read(_END))
+                if not whole:
+                    file.seek(max(0, facts.st_size - _END))
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+            return cls(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, digest.hexdigest(), whole)
         except OSError as error:
             problem = error.strerror or "it cannot be read"
         raise InputError(f"{path}: {problem}")
@@ -61,7 +70,7 @@ class FileIdentity:
             InputError: it is another file, was written to, or is gone.
         """
         try:
-            now = FileIdentity.of(path)
+            now = FileIdentity.of(path, whole=self.whole)
         except InputError:
             now = None
         if now == self:

@@ -15,10 +15,30 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from ..errors import ConfigurationError
-from ..store import BuildProgress, BuildReport, CollectionReport, CollectionSpec, SqlQuery, Stream, build_store
+from ..store import (
+    BuildProgress,
+    BuildReport,
+    CollectionReport,
+    CollectionSpec,
+    RefreshReport,
+    SqlQuery,
+    Stream,
+    build_store,
+)
+from .exit_codes import USAGE
 from .output import note, stderr_console
 
-__all__ = ["Remaining", "RowsPerSecond", "build", "by_entity", "rows", "showing_progress", "specifications", "tell"]
+__all__ = [
+    "Remaining",
+    "RowsPerSecond",
+    "build",
+    "by_entity",
+    "end_if_most_were_left_out",
+    "rows",
+    "showing_progress",
+    "specifications",
+    "tell",
+]
 
 _LINE_EVERY = 1.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -213,6 +233,17 @@ def tell(report: BuildReport, specs: Sequence[CollectionSpec], *, lines: bool = 
         line("done", generation=report.generation, seconds=round(report.seconds, 3))
     else:
         note(f"Built in {report.seconds:.1f} s ({read / max(report.seconds, 1e-9):,.0f} rows/s).")
+
+
+def end_if_most_were_left_out(report: BuildReport | RefreshReport) -> None:
+    """End with exit code 2 when more than half of a source's rows were left out: that is no success."""
+    found = False
+    for each in report.collections:
+        if 2 * (count := sum(each.rejected.values())) > each.read:
+            found = True
+            note(f"More than half of the rows of {each.collection.name} were left out: {count:,} of {each.read:,}.")
+    if found:
+        raise click.exceptions.Exit(USAGE)
 
 
 def _tell(report: CollectionReport, rejects: Path | str | None) -> None:

@@ -17,6 +17,9 @@ _FUNCTIONS: Mapping[str, str] = {
     "entities()": "`profile-enrich entities`",
 }
 
+_PHRASES: Mapping[str, str] = {"allow it to shrink": "allow_shrink"}
+"""What a message asks for without an argument's name, since servers show it too; and the option that does it."""
+
 _OTHER_NAMES: Mapping[str, str] = {"source_format": "input_format", "target_format": "output_format"}
 """Arguments whose options are called differently; all others are the argument with dashes."""
 
@@ -42,4 +45,7 @@ def in_words_of_the_command(message: str) -> str:
 
     for function, command in _FUNCTIONS.items():
         message = re.sub(rf"(?<![\w.`]){re.escape(function)}", command, message)
+    for phrase, option in _PHRASES.items():
+        if option in options:
+            message = message.replace(phrase, f"give --{option.replace('_', '-')}")
     return re.sub(r"\bpass (?=--)", "give ", _ARGUMENT.sub(spoken, message))

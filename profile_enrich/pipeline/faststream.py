@@ -87,27 +87,26 @@ class MessageProfiles:
         """The profile of a message, or the profiles of a batch. Never raises."""
         end = None if self._budget is None else Deadline(self._budget)
         try:
-            found = await self._found(message, end)
-            several: list[Any] = found if isinstance(found, list) else [found]
-            profiles = await self._profiles([self._asked(value) for value in several], end)
-            return profiles if several is found else profiles[0]
+            keys, batch = await self._keys(message, end)
+            profiles = await self._profiles([self._asked(value) for value in keys], end)
+            return profiles if batch else profiles[0]
         except Exception as error:  # noqa: BLE001  # whatever breaks, the message is handled
             self._say(error)
             return _unavailable(error)
 
-    async def _found(self, message: Any, end: Deadline | None) -> Any:
-        """The raw key of a message, or those of a batch."""
+    async def _keys(self, message: Any, end: Deadline | None) -> tuple[list[Any], bool]:
+        """Return the raw key of a message, or those of a batch; and whether it is a batch."""
         if isinstance(self._key, str):
             body: Any = await message.decode()
-            if not isinstance(body, list):
-                return _field(body, self._key)
-            batch: list[Any] = body
-            return [_field(item, self._key) for item in batch]
+            if not isinstance(body, list):  # a field that holds a list makes no batch
+                return [_field(body, self._key)], False
+            items: list[Any] = body
+            return [_field(item, self._key) for item in items], True
         found = self._key(message)
         if inspect.isawaitable(found):
             async with asyncio.timeout(None if end is None else end.remaining()):
                 found = await found
-        return found
+        return (cast("list[Any]", found), True) if isinstance(found, list) else ([found], False)
 
     def _asked(self, value: Any) -> str | ProfileKey | Profile:
         """What the client takes; or the empty profile that says why there is nothing to look up."""

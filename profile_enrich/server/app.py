@@ -158,7 +158,7 @@ class ProfileAPI:
         if metrics not in ("off", "keys", "open"):
             raise ConfigurationError('metrics is "off", "keys" or "open"')
         self._totals = SharedCounters(shared.directory)
-        self._metrics = None if metrics == "off" else Metrics(self._totals, self._store, self._feed)
+        self._metrics = None if metrics == "off" else Metrics(self._totals, self._store, self._feed, refreshing)
         self._metrics_open = metrics == "open"
         self._refreshing = refreshing
 

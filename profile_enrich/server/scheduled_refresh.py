@@ -20,9 +20,15 @@ from .._utils.units import parse_duration
 from ..errors import ConfigurationError, ProfileEnrichError
 from ..store.files.manifest import read_manifest
 from ..store.inputs.source_config import spec_to_table
-from ..store.model import CollectionSpec
-from ..store.writes.refresh_from_sources import check_vanished, is_refreshing
-from ..store.writes.refresh_status import LastRefresh, note_refresh, read_last_refresh
+from ..store.model import MAX_SHRINK, CollectionSpec
+from ..store.writes.refresh_from_sources import check_vanished
+from ..store.writes.refresh_status import (
+    LastRefresh,
+    is_refreshing,
+    note_refresh,
+    read_last_refresh,
+    withdraw_refresh,
+)
 
 __all__ = ["RefreshSchedule", "RefreshStatus", "seconds_of"]
 
@@ -84,6 +90,8 @@ class RefreshSchedule:
         changed_only: write only what is different, and let the change feed tell exactly that; see `refresh_store`.
         vanished: with `changed_only`, what becomes of records that the sources do not have any more.
         on_duplicate: as in `build_store`.
+        max_shrink: the share of its records that a collection may lose, from 0 to 1; 0.2 by default. A refresh that
+            would lose more fails.
 
     Raises:
         ConfigurationError: a source can be read only once, or a number makes no sense.
@@ -100,6 +108,7 @@ class RefreshSchedule:
         changed_only: bool = False,
         vanished: Literal["keep", "delete"] = "keep",
         on_duplicate: Literal["last", "fail"] = "last",
+        max_shrink: float = MAX_SHRINK,
     ) -> None:
         if isinstance(every, bool) or not 0 < every <= 366 * 86400:
             raise ConfigurationError("every is the seconds between two refreshes, more than 0 and at most a year")
@@ -116,6 +125,7 @@ class RefreshSchedule:
             "changed_only": changed_only,
             "vanished": vanished,
             "on_duplicate": on_duplicate,
+            "max_shrink": max_shrink,
         }
         self._every = float(every)
         self._jitter = jitter
@@ -221,6 +231,9 @@ class RefreshSchedule:
             with self._lock:
                 self._child = None
         if self._stopping.is_set():
+            if not is_refreshing(self._path):
+                with contextlib.suppress(OSError):
+                    withdraw_refresh(self._path)
             return "stopped"
         if answer is None:
             error = f"the refreshing process ended with code {child.returncode}"

@@ -222,7 +222,7 @@ class RefreshedCollection:
         updated: changed records.
         unchanged: rows equal to the stored record.
         deleted: deleted records.
-        asked_deletes: the number of keys to delete.
+        asked_deletes: the number of keys, and of rows marked as deleted, to delete.
         unmatched_deletes: how many of them matched no record.
         duplicates: rows replaced by another row with the same key.
         rejected: rejected rows, by reason.

@@ -417,8 +417,67 @@ def test_E8_tombstones_that_match_nothing_are_not_success(store: Path, tmp_path:
     result = index("refresh", "--tombstones", tmp_path / "erased.txt", store=store)
     assert result.exit_code == 2
     assert "2 of the 2 ids to delete match no record" in result.stderr
-    (tmp_path / "erased.txt").write_text('"u1"\nu2\n')
+    (tmp_path / "erased.txt").write_text('"u1"\nu2\n')  # one person is not erased: somebody has to look
+    some = index("refresh", "--tombstones", tmp_path / "erased.txt", store=store)
+    assert (some.exit_code, event(some, "refreshed")["unmatched_deletes"]) == (2, 1)
+    (tmp_path / "erased.txt").write_text("u1\n")
     assert index("refresh", "--tombstones", tmp_path / "erased.txt", store=store).exit_code == 0
+
+
+@pytest.mark.parametrize(("rows", "code"), [("u9,,,true\nu1,,,true\n", 0), ("u9,,,true\n", 2), ("u2,,,no\n", 0)])
+def test_E8_deletes_in_a_feed_of_which_none_matches_are_not_success(
+    store: Path, tmp_path: Path, rows: str, code: int
+) -> None:
+    """E8: some may be of records that were never here, all of them hardly."""
+    (tmp_path / "changes.csv").write_text(f"user_id,email,zip,gone\n{rows}")
+    done = index("refresh", "--changes", tmp_path / "changes.csv", "--deleted-column", "gone", store=store)
+    assert done.exit_code == code, done.stderr
+
+
+@pytest.mark.parametrize("packed", ["csv", "jsonl", "rejects"])
+def test_E8_a_build_that_can_store_nothing_is_not_success(tmp_path: Path, packed: str) -> None:
+    """E8: the first one, too, which has nothing to compare with."""
+    source, bad = tmp_path / f"u.{packed.replace('rejects', 'csv')}", tmp_path / "bad.jsonl"
+    source.write_text('{"id": 1.5}\n{"x": 1}\n' if packed == "jsonl" else "id,x\n,1\n,2\n")
+    options = ["--rejects", bad] if packed == "rejects" else []
+    done = index("build", "--data", source, *options, store=tmp_path / "s")
+    assert done.exit_code == 2
+    assert "none of its 2 rows can be stored" in done.stderr
+    assert not (tmp_path / "s" / "CURRENT").exists()
+    assert len(bad.read_text().splitlines()) == 2 if options else not bad.exists()
+
+
+@pytest.mark.parametrize("command", ["build", "refresh"])
+def test_E8_a_source_of_which_most_rows_are_left_out_is_not_success(tmp_path: Path, command: str) -> None:
+    source = tmp_path / "u.csv"
+    source.write_text("id,x\n1,1\n2,2\n")
+    assert index("build", "--data", source, store=tmp_path / "s").exit_code == 0
+    source.write_text("id,x\n1,1\n2,2\n,3\n,4\n,5\n")
+    done = index(command, *(["--data", source] if command == "build" else []), store=tmp_path / "s")
+    assert done.exit_code == 2
+    assert "More than half of the rows of u were left out: 3 of 5." in done.stderr
+    assert set(records(tmp_path / "s", "u")) == {"1", "2"}  # what could be stored is
+
+
+def test_P11_a_refresh_that_is_killed_leaves_a_trace(store: Path, users: Path, tmp_path: Path) -> None:
+    """P11: also by `kill -9`, after which nobody can write anything."""
+    slow = tmp_path / "slow.jsonl"
+    slow.write_bytes(b"".join(b'{"user_id": "u%d", "email": null, "zip": null}\n' % n for n in range(300_000)))
+    command = [sys.executable, "-m", "profile_enrich", "index", "refresh", "--store", str(store), "--data", str(slow)]
+    with subprocess.Popen([*command, "--entity", "users"], stderr=subprocess.DEVNULL) as process:
+        while len(list(store.glob("*.db"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        running = json.loads(index("status", store=store).stdout)
+        process.kill()
+    assert running["last_error"] is None
+    assert running["refreshing"] is True
+    killed = index("status", store=store)
+    shown = json.loads(killed.stdout)
+    assert (killed.exit_code, shown["failures"], shown["refreshing"]) == (1, 1, False)
+    assert "it was killed" in shown["last_error"]
+    assert index("refresh", store=store).exit_code == 0
+    assert index("status", store=store).exit_code == 0
 
 
 def test_P11_a_build_that_would_empty_a_collection_is_refused(store: Path, users: Path) -> None:

@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 from profile_enrich.cli.app import cli
 from profile_enrich.cli.build_progress import specifications
 from profile_enrich.errors import ConfigurationError
-from profile_enrich.store import LocalStore
+from profile_enrich.store import CollectionSpec, LocalStore, build_store
 from tests.cli.test_cli import on_a_terminal
 
 KEY = "0123456789abcdefghij"
@@ -274,6 +274,18 @@ def test_P6_what_cannot_be_served_is_refused_before_it_listens(users: Path, argu
     assert said in done.stderr
     assert "5ecret" not in done.output
     assert set(Path(tempfile.gettempdir()).glob("profile-enrich-*")) <= before
+
+
+def test_P11_a_file_that_was_emptied_does_not_empty_the_store_that_is_served(users: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    build_store(store, [CollectionSpec("users", users, key="user_id")])
+    users.write_text(users.read_text().splitlines()[0] + "\n")
+    done = invoke("--data", str(users), "--id", "user_id", "--store", str(store), "--no-auth", "--port", "0")
+    assert done.exit_code == 2
+    assert "would lose" in done.stderr
+    assert "--allow-shrink" in done.stderr
+    with LocalStore(store) as opened:
+        assert opened.collection("users").rows
 
 
 def test_several_files_are_described_in_order() -> None:

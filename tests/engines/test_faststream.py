@@ -114,6 +114,14 @@ async def test_a_batch_gets_a_list_of_profiles_in_its_order(key: Any) -> None:
     assert seen == (["gold", "seven", None] if key == "user_id" else ["gold"] * 3)
 
 
+@pytest.mark.parametrize("value", [["u1"], [], ["u1", "u2"], {"id": "u1"}, [["u1"]], True])
+async def test_E9_a_field_that_holds_no_key_gives_one_profile(value: Any) -> None:
+    """E9: a list in the field makes no batch of the message."""
+    (profile,) = await handled(MessageProfiles(client=gold(), key="user_id"), {"user_id": value})
+    assert isinstance(profile, Profile)
+    assert profile.reason is Reason.UNAVAILABLE
+
+
 async def test_what_a_key_may_be() -> None:
     async def asynchronous(message: Any) -> ProfileKey:
         await asyncio.sleep(0)

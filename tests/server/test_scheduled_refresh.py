@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from profile_enrich.errors import ConfigurationError, StoreError
+from profile_enrich.server import ProfileAPI
 from profile_enrich.server.scheduled_refresh import RefreshSchedule, seconds_of
 from profile_enrich.store import CollectionSpec, LocalStore, Stream, build_store
 from profile_enrich.store.files.manifest import locked
@@ -132,6 +134,27 @@ def test_a_failure_is_said_once_and_the_old_data_stay(
     assert caplog.records[0].levelno == logging.WARNING
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_P11_a_scheduled_refresh_that_loses_too_much_fails_and_shows(
+    store: Path, users: Path, schedules: Callable[..., RefreshSchedule], allowed: bool
+) -> None:
+    users.write_text("id,n\n")
+    more = {"max_shrink": 1.0} if allowed else {}
+    schedule = schedules(store, [CollectionSpec("U", users)], every=0.1, **more)
+    app = ProfileAPI(store, no_auth=True, metrics="open", refreshing=schedule.status)
+    schedule.start()
+    until(lambda: schedule.status()["failures"] > 0 or LocalStore(store).generation > 1)
+    schedule.stop()
+    with LocalStore(store) as opened:
+        assert (opened.get("U", "1") is None) is allowed
+    with TestClient(app) as client:
+        status = client.get("/status").json()["refreshing"]
+        metrics = client.get("/metrics").text
+    assert ("would lose" in (status["last_error"] or "")) is not allowed
+    assert f"profile_api_refresh_failed {float(not allowed)}" in metrics
+    app.close()
+
+
 def test_while_another_process_builds_it_waits(
     store: Path, schedules: Callable[..., RefreshSchedule], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -189,6 +212,7 @@ def test_when_the_server_dies_the_refresh_ends_too(store: Path, tmp_path: Path) 
         "changed_only": False,
         "vanished": "keep",
         "on_duplicate": "last",
+        "max_shrink": 0.2,
     }
     (tmp_path / "x.db").touch()
     order["collections"] = {"U": {"sql": SLOW, "url": f"sqlite:///{tmp_path}/x.db"}}

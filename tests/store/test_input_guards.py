@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profile_enrich._utils import file_identity
 from profile_enrich.errors import ConfigurationError, StoreError
 from profile_enrich.store import (
     CollectionSpec,
@@ -199,6 +200,56 @@ def test_E5_an_input_that_changes_while_it_is_read_ends_the_build(tmp_path: Path
     with pytest.raises(StoreError, match="changed while it was read"):
         build_store(tmp_path / "s", [CollectionSpec("U", source)], progress=change)
     assert not (tmp_path / "s" / "CURRENT").exists()
+
+
+def _swap_two_columns(source: Path) -> None:
+    text = source.read_text()
+    source.write_text(text.replace("mail,phone", "phone,mail", 1))
+
+
+def _reverse(source: Path) -> None:
+    lines = source.read_bytes().splitlines(keepends=True)
+    source.write_bytes(b"".join([lines[0], *reversed(lines[1:])]))
+
+
+def _one_byte_in_the_middle(source: Path) -> None:
+    content = bytearray(source.read_bytes())
+    content[len(content) // 2] ^= 1
+    source.write_bytes(content)
+
+
+@pytest.mark.parametrize("restored", [False, True])
+@pytest.mark.parametrize("change", [_swap_two_columns, _reverse, _one_byte_in_the_middle, Path.unlink])
+@pytest.mark.parametrize("work", ["build", "refresh", "changes"])
+def test_E5_a_table_that_is_read_twice_is_one_and_the_same(
+    tmp_path: Path, work: str, change: Callable[[Path], None], restored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E5: between two scans, with as many rows as before, and with the time of the file put back."""
+    monkeypatch.setattr(file_identity, "_END", 8)  # as with a large file: its ends stay as they are
+    source = tmp_path / "u.csv"
+    source.write_text("id,mail,phone\n" + "".join(f"u{n:04},m{n:04},p{n:04}\n" for n in range(3_000)))
+    build_store(tmp_path / "s", [CollectionSpec("U", source)])
+    generation, facts = LocalStore(tmp_path / "s").generation, source.stat()
+
+    changed: list[bool] = []
+
+    def once(_: object) -> None:
+        if not changed:
+            changed.append(True)
+            change(source)
+            if restored and source.exists():
+                os.utime(source, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+    def run() -> None:
+        if work == "changes":
+            refresh_store(tmp_path / "s", [RefreshSpec("U", source)], progress=once)
+        else:
+            specs = [CollectionSpec("U", source)]
+            refresh_from_sources(tmp_path / "s", specs, changed_only=work == "refresh", progress=once)
+
+    with pytest.raises(StoreError, match=r"changed while it was read|was removed"):
+        run()
+    assert LocalStore(tmp_path / "s").generation == generation
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

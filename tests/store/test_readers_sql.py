@@ -217,6 +217,38 @@ def test_postgresql_is_read_with_its_own_types(tmp_path: Path, postgres: str) ->
     assert (kinds["id"], kinds["spent"], kinds["active"], kinds["doc"]) == ("integer", "number", "boolean", "json")
 
 
+def test_E9_times_that_python_does_not_have_are_the_databases_text(tmp_path: Path, postgres: str) -> None:
+    """E9: one `infinity` among a million rows does not end the build."""
+    query = (
+        "SELECT i AS id, CASE i WHEN 2 THEN date 'infinity' WHEN 3 THEN date '0044-03-15 BC' WHEN 4 THEN date"
+        " '15000-01-01' ELSE date '2024-02-29' END AS day, CASE i WHEN 2 THEN timestamptz '-infinity' ELSE now() END"
+        " AS seen, time '24:00' AS clock, ARRAY[timestamp 'infinity'] AS nested, daterange('0001-01-01 BC', 'infinity')"
+        " AS span FROM generate_series(1, 4) i"
+    )
+    report, records = load(tmp_path, postgres, query)
+    assert (report.stored, dict(report.rejected)) == (4, {})
+    days = [records[str(each)]["day"] for each in range(1, 5)]
+    assert days == ["2024-02-29", "infinity", "0044-03-15 BC", "15000-01-01"]
+    assert records["2"]["seen"] == "-infinity"
+    assert records["1"]["clock"] == "24:00:00"
+    assert "infinity" in str(records["1"]["nested"])
+
+
+def test_E9_a_value_that_a_driver_cannot_read_is_our_error(
+    tmp_path: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E9: drivers raise their own errors, and Python's, while rows are read."""
+    from sqlalchemy import CursorResult
+
+    def fail(*_: object) -> None:
+        raise OverflowError(SECRET)
+
+    monkeypatch.setattr(CursorResult, "partitions", fail)
+    with pytest.raises(StoreError, match=r"cannot read a value after row 0 .*cast such columns") as caught:
+        load(tmp_path, sqlite, "SELECT * FROM users")
+    assert SECRET not in str(caught.value)
+
+
 def test_postgresql_is_read_through_a_cursor_of_the_servers(postgres: str) -> None:
     """The first row comes although the last one could never be computed in time."""
     query = "SELECT generate_series(1, 100000000) AS id"

@@ -27,9 +27,9 @@ from profile_enrich.store.inputs.source_config import (
 )
 from profile_enrich.store.model import BuildReport, RefreshReport
 from profile_enrich.store.writes import refresh_from_sources as from_sources
-from profile_enrich.store.writes.refresh_from_sources import is_refreshing, refresh_from_sources
+from profile_enrich.store.writes.refresh_from_sources import refresh_from_sources
 from profile_enrich.store.writes.refresh_process import main
-from profile_enrich.store.writes.refresh_status import note_refresh, read_last_refresh
+from profile_enrich.store.writes.refresh_status import is_refreshing, note_refresh, read_last_refresh
 
 SECRET = "planted-password"
 
@@ -266,7 +266,11 @@ def test_a_store_whose_sources_are_not_known_says_so(store: Path, tmp_path: Path
 def ask(store: Path, **more: Any) -> dict[str, Any]:
     order = {"path": str(store), "collections": None, "since": None, "changed_only": False, "vanished": "keep"}
     stdout = io.StringIO()
-    main(io.StringIO(json.dumps({**order, "on_duplicate": "last", **more}) + "\n"), stdout, watch=False)
+    main(
+        io.StringIO(json.dumps({**order, "on_duplicate": "last", "max_shrink": 0.2, **more}) + "\n"),
+        stdout,
+        watch=False,
+    )
     answer: dict[str, Any] = json.loads(stdout.getvalue())
     return answer
 

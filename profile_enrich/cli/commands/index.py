@@ -13,7 +13,7 @@ from ..._utils.signals import ending_on_signals
 from ...errors import ConfigurationError
 from ...store import LocalStore, drop_collections
 from ...store.inputs.source_config import forget
-from ...store.writes.refresh_status import read_last_refresh
+from ...store.writes.refresh_status import is_refreshing, read_last_refresh
 from ..collection_options import store_option
 from ..exit_codes import guarded
 from ..output import note, print_json, print_table, shows_table
@@ -68,6 +68,7 @@ def status(store: Path, as_json: bool) -> None:
         else round((last.finished_at - last.started_at).total_seconds(), 3),
         "last_error": None if last is None else last.error,
         "failures": 0 if last is None else last.failures,
+        "refreshing": is_refreshing(store),
     }
     if shows_table(as_json):
         shown = {
@@ -78,6 +79,7 @@ def status(store: Path, as_json: bool) -> None:
         }
         names = ["store", "generation", "collections", "rows", "size", "updated_at", "age", "last_refresh_at"]
         names += ["last_error", "failures"] if facts["failures"] else []
+        names += ["refreshing"] if facts["refreshing"] else []
         print_table(("", ""), [(name.replace("_", " "), shown[name]) for name in names])
     else:
         print_json(facts)

@@ -14,7 +14,7 @@ from ...store import CollectionSpec
 from ...store.inputs.source_config import write_recipe
 from ...store.model import MAX_SHRINK
 from ...store.writes.refresh_status import note_refresh
-from ..build_progress import build, showing_progress, tell
+from ..build_progress import build, end_if_most_were_left_out, showing_progress, tell
 from ..collection_options import Given, collection_options, shrink_option
 from ..database_options import either, place_options
 from ..exit_codes import guarded
@@ -54,6 +54,9 @@ def build_command(
 
     Collections of the store that are not named stay as they are. What is served is the old data until all is built;
     when something goes wrong, they stay. Progress goes to stderr: a bar on a terminal, JSON lines otherwise.
+
+    Exit codes: 0 done; 2 failed, or finished, but look: more than half of the rows were left out; 3 a source is
+    unavailable.
     """
     specs = given.specs()
     share = 1.0 if allow_shrink else MAX_SHRINK
@@ -61,10 +64,11 @@ def build_command(
         _build_database(either(store, database), specs, schema=schema, max_shrink=share, on_duplicate=on_duplicate)
         return
     began = datetime.now(UTC)
-    run_in_thread(lambda: build(store, specs, on_duplicate=on_duplicate, max_shrink=share, lines=True))
+    report = run_in_thread(lambda: build(store, specs, on_duplicate=on_duplicate, max_shrink=share, lines=True))
     note_refresh(store, began, None)
     for name in write_recipe(store, specs):
         note(f"{name} came from standard input, so `index refresh` will need its source said again.")
+    end_if_most_were_left_out(report)
 
 
 def _build_database(
@@ -84,3 +88,4 @@ def _build_database(
             )
         )
     tell(report, specs, lines=True)
+    end_if_most_were_left_out(report)

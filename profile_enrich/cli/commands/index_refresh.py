@@ -18,7 +18,7 @@ from ...store.inputs.source_config import read_recipe, write_recipe
 from ...store.model import MAX_SHRINK, RefreshReport, RefreshSpec
 from ...store.writes.refresh_from_sources import refresh_from_sources
 from ...store.writes.refresh_status import note_refresh
-from ..build_progress import line, rows, showing_progress, tell
+from ..build_progress import end_if_most_were_left_out, line, rows, showing_progress, tell
 from ..collection_options import Given, collection_options, shrink_option
 from ..database_options import either, place_options
 from ..exit_codes import USAGE, guarded
@@ -84,6 +84,9 @@ def refresh_command(
     profile-enrich index refresh --store profiles.store --entity Users --tombstones erased.txt
 
     The new data are written beside the old and swapped in at once; when something goes wrong, the old ones stay.
+
+    Exit codes: 0 done; 2 failed, or finished, but look: an id of --tombstones matches no record, or more than half of
+    the rows were left out; 3 a source is unavailable.
     """
     if store is None or database is not None:
         url = either(store, database)
@@ -127,6 +130,8 @@ def refresh_command(
         tell(report, specs, lines=True)
         if given.sources:
             write_recipe(store, specs)
+    if report is not None:
+        end_if_most_were_left_out(report)
 
 
 def _note_signal(store: Path, began: datetime, name: str) -> None:
@@ -162,6 +167,7 @@ def _refresh_database(
             )
         )
     _tell_changes(report, changes)
+    end_if_most_were_left_out(report)
 
 
 def _refuse_more(given: Given) -> None:
@@ -210,13 +216,15 @@ def _take_in(store: Path, spec: RefreshSpec, on_duplicate: Literal["last", "fail
     with showing_progress("Refreshing", lines=True) as show:
         report = run_in_thread(lambda: refresh_store(store, [spec], on_duplicate=on_duplicate, progress=show))
     _tell_changes(report, [spec])
+    end_if_most_were_left_out(report)
     found = report.collections[0]
     if found.unmatched_deletes:
         note(
             f"{found.unmatched_deletes:,} of the {found.asked_deletes:,} ids to delete match no record. Ids are"
             " compared exactly: look for quotes, spaces and lost zeros."
         )
-        if found.unmatched_deletes == found.asked_deletes:
+        # A list of people to erase must match; in a feed of changes, a record may be gone before it was ever seen.
+        if spec.deleted or found.unmatched_deletes == found.asked_deletes:
             raise click.exceptions.Exit(USAGE)
 
 
@@ -236,6 +244,7 @@ def _tell_changes(report: RefreshReport, specs: Sequence[CollectionSpec | Refres
                 updated=each.updated,
                 unchanged=each.unchanged,
                 deleted=each.deleted,
+                unmatched_deletes=each.unmatched_deletes,
                 duplicates=each.duplicates,
                 rejected=dict(each.rejected),
                 first_rejected_row=each.first_rejected,

@@ -25,8 +25,9 @@ from ...server.scheduled_refresh import RefreshSchedule, seconds_of
 from ...server.shared_state import SharedState
 from ...store import Collection, LocalStore, ProfileStore
 from ...store.inputs.source_config import write_recipe
+from ...store.model import MAX_SHRINK
 from ..build_progress import build, specifications
-from ..collection_options import specs_from_file
+from ..collection_options import shrink_option, specs_from_file
 from ..database_options import check_elsewhere, open_database, serving_options
 from ..exit_codes import guarded
 from ..output import note
@@ -150,6 +151,7 @@ BeforeRead = Callable[[Collection, Sequence[str]], Awaitable[None]]
     show_envvar=True,
     help="Refresh the store from its sources every 90s, 15m, 2h or 1d, give or take a tenth.",
 )
+@shrink_option
 @click.option(
     "--keys-file",
     type=click.Path(path_type=Path),
@@ -203,6 +205,7 @@ def serve(
     compress_from: int,
     metrics: str,
     refresh_every: str | None,
+    allow_shrink: bool,
     keys_file: Path | None,
     rate: str | None,
     audit_log: Path | None,
@@ -276,6 +279,7 @@ def serve(
     if rate is not None:
         Rate.parse(rate)
     every = None if refresh_every is None else seconds_of(refresh_every)
+    max_shrink = 1.0 if allow_shrink else MAX_SHRINK
     if every is not None and store is None and not specs:
         raise ConfigurationError("--refresh-every needs sources to refresh from")
     if upstream is not None and (mirror is None or workers != 1):
@@ -317,10 +321,10 @@ def serve(
             stack.callback(follower.close)
             run_in_thread(partial(follower.wait_until_ready, FIRST_GENERATION))
         if specs and not (described and (path / "CURRENT").exists()):
-            run_in_thread(lambda: build(path, specs))
+            run_in_thread(lambda: build(path, specs, max_shrink=max_shrink))
             if store is not None:  # so that `index refresh` knows the sources
                 write_recipe(path, specs)
-        schedule = None if every is None else RefreshSchedule(path, specs or None, every=every)
+        schedule = None if every is None else RefreshSchedule(path, specs or None, every=every, max_shrink=max_shrink)
         reporting = schedule or follower
         status = None if reporting is None else reporting.status
 

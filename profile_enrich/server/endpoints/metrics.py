@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ...errors import MissingExtraError
@@ -25,12 +25,19 @@ class Metrics:
         totals: of this process and its siblings.
         store: what is served.
         feed: whose streams are counted, of this process.
+        refreshing: state of scheduled refreshing, if there is any.
 
     Raises:
         MissingExtraError: prometheus-client is not installed.
     """
 
-    def __init__(self, totals: SharedCounters, store: ProfileStore, feed: ChangeFeed) -> None:
+    def __init__(
+        self,
+        totals: SharedCounters,
+        store: ProfileStore,
+        feed: ChangeFeed,
+        refreshing: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
         try:
             from prometheus_client import CollectorRegistry, core, exposition
         except ImportError:
@@ -44,6 +51,7 @@ class Metrics:
         self._totals = totals
         self._store = store
         self._feed = feed
+        self._refreshing = refreshing
         self._registry = registry
         self._key = NOBODY
         registry.register(self)
@@ -87,3 +95,6 @@ class Metrics:
         yield streams
         if self._key.sees_everything:
             yield core.GaugeMetricFamily("profile_api_generation", "Of the store.", value=self._store.generation)
+        if self._refreshing is not None:
+            failed = self._refreshing()["last_error"] is not None
+            yield core.GaugeMetricFamily("profile_api_refresh_failed", "1: the last refresh failed.", value=failed)

@@ -138,7 +138,9 @@ def kept_fields(spec: CollectionSpec) -> list[str]:
 
 @contextlib.contextmanager
 def unchanged(source: object) -> Generator[None]:
-    """Check at the end of the `with` block that a file is still the one that it was at its beginning.
+    """Check at the end of the `with` block that a file is still the one that it was at its beginning, byte for byte.
+
+    The database engine that reads a table several times does not show which bytes it reads.
 
     Raises:
         StoreError: it was replaced, written to or removed.
@@ -146,7 +148,7 @@ def unchanged(source: object) -> Generator[None]:
     path = Path(source) if isinstance(source, str | Path) else None
     identity: FileIdentity | None = None
     with contextlib.suppress(InputError):  # the reader reports a file that cannot be read
-        identity = None if path is None or not path.is_file() else FileIdentity.of(path)
+        identity = None if path is None or not path.is_file() else FileIdentity.of(path, whole=True)
     yield
     problem = ""
     try:

@@ -96,6 +96,8 @@ class SqlReader(ObjectReader):
             if self._engine.dialect.name == "postgresql":
                 options["postgresql_readonly"] = True
             connection = self._closing.enter_context(self._engine.connect()).execution_options(**options)
+            if self._engine.dialect.driver == "psycopg":
+                _keep_times_as_text(connection.connection.driver_connection)
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA query_only = 1")
             result = connection.exec_driver_sql(source.query)
@@ -122,8 +124,36 @@ class SqlReader(ObjectReader):
                 number += len(batch)
         except self._errors as error:
             problem = f"the database failed after row {number:,} ({type(error).__name__})"
+        except (ValueError, ArithmeticError, TypeError) as error:  # of the driver, at a value that Python does not have
+            problem = (
+                f"the database's driver cannot read a value after row {number:,} ({type(error).__name__}); cast such"
+                " columns, e.g. dates, to text in the query"
+            )
         if problem:
             raise StoreError(problem)
+
+
+def _keep_times_as_text(connection: Any) -> None:
+    """Have psycopg give the times that Python does not have as text: `infinity`, `0044-03-15 BC`, `15000-01-01`."""
+    import psycopg
+
+    for name in ("date", "time", "timetz", "timestamp", "timestamptz", "interval"):
+        given = connection.adapters.get_loader(connection.adapters.types[name].oid, psycopg.pq.Format.TEXT)
+
+        class AsText(psycopg.adapt.Loader):
+            kind = given
+
+            def __init__(self, oid: int, context: Any = None) -> None:
+                super().__init__(oid, context)
+                self._loader = self.kind(oid, context)
+
+            def load(self, data: Any) -> Any:
+                try:
+                    return self._loader.load(data)
+                except psycopg.DataError:
+                    return bytes(data).decode()
+
+        connection.adapters.register_loader(name, AsText)
 
 
 def _text(value: object) -> str:

@@ -26,7 +26,7 @@ from ..model import (
     ColumnType,
 )
 from ..record_text import comparable, stored_values
-from ..writes.build import check_specs, index_id_of
+from ..writes.build import check_any_stored, check_specs, index_id_of
 from .connections import Database
 from .schema import Stored, check_schema_name, create_schema, select_collection, sql, stored
 from .single_records import swap
@@ -137,6 +137,7 @@ def _fill(
         columns = reader.columns()
         if read or columns:
             check_columns(spec, columns, reader.where)
+        check_any_stored(reader.where, read, reader.rejects)
     finally:
         reader.close()
     duplicates, first = staging.make_unique()

@@ -67,9 +67,8 @@ def build_store(
 
     Raises:
         StoreError: a file cannot be read, has no such column, wrong encoding, broken lines, duplicate keys with
-            `on_duplicate="fail"`; a collection would lose more than
-            `max_shrink`; or another build of this store is running. It names the file and, where it can, the
-            line; never a value.
+            `on_duplicate="fail"`; none of its rows can be stored; a collection would lose more than `max_shrink`; or
+            another build of this store is running. It names the file and, where it can, the line; never a value.
         MissingExtraError: reading CSV and Parquet files needs the extra `server`.
         ConfigurationError: the specification contradicts itself.
     """
@@ -190,6 +189,17 @@ def check_shrink(name: str, rows: int, lost: int, max_shrink: float) -> None:
         )
 
 
+def check_any_stored(where: str, read: int, rejects: Rejects) -> None:
+    """Refuse a source with rows of which none can be stored.
+
+    Raises:
+        StoreError: all were left out; it says why.
+    """
+    if read and sum(rejects.reasons.values()) == read:
+        reasons = "; ".join(f"{reason} ({count:,})" for reason, count in rejects.reasons.items())
+        raise StoreError(f"{where}: none of its {read:,} rows can be stored: {reasons}; the store is unchanged")
+
+
 def expected_types(collection: Collection, key: str) -> dict[str, ColumnType]:
     """Return the types that a collection's columns keep; the key is text in any case."""
     return {column.name: column.type for column in collection.columns if column.known and column.name != key}
@@ -244,6 +254,7 @@ def _build_one(
         if before is not None:
             kept = written.rows if placing.kept is None else placing.kept
             check_shrink(spec.name, before.rows, before.rows - kept, max_shrink)
+        check_any_stored(reader.where, counts.read, reader.rejects)
         files = [DataFile(f"{name}.db", written.rows)]
         if placing.late:
             with CollectionWriter(path / f"{name}-last.db", len(spec.filterable), layer=True) as writer:

@@ -134,7 +134,7 @@ def _refresh_one(
         report = RefreshedCollection(old)
         if spec.source is not None:
             report = _take_in(spec, old, delta, on_duplicate, max_shrink, progress)
-        asked = unmatched = 0
+        asked, unmatched = report.asked_deletes, report.unmatched_deletes
         for key in keys_to_delete(spec.deleted):
             asked, found = asked + 1, False
             with contextlib.suppress(UnicodeEncodeError):  # no stored key has a lone surrogate
@@ -192,6 +192,8 @@ def _take_in(
         duplicates=taking.repeated,
         rejected=rejects.reasons,
         first_rejected=rejects.first_row,
+        asked_deletes=taking.asked_deletes,
+        unmatched_deletes=taking.unmatched_deletes,
     )
 
 
@@ -249,6 +251,8 @@ class ChangeApplier:
         self.unchanged = 0
         self.repeated = 0
         self.first_repeated: int | None = None
+        self.asked_deletes = 0
+        self.unmatched_deletes = 0
 
     def take(self, number: int, names: Sequence[str], values: Sequence[object]) -> None:
         """One row."""
@@ -272,7 +276,9 @@ class ChangeApplier:
             names, texts, gone = _without(names, at), _without(texts, at), texts[at]
             values = _without(values, at)
             if _says_yes(gone):
-                self._delta.delete(key_text(values[list(names).index(self._key)] if self._key in names else None))
+                key = key_text(values[list(names).index(self._key)] if self._key in names else None)
+                self.asked_deletes += 1
+                self.unmatched_deletes += not self._delta.delete(key)
                 return
         outcome = self._delta.put(self._encoder.encode(names, texts, values))
         if outcome == "unchanged":

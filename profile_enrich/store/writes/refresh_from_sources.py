@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from ...errors import ConfigurationError, ProfileEnrichError, StoreBusy, StoreError
-from ..files.manifest import lock_file, read_manifest
+from ...errors import ConfigurationError, ProfileEnrichError, StoreBusy
+from ..files.manifest import read_manifest
 from ..inputs.source_config import read_recipe
 from ..model import MAX_SHRINK, BuildProgress, BuildReport, CollectionSpec, RefreshReport, RefreshSpec
 from .build import build_store
 from .refresh import VANISHED_AND_REJECTS, refresh_store
-from .refresh_status import note_refresh, read_last_refresh
+from .refresh_status import begin_refresh, note_refresh, read_last_refresh, refreshing_alone, withdraw_refresh
 
-__all__ = ["check_vanished", "is_refreshing", "refresh_from_sources"]
+__all__ = ["check_vanished", "refresh_from_sources"]
 
 
 def refresh_from_sources(
@@ -55,12 +54,13 @@ def refresh_from_sources(
     path = Path(path)
     check_vanished(vanished, changed_only, specs or ())
     read_manifest(path)  # there must be a store
-    with _alone(path):
+    with refreshing_alone(path):
         last = read_last_refresh(path)
         if since is not None and last is not None and last.started_at > since:
             return None
         began = datetime.now(UTC)
         problem = "it failed in an unexpected way"
+        begin_refresh(path, began)
         try:
             sources = read_recipe(path) if specs is None else list(specs)
             if not sources:
@@ -79,6 +79,7 @@ def refresh_from_sources(
                 report = build_store(path, sources, on_duplicate=on_duplicate, max_shrink=max_shrink, progress=progress)
         except StoreBusy:
             problem = ""
+            withdraw_refresh(path)
             raise
         except ProfileEnrichError as error:
             problem = error.message
@@ -120,29 +121,3 @@ def _changes(spec: CollectionSpec, vanished: Literal["keep", "delete"]) -> Refre
         format=spec.format,
         rejects=spec.rejects,
     )
-
-
-def is_refreshing(path: Path | str) -> bool:
-    """Whether some process is refreshing this store at the moment."""
-    try:
-        with _alone(Path(path)):
-            return False
-    except StoreBusy:
-        return True
-    except StoreError:  # who wants to refresh will be told
-        return False
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Generator[None]:
-    """Hold the right to refresh this store, which the system frees when the process dies.
-
-    Another lock than the store's own: between seeing that nobody has refreshed and beginning to build, nobody may.
-
-    Raises:
-        StoreBusy: another process has it.
-        StoreError: it cannot be had at all.
-    """
-    busy = f"another process is refreshing the store in {path}; wait for it to end"
-    with lock_file(path / "REFRESHING", 0.25, busy):  # longer than a look
-        yield

@@ -45,6 +45,7 @@ def main(stdin: IO[str], stdout: IO[str], *, watch: bool = True) -> None:
             changed_only=order["changed_only"],
             vanished=order["vanished"],
             on_duplicate=order["on_duplicate"],
+            max_shrink=order["max_shrink"],
             since=None if since is None else datetime.fromisoformat(since),
         )
         outcome = "skipped" if report is None else "done"

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..._utils.files import replace_private
+from ...errors import StoreBusy, StoreError
+from ..files.manifest import lock_file
 
-__all__ = ["LastRefresh", "note_refresh", "read_last_refresh"]
+__all__ = [
+    "LastRefresh",
+    "begin_refresh",
+    "is_refreshing",
+    "note_refresh",
+    "read_last_refresh",
+    "refreshing_alone",
+    "withdraw_refresh",
+]
 
 FILE = "REFRESHED"
+
+KILLED = "it was killed, or the machine stopped, before it ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +49,33 @@ class LastRefresh:
 
 
 def read_last_refresh(path: Path | str) -> LastRefresh | None:
-    """The last refresh of the store in this directory; `None` when there was none, or when the note is not readable."""
-    try:
-        content: dict[str, Any] = json.loads((Path(path) / FILE).read_bytes())
-        succeeded = content["succeeded_at"]
-        return LastRefresh(
-            started_at=_time(content["started_at"]),
-            finished_at=_time(content["finished_at"]),
-            succeeded_at=None if succeeded is None else _time(succeeded),
-            error=None if content["error"] is None else str(content["error"]),
-            failures=int(content["failures"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):  # a note, not data: without it, the next one is written
-        return None
+    """The last refresh of the store in this directory; `None` when there was none, or when the note is not readable.
+
+    One that began, did not end, and is not running any more was killed: it counts as failed.
+    """
+    last, begun = _read(Path(path))
+    if begun is None or not _can_be_locked(Path(path)):
+        return last
+    return _failed(last, begun, begun, KILLED)
+
+
+def begin_refresh(path: Path, started_at: datetime) -> None:
+    """Note that a refresh begins, so that one that is killed leaves a trace. The caller is `refreshing_alone`.
+
+    Raises:
+        OSError: the note cannot be written.
+    """
+    last, begun = _read(path)
+    _write(path, last if begun is None else _failed(last, begun, begun, KILLED), started_at)
+
+
+def withdraw_refresh(path: Path) -> None:
+    """Take back what `begin_refresh` noted: the refresh could not begin, or was stopped on purpose."""
+    last, begun = _read(path)
+    if last is not None:
+        _write(path, last, None)
+    elif begun is not None:
+        (path / FILE).unlink(missing_ok=True)
 
 
 def note_refresh(path: Path | str, started_at: datetime, error: str | None) -> LastRefresh:
@@ -61,18 +89,78 @@ def note_refresh(path: Path | str, started_at: datetime, error: str | None) -> L
     Raises:
         OSError: the note cannot be written.
     """
-    before = read_last_refresh(path)
+    before, _ = _read(Path(path))
     now = datetime.now(UTC)
-    failed = error is not None
-    last = LastRefresh(
-        started_at=started_at,
-        finished_at=now,
-        succeeded_at=(before.succeeded_at if before is not None else None) if failed else now,
-        error=error,
-        failures=(before.failures if before is not None else 0) + 1 if failed else 0,
-    )
-    replace_private(Path(path) / FILE, json.dumps(asdict(last), default=datetime.isoformat).encode())
+    last = LastRefresh(started_at, now, now) if error is None else _failed(before, started_at, now, error)
+    _write(Path(path), last, None)
     return last
+
+
+@contextlib.contextmanager
+def refreshing_alone(path: Path) -> Generator[None]:
+    """Hold the right to refresh this store, which the system frees when the process dies.
+
+    Another lock than the store's own: between seeing that nobody has refreshed and beginning to build, nobody may.
+
+    Raises:
+        StoreBusy: another process has it.
+        StoreError: it cannot be had at all.
+    """
+    with _lock(path, 0.25):  # longer than a look
+        yield
+
+
+def is_refreshing(path: Path | str) -> bool:
+    """Whether some process is refreshing this store at the moment."""
+    try:
+        with _lock(Path(path), 0):
+            return False
+    except StoreBusy:
+        return True
+    except StoreError:  # who wants to refresh will be told
+        return False
+
+
+def _can_be_locked(path: Path) -> bool:
+    """Whether surely no process is refreshing: a reader without the right to lock cannot tell."""
+    try:
+        with _lock(path, 0):
+            return True
+    except StoreError:
+        return False
+
+
+def _lock(path: Path, wait: float) -> contextlib.AbstractContextManager[None]:
+    busy = f"another process is refreshing the store in {path}; wait for it to end"
+    return lock_file(path / "REFRESHING", wait, busy)
+
+
+def _failed(before: LastRefresh | None, started_at: datetime, finished_at: datetime, error: str) -> LastRefresh:
+    succeeded = None if before is None else before.succeeded_at
+    return LastRefresh(started_at, finished_at, succeeded, error, 1 if before is None else before.failures + 1)
+
+
+def _read(path: Path) -> tuple[LastRefresh | None, datetime | None]:
+    """Return the note of the last refresh that ended, and when a later one began."""
+    try:
+        content: dict[str, Any] = json.loads((path / FILE).read_bytes())
+        last, begun, succeeded = None, content.get("begun_at"), content.get("succeeded_at")
+        if content.get("started_at") is not None:
+            last = LastRefresh(
+                started_at=_time(content["started_at"]),
+                finished_at=_time(content["finished_at"]),
+                succeeded_at=None if succeeded is None else _time(succeeded),
+                error=None if content["error"] is None else str(content["error"]),
+                failures=int(content["failures"]),
+            )
+        return last, None if begun is None else _time(begun)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a note: without it, the next one is written
+        return None, None
+
+
+def _write(path: Path, last: LastRefresh | None, begun_at: datetime | None) -> None:
+    content = ({} if last is None else asdict(last)) | ({} if begun_at is None else {"begun_at": begun_at})
+    replace_private(path / FILE, json.dumps(content, default=datetime.isoformat).encode())
 
 
 def _time(text: str) -> datetime:
