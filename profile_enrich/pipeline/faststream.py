@@ -106,7 +106,7 @@ class MessageProfiles:
         if inspect.isawaitable(found):
             async with asyncio.timeout(None if end is None else end.remaining()):
                 found = await found
-        return (cast("list[Any]", found), True) if isinstance(found, list) else ([found], False)
+        return (found, True) if isinstance(found, list) else ([found], False)
 
     def _asked(self, value: Any) -> str | ProfileKey | Profile:
         """What the client takes; or the empty profile that says why there is nothing to look up."""
