@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,13 +23,51 @@ __all__ = ["ProfileContext", "TemplateProfile", "profile_context"]
 
 _METHODS = frozenset({"items", "keys", "values"})
 
+_TAKE_ONE = frozenset({"sync_do_first", "do_first", "do_last", "_min_or_max", "choice"})
+_CONVERT = frozenset({"do_int", "do_float"})
+_ENCODE = frozenset({"url_quote"})
+_MODULES = frozenset({"jinja2.filters", "jinja2.utils", "random"})
 
-class _Missing(str):
+
+def _called_by(functions: frozenset[str]) -> bool:
+    """Whether the special method that asks this is called by one of these functions of Jinja2's filters.
+
+    Of nothing, `first`, `last`, `min`, `max` and `random` make the environment's own undefined value, which may fail
+    where it is used; and `int` and `float` have a default of their own, which `"%.2f" % value` has not.
+    """
+    frame = sys._getframe(2)
+    if frame.f_code.co_name == "auto_aiter" and frame.f_back is not None:  # in an asynchronous environment
+        frame = frame.f_back
+    return frame.f_code.co_name in functions and frame.f_globals.get("__name__") in _MODULES
+
+
+class _Items:
+    """Mixed into what templates iterate over: of nothing, a filter that takes one item takes a missing one."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        items = super().__iter__()  # type: ignore[misc]  # mixed into containers
+        if not super().__len__() and _called_by(_TAKE_ONE):  # type: ignore[misc]
+            return iter((_MISSING,))
+        return cast("Iterator[Any]", items)
+
+    def __reversed__(self) -> Iterator[Any]:
+        if not super().__len__() and _called_by(_TAKE_ONE):  # type: ignore[misc]
+            return iter((_MISSING,))
+        return reversed(list(super().__iter__()))  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        size: int = super().__len__()  # type: ignore[misc]
+        return size or int(_called_by(_TAKE_ONE))
+
+
+class _Missing(_Items, str):
     """The value of a missing attribute in a template. It is empty, and using it does not raise.
 
     It is an `Undefined`, so that Jinja2's `default` and `is defined` work, and an empty string for JSON encoders, which
     check the type. Comparisons with it are false. Arithmetic, attributes, items and calls return a missing value again.
-    A conversion raises the error that makes Jinja2's filters return their default.
+    As a number it is 0, unless a filter has a default of its own.
     """
 
     __slots__ = ("_method",)
@@ -36,7 +75,9 @@ class _Missing(str):
     _method: Callable[[], Any]
 
     def __getattribute__(self, name: str) -> Any:
-        return object.__getattribute__(self, name) if name.startswith("_") else self
+        if name.startswith("_") or (name == "encode" and _called_by(_ENCODE)):
+            return object.__getattribute__(self, name)
+        return self
 
     def _itself(self, *args: object, **kwargs: object) -> Any:
         return self
@@ -48,14 +89,13 @@ class _Missing(str):
     def _false(self, other: object) -> bool:
         return False
 
-    def _empty(self) -> Iterator[Any]:
-        return iter(())
-
     def __int__(self) -> int:
-        raise ValueError("there is no value")
+        return 0
 
     def __float__(self) -> float:
-        raise ValueError("there is no value")
+        if _called_by(_CONVERT):
+            raise ValueError("there is no value")
+        return 0.0
 
     def __index__(self) -> int:
         return 0
@@ -83,11 +123,11 @@ class _Missing(str):
 
     # Typed as `Any`, because they replace string methods, which return strings.
     __getitem__ = cast(Any, _itself)
-    __iter__ = cast(Any, _empty)
     __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _false
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = cast(Any, _itself)
     __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __pow__ = __rpow__ = cast(Any, _itself)
     __mod__ = __rmod__ = __neg__ = __pos__ = __abs__ = __round__ = cast(Any, _itself)
+    __ceil__ = __floor__ = __trunc__ = cast(Any, _itself)
 
 
 _MISSING = _Missing()
@@ -104,8 +144,13 @@ def _wrapped(value: object) -> Any:
     return value
 
 
+<<<<<<< HEAD
 class TemplateProfile(Withheld, dict[str, Any]):
     """A profile wrapped for templates: every name is an attribute, and a missing attribute is empty.
+=======
+class TemplateProfile(_Items, Withheld, dict[str, Any]):
+    """A profile as templates see it: every name is an attribute, and a missing attribute is empty.
+>>>>>>> dc89ff9 (Check the arguments of all integrations in one place; take what is missing with every filter of Jinja2)
 
     `{{ profile.first_name or "there" }}` renders the default for people without that attribute, and so do `{{
     profile.address.city or "your city" }}`, `{% if profile.visits > 3 %}`, `{{ profile.visits|int }}` and `{% for offer
@@ -168,8 +213,13 @@ class TemplateProfile(Withheld, dict[str, Any]):
     __str__ = __html__ = __repr__
 
 
+<<<<<<< HEAD
 class _TemplateList(Withheld, list[Any]):
     """A list of the profile wrapped for templates: an index out of range gives a missing value."""
+=======
+class _TemplateList(_Items, Withheld, list[Any]):
+    """A list of the profile as templates see it: an item that is not there is missing, and does not fail."""
+>>>>>>> dc89ff9 (Check the arguments of all integrations in one place; take what is missing with every filter of Jinja2)
 
     __slots__ = ("_method",)
     _method: Callable[[], Any]

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import re
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,10 @@ class TestProfileKey:
     def test_refuses_what_is_not_text(self, value: Any) -> None:
         with pytest.raises(InvalidKeyError, match="must be a string"):
             ProfileKey(value)
+
+    def test_takes_a_uuid_as_its_text(self) -> None:
+        value = uuid.uuid4()
+        assert ProfileKey(value) == ProfileKey.of(value) == ProfileKey(str(value))
 
     def test_refuses_an_empty_value_and_an_empty_type(self) -> None:
         with pytest.raises(InvalidKeyError, match="must not be empty"):

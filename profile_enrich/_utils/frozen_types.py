@@ -14,7 +14,8 @@ class Withheld:
     """What error reporters, debuggers and pretty-printers show instead of the values.
 
     Each hook is the one that a reporter asks before it walks a container: `__sentry_repr__` (Sentry's SDK),
-    `__elasticapm__` (Elastic APM), `__rich_repr__` (rich).
+    `__rollbar_repr__` (Rollbar, from 1.3 on), `__rich_repr__` (rich). Elastic APM has `__elasticapm__`, and walks
+    dictionaries and lists without asking them.
     """
 
     __slots__ = ()
@@ -30,7 +31,7 @@ class Withheld:
     def __sentry_repr__(self) -> str:
         return repr(self)
 
-    def __elasticapm__(self) -> str:
+    def __rollbar_repr__(self) -> str:
         return repr(self)
 
     def __rich_repr__(self) -> Iterator[str]:

@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
+from ..web.arguments import check_attribute
 from ..web.blocking_lookup import BlockingConfig
 from ..web.identity_functions import from_user
 
@@ -52,10 +53,8 @@ class DjangoConfig(BlockingConfig):
     """
 
     def __init__(self, *, attribute: str = "profile", **options: Any) -> None:
-        if not isinstance(attribute, str) or not attribute.isidentifier():
-            raise ConfigurationError(f"attribute must be a name such as 'profile', not {attribute!r}")
+        self.attribute = check_attribute(attribute)
         super().__init__(**options)
-        self.attribute = attribute
 
 
 def load_config() -> DjangoConfig:

@@ -16,6 +16,7 @@ from ..client.client import ProfileClient
 from ..errors import ConfigurationError, ProfileRequired
 from ..profile import Profile, Reason
 from ..templating import TemplateProfile
+from ..web.arguments import check_attribute
 from ..web.blocking_lookup import BlockingConfig
 from .flask_caching import guard_caches
 from .lookup import FlaskLookup, current_lookup
@@ -67,9 +68,7 @@ class ProfileEnrich:
         vary_on: Iterable[str] | None = None,
         server_timing: bool = False,
     ) -> None:
-        if not isinstance(attribute, str) or not attribute.isidentifier():
-            raise ConfigurationError(f"attribute must be a name such as 'profile', not {attribute!r}")
-        self._attribute = attribute
+        self._attribute = check_attribute(attribute)
         self._config = BlockingConfig(
             client=client,
             identify=identify,

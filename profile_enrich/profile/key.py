@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
+from typing import TypeGuard
 
 from ..errors import InvalidKeyError
 
-__all__ = ["MAX_KEY_BYTES", "ProfileKey"]
+__all__ = ["MAX_KEY_BYTES", "ProfileKey", "is_type_name"]
 
 MAX_KEY_BYTES = 2048
 """The longest identifier that is looked up, in bytes of UTF-8. Longer ones do not fit every vendor's URL."""
@@ -23,6 +25,7 @@ class ProfileKey:
 
     Args:
         value: the identifier exactly as the source knows it, 1 to 2,048 bytes of UTF-8. Nothing is trimmed or folded.
+            A UUID counts as its text.
         type: the identifier's type: `"id"` (default) is the source's primary key; sources that can look up by other
             attributes take their names, e.g. `"email"`.
 
@@ -40,12 +43,14 @@ class ProfileKey:
     _digest: str | None
     _hash: int
 
-    def __init__(self, value: str, type: str = "id") -> None:
+    def __init__(self, value: str | uuid.UUID, type: str = "id") -> None:
+        if isinstance(value, uuid.UUID):
+            value = str(value)
         if not isinstance(value, str):
             raise InvalidKeyError(
                 f"a profile key must be a string, not {_type_name(value)}; pass str(value) if its text form is the id"
             )
-        if not isinstance(type, str) or not type or len(type) > MAX_TYPE_LENGTH or not type.isprintable():
+        if not is_type_name(type):
             raise InvalidKeyError("the type of a profile key must be a short name such as 'id' or 'email'")
         if not value:
             raise InvalidKeyError("a profile key must not be empty")
@@ -66,8 +71,8 @@ class ProfileKey:
         object.__setattr__(self, "_digest", None)
 
     @classmethod
-    def of(cls, key: str | ProfileKey) -> ProfileKey:
-        """The key itself, or a primary key made of a string."""
+    def of(cls, key: str | uuid.UUID | ProfileKey) -> ProfileKey:
+        """The key itself, or a primary key made of a string or a UUID."""
         return key if isinstance(key, ProfileKey) else cls(key)
 
     def digest(self) -> str:
@@ -98,6 +103,11 @@ class ProfileKey:
 
     def __repr__(self) -> str:
         return f"<ProfileKey {self.type}:#{self.digest()}>"
+
+
+def is_type_name(value: object) -> TypeGuard[str]:
+    """Whether a value can be the type of a key."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_TYPE_LENGTH and value.isprintable()
 
 
 def _type_name(value: object) -> str:

@@ -14,15 +14,14 @@ from starlette.types import Scope
 
 from .._utils.deadline import Deadline
 from .._utils.log_once import LogOnce
-from .._utils.validation import check_number
 from ..client.client import ProfileClient
-from ..errors import BudgetExceeded, ConfigurationError, ProfileEnrichError
+from ..errors import BudgetExceeded, ProfileEnrichError
 from ..profile import Profile, Reason, Status
 from ..profile.profile import pending
+from .arguments import check_arguments, is_excluded
 from .cache_headers import Headers, personalise
 from .dependencies import refusal
 from .identification import Key, key_of
-from .identity_functions import vary_of
 from .native_request import ask, requirements_of
 
 __all__ = ["GRACE", "BlockingConfig", "BlockingLookup"]
@@ -61,33 +60,21 @@ class BlockingConfig:
         vary_on: Iterable[str] | None = None,
         server_timing: bool = False,
     ) -> None:
-        if not isinstance(client, ProfileClient):
-            raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
-        if not callable(identify):
-            raise ConfigurationError("identify must be callable, e.g. from_session('user_id')")
-        if consent is not None and not callable(consent):
-            raise ConfigurationError("consent must be callable, e.g. honour_gpc()")
-        if budget is not None:
-            check_number("budget", budget)
-        if isinstance(exclude, str):
-            raise ConfigurationError("exclude must be a list of path prefixes, e.g. ['/static']")
-        prefixes = tuple(exclude)
-        if not all(isinstance(prefix, str) and prefix.startswith("/") for prefix in prefixes):
-            raise ConfigurationError("exclude: each path prefix must start with '/', e.g. '/static'")
-        if isinstance(vary_on, str):
-            raise ConfigurationError("vary_on must be a list of header names, e.g. ['Cookie']")
-        if vary_on is not None:
-            headers = tuple(vary_on)
-        else:
-            headers = vary_of(identify) if consent is None else (*vary_of(consent), *vary_of(identify))
-        self.exclude = tuple(prefix.rstrip("/") for prefix in prefixes)
+        self.exclude, self.vary_on = check_arguments(
+            client=client,
+            identify=identify,
+            budget=budget,
+            consent=consent,
+            exclude=exclude,
+            vary_on=vary_on,
+            server_timing=server_timing,
+        )
         self.once = LogOnce()
         self.profiles = client
         self.client = client.blocking()
         self.identify = identify
         self.consent = consent
         self.budget = budget
-        self.vary_on = headers
         self.server_timing = bool(server_timing)
 
     def requires(self) -> tuple[str, ...]:
@@ -96,7 +83,7 @@ class BlockingConfig:
 
     def excludes(self, path: str) -> bool:
         """Whether no lookup is made for a path: whole segments are compared."""
-        return any(path == prefix or path.startswith(prefix + "/") for prefix in self.exclude)
+        return is_excluded(path, self.exclude)
 
 
 class BlockingLookup:

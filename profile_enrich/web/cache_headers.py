@@ -77,7 +77,9 @@ def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: Sequence[str]) 
             else:
                 invited = True
             continue
-        if lower == b"vary":
+        if lower == b"expires":
+            value = b"0"  # the only field that HTTP/1.0 caches, and CDNs that are set to honour it alone, look at
+        elif lower == b"vary":
             vary_lines.append(len(result))
         elif lower == b"cache-control":
             control_lines.append(len(result))

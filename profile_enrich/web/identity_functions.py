@@ -15,15 +15,16 @@ from typing import Any, cast
 
 from starlette.requests import HTTPConnection
 
+from .._utils.validation import check_text
 from ..errors import ConfigurationError
 from ..profile import ProfileKey
+from .arguments import check_cookie_name, check_header_names, check_key_type, vary_of
 from .native_request import ask
 from .request_values import one_cookie, one_header
 
 __all__ = [
     "Identify",
     "Identity",
-    "check_text",
     "first_of",
     "from_cookie",
     "from_header",
@@ -31,7 +32,6 @@ __all__ = [
     "from_user",
     "hashed_email",
     "key_from",
-    "vary_of",
 ]
 
 Identity = str | int | uuid.UUID | ProfileKey | None
@@ -51,11 +51,6 @@ def hashed_email(email: str) -> str:
         64 lower-case hex characters.
     """
     return hashlib.sha256(email.strip().upper().encode()).hexdigest()
-
-
-def vary_of(function: object) -> tuple[str, ...]:
-    """The request headers that an identity or consent function reads; `("Cookie",)` for one of the user's own."""
-    return tuple(getattr(function, "vary", ("Cookie",)))
 
 
 def key_from(value: object, type_: str) -> Identity:
@@ -91,8 +86,7 @@ def from_session(name: str = "user_id", *, type: str = "id") -> Identify:
         name: the session's key. Default `"user_id"`.
         type: the type of the profile key. Default `"id"`.
     """
-    check_text("name", name)
-    return _FromSession(name, type)
+    return _FromSession(check_text("name", name), check_key_type(type))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +113,7 @@ def from_user(
         type: the type of the profile key. Default `"id"`.
         vary: the request headers that the authentication reads. Default `Authorization` and `Cookie`.
     """
-    check_text("attribute", attribute)
-    return _FromUser(attribute, type, tuple(vary))
+    return _FromUser(check_text("attribute", attribute), check_key_type(type), check_header_names("vary", vary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +136,7 @@ def from_cookie(name: str, *, type: str = "id") -> Identify:
         name: the cookie's name.
         type: the type of the profile key. Default `"id"`.
     """
-    check_text("name", name)
-    return _FromCookie(name, type)
+    return _FromCookie(check_cookie_name(name), check_key_type(type))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +161,12 @@ def from_header(name: str, *, trusted: bool, type: str = "id") -> Identify:
     Raises:
         ConfigurationError: the header is not trusted.
     """
-    check_text("name", name)
+    check_header_names("name", [name])
     if trusted is not True:
         raise ConfigurationError(
             f"from_header({name!r}): clients can send any header; say trusted=True once your proxy strips and sets it"
         )
-    return _FromHeader(name, type, (name,))
+    return _FromHeader(name, check_key_type(type), (name,))
 
 
 class _FirstOf:
@@ -220,13 +212,3 @@ def first_of(*choices: Callable[[Any], Identity | Awaitable[Identity]]) -> Ident
             "first_of takes one or more identity functions, e.g. first_of(from_session(), from_user())"
         )
     return _FirstOf(choices)
-
-
-def check_text(argument: str, value: object) -> None:
-    """Refuse a name that is empty or no text.
-
-    Raises:
-        ConfigurationError: it is; the message names the argument.
-    """
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{argument} must be a non-empty string, not {type(value).__name__}")

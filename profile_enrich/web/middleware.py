@@ -10,13 +10,13 @@ from typing import Any, cast
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._utils.log_once import LogOnce
-from .._utils.validation import check_number
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
 from ..profile import Reason
+from .arguments import check_arguments, check_attribute, is_excluded
 from .config import Attach, MiddlewareConfig
 from .consent import Consent
-from .identity_functions import Identify, vary_of
+from .identity_functions import Identify
 from .request_lookup import INSIDE, SCOPE_KEY, RequestLookup
 from .response import ProfileResponse
 
@@ -71,30 +71,20 @@ class ProfileMiddleware:
                 f"the application ({type(app).__name__}) is a WSGI one, which takes environ and start_response: use "
                 "profile_enrich.flask, profile_enrich.django or profile_enrich.wsgi.WSGIProfileMiddleware"
             )
-        if not isinstance(client, ProfileClient):
-            raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
-        if not callable(identify):
-            raise ConfigurationError("identify must be callable, e.g. from_session('user_id')")
-        if budget is not None:
-            check_number("budget", budget)
+        prefixes, headers = check_arguments(
+            client=client,
+            identify=identify,
+            budget=budget,
+            consent=consent,
+            exclude=exclude,
+            vary_on=vary_on,
+            server_timing=server_timing,
+        )
         if attach not in ("eager", "prefetch", "lazy"):
             raise ConfigurationError(f"attach must be 'eager', 'prefetch' or 'lazy', not {attach!r}")
-        if isinstance(exclude, str):
-            raise ConfigurationError("exclude must be a list of path prefixes, e.g. ['/static']")
-        prefixes = tuple(exclude)
-        if not all(isinstance(prefix, str) and prefix.startswith("/") for prefix in prefixes):
-            raise ConfigurationError("exclude: each path prefix must start with '/', e.g. '/static'")
-        if not attribute.isidentifier():
-            raise ConfigurationError(f"attribute must be a name such as 'profile', not {attribute!r}")
-        if consent is not None and not callable(consent):
-            raise ConfigurationError("consent must be callable, e.g. honour_gpc()")
-        if vary_on is not None:
-            headers = tuple(vary_on)
-        else:
-            headers = vary_of(identify) if consent is None else (*vary_of(consent), *vary_of(identify))
         self.app = app
         self._shared_state: object = None
-        self._attribute = attribute
+        self._attribute = check_attribute(attribute)
         self._scope_key = SCOPE_KEY + attribute
         self._config = MiddlewareConfig(
             client=client,
@@ -105,7 +95,7 @@ class ProfileMiddleware:
             consent=consent,
             server_timing=server_timing,
             attach=attach,
-            exclude=tuple(prefix.rstrip("/") or "/" for prefix in prefixes),
+            exclude=prefixes,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -164,8 +154,7 @@ class ProfileMiddleware:
         root: str = scope.get("root_path", "")
         if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
             path = path[len(root) :]
-        exclude = self._config.exclude
-        return any(path == prefix or (prefix != "/" and path.startswith(prefix + "/")) for prefix in exclude)
+        return is_excluded(path, self._config.exclude)
 
 
 class _Lifespan:

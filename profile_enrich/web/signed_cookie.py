@@ -10,8 +10,10 @@ from starlette.datastructures import Secret
 from starlette.requests import HTTPConnection
 
 from .._utils.log_once import LogOnce
+from .._utils.validation import check_int, check_text
 from ..errors import ConfigurationError, MissingExtraError
-from .identity_functions import Identity, check_text, key_from
+from .arguments import check_cookie_name, check_key_type
+from .identity_functions import Identity, key_from
 from .request_values import one_cookie
 
 __all__ = ["SignedCookie", "from_signed_cookie"]
@@ -116,7 +118,10 @@ def from_signed_cookie(
         MissingExtraError: itsdangerous is not installed (extra `session`).
         ConfigurationError: the name, a secret or the salt is empty or no text.
     """
-    check_text("name", name)
+    check_cookie_name(name)
+    check_key_type(type)
+    if max_age is not None:
+        check_int("max_age", max_age)
     if salt is not None:
         check_text("salt", salt)
     secrets = secret_texts("secret_key", secret_key)

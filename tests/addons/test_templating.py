@@ -15,8 +15,9 @@ from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 from starlette.testclient import TestClient
 
-from profile_enrich import MemorySource, Profile, ProfileClient, ProfileMiddleware, Record
+from profile_enrich import CensusSource, MemorySource, Profile, ProfileClient, ProfileMiddleware, Record
 from profile_enrich.templating import ProfileContext, TemplateProfile, profile_context
+from profile_enrich.testing import VendorServer
 
 ADA = {
     "first_name": "Ada",
@@ -94,6 +95,57 @@ def test_names_are_the_customers_attributes_and_nothing_missing_fails(
     assert rendered(text, Profile(), undefined) == unknown
 
 
+EXTRA = {
+    "attr": "('x')", "batch": "(2)", "slice": "(2)", "groupby": "('x')", "map": "('upper')", "reject": "('odd')",
+    "select": "('odd')", "rejectattr": "('x')", "selectattr": "('x')", "replace": "('a', 'b')", "join": "(',')",
+    "divisibleby": "(2)", "in": "([1])", "sameas": "(1)",
+}  # fmt: skip
+"""Arguments of the filters and tests that need some."""
+
+COMPARISONS = {"eq", "equalto", "ge", "greaterthan", "gt", "le", "lessthan", "lt", "ne"}
+
+
+@pytest.mark.parametrize("undefined", [jinja2.Undefined, jinja2.StrictUndefined])
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("expression", ["profile.no", "profile.null", "profile.empty[0]", "profile.no.city.name"])
+def test_every_filter_and_test_of_jinja_takes_what_is_missing(undefined: Any, is_async: bool, expression: str) -> None:
+    environment = jinja2.Environment(undefined=undefined, autoescape=True, enable_async=is_async)
+    snippets = [f"{{{{ {expression}|{name}{EXTRA.get(name, '')} }}}}" for name in environment.filters]
+    snippets += [
+        f"{{{{ {expression} is {name}{'(3)' if name in COMPARISONS else EXTRA.get(name, '')} }}}}"
+        for name in environment.tests
+        if name.isidentifier()
+    ]
+    snippets += [f"{{{{ '{code}' % {expression} }}}}" for code in ("%d", "%5i", "%x", "%.2f", "%e", "%g", "%s", "%r")]
+    snippets += [f"{{{{ '{code}'|format({expression}) }}}}" for code in ("%d", "%.2f", "%s")]
+    snippets += [f"{{% for _ in range({expression}) %}}x{{% endfor %}}"]
+    assert len(snippets) > 90
+    for who in (Profile(Record({"null": None, "empty": []})), Profile()):
+        for snippet in snippets:
+            environment.from_string(snippet).render(profile=TemplateProfile(who))
+
+
+@pytest.mark.parametrize("undefined", [jinja2.Undefined, jinja2.StrictUndefined])
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("items", ["profile.no", "profile.empty", "profile.nested.none", "profile.of"])
+@pytest.mark.parametrize("one", ["first", "last", "min", "max", "random"])
+def test_one_item_of_nothing_is_missing(undefined: Any, is_async: bool, items: str, one: str) -> None:
+    environment = jinja2.Environment(undefined=undefined, autoescape=True, enable_async=is_async)
+    template = f"{{{{ ({items}|{one}).name.upper() or 'X' }}}}{{% if ({items}|{one}) > 3 %}}yes{{% endif %}}"
+    template += f"{{% for item in {items} %}}y{{% endfor %}}{{{{ {items}|list|length }}}}{{{{ {items}|length }}}}"
+    who = Profile(Record({"empty": [], "nested": {}, "of": {}}))
+    assert environment.from_string(template).render(profile=TemplateProfile(who)) == "X00"
+    some = TemplateProfile(Profile(Record({"tags": [3]})))
+    assert environment.from_string(f"{{{{ profile.tags|{one} }}}}").render(profile=some) == "3"
+
+
+def test_numbers_that_are_missing_are_formatted_as_0_and_filters_keep_their_default() -> None:
+    text = "{{ '%.2f'|format(profile.n) }} {{ '%s %d' % ('a', profile.n) }} {{ '%d' % profile.n }} "
+    text += "{{ profile.n|float(7) }} {{ profile.n|int(8) }}"
+    assert rendered(text, Profile()) == "0.00 a 0  7 8"
+    assert rendered(text, Profile(Record({"n": 3}))) == "3.00 a 3 3 3.0 3"
+
+
 def test_values_are_escaped_as_any_other() -> None:
     assert rendered("{{ profile.name }}", Profile(Record({"name": "<b>"}))) == "&lt;b&gt;"
 
@@ -116,11 +168,11 @@ def templates(tmp_path: Path) -> Jinja2Templates:
     )
 
 
-def shop(templates: Jinja2Templates, **options: Any) -> TestClient:
+def shop(templates: Jinja2Templates, source: Any = None, **options: Any) -> TestClient:
     async def page(request: Request) -> Response:
         return templates.TemplateResponse(request, request.path_params["name"])
 
-    client = ProfileClient(MemorySource({"u1": ADA}))
+    client = ProfileClient(source or MemorySource({"u1": ADA}))
     middleware = [
         Middleware(ProfileMiddleware, client=client, identify=lambda request: request.headers.get("x-user"), **options)
     ]
@@ -135,6 +187,24 @@ def test_A13_a_template_that_gets_the_profile_makes_the_page_private(templates: 
     assert browser.get("/home.html").text == "hello there"
     plain = browser.get("/plain.html", headers={"x-user": "u1"})
     assert plain.headers["cache-control"] == "private"
+
+
+def test_A10_with_the_vendor_down_the_page_is_the_one_for_everybody(tmp_path: Path) -> None:
+    (tmp_path / "shop.html").write_text(
+        "{{ profile.first_name|title or 'there' }}: {% if profile.visits > 3 %}lounge{% else %}tea{% endif %} "
+        "{{ '%.2f'|format(profile.balance) }} {{ profile.gifts|first }}{{ (profile.tags|first).name }}"
+        "{% for gift in profile.gifts %}{{ gift.note.text }}{% endfor %}{{ profile.visits + 1 }}",
+        encoding="utf-8",
+    )
+    strict = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(tmp_path), undefined=jinja2.StrictUndefined, autoescape=True
+    )
+    with VendorServer({"u1": {"first_name": "ada"}}, key="secret") as vendor:
+        source = CensusSource(api_key="secret", entity="Users", base_url=vendor.base_url)
+        browser = shop(Jinja2Templates(env=strict, context_processors=[profile_context]), source=source, budget=5.0)
+        assert browser.get("/shop.html", headers={"x-user": "u1"}).text == "Ada: tea 0.00 "
+    page = browser.get("/shop.html", headers={"x-user": "u2"})
+    assert (page.status_code, page.text) == (200, "there: tea 0.00 ")
 
 
 def test_another_name_and_attribute(templates: Jinja2Templates) -> None:

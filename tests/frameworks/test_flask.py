@@ -285,21 +285,8 @@ def test_many_threads_share_one_thread_of_the_client() -> None:
     assert sum(thread.name == "profile_enrich" for thread in threading.enumerate()) == before + 1
 
 
-def test_A25_wrong_arguments_are_refused() -> None:
-    """A25: with the argument's name."""
+def test_A25_one_attribute_is_for_one_extension() -> None:
     client = client_of(ScriptedSource())
-    wrong: list[dict[str, Any]] = [
-        {"client": 3},
-        {"identify": "who"},
-        {"budget": "50ms"},
-        {"consent": True},
-        {"exclude": "/static"},
-        {"attribute": "a b"},
-        {"vary_on": "Cookie"},
-    ]
-    for options in wrong:
-        with pytest.raises(ConfigurationError, match=next(iter(options))):
-            ProfileEnrich(**{"client": client, "identify": from_cookie("who"), **options})
     app = Flask(__name__)
     ProfileEnrich(app, client=client, identify=from_cookie("who"))
     with pytest.raises(ConfigurationError, match="attribute 'profile' is taken"):
