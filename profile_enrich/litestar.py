@@ -97,7 +97,7 @@ class ProfilePlugin(InitPlugin):
             raise ConfigurationError(f"attribute {self._attribute!r} is taken: the application has such a dependency")
         app_config.middleware.append(cast("Any", self._around))
         app_config.dependencies[self._attribute] = Provide(_Provider(self._attribute))
-        app_config.type_encoders = {**(app_config.type_encoders or {}), Profile: Profile.to_dict}
+        app_config.type_encoders = {**(app_config.type_encoders or {}), Profile: Profile.as_dict}
         app_config.lifespan.append(cast("Any", self._client.lifespan))
         cache = app_config.response_cache_config or ResponseCacheConfig()
         app_config.response_cache_config = dataclasses.replace(

@@ -114,7 +114,7 @@ class TestFreezing:
             lambda: attributes["address"].__ior__({"city": "Bergen"}),
         ]
         for attempt in attempts:
-            with pytest.raises(TypeError, match="to_dict"):
+            with pytest.raises(TypeError, match="as_dict"):
                 attempt()
         assert record.attributes == {"tags": ["a"], "address": {"city": "Oslo", "lines": [{"n": 1}]}}
 
@@ -173,7 +173,7 @@ class TestProfile:
         assert not nobody.found
         assert nobody.get("tier", "guest") == "guest"
         assert dict(nobody) == {}
-        assert nobody.to_dict() == {}
+        assert nobody.as_dict() == {}
         assert nobody.status is Status.SKIPPED
         assert (nobody.id, nobody.age, nobody.source, nobody.key, nobody.error) == (None, None, None, None, None)
         assert not nobody.truncated
@@ -193,10 +193,10 @@ class TestProfile:
 
     def test_to_dict_is_fresh_and_json_ready(self) -> None:
         person = profile(tags=["a", {"b": [1]}])
-        copy_ = person.to_dict()
+        copy_ = person.as_dict()
         assert json.loads(json.dumps(copy_)) == {"tags": ["a", {"b": [1]}]}
         copy_["tags"].append("changed")
-        assert person.to_dict() == {"tags": ["a", {"b": [1]}]}
+        assert person.as_dict() == {"tags": ["a", {"b": [1]}]}
 
     @pytest.mark.parametrize(
         "read",
@@ -219,7 +219,7 @@ class TestProfile:
             lambda p: p.truncated,
             lambda p: p.is_stale,
             lambda p: p.attributes,
-            lambda p: p.to_dict(),
+            lambda p: p.as_dict(),
             lambda p: p | {},
             lambda p: {} | p,
             lambda p: p.detached(),

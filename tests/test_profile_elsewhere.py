@@ -96,14 +96,14 @@ class TestSerialising:
         assert again == profile
         assert (again.status, again.key, again.source) == (Status.HIT, ProfileKey("u1"), "census")
         assert copied(Profile(reason=Reason.ANONYMOUS)).reason is Reason.ANONYMOUS
-        with pytest.raises(TypeError, match="to_dict"):
+        with pytest.raises(TypeError, match="as_dict"):
             again["address"]["city"] = "Paris"
 
     def test_copies_of_a_value_stay_read_only(self) -> None:
         for value in (of()["address"], of()["tags"]):
             for again in (copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
                 assert again == value
-                with pytest.raises(TypeError, match="to_dict"):
+                with pytest.raises(TypeError, match="as_dict"):
                     again.clear()
 
     def test_pydantic_takes_it_as_a_field(self) -> None:
@@ -136,7 +136,7 @@ def app() -> FastAPI:
 
     @app.get("/dict")
     async def plain(profile: CurrentProfile) -> dict[str, object]:
-        return profile.to_dict()
+        return profile.as_dict()
 
     @app.get("/shallow")
     async def shallow(profile: CurrentProfile) -> dict[str, object]:

@@ -36,7 +36,7 @@ async def home(profile: CurrentProfile) -> dict[str, str]:
 
 @app.get("/account")
 async def account(profile: RequiredProfile) -> dict[str, object]:  # 401 for nobody, 404 unknown, 503 unavailable
-    return profile.to_dict()
+    return profile.as_dict()
 
 
 @app.get("/sign-in/{user_id}")  # a stand-in for your own

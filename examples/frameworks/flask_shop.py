@@ -32,7 +32,7 @@ def home() -> dict[str, str]:
 @app.get("/account")
 @profile_required
 def account() -> dict[str, object]:
-    return current_profile.to_dict()
+    return current_profile.as_dict()
 
 
 @app.get("/sign-in/<user_id>")  # a stand-in for your own

@@ -116,7 +116,7 @@ class Pages:
         if sessions.signed_in(request) is None:
             return RedirectResponse("/sign-in", status_code=303)
         profile = UsedAttributes(request.state.profile)
-        raw = json.dumps(request.state.profile.to_dict(), indent=2, ensure_ascii=False)
+        raw = json.dumps(request.state.profile.as_dict(), indent=2, ensure_ascii=False)
         return await self._page(request, "account.html", profile, rows=attribute_rows(profile, self.catalogue), raw=raw)
 
     async def ready(self, request: Request) -> Response:

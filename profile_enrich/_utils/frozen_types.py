@@ -7,15 +7,15 @@ from typing import Any, NoReturn
 
 __all__ = ["FrozenDict", "FrozenList", "Withheld"]
 
-_READ_ONLY = "a profile's values are read-only; to_dict() returns a copy that may be changed"
+_READ_ONLY = "a profile's values are read-only; as_dict() returns a copy that may be changed"
 
 
 class Withheld:
     """What error reporters, debuggers and pretty-printers show instead of the values.
 
     Each hook is the one that a reporter asks before it walks a container: `__sentry_repr__` (Sentry's SDK),
-    `__rollbar_repr__` (Rollbar, from 1.3 on), `__rich_repr__` (rich). Elastic APM has `__elasticapm__`, and walks
-    dictionaries and lists without asking them.
+    `__rich_repr__` (rich). Rollbar, Elastic APM and PostHog have such hooks for objects, and walk dictionaries and lists
+    without asking them.
     """
 
     __slots__ = ()
@@ -29,9 +29,6 @@ class Withheld:
         return format(repr(self), format_spec)
 
     def __sentry_repr__(self) -> str:
-        return repr(self)
-
-    def __rollbar_repr__(self) -> str:
         return repr(self)
 
     def __rich_repr__(self) -> Iterator[str]:

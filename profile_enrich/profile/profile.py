@@ -70,7 +70,7 @@ class Profile:
     It has a dictionary's reading methods: `profile["tier"]`, `get`, `keys`, `values`, `items`, `in`, `len`, `==`;
     `dict(profile)` and `{**profile}` work. A profile that was not found, excluded or not available is empty, so
     `profile.get("tier", "guest")` is always safe. Objects and arrays in it are read-only dictionaries and lists;
-    `to_dict()` returns copies that may be changed.
+    `as_dict()` returns copies that may be changed.
 
     Reading anything from a profile marks the response as personalised (see `ProfileMiddleware`).
 
@@ -147,10 +147,10 @@ class Profile:
         return self.found
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        return {**self.to_dict(), **other}
+        return {**self.as_dict(), **other}
 
     def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        return {**other, **self.to_dict()}
+        return {**other, **self.as_dict()}
 
     def __eq__(self, other: object) -> bool:
         """Whether it is the same person's, with equal attributes. A mapping equals it by its items."""
@@ -231,8 +231,11 @@ class Profile:
 
     # --- copies -----------------------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
-        """A fresh, plain, JSON-ready copy of the attributes; `{}` when there is no record."""
+    def as_dict(self) -> dict[str, Any]:
+        """A fresh, plain, JSON-ready copy of the attributes; `{}` when there is no record.
+
+        It is not called `to_dict`: tracing tools that record the arguments of handlers call a method of that name.
+        """
         return cast("dict[str, Any]", thaw(self.attributes))
 
     def as_model(self, model: type[T]) -> T:
@@ -297,7 +300,7 @@ class Profile:
         return core_schema.is_instance_schema(
             cls,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                cls.to_dict, return_schema=core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
+                cls.as_dict, return_schema=core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
             ),
         )
 

@@ -51,6 +51,6 @@ class MiddlewareConfig:
             logger.warning(
                 "a profile was read after its request had left the middleware, by an error handler, a middleware "
                 "outside of it, or a task that went on: it is empty there. For the first two, %s; for tasks, keep "
-                "profile.detached() or to_dict()",
+                "profile.detached() or as_dict()",
                 self.have_it_outside,
             )

@@ -477,8 +477,8 @@ class TestIsolation:
         mine = await client.get("u1")
         with pytest.raises(TypeError):
             mine["address"]["city"] = "Bergen"
-        mine.to_dict()["tags"].append("b")
-        assert (await client.get("u1")).to_dict() == {"tags": ["a"], "address": {"city": "Oslo"}}
+        mine.as_dict()["tags"].append("b")
+        assert (await client.get("u1")).as_dict() == {"tags": ["a"], "address": {"city": "Oslo"}}
 
     async def test_L9_loads_run_in_a_fresh_context(self) -> None:
         """L9: loads run in a fresh `contextvars.Context`."""

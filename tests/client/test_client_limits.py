@@ -203,13 +203,13 @@ class TestOverlays:
         client.overlay("u1", {"version": "mine", "basket": ["milk"]}, ttl=10)
         for profile in (await client.get("u1"), client.peek("u1"), await client.refresh("u1")):
             assert profile is not None
-            assert profile.to_dict() == {"id": "u1", "version": "mine", "basket": ["milk"]}
+            assert profile.as_dict() == {"id": "u1", "version": "mine", "basket": ["milk"]}
         client.overlay("u1", {"points": 5}, ttl=10)
-        assert (await client.get("u1")).to_dict() == {"id": "u1", "version": "mine", "basket": ["milk"], "points": 5}
-        assert (await client.get("u2")).to_dict() == {"id": "u2", "version": 1}
+        assert (await client.get("u1")).as_dict() == {"id": "u1", "version": "mine", "basket": ["milk"], "points": 5}
+        assert (await client.get("u2")).as_dict() == {"id": "u2", "version": 1}
         clock.advance(10)
         profile = await client.get("u1")
-        assert (profile.to_dict(), profile.status) == ({"id": "u1", "version": 1}, Status.HIT)
+        assert (profile.as_dict(), profile.status) == ({"id": "u1", "version": 1}, Status.HIT)
 
     async def test_it_makes_up_an_unknown_profile_but_not_an_excluded_or_unavailable_one(self) -> None:
         source = ScriptedSource(nobody)
@@ -259,7 +259,7 @@ class TestRekeying:
         assert client.peek(visitor) is None
         signed_in = await client.get("u1")
         assert signed_in.status is Status.MISS
-        assert signed_in.to_dict() == {"id": "u1", "basket": ["milk"]}
+        assert signed_in.as_dict() == {"id": "u1", "basket": ["milk"]}
         assert "basket" not in await client.get(visitor)
 
     async def test_L9_nothing_of_a_known_person_moves_on_a_shared_device(self) -> None:
@@ -269,8 +269,8 @@ class TestRekeying:
         client.overlay("u1", {"secret": "of u1"})
         client.rekey(visitor, "u1")
         client.rekey(visitor, "u2")
-        assert (await client.get("u2")).to_dict() == {"id": "u2"}
-        assert (await client.get(visitor)).to_dict() == {"id": "v1"}
+        assert (await client.get("u2")).as_dict() == {"id": "u2"}
+        assert (await client.get(visitor)).as_dict() == {"id": "v1"}
 
     async def test_L6_a_load_under_way_does_not_bring_the_old_answer_back(self) -> None:
         """L6: rekeying is an invalidation."""

@@ -189,7 +189,7 @@ async def test_E2_E4_5000_messages_get_what_the_core_says_with_one_call_a_key(
     for record, profile in zip(job.records, seen, strict=True):
         key = record.get("user_id")
         expected = job.profiles.get(str(key), {}) if usable(key) else {}
-        assert profile.to_dict() == expected
+        assert profile.as_dict() == expected
     assert lookups(vendor) == len(job.keys)
 
 

@@ -118,7 +118,7 @@ class TestExposures:
 
     def test_a_hook_that_raises_changes_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         def hook(exposure: Exposure) -> None:
-            raise RuntimeError(str(profile(tier="alice").to_dict()) + exposure.key)
+            raise RuntimeError(str(profile(tier="alice").as_dict()) + exposure.key)
 
         decisions = Decisions(on_exposure=hook)
         with caplog.at_level(logging.ERROR):

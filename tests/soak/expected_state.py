@@ -73,7 +73,7 @@ class Sight:
     def of(cls, profile: Profile) -> Sight:
         at = time.monotonic()
         reason = None if profile.reason is None else profile.reason.value
-        return cls(profile.to_dict(), profile.status.value, reason, profile.age, at)
+        return cls(profile.as_dict(), profile.status.value, reason, profile.age, at)
 
 
 class ExpectedState:

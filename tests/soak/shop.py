@@ -93,9 +93,9 @@ class Shop:
         """Reads the profile, does something else, and reads it again."""
         await asyncio.sleep(0.005)
         profile = await get_profile(request)
-        before, found = profile.to_dict(), profile.found
+        before, found = profile.as_dict(), profile.found
         await asyncio.sleep(0.02)
-        again = profile.to_dict()
+        again = profile.as_dict()
         self._checker.check(before == again and found == profile.found, "a profile changed during its request")
         return JSONResponse(self._seen(profile, request))
 
@@ -162,7 +162,7 @@ class Shop:
             pass
         else:
             self._checker.check(False, "L9: a reader could change a cached profile")
-        copied = profile.to_dict()
+        copied = profile.as_dict()
         copied["city"] = "spoilt"
         if isinstance(copied.get("home"), dict):
             copied["home"]["city"] = "spoilt"

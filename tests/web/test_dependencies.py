@@ -105,7 +105,7 @@ def test_A20_starlette_answers_with_the_same_statuses(answer: Answer, user: str 
     """A20: Starlette."""
 
     async def page(request: Request) -> Response:
-        return JSONResponse((await require_profile(request)).to_dict())
+        return JSONResponse((await require_profile(request)).as_dict())
 
     app = Starlette(
         routes=[Route("/", page)],

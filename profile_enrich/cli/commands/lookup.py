@@ -37,9 +37,9 @@ def lookup(settings: Settings, key: str, key_type: str, as_json: bool) -> None:
         note("The source excludes this profile." if excluded else "There is no such profile.")
         raise click.exceptions.Exit(NOT_FOUND)
     if shows_table(as_json):
-        print_mapping(profile.to_dict(), title=f"{profile.source}, profile {profile.id}" if profile.id else None)
+        print_mapping(profile.as_dict(), title=f"{profile.source}, profile {profile.id}" if profile.id else None)
     else:
-        print_json(profile.to_dict())
+        print_json(profile.as_dict())
     if profile.truncated:
         note("The source cut attributes off; this is not the whole profile.")
 

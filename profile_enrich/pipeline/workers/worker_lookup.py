@@ -32,7 +32,7 @@ class WorkerLookup:
     def attributes(self, profile: Profile) -> dict[str, Any]:
         """What is taken over of a profile, as plain data."""
         if self._fields is None:
-            return profile.to_dict()
+            return profile.as_dict()
         return {name: thaw(profile.get(name)) for name in self._fields}
 
 
