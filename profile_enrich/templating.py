@@ -144,13 +144,8 @@ def _wrapped(value: object) -> Any:
     return value
 
 
-<<<<<<< HEAD
-class TemplateProfile(Withheld, dict[str, Any]):
-    """A profile wrapped for templates: every name is an attribute, and a missing attribute is empty.
-=======
 class TemplateProfile(_Items, Withheld, dict[str, Any]):
-    """A profile as templates see it: every name is an attribute, and a missing attribute is empty.
->>>>>>> dc89ff9 (Check the arguments of all integrations in one place; take what is missing with every filter of Jinja2)
+    """A profile wrapped for templates: every name is an attribute, and a missing attribute is empty.
 
     `{{ profile.first_name or "there" }}` renders the default for people without that attribute, and so do `{{
     profile.address.city or "your city" }}`, `{% if profile.visits > 3 %}`, `{{ profile.visits|int }}` and `{% for offer
@@ -213,13 +208,8 @@ class TemplateProfile(_Items, Withheld, dict[str, Any]):
     __str__ = __html__ = __repr__
 
 
-<<<<<<< HEAD
-class _TemplateList(Withheld, list[Any]):
-    """A list of the profile wrapped for templates: an index out of range gives a missing value."""
-=======
 class _TemplateList(_Items, Withheld, list[Any]):
-    """A list of the profile as templates see it: an item that is not there is missing, and does not fail."""
->>>>>>> dc89ff9 (Check the arguments of all integrations in one place; take what is missing with every filter of Jinja2)
+    """A list of the profile wrapped for templates: an index out of range gives a missing value."""
 
     __slots__ = ("_method",)
     _method: Callable[[], Any]
