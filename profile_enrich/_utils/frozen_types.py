@@ -14,8 +14,7 @@ class Withheld:
     """What error reporters, debuggers and pretty-printers show instead of the values.
 
     Each hook is the one that a reporter asks before it walks a container: `__sentry_repr__` (Sentry's SDK),
-    `__rich_repr__` (rich). Rollbar, Elastic APM and PostHog have such hooks for objects, and walk dictionaries and lists
-    without asking them.
+    `__rich_repr__` (rich). Rollbar, Elastic APM and PostHog ask objects alone, and walk dictionaries and lists.
     """
 
     __slots__ = ()
