@@ -57,6 +57,8 @@ async def open_source(
 
 def make_source(settings: Settings, kind: Kind, *, need_collection: bool = True) -> ProfileSource:
     """The source that the options describe."""
+    if settings.batch:
+        _check_batch(settings, kind)
     if kind == "store":
         if settings.store is None:
             raise ConfigurationError("which store? Give PROFILE_ENRICH_STORE or --store")
@@ -74,12 +76,25 @@ def make_source(settings: Settings, kind: Kind, *, need_collection: bool = True)
         entity = settings.entity
         if need_collection:
             entity = _needed(entity, "--entity", "which entity? (`profile-enrich entities` lists them)")
-        return CensusSource(key, entity=entity or 0, **common)  # 0: listing entities asks for none
+        return CensusSource(key, entity=entity or 0, batch=settings.batch, **common)  # 0: listing asks for none
     tenant = _needed(settings.tenant, "--tenant", "Amperity wants a tenant")
     index = settings.index
     if need_collection:
         index = _needed(index, "--index", "which index? (`profile-enrich indexes` lists them)")
     return AmperitySource(index=index, tenant=tenant, token=_auth(settings, tenant), **common)
+
+
+def _check_batch(settings: Settings, kind: Kind) -> None:
+    """Refuse `--batch` for a source that has no call for many records."""
+    if kind == "store":
+        raise ConfigurationError("--batch is for a server; a store is read many records at a time without it")
+    if kind == "amperity" or settings.base_url is None:
+        raise ConfigurationError(
+            f"--batch asks for many records in one call, and {kind.capitalize()}'s API has no such call: leave it out, "
+            "or give the embedded server's --base-url, ending in /api/v1, with --source census"
+        )
+    if not settings.base_url.rstrip("/").endswith("/v1"):
+        raise ConfigurationError("--batch needs the embedded server's --base-url, ending in /api/v1")
 
 
 def _auth(settings: Settings, tenant: str) -> TokenAuth:

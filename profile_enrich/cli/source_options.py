@@ -39,6 +39,7 @@ class Settings:
     transport: str = "auto"
     timeout: float = 10.0
     allow_insecure_http: bool = False
+    batch: bool = False
 
     def kind(self, *allowed: Kind) -> Kind:
         """The source: the one named, else what the other options imply, else the first allowed one.

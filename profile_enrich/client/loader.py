@@ -7,10 +7,11 @@ import contextlib
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from .._utils.deadline import Deadline
 from .._utils.fork import reset_after_fork
 from .._utils.single_flight import Load, SingleFlight
 from ..cache.cache import Entry, LoadToken, ProfileCache
@@ -363,6 +364,29 @@ class Loader:
         validators = None if load.base is None else load.base.validators
         async with self._slot():
             return await self._source.fetch(load.profile_key, deadline=load.start_deadline(), validators=validators)
+
+    async def ask_together(self, keys: Sequence[ProfileKey]) -> Mapping[ProfileKey, SourceResult]:
+        """Make one call for several keys, for a run that stores the answers itself: no load, cache or retry.
+
+        Raises:
+            CircuitOpen: the circuit breaker is open.
+            ProfileEnrichError: the call failed.
+        """
+        assert isinstance(self._source, BatchSource)  # noqa: S101  # by the caller
+        permit = self._breaker.ask()
+        if permit is None:
+            raise CircuitOpen("the source failed several times in a row and is left alone for a moment")
+        failed: ProfileEnrichError | None = ClientClosed("the lookup was cancelled")
+        try:
+            async with self._slot():
+                answers = await self._source.fetch_many(keys, deadline=Deadline(self.deadline))
+            failed = None
+        except ProfileEnrichError as error:
+            failed = error
+            raise
+        finally:
+            permit.end(failed)
+        return answers
 
     def _slot(self) -> _Slot:
         """The slot of one call. Waiting for it counts neither as the source's time nor as its failure."""

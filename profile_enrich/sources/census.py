@@ -17,7 +17,7 @@ from .._utils.validation import check_bool, check_text
 from ..errors import ConfigurationError, InvalidKeyError, SourceResponseError
 from ..profile import ProfileKey
 from .base import ChangeBatch, Found, NotFound, NotModified, SourceResult, Validators
-from .embedded_batch import MAX_BATCH, batch_base, fetch_records
+from .embedded_batch import MAX_BATCH, NO_BATCHES, batch_base, fetch_records
 from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
 from .http.api import WRONG_URL, HttpApi, fingerprint
 from .http.caching_headers import freshness
@@ -106,7 +106,13 @@ class CensusSource:
         self._transport = open_transport(transport, options=options, max_body_bytes=max_body_bytes)
         self._api = HttpApi("census", base, self._transport, secrets=(str(self._key),), hints={404: WRONG_URL})
         self._batches = (
-            HttpApi("census", batch_base(base_url and base), self._transport, secrets=(str(self._key),))
+            HttpApi(
+                "census",
+                batch_base(base_url and base),
+                self._transport,
+                secrets=(str(self._key),),
+                hints=dict.fromkeys((401, 403, 405), NO_BATCHES),
+            )
             if check_bool("batch", batch)
             else None
         )
@@ -197,7 +203,7 @@ class CensusSource:
         Keys of a type other than `"id"` are left out of the result.
 
         Raises:
-            ConfigurationError: the source was made without `batch=True`, or the entity does not exist.
+            ConfigurationError: the source was made without `batch=True`; the entity, or the endpoint, does not exist.
             SourceError: a subclass says how it failed.
         """
         if self._batches is None:
@@ -220,7 +226,7 @@ class CensusSource:
             if found is not None:
                 return found
             entity = await self._entity.confirm(entity, deadline)
-        raise SourceResponseError("census has no batch endpoint at this base_url; leave batch out")
+        raise ConfigurationError(f"nothing is at the base URL for batches: {NO_BATCHES}")
 
     async def _record(
         self, entity: str, record_id: str, key: ProfileKey, deadline: Deadline, validators: Validators | None

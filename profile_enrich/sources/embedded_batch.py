@@ -15,10 +15,13 @@ from .http.api import HttpApi
 from .http.json_body import array, decode_json, obj
 from .record_from_json import make_record
 
-__all__ = ["MAX_BATCH", "batch_base", "fetch_records"]
+__all__ = ["MAX_BATCH", "NO_BATCHES", "batch_base", "fetch_records"]
 
 MAX_BATCH = 100
 """The largest number of ids that the endpoint accepts."""
+
+NO_BATCHES = "only the embedded server has a batch endpoint"
+"""What to add to the message of an answer that says that there is none."""
 
 
 def batch_base(base_url: str | None) -> str:

@@ -22,9 +22,11 @@ from rich.console import Console
 from profile_enrich.cli.app import cli
 from profile_enrich.cli.enrich_progress import Meter, metered
 from profile_enrich.pipeline.files import FileProgress, FileReport
+from profile_enrich.server import ProfileAPI
 from profile_enrich.store import CollectionSpec, build_store
 from profile_enrich.testing import VendorServer, faults
 from tests.cli.test_cli import on_a_terminal
+from tests.server.helpers import SECRET, api, served
 
 KEY = "secret-token:sk_live_4242424242"
 PEOPLE: dict[str, dict[str, object]] = {
@@ -241,6 +243,68 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(vendor: VendorServer, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
     for rate, span in (("20", "7 min 30 s"), ("1000", "9.0 s")):
         assert f": {span} at least" in enrich(vendor, source, "--dry-run", "--rate", rate).stderr
+
+
+def embedded(app: ProfileAPI, url: str, *arguments: str | Path) -> tuple[Result, dict[str, int]]:
+    """Run the command against the embedded server, and count the server's requests by kind."""
+    variables = {
+        "PROFILE_ENRICH_API_KEY": SECRET,
+        "PROFILE_ENRICH_BASE_URL": f"{url}/api/v1",
+        "PROFILE_ENRICH_ENTITY": "Users",
+    }
+    before = dict(app.requests)
+    done = CliRunner(env=variables).invoke(cli, ["enrich", "--key", "user_id", *map(str, arguments)])
+    return done, {kind: count - before.get(kind, 0) for kind, count in app.requests.items()}
+
+
+@pytest.mark.parametrize("target", ["out.csv", "out.jsonl", "out.parquet"])
+def test_E1_batches_of_the_embedded_server_give_the_same_bytes(tmp_path: Path, target: str) -> None:
+    """E1: and each hundred keys are one call, also under a rate limit and for standard input."""
+    people = [{"user_id": f"u{n}", "tier": n % 7, "tags": ["a", n], "name": f'"é{n}'} for n in range(200)]
+    build_store(tmp_path / "store", [CollectionSpec("Users", people, key="user_id")])
+    source = tmp_path / "in.csv"
+    source.write_text("user_id,n\n" + "".join(f"{'u' * (n % 11 > 0)}{n * n % 600},{n}\n" for n in range(2000)))
+    keys = len({line.split(",")[0] for line in source.read_text().splitlines()[1:]})
+    app = api(tmp_path / "store")
+    fields = ["--fields", "tier,tags,name"]
+    with served(app) as url:
+        single, asked = embedded(app, url, source, "-o", tmp_path / f"1-{target}", *fields)
+        assert (single.exit_code, asked.get("census.batch", 0), asked["census.record"]) == (0, 0, keys), single.output
+        for more in ([], ["--rate", "1000/s"]):
+            batch, asked = embedded(app, url, source, "-o", tmp_path / target, "--batch", "--force", *fields, *more)
+            assert batch.exit_code == 0, batch.output
+            assert asked["census.record"] == 0
+            assert keys / 100 <= asked["census.batch"] <= keys / 100 + 5
+            assert (tmp_path / target).read_bytes() == (tmp_path / f"1-{target}").read_bytes()
+            one, other = (events(done)[-1] for done in (single, batch))
+            assert other["calls"] == asked["census.batch"]
+            for known in ("calls", "seconds", "hit_percent"):
+                del one[known], other[known]
+            assert one == other
+        counted, asked = embedded(app, url, source, "--batch", "--dry-run")
+        assert f"{-(-keys // 100)} calls of up to 100 keys each." in counted.stderr
+        assert not asked.get("census.batch", 0)
+
+
+def test_batches_are_refused_where_there_are_none(vendor: VendorServer, tmp_path: Path) -> None:
+    source = orders(tmp_path / "in.csv", 300)
+    store = build_store(tmp_path / "s", [CollectionSpec("Users", [{"id": "u1"}])])
+    assert store is not None
+    for variables, said in (
+        ({"PROFILE_ENRICH_BASE_URL": ""}, "Census's API has no such call"),
+        ({"PROFILE_ENRICH_SOURCE": "amperity"}, "Amperity's API has no such call"),
+        ({"PROFILE_ENRICH_BASE_URL": vendor.amperity_url}, "ending in /api/v1"),
+        ({"PROFILE_ENRICH_SOURCE": "store", "PROFILE_ENRICH_STORE": str(tmp_path / "s")}, "a store is read many"),
+        ({}, "only the embedded server has a batch endpoint"),
+    ):
+        runner = CliRunner(env={**env(vendor), **variables})
+        done = runner.invoke(
+            cli, ["enrich", str(source), "-o", str(tmp_path / "out.csv"), "--key", "user_id", "--batch"]
+        )
+        assert done.exit_code == 1
+        assert said in done.stderr, done.stderr
+        assert "batch=" not in done.stderr
+    assert vendor.call_count < 10
 
 
 def test_on_a_terminal_a_bar_and_a_summary_show(vendor: VendorServer, tmp_path: Path) -> None:

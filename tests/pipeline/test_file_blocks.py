@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from profile_enrich import MemorySource, ProfileClient, RateLimit, SourcePolicy, StoreSource
-from profile_enrich.errors import ProfileEnrichError
-from profile_enrich.pipeline.files import FileReport
-from profile_enrich.pipeline.files import encoded_fields as ready_fields
-from profile_enrich.pipeline.records.block_lookup import BlockLookup
+from profile_enrich import MemorySource, ProfileClient, ProfileKey, RateLimit, SourcePolicy, StoreSource
+from profile_enrich._utils.deadline import Deadline
+from profile_enrich.client.breaker import Breaker
+from profile_enrich.errors import ProfileEnrichError, SourceUnavailable
+from profile_enrich.pipeline.files import FileReport, enrich_file
+from profile_enrich.pipeline.options import EnrichOptions
+from profile_enrich.pipeline.records.block_lookup import BatchLookup, BlockLookup, block_lookup
+from profile_enrich.sources.base import SourceResult
 from profile_enrich.store import CollectionSpec, build_store
 from tests.pipeline.file_helpers import PEOPLE, enrich, many, write
 
@@ -32,6 +36,23 @@ class KeyByKey(MemorySource):
         return None
 
 
+class InBatches(KeyByKey):
+    """Answers up to three keys in one call; the calls that `failing` names fail."""
+
+    batch_size = 3
+    failing: Container[int] = ()
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.asked: list[int] = []
+
+    async def fetch_many(self, keys: Sequence[ProfileKey], *, deadline: Deadline) -> Mapping[ProfileKey, SourceResult]:
+        self.asked.append(len(keys))
+        if len(self.asked) in self.failing:
+            raise SourceUnavailable("it fails")
+        return {key: await self.fetch(key, deadline=deadline) for key in keys}
+
+
 def facts(report: FileReport) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(report).items() if name != "seconds"}
 
@@ -39,15 +60,17 @@ def facts(report: FileReport) -> dict[str, Any]:
 async def both(tmp_path: Path, source: Path, target: str, people: Mapping[Any, Any], **options: Any) -> list[Any]:
     """What a run gives in each way: its report or its error, its output, its dead letters."""
     got: list[Any] = []
-    for way in (MemorySource, KeyByKey):
+    for way, lookup in ((MemorySource, BlockLookup), (KeyByKey, type(None)), (InBatches, BatchLookup)):
         client = ProfileClient(way(people), ttl=3600.0)
-        assert (BlockLookup.of(client) is None) == (way is KeyByKey)
+        assert type(block_lookup(client, EnrichOptions())) is lookup
         out, bad = tmp_path / f"{way.__name__}.{target}", tmp_path / f"{way.__name__}.bad"
         result: Any
         try:
             result = facts(await enrich(source, out, client=client, dead_letter=bad, force=True, **options))
         except ProfileEnrichError as error:
             result = (type(error), str(error))
+        if way is InBatches and isinstance(result, dict):
+            result["calls"] = got[1][0]["calls"]  # not so many: see below
         got.append((result, out.read_bytes() if out.exists() else None, bad.read_bytes() if bad.exists() else None))
     return got
 
@@ -94,10 +117,11 @@ async def test_E1_the_same_in_both_ways(
             (str("" if key is None else key).replace("\ud800", "?"), note.replace('"', '""')) for key, note in rows
         )
         source.write_text("user_id,n\n" + "".join(f'{key},"{note}"\n' for key, note in cells), newline="")
-    block, single = await both(
+    block, single, batches = await both(
         tmp_path, source, target, people, fields=fields, on_missing=on_missing, max_errors=max_errors, **shape
     )
-    assert [str(each).replace("KeyByKey", "MemorySource") for each in single] == [str(each) for each in block]
+    assert [str(each) for each in single] == [str(each) for each in block]
+    assert [str(each) for each in single] == [str(each) for each in batches]
 
 
 @pytest.mark.parametrize("target", ["csv", "jsonl", "parquet"])
@@ -106,18 +130,19 @@ async def test_E2_more_keys_than_are_remembered(
     tmp_path: Path, target: str, remembered: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """E2: memory is bounded; what is forgotten is read again."""
-    monkeypatch.setattr(ready_fields, "_REMEMBERED", remembered)
+    for lookup in (BlockLookup, BatchLookup):
+        monkeypatch.setattr(lookup, "remembered", remembered)
     source = write(tmp_path / "in.csv", many(5000))
-    block, single = await both(tmp_path, source, target, PEOPLE, fields=["tier", "ltv"])
-    assert block[1:] == single[1:]
+    block, single, batches = await both(tmp_path, source, target, PEOPLE, fields=["tier", "ltv"])
+    assert block[1:] == single[1:] == batches[1:]
     assert {**block[0], "calls": 0} == {**single[0], "calls": 0}
 
 
 async def test_a_parquet_file_of_numbers(tmp_path: Path) -> None:
     pq.write_table(pa.table({"user_id": pa.array([7, None, 8], pa.int64())}), tmp_path / "in.parquet")
     for target in ("csv", "jsonl", "parquet"):
-        block, single = await both(tmp_path, tmp_path / "in.parquet", target, PEOPLE, fields=["tier"])
-        assert block == single
+        block, single, batches = await both(tmp_path, tmp_path / "in.parquet", target, PEOPLE, fields=["tier"])
+        assert block == single == batches
         assert block[0]["calls"] == 2
 
 
@@ -132,6 +157,52 @@ async def test_E4_limits_hooks_and_a_used_client_are_kept_to() -> None:
         await used.get("u1")
         assert BlockLookup.of(used) is None
     assert BlockLookup.of(used) is None
+
+
+async def test_E2_each_key_is_asked_for_once_in_as_few_calls_as_possible(tmp_path: Path) -> None:
+    """E2: the keys of a block share calls, and none is asked for again."""
+    source = write(tmp_path / "in.csv", "user_id\n" + "".join(f"u{n % 100}\n" for n in range(1000)))
+    batches = InBatches({f"u{n}": {"tier": "gold"} for n in range(60)})
+    report = await enrich(source, tmp_path / "out.csv", client=ProfileClient(batches), fields=["tier"])
+    assert (report.written, report.missing, report.calls) == (1000, 400, 34)
+    assert sum(batches.asked) == 100
+
+
+@pytest.mark.parametrize("failing", [{1}, range(1, 6), range(4, 100, 7)])
+async def test_E10_keys_whose_call_failed_are_asked_for_again(tmp_path: Path, failing: Container[int]) -> None:
+    """E10: as if each was asked for by itself, with the client's retries."""
+    source = write(tmp_path / "in.csv", "user_id\n" + "".join(f"u{n}\n" for n in range(100)))
+    batches = InBatches({f"u{n}": {"tier": n} for n in range(100)})
+    batches.failing = failing
+    policy = SourcePolicy(breaker=Breaker(100, open_for=0.01))
+    client = ProfileClient(batches, source_policy=policy)
+    report = await enrich(source, tmp_path / "out.csv", client=client, fields=["tier"])
+    assert (tmp_path / "out.csv").read_text() == "user_id,profile_tier\n" + "".join(f"u{n},{n}\n" for n in range(100))
+    assert report.calls == len(batches.asked) > 34
+
+
+async def test_E10_a_source_that_stays_away_makes_dead_letters(tmp_path: Path) -> None:
+    """E10: no key is given up unasked, and the run ends when too many fail."""
+    source = write(tmp_path / "in.csv", "user_id\nu1\nu2\nu3\nu4\n")
+    batches = InBatches({"u1": {"tier": "gold"}})
+    batches.failing = range(1000)
+    options = EnrichOptions(retry_timeout=0.0, max_errors=1.0)
+    report = await enrich_file(
+        source, tmp_path / "out.csv", client=ProfileClient(batches), key="user_id", fields=["tier"],
+        options=options, dead_letter=tmp_path / "bad",
+    )  # fmt: skip
+    assert report.reasons == {"source_unavailable": 4}
+
+
+async def test_E2_each_key_is_asked_for_once_whatever_the_cache_keeps(tmp_path: Path) -> None:
+    """E2: `enrich_file` keeps the profiles of the run itself."""
+    source = write(tmp_path / "in.csv", "user_id\n" + "".join(f"u{n % 100}\n" for n in range(1000)))
+    people = KeyByKey({f"u{n}": {"tier": "gold"} for n in range(60)})
+    hours = itertools.count(0.0, 3600.0)
+    for cache in ({"max_entries": 5}, {"stale_ttl": 0.0, "timer": hours.__next__}):
+        client = ProfileClient(people, **cache)
+        report = await enrich(source, tmp_path / "out.csv", client=client, fields=["tier"], force=True)
+        assert (report.written, report.missing, report.calls) == (1000, 400, 100)
 
 
 async def test_a_damaged_record_of_a_store_is_one_dead_letter(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from profile_enrich.pipeline.files import formats as _formats
 from profile_enrich.pipeline.files import two_pass_writer as _assembly
 from profile_enrich.pipeline.files.readers import open_reader
 from profile_enrich.pipeline.files.resumable_output import ResumableOutput
+from profile_enrich.pipeline.records.block_lookup import BlockLookup
 from tests.pipeline.file_helpers import enrich, left, lines, many, write
 
 pa: Any = pytest.importorskip("pyarrow")
@@ -45,7 +46,7 @@ def crash_at(rows: int) -> Any:
 @pytest.fixture
 def _reported_each_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_REPORT_EVERY", 0.0)
-    monkeypatch.setattr(files, "_BLOCK", 1)
+    monkeypatch.setattr(BlockLookup, "block", 1)
 
 
 @pytest.mark.usefixtures("_reported_each_record")
@@ -209,7 +210,7 @@ async def test_E7_no_other_run_comes_between_at_any_moment(
 ) -> None:
     """E7: at each record, while the whole output is made, and at each rename, with and without resume and force."""
     monkeypatch.setattr(files, "_REPORT_EVERY", 0.0)
-    monkeypatch.setattr(files, "_BLOCK", 1)
+    monkeypatch.setattr(BlockLookup, "block", 1)
     source = write(tmp_path / "in.csv", many(30))
     options: dict[str, Any] = {"fields": None if name == "all.csv" else ["tier"], "dead_letter": tmp_path / "bad"}
     await enrich(source, tmp_path / f"w-{name}", **{**options, "dead_letter": tmp_path / "w.bad"})

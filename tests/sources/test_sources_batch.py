@@ -12,7 +12,7 @@ import pytest
 
 from profile_enrich import BatchSource, CensusSource, ProfileClient, ProfileKey, SourcePolicy, Status
 from profile_enrich._utils.deadline import Deadline
-from profile_enrich.errors import ConfigurationError, SourceError, SourceRequestError, SourceResponseError
+from profile_enrich.errors import ConfigurationError, ProfileEnrichError, SourceRequestError, SourceResponseError
 from profile_enrich.server import ProfileAPI
 from profile_enrich.sources.base import Found, NotFound
 from profile_enrich.store import LocalStore
@@ -114,11 +114,11 @@ class Answers:
         (200, [], SourceResponseError),
         (200, {"data": [{"id": "planted-id", "found": True}]}, SourceResponseError),
         (200, {"data": [{"id": "planted-id", "found": True, "record": {"id": "planted-other"}}]}, SourceResponseError),
-        (404, {"error": {"code": "not_found", "message": "planted-id"}}, SourceResponseError),
+        (404, {"error": {"code": "not_found", "message": "planted-id"}}, ConfigurationError),
         (405, {"error": {"code": "x", "message": "planted-id"}}, SourceRequestError),
     ],
 )
-async def test_nonsense_is_refused_and_not_quoted(status: int, content: Any, error: type[SourceError]) -> None:
+async def test_nonsense_is_refused_and_not_quoted(status: int, content: Any, error: type[ProfileEnrichError]) -> None:
     answers: Any = Answers()
     answers.status, answers.content = status, content
     import httpx

@@ -11,7 +11,6 @@ from typing import Any, ParamSpec, cast
 import click
 
 from ..._utils.units import parse_rate
-from ...cache.cache_policy import CachePolicy
 from ...client.client import ProfileClient
 from ...client.rate_limit import RateLimit
 from ...client.source_policy import SourcePolicy
@@ -35,9 +34,6 @@ P = ParamSpec("P")
 FAILED = 1
 ATTENTION = 2
 """Finished, with dead letters, or with a result that looks like a mistake."""
-
-_KEPT = 7 * 86_400.0
-"""Seconds for which a profile is kept: for the run, so that each key is asked once."""
 
 
 class _Wrong(click.UsageError):
@@ -160,6 +156,7 @@ def _fields(context: click.Context, parameter: click.Parameter, given: str | Non
     show_default=True,
     help="A checkpoint after so many records, and every 5 seconds.",
 )
+@click.option("--batch", is_flag=True, help="Ask for 100 keys in each call. Only the embedded server can answer that.")
 @click.option("--dry-run", is_flag=True, help="Read and count only: records, keys, calls, time. No lookup is made.")
 @source_options
 @_coded
@@ -249,14 +246,7 @@ async def _enrich(
     async with open_source(settings) as source:
         limit = None if rate is None else RateLimit(rate, burst=max(1.0, rate / 10))
         client = ProfileClient(
-            source,
-            ttl=_KEPT,
-            negative_ttl=_KEPT,
-            stale_ttl=0.0,
-            max_entries=1_000_000,
-            deadline=settings.timeout,
-            cache_policy=CachePolicy(max_ttl=_KEPT, respect_cache_control=False, max_negative_entries=1_000_000),
-            source_policy=SourcePolicy(rate_limit=limit, max_in_flight=concurrency),
+            source, deadline=settings.timeout, source_policy=SourcePolicy(rate_limit=limit, max_in_flight=concurrency)
         )
         async with client:
             return await enrich_file(input, output, client=client, progress=meter, **options)

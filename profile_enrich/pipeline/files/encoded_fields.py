@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from ...errors import InvalidKeyError
-from ...profile import Profile, ProfileKey
+from ...profile import Profile, ProfileKey, Record
 from ..keys import key_of
-from ..records.block_lookup import BlockLookup
+from ..records.block_lookup import BatchLookup, BlockLookup
 from ..records.outcome import Outcome
 from .line_writer import AddedFields, Attributes
 from .readers import Item
 
-__all__ = ["ReadyFields"]
-
-_REMEMBERED = 65_536
-"""Keys whose fields are kept: memory must not grow with the file."""
+__all__ = ["ReadyFields", "blocks"]
 
 
 class ReadyFields:
@@ -26,18 +26,17 @@ class ReadyFields:
         attributes: makes fields of them.
     """
 
-    def __init__(self, lookup: BlockLookup, attributes: Attributes) -> None:
+    def __init__(self, lookup: BlockLookup | BatchLookup, attributes: Attributes) -> None:
         self._lookup = lookup
         self._attributes = attributes
         self._ready: dict[str, AddedFields] = {}
         self._without: dict[str, Profile | InvalidKeyError] = {}
 
-    def prepare(self, block: Sequence[Item]) -> None:
+    async def prepare(self, block: Sequence[Item]) -> ReadyBlock:
         """Look up the keys of these records that are not known yet."""
+        if len(self._ready) + len(self._without) > self._lookup.remembered:
+            self._ready, self._without = {}, {}  # not cleared: the block before this one may still use them
         ready, without = self._ready, self._without
-        if len(ready) + len(without) > _REMEMBERED:
-            ready.clear()
-            without.clear()
         asked: dict[str, None] = {}
         for item in block:
             key = item.key
@@ -53,16 +52,34 @@ class ReadyFields:
                 ids.append(ProfileKey(key).value)
             except InvalidKeyError as error:
                 without[key] = error.with_traceback(None)
+        prepared = ReadyBlock(self._lookup, self._attributes, ready, without)
         if ids:
-            self._add(ids)
+            await prepared.add(ids)
+        return prepared
 
-    def _add(self, ids: list[str]) -> None:
-        for key, answer in self._lookup.attributes(ids).items():
+
+class ReadyBlock:
+    """The added fields of one block of records. Made by `ReadyFields.prepare`."""
+
+    def __init__(
+        self,
+        lookup: BlockLookup | BatchLookup,
+        attributes: Attributes,
+        ready: dict[str, AddedFields],
+        without: dict[str, Profile | InvalidKeyError],
+    ) -> None:
+        self._lookup = lookup
+        self._attributes = attributes
+        self._ready = ready
+        self._without = without
+
+    async def add(self, ids: list[str]) -> None:
+        """Look these ids up."""
+        for key, answer in (await self._lookup.read(ids)).items():
             if isinstance(answer, Profile):
                 self._without[key] = answer
-                continue
-            added = self._attributes.of_attributes(answer)
-            self._ready[key] = added
+            else:
+                self._ready[key] = self._attributes.of_attributes(answer)
 
     def fields(self, item: Item) -> AddedFields | None:
         """Return what is added to a record; `None` when it has no profile, or cannot be written as it is."""
@@ -72,7 +89,7 @@ class ReadyFields:
         added = self._ready.get(key)
         return added if added is not None and added.fault is None else None
 
-    def outcome(self, item: Item) -> Outcome[Item]:
+    async def outcome(self, item: Item) -> Outcome[Item]:
         """Return the outcome of a record for which `fields` has nothing."""
         outcome = Outcome(item.number - 1, item)
         try:
@@ -82,15 +99,34 @@ class ReadyFields:
             return outcome
         text = key.value if isinstance(key, ProfileKey) else key
         if text not in self._ready and text not in self._without:
-            self._add([text])
+            await self.add([text])
         answer = self._without.get(text)
         if isinstance(answer, InvalidKeyError):
             outcome.problem = answer
         elif answer is not None and answer.error is not None:
             outcome.problem = answer.error
+        elif answer is not None:
+            outcome.profile = answer
         else:
-            outcome.profile = answer if answer is not None else self._profile(text)
+            read = (await self._lookup.read([text]))[text]
+            outcome.profile = read if isinstance(read, Profile) else Profile(Record(read))
         return outcome
 
-    def _profile(self, text: str) -> Profile | None:
-        return (self._lookup.profiles([ProfileKey(text)]) or {}).get(ProfileKey(text))
+
+async def blocks(items: Iterator[Item], ready: ReadyFields, size: int) -> AsyncGenerator[tuple[list[Item], ReadyBlock]]:
+    """Yield blocks of records with their fields. The next block is looked up while the consumer has one."""
+    coming: asyncio.Task[ReadyBlock] | None = None
+    try:
+        block = list(itertools.islice(items, size))
+        while block:
+            prepared = await ready.prepare(block) if coming is None else await coming
+            following = list(itertools.islice(items, size))
+            coming = asyncio.create_task(ready.prepare(following))
+            await asyncio.sleep(0)  # its requests leave before this block is written
+            yield block, prepared
+            block = following
+    finally:
+        if coming is not None:
+            coming.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await coming

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import operator
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,13 +17,14 @@ from ...client.client import ProfileClient
 from ...errors import InputError
 from ...profile import Profile
 from ..options import EnrichOptions, options_of
-from ..outcome_stream import Outcome, outcomes
-from ..records.block_lookup import BlockLookup
+from ..outcome_stream import Outcome, run
+from ..records.block_lookup import block_lookup
 from ..records.outcome_policy import OutcomePolicy, Rejection, RunStats
+from ..records.queue import LookupQueue
 from ..records.thread_reader import iterate_in_thread
 from ..tables.columns import Columns
 from .column_types import json_text, notice, plain
-from .encoded_fields import ReadyFields
+from .encoded_fields import ReadyBlock, ReadyFields, blocks
 from .file_report import FileProgress, FileReport
 from .formats import FileFormat, FileSpec
 from .job import FileJob, fields_of
@@ -41,8 +41,8 @@ _KEY = operator.attrgetter("key")
 _REPORT_EVERY = 0.1
 """Seconds between two calls of `progress`, at least."""
 
-_BLOCK = 1024
-"""Records that are looked up together where the source is on this machine."""
+_REMEMBERED = 1_000_000
+"""Keys whose profiles are kept for the run, so that each is asked for once: 1.5 GB of the flat ones, at most."""
 
 _KEYLESS_SHARE = 0.5
 """More records than this share without a key is reported as a problem."""
@@ -69,7 +69,10 @@ async def enrich_file(
     checkpoint_every: float = 5.0,
     progress: Callable[[FileProgress], None] | None = None,
 ) -> FileReport:
-    """Enrich each record of a file with the profile of its key. Memory stays flat whatever the length of the file.
+    """Enrich each record of a file with the profile of its key. Memory does not grow with the length of the file.
+
+    Each key is asked for once: up to 1,000,000 profiles are kept until the end of the run, whatever the client's cache
+    keeps. A source that has batches, or is on this machine, is asked for the keys of many records at a time.
 
     Records keep their order. Their own columns stay as they are and come first; a column that a record has already is
     not replaced. The output appears when it is whole. A killed run continues with `resume=True` from its last
@@ -124,9 +127,9 @@ async def enrich_file(
     job.check(resume)
     check_int("checkpoint_rows", checkpoint_rows)
     check_number("checkpoint_every", checkpoint_every)
-    with contextlib.closing(_Run(job, client, resume=resume, force=force)) as run:
-        await run.execute(checkpoint_rows=checkpoint_rows, checkpoint_every=checkpoint_every, progress=progress)
-        return run.report()
+    with contextlib.closing(_Run(job, client, resume=resume, force=force)) as process:
+        await process.execute(checkpoint_rows=checkpoint_rows, checkpoint_every=checkpoint_every, progress=progress)
+        return process.report()
 
 
 @dataclass(slots=True)
@@ -237,26 +240,22 @@ class _Run:
             self._out.write(self._lines.header())
         items = itertools.islice(iter(self.reader), stats.rows, None)
         tick = self._ticker(checkpoint_rows, checkpoint_every, progress)
-        lookup = None if job.source.is_stream else BlockLookup.of(self._client)
+        lookup = None if job.source.is_stream else block_lookup(self._client, job.options)
         if lookup is not None:
-            ready = ReadyFields(lookup, self._attributes)
             self._emit = (lines := list[bytes]()).append
-            while block := list(itertools.islice(items, _BLOCK)):
-                ready.prepare(block)
-                try:
-                    self._block(block, ready)
-                finally:  # also what comes before a record that ends the run: it is counted
-                    self._out.write(b"".join(lines))
-                    lines.clear()
-                tick()
-                await asyncio.sleep(0)
+            coming = blocks(items, ReadyFields(lookup, self._attributes), lookup.block)
+            async with contextlib.aclosing(coming):
+                async for block, ready in coming:
+                    try:
+                        await self._block(block, ready)
+                    finally:  # also what comes before a record that ends the run: it is counted
+                        self._out.write(b"".join(lines))
+                        lines.clear()
+                    tick()
             return
-        results: AsyncGenerator[Outcome[Item]] = outcomes(
-            iterate_in_thread(items) if job.source.is_stream else items,
-            client=self._client,
-            key=_KEY,
-            options=replace(job.options, ordered=True),
-        )
+        options = replace(job.options, ordered=True)
+        queue: LookupQueue[Item] = LookupQueue(self._client, _KEY, options, remember=_REMEMBERED)
+        results = run(queue, iterate_in_thread(items) if job.source.is_stream else items)
         async with contextlib.aclosing(results):
             async for outcome in results:
                 self._one(outcome)
@@ -280,7 +279,7 @@ class _Run:
 
         return tick
 
-    def _block(self, block: list[Item], ready: ReadyFields) -> None:
+    async def _block(self, block: list[Item], ready: ReadyBlock) -> None:
         """Write a block of records. Those with a profile are the many: nothing is done for them that could be saved."""
         stats, emit, line_of, fields_of_key = self.stats, self._emit, self._lines.line, ready.fields
         two_passes = self._job.two_passes
@@ -300,7 +299,7 @@ class _Run:
             stats.rows += found
             stats.enriched += found
             found = 0
-            self._one(ready.outcome(item))
+            self._one(await ready.outcome(item))
         stats.rows += found
         stats.enriched += found
 

@@ -36,12 +36,13 @@ class LookupQueue(Generic[R]):
         client: looks up.
         key: of a record.
         options: `ordered`, `window`, `concurrency` and `retry_timeout` count.
+        remember: keys whose answers are kept until the end of the run, at most, whatever the client's cache keeps.
 
     Raises:
         ConfigurationError: an argument is not usable.
     """
 
-    def __init__(self, client: ProfileClient, key: KeyOf, options: EnrichOptions) -> None:
+    def __init__(self, client: ProfileClient, key: KeyOf, options: EnrichOptions, *, remember: int = 0) -> None:
         if not isinstance(client, ProfileClient):
             raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
         self._client = client
@@ -50,6 +51,8 @@ class LookupQueue(Generic[R]):
         self._window = options.window
         self._concurrency = options.concurrency
         self._retry_timeout = options.retry_timeout
+        self._remember = remember
+        self._remembered: dict[str | ProfileKey, Profile] = {}
         self.read = 0
         """Records taken in."""
         self.held = 0
@@ -111,7 +114,8 @@ class LookupQueue(Generic[R]):
         if others is not None:
             others.append(outcome)
             return
-        profile = client.find(key)
+        remembered = self._remembered.get(key)
+        profile = client.find(key) if remembered is None else remembered
         if not isinstance(profile, Profile):
             self._waiting[key] = [outcome]
             self._queue.append(key)
@@ -127,6 +131,7 @@ class LookupQueue(Generic[R]):
             self._finish(outcome)
             return
         self.hits += 1
+        self._keep(key, profile)
         outcome.profile = profile
         self._finish(outcome)
 
@@ -219,12 +224,18 @@ class LookupQueue(Generic[R]):
 
     def _answer(self, key: str | ProfileKey, profile: Profile) -> None:
         problem = profile.error if profile.reason is Reason.UNAVAILABLE else None
+        if problem is None:
+            self._keep(key, profile)
         for outcome in self._waiting.pop(key):
             if problem is None:
                 outcome.profile = profile
             else:
                 outcome.problem = problem
             self._finish(outcome)
+
+    def _keep(self, key: str | ProfileKey, profile: Profile) -> None:
+        if len(self._remembered) < self._remember:
+            self._remembered[key] = profile
 
     def _finish(self, outcome: Outcome[R]) -> None:
         if not self._ordered:
