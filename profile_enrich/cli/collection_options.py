@@ -189,7 +189,7 @@ _OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
         },
     ),
     (("--format",), {"type": click.Choice(FORMATS), "help": "Of files whose suffix does not say it, and of -."}),
-    (("--encoding",), {"type": click.Choice(["utf-8", "latin-1", "utf-16"]), "help": "Of CSV and JSONL. [utf-8]"}),
+    (("--encoding",), {"metavar": "NAME", "help": "Of CSV and JSONL: utf-8, cp1252, latin-1, utf-16 … [utf-8]"}),
     (("--delimiter",), {"metavar": "CHARACTER", "help": "Of CSV. Default: found out from the header line."}),
     (
         ("--rejects",),

@@ -20,6 +20,9 @@ _FUNCTIONS: Mapping[str, str] = {
 _PHRASES: Mapping[str, str] = {"allow it to shrink": "allow_shrink"}
 """What a message asks for without an argument's name, since servers show it too; and the option that does it."""
 
+_OF_COLLECTIONS = ("encoding", "delimiter", "format")
+"""What `serve` has no options for: the table of a collection in its configuration file says it."""
+
 _OTHER_NAMES: Mapping[str, str] = {"source_format": "input_format", "target_format": "output_format"}
 """Arguments whose options are called differently; all others are the argument with dashes."""
 
@@ -36,7 +39,8 @@ def in_words_of_the_command(message: str) -> str:
     def spoken(found: re.Match[str]) -> str:
         name = _OTHER_NAMES.get(found[1], found[1])
         if name not in options:
-            return found[0]
+            in_file = name in _OF_COLLECTIONS and "config" in options
+            return f"{name} = {found[2]} (in [collections.NAME] of the --config file)" if in_file else found[0]
         option = f"--{name.replace('_', '-')}"
         value = found[2]
         if value in ("", "True", "False", "None"):
@@ -48,4 +52,4 @@ def in_words_of_the_command(message: str) -> str:
     for phrase, option in _PHRASES.items():
         if option in options:
             message = message.replace(phrase, f"give --{option.replace('_', '-')}")
-    return re.sub(r"\bpass (?=--)", "give ", _ARGUMENT.sub(spoken, message))
+    return re.sub(r"\bpass (?=--|\w+ = )", "give ", _ARGUMENT.sub(spoken, message))

@@ -61,7 +61,8 @@ class CollectionSpec:
         types: types of a CSV file's columns, `text`, `integer`, `number` or `boolean`, instead of the detected ones. By
             default, a column keeps its type from the previous build. A new column becomes a number only if every value
             is printed as the same text again, so `02134` and `1.10` stay text.
-        encoding: the encoding of a CSV or JSONL file: `utf-8` (default), `latin-1` or `utf-16`.
+        encoding: the encoding of a CSV or JSONL file: `utf-8` (default), `cp1252`, `latin-1`,
+            `utf-16` … A byte order mark of UTF-16 is recognized.
         delimiter: the delimiter of a CSV file, one character; detected from the header line by default.
         description: shown in the Amperity view.
         format: the format of a file with another suffix: `csv`, `tsv`, `jsonl` or `parquet`.
@@ -76,7 +77,7 @@ class CollectionSpec:
     fields: Sequence[str] | None = None
     index_fields: Sequence[str] | None = None
     types: Mapping[str, ColumnType] = field(default_factory=dict[str, ColumnType])
-    encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
+    encoding: str = "utf-8"
     delimiter: str | None = None
     description: str = ""
     format: Format | None = None
@@ -205,7 +206,7 @@ class RefreshSpec:
     vanished: Literal["keep", "delete"] = "keep"
     tombstone: str | None = None
     deleted: Path | str | Iterable[str] = ()
-    encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
+    encoding: str = "utf-8"
     delimiter: str | None = None
     format: Format | None = None
     rejects: Path | str | None = None

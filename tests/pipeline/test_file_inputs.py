@@ -264,7 +264,7 @@ async def test_E9_what_is_missing_is_said_before_the_work(tmp_path: Path, monkey
             "user_id,n\nu1,é\n".encode("cp1252"),
             r"line 2: not utf-8; pass the encoding of the file, e\.g\. encoding='cp1252'",
         ),
-        ("user_id,n\nu1,2\n".encode("utf-16-le"), "is it UTF-16? Then pass encoding='utf-16'"),
+        ("user_id,n\nu1,2\n".encode("utf-16-le"), "is it UTF-16? Then pass encoding='utf-16-le'"),
         ("User_ID,n\nu1,2\n", "did you mean 'User_ID'?"),
         (" user_id,n\nu1,2\n", "did you mean ' user_id'?"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import sys
@@ -119,6 +120,69 @@ def test_csv_in_other_encodings(tmp_path: Path) -> None:
     assert load(wide, encoding="utf-16")[1]["1"]["n"] == "é"
 
 
+@pytest.mark.parametrize("name", ["u.csv", "u.jsonl", "u.csv.gz"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("cp1252", "cp1252"),
+        ("latin-1", "ISO-8859-1"),
+        ("cp1251", "windows-1251"),
+        ("koi8-r", "koi8-r"),
+        ("shift_jis", "shift_jis"),
+        ("gb18030", "gb18030"),
+        ("utf-16", "utf-8"),  # its byte order mark says what it is
+        ("utf-16", "UTF16"),
+        ("utf-16-be", "utf-16-be"),
+        ("utf-16-le", "utf-16"),
+        ("utf-8-sig", "utf-8"),
+    ],
+)
+def test_E9_every_text_encoding_is_read(tmp_path: Path, name: str, end: str, encoding: str, said: str) -> None:
+    """E9: each character that an encoding has comes out as itself, also the euro sign of cp1252."""
+    characters = ""
+    for number in [*range(0xA1, 0x250), *range(0x400, 0x460), 0x20AC, *range(0x3041, 0x3090)]:
+        with contextlib.suppress(UnicodeEncodeError):
+            if chr(number).encode(encoding).decode(encoding) == chr(number):  # not the yen sign of shift_jis
+                characters += chr(number)
+    lines = [f'{{"id": "1", "n": "{characters}"}}'] if "json" in name else ["id,n", f"1,{characters}"]
+    content = "".join(line + end for line in lines).encode(encoding)
+    found = load(write(tmp_path / name, gzip.compress(content) if name.endswith("gz") else content), encoding=said)[1]
+    assert found["1"]["n"] == characters
+
+
+@pytest.mark.parametrize("name", ["u.csv", "u.jsonl"])
+@pytest.mark.parametrize(
+    ("content", "encoding", "message"),
+    [
+        ("utf-16-le", "utf-8", "is it UTF-16\\? Then pass encoding='utf-16-le'"),
+        ("utf-16-be", "utf-8", "is it UTF-16\\? Then pass encoding='utf-16-be'"),
+        ("utf-16-be", "cp1252", "is it UTF-16\\? Then pass encoding='utf-16-be'"),
+        ("cp1252", "utf-8", "line 3: not valid UTF-8; pass encoding='cp1252'"),
+        ("cp1252", "shift_jis", "line 3: not valid SHIFT_JIS"),
+        ("cp1252", "ascii", "line 3: not valid ASCII"),
+        ("utf-8", "utf-9", "encoding must be the name of a text encoding"),
+        ("utf-8", "base64", "encoding must be the name of a text encoding"),
+    ],
+)
+def test_E9_a_wrong_encoding_is_said_with_its_line(
+    tmp_path: Path, name: str, content: str, encoding: str, message: str
+) -> None:
+    """E9: file, line, and what to do."""
+    lines = ['{"id": "1"}', '{"id": "2"}', '{"id": "ÿ\xff"}'] if "json" in name else ["id,n", "1,a", "2,ÿÿ", "3,b"]
+    with pytest.raises((StoreError, ConfigurationError), match=message):
+        load(write(tmp_path / name, "".join(line + "\n" for line in lines).encode(content)), encoding=encoding)
+
+
+def test_E9_a_byte_that_an_encoding_does_not_have_is_one_reject(tmp_path: Path) -> None:
+    """E9: the rest of the file is read."""
+    source = write(tmp_path / "u.csv", b"id,n\n1,\x80\n2,\x81\n3,c\n")
+    report, found = load(source, encoding="cp1252", rejects=tmp_path / "bad")
+    assert (found["1"]["n"], set(found)) == ("€", {"1", "3"})
+    assert dict(report.rejected) == {"not valid CP1252": 1}
+    assert json.loads((tmp_path / "bad").read_text())["line"] == 3
+
+
 def test_rows_without_a_key_are_counted(tmp_path: Path) -> None:
     report, _ = load(write(tmp_path / "u.csv", 'id,n\n1,a\n,b\n"",c\n'))
     assert (report.read, report.stored, report.first_rejected) == (3, 1, 2)
@@ -142,7 +206,7 @@ _MANY = b"id,n\n" + b"".join(b"%d,%d\n" % (n, n * n) for n in range(50_000))
         ("u.csv", f"id,n\n1,a\n{_SECRET}\n", "line 3: 1 fields, but the header line names 2"),
         ("u.csv", f'id,n\n1,"{_SECRET}\n', "line 2: a quoted field is not closed"),
         ("u.csv", f'id,n\n1,"{_SECRET}"x\n', "line 2: a quoted field is not closed"),
-        ("u.csv", b"id,n\n1,a\n2," + _SECRET.encode() + b"\xe9\n", "line 3: not valid UTF-8; say encoding='latin-1'"),
+        ("u.csv", b"id,n\n1,a\n2," + _SECRET.encode() + b"\xe9\n", "line 3: not valid UTF-8; pass encoding='cp1252'"),
         ("u.csv", b"id,n\n" + b"1,abcdefghij\n" * 2000 + b"2,\xe9\n", "line 2,002: not valid UTF-8"),
         ("u.csv", "id,n\n1," + "x" * 5_000_000 + "\n", "line 2: longer than 4 MB"),
         ("big.csv.gz", gzip.compress(_MANY, mtime=0)[:-2000], "big.csv.gz: cannot be read to its end; is it whole"),

@@ -238,7 +238,7 @@ def test_a_format_can_be_said_of_a_file_whose_suffix_says_nothing(tmp_path: Path
     assert load(tmp_path, file, format="jsonl")[1] == {"1"}
     file.write_text("id\tn\n5\ta,b\n")
     assert load(tmp_path, file, format="tsv")[1] == {"5"}
-    with pytest.raises(ConfigurationError, match="or say its format"):
+    with pytest.raises(ConfigurationError, match="or pass format='csv'"):
         load(tmp_path, file)
 
 

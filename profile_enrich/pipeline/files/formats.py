@@ -1,8 +1,7 @@
-"""Tell what a file is: its format by its name, its encoding by its first bytes."""
+"""Tell what a file is by its name."""
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import io
 import stat
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO, Literal, cast
 from ..._utils.optional_import import engine
 from ...errors import ConfigurationError, InputError
 
-__all__ = ["FileFormat", "FileSpec", "Text", "arrow", "open_binary", "sniff"]
+__all__ = ["FileFormat", "FileSpec", "arrow", "open_binary"]
 
 FileFormat = Literal["csv", "jsonl", "parquet"]
 
@@ -26,12 +25,6 @@ _SUFFIXES: dict[str, tuple[FileFormat, str]] = {
     ".parquet": ("parquet", ","),
     ".pq": ("parquet", ","),
 }
-
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,64 +100,6 @@ def _is_stream(path: Path | None) -> bool:
         return path is None or not (stat.S_ISREG(path.stat().st_mode) or path.is_dir())
     except OSError:
         return False
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """How the characters of a text file are written.
-
-    Args:
-        codec: Python's name.
-        mark: the byte order mark at the beginning; empty when there is none.
-    """
-
-    codec: str = "utf-8"
-    mark: bytes = b""
-
-    @property
-    def universal(self) -> bool:
-        """Whether every character can be written."""
-        return self.codec.startswith("utf")
-
-    @property
-    def by_bytes(self) -> bool:
-        """Whether a line feed is always the one byte 0x0A."""
-        return not self.codec.startswith(("utf-16", "utf-32"))
-
-
-def sniff(head: bytes, encoding: str | None) -> Text:
-    """How a text file is written.
-
-    Args:
-        head: its first bytes, at least four where it has them.
-        encoding: what the user said; `None`: what the byte order mark says, else UTF-8.
-
-    Raises:
-        ConfigurationError: there is no such encoding, or it cannot be used line by line.
-    """
-    if encoding is None:
-        for mark, codec in _MARKS:
-            if head.startswith(mark):
-                return Text(codec, mark)
-        return Text()
-    name = ""
-    try:
-        name = codecs.lookup(encoding).name
-        "\n".encode(name)
-    except (LookupError, TypeError):
-        name = ""
-    if not name or name.startswith("utf-32") or name in ("utf-7", "idna", "punycode"):
-        raise ConfigurationError("encoding must be the name of a text encoding such as utf-8, latin-1 or utf-16")
-    if name in ("utf-8", "utf-8-sig"):
-        return Text("utf-8", codecs.BOM_UTF8 if head.startswith(codecs.BOM_UTF8) else b"")
-    if name == "utf-16":
-        big = head.startswith(codecs.BOM_UTF16_BE)
-        codec, mark = ("utf-16-be", codecs.BOM_UTF16_BE) if big else ("utf-16-le", codecs.BOM_UTF16_LE)
-        return Text(codec, mark if head.startswith(mark) else b"")
-    if name in ("utf-16-le", "utf-16-be"):
-        mark = codecs.BOM_UTF16_LE if name.endswith("le") else codecs.BOM_UTF16_BE
-        return Text(name, mark if head.startswith(mark) else b"")
-    return Text(name)
 
 
 def open_binary(spec: FileSpec) -> BinaryIO:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
 
+from ..._utils.text_encoding import Text
 from ...profile import Profile
 from ..tables.columns import Columns
 from .column_types import cell, json_text
-from .formats import FileSpec, Text
+from .formats import FileSpec
 from .readers import Item, RecordReader
 
 __all__ = ["AddedFields", "Attributes", "Lines", "csv_line", "encoded"]

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+from ..._utils.text_encoding import Text
 from ...errors import InputError
-from .formats import FileSpec, Text
+from .formats import FileSpec
 
 __all__ = ["Item", "RecordReader", "no_column"]
 

@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, BinaryIO
 
+from ..._utils.text_encoding import sniff, without_mark
 from ...errors import InputError
-from .formats import FileSpec, sniff
+from .formats import FileSpec
 from .record_reader import RecordReader
 
 __all__ = ["TextReader", "decoded"]
@@ -39,8 +40,8 @@ class TextReader(RecordReader):
             while len(head) < 4 and (more := self._file.read(4 - len(head))):  # a pipe gives what is there
                 head += more
         self.text = sniff(head, encoding)
-        if self.text.by_bytes and b"\0" in head:
-            raise InputError(f"{spec.name}: not {self.text.codec}; is it UTF-16? Then pass encoding='utf-16'")
+        if self.text.by_bytes and (wide := without_mark(head)):
+            raise InputError(f"{spec.name}: not {self.text.codec}; is it UTF-16? Then pass encoding={wide!r}")
         joined = _Joined(spec.name, head[len(self.text.mark) :], self._file, self._hash.update)
         self._stream = io.BufferedReader(joined, 2**17)
         self._line = 0

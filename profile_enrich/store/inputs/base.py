@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Protocol, cast
 
 from ..._utils.file_identity import FileIdentity
+from ..._utils.text_encoding import sniff, without_mark
 from ...errors import ConfigurationError, InputError, StoreError
 from ..input_types import Format
 from ..model import CollectionSpec, ColumnType
@@ -19,6 +20,7 @@ __all__ = [
     "InputReader",
     "Row",
     "check_columns",
+    "codec_of",
     "kept_fields",
     "kind_of",
     "misfit",
@@ -95,7 +97,7 @@ def kind_of(path: Path, said: Format | None) -> tuple[Format, bool]:
     if kind is None or (kind == "parquet" and gzipped):
         raise ConfigurationError(
             f"{path.name}: its suffix does not say what it is; .csv, .tsv, .jsonl, .ndjson (also .gz) and .parquet are"
-            " read; or say its format"
+            " read; or pass format='csv' (or tsv, jsonl, parquet)"
         )
     return kind, gzipped
 
@@ -173,9 +175,30 @@ def open_bytes(path: Path, *, gzipped: bool) -> IO[bytes]:
     raise StoreError(f"{path} cannot be read: {problem}")
 
 
-def wrong_encoding(where: str | Path, line: int, encoding: str) -> str:
-    """What to say about a file that is not in its encoding."""
+def codec_of(path: Path, encoding: str, where: str, *, gzipped: bool) -> str:
+    """Return Python's name of a text file's encoding: as said, unless it begins with another byte order mark.
+
+    Raises:
+        ConfigurationError: there is no such encoding.
+        StoreError: the file cannot be read, or holds UTF-16 that does not say so.
+    """
+    head, problem = b"", ""
+    try:
+        with open_bytes(path, gzipped=gzipped) as file:
+            head = file.read(4)
+    except (OSError, EOFError):
+        problem = f"{where} cannot be {'unpacked; is it whole?' if gzipped else 'read'}"
+    if problem:
+        raise StoreError(problem)
+    text = sniff(head, None if encoding == "utf-8" else encoding)
+    if text.by_bytes and (wide := without_mark(head)):
+        raise StoreError(f"{where}: not {text.codec.upper()}; is it UTF-16? Then pass encoding={wide!r}")
+    return text.codec
+
+
+def wrong_encoding(where: str | Path, line: int, codec: str) -> str:
+    """Return what to say about a file that is not in its encoding."""
     return (
-        f"{where}, line {line:,}: not valid {encoding.upper()}; say encoding='latin-1' or 'utf-16' (--encoding) if it"
-        " is that, or convert the file to UTF-8"
+        f"{where}, line {line:,}: not valid {codec.upper()}; pass encoding='cp1252' (Windows), 'latin-1' or 'utf-16' if"
+        " it is that, or convert the file to UTF-8"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from ...errors import ConfigurationError, StoreError
 from ..input_types import Format
 from ..model import CollectionSpec, ColumnType
-from .base import MAX_COLUMNS, check_columns, kept_fields, kind_of, open_bytes, wrong_encoding
+from .base import MAX_COLUMNS, check_columns, codec_of, kept_fields, kind_of, open_bytes, wrong_encoding
 from .duckdb_table import (
     _BROKEN,
     _DECLARED,
@@ -24,24 +24,25 @@ from .duckdb_table import (
     rows_are_valid,
     validity_facts,
 )
+from .private_copy import PrivateCopy, as_utf8, blocks
 
 __all__ = ["CsvReader"]
 
 
-def _wrong_line(path: Path, encoding: str, gzipped: bool) -> int:
-    """The first line that is not in this encoding: text is decoded ahead in blocks, so it need not be the header."""
-    if encoding == "utf-8":
-        with open_bytes(path, gzipped=gzipped) as lines:
-            for number, line in enumerate(lines, 1):
-                if "\ufffd" in line.decode(errors="replace") and b"\xef\xbf\xbd" not in line:
-                    return number
+def _wrong_line(path: Path, gzipped: bool) -> int:
+    """The first line that is not valid: text is decoded ahead in blocks, so it need not be the header."""
+    with open_bytes(path, gzipped=gzipped) as lines:
+        for number, line in enumerate(lines, 1):
+            if "\ufffd" in line.decode(errors="replace") and b"\xef\xbf\xbd" not in line:
+                return number
     return 1
 
 
 class CsvReader(TableReader):
     """A CSV or TSV file with a header line.
 
-    An empty field is null, a quoted empty field (`""`) is the empty text.
+    An empty field is null, a quoted empty field (`""`) is the empty text. What is not UTF-8 is read from a private copy
+    that is: the engine knows few encodings.
     """
 
     def __init__(
@@ -51,15 +52,20 @@ class CsvReader(TableReader):
             raise ConfigurationError(
                 f"a CSV column cannot be of the types {sorted(unknown)}; there are text, integer, number and boolean"
             )
-        super().__init__(spec, path, where)
-        self._encoding = spec.encoding
-        self._misfitting: set[str] = set()
         self._gzipped = kind_of(path, kind)[1]
+        self._codec = codec_of(path, spec.encoding, where, gzipped=self._gzipped)
+        self._copy: PrivateCopy | None = None
+        if self._codec != "utf-8":
+            with open_bytes(path, gzipped=self._gzipped) as file:
+                self._copy = PrivateCopy(as_utf8(blocks(file), self._codec), ".csv", where)
+            path, self._gzipped = self._copy.path, False
+        super().__init__(spec, path, where)
+        self._misfitting: set[str] = set()
         delimiter, names = self._header(spec, kind)
         self._scan = (
             "read_csv($path, auto_detect=false, header=true, columns=$columns, delim=$delimiter, quote='\"',"
             " escape='\"', nullstr='', allow_quoted_nulls=false, strict_mode=true, null_padding=false,"
-            " encoding=$encoding, max_line_size=4194304, comment='', skip=0, compression=$compression,"
+            " encoding='utf-8', max_line_size=4194304, comment='', skip=0, compression=$compression,"
             " hive_partitioning=false, union_by_name=false, normalize_names=false, filename=false"
         )
         # Not `ignore_errors` alone: it stops at the first broken line without a word.
@@ -69,7 +75,6 @@ class CsvReader(TableReader):
             # By position: DuckDB takes `ID` and `id` for the same name.
             "columns": {f"c{number}": "VARCHAR" for number in range(len(names))},
             "delimiter": delimiter,
-            "encoding": spec.encoding,
             "compression": "gzip" if self._gzipped else "none",
         }
         self._place = {name: f"c{number}" for number, name in enumerate(names)}
@@ -95,17 +100,22 @@ class CsvReader(TableReader):
         """What each kept column is called in SQL."""
         return {} if self._declared else {name: self._place[name] for name in self._types}
 
+    def close(self) -> None:
+        """Close DuckDB, and remove the copy."""
+        super().close()
+        if self._copy is not None:
+            self._copy.close()
+
     def _header(self, spec: CollectionSpec, kind: Format) -> tuple[str, list[str]]:
-        encoding = "utf-8-sig" if spec.encoding == "utf-8" else spec.encoding
         # Text is decoded ahead in blocks: where broken lines are left out, only the header line itself must be right.
-        errors = "surrogateescape" if self.rejects.kept and spec.encoding == "utf-8" else "strict"
+        errors = "surrogateescape" if self.rejects.kept else "strict"
         problem = ""
         first: list[str] = []
         delimiter = spec.delimiter or ("\t" if kind == "tsv" else "")
         try:
             with (
                 open_bytes(self._path, gzipped=self._gzipped) as raw,
-                io.TextIOWrapper(raw, encoding=encoding, errors=errors, newline="") as text,
+                io.TextIOWrapper(raw, encoding="utf-8-sig", errors=errors, newline="") as text,
             ):
                 if not delimiter:
                     line = text.readline()
@@ -113,9 +123,9 @@ class CsvReader(TableReader):
                     text.seek(0)
                 first = next(csv.reader(text, delimiter=delimiter, strict=True), first)
             if any("\udc80" <= character <= "\udcff" for name in first for character in name):
-                problem = wrong_encoding(self.where, 1, spec.encoding)
+                problem = wrong_encoding(self.where, 1, self._codec)
         except UnicodeDecodeError:
-            problem = wrong_encoding(self.where, _wrong_line(self._path, spec.encoding, self._gzipped), spec.encoding)
+            problem = wrong_encoding(self.where, _wrong_line(self._path, self._gzipped), self._codec)
         except csv.Error:
             problem = f"{self.where}, line 1: the header line is not CSV"
         except (OSError, EOFError):
@@ -126,9 +136,9 @@ class CsvReader(TableReader):
                     f"{self.where} is empty or begins with an empty line; a header line with the column names is needed"
                 )
             elif first[0].lower().startswith("sep=") and len(first) <= 2:
-                problem = f"{self.where}, line 1: a line for spreadsheets; remove it, and say the delimiter"
+                problem = f"{self.where}, line 1: a line for spreadsheets, which is not CSV; remove it"
             elif len(first) == 1 and first[0] != spec.key and " " in first[0].strip():
-                hint = "if its fields are separated by spaces, say the delimiter"
+                hint = "if its fields are separated by spaces, pass delimiter=' '"
                 problem = f"{self.where} has one column, {first[0]!r}; {hint}"
             elif "" in first:
                 problem = f"{self.where}, line 1: column {first.index('') + 1} has no name"
@@ -209,7 +219,7 @@ class CsvReader(TableReader):
         ).fetchall()
         places = self._lines_at([row[0] for row in found])
         for (_, line, kind, raw), counted in zip(found, places, strict=True):
-            reason = _BROKEN.get(kind, "not CSV").format(self._encoding.upper())
+            reason = _BROKEN.get(kind, "not CSV").format(self._codec.upper())
             self.rejects.add(reason, line=counted or line, raw=raw)
 
     def _lines_at(self, positions: Sequence[int]) -> list[int]:
@@ -217,8 +227,8 @@ class CsvReader(TableReader):
 
         DuckDB counts rows for lines, and a quoted field can have several lines.
         """
-        if self._encoding != "utf-8" or not positions:
-            return [0] * len(positions)
+        if not positions:
+            return []
         lines: list[int] = []
         with open_bytes(self._path, gzipped=self._gzipped) as file:
             end = 0
@@ -230,8 +240,6 @@ class CsvReader(TableReader):
 
     def _other_line_end(self) -> int | None:
         """Return the first line that ends in LF after others in CRLF, or the other way round; `None` for none."""
-        if self._encoding == "utf-16":
-            return None
         with contextlib.suppress(OSError, EOFError), open_bytes(self._path, gzipped=self._gzipped) as lines:
             first: bool | None = None
             for number, line in enumerate(lines, 1):
@@ -245,7 +253,7 @@ class CsvReader(TableReader):
         at = re.search(r"on Line: (\d+)", message)
         where = f"{self.where}, line {int(at[1]):,}" if at else self.where
         if "Invalid unicode" in message or "encoded" in message:
-            return wrong_encoding(self.where, int(at[1]) if at else 1, self._encoding)
+            return wrong_encoding(self.where, int(at[1]) if at else 1, self._codec)
         if columns := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
             return (
                 f"{where}: {columns[2]} fields, but the header line names {columns[1]};"

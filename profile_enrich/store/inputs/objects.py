@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import json
@@ -10,10 +11,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, cast
 
+from ..._utils.text_encoding import Text
 from ...errors import StoreError
 from ..files.row_encoder import RowRejected, merge_types, to_json, type_of
 from ..model import CollectionSpec, ColumnType
-from .base import MAX_COLUMNS, Row, kept_fields, misfit, open_bytes, wrong_encoding
+from .base import MAX_COLUMNS, Row, codec_of, kept_fields, misfit, open_bytes, wrong_encoding
 from .rejects import Rejects
 
 __all__ = ["JsonLines", "ObjectReader", "mappings"]
@@ -147,9 +149,12 @@ class JsonLines:
         self, source: Path | IO[bytes], encoding: str, gzipped: bool, rejects: Rejects, where: str | None = None
     ) -> None:
         self._source = source
-        self._encoding = encoding
         self._gzipped = gzipped
         self._where = where or str(source)
+        if isinstance(source, Path):
+            self._encoding = codec_of(source, encoding, self._where, gzipped=gzipped)
+        else:
+            self._encoding = codecs.lookup(encoding).name
         self.rejects = rejects
         self.line = 0
         self._raw: IO[bytes] | None = None
@@ -174,7 +179,7 @@ class JsonLines:
         with opened as raw:
             self._raw = raw
             # UTF-16 cannot be split into lines before it is decoded.
-            wide = self._encoding == "utf-16"
+            wide = not Text(self._encoding).by_bytes
             lines: IO[Any] = io.TextIOWrapper(raw, encoding=self._encoding, newline="\n") if wide else raw
             try:
                 for self.line, line in enumerate(lines, 1):

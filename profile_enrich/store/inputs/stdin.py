@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
-from ..._utils.signals import removed_on_signal
-from ...errors import ConfigurationError, StoreError
+from ...errors import ConfigurationError
 from ..input_types import FORMATS, Stream
 from ..model import CollectionSpec, ColumnType
 from .base import InputReader, Row
 from .objects import JsonLines, ObjectReader
 from .open_table import open_table
+from .private_copy import PrivateCopy, blocks
 from .rejects import Rejects
 
 __all__ = ["open_stream"]
@@ -33,40 +28,20 @@ def open_stream(spec: CollectionSpec, stream: Stream, expected: Mapping[str, Col
     if stream.format == "jsonl":
         lines = JsonLines(stream.file, spec.encoding, False, Rejects(spec.rejects, stream.name), stream.name)
         return ObjectReader(spec, lines.objects(), stream.name, lines.rejects, lines, expected)
-    path = _copied(stream)
+    copy = PrivateCopy(blocks(stream.file), f".{stream.format}", stream.name)
     try:
-        return _Spooled(open_table(spec, path, stream.format, stream.name, expected), path)
+        return _Spooled(open_table(spec, copy.path, stream.format, stream.name, expected), copy)
     except BaseException:
-        path.unlink(missing_ok=True)
+        copy.close()
         raise
-
-
-def _copied(stream: Stream) -> Path:
-    """The stream as a file that only its owner can read; CSV is read twice and Parquet from its end."""
-    problem = ""
-    number, name = tempfile.mkstemp(prefix="profile-enrich-", suffix=f".{stream.format}")
-    try:
-        with removed_on_signal(Path(name)), os.fdopen(number, "wb") as file:
-            shutil.copyfileobj(stream.file, file, 1 << 20)
-    except OSError as error:
-        problem = error.strerror or type(error).__name__
-    except BaseException:  # Ctrl-C: nothing of it may stay behind
-        Path(name).unlink(missing_ok=True)
-        raise
-    if problem:
-        Path(name).unlink(missing_ok=True)
-        raise StoreError(f"{stream.name} cannot be copied to a temporary file: {problem}; TMPDIR says where")
-    return Path(name)
 
 
 class _Spooled:
-    """A reader of a temporary file, which it removes at the end."""
+    """A reader of a temporary file, which it removes at the end: CSV is read twice and Parquet from its end."""
 
-    def __init__(self, reader: InputReader, path: Path) -> None:
+    def __init__(self, reader: InputReader, copy: PrivateCopy) -> None:
         self._reader = reader
-        self._path = path
-        self._registered = contextlib.ExitStack()
-        self._registered.enter_context(removed_on_signal(path))
+        self._copy = copy
         self.where = reader.where
         self.total = reader.total
         self.rejects = reader.rejects
@@ -85,5 +60,4 @@ class _Spooled:
 
     def close(self) -> None:
         self._reader.close()
-        self._path.unlink(missing_ok=True)
-        self._registered.close()
+        self._copy.close()

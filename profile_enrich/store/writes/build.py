@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ..._utils.text_encoding import sniff
 from ...errors import ConfigurationError, StoreError
 from ..files.collection_writer import CollectionWriter
 from ..files.docids import DocIdAllocator
@@ -172,8 +173,7 @@ def check_specs(specs: Sequence[CollectionSpec], on_duplicate: str) -> None:
             raise ConfigurationError("the description is not valid Unicode")
         if spec.delimiter is not None and len(spec.delimiter) != 1:
             raise ConfigurationError("the delimiter is one character")
-        if spec.encoding not in ("utf-8", "latin-1", "utf-16"):
-            raise ConfigurationError("the encoding is 'utf-8', 'latin-1' or 'utf-16'")
+        sniff(b"", spec.encoding)  # it raises for an encoding that does not exist
 
 
 def check_shrink(name: str, rows: int, lost: int, max_shrink: float) -> None:

@@ -1,0 +1,84 @@
+"""Tell how a text file is encoded: by what the user says, else by its first bytes."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+
+from ..errors import ConfigurationError
+
+__all__ = ["Text", "sniff", "without_mark"]
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """How the characters of a text file are written.
+
+    Args:
+        codec: Python's name.
+        mark: the byte order mark at the beginning; empty when there is none.
+    """
+
+    codec: str = "utf-8"
+    mark: bytes = b""
+
+    @property
+    def universal(self) -> bool:
+        """Whether every character can be written."""
+        return self.codec.startswith("utf")
+
+    @property
+    def by_bytes(self) -> bool:
+        """Whether a line feed is always the one byte 0x0A."""
+        return not self.codec.startswith(("utf-16", "utf-32"))
+
+
+def sniff(head: bytes, encoding: str | None) -> Text:
+    """How a text file is written.
+
+    Args:
+        head: its first bytes, at least four where it has them.
+        encoding: what the user said; `None`: what the byte order mark says, else UTF-8.
+
+    Raises:
+        ConfigurationError: there is no such encoding, or it cannot be used line by line.
+    """
+    if encoding is None:
+        for mark, codec in _MARKS:
+            if head.startswith(mark):
+                return Text(codec, mark)
+        return Text()
+    name = ""
+    try:
+        name = codecs.lookup(encoding).name
+        "\n".encode(name)
+    except (LookupError, TypeError):
+        name = ""
+    if not name or name.startswith("utf-32") or name in ("utf-7", "idna", "punycode"):
+        raise ConfigurationError("encoding must be the name of a text encoding such as utf-8, latin-1 or utf-16")
+    if name in ("utf-8", "utf-8-sig"):
+        return Text("utf-8", codecs.BOM_UTF8 if head.startswith(codecs.BOM_UTF8) else b"")
+    if name == "utf-16":
+        big = head.startswith(codecs.BOM_UTF16_BE)
+        codec, mark = ("utf-16-be", codecs.BOM_UTF16_BE) if big else ("utf-16-le", codecs.BOM_UTF16_LE)
+        return Text(codec, mark if head.startswith(mark) else b"")
+    if name in ("utf-16-le", "utf-16-be"):
+        mark = codecs.BOM_UTF16_LE if name.endswith("le") else codecs.BOM_UTF16_BE
+        return Text(name, mark if head.startswith(mark) else b"")
+    return Text(name)
+
+
+def without_mark(head: bytes) -> str | None:
+    """Return the encoding of a text in UTF-16 without a byte order mark, by the zero bytes among its first characters.
+
+    Other text has none.
+    """
+    if b"\0" not in head[:4]:
+        return None
+    return "utf-16-be" if head[:1] == b"\0" else "utf-16-le"

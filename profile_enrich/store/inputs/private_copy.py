@@ -1,0 +1,83 @@
+"""A temporary copy of an input: of a stream, which can be read only once, or of a text in another encoding."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from ..._utils.signals import removed_on_signal
+from ...errors import StoreError
+
+__all__ = ["PrivateCopy", "as_utf8", "blocks"]
+
+_BLOCK = 1 << 20
+
+
+class PrivateCopy:
+    """A temporary file that only its owner can read. `close`, and a signal that ends the process, remove it.
+
+    Args:
+        content: its bytes, block by block.
+        suffix: of its name, e.g. `".csv"`.
+        where: the input, for messages.
+
+    Raises:
+        StoreError: the input cannot be read, or the copy cannot be written.
+    """
+
+    def __init__(self, content: Iterable[bytes], suffix: str, where: str) -> None:
+        number, name = tempfile.mkstemp(prefix="profile-enrich-", suffix=suffix)
+        self.path = Path(name)
+        self._registered = contextlib.ExitStack()
+        self._registered.enter_context(removed_on_signal(self.path))
+        problem = ""
+        try:
+            with os.fdopen(number, "wb") as file:
+                for block in content:
+                    file.write(block)
+        except (OSError, EOFError) as error:
+            problem = getattr(error, "strerror", None) or type(error).__name__
+        except BaseException:  # Ctrl-C: nothing of it may stay behind
+            self.close()
+            raise
+        if problem:
+            self.close()
+            raise StoreError(f"{where} cannot be copied to a temporary file: {problem}; TMPDIR says where")
+
+    def close(self) -> None:
+        """Remove the file."""
+        self.path.unlink(missing_ok=True)
+        self._registered.close()
+
+
+def blocks(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the rest of a file."""
+    while block := file.read(_BLOCK):
+        yield block
+
+
+def as_utf8(content: Iterable[bytes], codec: str) -> Iterator[bytes]:
+    """Yield text in UTF-8. What is not valid in its own encoding is not valid UTF-8 either: its line is found later.
+
+    Args:
+        content: the text, block by block, in its own encoding.
+        codec: Python's name of that.
+    """
+    decoder = codecs.getincrementaldecoder(codec)(errors=_INVALID)
+    for block in content:
+        yield decoder.decode(block).encode("utf-8", "surrogateescape")
+    yield decoder.decode(b"", final=True).encode("utf-8", "surrogateescape")
+
+
+def _mark_invalid(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)  # noqa: S101  # it is registered for decoding alone
+    return "\udcff", error.end  # the byte 0xFF in UTF-8, which no character has
+
+
+_INVALID = "profile_enrich.invalid"
+codecs.register_error(_INVALID, _mark_invalid)
