@@ -143,6 +143,9 @@ LINES: dict[str, str] = {
     "was never mirrored is 503 then, not 404.",
     "R4": "The vendor's end loses nothing that was mirrored; URLs, keys and entity numbers stay.",
     "R5": "An Amperity index is mirrored by paging, a Census entity from a list of ids; a run that broke off goes on.",
+    "R6": "A comparison asks both and counts by attribute; neither its output nor its errors hold an id or a value.",
+    "R7": "The page on moving off the hosted API is followed to the letter: mirror, compare, switch, fill from the warehouse, "
+    "with a vendor that fails and is then switched off.",
 }
 
 ELSEWHERE: dict[str, str] = {

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
 from ..errors import ConfigurationError
-from ..store import ProfileStore
+from ..store import LocalStore, ProfileStore, refresh_store
+from ..store.model import RefreshReport
 from .build_progress import by_entity
 
 __all__ = [
     "DATABASE",
+    "Refresh",
     "check_elsewhere",
     "database_option",
     "either",
     "open_database",
+    "open_place",
     "place_options",
+    "refreshing",
     "serving_options",
 ]
+
+if TYPE_CHECKING:  # psycopg, only when it is needed
+    from ..store.postgres import PostgresStore
+
+Refresh = Callable[..., RefreshReport]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -105,6 +115,36 @@ def either(store: Path | None, database: str | None) -> str:
     if database is None:
         raise ConfigurationError("give --store DIRECTORY, or --database URL: where is the store?")
     return database
+
+
+def open_place(store: Path | None, database: str | None, schema: str) -> LocalStore | PostgresStore:
+    """Open the store that `--store` or `--database` names.
+
+    Raises:
+        ConfigurationError: neither does, or both do.
+        StoreError: there is none, or the database cannot be used.
+    """
+    if store is not None and database is None:
+        return LocalStore(store)
+    from ..store.postgres import PostgresStore
+
+    return PostgresStore(either(store, database), schema=schema)
+
+
+def refreshing(
+    store: Path | None, database: str | None, schema: str, on_duplicate: Literal["last", "fail"], max_shrink: float
+) -> Refresh:
+    """Return what refreshes the store that `--store` or `--database` names; it takes specifications, and `progress`.
+
+    Raises:
+        ConfigurationError: neither does, or both do.
+    """
+    if store is not None and database is None:
+        return partial(refresh_store, store, on_duplicate=on_duplicate, max_shrink=max_shrink)
+    from ..store.postgres import refresh_database
+
+    url = either(store, database)
+    return partial(refresh_database, url, schema=schema, on_duplicate=on_duplicate, max_shrink=max_shrink)
 
 
 def check_elsewhere(

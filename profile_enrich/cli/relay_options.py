@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,16 @@ from ..sources.base import ProfileSource
 from ..sources.census import CensusSource
 from ..store.mirror_store import MirrorStore
 
-__all__ = ["UPSTREAM_KEY", "Upstream", "open_relay", "relay_options"]
+__all__ = [
+    "UPSTREAM_KEY",
+    "Upstream",
+    "ensure_collection",
+    "mirror_option",
+    "open_relay",
+    "record_age_option",
+    "upstream_options",
+    "vendor_source",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,19 +46,24 @@ class Upstream:
     ids: Sequence[str] = ()
 
 
-def relay_options(command: F) -> F:
-    """Add `--mirror` and the options of the vendor behind it."""
+def mirror_option(command: F) -> F:
+    """Add `--mirror`."""
+    option = click.option(
+        "--mirror",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="The mirror: what the vendor answered. With serve and --upstream, it is asked for what is lacking or old.",
+    )
+    return option(command)
+
+
+def upstream_options(command: F) -> F:
+    """Add `--upstream` and what it needs."""
     options = (
-        click.option(
-            "--mirror",
-            type=click.Path(path_type=Path, dir_okay=False),
-            metavar="FILE",
-            help="Serve what was mirrored here; with --upstream, ask that vendor for what is lacking or too old.",
-        ),
         click.option(
             "--upstream",
             type=click.Choice(["census", "amperity"]),
-            help="With --mirror: the vendor. Name what is served with --entity, and a Census id column with --id.",
+            help="The vendor behind --mirror. Name what it has with --entity, and a Census id column with --id.",
         ),
         click.option(
             "--upstream-key",
@@ -57,10 +72,19 @@ def relay_options(command: F) -> F:
             show_envvar=True,
             help="With --upstream: the vendor's API key or token.",
         ),
-        click.option("--upstream-url", metavar="URL", help="With --upstream: the vendor's base URL, if not the usual."),
-        click.option("--upstream-tenant", metavar="NAME", help="With --upstream amperity: the tenant."),
         click.option(
-            "--record-age", default="1h", show_default=True, metavar="SPAN", help="With --upstream: ask again after it."
+            "--upstream-url",
+            metavar="URL",
+            envvar="PROFILE_ENRICH_UPSTREAM_URL",
+            show_envvar=True,
+            help="With --upstream: the vendor's base URL, if not the usual.",
+        ),
+        click.option(
+            "--upstream-tenant",
+            metavar="NAME",
+            envvar="PROFILE_ENRICH_UPSTREAM_TENANT",
+            show_envvar=True,
+            help="With --upstream amperity: the tenant.",
         ),
     )
     wrapped: Any = command
@@ -69,8 +93,48 @@ def relay_options(command: F) -> F:
     return cast("F", wrapped)
 
 
+def record_age_option(default: str) -> Callable[[F], F]:
+    """Add `--record-age`."""
+    return click.option(
+        "--record-age", default=default, show_default=True, metavar="SPAN", help="With --upstream: ask again after it."
+    )
+
+
+def vendor_source(upstream: Upstream, name: str) -> AmperitySource | CensusSource:
+    """Return the vendor's source of an entity or index.
+
+    Raises:
+        ConfigurationError: an option is missing.
+    """
+    if not upstream.key:
+        raise ConfigurationError(f"put the vendor's key into {UPSTREAM_KEY}")
+    if upstream.vendor == "census":
+        return CensusSource(upstream.key, entity=name, base_url=upstream.url)
+    if not upstream.tenant:
+        raise ConfigurationError("--upstream amperity needs --upstream-tenant")
+    return AmperitySource(index=name, tenant=upstream.tenant, token=upstream.key, base_url=upstream.url)
+
+
+async def ensure_collection(store: MirrorStore, source: AmperitySource | CensusSource, name: str, key: str) -> None:
+    """Add a collection that the mirror does not have, with the numbers that it has at the vendor.
+
+    Raises:
+        ConfigurationError: the vendor has no such entity.
+        SourceError: the vendor does not answer.
+    """
+    if store.find(name) is not None:
+        return
+    if isinstance(source, AmperitySource):
+        store.add_collection(name, key=key, index_id=(await source.get_index()).id)
+        return
+    found = {each.name: each.id for each in await source.entities()}
+    if name not in found:
+        raise ConfigurationError(f"--entity {name}: the vendor has: {', '.join(found) or 'none'}")
+    store.add_collection(name, key=key, id=found[name])
+
+
 def open_relay(mirror: Path, upstream: Upstream | None, *, max_age: float) -> Relay:
-    """The relay over a mirror; without a vendor it serves what is there.
+    """Return the relay over a mirror; without a vendor it serves what is there.
 
     Collections that are new to the mirror get the numbers that they have at the vendor, so it must answer then.
 
@@ -79,47 +143,26 @@ def open_relay(mirror: Path, upstream: Upstream | None, *, max_age: float) -> Re
         SourceError: a collection is new, and the vendor does not answer.
         StoreError: the mirror cannot be opened.
     """
-    store = MirrorStore(mirror)
     if upstream is None:
-        return Relay(store, {})
+        return Relay(MirrorStore(mirror), {})
     if not upstream.entities:
         raise ConfigurationError("--upstream needs --entity NAME: what is asked for?")
-    if not upstream.key:
-        raise ConfigurationError(f"put the vendor's key into {UPSTREAM_KEY}")
     keys = list(upstream.ids) or ["id"]
     keys = keys * len(upstream.entities) if len(keys) == 1 else keys
     if len(keys) != len(upstream.entities):
         raise ConfigurationError("give one --id for each --entity, or one for all")
     sources: dict[str, ProfileSource] = {}
-    for name, column in zip(upstream.entities, keys, strict=True):
-        known = store.find(name) is not None
-        if upstream.vendor == "census":
-            census = CensusSource(upstream.key, entity=name, base_url=upstream.url)
-            if not known:
-                store.add_collection(name, key=column, id=asyncio.run(_census_id(census, name)))
-            sources[name] = census
-        else:
-            if not upstream.tenant:
-                raise ConfigurationError("--upstream amperity needs --upstream-tenant")
-            amperity = AmperitySource(index=name, tenant=upstream.tenant, token=upstream.key, base_url=upstream.url)
-            if not known:
-                store.add_collection(name, key=column, index_id=asyncio.run(_amperity_id(amperity)))
-            sources[name] = amperity
+    with contextlib.ExitStack() as opening:
+        store = opening.enter_context(MirrorStore(mirror))
+        for name, key in zip(upstream.entities, keys, strict=True):
+            sources[name] = source = vendor_source(upstream, name)
+            asyncio.run(_ensure_and_close(store, source, name, key))
+        opening.pop_all()
     return Relay(store, sources, max_age=max_age)
 
 
-async def _census_id(source: CensusSource, name: str) -> int:
+async def _ensure_and_close(store: MirrorStore, source: AmperitySource | CensusSource, name: str, key: str) -> None:
     try:
-        found = {each.name: each.id for each in await source.entities()}
+        await ensure_collection(store, source, name, key)
     finally:
-        await source.aclose()
-    if name not in found:
-        raise ConfigurationError(f"--entity {name}: the vendor has: {', '.join(found) or 'none'}")
-    return found[name]
-
-
-async def _amperity_id(source: AmperitySource) -> str:
-    try:
-        return (await source.get_index()).id
-    finally:
-        await source.aclose()
+        await source.aclose()  # its connections belong to this loop; the server has another

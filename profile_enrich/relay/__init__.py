@@ -5,8 +5,9 @@ It is the one package that joins the server with the sources; neither knows of t
 
 from __future__ import annotations
 
-from .comparison import Comparison, compare
+from .comparison import Comparison, compare, compare_index
 from .mirroring import MirrorReport, mirror_ids, mirror_index
+from .read_ids import read_ids
 from .relay import Relay
 
-__all__ = ["Comparison", "MirrorReport", "Relay", "compare", "mirror_ids", "mirror_index"]
+__all__ = ["Comparison", "MirrorReport", "Relay", "compare", "compare_index", "mirror_ids", "mirror_index", "read_ids"]

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._utils.deadline import Deadline
-from ..errors import SourceError
-from ..profile import ProfileKey
+from ..client.waiting_lookup import run_workers
+from ..sources.amperity import AmperitySource
 from ..sources.base import Found, ProfileSource
 from ..store import ProfileStore
 from ..store.files.row_encoder import to_json
+from .calls import Calls
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "compare_index"]
 
 
 @dataclass(slots=True)
@@ -54,6 +54,7 @@ async def compare(
     ids: Iterable[str],
     *,
     concurrency: int = 8,
+    rate: float | None = None,
     timeout: float = 10.0,
 ) -> Comparison:
     """Ask the vendor for each of these ids, and compare with what the store has. Nothing is written.
@@ -64,27 +65,59 @@ async def compare(
         collection: its name there.
         ids: which records.
         concurrency: calls at the same time. Default 8.
-        timeout: seconds for one call.
+        rate: calls a second at most. Default no limit.
+        timeout: seconds for one call; a failed one is repeated twice.
 
     Returns:
         Counts, by attribute.
+
+    Raises:
+        SourceAuthError: the vendor refuses the key.
+        SourceRequestError: the vendor refuses the request, e.g. it has no such entity.
     """
     known = store.collection(collection)
     found = Comparison()
     waiting = iter(ids)
+    calls = Calls(source, rate=rate, timeout=timeout)
 
     async def work() -> None:
         for record_id in waiting:
             here = await asyncio.to_thread(store.get, known, record_id)
-            try:
-                result = await source.fetch(ProfileKey(record_id), deadline=Deadline(timeout))
-            except SourceError:
+            result = await calls.fetch(record_id)
+            if result is None:
                 found.failed += 1
                 continue
             there = result.record.attributes if isinstance(result, Found) else None
             _note(found, None if here is None else here.attributes, there)
 
-    await asyncio.gather(*(work() for _ in range(concurrency)))
+    await run_workers(work, concurrency)
+    return found
+
+
+async def compare_index(
+    source: AmperitySource, store: ProfileStore, collection: str, *, limit: int = 500, timeout: float = 30.0
+) -> Comparison:
+    """Page through an Amperity index, and compare each profile with what the store has. Nothing is written.
+
+    Args:
+        source: of the index.
+        store: any store: a mirror, a local store, a database.
+        collection: its name there.
+        limit: profiles of a page.
+        timeout: seconds for one page.
+
+    Returns:
+        Counts, by attribute. What only the store has does not show: name its ids to `compare`.
+
+    Raises:
+        SourceError: a page could not be had.
+    """
+    known = store.collection(collection)
+    found = Comparison()
+    async for page in source.profile_pages(limit=limit, timeout=timeout):
+        for row in page.data:
+            here = await asyncio.to_thread(store.get, known, row.id)
+            _note(found, None if here is None else here.attributes, row.attributes)
     return found
 
 

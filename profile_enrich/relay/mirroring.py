@@ -6,18 +6,15 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .._utils.deadline import Deadline
 from .._utils.validation import check_int, check_number
-from ..errors import InvalidKeyError, SourceError
-from ..profile import ProfileKey
+from ..client.waiting_lookup import run_workers
 from ..sources.amperity import AmperitySource
 from ..sources.base import Found, ProfileSource
 from ..store.mirror_store import MirrorStore
+from .calls import Calls
 from .recording_source import RecordingSource
 
 __all__ = ["MirrorReport", "mirror_ids", "mirror_index"]
-
-_ATTEMPTS = 3
 
 
 @dataclass(slots=True)
@@ -64,51 +61,32 @@ async def mirror_ids(
 
     Returns:
         How many were found, are missing, were new enough, or failed.
+
+    Raises:
+        SourceAuthError: the vendor refuses the key. What was mirrored stays.
+        SourceRequestError: the vendor refuses the request, e.g. it has no such entity.
     """
     known = store.collection(collection)
     check_int("concurrency", concurrency)
     check_number("max_age", max_age)
-    every = 0.0 if rate is None else 1 / check_number("rate", rate, unit="calls a second", positive=True)
     recording = RecordingSource(source, store, known.id, trust_missing_for=0.0)
+    calls = Calls(recording, rate=rate, timeout=timeout)
     report = MirrorReport()
     waiting = iter(ids)
-    loop = asyncio.get_running_loop()
-    next_call = loop.time()
 
     async def work() -> None:
-        nonlocal next_call
         for record_id in waiting:
             there = store.look(known, record_id)
             if there is not None and store.now() - there.fetched_at <= max_age:
                 report.fresh += 1
                 continue
-            turn, next_call = next_call, max(next_call, loop.time()) + every
-            await asyncio.sleep(turn - loop.time())
-            outcome = await _ask(recording, record_id, timeout)
-            if outcome is None:
-                report.failed += 1
-            elif outcome:
-                report.found += 1
-            else:
-                report.missing += 1
+            result = await calls.fetch(record_id)
+            report.failed += result is None
+            report.found += isinstance(result, Found)
+            report.missing += result is not None and not isinstance(result, Found)
 
-    await asyncio.gather(*(work() for _ in range(concurrency)))
+    await run_workers(work, concurrency)
     return report
-
-
-async def _ask(source: ProfileSource, record_id: str, timeout: float) -> bool | None:
-    """Whether the vendor has the record; `None` when it cannot be asked."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            result = await source.fetch(ProfileKey(record_id), deadline=Deadline(timeout))
-            return isinstance(result, Found)
-        except InvalidKeyError:
-            return False
-        except SourceError as failure:
-            wait = failure.retry_after if getattr(failure, "retry_after", None) else 0.2 * 2**attempt
-            if attempt + 1 < _ATTEMPTS:
-                await asyncio.sleep(min(float(wait or 0.2), timeout))
-    return None
 
 
 async def mirror_index(

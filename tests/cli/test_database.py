@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from profile_enrich.cli.app import cli
 from profile_enrich.store import CollectionSpec, build_store
@@ -59,6 +60,36 @@ def test_build_refresh_and_serve_a_database(tmp_path: Path, postgres: Postgres) 
         for _ in range(8):
             answer = httpx.get(f"{url}/api/v1/entities/1/record?record_id=u1")
             assert answer.json() == {"data": {"id": "u1", "tier": "platinum"}}
+
+
+def test_changes_tombstones_status_list_and_drop(tmp_path: Path, postgres: Postgres) -> None:
+    where = ["--database", postgres.dsn(), "--schema", f"s_{secrets.token_hex(4)}"]
+
+    def run(*arguments: str) -> Result:
+        return CliRunner(env={"PROFILE_ENRICH_STORE": None}).invoke(cli, ["index", *arguments, *where])
+
+    for name in ("users.csv", "accounts.csv"):
+        (tmp_path / name).write_text("id,tier\nu1,gold\nu2,silver\nu3,gold\n")
+        assert run("build", "--data", str(tmp_path / name), "--entity", name[:-4]).exit_code == 0
+    (tmp_path / "changes.csv").write_text("id,tier,gone\nu1,platinum,no\nu2,,yes\nu4,new,no\n")
+    (tmp_path / "erased").write_text("u3\nnobody\n")
+    changes = ["--changes", str(tmp_path / "changes.csv"), "--deleted-column", "gone"]
+    changed = run("refresh", "--entity", "users", *changes)
+    assert changed.exit_code == 0, changed.stderr
+    assert re.search('"inserted": 1, "updated": 1, "unchanged": 0, "deleted": 1', changed.stderr)
+    erased = run("refresh", "--entity", "users", "--tombstones", str(tmp_path / "erased"))
+    assert erased.exit_code == 0, erased.stderr  # more than a fifth goes, but each by name
+    assert "1 of the 2 ids to delete match no record" in erased.stderr
+    (tmp_path / "erased").write_text("nobody\n")
+    assert run("refresh", "--entity", "users", "--tombstones", str(tmp_path / "erased")).exit_code == 2
+    state = json.loads(run("status").stdout)
+    assert (state["collections"], state["rows"], state["generation"], state["failures"]) == (2, 5, 4, 0)
+    listed = {each["name"]: each["rows"] for each in json.loads(run("list").stdout)}
+    assert listed == {"users": 2, "accounts": 3}
+    assert "say --yes" in run("drop", "users").stderr
+    assert run("drop", "users", "--yes").exit_code == 0
+    assert [each["name"] for each in json.loads(run("list").stdout)] == ["accounts"]
+    assert "no collection 'users'" in run("drop", "users", "--yes").stderr
 
 
 def test_serve_own_tables(postgres: Postgres) -> None:

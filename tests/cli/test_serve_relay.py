@@ -29,6 +29,27 @@ def test_R4_serve_a_relay_and_then_the_mirror_alone(tmp_path: Path) -> None:
         assert httpx.get(alone + url + "u3").status_code == 404
 
 
+def test_R4_serve_a_relay_of_an_amperity_index(tmp_path: Path) -> None:
+    mirror = ["--mirror", str(tmp_path / "customers.mirror")]
+    with VendorServer(
+        profiles={"u1": {"tier": "gold"}}, entity="Customers", key="vendors-key", tenant="acme"
+    ) as vendor:
+        upstream = ["--upstream", "amperity", "--entity", "Customers"]
+        variables = {
+            "PROFILE_ENRICH_UPSTREAM_KEY": "vendors-key",
+            "PROFILE_ENRICH_UPSTREAM_URL": vendor.amperity_url,
+            "PROFILE_ENRICH_UPSTREAM_TENANT": "acme",
+        }
+        head = {"amperity-tenant": "default", "api-version": "2025-07-31"}
+        path = f"/api/indexes/{vendor.index_id}/profiles/"  # as it is at the vendor
+        with serving(*mirror, *upstream, **variables) as relay:
+            assert httpx.get(relay + path + "u1", headers=head).json()["attributes"]["tier"] == "gold"
+            vendor.close()
+            assert httpx.get(relay + path + "u1", headers=head).json()["id"] == "u1"
+    with serving(*mirror) as alone:
+        assert httpx.get(alone + path + "u1", headers=head).json()["attributes"]["tier"] == "gold"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from profile_enrich import ProfileMiddleware
-from profile_enrich.testing import VendorServer
+from profile_enrich.testing import VendorServer, faults
 
 from .helpers import ROOT, Reader, code_of
 
@@ -63,31 +63,40 @@ def test_start_in_five_minutes(tmp_path: Path) -> None:
     assert sum(command.startswith("uvicorn") for command in reader.typed) == 3
 
 
-def test_moving_off_the_hosted_census_profile_api(tmp_path: Path) -> None:
-    with VendorServer(
-        {id: {"user_id": id, **each} for id, each in PEOPLE.items()}, key=KEY, id_column="user_id"
-    ) as hosted:
-        before = {"PROFILE_ENRICH_API_KEY": KEY, "PROFILE_ENRICH_BASE_URL": hosted.base_url}
-        with Reader("moving-from-census.md", tmp_path, before).at_work() as reader:
-            own, key = reader.environment["PROFILE_ENRICH_BASE_URL"], reader.environment["PROFILE_ENRICH_API_KEY"]
-            assert (own, key) != (before["PROFILE_ENRICH_BASE_URL"], before["PROFILE_ENRICH_API_KEY"])
-            for id in PEOPLE:
-                answers = [
-                    httpx.get(
-                        f"{base}/entities/{entity}/record",
-                        params={"record_id": id},
-                        headers={"Authorization": f"Bearer {secret}"},
-                    ).json()
-                    for base, entity, secret in (
-                        (hosted.base_url, hosted.entity_id, KEY),
-                        (own, 1, f"secret-token:{key}"),
-                    )
-                ]
-                assert answers[0] == answers[1]
-        asked = [call.key for call in hosted.calls if "record" in call.path]
-    # The program of step 1 once, the ids of step 1, and the two requests above: everything later went to the new one.
-    assert sorted(str(key) for key in asked) == ["478060", "478060", "478060", "478061", "478061", "999999"]
-    assert reader.typed.count("python ask.py") == 2
+class Mover(Reader):
+    """A reader whose vendor becomes faulty before the comparison, and is switched off before the mirror is alone."""
+
+    hosted: VendorServer
+    alone: dict[str, object]
+
+    def type(self, command: str, output: list[str] | None = None) -> str:
+        if "--compare" in command:  # failed calls are repeated
+            self.hosted.script(faults.Reset(), faults.ServerError(), faults.Garbage(), match="record")
+        elif command == "python ask.py" and command in self.typed:  # switched: from here on, the vendor only fails
+            self.hosted.always(faults.ServerError())
+        elif command == "profile-enrich serve --mirror users.mirror":
+            self.hosted.close()
+        elif command.startswith("profile-enrich index build"):
+            url = f"{self.environment['PROFILE_ENRICH_BASE_URL']}/entities/{self.hosted.entity_id}/record"
+            key = f"secret-token:{self.environment['WEBSITE_KEY']}"
+            self.alone = {
+                id: httpx.get(url, params={"record_id": id}, headers={"Authorization": f"Bearer {key}"}).json()
+                for id in (*PEOPLE, "478062")
+            }
+        return super().type(command, output)
+
+
+def test_R7_moving_off_the_hosted_census_profile_api(tmp_path: Path) -> None:
+    records = {id: {"user_id": id, **each} for id, each in PEOPLE.items()}
+    with VendorServer(records, key=KEY, id_column="user_id") as hosted:
+        names = ("PROFILE_ENRICH_BASE_URL", "PROFILE_ENRICH_UPSTREAM_URL")
+        before = {"PROFILE_ENRICH_API_KEY": KEY, **dict.fromkeys(names, hosted.base_url)}
+        reader = Mover("moving-from-census.md", tmp_path, before)
+        reader.hosted = hosted
+        with reader.at_work():
+            assert {id: {"data": each} for id, each in records.items()}.items() <= reader.alone.items()
+            assert "Hamburg" in str(reader.alone["478062"])  # never asked for, from the warehouse
+    assert reader.typed.count("python ask.py") == 4
 
 
 def test_asking_with_curl_key_by_key(tmp_path: Path) -> None:

@@ -197,6 +197,22 @@ def test_D2_duplicates_rejects_and_shrinking(backend: Backend, store: ProfileSto
     assert store.collection("Users").rows == 110
 
 
+def test_D2_a_value_of_another_type_than_its_column_is_left_out(backend: Backend, store: ProfileStore) -> None:
+    change = [{"id": "u1", "n": "text"}, {"id": "u2", "n": 7}]
+    report = backend.refresh([RefreshSpec("Users", change)]).collections[0]
+    assert (report.updated, sum(report.rejected.values()), report.first_rejected) == (1, 1, 1)
+    rebuilt = backend.build([CollectionSpec("Users", [*PEOPLE, {"id": "x", "n": "text"}], filterable=FILTERS)])
+    assert (rebuilt.collections[0].stored, sum(rebuilt.collections[0].rejected.values())) == (len(PEOPLE), 1)
+
+
+def test_D2_what_is_deleted_by_name_is_counted_and_not_guarded(backend: Backend, store: ProfileStore) -> None:
+    named = [f"u{n}" for n in range(60)]
+    report = backend.refresh([RefreshSpec("Users", deleted=[*named, "nobody", "\ud800"])]).collections[0]
+    assert (report.deleted, report.asked_deletes, report.unmatched_deletes) == (60, 62, 2)
+    with pytest.raises(StoreError, match="would lose 50 of its 50 records"):
+        backend.refresh([RefreshSpec("Users", [{"id": "other"}], vanished="delete")])
+
+
 def test_D3_single_records(store: ProfileStore) -> None:
     before = store.generation
     assert store.put_record("Users", "new", {"tier": "gold", "more": [1]})

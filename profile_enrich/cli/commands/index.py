@@ -1,4 +1,4 @@
-"""`profile-enrich index`: the local store, from building it to dropping what is in it."""
+"""`profile-enrich index`: a store, from building it to dropping what is in it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import click
 
 from ..._utils.signals import ending_on_signals
 from ...errors import ConfigurationError
-from ...store import LocalStore, drop_collections
+from ...store import drop_collections
 from ...store.inputs.source_config import forget
 from ...store.writes.refresh_status import is_refreshing, read_last_refresh
-from ..collection_options import store_option
+from ..database_options import either, open_place, place_options
 from ..exit_codes import guarded
 from ..output import note, print_json, print_table, shows_table
 from .index_build import build_command
+from .index_mirror import mirror_command
 from .index_publish import publish_command
 from .index_refresh import refresh_command
 
@@ -27,7 +28,7 @@ __all__ = ["index"]
 @click.group()
 @click.pass_context
 def index(ctx: click.Context) -> None:
-    """Fill and refresh a local store, which `serve` and StoreSource answer from.
+    """Fill and refresh a store, which `serve` and StoreSource answer from.
 
     \b
     profile-enrich index build --store profiles.store --data users.csv --id user_id --filter email
@@ -38,28 +39,29 @@ def index(ctx: click.Context) -> None:
 
 
 @index.command()
-@store_option
+@place_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON also on a terminal.")
 @guarded
-def status(store: Path, as_json: bool) -> None:
+def status(store: Path | None, database: str | None, schema: str, as_json: bool) -> None:
     """Tell how old a store is, how its last refresh went, and how large it is.
 
-    Exits with 1 when the last refresh failed.
+    Exits with 1 when the last refresh failed. Of a store in a database, the last refresh and the size are not known.
     """
-    with LocalStore(store) as opened:
+    with open_place(store, database, schema) as opened:
         collections = opened.collections()
         generation = opened.generation
-    last = read_last_refresh(store)
+        where = opened.namespace
+    last = None if store is None else read_last_refresh(store)
     times = [each.updated_at for each in collections]
     if last is not None and last.succeeded_at is not None:
         times.append(last.succeeded_at)
     fresh = max(times, default=None)
     facts: dict[str, Any] = {
-        "store": str(store),
+        "store": where if store is None else str(store),
         "generation": generation,
         "collections": len(collections),
         "rows": sum(each.rows for each in collections),
-        "bytes": sum(file.stat().st_size for file in store.iterdir() if file.is_file()),
+        "bytes": None if store is None else sum(file.stat().st_size for file in store.iterdir() if file.is_file()),
         "updated_at": None if fresh is None else fresh.isoformat(timespec="seconds"),
         "age_seconds": None if fresh is None else round((datetime.now(UTC) - fresh).total_seconds(), 1),
         "last_refresh_at": None if last is None else last.finished_at.isoformat(timespec="seconds"),
@@ -68,13 +70,13 @@ def status(store: Path, as_json: bool) -> None:
         else round((last.finished_at - last.started_at).total_seconds(), 3),
         "last_error": None if last is None else last.error,
         "failures": 0 if last is None else last.failures,
-        "refreshing": is_refreshing(store),
+        "refreshing": store is not None and is_refreshing(store),
     }
     if shows_table(as_json):
         shown = {
             **facts,
             "rows": f"{facts['rows']:,}",
-            "size": _size(facts["bytes"]),
+            "size": None if store is None else _size(facts["bytes"]),
             "age": _age(facts["age_seconds"]),
         }
         names = ["store", "generation", "collections", "rows", "size", "updated_at", "age", "last_refresh_at"]
@@ -89,12 +91,12 @@ def status(store: Path, as_json: bool) -> None:
 
 
 @index.command("list")
-@store_option
+@place_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON also on a terminal.")
 @guarded
-def list_command(store: Path, as_json: bool) -> None:
+def list_command(store: Path | None, database: str | None, schema: str, as_json: bool) -> None:
     """List the collections of a store: entities for Census, indexes for Amperity."""
-    with LocalStore(store) as opened:
+    with open_place(store, database, schema) as opened:
         rows: list[dict[str, Any]] = [
             {
                 "name": each.name,
@@ -126,27 +128,34 @@ def list_command(store: Path, as_json: bool) -> None:
 
 
 @index.command()
-@store_option
+@place_options
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @guarded
-def drop(store: Path, names: tuple[str, ...], yes: bool) -> None:
+def drop(store: Path | None, database: str | None, schema: str, names: tuple[str, ...], yes: bool) -> None:
     """Remove collections from a store, with their data.
 
     What serves the store stops answering for them within a second.
     """
-    with LocalStore(store) as opened:
+    with open_place(store, database, schema) as opened:
         found = [opened.collection(name) for name in dict.fromkeys(names)]
+        where = opened.namespace if store is None else str(store)
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigurationError("nobody is there to ask whether that is meant; say --yes")
         said = ", ".join(f"{each.name} ({each.rows:,} records)" for each in found)
-        if not click.confirm(f"Drop {said} from {store}?", err=True):
+        if not click.confirm(f"Drop {said} from {where}?", err=True):
             note("Nothing was dropped.")
             raise click.exceptions.Exit(1)
-    drop_collections(store, [each.name for each in found])
-    forget(store, [each.name for each in found])
-    note(f"Dropped {', '.join(each.name for each in found)}.")
+    chosen = [each.name for each in found]
+    if store is not None:
+        drop_collections(store, chosen)
+        forget(store, chosen)
+    else:
+        from ...store.postgres import drop_database_collections
+
+        drop_database_collections(either(store, database), chosen, schema=schema)
+    note(f"Dropped {', '.join(chosen)}.")
 
 
 def _size(count: int) -> str:
@@ -169,4 +178,5 @@ def _age(seconds: float | None) -> str | None:
 
 index.add_command(build_command)
 index.add_command(refresh_command)
+index.add_command(mirror_command)
 index.add_command(publish_command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,17 +13,19 @@ import click
 
 from ..._utils.signals import on_signal, run_in_thread
 from ...errors import ConfigurationError
-from ...store import CollectionSpec, LocalStore, Stream, refresh_store
+from ...store import CollectionSpec, ProfileStore, Stream
 from ...store.input_types import FORMATS
 from ...store.inputs.source_config import read_recipe, write_recipe
+from ...store.mirror_store import MirrorStore
 from ...store.model import MAX_SHRINK, RefreshReport, RefreshSpec
 from ...store.writes.refresh_from_sources import refresh_from_sources
 from ...store.writes.refresh_status import note_refresh
 from ..build_progress import end_if_most_were_left_out, line, rows, showing_progress, tell
 from ..collection_options import Given, collection_options, shrink_option
-from ..database_options import either, place_options
+from ..database_options import Refresh, either, open_place, place_options, refreshing
 from ..exit_codes import USAGE, guarded
 from ..output import note, stderr_console
+from ..relay_options import mirror_option
 
 __all__ = ["refresh_command"]
 
@@ -61,10 +64,12 @@ Vanished = Literal["keep", "delete"]
     help="What to do with a key that occurs twice: keep the last record, or fail.",
 )
 @shrink_option
+@mirror_option
 @guarded
 def refresh_command(
     given: Given,
     store: Path | None,
+    mirror: Path | None,
     database: str | None,
     schema: str,
     changed_only: bool,
@@ -82,29 +87,43 @@ def refresh_command(
     profile-enrich index refresh --store profiles.store --changed-only --vanished delete
     profile-enrich index refresh --store profiles.store --entity Users --changes today.csv --deleted-column gone
     profile-enrich index refresh --store profiles.store --entity Users --tombstones erased.txt
+    profile-enrich index refresh --mirror users.mirror --data users.csv --entity Users --id user_id
 
     The new data are written beside the old and swapped in at once; when something goes wrong, the old ones stay.
 
     Exit codes: 0 done; 2 failed, or finished, but look: an id of --tombstones matches no record, or more than half of
     the rows were left out; 3 a source is unavailable.
     """
-    if store is None or database is not None:
-        url = either(store, database)
-        if changes is not None or tombstones is not None or deleted_column is not None or not given.sources:
+    if mirror is not None:
+        if store is not None or database is not None:
+            raise ConfigurationError("--mirror contradicts --store and --database; leave one out")
+        if changed_only or changes is not None or tombstones is not None or vanished != "keep" or not given.sources:
             raise ConfigurationError(
-                "with --database, name the source with --data, --sql or --config; it is compared with what is stored"
+                "with --mirror, name the source with --data, --sql or --config; its rows replace what is mirrored"
             )
-        _refresh_database(url, given.specs(), schema, 1.0 if allow_shrink else MAX_SHRINK, vanished, on_duplicate)
+        _load_mirror(mirror, given.specs())
         return
+    if store is None or database is not None:
+        either(store, database)
+    share = 1.0 if allow_shrink else MAX_SHRINK
     if changes is not None or tombstones is not None:
         if changed_only or given.sources or vanished != "keep":
             raise ConfigurationError(
                 "--changes and --tombstones say all that changes; leave out --changed-only, --vanished and sources"
             )
-        _take_in(store, _spec(store, given, changes, deleted_column, tombstones), on_duplicate)
+        with open_place(store, database, schema) as opened:
+            spec = _spec(opened, given, changes, deleted_column, tombstones)
+        _take_in(refreshing(store, database, schema, on_duplicate, share), spec)
         return
     if deleted_column is not None:
         raise ConfigurationError("--deleted-column is a column of --changes FILE")
+    if store is None or database is not None:
+        if not given.sources:
+            raise ConfigurationError(
+                "with --database, name the source with --data, --sql or --config; it is compared with what is stored"
+            )
+        _compare_database(refreshing(store, database, schema, on_duplicate, share), given.specs(), vanished)
+        return
     specs = given.specs() if given.sources else given.only(read_recipe(store))
     if not given.sources:
         _refuse_more(given)
@@ -138,16 +157,18 @@ def _note_signal(store: Path, began: datetime, name: str) -> None:
     note_refresh(store, began, f"it was ended by the signal {name}")
 
 
-def _refresh_database(
-    url: str,
-    specs: Sequence[CollectionSpec],
-    schema: str,
-    max_shrink: float,
-    vanished: Vanished,
-    on_duplicate: Literal["last", "fail"],
-) -> None:
-    from ...store.postgres import refresh_database
+def _load_mirror(mirror: Path, specs: Sequence[CollectionSpec]) -> None:
+    if not mirror.is_file():
+        raise ConfigurationError(f"there is no mirror {mirror}; `profile-enrich index mirror` makes it")
+    with MirrorStore(mirror) as store:
+        for spec in specs:
+            store.collection(spec.name)
+        for spec in specs:
+            count = run_in_thread(partial(store.load, spec))
+            note(f"{spec.name}: {rows(count)} written over what is mirrored.")
 
+
+def _compare_database(refresh: Refresh, specs: Sequence[CollectionSpec], vanished: Vanished) -> None:
     changes = [
         RefreshSpec(
             spec.name,
@@ -161,11 +182,7 @@ def _refresh_database(
         for spec in specs
     ]
     with showing_progress("Comparing", lines=True) as show:
-        report = run_in_thread(
-            lambda: refresh_database(
-                url, changes, schema=schema, on_duplicate=on_duplicate, max_shrink=max_shrink, progress=show
-            )
-        )
+        report = run_in_thread(partial(refresh, changes, progress=show))
     _tell_changes(report, changes)
     end_if_most_were_left_out(report)
 
@@ -181,7 +198,7 @@ def _refuse_more(given: Given) -> None:
 
 
 def _spec(
-    store: Path, given: Given, changes: Path | None, deleted_column: str | None, tombstones: Path | None
+    store: ProfileStore, given: Given, changes: Path | None, deleted_column: str | None, tombstones: Path | None
 ) -> RefreshSpec:
     if deleted_column is not None and changes is None:
         raise ConfigurationError("--deleted-column is a column of --changes FILE")
@@ -189,10 +206,9 @@ def _spec(
         raise ConfigurationError("--id, --filter and --type are as the collection was built; leave them out")
     if tombstones is not None and not tombstones.is_file():
         raise ConfigurationError(f"{tombstones} is not there, or is not a file")
-    with LocalStore(store) as opened:
-        names = [each.name for each in opened.collections()]
-        if given.entities:
-            names = [opened.collection(name).name for name in given.entities]
+    names = [each.name for each in store.collections()]
+    if given.entities:
+        names = [store.collection(name).name for name in given.entities]
     if len(names) != 1:
         raise ConfigurationError("say with one --entity NAME which collection changes")
     source: Path | Stream | None = changes
@@ -212,9 +228,9 @@ def _spec(
     )
 
 
-def _take_in(store: Path, spec: RefreshSpec, on_duplicate: Literal["last", "fail"]) -> None:
+def _take_in(refresh: Refresh, spec: RefreshSpec) -> None:
     with showing_progress("Refreshing", lines=True) as show:
-        report = run_in_thread(lambda: refresh_store(store, [spec], on_duplicate=on_duplicate, progress=show))
+        report = run_in_thread(partial(refresh, [spec], progress=show))
     _tell_changes(report, [spec])
     end_if_most_were_left_out(report)
     found = report.collections[0]

@@ -31,7 +31,7 @@ from ..collection_options import shrink_option, specs_from_file
 from ..database_options import check_elsewhere, open_database, serving_options
 from ..exit_codes import guarded
 from ..output import note
-from ..relay_options import Upstream, open_relay, relay_options
+from ..relay_options import Upstream, mirror_option, open_relay, record_age_option, upstream_options
 from ..shipping_options import FIRST_GENERATION, following_options, open_follower
 from ..temporary_store import temporary_store
 from ..toml_config import Configured, config_option
@@ -182,7 +182,9 @@ BeforeRead = Callable[[Collection, Sequence[str]], Awaitable[None]]
 )
 @serving_options
 @following_options
-@relay_options
+@mirror_option
+@upstream_options
+@record_age_option("1h")
 @click.pass_context
 @guarded
 def serve(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -26,11 +26,11 @@ from ..model import (
     ColumnType,
 )
 from ..record_text import comparable, stored_values
-from ..writes.build import check_any_stored, check_specs, index_id_of
+from ..writes.build import check_any_stored, check_shrink, check_specs, expected_types, index_id_of
 from .connections import Database
 from .schema import Stored, check_schema_name, create_schema, select_collection, sql, stored
 from .single_records import swap
-from .staging import Progress, Staging, check_max_shrink, too_few, writing
+from .staging import Progress, Staging, check_max_shrink, writing
 
 __all__ = ["build_database", "drop_database_collections"]
 
@@ -86,10 +86,8 @@ def build_database(
             if old is not None:
                 _keep_newer(connection, schema, spec, old, table, known)
             count = connection.execute(f"SELECT count(*) FROM {schema}.{table}".encode()).fetchone()[0]
-            if old is not None and (
-                problem := too_few(spec.name, old.collection.rows - count, old.collection.rows, max_shrink)
-            ):
-                raise StoreError(problem)
+            if old is not None:
+                check_shrink(spec.name, old.collection.rows, old.collection.rows - count, max_shrink)
             generation = generation or swap(connection, schema)
             reports.append(_swap_in(connection, schema, old, table, report, count, generation))
     return BuildReport(None, generation, tuple(reports), time.monotonic() - began)
@@ -129,7 +127,8 @@ def _fill(
     progress: Callable[[BuildProgress], None] | None,
 ) -> tuple[str, CollectionReport]:
     """A new table with the records of a source, indexed, that nobody sees yet; and what became of the rows."""
-    reader = open_reader(spec)
+    row = connection.execute(sql(select_collection("WHERE name = %s"), schema), (spec.name,)).fetchone()
+    reader = open_reader(spec, {} if row is None else expected_types(stored(row).collection, spec.key))
     staging = Staging(connection, len(spec.filterable))
     try:
         with staging.open():
@@ -243,13 +242,14 @@ def _report(
     first: int | None,
 ) -> CollectionReport:
     shown = tuple(columns if spec.index_fields is None else spec.index_fields)
+    untyped: Iterable[str] = set(getattr(reader, "untyped", ()))
     collection = Collection(
         id=0,
         index_id=index_id_of(spec.name),
         name=spec.name,
         description=spec.description,
         key=spec.key,
-        columns=tuple(Column(name, kind) for name, kind in columns.items()),
+        columns=tuple(Column(name, kind, name not in untyped) for name, kind in columns.items()),
         filterable=tuple(spec.filterable),
         index_fields=shown if len(shown) <= MAX_INDEX_FIELDS else None,
         rows=0,

@@ -6,17 +6,18 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ...errors import ConfigurationError, StoreError
 from ..inputs.base import check_columns
 from ..inputs.open_reader import open_reader
 from ..model import MAX_SHRINK, BuildProgress, RefreshedCollection, RefreshReport, RefreshSpec
-from ..writes.refresh import ChangeApplier, check_refresh_specs, keys_to_delete, source_of
+from ..writes.build import check_shrink, expected_types
+from ..writes.refresh import ChangeApplier, check_refresh_specs, keys_of, source_of
 from .connections import Database
 from .schema import Stored, check_schema_name, select_collection, sql, stored
 from .single_records import MAX_CHANGES, lock_collection, swap
-from .staging import Progress, Staging, check_max_shrink, too_few, writing
+from .staging import Progress, Staging, check_max_shrink, writing
 
 __all__ = ["refresh_database"]
 
@@ -43,7 +44,8 @@ def refresh_database(
         collections: what to refresh.
         schema: the schema of the store's tables.
         on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
-        max_shrink: the share of a collection's records that may be deleted by it, 0.2 by default; 1 for all.
+        max_shrink: the share of a collection's records that may be lost with `vanished="delete"`, 0.2 by default; 1 for
+            all.
         progress: called with how far it is, at most ten times a second and once at the end of each collection.
 
     Returns:
@@ -93,22 +95,24 @@ def _refresh_one(
     with staging.open():
         if spec.source is not None:
             report = _stage(spec, old, staging, progress)
-        for key in keys_to_delete(spec.deleted):
-            staging.delete(key)
+        asked, unmatched = report.asked_deletes, report.unmatched_deletes
+        for key in keys_of(spec.deleted):
+            asked += 1
+            unmatched += not staging.delete(key)
     duplicates, first = staging.make_unique()
     if duplicates and on_duplicate == "fail" and spec.source is not None:
         raise StoreError(f"{duplicates:,} rows have the key of an earlier row (the first: row {first or 0:,})")
     now = lock_collection(connection, schema, spec.name, _WAIT)
     _keep_newer(connection, schema, now, known)
-    written, removed = _compare(connection, schema, now, others=staging.others_deleted)
-    if problem := too_few(spec.name, removed, now.collection.rows, max_shrink):
-        raise StoreError(problem)
-    inserted, updated = written
+    inserted, updated, removed, vanished, missed = _compare(connection, schema, now, others=staging.others_deleted)
+    check_shrink(spec.name, now.collection.rows, vanished, max_shrink)
     report = replace(
         report,
         inserted=inserted,
         updated=updated,
         deleted=removed,
+        asked_deletes=asked,
+        unmatched_deletes=unmatched + missed,
         duplicates=duplicates,
         unchanged=connection.execute(
             b"SELECT count(*) FROM staged s WHERE kind = 0 AND NOT EXISTS (SELECT 1 FROM written w WHERE w.key = s.key)"
@@ -126,7 +130,7 @@ def _stage(
     spec: RefreshSpec, old: Stored, staging: Staging, progress: Callable[[BuildProgress], None] | None
 ) -> RefreshedCollection:
     source = source_of(spec, old.collection)
-    reader = open_reader(source)
+    reader = open_reader(source, expected_types(old.collection, old.collection.key))
     applier = ChangeApplier(spec, old.collection, staging, reader)
     shown = Progress(spec.name, progress, reader.total)
     number = 0
@@ -150,7 +154,12 @@ def _stage(
         staging.delete_others()
     shown.end(number)
     return RefreshedCollection(
-        old.collection, read=number + rejects.broken, rejected=rejects.reasons, first_rejected=rejects.first_row
+        old.collection,
+        read=number + rejects.broken,
+        rejected=rejects.reasons,
+        first_rejected=rejects.first_row,
+        asked_deletes=applier.asked_deletes,
+        unmatched_deletes=applier.unmatched_deletes,
     )
 
 
@@ -164,23 +173,29 @@ def _keep_newer(connection: Any, schema: str, now: Stored, known: int) -> None:
     )
 
 
-def _compare(connection: Any, schema: str, now: Stored, *, others: bool) -> tuple[tuple[int, int], int]:
-    """Which records are new or different (`written`), and which go (`removed`)."""
+def _compare(connection: Any, schema: str, now: Stored, *, others: bool) -> tuple[int, int, int, int, int]:
+    """Find which records are new or different (`written`), and which go (`removed`).
+
+    Returns:
+        How many are new, different, removed, removed because they vanished; how many of the keys to delete match none.
+    """
     run = connection.execute
     live = f"{schema}.{now.records}"
     run(
         "CREATE TEMPORARY TABLE written ON COMMIT DROP AS SELECT s.key, s.seq, l.key IS NULL AS added FROM staged s"
         f" LEFT JOIN {live} l ON l.key = s.key WHERE s.kind = 0 AND (l.key IS NULL OR l.hash <> s.hash)".encode()
     )
-    gone = f"SELECT l.key FROM {live} l JOIN staged s ON s.key = l.key WHERE s.kind = 1"
+    gone = f"SELECT l.key, FALSE AS vanished FROM {live} l JOIN staged s ON s.key = l.key WHERE s.kind = 1"
     if others:
-        gone += f" UNION ALL SELECT l.key FROM {live} l LEFT JOIN staged s ON s.key = l.key WHERE s.key IS NULL"
+        gone += f" UNION ALL SELECT l.key, TRUE FROM {live} l LEFT JOIN staged s ON s.key = l.key WHERE s.key IS NULL"
     run(f"CREATE TEMPORARY TABLE removed ON COMMIT DROP AS {gone}".encode())
-    added, total, removed = run(
-        b"SELECT (SELECT count(*) FROM written WHERE added), (SELECT count(*) FROM written),"
-        b" (SELECT count(*) FROM removed)"
+    row = run(
+        "SELECT (SELECT count(*) FROM written WHERE added), (SELECT count(*) FROM written WHERE NOT added),"
+        " (SELECT count(*) FROM removed), (SELECT count(*) FROM removed WHERE vanished),"
+        " (SELECT count(*) FROM staged s"
+        f" LEFT JOIN {live} l ON l.key = s.key WHERE s.kind = 1 AND l.key IS NULL)".encode()
     ).fetchone()
-    return (added, total - added), removed
+    return cast("tuple[int, int, int, int, int]", row)
 
 
 def _apply(

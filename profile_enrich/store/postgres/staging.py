@@ -17,7 +17,7 @@ from .driver import pg, psycopg
 from .schema import sql
 from .single_records import attributes_of
 
-__all__ = ["Duplicates", "Progress", "Staging", "check_max_shrink", "too_few", "writing"]
+__all__ = ["Duplicates", "Progress", "Staging", "check_max_shrink", "writing"]
 
 _PROGRESS_EVERY = 0.1
 _SWAP_WAIT = 60.0  # seconds for the writers of single records to be done
@@ -32,16 +32,6 @@ def check_max_shrink(value: float) -> float:
         ConfigurationError: it is not between 0 and 1.
     """
     return min(1.0, check_number("max_shrink", value, unit="share, from 0 to 1"))
-
-
-def too_few(name: str, lost: int, before: int, max_shrink: float) -> str:
-    """What to say when more would be lost than may be; empty when not."""
-    if not before or lost <= before * max_shrink:
-        return ""
-    return (
-        f"{name} would lose {lost:,} of its {before:,} records, more than {max_shrink:.0%} of them; they stay."
-        " If it is right, allow that share to be lost"
-    )
 
 
 @contextlib.contextmanager
@@ -147,9 +137,10 @@ class Staging:
         return "staged"
 
     def delete(self, key: str) -> bool:
-        """Take in the key of a record to delete."""
-        if storable(key):
-            self._add(1, key, None, None, *[None] * self._width)
+        """Take in the key of a record to delete; false: no record can have it."""
+        if not storable(key):
+            return False
+        self._add(1, key, None, None, *[None] * self._width)
         return True
 
     def keep(self, key: str) -> None:

@@ -135,7 +135,7 @@ def _refresh_one(
         if spec.source is not None:
             report = _take_in(spec, old, delta, on_duplicate, max_shrink, progress)
         asked, unmatched = report.asked_deletes, report.unmatched_deletes
-        for key in keys_to_delete(spec.deleted):
+        for key in keys_of(spec.deleted):
             asked, found = asked + 1, False
             with contextlib.suppress(UnicodeEncodeError):  # no stored key has a lone surrogate
                 found = delta.delete(key)
@@ -301,13 +301,14 @@ def _says_yes(text: str) -> bool:
     raise RowRejected("its tombstone column says neither yes nor no")
 
 
-def keys_to_delete(deleted: Path | str | Iterable[str]) -> Iterator[str]:
-    if not isinstance(deleted, str | Path):
-        yield from deleted
+def keys_of(source: Path | str | Iterable[str]) -> Iterator[str]:
+    """Yield keys: those given, or those in a file, one a line."""
+    if not isinstance(source, str | Path):
+        yield from source
         return
     problem = ""
     try:
-        with Path(deleted).open(encoding="utf-8-sig", newline="\n") as lines:
+        with Path(source).open(encoding="utf-8-sig", newline="\n") as lines:
             for line in lines:
                 if key := line.rstrip("\r\n"):
                     yield key
@@ -316,4 +317,4 @@ def keys_to_delete(deleted: Path | str | Iterable[str]) -> Iterator[str]:
     except OSError as error:
         problem = error.strerror or type(error).__name__
     if problem:
-        raise StoreError(f"{deleted} cannot be read: {problem}")
+        raise StoreError(f"{source} cannot be read: {problem}")
