@@ -198,7 +198,7 @@ def test_D2_duplicates_rejects_and_shrinking(backend: Backend, store: ProfileSto
 
 
 def test_D2_a_value_of_another_type_than_its_column_is_left_out(backend: Backend, store: ProfileStore) -> None:
-    change = [{"id": "u1", "n": "text"}, {"id": "u2", "n": 7}]
+    change: list[dict[str, Any]] = [{"id": "u1", "n": "text"}, {"id": "u2", "n": 7}]
     report = backend.refresh([RefreshSpec("Users", change)]).collections[0]
     assert (report.updated, sum(report.rejected.values()), report.first_rejected) == (1, 1, 1)
     rebuilt = backend.build([CollectionSpec("Users", [*PEOPLE, {"id": "x", "n": "text"}], filterable=FILTERS)])
