@@ -17,13 +17,19 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-__all__ = ["ending_on_signals", "on_signal", "removed_on_signal", "run_in_thread"]
+__all__ = ["SAID", "ending_on_signals", "on_signal", "removed_on_signal", "run_in_thread", "stopping_on_signals"]
 
 T = TypeVar("T")
+Handler = Callable[[int, FrameType | None], None]
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _SHOW_CURSOR = b"\x1b[?25h"
-_SAID = {2: "Interrupted", 15: "Terminated", 1: "Hung up"}
+SAID = {2: "Interrupted.", 15: "Terminated.", 1: "Hung up."}
+"""What a command says when a signal ends it, by the signal's number."""
+
+_GRACE = 1.5
+"""Seconds that a command has to stop by itself, or to write what it has printed to a pipe that nobody reads."""
+_TRIES = 20
 
 # By process: a child that was forked removes nothing of its parent's.
 _callbacks: list[tuple[int, Callable[[str], None]]] = []
@@ -51,10 +57,13 @@ def removed_on_signal(path: Path) -> Generator[None]:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    for _ in range(_TRIES):  # a thread that still works may make a file in a directory that is being emptied
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
 
 
 @contextlib.contextmanager
@@ -64,18 +73,58 @@ def ending_on_signals() -> Generator[None]:
     What the caller set up otherwise stays: `nohup` ignores SIGHUP, a server has handlers of its own. Only the main
     thread may set handlers; in another one, none is set.
     """
+    with _handling(_end, taking_over=(signal.SIG_DFL, signal.default_int_handler)):
+        yield
+
+
+@contextlib.contextmanager
+def stopping_on_signals(stop: Callable[[], None]) -> Generator[list[int]]:
+    """Call a function at the first signal inside the `with` block, in place of ending the process at once.
+
+    A second signal ends it, and so does the time: a command that has not stopped within 1.5 seconds, because it is
+    blocked, say, by a pipe that nobody reads, is ended as by `ending_on_signals`.
+
+    Yields:
+        The numbers of the signals that have arrived.
+    """
+    received: list[int] = []
+
+    def first(number: int, frame: FrameType | None) -> None:
+        if received:
+            _end(number, frame)
+        received.append(number)
+        _set_alarm(lambda *_: _end(number, None))
+        stop()
+
+    try:
+        with _handling(first, taking_over=(signal.SIG_DFL, signal.default_int_handler, _end)):
+            yield received
+    finally:
+        if received:
+            _set_alarm(None)
+
+
+@contextlib.contextmanager
+def _handling(handler: Handler, *, taking_over: tuple[object, ...]) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    mine = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
+    mine = [number for number, old in before.items() if old in taking_over]
     for number in mine:
-        signal.signal(number, _end)
+        signal.signal(number, handler)
     try:
         yield
     finally:
         for number in mine:
             signal.signal(number, before[number])
+
+
+def _set_alarm(handler: Handler | None) -> None:
+    """Call a handler in `_GRACE` seconds, also while the main thread waits for the system; `None` for not at all."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_REAL, 0.0 if handler is None else _GRACE)
+        signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)
 
 
 def run_in_thread(work: Callable[[], T]) -> T:
@@ -111,10 +160,11 @@ def _end(number: int, frame: FrameType | None) -> None:
         if pid == os.getpid():
             with contextlib.suppress(Exception):  # the next ones still run
                 callback(name)
+    _set_alarm(lambda *_: os._exit(128 + number))  # what follows may wait for a pipe that nobody reads
     if not any(pid != os.getpid() for pid, _ in _callbacks):
         with contextlib.suppress(OSError):
             terminal = _SHOW_CURSOR if os.isatty(2) else b""
-            os.write(2, terminal + f"{_SAID.get(number, name)}.\n".encode())
+            os.write(2, terminal + f"{SAID[number]}\n".encode())
     with contextlib.suppress(Exception):
         sys.stdout.flush()
     os._exit(128 + number)

@@ -7,16 +7,16 @@ import contextlib
 import errno
 import functools
 import logging
-import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 import click
 
+from .._utils.signals import SAID, ending_on_signals, stopping_on_signals
 from ..errors import ProfileEnrichError, ProfileUnavailable, SourceAuthError, SourceRequestError
 from .vocabulary import in_words_of_the_command
 
-__all__ = ["INTERRUPTED", "NOT_FOUND", "UNAVAILABLE", "USAGE", "code_of", "guarded", "run"]
+__all__ = ["NOT_FOUND", "UNAVAILABLE", "USAGE", "Interrupted", "code_of", "guarded", "run"]
 
 NOT_FOUND = 1
 """`lookup`: there is no such profile. `doctor`: something is wrong."""
@@ -24,8 +24,6 @@ USAGE = 2
 """The command, the configuration or the credentials are wrong."""
 UNAVAILABLE = 3
 """The source could not answer."""
-INTERRUPTED = 130
-"""Ctrl-C, as shells spell it; 143 for SIGTERM."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,23 +36,34 @@ def code_of(error: ProfileEnrichError) -> int:
     return UNAVAILABLE if isinstance(error, ProfileUnavailable) else USAGE
 
 
-class _Terminated(Exception):
-    """SIGTERM arrived."""
+class Interrupted(Exception):
+    """A signal stopped the command, which has put things in order.
+
+    Args:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def guarded(command: Callable[P, T]) -> Callable[P, T]:
-    """A command whose expected failures become one line on stderr and an exit code, never a traceback."""
+    """A command whose expected failures become one line on stderr and an exit code, never a traceback.
+
+    SIGINT, SIGTERM and SIGHUP end it at once with 128 + the signal's number; inside `run`, they cancel the coroutine
+    first.
+    """
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return command(*args, **kwargs)
+            with ending_on_signals():
+                return command(*args, **kwargs)
         except ProfileEnrichError as error:
             message, code = f"Error: {in_words_of_the_command(str(error))}", code_of(error)
-        except KeyboardInterrupt:
-            message, code = "Interrupted.", INTERRUPTED
-        except _Terminated:
-            message, code = "Terminated.", 143
+        except Interrupted as stopped:
+            message, code = SAID[stopped.number], 128 + stopped.number
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # `| head`: click ends it quietly
@@ -67,39 +76,43 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end. Ctrl-C and SIGTERM cancel it, so that its `finally` blocks still run.
+    """Run a coroutine to its end. A signal cancels it, so that its `finally` blocks still run.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived.
     """
-    terminated = False
+    cancel: list[Callable[[], object]] = []
 
     async def supervised() -> T:
         task = asyncio.current_task()
-
-        def stop() -> None:
-            nonlocal terminated
-            terminated = True
-            if task is not None:
-                task.cancel()
-
-        # Not on Windows, nor outside the main thread; Ctrl-C works there all the same.
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        assert task is not None  # noqa: S101  # `asyncio.run` makes one
+        loop = asyncio.get_running_loop()
+        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        if received:  # before there was a task to cancel
+            task.cancel()
         return await main
+
+    def stop() -> None:
+        for call in cancel:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+                call()
 
     # What the lookup core logs for operators ("pages go on without …"), the command says itself. A filter takes only
     # that logger's own records: what a vendor announces (`profile_enrich.sources`) still shows.
     core = logging.getLogger("profile_enrich")
     core.addFilter(_nothing)
-    try:
-        return asyncio.run(supervised())
-    except asyncio.CancelledError:
-        if not terminated:
-            raise
-    finally:
-        core.removeFilter(_nothing)
-    raise _Terminated
+    with stopping_on_signals(stop) as received:
+        try:
+            result = asyncio.run(supervised())
+            if not received:
+                return result
+        except BaseException:
+            if not received:  # else it is what became of the cancellation
+                raise
+        finally:
+            core.removeFilter(_nothing)
+            main.close()  # it was never begun, when the signal came first
+    raise Interrupted(received[0])
 
 
 def _nothing(record: logging.LogRecord) -> bool:

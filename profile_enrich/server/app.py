@@ -13,12 +13,12 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import ConfigurationError, StoreError
 from ..store import Collection, LocalStore, ProfileStore
+from .admission import Admission
 from .audit import AuditLog
-from .auth.api_keys import ANYONE, NOBODY, ApiKey, KeyRing, Keys, bearer_of
-from .auth.rate_limits import Quotas, Rate
+from .auth.api_keys import ANYONE, NOBODY, ApiKey, Keys
+from .auth.rate_limits import Rate
 from .counters import SharedCounters
-from .dialects import amperity, census
-from .endpoints import amperity_tokens as tokens
+from .dialects import amperity
 from .endpoints import batch, openapi
 from .endpoints import records as writing
 from .endpoints.change_feed import ChangeFeed, ChangeStream
@@ -37,7 +37,6 @@ from .http.messages import (
     Response,
     json_response,
     read_body,
-    segment_text,
 )
 from .page import page_response
 from .routing import Dialect, Headers, route
@@ -132,28 +131,14 @@ class ProfileAPI:
         self._caching = HttpCaching(max_age)
         self._compression = Compression(compress_from)
         shared = shared or SharedState()
-        self._quotas = Quotas(Rate.parse(rate) if isinstance(rate, str) else rate, buckets=shared.buckets)
         self._audit = audit
         self._before_read = before_read
-        ring = keys if isinstance(keys, Keys) else KeyRing(keys or ())
-        if not ring and not no_auth:
-            raise ConfigurationError(
-                "the Profile API needs at least one key: keys=[ApiKey.from_secret(...)];"
-                " to answer everybody, say no_auth=True"
-            )
-        if no_auth and (ring or isinstance(keys, Keys)):
-            raise ConfigurationError("keys and no_auth contradict each other; give one of them")
-        if workspace is None and len(ring.workspaces) > 1:
-            raise ConfigurationError("the keys belong to several workspaces; say workspace= which one is served")
-        self._workspace = workspace or next(iter(ring.workspaces), "default")
-        if ring and self._workspace not in ring.workspaces:
-            raise ConfigurationError("no key belongs to the workspace that is served, so nobody could ask")
-        self._keys = None if no_auth else ring
+        self._admission = Admission(keys, no_auth=no_auth, workspace=workspace, rate=rate, buckets=shared.buckets)
         self._owns = isinstance(store, Path | str)
         self._store = LocalStore(store, check_every=_CHECK_EVERY) if isinstance(store, Path | str) else store
         self._calls = StoreCalls(blocking=self._store.blocking)
-        self._feed = ChangeFeed(self._store, **(feed or {}))
-        self._tokens = tokens.TokenIssuer(self._store.secret, ring, self._workspace)
+        self._feed = ChangeFeed(self._store, places=shared.streams, **(feed or {}))
+        self._tokens = self._admission.issuer(self._store.secret)
         self._access_log = access_log
         if metrics not in ("off", "keys", "open"):
             raise ConfigurationError('metrics is "off", "keys" or "open"')
@@ -267,7 +252,7 @@ class ProfileAPI:
             body = await read_body(receive)
             if body is None:
                 return dialect.error(413, "The body is too large.")
-            if self._keys is None:
+            if self._admission.no_auth:
                 raise BadRequest("Authentication is off: no token is needed.")
             return self._tokens.answer(kind, request, body)
         writes = request.method in writing.METHODS and kind in _WRITABLE
@@ -284,24 +269,25 @@ class ProfileAPI:
             return dialect.error(404, _OTHER_VERSION)
         if kind == "unknown" or kind.startswith("page.") or (kind == "metrics" and self._metrics is None):
             return dialect.error(404, "There is nothing here.")
-        key = self._authenticate(request, dialect)
+        key = self._admission.authenticate(request, dialect, self._tokens)
         if key is None and kind == "metrics" and self._metrics is not None and self._metrics_open:
             return Response(200, self._metrics.text(NOBODY), (METRICS_TYPE,))
         if key is None:
             return dialect.error(401, "A valid key is required: Authorization: Bearer <key>.", _CHALLENGE)
-        if key is not ANYONE and key.workspace != self._workspace:
+        tenant = self._admission.tenant(key)
+        if tenant not in (None, key.workspace):
             return dialect.error(403, "This key belongs to another workspace.")
         request.noted.key = key.id
-        if not batched and not self._admit(request, key, 1):
+        if not batched and not self._admission.admit(request, key, 1):
             return dialect.error(429, _TOO_MANY)
         if kind == "status":
             return self._status(key)
         if kind == "metrics" and self._metrics is not None:
             return Response(200, self._metrics.text(key), (METRICS_TYPE,))
         if kind in ("openapi", "postman"):
-            return self._describe(kind, request, key)
+            return self._describe(kind, request, key, tenant)
         if dialect is amperity:
-            refused = amperity.refuse(kind, request, None if key is ANYONE else self._workspace)
+            refused = amperity.refuse(kind, request, tenant)
             if refused is not None:
                 return refused
         if kind.endswith(".unknown"):
@@ -319,8 +305,7 @@ class ProfileAPI:
         if self._before_read is not None and kind in _WRITABLE:
             collection = dialect.collection_of(request, self._store, key)
             if not isinstance(collection, Response):
-                record_id = census.record_id_of(request) if dialect is census else segment_text(request.segments[4])
-                await self._before_read(collection, [record_id])
+                await self._before_read(collection, [dialect.record_id_of(request)])
         response = await self._calls.run(dialect.answer, kind, request, self._store, key)
         return self._compression.answer(request, self._caching.answer(request, response))
 
@@ -334,14 +319,17 @@ class ProfileAPI:
 
         def allowed() -> bool:
             # The key may have been revoked, or its token may have expired, since the stream was opened.
-            now = self._authenticate(request, dialect)
+            now = self._admission.authenticate(request, dialect, self._tokens)
             return now is not None and now.may_read(collection.name) and now.sees_ids(collection)
 
-        owner = None if key is ANYONE else key.id
-        if not self._feed.admits(owner):
-            return dialect.error(429, "This key has too many streams open; close one, or come back later.", _LATER)
-        stream = self._feed.open(collection, None if after is None else after.decode("latin-1"), allowed, owner)
-        return stream or dialect.error(503, "There are too many streams; come back later.", _LATER)
+        with contextlib.ExitStack() as stack:
+            if not stack.enter_context(self._feed.place(None if key is ANYONE else key.id)):
+                return dialect.error(429, "This key has too many streams open; close one, or come back later.", _LATER)
+            stream = self._feed.open(collection, None if after is None else after.decode("latin-1"), allowed)
+            if stream is None:
+                return dialect.error(503, "There are too many streams; come back later.", _LATER)
+            stream.held = stack.pop_all()
+            return stream
 
     async def _write(self, dialect: Dialect, request: Request, key: ApiKey, receive: Receive) -> Response:
         collection = dialect.collection_of(request, self._store, key)
@@ -349,7 +337,7 @@ class ProfileAPI:
             return collection
         if not key.admin:  # for other keys it is the vendors' API and no more
             return _not_allowed(dialect, b"GET, HEAD")
-        record_id = census.record_id_of(request) if dialect is census else segment_text(request.segments[4])
+        record_id = dialect.record_id_of(request)
         if not record_id or len(record_id.encode()) > MAX_ID_BYTES:
             raise BadRequest(f"The id of a record has 1 to {MAX_ID_BYTES} bytes.")
         request.noted.records.append((record_id, None))
@@ -371,46 +359,23 @@ class ProfileAPI:
         if body is None:
             return dialect.error(413, "The body is too large.")
         ids = batch.ids_of(body)
-        rate = self._quotas.rate_of(key.rate)
+        rate = self._admission.rate_of(key)
         if rate is not None and len(ids) > rate.requests:
             raise BadRequest(f"Each id counts as a request, and this key has {rate}: ids may have {rate.requests}.")
-        if not self._admit(request, key, len(ids)):
+        if not self._admission.admit(request, key, len(ids)):
             return dialect.error(429, _TOO_MANY)
+        collection = dialect.collection_of(request, self._store, key)
+        if isinstance(collection, Response):
+            return collection
         if self._before_read is not None:
-            if dialect is census:
-                collection = census.collection_of(request, self._store, key)
-            else:
-                collection = amperity.collection_of(request, self._store, key, place=3)
-            if not isinstance(collection, Response):
-                await self._before_read(collection, ids)
-        return await self._calls.run(batch.answer, kind, request, ids, self._store, key)
-
-    def _admit(self, request: Request, key: ApiKey, cost: int) -> bool:
-        """Take `cost` requests from the key's rate; return whether it allows them."""
-        taken = self._quotas.take(key.id, key.workspace, key.rate, cost)
-        if taken is None:
-            return True
-        request.limits = taken.headers
-        return taken.granted
+            await self._before_read(collection, ids)
+        return await self._calls.run(batch.answer, kind, request, ids, self._store, collection, key)
 
     def _note(self, audit: AuditLog, kind: str, request: Request, status: int) -> None:
         if kind != "healthz" and not kind.startswith("page."):
             audit.note(self._store.secret, kind, request, status)
 
-    def _authenticate(self, request: Request, dialect: Dialect) -> ApiKey | None:
-        if self._keys is None:
-            return ANYONE
-        values = request.header(b"authorization")
-        if not values and dialect is census:
-            values = request.header(b"authentication")  # as Census's page writes it
-        bearer = bearer_of(values, basic=dialect is census)
-        if bearer is None:
-            return None
-        key = self._keys.by_secret(bearer)
-        return self._tokens.verify(bearer) if key is None and dialect is amperity else key
-
-    def _describe(self, kind: str, request: Request, key: ApiKey) -> Response:
-        tenant = None if key is ANYONE else self._workspace
+    def _describe(self, kind: str, request: Request, key: ApiKey, tenant: str | None) -> Response:
         collections = self._store.collections()
         if kind == "postman":
             document = postman_collection(collections, key, workspace=tenant)
@@ -421,7 +386,7 @@ class ProfileAPI:
     def _status(self, key: ApiKey) -> Response:
         refreshing = None if self._refreshing is None else self._refreshing()
         content = status_of(self._store, self._totals, self._feed, key, refreshing)
-        return json_response(200, {"workspace": self._workspace, **content})
+        return json_response(200, {"workspace": self._admission.workspace, **content})
 
 
 _WRITABLE = ("census.record", "amperity.profile")

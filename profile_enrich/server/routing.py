@@ -32,6 +32,10 @@ class Dialect(Protocol):
         """The collection that the path names, or why there is none for this key."""
         ...
 
+    def record_id_of(self, request: Request) -> str:
+        """The record that a request names."""
+        ...
+
 
 def route(segments: list[bytes]) -> tuple[str, Dialect]:
     """Return the kind of a request and the dialect that answers it."""

@@ -1,4 +1,4 @@
-"""What the worker processes of one server share: their counters and the rate buckets of the API keys."""
+"""What the worker processes of one server share: counters, the rate buckets of the API keys, and their places."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Self
+
+from .._utils.fork import reset_after_fork
+from .._utils.temporary_directory import temporary_directory
 
 __all__ = ["BucketTable", "SharedState"]
 
@@ -91,17 +94,71 @@ class BucketTable:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
 
 
+class Places:
+    """A bounded number of places for each name, e.g. of the open streams of an API key.
+
+    A place is one locked byte of a file: the system frees those of a process that dies.
+
+    Args:
+        file: an open file that the processes share; `None` keeps the places in this process.
+    """
+
+    def __init__(self, file: IO[bytes] | None = None) -> None:
+        self._file = file
+        self._taken: set[int] = set()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget the parent's places, whose locks are not inherited."""
+        self._taken = set()
+
+    def take(self, name: str, count: int) -> int | None:
+        """Take one of `count` places; `None` when all are taken, here or in another process.
+
+        Returns:
+            The place, for `free`.
+        """
+        first = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=5).digest(), "big") << 20
+        for place in range(first, first + min(count, 1 << 20)):
+            if place not in self._taken and self._lock(place):
+                self._taken.add(place)
+                return place
+        return None
+
+    def free(self, place: int) -> None:
+        """Give a place back."""
+        self._taken.discard(place)
+        if self._file is not None:
+            import fcntl
+
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
+
+    def _lock(self, place: int) -> bool:
+        if self._file is not None:
+            import fcntl  # only several workers share a file, and they need fork
+
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+                return True
+            return False
+        return True
+
+
 class SharedState:
     """State of one server, shared by its workers.
 
     Attributes:
         directory: where each worker keeps its counters; `None` for a single process.
         buckets: the rate buckets.
+        streams: the places of each key's streams.
     """
 
-    def __init__(self, directory: Path | None = None, buckets: BucketTable | None = None) -> None:
+    def __init__(
+        self, directory: Path | None = None, buckets: BucketTable | None = None, streams: Places | None = None
+    ) -> None:
         self.directory = directory
         self.buckets = buckets or BucketTable()
+        self.streams = streams or Places()
 
     @classmethod
     @contextlib.contextmanager
@@ -115,7 +172,8 @@ class SharedState:
             yield cls()
             return
         with (
-            tempfile.TemporaryDirectory(prefix="profile-enrich-totals-") as directory,
-            tempfile.TemporaryFile() as file,  # without a name: nothing of it stays behind
+            temporary_directory() as directory,
+            tempfile.TemporaryFile() as buckets,  # without a name: nothing of it stays behind
+            tempfile.TemporaryFile() as streams,
         ):
-            yield cls(Path(directory), BucketTable(file))
+            yield cls(directory, BucketTable(buckets), Places(streams))

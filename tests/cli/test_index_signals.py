@@ -1,25 +1,15 @@
-"""Signals while a store is built: the command ends at once with 128 + n, and leaves nothing behind."""
+"""A signal while a store is refreshed: what is served stays, and the next status says so."""
 
 from __future__ import annotations
 
 import os
-import random
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from profile_enrich.store import CollectionSpec, LocalStore, build_store
 from profile_enrich.store.writes.refresh_status import read_last_refresh
-
-ROUNDS = int(os.environ.get("SIGNAL_ROUNDS", "1"))
-"""`SIGNAL_ROUNDS=200 pytest tests/cli/test_index_signals.py` tries it at 200 random moments each."""
-
-BUILD = [sys.executable, "-m", "profile_enrich", "index", "build", "--entity", "Users", "--data", "-", "--format"]
-ROWS = {"csv": b"id,tier\n" + b"u1,gold\n" * 5000, "jsonl": b'{"id": "u1", "tier": "gold"}\n' * 5000}
 
 
 def start(command: list[str], tmp_path: Path) -> subprocess.Popen[bytes]:
@@ -29,40 +19,6 @@ def start(command: list[str], tmp_path: Path) -> subprocess.Popen[bytes]:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "TMPDIR": str(temporary)},
     )  # fmt: skip
-
-
-def working(process: subprocess.Popen[bytes], *places: Path) -> None:
-    """Wait until the command has written something."""
-    deadline = time.monotonic() + 90
-    while not any(place.is_dir() and list(place.glob("*[!K]")) for place in places):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("kind", ["csv", "jsonl"])
-@pytest.mark.parametrize("attempt", range(ROUNDS))
-def test_P9_a_signal_ends_a_build_and_nothing_stays(
-    kind: str, number: signal.Signals, attempt: int, tmp_path: Path
-) -> None:
-    """The input is not at its end: CSV is being copied, JSONL is being stored."""
-    store = tmp_path / "s"
-    with start([*BUILD, kind, "--store", str(store)], tmp_path) as process:
-        assert process.stdin is not None
-        process.stdin.write(ROWS[kind])
-        process.stdin.flush()
-        working(process, tmp_path / "tmp", store)
-        time.sleep(random.random() * 0.3)
-        process.send_signal(number)
-        began = time.monotonic()
-        code = process.wait(20)
-        assert time.monotonic() - began < 2 * (1 + os.getloadavg()[0] / 2)
-        said = process.stderr.read().decode() if process.stderr is not None else ""
-    assert code == 128 + number, said
-    assert "Traceback" not in said
-    assert not list((tmp_path / "tmp").iterdir())
-    assert not [file.name for file in store.iterdir() if file.name not in ("LOCK", "REFRESHING")]
 
 
 def test_P9_a_signal_during_a_refresh_keeps_what_is_served_and_is_noted(tmp_path: Path) -> None:

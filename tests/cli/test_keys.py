@@ -15,6 +15,7 @@ from profile_enrich.cli.commands import keys as module
 from profile_enrich.cli.commands import serve as serving
 from profile_enrich.server import FieldScope, KeyFile, ProfileAPI, Rate
 from profile_enrich.server.shared_state import SharedState
+from profile_enrich.store import LocalStore
 
 from ..server.helpers import ask, bearer, build
 
@@ -171,6 +172,22 @@ class TestServing:
         )
         assert (done.exit_code, served) == (0, [(200, 3)]), done.output
         assert '"key":"website","kind":"status"' in (tmp_path / "audit.jsonl").read_text(encoding="utf-8")
+
+    def test_a_store_of_a_configuration_file_is_refreshed_by_its_name(
+        self, tmp_path: Path, served: list[tuple[int, int]]
+    ) -> None:
+        (tmp_path / "people.csv").write_text("id,tier\nu1,gold\n")
+        config = '[server]\nstore = "new.store"\n[collections.People]\nsource = "people.csv"\nkey = "id"\n'
+        (tmp_path / "server.toml").write_text(config)
+        done = self.serve("--config", str(tmp_path / "server.toml"), "--no-auth", "--port", "0")
+        assert done.exit_code == 0, done.output
+        (tmp_path / "people.csv").write_text("id,tier\nu1,silver\n")
+        done = CliRunner().invoke(cli, ["index", "refresh", "--store", str(tmp_path / "new.store")])
+        assert done.exit_code == 0, done.output
+        with LocalStore(tmp_path / "new.store") as store:
+            record = store.get("People", "u1")
+            assert record is not None
+            assert record.attributes["tier"] == "silver"
 
     def test_mistakes(self, tmp_path: Path, served: list[tuple[int, int]]) -> None:
         store = str(tmp_path / "s")

@@ -183,6 +183,7 @@ def test_a_taken_port_is_said_and_the_temporary_store_is_removed(users: Path, tm
         )
         assert again.returncode == 2
         assert f"port {port} on 127.0.0.1 is taken" in again.stderr
+        assert "rows" not in again.stderr  # it is found before the build
         assert "Traceback" not in again.stderr
         assert len(list((tmp_path / "t").iterdir())) == 1
         served.stop(signal.SIGINT)

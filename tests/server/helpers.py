@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import threading
 from collections.abc import Generator, Iterable
@@ -132,6 +133,11 @@ def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         before = fields.get(name.decode())
         fields[name.decode()] = value.decode() if before is None else f"{before}, {value.decode()}"
     return fields
+
+
+def basic(name: str, password: str) -> str:
+    """The value of `Authorization` that an HTTP client makes of a name and a password."""
+    return f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
 
 
 def bearer(secret: str = SECRET) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 from profile_enrich.server import ProfileAPI
 from profile_enrich.store import CollectionSpec, LocalStore, build_store
 
-from .helpers import LIMITED, ODD_ID, SECRET, STRANGER, Answer, amperity, api, ask, bearer, build
+from .helpers import LIMITED, ODD_ID, SECRET, STRANGER, USERS, Answer, amperity, api, ask, bearer, build
 
 _SPEC = Path(__file__).parents[3] / "shared" / "specs" / "amperity-profile-2025-07-31.openapi.json"
 
@@ -145,6 +145,30 @@ def test_P3_a_token_of_another_index_or_filter(app: ProfileAPI) -> None:
     error(get(app, f"/{{users}}/profiles?filter[tier]=silver&next_token={token}"), 400)
     error(get(app, f"/{index_id(app, 'Orders')}/profiles?next_token={token}"), 400)
     error(get(app, f"/{{users}}/profiles?filter[tier]=gold&next_token={token[:-1]}"), 400)
+
+
+def test_parameters_as_clients_write_them(app: ProfileAPI) -> None:
+    for flag in ("true", "True", "TRUE"):  # Python's HTTP clients write True
+        assert get(app, f"/{{users}}/profiles?limit=1&with_total={flag}").json["total"] == len(USERS)
+    assert "total" not in get(app, "/{users}/profiles?limit=1&with_total=False").json
+    first = get(app, "/{users}/profiles?limit=3")
+    assert get(app, "/{users}/profiles?limit=3&next_token=").json == first.json
+    assert get(app, "?limit=1&next_token=").json == get(app, "?limit=1").json
+
+
+def test_the_tenant_as_in_the_earlier_api(app: ProfileAPI) -> None:
+    plain = {**bearer(), "api-version": "2025-07-31"}
+    assert get(app, "", headers={**plain, "X-Amperity-Tenant": "acme"}).status == 200
+    assert get(app, "", headers={**plain, "X-Amperity-Tenant": "acme", "amperity-tenant": "acme"}).status == 200
+    error(get(app, "", headers={**plain, "X-Amperity-Tenant": "other"}), 403)
+    assert get(app, "", headers={**plain, "X-Amperity-Tenant": "acme", "amperity-tenant": "other"}).status >= 400
+
+
+def test_the_earlier_api_is_named_as_not_served(app: ProfileAPI) -> None:
+    answer = ask(app, "/attribute/v0/customers/u1", headers=amperity())
+    error(answer, 404)
+    assert "This version of the API is not served here" in answer.json["message"]
+    assert "api-version: 2025-07-31" in answer.json["message"]
 
 
 def test_version(app: ProfileAPI) -> None:

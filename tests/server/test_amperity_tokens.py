@@ -21,7 +21,7 @@ from profile_enrich.server.auth.api_keys import KeyRing
 from profile_enrich.server.endpoints.amperity_tokens import TokenIssuer
 from profile_enrich.store import LocalStore
 
-from .helpers import KEYS, LIMITED, SECRET, STRANGER, Answer, amperity, api, ask, bearer, build
+from .helpers import KEYS, LIMITED, SECRET, STRANGER, Answer, amperity, api, ask, basic, bearer, build
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,29 @@ def test_oauth_client_credentials(app: ProfileAPI) -> None:
     assert ask(app, "/api/indexes", headers=amperity(token)).status == 200
     limited = oauth(app, client_id="k2", client_secret=LIMITED).json["access_token"]
     assert [item["name"] for item in ask(app, "/api/indexes", headers=amperity(limited)).json["data"]] == ["Users"]
+
+
+def test_oauth_with_client_secret_basic(app: ProfileAPI) -> None:
+    """RFC 6749, section 2.3.1: both parts are form-encoded, and there is one way of authenticating at a time."""
+
+    def grant(authorization: str, body: bytes = b"grant_type=client_credentials") -> Answer:
+        headers = {
+            "Authorization": authorization, "X-Amperity-Tenant": "acme",
+            "content-type": "application/x-www-form-urlencoded",
+        }  # fmt: skip
+        return ask(app, "/api/v0/oauth2/token", method="POST", headers=headers, body=body)
+
+    token = grant(basic("k1", SECRET)).json["access_token"]
+    assert ask(app, "/api/indexes", headers=amperity(token)).status == 200
+    assert grant(basic("k%31", f"secret-token%3A{SECRET}")).status == 200
+    for wrong in (basic("k1", "wrong"), basic("k2", SECRET), basic("", "")):
+        answer = grant(wrong)
+        assert (answer.status, answer.json, answer.headers["www-authenticate"]) == (
+            401, {"error": "invalid_client"}, "Basic",
+        )  # fmt: skip
+    both = f"grant_type=client_credentials&client_id=k1&client_secret={SECRET}".encode()
+    for unclear in (grant(basic("k1", SECRET), both), grant("Basic !!!")):
+        assert (unclear.status, unclear.json) == (400, {"error": "invalid_request"})
 
 
 def test_a_token_is_for_amperitys_dialect_alone(app: ProfileAPI) -> None:
@@ -224,6 +247,13 @@ def test_secrets_that_are_refused(secret: str) -> None:
     with pytest.raises(ConfigurationError, match="at least 16") as caught:
         ApiKey.from_secret(secret)
     assert not secret or secret not in str(caught.value)
+
+
+def test_what_counts_is_what_follows_the_prefix() -> None:
+    key = ApiKey.from_secret("secret-token:" + "x" * 16)
+    assert key.digest == hashlib.sha256(b"x" * 16).digest()
+    with pytest.raises(ConfigurationError, match="not counting a leading 'secret-token:'; this one has 15;"):
+        ApiKey.from_secret("secret-token:" + "x" * 15)
 
 
 def test_keys_that_contradict_each_other(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from starlette.routing import Mount
 from profile_enrich.server import ProfileAPI
 from profile_enrich.store import LocalStore
 
-from .helpers import KEYS, LIMITED, ODD_ID, SECRET, STRANGER, USERS, amperity, api, ask, bearer, build
+from .helpers import KEYS, LIMITED, ODD_ID, SECRET, STRANGER, USERS, amperity, api, ask, basic, bearer, build
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,8 @@ def test_any_id_is_decoded_exactly(app: ProfileAPI, encode: Any) -> None:
         {"Authorization": f"BEARER   {SECRET} "},
         {"Authorization": f"Bearer secret-token:{SECRET}"},
         {"Authentication": f"bearer {SECRET}"},
+        {"Authorization": basic("bearer", SECRET)},  # curl http://bearer:KEY@…
+        {"Authorization": basic("bearer", f"secret-token:{SECRET}")},
     ],
 )
 def test_spellings_of_the_key(app: ProfileAPI, headers: dict[str, str]) -> None:
@@ -85,6 +87,10 @@ def error(answer: Any, status: int, code: str) -> None:
         {"Authorization": "Bearer "},
         {"Authorization": SECRET},
         {"Authorization": f"Basic {SECRET}"},
+        {"Authorization": basic("somebody", SECRET)},
+        {"Authorization": basic("bearer", f"{SECRET}x")},
+        {"Authorization": basic(SECRET, "")},
+        {"Authorization": "Basic !!!"},
         {"Authorization": f"Bearer {SECRET}x"},
         {"Authorization": f"Bearer {SECRET[:-1]}"},
         {"Authorization": f"Bearer {SECRET.upper()}"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import stat
+import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -220,6 +221,12 @@ def test_P6_an_empty_file_is_no_key(store: LocalStore, file: KeyFile) -> None:
 
 def test_keys_are_beside_the_store() -> None:
     assert keys_beside("data/profiles.store/") == Path("data/profiles.store.keys.json")
+
+
+def test_the_documented_setting_names_the_file_that_the_command_writes() -> None:
+    page = Path(__file__).parents[2].joinpath("docs/server.md").read_text(encoding="utf-8")
+    sample = tomllib.loads(page[page.index("[server]") : page.index("[collections.Users]")])["server"]
+    assert sample["keys_file"] == str(keys_beside(sample["store"]))
 
 
 def test_one_secret_opens_one_key(file: KeyFile) -> None:

@@ -80,6 +80,12 @@ def test_P6_without_a_key_it_does_not_start(tmp_path: Path) -> None:
         serve(build(tmp_path), port=0)
 
 
+@pytest.mark.parametrize("level", ["trace", "TRACE", "5"])
+def test_A18_a_log_level_that_shows_whole_requests_is_refused(tmp_path: Path, level: str) -> None:
+    with pytest.raises(ConfigurationError, match="log_level must be one of critical, error, warning, info, debug"):
+        serve(build(tmp_path), keys=KEYS[:1], port=0, log_level=level)
+
+
 def test_a_taken_port_is_said(tmp_path: Path) -> None:
     path = build(tmp_path)
     with socket.socket() as taken:

@@ -144,6 +144,25 @@ def test_one_process_reloads_too(tmp_path: Path) -> None:
     assert "did you mean 'max_age'?" in said
 
 
+def test_SIGHUP_applies_another_interval_of_refreshing(tmp_path: Path) -> None:
+    def every() -> object:
+        return client.get("/status").json()["refreshing"]["every"]
+
+    with serving(tmp_path, more='refresh_every = "1h"') as (process, client):
+        assert every() == 3600
+        (tmp_path / "server.toml").write_text(CONFIG.format(more='refresh_every = "2h"'))
+        process.send_signal(signal.SIGHUP)
+        until(lambda: every() == 7200)
+        (tmp_path / "server.toml").write_text(CONFIG.format(more=""))  # it can be changed, not ended
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        assert every() == 7200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+        assert process.stderr is not None
+        assert "refresh_every can be changed while the server runs, not begun or ended" in process.stderr.read()
+
+
 @pytest.mark.parametrize("workers", [0, 65, True, "2"])
 def test_a_number_of_workers_that_makes_no_sense_is_refused(tmp_path: Path, workers: int) -> None:
     with pytest.raises(ConfigurationError, match="workers must be a whole number from 1 to 64"):

@@ -22,7 +22,7 @@ from ...pipeline.files.formats import FileFormat, FileSpec
 from ...pipeline.options import EnrichOptions, OnMissing
 from ...sources.base import BatchSource
 from ..enrich_progress import Meter, metered
-from ..exit_codes import INTERRUPTED, guarded, run
+from ..exit_codes import guarded, run
 from ..open_source import open_source
 from ..output import note
 from ..source_options import Settings, source_options
@@ -60,7 +60,7 @@ def _coded(command: Callable[P, int]) -> Callable[P, None]:
         try:
             code = guarded_command(*args, **kwargs)
         except click.exceptions.Exit as ended:
-            code = ended.exit_code if ended.exit_code in (INTERRUPTED, 143) else FAILED
+            code = ended.exit_code if ended.exit_code > 128 else FAILED
         raise click.exceptions.Exit(code)
 
     return wrapper
@@ -227,7 +227,7 @@ def enrich(
     try:
         with metered(to_stdout=output == "-") as meter:
             report = run(_enrich(settings, input, output, rate, concurrency, meter, options))
-    except (Exception, KeyboardInterrupt):
+    except Exception:
         _say_where(meter, output)
         raise
     meter.summary(report, "" if output == "-" else f" to {output}")

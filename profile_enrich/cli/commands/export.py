@@ -115,7 +115,7 @@ def export(
             run(job.export(target))
             target.finish()
         except BaseException as error:
-            job.say_where(path, whole=False, expected=isinstance(error, Exception | KeyboardInterrupt))
+            job.say_where(path, whole=False, expected=isinstance(error, Exception))
             if job.state.token is None and isinstance(target, ResumableOutput) and not job.state.rows:
                 target.discard()
             raise

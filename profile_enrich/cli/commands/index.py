@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from ..._utils.signals import ending_on_signals
 from ...errors import ConfigurationError
 from ...store import drop_collections
 from ...store.inputs.source_config import forget
@@ -26,8 +25,7 @@ __all__ = ["index"]
 
 
 @click.group()
-@click.pass_context
-def index(ctx: click.Context) -> None:
+def index() -> None:
     """Fill and refresh a store, which `serve` and StoreSource answer from.
 
     \b
@@ -35,7 +33,6 @@ def index(ctx: click.Context) -> None:
     profile-enrich index refresh --store profiles.store
     profile-enrich index status --store profiles.store
     """
-    ctx.with_resource(ending_on_signals())
 
 
 @index.command()

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from ..._utils.temporary_directory import temporary_directory
 from .resumable_output import ResumableOutput
 
 __all__ = ["RecordOutput", "SpooledOutput", "StreamOutput"]
@@ -120,8 +120,8 @@ class SpooledOutput(ResumableOutput):
     """
 
     def __init__(self, *, more: Mapping[str, Path], force: bool, inputs: Mapping[str, Path]) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="profile-enrich-", ignore_cleanup_errors=True)
-        path = Path(self._directory.name) / "output"
+        self._temporary = contextlib.ExitStack()
+        path = self._temporary.enter_context(temporary_directory()) / "output"
         super().__init__(path, job={}, resume=False, force=force, more=more, inputs=inputs)
 
     def finish(self) -> None:
@@ -135,4 +135,4 @@ class SpooledOutput(ResumableOutput):
     def close(self) -> None:
         """Remove the temporary file, and the other files of a run that failed: they could not be resumed."""
         self.discard()
-        self._directory.cleanup()
+        self._temporary.close()

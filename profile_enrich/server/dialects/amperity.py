@@ -18,7 +18,7 @@ from ...store.model import MAX_PAGE
 from ..auth.api_keys import ApiKey
 from ..http.messages import MAX_ID_BYTES, BadRequest, Request, Response, json_response, segment_text
 
-__all__ = ["VERSION", "answer", "collection_of", "error", "tenant_of"]
+__all__ = ["VERSION", "answer", "collection_of", "error", "record_id_of", "tenant_of"]
 
 VERSION = "2025-07-31"
 
@@ -100,7 +100,7 @@ def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Res
         return json_response(200, _index(index))
     if kind == "amperity.profiles":
         return _list_profiles(request, store, index, key)
-    profile_id = segment_text(request.segments[4])
+    profile_id = record_id_of(request)
     request.noted.records.append((profile_id, None))
     payload = None
     if len(profile_id.encode()) <= MAX_ID_BYTES:
@@ -111,23 +111,27 @@ def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Res
     return Response(200, payload if view is None else view.amperity(payload))
 
 
-def collection_of(request: Request, store: ProfileStore, key: ApiKey, *, place: int = 2) -> Collection | Response:
+def collection_of(request: Request, store: ProfileStore, key: ApiKey) -> Collection | Response:
     """The index that the path names, or what to answer instead.
-
-    Args:
-        request: what was asked.
-        store: where it may be.
-        key: who asks.
-        place: which segment of the path is the index's id.
 
     Raises:
         BadRequest: the path is malformed.
     """
+    place = request.segments.index(b"indexes") + 1
     index = store.find_index(segment_text(request.segments[place]))
     if index is None or index.index_fields is None or not key.may_read(index.name):
         return error(404 if key.entities is None else 403)
     request.noted.entity = index.name
     return index
+
+
+def record_id_of(request: Request) -> str:
+    """The profile that the path names.
+
+    Raises:
+        BadRequest: the path is malformed.
+    """
+    return segment_text(request.segments[4])
 
 
 def _list_indexes(request: Request, store: ProfileStore, key: ApiKey) -> Response:

@@ -17,9 +17,8 @@ import contextlib
 import json
 from typing import Any, cast
 
-from ...store import ProfileStore
+from ...store import Collection, ProfileStore
 from ..auth.api_keys import ApiKey
-from ..dialects import amperity, census
 from ..http.messages import BadRequest, Request, Response
 
 __all__ = ["MAX_BATCH", "MAX_BODY", "answer", "ids_of", "route"]
@@ -62,19 +61,11 @@ def ids_of(body: bytes) -> list[str]:
     return cast("list[str]", listed)
 
 
-def answer(kind: str, request: Request, ids: list[str], store: ProfileStore, key: ApiKey) -> Response:
-    """The records with these ids, in their order, and which are not there; what the path names may be refused.
-
-    Raises:
-        BadRequest: the path is malformed.
-    """
+def answer(
+    kind: str, request: Request, ids: list[str], store: ProfileStore, collection: Collection, key: ApiKey
+) -> Response:
+    """The records with these ids, in their order, and which are not there."""
     census_form = kind == "census.batch"
-    if census_form:
-        collection = census.collection_of(request, store, key)
-    else:
-        collection = amperity.collection_of(request, store, key, place=3)
-    if isinstance(collection, Response):
-        return collection
     view = key.view(collection, store.secret)
     parts: list[bytes] = []
     for id in ids:

@@ -33,7 +33,6 @@ import logging
 import random
 import re
 import signal
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from weakref import WeakKeyDictionary
 
@@ -41,6 +40,7 @@ from starlette.types import Receive, Send
 
 from ...errors import StoreError
 from ...store import Collection, ProfileStore
+from ..shared_state import Places
 
 __all__ = ["ChangeFeed", "ChangeStream"]
 
@@ -66,10 +66,11 @@ class ChangeFeed:
         heartbeat: seconds of silence after which a comment is sent.
         poll: seconds between two looks at the store while there are streams.
         max_streams: open at once in this process.
-        max_key_streams: open at once in this process for one key.
+        max_key_streams: open at once for one key, in all processes that share `places`.
         max_age: seconds after which a stream is ended, for the client to come back and be balanced anew.
         max_keys: more changes than this are said as one reset.
         stall: seconds that a client may take no byte; then it is let go.
+        places: of the keys' streams; by default those of this process alone.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class ChangeFeed:
         max_age: float = 3600.0,
         max_keys: int = 50_000,
         stall: float = 20.0,
+        places: Places | None = None,
     ) -> None:
         self.store = store
         self.heartbeat = heartbeat
@@ -94,7 +96,7 @@ class ChangeFeed:
         self._poll = poll
         self._max_streams = max_streams
         self._max_key_streams = max_key_streams
-        self._by_key: Counter[str] = Counter()
+        self._places = places or Places()
         self._hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, _Hub] = WeakKeyDictionary()
         self._ended = False
 
@@ -108,38 +110,31 @@ class ChangeFeed:
         self._max_streams = min(self._max_streams, count)
         self._max_key_streams = min(self._max_key_streams, max(1, count // 5))
 
-    def admits(self, owner: str | None) -> bool:
-        """Return whether a key may open another stream; `None` stands for all requests without authentication."""
-        return owner is None or self._by_key[owner] < self._max_key_streams
-
     @contextlib.contextmanager
-    def counting(self, owner: str | None) -> Generator[None]:
-        """Count a stream of a key while it is open."""
-        if owner is None:
-            yield
-            return
-        self._by_key[owner] += 1
-        try:
-            yield
-        finally:
-            self._by_key[owner] -= 1
-            if not self._by_key[owner]:
-                del self._by_key[owner]
+    def place(self, owner: str | None) -> Generator[bool]:
+        """Hold one of a key's places, and yield whether there was one.
 
-    def open(
-        self, collection: Collection, after: str | None, allowed: Callable[[], bool], owner: str | None = None
-    ) -> ChangeStream | None:
+        Args:
+            owner: id of the key; `None` stands for all requests without authentication, which have no limit.
+        """
+        place = None if owner is None else self._places.take(owner, self._max_key_streams)
+        try:
+            yield owner is None or place is not None
+        finally:
+            if place is not None:
+                self._places.free(place)
+
+    def open(self, collection: Collection, after: str | None, allowed: Callable[[], bool]) -> ChangeStream | None:
         """Return a stream of the changes of a collection; `None` when too many are open, or the server is stopping.
 
         Args:
             collection: whose changes.
             after: the id of the last event that the client saw, if it saw any.
             allowed: whether the client may still read the collection; called again at each event and heartbeat.
-            owner: id of the key; see `admits`.
         """
         if self._ended or self.streams >= self._max_streams:
             return None
-        return ChangeStream(self, collection.id, after, allowed, owner)
+        return ChangeStream(self, collection.id, after, allowed)
 
     def notify(self) -> None:
         """Something has just been written through this process: look at the store now. For any loop and thread."""
@@ -220,43 +215,46 @@ class _Hub:
 
 
 class ChangeStream:
-    """One client's stream. See `ChangeFeed.open`."""
+    """One client's stream. See `ChangeFeed.open`.
 
-    def __init__(
-        self, feed: ChangeFeed, collection: int, after: str | None, allowed: Callable[[], bool], owner: str | None
-    ) -> None:
+    Attributes:
+        held: what is given back when the stream ends.
+    """
+
+    def __init__(self, feed: ChangeFeed, collection: int, after: str | None, allowed: Callable[[], bool]) -> None:
         self._feed = feed
         self._store = feed.store
         self._collection = collection
         self._after = after
         self._allowed = allowed
-        self._owner = owner
+        self.held = contextlib.ExitStack()
 
     async def run(self, receive: Receive, send: Send, *, head: bool = False) -> None:
         """Send events until the client goes, may no longer read, takes nothing more, or the server stops."""
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        if head:
-            await send({"type": "http.response.body", "body": b""})
-            return
-        with self._feed.counting(self._owner), self._feed.listening() as wake:
-            gone = asyncio.get_running_loop().create_task(_disconnected(receive))
-            gone.add_done_callback(lambda _: wake.set())
-            try:
-                async with contextlib.aclosing(self._events(wake, gone)) as events:
-                    async for event in events:
+        with self.held:
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            if head:
+                await send({"type": "http.response.body", "body": b""})
+                return
+            with self._feed.listening() as wake:
+                gone = asyncio.get_running_loop().create_task(_disconnected(receive))
+                gone.add_done_callback(lambda _: wake.set())
+                try:
+                    async with contextlib.aclosing(self._events(wake, gone)) as events:
+                        async for event in events:
+                            async with asyncio.timeout(self._feed.stall):
+                                await send({"type": "http.response.body", "body": event, "more_body": True})
+                    if not gone.done():
                         async with asyncio.timeout(self._feed.stall):
-                            await send({"type": "http.response.body", "body": event, "more_body": True})
-                if not gone.done():
-                    async with asyncio.timeout(self._feed.stall):
-                        await send({"type": "http.response.body", "body": b""})
-            except TimeoutError:
-                _log.info("a client of the change feed takes nothing more and was let go")
-            except Exception as failure:  # noqa: BLE001  # the boundary: the client comes back; what failed may hold keys
-                _log.error("%s in the change feed", type(failure).__name__)
-            finally:
-                gone.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await gone
+                            await send({"type": "http.response.body", "body": b""})
+                except TimeoutError:
+                    _log.info("a client of the change feed takes nothing more and was let go")
+                except Exception as failure:  # noqa: BLE001  # the boundary: the client comes back; what failed may hold keys
+                    _log.error("%s in the change feed", type(failure).__name__)
+                finally:
+                    gone.cancel()
+                    with contextlib.suppress(asyncio.CancelledError, Exception):
+                        await gone
 
     async def _events(self, wake: asyncio.Event, gone: asyncio.Task[None]) -> AsyncGenerator[bytes]:
         loop = asyncio.get_running_loop()

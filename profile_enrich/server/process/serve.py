@@ -21,6 +21,8 @@ from .worker import DRAIN, require_uvicorn, run_worker
 
 __all__ = ["serve", "serve_app"]
 
+_LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+
 
 def serve(
     store: ProfileStore | Path | str,
@@ -47,7 +49,8 @@ def serve(
         port: 0 takes any free one.
         workers: processes that share the port. More than one needs a system with `fork`, and the main thread.
         access_log: log one line a request to `profile_enrich.server.access`, without ids.
-        log_level: of uvicorn's own messages.
+        log_level: of uvicorn's own messages: `"critical"`, `"error"`, `"warning"`, `"info"` or `"debug"`. Its
+            `"trace"` logs whole requests, with ids and keys, and is refused.
         on_ready: called with the base URL, e.g. `http://127.0.0.1:8787`, once requests are answered.
         options: further arguments of `ProfileAPI`, e.g. `max_age`, `rate`, `audit`.
 
@@ -100,6 +103,8 @@ def serve_app(
     """
     require_uvicorn()
     _check_workers(workers)
+    if log_level not in _LOG_LEVELS:
+        raise ConfigurationError(f"log_level must be one of {', '.join(_LOG_LEVELS)}")
     supervised = workers > 1 or on_reload is not None
     with SharedState.create(several=supervised) as shared:
 

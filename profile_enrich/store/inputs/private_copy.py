@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import IO
 
-from ..._utils.signals import removed_on_signal
+from ..._utils.files import private_opener
+from ..._utils.temporary_directory import temporary_directory
 from ...errors import StoreError
 
 __all__ = ["PrivateCopy", "as_utf8", "blocks"]
@@ -31,28 +29,22 @@ class PrivateCopy:
     """
 
     def __init__(self, content: Iterable[bytes], suffix: str, where: str) -> None:
-        number, name = tempfile.mkstemp(prefix="profile-enrich-", suffix=suffix)
-        self.path = Path(name)
-        self._registered = contextlib.ExitStack()
-        self._registered.enter_context(removed_on_signal(self.path))
+        self._stack = contextlib.ExitStack()
         problem = ""
-        try:
-            with os.fdopen(number, "wb") as file:
-                for block in content:
-                    file.write(block)
-        except (OSError, EOFError) as error:
-            problem = getattr(error, "strerror", None) or type(error).__name__
-        except BaseException:  # Ctrl-C: nothing of it may stay behind
-            self.close()
-            raise
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path = stack.enter_context(temporary_directory()) / f"input{suffix}"
+                with open(self.path, "xb", opener=private_opener) as file:
+                    file.writelines(content)
+                self._stack = stack.pop_all()
+            except (OSError, EOFError) as error:
+                problem = getattr(error, "strerror", None) or type(error).__name__
         if problem:
-            self.close()
             raise StoreError(f"{where} cannot be copied to a temporary file: {problem}; TMPDIR says where")
 
     def close(self) -> None:
         """Remove the file."""
-        self.path.unlink(missing_ok=True)
-        self._registered.close()
+        self._stack.close()
 
 
 def blocks(file: IO[bytes]) -> Iterator[bytes]:

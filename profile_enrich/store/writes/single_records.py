@@ -23,6 +23,9 @@ __all__ = ["apply", "delete_record", "encoder_of", "find_collection", "put_recor
 
 Result = TypeVar("Result")
 
+_LONGEST_NAME = 256
+"""Characters of a new column's name: the manifest holds all names, for good."""
+
 
 def put_record(
     path: Path | str, collection: str, record_id: str, record: Mapping[str, Any], *, wait: float = WRITE_WAIT
@@ -58,6 +61,8 @@ def put_record(
             problem = "it is nested too deeply"
         if len(names | set(row)) > MAX_COLUMNS:
             problem = f"the collection would have more than {MAX_COLUMNS:,} columns"
+        if any(len(name) > _LONGEST_NAME for name in set(row) - names):
+            problem = f"the name of a column has more than {_LONGEST_NAME} characters"
         if problem:
             raise ConfigurationError(f"the record cannot be stored: {problem}")
         added = tuple(

@@ -1,37 +1,43 @@
-"""A store for as long as the command runs. It holds personal data, so nothing of it may stay behind."""
+"""A directory for as long as the process needs it. It holds personal data, so nothing of it may stay behind."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
-from .._utils.files import lock_descriptor, private_opener
-from .._utils.signals import ending_on_signals, removed_on_signal
+from .files import lock_descriptor, private_opener
+from .signals import removed_on_signal
 
-__all__ = ["temporary_store"]
+__all__ = ["temporary_directory"]
 
-_PREFIX = "profile-enrich-store-"
+_PREFIX = "profile-enrich-"
 _LOCK = "running"
 
 
 @contextlib.contextmanager
-def temporary_store() -> Generator[Path]:
-    """Yield a path for a store, in a directory that only its owner can read, and remove it at the end.
+def temporary_directory() -> Generator[Path]:
+    """Yield a directory that only its owner can read, and remove it at the end.
 
-    It is removed after SIGINT, SIGTERM and SIGHUP too. What a `kill -9` left behind, the next run removes: a running
-    command holds a lock in its directory.
+    It is removed by the signals that `ending_on_signals` handles, too. What a `kill -9` left behind, the next call
+    removes, in any process of the same user: as long as a directory is used, a lock is held in it.
+
+    Raises:
+        OSError: the system refuses to make it.
     """
     _remove_abandoned()
-    parent = Path(tempfile.mkdtemp(prefix=_PREFIX))  # mode 0700
-    try:
-        with removed_on_signal(parent), ending_on_signals(), _locked(parent):
-            yield parent / "profiles.store"
-    finally:
-        shutil.rmtree(parent, ignore_errors=True)
+    directory = Path(tempfile.gettempdir(), _PREFIX + secrets.token_hex(8))
+    with removed_on_signal(directory):  # before it is there: a signal may arrive right after it
+        directory.mkdir(0o700)
+        try:
+            with _locked(directory):
+                yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextlib.contextmanager

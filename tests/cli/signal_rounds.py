@@ -1,0 +1,147 @@
+"""Each command that works for long, started and signalled at a random moment; what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from profile_enrich.store import CollectionSpec, build_store
+from profile_enrich.testing import VendorServer, faults
+
+__all__ = ["COMMANDS", "NUMBERS", "Commands", "moment"]
+
+NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+ROWS = 100_000
+KEPT = {"LOCK", "REFRESHING", "REFRESHED"}
+"""What a store may have besides its data."""
+
+# It says when it begins: before that, Python itself is starting, and what a signal does is not up to the command.
+_BEGIN = "import sys, profile_enrich_command as c; sys.stderr.write('begun\\n'); sys.stderr.flush(); c.main()"
+_DATA = ["--entity", "Users", "--id", "id"]
+
+COMMANDS = {
+    "serve": ["serve", "--data", "{users}", *_DATA, "--port", "0"],
+    "serve with two workers": ["serve", "--data", "{users}", *_DATA, "--port", "0", "--workers", "2"],
+    "index build": ["index", "build", "--store", "{store}", "--data", "{large}", *_DATA],
+    "index build of standard input": ["index", "build", "--store", "{store}", "--data", "-", "--format", "csv", *_DATA],
+    "index refresh": ["index", "refresh", "--store", "{built}", "--data", "{large}", *_DATA],
+    "enrich": ["enrich", "{users}", "-o", "{output}.csv", "--key", "id", "--fields", "tier", "--rate", "50/s"],
+    "enrich to standard output": ["enrich", "{users}", "-o", "-", "--key", "id", "--rate", "50/s"],
+    "export": ["export", "-o", "{output}.csv", "--limit", "1"],
+    "export to a pipe that nobody reads": ["export", "--limit", "1000"],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Struck:
+    """What became of a command.
+
+    Args:
+        code: its exit code; `None` when it hung.
+        seconds: from the signal to its end.
+        said: on standard error.
+        left: what it left behind.
+    """
+
+    code: int | None
+    seconds: float
+    said: str
+    left: list[str]
+
+    def wrong(self, number: int) -> str:
+        """Return what is wrong, or nothing."""
+        # While the libraries are loaded, the system's own handling ends it: a shell shows the same code.
+        if self.code not in (128 + number, -number):
+            return f"signal {number} gave {self.code}"
+        if "Traceback" in self.said:
+            return "traceback"
+        return f"left {self.left}" if self.left else ""
+
+
+class Commands:
+    """The commands, with their files and a slow vendor."""
+
+    def __init__(self, directory: Path, vendor: VendorServer) -> None:
+        self._directory = directory
+        self._vendor = vendor
+        for name, rows in (("users", ROWS), ("large", 4 * ROWS)):
+            lines = "".join(f"u{n},u{n}@x.example,{n}\n" for n in range(rows))
+            (directory / f"{name}.csv").write_text(f"id,email,n\n{lines}")
+        build_store(directory / "built", [CollectionSpec("Users", [{"id": "u1", "email": "e", "n": 1}])])
+        self._kept = {each.name for each in (directory / "built").iterdir()} | KEPT
+
+    @classmethod
+    @contextlib.contextmanager
+    def prepared(cls, directory: Path) -> Generator[Commands]:
+        """Make the files, and start the vendor."""
+        people = {f"p{n:05}": {"tier": "gold", "text": "x" * 500} for n in range(5_000)}
+        with VendorServer(people, entity="Users") as vendor:
+            vendor.always(faults.Latency(0.02))
+            yield cls(directory, vendor)
+
+    def strike(self, command: str, number: int, moment: float) -> Struck:
+        """Start a command, send it a signal `moment` seconds after it began, and wait for its end."""
+        place = Path(self._directory, "run")
+        place.mkdir()
+        (place / "t").mkdir()
+        names = {
+            "users": self._directory / "users.csv", "large": self._directory / "large.csv",
+            "built": self._directory / "built", "store": place / "store", "output": place / "output",
+        }  # fmt: skip
+        with subprocess.Popen(
+            [sys.executable, "-c", _BEGIN, *(each.format(**names) for each in COMMANDS[command])],
+            env={**os.environ, "TMPDIR": str(place / "t"), **self._settings(command)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdin is not None
+            assert process.stderr is not None
+            assert process.stdout is not None
+            process.stderr.readline()
+            with contextlib.suppress(BrokenPipeError):
+                if command.endswith("input"):
+                    process.stdin.write(b"id,tier\n" + b"u1,gold\n" * 4000)
+                    process.stdin.flush()
+            time.sleep(moment)
+            process.send_signal(number)
+            began = time.monotonic()
+            code: int | None = None
+            try:
+                code = process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            seconds = time.monotonic() - began
+            said = process.stderr.read().decode()
+        left = [each.name for each in (place / "t").iterdir()]
+        if (place / "store").is_dir():
+            left += [each.name for each in (place / "store").iterdir() if each.name not in KEPT]
+        left += [each.name for each in (self._directory / "built").iterdir() if each.name not in self._kept]
+        left += [each.name for each in place.glob("output*") if each.suffix not in (".part", ".resume")]
+        shutil.rmtree(place)
+        return Struck(code, seconds, said, left)
+
+    def _settings(self, command: str) -> dict[str, str]:
+        if command.startswith("enrich"):
+            return {
+                "PROFILE_ENRICH_API_KEY": "secret-token:sk_live_4242424242", "PROFILE_ENRICH_ENTITY": "Users",
+                "PROFILE_ENRICH_BASE_URL": self._vendor.base_url,
+            }  # fmt: skip
+        if command.startswith("export"):
+            return {
+                "PROFILE_ENRICH_TOKEN": "secret", "PROFILE_ENRICH_TENANT": "acme", "PROFILE_ENRICH_INDEX": "Users",
+                "PROFILE_ENRICH_BASE_URL": self._vendor.amperity_url,
+            }  # fmt: skip
+        return {"PROFILE_ENRICH_KEYS": "the-secret-of-the-server"}
+
+
+def moment() -> float:
+    """Return seconds after the beginning: while libraries are loaded, and while the command works."""
+    return random.choice([random.uniform(0.001, 0.6), random.uniform(0.4, 2.5)])

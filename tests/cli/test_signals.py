@@ -1,0 +1,29 @@
+"""P9: signals at random moments end every command that works for long with 128 + n, and nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+from .signal_rounds import COMMANDS, NUMBERS, Commands, moment
+
+ROUNDS = int(os.environ.get("SIGNAL_ROUNDS", "1"))
+"""`SIGNAL_ROUNDS=200 pytest tests/cli/test_signals.py -k export` tries more, `make attack` 200 of each command."""
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Generator[Commands]:
+    with Commands.prepared(tmp_path_factory.mktemp("commands")) as prepared:
+        yield prepared
+
+
+@pytest.mark.parametrize("attempt", range(ROUNDS))
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_P9_a_signal_ends_each_command_and_nothing_stays(
+    commands: Commands, command: str, number: int, attempt: int
+) -> None:
+    struck = commands.strike(command, number, moment())
+    assert not struck.wrong(number), struck
