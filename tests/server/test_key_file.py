@@ -225,7 +225,7 @@ def test_keys_are_beside_the_store() -> None:
 
 def test_the_documented_setting_names_the_file_that_the_command_writes() -> None:
     page = Path(__file__).parents[2].joinpath("docs/server.md").read_text(encoding="utf-8")
-    sample = tomllib.loads(page[page.index("[server]") : page.index("[collections.Users]")])["server"]
+    sample = tomllib.loads(page[page.index("[server]\n") : page.index("[collections.Users]")])["server"]
     assert sample["keys_file"] == str(keys_beside(sample["store"]))
 
 
