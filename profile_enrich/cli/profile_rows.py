@@ -1,20 +1,32 @@
-"""Profiles as lines of CSV or JSONL."""
+"""Profiles as lines of CSV or JSONL, or as a Parquet file."""
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 from ..errors import ConfigurationError
+from ..pipeline.files.column_types import alias, notice
+from ..pipeline.files.formats import arrow
+from ..pipeline.tables.columns import Columns
 from ..sources.amperity import ProfileRow
 
 __all__ = ["Format", "ProfileRowEncoder", "flat"]
 
-Format = Literal["csv", "jsonl"]
+Format = Literal["csv", "jsonl", "parquet"]
+
+_GROUP = 65_536
+"""Rows in a row group of a Parquet file, at most."""
+
+_TEXT = frozenset({str, type(None)})
+
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def flat(row: ProfileRow) -> dict[str, object]:
@@ -22,6 +34,8 @@ def flat(row: ProfileRow) -> dict[str, object]:
 
     An attribute that is itself called `id` becomes `attributes.id`, unless it says the same as the profile's id.
     """
+    if "id" not in row.attributes:
+        return {"id": row.id, **row.attributes}
     columns: dict[str, object] = {"id": row.id}
     for name, value in row.attributes.items():
         if name != "id":
@@ -35,11 +49,13 @@ class ProfileRowEncoder:
     """Makes bytes of pages of profiles.
 
     CSV follows RFC 4180: UTF-8, CRLF, fields quoted where they need it. JSONL holds each profile as the vendor sent it.
+    Parquet is written at the end, when the types of all columns are known; its pages are JSON lines until then.
 
     Args:
-        format: `"csv"` or `"jsonl"`.
-        columns: of the CSV; `None`: those of the first page, in order of appearance.
-        strict: a column that is not among them is an error instead of left out and counted.
+        format: `"csv"`, `"jsonl"` or `"parquet"`.
+        columns: of the CSV or Parquet; `None`: those of the first page of a CSV, and all those of a Parquet file, in
+            order of appearance.
+        strict: a column that is not among those of the CSV is an error instead of left out and counted.
     """
 
     def __init__(self, format: Format, columns: Sequence[str] | None = None, *, strict: bool = False) -> None:
@@ -49,6 +65,8 @@ class ProfileRowEncoder:
         self.chosen = columns is not None
         self.left_out: Counter[str] = Counter()
         """Columns that came after the first page, and in how many rows."""
+        self.kinds: dict[str, str] = {"id": "null"} if columns is None else dict.fromkeys(columns, "null")
+        """Of the values of a Parquet file, by column; see `notice`."""
 
     def page(self, rows: Iterable[ProfileRow], *, header: bool) -> bytes:
         """One page as bytes.
@@ -60,14 +78,14 @@ class ProfileRowEncoder:
         Raises:
             ConfigurationError: a row has a column that the file has not, and `strict` was said.
         """
-        if self.format == "jsonl":
-            lines = (
-                json.dumps({"id": row.id, "index_id": row.index_id, "attributes": row.attributes}, ensure_ascii=False)
-                for row in rows
-            )
-            text = "".join(f"{line}\n" for line in lines)
-        else:
+        if self.format == "csv":
             text = self._csv([flat(row) for row in rows], header=header)
+        elif self.format == "parquet":
+            text = self._journal(map(flat, rows))
+        else:
+            text = "".join(
+                [_json({"id": row.id, "index_id": row.index_id, "attributes": row.attributes}) + "\n" for row in rows]
+            )
         # A lone surrogate has no UTF-8; its escape is what JSON would have written.
         return text.encode("utf-8", "backslashreplace")
 
@@ -77,7 +95,8 @@ class ProfileRowEncoder:
         known = set(self.columns)
         if not self.chosen:
             for row in rows:
-                self.left_out.update(name for name in row if name not in known)
+                if not known.issuperset(row):
+                    self.left_out.update(name for name in row if name not in known)
             if self.strict and self.left_out:
                 raise ConfigurationError(
                     f"columns that the first page did not have: {', '.join(sorted(self.left_out))}. "
@@ -87,11 +106,39 @@ class ProfileRowEncoder:
         writer = csv.writer(buffer, lineterminator="\r\n")  # with \n alone, Python < 3.13 leaves a bare \r unquoted
         if header:
             writer.writerow(self.columns)
-        writer.writerows([_cell(row.get(name)) for name in self.columns] for row in rows)
+        for row in rows:
+            cells = list(map(row.get, self.columns))
+            writer.writerow(cells if _TEXT.issuperset(map(type, cells)) else map(_cell, cells))
         return buffer.getvalue()
+
+    def _journal(self, rows: Iterable[dict[str, object]]) -> str:
+        lines: list[str] = []
+        for row in rows:
+            kept = {name: row.get(name) for name in self.columns} if self.columns is not None else row
+            notice(self.kinds, kept)
+            lines.append(_json(kept) + "\n")
+        return "".join(lines)
+
+    def write_parquet(self, journal: Path, file: BinaryIO) -> None:
+        """Write the Parquet file of all pages.
+
+        Args:
+            journal: the bytes of the pages.
+            file: takes the Parquet file.
+
+        Raises:
+            MissingExtraError: pyarrow is not installed.
+        """
+        pa, parquet = arrow(), arrow("pyarrow.parquet")
+        columns = Columns({name: alias(kind) for name, kind in self.kinds.items()}, "")
+        schema = pa.schema(columns.schema())
+        with journal.open("rb") as lines, parquet.ParquetWriter(file, schema) as writer:
+            while rows := list[dict[str, Any]](map(json.loads, itertools.islice(lines, _GROUP))):
+                arrays, _ = columns.fill(rows)
+                writer.write_table(pa.table(list(arrays.values()), schema=schema), row_group_size=_GROUP)
 
 
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else _json(value)

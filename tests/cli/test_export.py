@@ -27,6 +27,7 @@ from profile_enrich.sources.amperity import ProfileRow
 from profile_enrich.testing import Call, VendorServer, faults
 from tests.cli.test_cli import on_a_terminal
 
+parquet: Any = pytest.importorskip("pyarrow.parquet")
 PEOPLE = {f"p{n:03}": {"tier": "gold" if n % 5 == 0 else "silver", "name": f'A, "{n}"\r\né'} for n in range(250)}
 EXPECTED = [["id", "tier", "name"], *([id, *map(str, row.values())] for id, row in PEOPLE.items())]
 
@@ -86,6 +87,49 @@ def test_jsonl_holds_every_profile_as_it_came(vendor: VendorServer, tmp_path: Pa
     lines = [json.loads(line) for line in target.read_text().splitlines()]
     assert lines == [{"id": id, "index_id": vendor.index_id, "attributes": dict(row)} for id, row in PEOPLE.items()]
     assert len(pages(vendor)) == 1
+
+
+def test_parquet_has_a_column_for_every_attribute(vendor: VendorServer, tmp_path: Path) -> None:
+    odd = {f"q{n:03}": {"name": f"é{n}", **({"late": str(n)} if n > 150 else {})} for n in range(250)}
+    vendor.add_collection("odd", odd)
+    for more, names in ([[], ["id", "name", "late"]], [["--columns", "late,id,nothing"], ["late", "id", "nothing"]]):
+        target = tmp_path / "p.parquet"
+        break_at(vendor, 3)
+        assert export(vendor, "--index", "odd", "-o", target, "--retries", "0", "--force", *more).exit_code == 3
+        vendor.heal()
+        done = export(vendor, "--index", "odd", "-o", target, "--resume", "--force", *more)
+        assert done.exit_code == 0, done.output
+        whole = export(vendor, "--index", "odd", "-o", "-", "--format", "parquet", *more)
+        assert whole.stdout_bytes == target.read_bytes()
+        table = parquet.read_table(target)
+        assert {name: str(table.schema.field(name).type) for name in table.column_names} == dict.fromkeys(
+            names, "string"
+        )
+        assert table.column_names == names
+        assert table.column("id").to_pylist() == sorted(odd)
+        assert table.column("late").to_pylist()[150:152] == [None, "151"]
+    assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_parquet_has_the_narrowest_types(tmp_path: Path) -> None:
+    """Where an API says more than text."""
+    values: list[dict[str, Any]] = [
+        {"n": 1, "share": 2, "mixed": True, "none": None, "list": [1, "é"]},
+        {"n": None, "share": 0.5, "mixed": "é", "flag": False},
+    ]
+    encoder = ProfileRowEncoder("parquet")
+    (tmp_path / "journal").write_bytes(
+        b"".join(encoder.page([ProfileRow("u", "idx", each)], header=False) for each in values)
+    )
+    with (tmp_path / "p.parquet").open("wb") as file:
+        encoder.write_parquet(tmp_path / "journal", file)
+    table = parquet.read_table(tmp_path / "p.parquet")
+    assert {name: str(table.schema.field(name).type) for name in table.column_names} == {
+        "id": "string", "n": "int64", "share": "double", "mixed": "string", "none": "string", "list": "string",
+        "flag": "bool",
+    }  # fmt: skip
+    assert table.column("mixed").to_pylist() == ["true", "é"]
+    assert table.column("list").to_pylist() == ['[1, "é"]', None]
 
 
 def test_standard_output_gets_the_data_and_nothing_else(vendor: VendorServer) -> None:

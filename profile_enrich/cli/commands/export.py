@@ -1,4 +1,4 @@
-"""`profile-enrich export`: an index, page after page, as CSV or JSONL."""
+"""`profile-enrich export`: an index, page after page, as CSV, JSONL or Parquet."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,8 +26,9 @@ from ...errors import (
     SourceTimeout,
     SourceUnavailable,
 )
+from ...pipeline.files.formats import arrow
 from ...pipeline.files.resumable_output import ResumableOutput
-from ...pipeline.files.stream_output import RecordOutput, StreamOutput
+from ...pipeline.files.stream_output import RecordOutput, SpooledOutput, StreamOutput
 from ...sources.amperity import AmperitySource, Page, ProfileRow
 from ..build_progress import RowsPerSecond
 from ..exit_codes import guarded, run
@@ -40,6 +42,8 @@ __all__ = ["export"]
 _PASSING = (SourceTimeout, SourceConnectionError, SourceUnavailable, SourceRateLimited)
 _LONGEST_WAIT = 60.0
 
+_FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+
 _CHECKPOINT_EVERY = 1.0
 """Seconds between two checkpoints: a killed export repeats at most the pages of so long."""
 
@@ -49,8 +53,12 @@ ATTENTION = 2
 
 @click.command()
 @click.option("-o", "--output", default="-", metavar="FILE", help="The file. Default: -, standard output.")
-@click.option("--format", "format", type=click.Choice(["csv", "jsonl"]), help="Default: by the suffix, else csv.")
-@click.option("--columns", metavar="A,B,C", help="Of the CSV. Default: id, and all attributes of the first page.")
+@click.option(
+    "--format", "format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Default: by the suffix, else csv."
+)
+@click.option(
+    "--columns", metavar="A,B,C", help="Of CSV and Parquet. Default: id, and all attributes (CSV: of the first page)."
+)
 @click.option("--strict-columns", is_flag=True, help="Stop at an attribute that the first page did not have.")
 @click.option(
     "--filter", "filters", multiple=True, metavar="NAME=VALUE", help="Only profiles whose attribute is exactly this."
@@ -81,7 +89,7 @@ def export(
     resume: bool,
     force: bool,
 ) -> None:
-    """Export an index's profiles to CSV or JSONL: an Amperity index, or one of your own `serve`.
+    """Export an index's profiles to CSV, JSONL or Parquet: an Amperity index, or one of your own `serve`.
 
     \b
     profile-enrich export --index loyalty_members --filter loyalty_tier=gold -o profiles.csv
@@ -90,7 +98,8 @@ def export(
 
     CSV: a column `id`, then the attributes of the first page. Attributes that show up later are left out and reported
     at the end, and the exit code is 2; name all columns with --columns, or stop at the first such attribute with
-    --strict-columns. JSONL holds every profile as it came.
+    --strict-columns. JSONL holds every profile as it came. Parquet (extra arrow) has a column for each attribute, of
+    the narrowest type that holds all its values.
     """
     kind = settings.kind("amperity")
     if kind != "amperity":
@@ -101,18 +110,23 @@ def export(
     chosen = None if columns is None else [name for name in columns.split(",") if name]
     if chosen is not None and (not chosen or len(set(chosen)) != len(chosen)):
         raise ConfigurationError("--columns wants different names, separated by commas")
-    form: Format = format or ("jsonl" if path is not None and path.suffix in (".jsonl", ".ndjson") else "csv")
+    form: Format = format or ("csv" if path is None else _FORMATS.get(path.suffix, "csv"))
+    if form == "parquet":
+        arrow()  # a missing extra is said before the work
     encoder = ProfileRowEncoder(form, chosen, strict=strict_columns)
     job = _Job(settings, _parse(filters), encoder, limit=limit, with_total=with_total, retries=retries)
     target: RecordOutput
     if path is None:
-        target = StreamOutput(more={}, force=force, inputs={})
+        made = SpooledOutput if form == "parquet" else StreamOutput
+        target = made(more={}, force=force, inputs={})
     else:
         target = ResumableOutput(path, job=job.fingerprint(chosen), resume=resume, force=force)
     with contextlib.closing(target):
         job.restore(target)
         try:
             run(job.export(target))
+            if isinstance(target, ResumableOutput) and form == "parquet":
+                target.make(partial(encoder.write_parquet, target.part), packed=False)
             target.finish()
         except BaseException as error:
             job.say_where(path, whole=False, expected=isinstance(error, Exception))
@@ -147,6 +161,7 @@ class _State:
         rows: written so far.
         token: where the next page begins; `None` before the first and after the last.
         columns: of the CSV.
+        kinds: of the values, by column of a Parquet file.
         left_out: columns that came later, and in how many rows.
         total: rows in all, where the API said it.
     """
@@ -154,6 +169,7 @@ class _State:
     rows: int = 0
     token: str | None = field(default=None, repr=False)
     columns: list[str] | None = None
+    kinds: dict[str, str] = field(default_factory=dict[str, str])
     left_out: dict[str, int] = field(default_factory=dict[str, int])
     total: int | None = None
 
@@ -196,6 +212,7 @@ class _Job:
         self.state = _State(**(target.state or {}))
         if self.state.columns is not None:
             self._encoder.columns = list(self.state.columns)
+        self._encoder.kinds.update(self.state.kinds)
         self._encoder.left_out.update(self.state.left_out)
 
     async def export(self, target: RecordOutput) -> None:
@@ -221,6 +238,7 @@ class _Job:
                         state.rows += len(page.data)
                         state.token = page.next_token
                         state.columns = self._encoder.columns
+                        state.kinds = dict(self._encoder.kinds)
                         state.left_out = dict(self._encoder.left_out)
                         state.total = state.total if page.total is None else page.total
                         bar.update(task, completed=state.rows, total=state.total)
