@@ -112,7 +112,7 @@ def test_standard_input_is_read_and_a_refresh_needs_another_source(tmp_path: Pat
     assert set(records(tmp_path / "s", "People")) == {"1", "2"}
     refused = index("refresh", store=tmp_path / "s")
     assert refused.exit_code == 2
-    assert "it is not known what the store in" in refused.stderr
+    assert "the sources of the store in" in refused.stderr
     again = index("refresh", *arguments, "--changed-only", store=tmp_path / "s", data=lines + b'{"id": 3}\n')
     assert event(again, "refreshed")["inserted"] == 1
 
@@ -238,7 +238,7 @@ def test_a_full_refresh_takes_the_source_as_it_is_now(store: Path, users: Path) 
     users.write_text("user_id,email,zip\nu9,z@b.example,1\n")
     refused = index("refresh", store=store)
     assert refused.exit_code == 2
-    assert "If that is meant, allow it to shrink" in refused.stderr
+    assert "If this is intended, allow it to shrink" in refused.stderr
     assert index("status", "--json", store=store).exit_code == 1
     result = index("refresh", "--allow-shrink", store=store)
     assert event(result, "built")["generation"] == 2

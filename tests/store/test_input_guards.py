@@ -310,7 +310,7 @@ def test_E6_a_query_only_reads(database: Path, tmp_path: Path, statement: str) -
 
 
 def test_E6_a_mistyped_database_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="there is no SQLite database of that name"):
+    with pytest.raises(ConfigurationError, match="the SQLite database does not exist"):
         build_store(tmp_path / "s", [CollectionSpec("U", SqlQuery(f"sqlite:///{tmp_path}/cmr.db", "SELECT 1 AS id"))])
     assert not (tmp_path / "cmr.db").exists()
 

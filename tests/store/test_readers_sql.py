@@ -104,7 +104,7 @@ def test_what_a_database_refuses_is_said_without_values(
         (f"{SECRET}", ConfigurationError, "the database's URL cannot be read; it looks like postgresql"),
         (f"nosuch://u:{SECRET}@h/d", ConfigurationError, "does not know the kind of database"),
         (f"mssql+pymssql://u:{SECRET}@h/d", ConfigurationError, "the database's driver pymssql is not installed"),
-        (f"sqlite:////nowhere/{SECRET}.db", ConfigurationError, "there is no SQLite database of that name"),
+        (f"sqlite:////nowhere/{SECRET}.db", ConfigurationError, "the SQLite database does not exist"),
         ("env:NO_SUCH_VARIABLE", ConfigurationError, "the environment variable NO_SUCH_VARIABLE is not set"),
         ("", ConfigurationError, "the database's URL is missing"),
     ],

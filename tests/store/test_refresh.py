@@ -222,7 +222,7 @@ def test_tombstones(path: Path, tmp_path: Path) -> None:
     report = refresh_store(path, [RefreshSpec("Users", source, tombstone="gone")]).collections[0]
     assert (report.deleted, report.updated, report.inserted) == (4, 5, 1)
     assert report.rejected == {
-        "its tombstone column says neither yes nor no": 1,
+        "its tombstone column is neither true nor false": 1,
         "the key is missing or empty": 1,
     }
     with LocalStore(path) as store:

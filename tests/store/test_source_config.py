@@ -69,7 +69,7 @@ def test_paths_are_relative_to_the_file_that_says_them() -> None:
     ("table", "message"),
     [
         ("users.csv", r"\[collections.U\] must be a table"),
-        ({"sorce": "u.csv"}, "there is no entry 'sorce'; there are: source, sql"),
+        ({"sorce": "u.csv"}, "unknown entry 'sorce'; the entries are: source, sql"),
         ({"source": 5}, "source must be text"),
         ({"source": "u.csv", "filterable": "email"}, "filterable must be a list of column names"),
         ({"source": "u.csv", "fields": [1]}, "fields must be a list of column names"),

@@ -250,7 +250,7 @@ def test_damaged_stores_are_said(path: Path, tmp_path: Path) -> None:
         (b"{", "not JSON"),
         (b"[]", "has format None"),
         (b'{"format": 99}', "has format 99"),
-        (b'{"format": 3}', "lacks something"),
+        (b'{"format": 3}', "is incomplete"),
     ):
         (tmp_path / "bad").mkdir(exist_ok=True)
         (tmp_path / "bad" / "CURRENT").write_bytes(content)

@@ -61,7 +61,7 @@ class FileSpec:
             what: what to call it in a message.
 
         Raises:
-            ConfigurationError: the name does not say what it is, or the format cannot be had there.
+            ConfigurationError: the suffix is unknown, or the format is not available there.
         """
         path = None if str(given) == "-" else Path(given)
         suffixes = [] if path is None else [suffix.lower() for suffix in path.suffixes]

@@ -1,1 +1,1 @@
-"""What a collection is built from: CSV, JSONL, Parquet, SQL queries, standard input and iterables."""
+"""Inputs of a collection: CSV, JSONL, Parquet, SQL queries, standard input and iterables."""

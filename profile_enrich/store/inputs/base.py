@@ -1,4 +1,4 @@
-"""The reader protocol, and what all readers share: formats, limits, decompression, encodings."""
+"""The `InputReader` protocol, and formats, limits, decompression and encodings of all readers."""
 
 from __future__ import annotations
 
@@ -30,48 +30,48 @@ __all__ = [
 ]
 
 MAX_COLUMNS = 2000
-"""More columns than this are data that became names."""
+"""The largest number of columns; more are probably values used as names."""
 
 
 Row = tuple[Sequence[str], Sequence[object]]
 
 
 class InputReader(Protocol):
-    """Rows of one source, in its order."""
+    """Reader of one input's rows, in order."""
 
     @property
     def where(self) -> str:
-        """The source, for messages."""
+        """The name of the input, for messages."""
         ...
 
     @property
     def total(self) -> int | None:
-        """How many rows there are, where that is known beforehand."""
+        """The number of rows, if known in advance."""
         ...
 
     @property
     def rejects(self) -> Rejects:
-        """The rows that were left out, so far."""
+        """The rows rejected so far."""
         ...
 
     def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
-        """Leave out the row that `rows` gave last; `number` counts from 1."""
+        """Reject the row that `rows` returned last; `number` counts from 1."""
         ...
 
     def columns(self) -> dict[str, ColumnType]:
-        """The columns and their types; complete once all rows were read."""
+        """The columns and their types; complete after the last row."""
         ...
 
     def rows(self) -> Iterator[Row]:
-        """Names and values of each row."""
+        """Iterate over the names and values of the rows."""
         ...
 
     def texts(self, values: Sequence[object]) -> list[str]:
-        """The values of a row as JSON."""
+        """Return the values of a row as JSON."""
         ...
 
     def close(self) -> None:
-        """Free what was opened."""
+        """Close files and connections."""
         ...
 
 
@@ -86,10 +86,10 @@ _SUFFIXES: dict[str, Format] = {
 
 
 def kind_of(path: Path, said: Format | None) -> tuple[Format, bool]:
-    """How a file is written, by what is said of it or else by its suffix; and whether it is packed with gzip.
+    """Return the format of a file, as specified or by its suffix, and whether it is gzipped.
 
     Raises:
-        ConfigurationError: nothing is said and the suffix says nothing.
+        ConfigurationError: no format is specified, and the suffix is unknown.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     gzipped = suffixes[-1:] == [".gz"]
@@ -103,10 +103,10 @@ def kind_of(path: Path, said: Format | None) -> tuple[Format, bool]:
 
 
 def check_columns(spec: CollectionSpec, names: Iterable[str], where: str) -> None:
-    """That the columns which a specification speaks of are there.
+    """Check that the columns named in a specification exist.
 
     Raises:
-        StoreError: one is not; it lists those that are.
+        StoreError: a column is missing; the message lists the existing ones.
     """
     there = list(names)
     known = set(there)
@@ -128,12 +128,12 @@ def check_columns(spec: CollectionSpec, names: Iterable[str], where: str) -> Non
 
 
 def misfit(column: str, kind: ColumnType) -> str:
-    """Return the reason why a row is left out whose value is not of its column's type."""
+    """Return the reason for rejecting a value of the wrong type."""
     return f"the value of {column!r} does not fit the column's type, {kind}"
 
 
 def kept_fields(spec: CollectionSpec) -> list[str]:
-    """The fields to keep: those asked for, with the key."""
+    """Return the fields to keep: the requested ones and the key."""
     fields = list(spec.fields or ())
     return fields if spec.key in fields else [spec.key, *fields]
 
@@ -163,10 +163,10 @@ def unchanged(source: object) -> Generator[None]:
 
 
 def open_bytes(path: Path, *, gzipped: bool) -> IO[bytes]:
-    """The file's bytes, unpacked.
+    """Open a file, decompressed.
 
     Raises:
-        StoreError: it cannot be opened.
+        StoreError: the file cannot be opened.
     """
     try:
         return cast("IO[bytes]", gzip.open(path)) if gzipped else path.open("rb")

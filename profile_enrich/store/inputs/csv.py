@@ -68,11 +68,11 @@ class CsvReader(TableReader):
             " encoding='utf-8', max_line_size=4194304, comment='', skip=0, compression=$compression,"
             " hive_partitioning=false, union_by_name=false, normalize_names=false, filename=false"
         )
-        # Not `ignore_errors` alone: it stops at the first broken line without a word.
+        # `ignore_errors` alone would silently stop at the first malformed line.
         self._scan += ", store_rejects=true, rejects_limit=0)" if self.rejects.kept else ")"
         self._parameters = {
             "path": self._pattern,
-            # By position: DuckDB takes `ID` and `id` for the same name.
+            # By position, because DuckDB treats `ID` and `id` as the same name.
             "columns": {f"c{number}": "VARCHAR" for number in range(len(names))},
             "delimiter": delimiter,
             "compression": "gzip" if self._gzipped else "none",
@@ -97,7 +97,7 @@ class CsvReader(TableReader):
 
     @property
     def places(self) -> Mapping[str, str]:
-        """What each kept column is called in SQL."""
+        """The SQL name of each kept column."""
         return {} if self._declared else {name: self._place[name] for name in self._types}
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ class CsvReader(TableReader):
             **{name: kind for name, kind in expected.items() if kind in _LITERALS},
             **spec.types,
         }
-        free = [name for name in kept if name != spec.key]  # a key is text, so that `007` stays `007`
+        free = [name for name in kept if name != spec.key]  # keys are text, so that `007` stays `007`
         possible = self._possible([name for name in free if name not in said])
         patterns = {
             name: [_DECLARED[kind]] if (kind := said.get(name)) in _DECLARED and kind else []
@@ -186,7 +186,7 @@ class CsvReader(TableReader):
             if not some or all(fits):
                 continue
             if name not in spec.types:
-                self._misfitting.add(name)  # the rows that do not fit are left out, one by one
+                self._misfitting.add(name)  # rows with values of another type are rejected one by one
             else:
                 raise StoreError(
                     f"{self.where}: column {name!r} cannot be read as {wanted}: some of its values are not written as"
@@ -195,16 +195,16 @@ class CsvReader(TableReader):
         return types
 
     def _possible(self, names: Sequence[str]) -> dict[str, list[ColumnType]]:
-        """The types that the first rows leave for each column: all rows are then looked through for these alone."""
+        """Return the types that the first rows allow for each column; only these are then checked on all rows."""
         possible: dict[str, list[ColumnType]] = {name: list(_INFERRED) for name in names}
-        # Where broken lines are left out, each scan notes them: there are to be no more scans than needed.
+        # Each scan records the malformed lines, so avoid additional scans.
         if names and not self.rejects.kept:
             facts = [
                 f"coalesce({all_are(self._place[name], _INFERRED[kind])}, true)"
                 for name in names
                 for kind in possible[name]
             ]
-            # What is wrong with the file is said by the scan of all of it.
+            # The scan of the whole file reports errors.
             with contextlib.suppress(StoreError):
                 found = self._fetch(f"SELECT {', '.join(facts)} FROM (FROM {self._scan} LIMIT {_SAMPLE})")[0]  # noqa: S608  # as above
                 answers = iter(found)
@@ -212,7 +212,7 @@ class CsvReader(TableReader):
         return possible
 
     def _take_broken_lines(self) -> None:
-        """Leave out the lines that DuckDB passed over in the first scan."""
+        """Reject the lines that DuckDB skipped in the first scan."""
         found = self._connection.execute(
             "SELECT line_byte_position, min(line), arg_min(error_type::VARCHAR, column_idx), min(csv_line)"
             " FROM reject_errors GROUP BY line_byte_position ORDER BY 1"
@@ -223,9 +223,9 @@ class CsvReader(TableReader):
             self.rejects.add(reason, line=counted or line, raw=raw)
 
     def _lines_at(self, positions: Sequence[int]) -> list[int]:
-        """The lines in which these bytes of the file are; 0 where that cannot be told.
+        """Return the line numbers of these byte offsets; 0 if unknown.
 
-        DuckDB counts rows for lines, and a quoted field can have several lines.
+        DuckDB counts rows, not lines, and a quoted field can span several lines.
         """
         if not positions:
             return []
@@ -266,5 +266,5 @@ class CsvReader(TableReader):
         if self._gzipped:
             return f"{where}: cannot be read to its end; is it whole, and CSV?"
         if (line := self._other_line_end()) is not None:
-            return f"{self.where}, line {line:,}: it ends in another way than the lines before it (LF, CRLF)"
+            return f"{self.where}, line {line:,}: its line ending (LF or CRLF) differs from the lines before it"
         return f"{where}: not CSV; fields are separated by one delimiter and quoted with double quotes"

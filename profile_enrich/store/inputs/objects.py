@@ -22,15 +22,15 @@ __all__ = ["JsonLines", "ObjectReader", "mappings"]
 
 
 class ObjectReader:
-    """Rows that each bring their own names.
+    """Reader of rows that are mappings.
 
     Args:
-        spec: which fields to keep.
+        spec: the specification, with the fields to keep.
         objects: the rows.
-        where: the source, for messages.
-        rejects: takes the rows that are left out.
-        lines: says on which line the last row is, if the source has lines.
-        expected: the types that the collection's columns have already; a row with a value of another is left out.
+        where: the name of the input, for messages.
+        rejects: collects the rejected rows.
+        lines: returns the line of the last row, if the input has lines.
+        expected: the current types of the collection's columns; a row with a value of another type is rejected.
     """
 
     def __init__(
@@ -53,25 +53,25 @@ class ObjectReader:
 
     @property
     def total(self) -> int | None:
-        """About how many rows there are, as far as that can be told."""
+        """The approximate number of rows, if known."""
         return None if self._lines is None else self._lines.total()
 
     def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
-        """Leave out the row that `rows` gave last."""
+        """Reject the row that `rows` returned last."""
         line = None if self._lines is None else self._lines.line
         self.rejects.add(reason, row=number, line=line, data=dict(zip(names, values, strict=True)))
 
     def columns(self) -> dict[str, ColumnType]:
-        """The columns seen so far. One that is null in every row counts as text."""
+        """The columns seen so far. A column without values counts as text."""
         return {name: self._expected.get(name, kind or "text") for name, kind in self._types.items()}
 
     @property
     def untyped(self) -> set[str]:
-        """The columns of which no row had a value, so far, and the type is not known."""
+        """The columns of unknown type, because no row had a value so far."""
         return {name for name, kind in self._types.items() if kind is None and name not in self._expected}
 
     def rows(self) -> Iterator[Row]:
-        """Names and values of each row."""
+        """Iterate over the names and values of the rows."""
         types = self._types
         for item in self._objects:
             if self._kept is not None:
@@ -90,10 +90,10 @@ class ObjectReader:
             yield list(item), list(item.values())
 
     def texts(self, values: Sequence[object]) -> list[str]:
-        """The values of a row as JSON.
+        """Return the values of a row as JSON.
 
         Raises:
-            RowRejected: one has a type that its column does not have.
+            RowRejected: a value has another type than its column.
         """
         self._check_types()
         return [to_json(value) for value in values]
@@ -103,7 +103,7 @@ class ObjectReader:
             raise RowRejected(self._misfit)
 
     def close(self) -> None:
-        """Close the file, if it is one."""
+        """Close the file, if the input is a file."""
         self._objects.close()
         self.rejects.close()
 
@@ -114,7 +114,7 @@ def _fits(value: object, kind: ColumnType) -> bool:
 
 
 def mappings(source: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]]:
-    """Yield the rows of an iterable; one that is not a mapping ends the reading."""
+    """Yield the rows of an iterable; raise an error at a row that is not a mapping."""
     for number, item in enumerate(source, 1):
         if not isinstance(item, Mapping):
             raise StoreError(f"row {number:,} is not a mapping but of type {type(item).__name__}")
@@ -122,11 +122,11 @@ def mappings(source: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]
 
 
 def _number(text: str) -> object:
-    return float(text) if "e" in text or "E" in text else Decimal(text)  # a decimal keeps its digits: 12.50
+    return float(text) if "e" in text or "E" in text else Decimal(text)  # keep the digits of decimals: 12.50
 
 
-_NOT_OBJECT = "not a JSON object; one object a line is read"
-_NOT_JSON = "not JSON; one JSON object a line is read"
+_NOT_OBJECT = "not a JSON object; the format is one object per line"
+_NOT_JSON = "not JSON; the format is one JSON object per line"
 _DEEP = "nested too deeply"
 _DECODE = json.JSONDecoder(parse_float=_number, parse_constant=lambda _: None).decode
 
@@ -136,13 +136,13 @@ class JsonLines:
 
     Args:
         source: the file, or its bytes.
-        encoding: of the text.
+        encoding: the encoding of the text.
         gzipped: for messages about a broken file.
-        rejects: where it keeps rows, it takes the broken lines; else the first one ends the reading.
-        where: the source, for messages; the path by default.
+        rejects: collects malformed lines, if it keeps rows; otherwise the first malformed line is an error.
+        where: the name of the input, for messages; the path by default.
 
     Attributes:
-        line: the number of the last line that was read.
+        line: the number of the last line read.
     """
 
     def __init__(
@@ -160,19 +160,19 @@ class JsonLines:
         self._raw: IO[bytes] | None = None
 
     def total(self) -> int | None:
-        """About how many lines there are, from how much of the file those that were read take up."""
+        """The approximate number of lines, extrapolated from the lines read so far."""
         if self._raw is None or self._gzipped or not isinstance(self._source, Path) or not self.line:
             return None
-        with contextlib.suppress(OSError, ValueError):  # it is closed
+        with contextlib.suppress(OSError, ValueError):  # the file is closed
             read = self._raw.tell()
             return self.line * self._source.stat().st_size // read if read else None
         return None
 
     def objects(self) -> Generator[Mapping[str, Any]]:
-        """One mapping a line.
+        """Iterate over the lines, one mapping each.
 
         Raises:
-            StoreError: a line is broken, the encoding is wrong, or the file cannot be read to its end.
+            StoreError: a line is malformed, the encoding is wrong, or the file cannot be read to its end.
         """
         source, problem = self._source, ""
         opened = contextlib.nullcontext(source) if not isinstance(source, Path) else self._open(source)
@@ -186,7 +186,7 @@ class JsonLines:
                     item = self._decoded(line)
                     if item is not None:
                         yield item
-            except UnicodeDecodeError:  # UTF-16 alone: the others are decoded line by line
+            except UnicodeDecodeError:  # UTF-16 only: other encodings are decoded line by line
                 self.line += 1
                 problem = wrong_encoding(self._where, self.line, self._encoding)
             except (OSError, EOFError):  # a broken gzip file
@@ -199,7 +199,7 @@ class JsonLines:
         return open_bytes(path, gzipped=self._gzipped)
 
     def _decoded(self, line: bytes | str) -> dict[str, Any] | None:
-        """The line's object; `None` for an empty line and for one that was left out."""
+        """Return the line's object; `None` for an empty or rejected line."""
         reason = ""
         try:
             text = line if isinstance(line, str) else line.decode(self._encoding)

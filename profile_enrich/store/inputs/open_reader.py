@@ -1,4 +1,4 @@
-"""Open the reader for a collection: the one place that knows every kind of input."""
+"""Selection of the reader for an input."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ __all__ = ["open_reader"]
 
 
 def open_reader(spec: CollectionSpec, expected: Mapping[str, ColumnType] | None = None) -> InputReader:
-    """Return the reader for a specification's source.
+    """Open the reader for a specification's source.
 
     Args:
         spec: the specification.
-        expected: the types that the collection's columns have already. A row with a value of another type is left out;
-            a typed file with a column of another type is refused.
+        expected: the current types of the collection's columns. A row with a value of another type is rejected; a typed
+            file with a column of another type is an error.
 
     Raises:
-        ConfigurationError: the file's suffix says nothing, or no such format is known.
-        StoreError: there is no such file, or it lacks a column; the database does not answer.
+        ConfigurationError: the file's suffix or the format is unknown.
+        StoreError: the file does not exist or lacks a column, or the database does not respond.
         MissingExtraError: CSV and Parquet need the extra `server`, databases the extra `sql`.
     """
     source = spec.source
     if spec.format is not None and spec.format not in FORMATS:
         raise ConfigurationError(f"the format {spec.format!r} is not known; there are: {', '.join(FORMATS)}")
     if isinstance(source, SqlQuery):
-        from .sql import SqlReader  # SQLAlchemy, only when it is needed
+        from .sql import SqlReader  # imports SQLAlchemy
 
         return SqlReader(spec, source, expected or {})
     if isinstance(source, Stream):
@@ -51,7 +51,7 @@ def open_reader(spec: CollectionSpec, expected: Mapping[str, ColumnType] | None 
     if path.is_dir() or not path.exists():
         raise StoreError(f"{path} is a directory" if path.exists() else f"{path} is not there")
     kind, gzipped = kind_of(path, spec.format)
-    if not path.is_file() and kind != "jsonl":  # a pipe or a device, e.g. /dev/stdin: it can be read once
+    if not path.is_file() and kind != "jsonl":  # a pipe or device, e.g. /dev/stdin, which can be read once
         from .stdin import open_stream
 
         with open_bytes(path, gzipped=gzipped) as file:

@@ -1,4 +1,4 @@
-"""Open a CSV or Parquet file."""
+"""Selection of the DuckDB reader for a file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["open_table"]
 def open_table(
     spec: CollectionSpec, path: Path, kind: Format, where: str, expected: Mapping[str, ColumnType] | None = None
 ) -> InputReader:
-    """The reader of a CSV or Parquet file; `where` names it in messages."""
+    """Open the reader of a CSV or Parquet file; `where` is its name in messages."""
     from .csv import CsvReader
-    from .parquet import ParquetReader  # DuckDB, only when it is needed
+    from .parquet import ParquetReader  # imports DuckDB
 
     if kind == "parquet":
         return ParquetReader(spec, path, where, expected or {})

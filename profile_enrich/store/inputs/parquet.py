@@ -1,4 +1,4 @@
-"""Reads Parquet files with DuckDB (extra `server`)."""
+"""Reader of Parquet files with DuckDB (extra `server`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ParquetReader"]
 
 
 def _parquet_column(place: str, kind: str) -> tuple[str, ColumnType, Callable[[Any], str]]:
-    """Return how a column is read: the SQL that gives it, its type, and what makes JSON of it."""
+    """Return the SQL expression, the type and the JSON encoder of a column."""
     base = kind.split("(")[0]
     if kind.endswith("]") or base in ("STRUCT", "MAP", "UNION", "LIST", "ARRAY", "JSON", "VARIANT"):
         return f"to_json({place})::VARCHAR", "json", _nested
@@ -41,11 +41,11 @@ def _parquet_column(place: str, kind: str) -> tuple[str, ColumnType, Callable[[A
         return f"{place}::VARCHAR", "number", literal
     if base == "DOUBLE":
         return place, "number", to_json
-    if base == "FLOAT":  # by way of its text: 0.1, not 0.10000000149011612
+    if base == "FLOAT":  # through its text: 0.1, not 0.10000000149011612
         return f"TRY_CAST({place}::VARCHAR AS DOUBLE)", "number", to_json
     if base == "BLOB":
         return f"base64({place})", "text", to_json
-    # Text, and what has a text form: dates (2018-01-14 15:53:16), UUIDs, intervals, enums.
+    # Text and types with a text form: dates (2018-01-14 15:53:16), UUIDs, intervals, enums.
     return f"{place}::VARCHAR", "text", to_json
 
 
@@ -58,7 +58,7 @@ def _nested(value: str | None) -> str:
 
 
 class ParquetReader(TableReader):
-    """A Parquet file. Values keep its types; NaN and infinities, which JSON does not have, become null."""
+    """A Parquet file. Values keep their types; NaN and infinities, which JSON lacks, become null."""
 
     def __init__(self, spec: CollectionSpec, path: Path, where: str, expected: Mapping[str, ColumnType]) -> None:
         super().__init__(spec, path, where)
@@ -74,7 +74,7 @@ class ParquetReader(TableReader):
             self._connection.execute("SET TimeZone = 'UTC'")
             kinds = [str(row[1]) for row in self._fetch(f"DESCRIBE SELECT * FROM {scan}")]  # noqa: S608  # a constant
             found = dict(zip(self._names(where), kinds, strict=True))
-            # By position: DuckDB renames columns whose names differ in case only.
+            # By position, because DuckDB renames columns whose names differ only in case.
             places = {name: f"c{number}" for number, name in enumerate(found)}
             self._scan = f"{scan} AS file({', '.join(places.values())})"
             self.total = self._fetch(f"SELECT count(*) FROM {self._scan}")[0][0]  # noqa: S608  # c0, c1…
@@ -102,7 +102,7 @@ class ParquetReader(TableReader):
         self._encoders = [encode for _, _, encode in columns.values()]
         self._query = f"SELECT {', '.join(sql for sql, _, _ in columns.values())} FROM {self._scan}"  # noqa: S608  # quoted names
         self._places: dict[str, str] = {}
-        # What nests, and floating-point numbers, are written by Python.
+        # Python encodes nested values and floating-point numbers.
         if all(encode is literal or kind in ("text", "boolean") for _, kind, encode in columns.values()):
             self._places = {
                 name: f"{sql}::VARCHAR" if kind == "boolean" else sql for name, (sql, kind, _) in columns.items()
@@ -110,13 +110,13 @@ class ParquetReader(TableReader):
             self._look(spec, list(columns))
 
     def _names(self, where: str) -> list[str]:
-        """Return the names of the columns as they are in the file.
+        """Return the column names of the file.
 
         Raises:
-            StoreError: two are equal.
+            StoreError: two columns have the same name.
         """
         names: list[str] = []
-        inside = 0  # so many nodes of the schema belong to the columns that were begun
+        inside = 0  # nodes of the schema that belong to enclosing columns
         schema = self._fetch_all("SELECT name, coalesce(num_children, 0) FROM parquet_schema($path)")
         for name, children in schema[1:]:
             if not inside:
@@ -138,14 +138,14 @@ class ParquetReader(TableReader):
         facts = ", ".join(validity_facts(self._places[spec.key], list(self._places.values())))
         try:
             odd, longest = self._fetch(f"SELECT {facts} FROM {self._scan}")[0]  # noqa: S608  # quoted names
-        except StoreError:  # a page of the file is broken
+        except StoreError:  # a page of the file is damaged
             self.close()
             raise
         self.all_valid = not self.rejects.kept and rows_are_valid(kept, odd, longest)
 
     @property
     def places(self) -> Mapping[str, str]:
-        """SQL for each kept column as text; nothing where Python must write one."""
+        """SQL for each kept column as text; empty if Python must encode one of them."""
         return self._places
 
     def _explain(self, message: str) -> str:

@@ -1,4 +1,4 @@
-"""Rows that were left out: counted by reason, and written to a file of the user's if they want it."""
+"""Rejected rows: counted by reason and optionally written to a file."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["Rejects", "check_rejects"]
 
 
 class Rejects:
-    """Counts what is left out, and why.
+    """Count rejected rows by reason, and write them to a file.
 
-    The file holds one JSON object a line: `source`, `line` or `row` (where the row is; row 1 is the first data row),
-    `reason`, and `data` (its columns) or `raw` (its text, where it could not be taken apart). It is the user's own
-    data: only its owner can read it.
+    The file has one JSON object per line with `source`, `line` or `row` (the position; row 1 is the first data row),
+    `reason`, and `data` (its columns) or `raw` (the text of a malformed line). It holds personal data, so only its
+    owner can read it.
 
     Args:
-        path: the file, made anew with the first row left out and removed if there is none; `None`: only count.
-        source: what is read, for the file.
+        path: the file, replaced at the first rejected row and removed if there is none; `None` to count only.
+        source: the name of the input, for the file.
 
     Attributes:
-        reasons: how many rows were left out, by reason.
+        reasons: the number of rejected rows, by reason.
         broken: how many of them could not even be taken apart.
         first_row: the number of the first one that could be.
         first_line: the line of the first one whose line is known.
@@ -59,7 +59,7 @@ class Rejects:
         data: Mapping[str, object] | None = None,
         raw: str | None = None,
     ) -> None:
-        """One row that was left out. `reason` holds no value."""
+        """Add a rejected row. `reason` must not hold a value."""
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
         self.broken += data is None
         if row is not None and self.first_row is None:
@@ -94,9 +94,9 @@ class Rejects:
 
 
 def check_rejects(specs: Sequence[CollectionSpec | RefreshSpec]) -> None:
-    """Refuse files for rejected rows that would destroy something, before anything is read.
+    """Check, before anything is read, that files for rejected rows do not overwrite other data.
 
-    A file of rejected rows that an earlier run wrote is replaced; every other file is left alone.
+    Only files of rejected rows from an earlier run may be replaced.
 
     Raises:
         ConfigurationError: the file is an input, or another output, or exists and does not hold rejected rows.
@@ -121,7 +121,7 @@ def check_rejects(specs: Sequence[CollectionSpec | RefreshSpec]) -> None:
 
 
 def _holds_rejects(path: Path) -> bool:
-    """Whether a file is what `Rejects` writes; an empty one may be."""
+    """Return whether a file is empty or was written by `Rejects`."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return False
@@ -134,4 +134,4 @@ def _holds_rejects(path: Path) -> bool:
 
 
 _LONGEST_LINE = 1 << 25
-"""Bytes of a line of rejected rows, at most: a line of a CSV file has 4 MB."""
+"""The largest line of rejected rows, in bytes; a line of a CSV file has up to 4 MB."""

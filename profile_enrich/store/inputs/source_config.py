@@ -1,4 +1,4 @@
-"""What collections are built from, as plain data: tables of a TOML file, and a file beside the store.
+"""Configuration of the sources of collections: tables of a TOML file, and the store's SOURCES file.
 
 ```toml
 [collections.Users]
@@ -7,8 +7,8 @@ key = "user_id"
 filterable = ["email", "tier"]
 ```
 
-`index build` writes it into the store's directory, as `SOURCES`, so that a refresh needs nothing said again. A
-database's password is never written there.
+`index build` saves it in the store's directory as `SOURCES`, so a refresh needs no arguments. Database passwords are
+never saved.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["SQL_URL", "forget", "read_recipe", "spec_from_table", "spec_to_table
 RECIPE = "SOURCES"
 
 SQL_URL = "PROFILE_ENRICH_SQL_URL"
-"""The environment variable that a database's URL is taken from when it was not kept."""
+"""The environment variable with the database URL, if the URL was not saved."""
 
 _TEXTS = ("source", "sql", "url", "key", "encoding", "delimiter", "description", "format", "rejects")
 _LISTS = ("filterable", "fields", "index_fields")
@@ -37,20 +37,20 @@ _PASSWORD = re.compile(r"://[^/@]*:[^/]*@|[?&;](password|passwd|pwd|sslpassword|
 
 
 def specs_from_tables(tables: Mapping[str, Any], base: Path) -> list[CollectionSpec]:
-    """The specifications that the `[collections.NAME]` tables of a configuration file hold.
+    """Read the specifications from the `[collections.NAME]` tables of a configuration file.
 
     Args:
-        tables: each collection's table, by its name.
-        base: the directory that relative paths are relative to, e.g. that of the file.
+        tables: the tables, by name of the collection.
+        base: the directory for relative paths, e.g. that of the file.
 
     Raises:
-        ConfigurationError: a table has an unknown or a missing entry, or one of the wrong type; it names the entry.
+        ConfigurationError: a table has an unknown, missing or mistyped entry; the message names it.
     """
     return [spec_from_table(name, table, base) for name, table in tables.items()]
 
 
 def spec_from_table(name: str, table: object, base: Path) -> CollectionSpec:
-    """One specification; see `specs_from_tables`."""
+    """Read one specification; see `specs_from_tables`."""
     where = f"[collections.{name}]"
     if not isinstance(table, Mapping):
         raise ConfigurationError(f"{where} must be a table, e.g. with source and key")
@@ -58,7 +58,7 @@ def spec_from_table(name: str, table: object, base: Path) -> CollectionSpec:
     known = (*_TEXTS, *_LISTS, "types")
     for entry, value in entries.items():
         if entry not in known:
-            raise ConfigurationError(f"{where}: there is no entry {entry!r}; there are: {', '.join(known)}")
+            raise ConfigurationError(f"{where}: unknown entry {entry!r}; the entries are: {', '.join(known)}")
         if entry in _TEXTS and not isinstance(value, str):
             raise ConfigurationError(f"{where}: {entry} must be text")
         if entry in _LISTS and not _is_texts(value):
@@ -82,15 +82,15 @@ def _is_texts(value: object) -> bool:
 
 
 def spec_to_table(spec: CollectionSpec, *, keep_password: bool) -> dict[str, Any]:
-    """A specification as plain data: what `spec_from_table` reads.
+    """Convert a specification to plain data, the inverse of `spec_from_table`.
 
     Args:
         spec: the specification.
-        keep_password: keep a database's URL also when it holds a password; otherwise it is to be found in the
-            environment variable `PROFILE_ENRICH_SQL_URL`.
+        keep_password: whether to keep a database URL that holds a password; otherwise it is replaced by the environment
+            variable `PROFILE_ENRICH_SQL_URL`.
 
     Raises:
-        ConfigurationError: its source can only be read once, so that nobody can refresh from it.
+        ConfigurationError: its source can be read only once, so it cannot be used for a refresh.
     """
     source = spec.source
     table: dict[str, Any]
@@ -120,16 +120,16 @@ def spec_to_table(spec: CollectionSpec, *, keep_password: bool) -> dict[str, Any
 
 
 def _absolute_url(url: str) -> str:
-    """The same URL, also for a process that was started elsewhere."""
+    """Make the path in a SQLite URL absolute."""
     found = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/:?][^?]*)(\?.*)?", url)
     return url if found is None else f"{found[1]}{Path(found[2]).absolute()}{found[3] or ''}"
 
 
 def write_recipe(path: Path | str, specs: Sequence[CollectionSpec]) -> list[str]:
-    """Keep what these collections of a store were built from; of others it keeps what it knew.
+    """Save the sources of these collections of a store; those of other collections are kept.
 
     Returns:
-        The names of those that cannot be kept, because their source can be read only once.
+        The names of the collections whose sources can be read only once, and are not saved.
     """
     path = Path(path)
     tables, lost = _tables(path), list[str]()
@@ -144,7 +144,7 @@ def write_recipe(path: Path | str, specs: Sequence[CollectionSpec]) -> list[str]
 
 
 def forget(path: Path | str, names: Iterable[str]) -> None:
-    """Forget what these collections were built from."""
+    """Delete the saved sources of these collections."""
     path, tables = Path(path), _tables(Path(path))
     for name in names:
         tables.pop(name, None)
@@ -156,7 +156,7 @@ def _write(path: Path, tables: Mapping[str, Any]) -> None:
 
 
 def read_recipe(path: Path | str) -> list[CollectionSpec]:
-    """What the collections of a store were built from, as far as it is known.
+    """Read the saved sources of a store's collections.
 
     Raises:
         StoreError: the file is damaged.
@@ -173,5 +173,5 @@ def _tables(path: Path) -> dict[str, Any]:
     except OSError as error:
         problem = f"{path / RECIPE} cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError):
-        problem = f"{path / RECIPE} is damaged; delete it, and say the sources again"
+        problem = f"{path / RECIPE} is damaged; delete it, and specify the sources again"
     raise StoreError(problem)

@@ -1,4 +1,4 @@
-"""Reads rows of a database with SQLAlchemy (extra `sql`), as a stream: memory does not grow with the result."""
+"""Reader of SQL queries with SQLAlchemy (extra `sql`); it streams, so memory does not grow with the result."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _BATCH = 2000
 _READS = re.compile(
     r"(\s|--[^\n]*\n|/\*.*?\*/|\()*(SELECT|WITH|VALUES|TABLE|FROM|SHOW|EXEC|EXECUTE|CALL)\b", re.IGNORECASE | re.DOTALL
 )
-"""The beginning of a statement that gives rows; no other is run, except where a read-only transaction refuses it."""
+"""The start of a statement that returns rows. Other statements run only in a read-only transaction."""
 
 
 class SqlReader(ObjectReader):
-    """The rows of a query.
+    """Reader of the rows of a query.
 
     Args:
         spec: which fields to keep.
         source: the database and the query.
 
     Raises:
-        ConfigurationError: the URL cannot be read, or its driver is not installed.
+        ConfigurationError: the URL is invalid, or its driver is not installed.
         MissingExtraError: SQLAlchemy is not installed.
-        StoreError: the database does not answer, or refuses the query; or the result lacks a column.
+        StoreError: the database does not respond or rejects the query, or the result lacks a column.
     """
 
     def __init__(self, spec: CollectionSpec, source: SqlQuery, expected: Mapping[str, ColumnType]) -> None:
@@ -70,11 +70,11 @@ class SqlReader(ObjectReader):
         super().__init__(spec, self._objects_of_result(), where, rejects, expected=expected)
 
     def columns(self) -> dict[str, ColumnType]:
-        """The columns seen so far; also those of a result without rows."""
+        """The columns of the result, even without rows."""
         return super().columns() or dict.fromkeys(self._kept or self._names, "text")
 
     def texts(self, values: Sequence[object]) -> list[str]:
-        """The values of a row as JSON. What JSON has no form for (an address, a range) is its text."""
+        """Return the values of a row as JSON. Types that JSON lacks (an address, a range) become text."""
         self._check_types()
         return [_text(value) for value in values]
 
@@ -84,14 +84,14 @@ class SqlReader(ObjectReader):
         self._end()
 
     def _end(self) -> None:
-        with contextlib.suppress(*self._errors):  # the connection is broken already
+        with contextlib.suppress(*self._errors):  # the connection is already broken
             self._closing.close()
 
     def _run(self, source: SqlQuery) -> tuple[CursorResult[Any], list[str]]:
         problem, names = "", list[str]()
         result: CursorResult[Any] | None = None
         try:
-            # `no_parameters`: the query goes out as it is, also with `%` and `:`.
+            # `no_parameters` sends the query unchanged, including `%` and `:`.
             options: dict[str, Any] = {"stream_results": True, "yield_per": _BATCH, "no_parameters": True}
             if self._engine.dialect.name == "postgresql":
                 options["postgresql_readonly"] = True
@@ -111,7 +111,7 @@ class SqlReader(ObjectReader):
             raise ConfigurationError("the query gives no rows; it must be a SELECT statement")
         if len(set(names)) < len(names):
             twice = next(name for number, name in enumerate(names) if name in names[:number])
-            raise StoreError(f"the query gives two columns named {twice!r}; rename one with AS")
+            raise StoreError(f"the query returns two columns named {twice!r}; rename one with AS")
         return result, names
 
     def _objects_of_result(self) -> Generator[Mapping[str, Any]]:
@@ -164,7 +164,7 @@ def _text(value: object) -> str:
 
 
 def _engine(source: SqlQuery) -> Engine:
-    """The engine for a URL. Nothing that it raises quotes the URL, which may hold a password."""
+    """Make the engine for a URL. Its errors do not quote the URL, which may hold a password."""
     from sqlalchemy import create_engine
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
     from sqlalchemy.pool import NullPool
@@ -175,7 +175,7 @@ def _engine(source: SqlQuery) -> Engine:
         missing = engine.dialect.name == "sqlite" and _is_missing(engine.url.database)
         if not missing:
             return engine
-        problem = "there is no SQLite database of that name; one is not made, check the path in the URL"
+        problem = "the SQLite database does not exist, and is not created; check the path in the URL"
     except NoSuchModuleError:
         problem = "SQLAlchemy does not know the kind of database that its URL begins with; e.g. postgresql+psycopg://"
     except ImportError as error:
@@ -189,14 +189,14 @@ def _engine(source: SqlQuery) -> Engine:
 
 
 def _is_missing(database: str | None) -> bool:
-    """Whether a SQLite file does not exist, which connecting would make."""
+    """Return whether a SQLite file is missing; connecting would create it."""
     if not database or database == ":memory:" or "mode=memory" in database:
         return False
     return not Path(unquote(database.removeprefix("file:").partition("?")[0])).exists()
 
 
 def _explain(error: Exception) -> str:
-    """What went wrong before the first row; a driver's message may quote values and is only used where it cannot."""
+    """Describe an error before the first row. A driver's message is used only if it cannot quote values."""
     original = getattr(error, "orig", None)
     state = str(getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or "")
     said = str(original or "").splitlines()[:1]
@@ -223,6 +223,6 @@ def _explain(error: Exception) -> str:
 
 
 def _sqlite_state(original: object) -> str:
-    """SQLite's name of the error, unless it is that there is no such file."""
+    """Return SQLite's name of the error, unless the file does not exist."""
     name = str(getattr(original, "sqlite_errorname", ""))
     return "" if name == "SQLITE_CANTOPEN" else name

@@ -1,4 +1,4 @@
-"""Reads a stream that can be read only once, such as standard input."""
+"""Reader of streams that can be read only once, such as standard input."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["open_stream"]
 
 
 def open_stream(spec: CollectionSpec, stream: Stream, expected: Mapping[str, ColumnType] | None = None) -> InputReader:
-    """The reader of a stream.
+    """Open the reader of a stream.
 
     Raises:
-        ConfigurationError: there is no such format.
-        StoreError: it cannot be read, or copied to a temporary file.
+        ConfigurationError: the format is unknown.
+        StoreError: the stream cannot be read, or not copied to a temporary file.
     """
     if stream.format not in FORMATS:
         raise ConfigurationError(f"the format of {stream.name} is one of: {', '.join(FORMATS)}")

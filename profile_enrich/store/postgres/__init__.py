@@ -1,4 +1,4 @@
-"""PostgreSQL as the store (extra `postgres`): in tables of its own, or over the user's tables and views.
+"""PostgreSQL stores (extra `postgres`): in their own tables, or over the user's tables and views.
 
 ```python
 build_database(url, [CollectionSpec("Users", Path("users.csv"), key="id", filterable=["email"])])

@@ -1,4 +1,4 @@
-"""Build collections in PostgreSQL: copy the rows, make a new table of them, swap it in."""
+"""Builds of collections in PostgreSQL: copy the rows, create a new table, swap it in."""
 
 from __future__ import annotations
 
@@ -46,26 +46,26 @@ def build_database(
 ) -> BuildReport:
     """Build collections in a PostgreSQL database and swap them in at once.
 
-    All of it is one transaction: readers see the old records until it commits, and when anything ends it before, the
-    server rolls back and nothing is left behind. Records keep their places in pages over a rebuild. A single record
-    that is written while the build runs is newer than what the build read, and is kept.
+    The build is one transaction: readers see the old records until it commits, and an interrupted build is rolled back.
+    Records keep their positions in pages. A single record written during the build is newer than the build's input, and
+    is kept.
 
     Args:
-        url: of the primary, as libpq takes it.
-        collections: what to build. Collections that are not named stay as they are.
-        schema: the schema of the store's tables; made when it is not there.
-        on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
-        max_shrink: the share of a collection's records that may be gone after it, 0.2 by default; 1 for all.
-        progress: called with how far the build is, at most ten times a second and once at the end of each collection.
+        url: the libpq URL of the primary.
+        collections: the collections to build. Others do not change.
+        schema: the schema of the store's tables; created if it does not exist.
+        on_duplicate: what to do if two rows have the same key: keep the `"last"`, or `"fail"`.
+        max_shrink: the share of records that a collection may lose, from 0 to 1. Default 0.2.
+        progress: called with the progress, at most ten times per second and at the end of each collection.
 
     Returns:
-        What was read, stored, replaced and left out, for each collection.
+        What was read, stored, replaced and rejected, for each collection.
 
     Raises:
         StoreError: a source cannot be read; a collection would lose more than `max_shrink`; another build of it is
-            running; the database refuses. What is served is untouched.
+            running; or the database reports an error. The served data are untouched.
         MissingExtraError: the extra `postgres`, or the one that reads this source, is not installed.
-        ConfigurationError: a specification contradicts itself.
+        ConfigurationError: a specification is inconsistent.
     """
     began = time.monotonic()
     specs = list(collections)
@@ -97,7 +97,7 @@ def drop_database_collections(url: str, names: Sequence[str], *, schema: str = "
     """Remove collections from a database, with their records.
 
     Raises:
-        StoreError: there is no such collection; nothing was removed then.
+        StoreError: a collection does not exist; nothing was removed.
     """
     database = Database(url, pool_size=1)
     check_schema_name(schema)
@@ -173,7 +173,7 @@ def _copy(
 
 
 def _create(connection: Any, schema: str, spec: CollectionSpec, table: str) -> None:
-    """Make the table of what is staged. Records that are there already keep their places."""
+    """Create the table from the staged rows. Existing records keep their positions."""
     run = connection.execute
     old = run(sql(select_collection("WHERE name = %s"), schema), (spec.name,)).fetchone()
     place, source, first = "row_number() OVER (ORDER BY s.seq)", "staged s", 1
@@ -201,7 +201,7 @@ def _create(connection: Any, schema: str, spec: CollectionSpec, table: str) -> N
 
 
 def _keep_newer(connection: Any, schema: str, spec: CollectionSpec, old: Stored, table: str, known: int) -> None:
-    """Take over what was written or deleted one by one after the build began to read."""
+    """Apply the single writes and deletes made since the build began to read."""
     run = connection.execute
     keys = [
         row[0]
@@ -216,7 +216,7 @@ def _keep_newer(connection: Any, schema: str, spec: CollectionSpec, old: Stored,
     rows = run(
         f"SELECT key, place, hash, record FROM {schema}.{old.records} WHERE key = ANY(%s)".encode(), (keys,)
     ).fetchall()
-    # Their places may have gone to new records of this build; then they are at the end.
+    # If new records of this build took their positions, they go to the end.
     taken = {
         row[0]
         for row in run(

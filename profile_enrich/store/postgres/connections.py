@@ -1,6 +1,6 @@
-"""Connections to PostgreSQL: a bounded pool that connects in the calling thread, with a deadline on each answer.
+"""Connection pool for PostgreSQL: bounded, connects in the calling thread, with a deadline on each response.
 
-There is no thread of the pool's own, so it survives a fork, and a server that is back is used by the next call.
+The pool has no thread, so it survives a fork, and the next call uses a server that is back.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ __all__ = ["Database", "Pool", "Rows", "Unreachable", "new_connection"]
 Result = TypeVar("Result")
 Rows = list[tuple[Any, ...]]
 
-_CONNECT_TIMEOUT = 3  # seconds for each host; libpq takes whole seconds and no fewer than two
-_GRACE = 0.5  # seconds beyond the statement timeout: the server is given the chance to say it itself
+_CONNECT_TIMEOUT = 3  # seconds for each host; libpq accepts whole seconds, at least two
+_GRACE = 0.5  # seconds after the statement timeout, so that the server can report it first
 _IDLE = 300.0  # seconds after which an unused connection is closed
-_DOWN_FOR = 0.5  # seconds for which a server that refused is not tried again by a read that has another
+_DOWN_FOR = 0.5  # seconds for which reads avoid a server that refused the connection
 
 
 class Unreachable(StoreError):
-    """The server cannot be reached, or the connection broke."""
+    """The server is unreachable, or the connection broke."""
 
 
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection whose waits end: also when the server is frozen and its system still acknowledges packets."""
+    """A connection that limits each wait, even if the server is frozen and its kernel still acknowledges packets."""
 
     answer_timeout: float | None = None
     pooled = False
     used_at = 0.0
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """Wait for the server, at most `answer_timeout` seconds."""
+        """Wait for the server for up to `answer_timeout` seconds."""
         try:
             return super().wait(gen, interval, self.answer_timeout if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-                self.pgconn.finish()  # the answer may still come: nobody must take it for that of another statement
+                self.pgconn.finish()  # close it: a late response must not be taken for that of another statement
             raise
 
 
 def new_connection(
     url: str, *, statement_timeout: float | None, prepare: bool | None, read_only: bool = False
 ) -> _Connection:
-    """Connect, and find out whether a pooler in transaction mode stands between.
+    """Connect, and detect a pooler in transaction mode.
 
     Args:
-        url: of the server, as libpq takes it.
-        statement_timeout: seconds for a statement; `None` for no limit.
-        prepare: whether to prepare statements; `None` for where the connection is a session of the server's own.
+        url: the libpq URL of the server.
+        statement_timeout: the time limit of a statement in seconds; `None` for no limit.
+        prepare: whether to prepare statements; `None` prepares them unless a pooler is detected.
         read_only: whether nothing may be written.
 
     Raises:
-        Unreachable: there is no connection. The message holds no password, user or host.
+        Unreachable: connecting failed. The message holds no password, user or host.
     """
     problem = ""
     try:
@@ -73,7 +73,7 @@ def new_connection(
             connection.answer_timeout = statement_timeout + _GRACE
         try:
             row = connection.execute(b"SELECT pg_backend_pid(), current_setting('server_encoding')").fetchone()
-            # A pooler invents the process id that it tells its clients: they never speak to one process for long.
+            # A pooler reports an invented process id, since its clients switch between server processes.
             connection.pooled = row is not None and row[0] != connection.info.backend_pid
             if prepare is False or (prepare is None and connection.pooled):
                 connection.prepare_threshold = None
@@ -93,7 +93,7 @@ def new_connection(
 
 
 def _reason(error: psycopg.Error) -> str:
-    """Why, without the text of the server, which may quote values, nor that of libpq, which names host and user."""
+    """Return the reason without the server's text, which may quote values, and libpq's, which names host and user."""
     text = str(error).lower()
     for sign, reason in (
         ("password", "it refuses the password"),
@@ -113,13 +113,13 @@ def _reason(error: psycopg.Error) -> str:
 
 
 class Pool:
-    """At most so many connections to one server; the one used last is used next.
+    """A bounded LIFO pool of connections to one server.
 
     Args:
         url: of the server.
-        size: how many connections at most.
-        wait: seconds for which a caller waits for a free one.
-        statement_timeout: seconds for a statement.
+        size: the largest number of connections.
+        wait: how long a caller waits for a free connection, in seconds.
+        statement_timeout: the time limit of a statement, in seconds.
         prepare: see `new_connection`.
         read_only: see `new_connection`.
         timer: the monotonic clock.
@@ -154,7 +154,7 @@ class Pool:
         self._inherited: object = None
 
     def after_fork(self) -> None:
-        """Leave the parent's connections alone: neither used nor closed, for that would end them in the parent."""
+        """Drop the parent's connections without using or closing them, which would end them in the parent."""
         inherited = self._free
         self._start()
         self._inherited = inherited
@@ -164,8 +164,8 @@ class Pool:
         """Lend a connection.
 
         Raises:
-            StoreBusy: all are in use for longer than `wait`.
-            Unreachable: there is no connection to be had.
+            StoreBusy: all connections are in use for longer than `wait`.
+            Unreachable: connecting failed.
         """
         if not self._turns.acquire(timeout=self._wait):
             raise StoreBusy("all connections to the database are in use")
@@ -175,7 +175,7 @@ class Pool:
             try:
                 yield lent
             finally:
-                late = closings != self._closings  # it was lent while the pool was closed
+                late = closings != self._closings  # the pool was closed while it was in use
                 if (
                     late
                     or lent.closed
@@ -205,24 +205,24 @@ class Pool:
         return made
 
     def is_down(self) -> bool:
-        """Whether the server refused a moment ago."""
+        """Whether the server has just refused a connection."""
         return self._timer() < self.down_until
 
     def drop_idle(self) -> None:
-        """Close the connections that nobody uses: after one broke, the others are mostly broken too."""
+        """Close the idle connections: after one broke, the others are probably broken, too."""
         with contextlib.suppress(IndexError):
             while True:
                 self._free.pop().close()
 
     def run(self, work: Callable[[_Connection], Result], *, again: bool) -> Result:
-        """Do some work on a connection.
+        """Run a function on a connection.
 
         Args:
-            work: what is done.
-            again: whether it may be repeated on a new connection when this one breaks: for reads only.
+            work: the function.
+            again: whether to repeat it on a new connection if this one breaks; for reads only.
 
         Raises:
-            StoreError: it failed. The message holds no value.
+            StoreError: the function failed. The message holds no value.
         """
         for attempt in (0, 1):
             try:
@@ -241,7 +241,7 @@ class Pool:
             except pg.InsufficientPrivilege:
                 problem, broken = "its role may not do this; see what it is granted", False
             except pg.ReadOnlySqlTransaction:
-                # Connected to what was the primary: the next connection looks for the new one.
+                # This was the primary; the next connection finds the new one.
                 self.drop_idle()
                 problem, broken = "the server is read-only; it is not the primary (any more)", True
             except psycopg.OperationalError:
@@ -256,7 +256,7 @@ class Pool:
         raise Unreachable(problem) if broken else StoreError(problem)
 
     def close(self) -> None:
-        """Close the connections, those in use as soon as they come back; the next call opens new ones."""
+        """Close all connections, those in use after their release; the next call opens new ones."""
         self._closings += 1
         self.drop_idle()
 
@@ -265,17 +265,17 @@ class Database:
     """A primary and its read replicas.
 
     Args:
-        url: of the primary, as libpq takes it (`postgresql://user@host/database?sslmode=verify-full`). Of several hosts
-            libpq finds the one that takes writes (`target_session_attrs=read-write`), also after a failover.
-        replicas: URLs of servers that reads go to, in turn.
-        pool_size: connections at most, to each server.
-        statement_timeout: seconds for a statement.
-        wait: seconds for which a call waits for a free connection.
-        prepare: whether to prepare statements; by default where no pooler stands between.
+        url: of the primary, as libpq takes it (`postgresql://user@host/database?sslmode=verify-full`). Of several
+            hosts, libpq uses the one that accepts writes (`target_session_attrs=read-write`), also after a failover.
+        replicas: URLs of read replicas, used in turn.
+        pool_size: the largest number of connections per server.
+        statement_timeout: the time limit of a statement, in seconds.
+        wait: how long a call waits for a free connection, in seconds.
+        prepare: whether to prepare statements; by default, unless a pooler is detected.
         read_only: whether nothing may be written.
 
     Raises:
-        ConfigurationError: a URL cannot be read, or a number is out of range.
+        ConfigurationError: a URL is invalid, or a number is out of range.
     """
 
     def __init__(
@@ -310,12 +310,12 @@ class Database:
 
     @property
     def name(self) -> str:
-        """What database this is, for people and namespaces: hosts and name, no user and no password."""
+        """The name of the database for messages and namespaces: hosts and database, without user and password."""
         facts = conninfo_to_dict(self.url)
         return f"{facts.get('host') or 'local'}:{facts.get('port') or 5432}/{facts.get('dbname') or ''}"
 
     def next_replica(self) -> Pool | None:
-        """The replica whose turn it is, of those that answer; `None` when there is none."""
+        """Return the next available replica; `None` if there is none."""
         for _ in self.replicas:
             self._turn = (self._turn + 1) % len(self.replicas)
             if not (pool := self.replicas[self._turn]).is_down():
@@ -335,7 +335,7 @@ def _conninfo(argument: str, url: str, *, primary: bool) -> str:
         facts: dict[str, Any] = dict(conninfo_to_dict(url))
     except psycopg.ProgrammingError:
         facts = {}
-    if not facts:  # outside the handler: libpq's message may quote the password
+    if not facts:  # raised outside of the handler, because libpq's message may quote the password
         raise ConfigurationError(f"{argument} is not a PostgreSQL URL, e.g. postgresql://user@host/database")
     facts.setdefault("connect_timeout", _CONNECT_TIMEOUT)
     facts.setdefault("application_name", "profile_enrich")

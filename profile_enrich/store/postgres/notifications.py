@@ -1,4 +1,4 @@
-"""Notice new generations: by the server's notifications (LISTEN), or by looking where a pooler stands between."""
+"""Detection of new generations: through LISTEN, or by polling if there is a pooler."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["ChangeListener", "channel"]
 
 
 def channel(schema: str) -> str:
-    """The name of the channel that new generations are announced on."""
+    """Return the name of the notification channel for new generations."""
     return f"profile_enrich_{schema}"
 
 
 class ChangeListener:
-    """A thread that looks for newer generations while a store is open. It is started by the first call in a process.
+    """A thread that checks for newer generations while a store is open. The first call in a process starts it.
 
     Args:
         url: of the primary.
-        schema: of the store.
-        look: looks for a newer generation.
-        every: seconds between two looks without a notification.
+        schema: the schema of the store.
+        look: a function that checks for a newer generation.
+        every: seconds between checks without a notification.
     """
 
     def __init__(self, url: str, schema: str, look: Callable[[], object], every: float) -> None:
@@ -38,13 +38,13 @@ class ChangeListener:
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """In a child there is no thread; it is started anew."""
+        """Forget the parent's thread in a forked child."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
     def start(self) -> None:
-        """Start the thread unless it runs."""
+        """Start the thread unless it is running."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -55,7 +55,7 @@ class ChangeListener:
                     self._thread.start()
 
     def close(self) -> None:
-        """End the thread, and wait a moment for it."""
+        """End the thread, and wait briefly for it."""
         with self._lock:
             thread, self._thread = self._thread, None
             self._closed.set()
@@ -64,7 +64,7 @@ class ChangeListener:
 
     def _run(self, closed: threading.Event) -> None:
         while not closed.is_set():
-            # The server is away, or was promoted: what is known is served on, and the next round connects anew.
+            # The server is unavailable or was promoted: keep serving, and reconnect in the next round.
             with contextlib.suppress(StoreError, psycopg.Error):
                 self._follow(closed)
             closed.wait(self._every)
@@ -83,7 +83,7 @@ class ChangeListener:
                     continue
                 waited = 0.0
                 while waited < self._every and not closed.is_set():
-                    # In short steps, so that closing does not take long.
+                    # in short steps, so that closing is fast
                     step = min(0.25, self._every)
                     if any(True for _ in connection.notifies(timeout=step, stop_after=1)):
                         break

@@ -1,4 +1,4 @@
-"""Check that look-ups and filters use an index, and name the statement that creates the missing one."""
+"""Check that lookups and filters use an index."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["check_plan"]
 
 
 def check_plan(connection: Any, source: str, column: TableColumn, example: str, role: str) -> None:
-    """Have the database plan a look-up by this column.
+    """Check the database's plan of a lookup by this column.
 
     Args:
         connection: to the database.
-        source: the table or view, as it stands in a statement.
-        column: what is looked up by.
-        example: a text that the column's type takes.
+        source: the table or view, quoted for SQL.
+        column: the column of the lookup.
+        example: a text that is valid for the column's type.
         role: `key` or `filterable`, for the message.
 
     Raises:
-        StoreError: the plan reads the whole table.
+        StoreError: the plan reads the whole table; the message has the statement that creates the missing index.
     """
     with connection.transaction(force_rollback=True):
-        # Of a small table the planner reads all, also where there is an index. It is asked what it could do instead.
+        # The planner scans a small table even if there is an index, so disable scans to see the alternative.
         connection.execute(b"SET LOCAL enable_seqscan = off")
         cursor = ClientCursor(connection)
         statement = f"EXPLAIN (FORMAT JSON, VERBOSE) SELECT {column.quoted} FROM {source} WHERE {column.condition}"

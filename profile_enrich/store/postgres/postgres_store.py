@@ -1,4 +1,4 @@
-"""A store of profiles in PostgreSQL, in tables of its own."""
+"""PostgreSQL store with its own tables."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ __all__ = ["PostgresStore"]
 
 
 class PostgresStore:
-    """Reads and writes a store that `build_database` filled. Thread-safe and fork-safe.
+    """Read and write a store that `build_database` filled. It is thread-safe and fork-safe.
 
-    Each answer is one statement, hence one transaction. A read goes to a replica in turn; when that replica is not as
-    far as this process knows the primary to be, the read is repeated on the primary. So a record just written, or
-    announced by the change feed, is never read as it was before.
+    Each read is one statement, hence one transaction. Reads use the replicas in turn; if a replica is behind the
+    generation that this process knows, the read is repeated on the primary. A record that was just written, or
+    announced by the change feed, is therefore never read in an older version.
 
     Args:
-        url: of the primary, as libpq takes it, e.g. `postgresql://user@host/database?sslmode=verify-full`; with several
-            hosts, the one that takes writes is used, also after a failover.
+        url: the libpq URL of the primary, e.g. `postgresql://user@host/database?sslmode=verify-full`. Of several hosts,
+            the one that accepts writes is used, also after a failover.
         schema: the schema of the store's tables.
         replicas: URLs of read replicas.
-        pool_size: connections at most to each server, 10 by default.
-        statement_timeout: seconds for a statement, 5 by default.
-        wait: seconds for which a call waits for a free connection, 2 by default.
-        check_every: seconds between two looks at whether a newer generation is there; where the server's notifications
-            get through (no pooler in transaction mode), it is noticed at once.
-        prepare: whether to prepare statements; by default where no pooler in transaction mode stands between.
+        pool_size: the largest number of connections per server. Default 10.
+        statement_timeout: the time limit of a statement, in seconds. Default 5.
+        wait: how long a call waits for a free connection, in seconds. Default 2.
+        check_every: seconds between checks for a newer generation. Without a pooler in transaction mode, the server's
+            notifications announce it immediately.
+        prepare: whether to prepare statements; by default, unless a pooler in transaction mode is detected.
         timer: the monotonic clock, in seconds; injectable for tests.
 
     Raises:
@@ -83,7 +83,7 @@ class PostgresStore:
 
     @property
     def namespace(self) -> str:
-        """The database and the schema: two stores share it only if they hold the same data."""
+        """The namespace, made of database and schema."""
         return f"postgres:{self._database.name}/{self._schema}"
 
     @property
@@ -93,17 +93,17 @@ class PostgresStore:
 
     @property
     def check_every(self) -> float:
-        """Seconds within which a newer generation is noticed."""
+        """Seconds within which a newer generation is picked up."""
         return self._check_every
 
     @property
     def generation(self) -> int:
-        """The generation that is being served; each change makes a new one. Never waits."""
+        """The generation being served; each change makes a new one. Never waits."""
         return self._current().generation
 
     @property
     def secret(self) -> bytes:
-        """What cursors are signed with, and what the embedded server derives the key of its tokens from."""
+        """The key that signs cursors, and from which the embedded server derives the key of its tokens."""
         return self._catalog.secret
 
     def collections(self) -> tuple[Collection, ...]:
@@ -111,28 +111,28 @@ class PostgresStore:
         return tuple(each.collection for _, each in sorted(self._current().by_id.items()))
 
     def find(self, ref: str | int) -> Collection | None:
-        """The collection of this name, index id or entity id, or `None`. Never waits."""
+        """Return the collection with this name, index id or entity id, or `None`. Never waits."""
         found = self._current().find(ref)
         return None if found is None else found.collection
 
     def find_index(self, index_id: str) -> Collection | None:
-        """The collection of this index id, or `None`. Never waits."""
+        """Return the collection with this index id, or `None`. Never waits."""
         found = self._current().find_index(index_id)
         return None if found is None else found.collection
 
     def collection(self, ref: str | int) -> Collection:
-        """The collection of this name, index id or entity id.
+        """Return the collection with this name, index id or entity id.
 
         Raises:
-            StoreError: there is none; it lists those that are there.
+            StoreError: there is none; the message lists the existing ones.
         """
         return self._stored(ref).collection
 
     def get(self, collection: str | int | Collection, record_id: str) -> StoredRecord | None:
-        """The record with this key, or `None`.
+        """Return the record with this key, or `None`.
 
         Raises:
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         found = self._record(self._stored(collection), record_id)
         return None if found is None else StoredRecord(record_id, json.loads(found))
@@ -140,10 +140,10 @@ class PostgresStore:
     def get_payload(
         self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
     ) -> bytes | None:
-        """The record with this key as the JSON body of a vendor's response, or `None`.
+        """Return the record with this key as the JSON body of a vendor's response, or `None`.
 
         Raises:
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         stored = self._stored(collection)
         if dialect == "amperity" and stored.collection.index_fields is None:
@@ -163,14 +163,14 @@ class PostgresStore:
         with_total: bool = False,
         dialect: Dialect = "amperity",
     ) -> StorePage:
-        """One page of the records that match all filters exactly, in the order in which they first came in.
+        """Return one page of the records that match all filters exactly, in order of first insertion.
 
-        Records keep their places when they are refreshed, so paging on shows each record that stays exactly once.
+        Updates do not move records, so paging returns each remaining record exactly once.
 
         Raises:
-            CursorError: the cursor was changed, or is of another collection or filter.
+            CursorError: the cursor was modified, or belongs to another collection or filter.
             ConfigurationError: an attribute is not filterable, or the limit is out of range.
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
             raise ConfigurationError(f"limit is 1 to {MAX_PAGE:,}")
@@ -195,11 +195,11 @@ class PostgresStore:
     def search(
         self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
     ) -> list[StoredRecord]:
-        """The first records that match all filters exactly, with their own types.
+        """Return the first records that match all filters exactly, with their own types.
 
         Raises:
             ConfigurationError: an attribute is not filterable.
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         stored = self._stored(collection)
         check_filters(stored.collection, filters)
@@ -209,14 +209,14 @@ class PostgresStore:
     def changes_since(
         self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
     ) -> CollectionChanges | None:
-        """The keys of the records that were written or deleted after a generation.
+        """Return the keys of the records written or deleted after a generation.
 
         Returns:
-            The keys, each once; or `None` when that cannot be said: there are more than `limit`, the collection was
-            built anew since, or the generation is too long ago. Then everything may have changed.
+            The keys, each once. `None` means that anything may have changed: there are more than `limit` keys, the
+            collection was rebuilt, or the generation is too old.
 
         Raises:
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         known = self._stored(collection).collection
 
@@ -237,7 +237,7 @@ class PostgresStore:
                 return now, rows
 
         now, rows = self._database.primary.run(read, again=True)
-        # A generation that is yet to come: this is another server's history, after a failover that lost something.
+        # A future generation is from another history, after a failover with data loss.
         if now is None or generation < now[1] or generation > now[0] or len(rows) > limit:
             return None
         last = dict(cast("list[tuple[str, bool]]", rows))
@@ -252,7 +252,7 @@ class PostgresStore:
         *,
         wait: float = WRITE_WAIT,
     ) -> bool:
-        """Write one record over what was there, in one transaction; return whether it is a new one.
+        """Insert or replace one record in one transaction; return true if it is new.
 
         Raises:
             ConfigurationError: the record cannot be stored.
@@ -265,7 +265,7 @@ class PostgresStore:
         return new
 
     def delete_record(self, collection: str | int | Collection, record_id: str, *, wait: float = WRITE_WAIT) -> bool:
-        """Remove one record, in one transaction; return whether there was one.
+        """Delete one record in one transaction; return true if it existed.
 
         Raises:
             StoreBusy: another writer held the collection for longer than `wait` seconds.
@@ -277,7 +277,7 @@ class PostgresStore:
         return there
 
     def refresh(self) -> bool:
-        """Look for a newer generation now; return whether there was one.
+        """Check for a newer generation now; return true if there was one.
 
         Raises:
             StoreError: the database cannot be read.
@@ -293,7 +293,7 @@ class PostgresStore:
         return self._catalog.generation != before.generation
 
     def close(self) -> None:
-        """Close every connection. The store opens anew when it is used again."""
+        """Close all connections. The next use opens them again."""
         self._listener.close()
         self._database.close()
 
@@ -349,7 +349,7 @@ class PostgresStore:
                 total = f"(SELECT count(*) FROM {table}{f' WHERE {matches}' if matches else ''})"
             narrowed = f"{matches} AND " if matches else ""
             page = f"SELECT place, key, record FROM {table} WHERE {narrowed}place > %s ORDER BY place LIMIT {limit}"
-            # The outer join keeps the total on a page without rows.
+            # The outer join returns the total even for a page without rows.
             return f"SELECT {seen}, {total}, p.place, p.key, p.record FROM (SELECT 1) one LEFT JOIN ({page}) p ON TRUE"
 
         rows = self._read(stored, statement, (*(values if with_total else ()), *values, after))
@@ -357,16 +357,16 @@ class PostgresStore:
         return page, rows[0][1]
 
     def _read(self, stored: Stored, statement: Callable[[str, str], str], values: tuple[Any, ...]) -> Rows:
-        """Run one statement over the collection's records: on a replica that is far enough, else on the primary.
+        """Run one statement on the collection's records: on an up-to-date replica, otherwise on the primary.
 
         Args:
             stored: the collection.
-            statement: makes the statement of the table's name and an expression for its first column.
-            values: of its parameters.
+            statement: returns the statement for the table's name and an expression for the first column.
+            values: the values of its parameters.
         """
         replica = self._database.next_replica()
         if replica is not None:
-            # The generation comes with the rows, so that both are of one moment.
+            # The generation is read in the same statement, so both belong to one snapshot.
             text = statement(f"{self._schema}.{stored.records}", f"(SELECT generation FROM {self._schema}.store)")
             with contextlib.suppress(StoreError, pg.UndefinedTable):
                 rows = replica.run(partial(_fetch, text.encode(), values), again=True)
@@ -376,7 +376,7 @@ class PostgresStore:
             text = statement(f"{self._schema}.{stored.records}", "0")
             with contextlib.suppress(pg.UndefinedTable):
                 return self._database.primary.run(partial(_fetch, text.encode(), values), again=True)
-            # Another generation was swapped in after this catalog was read.
+            # A newer generation was swapped in after the catalog was read.
             self.refresh()
             stored = self._stored(stored.collection)
         raise StoreError("the collection cannot be read: its table is gone; build it anew")
@@ -386,14 +386,14 @@ def _fetch(statement: bytes, values: tuple[Any, ...], connection: Any) -> Rows:
     return cast("Rows", connection.execute(statement, values).fetchall())
 
 
-_ATTEMPTS = 10  # builds that swap while this reads
+_ATTEMPTS = 10  # a build may swap during the read
 
 
 def check_filters(collection: Collection, filters: Mapping[str, str]) -> None:
     """Check that all filters are of filterable attributes.
 
     Raises:
-        ConfigurationError: one is not. It does not repeat the name, which comes from outside.
+        ConfigurationError: an attribute is not filterable. The message omits its name, which is user input.
     """
     for name in filters:
         if name not in collection.filterable:

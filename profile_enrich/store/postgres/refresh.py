@@ -1,4 +1,4 @@
-"""Refresh collections in PostgreSQL: only what is different is written, in one transaction."""
+"""Incremental refresh of collections in PostgreSQL, in one transaction."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def refresh_database(
     max_shrink: float = MAX_SHRINK,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> RefreshReport:
-    """Refresh collections of a PostgreSQL database with what has changed, as one new generation.
+    """Apply changes to collections in a PostgreSQL database, as one new generation.
 
-    Rows are compared with what is stored by a hash, so that a source with all rows writes only what is different.
-    Everything becomes visible with one commit; when nothing changed, there is no new generation. A single record that
-    is written while the refresh runs is newer than what it read, and is kept.
+    Rows are compared with the stored records by hash, so a source with all rows writes only the differences. One commit
+    makes everything visible; if nothing changed, there is no new generation. A single record written during the refresh
+    is newer than its input, and is kept.
 
     Args:
-        url: of the primary, as libpq takes it.
-        collections: what to refresh.
+        url: the libpq URL of the primary.
+        collections: the changes to apply.
         schema: the schema of the store's tables.
         on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
         max_shrink: the share of a collection's records that may be lost with `vanished="delete"`, 0.2 by default; 1 for
@@ -52,9 +52,9 @@ def refresh_database(
         What was read and changed, for each collection.
 
     Raises:
-        StoreError: there is no such store or collection; a source cannot be read; more than `max_shrink` would be lost;
-            another build is running. The data are untouched then.
-        ConfigurationError: the specification contradicts itself.
+        StoreError: the store or collection does not exist; a source cannot be read; more than `max_shrink` would be
+            lost; or another build is running. The data are untouched.
+        ConfigurationError: the specification is inconsistent.
     """
     began = time.monotonic()
     specs = list(collections)
@@ -164,7 +164,7 @@ def _stage(
 
 
 def _keep_newer(connection: Any, schema: str, now: Stored, known: int) -> None:
-    """Leave alone what was written or deleted one by one after the refresh began to read."""
+    """Skip records that were written or deleted singly since the refresh began to read."""
     values = (now.collection.id, known)
     newer = "SELECT key FROM {s}.change WHERE collection = %s AND generation > %s"
     connection.execute(sql(f"DELETE FROM staged WHERE key IN ({newer})", schema), values)
@@ -220,7 +220,7 @@ def _apply(
     )
     since = now.since
     if inserted + updated + removed > MAX_CHANGES:
-        since = generation  # more than anybody is told by name
+        since = generation  # more than the change feed lists by key
         run(sql("DELETE FROM {s}.change WHERE collection = %s", schema), (number,))
     else:
         for table, deleted in (("written", False), ("removed", True)):
@@ -246,7 +246,7 @@ def _apply(
 
 
 def _trim(connection: Any, schema: str, number: int, generation: int, since: int) -> int:
-    """Keep the change log of a collection bounded: the oldest generations go."""
+    """Delete the oldest generations from the change log of a collection."""
     run = connection.execute
     with contextlib.suppress(TypeError):
         count = run(sql("SELECT count(*) FROM {s}.change WHERE collection = %s", schema), (number,)).fetchone()[0]

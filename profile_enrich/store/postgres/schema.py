@@ -1,11 +1,11 @@
-"""The tables of a store in PostgreSQL, in plain SQL, and the catalog that is read from them.
+"""Table definitions of a PostgreSQL store, and its catalog.
 
 ```text
 store         one row: format, generation, the secret of page tokens
-collection    one row a collection; its records are in the table that it names
+collection    one row per collection; its records are in the table that it names
 records_…     the records of one collection: key, place, hash, record (JSON), the values that filters compare
 change        which keys changed in which generation: the change feed
-building      one row a collection, locked while it is built
+building      one row per collection, locked while it is built
 ```
 """
 
@@ -75,12 +75,12 @@ _COLUMNS = (
 
 
 def sql(text: str, schema: str) -> bytes:
-    """A statement with the schema in the place of `{s}`."""
+    """Return a statement with `{s}` replaced by the schema."""
     return text.replace("{s}", schema).encode()
 
 
 def check_schema_name(schema: str) -> str:
-    """The name of a schema, which becomes a part of statements.
+    """Validate the name of a schema, which becomes part of statements.
 
     Raises:
         ConfigurationError: it is not a plain lower-case name.
@@ -92,12 +92,12 @@ def check_schema_name(schema: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A collection and where its records are.
+    """A collection and its table.
 
     Args:
-        collection: as the server describes it.
+        collection: the description of the collection.
         records: the table, without the schema.
-        next_place: the place of the next new record.
+        next_place: the position of the next new record.
         since: the generation after which the change log is complete.
     """
 
@@ -109,14 +109,14 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What a store consists of, as of one generation."""
+    """The collections of a store in one generation."""
 
     generation: int
     secret: bytes = field(repr=False)
     by_id: dict[int, Stored]
 
     def find(self, ref: str | int) -> Stored | None:
-        """The collection of this entity id, name or index id."""
+        """Return the collection with this entity id, name or index id."""
         if isinstance(ref, int):
             return self.by_id.get(ref)
         for each in self.by_id.values():
@@ -125,15 +125,15 @@ class Catalog:
         return self.find_index(ref)
 
     def find_index(self, index_id: str) -> Stored | None:
-        """The collection of this index id."""
+        """Return the collection with this index id."""
         return next((each for each in self.by_id.values() if each.collection.index_id == index_id), None)
 
 
 def create_schema(pool: Pool, schema: str) -> None:
-    """Make the tables, where they are not there.
+    """Create the tables that do not exist.
 
     Raises:
-        StoreError: the role may not create them.
+        StoreError: the role lacks the privilege to create them.
     """
 
     def create(connection: Any) -> None:
@@ -153,7 +153,7 @@ def create_schema(pool: Pool, schema: str) -> None:
 
 
 def stored(row: tuple[Any, ...]) -> Stored:
-    """A row of the catalog."""
+    """Convert a row of the catalog."""
     shown = json.loads(row[7])
     collection = Collection(
         id=row[0],
@@ -173,15 +173,15 @@ def stored(row: tuple[Any, ...]) -> Stored:
 
 
 def select_collection(condition: str) -> str:
-    """The statement that reads rows for `stored`."""
-    return f"SELECT {_COLUMNS} FROM {{s}}.collection {condition}"  # constant texts
+    """Return the statement that reads rows for `stored`."""
+    return f"SELECT {_COLUMNS} FROM {{s}}.collection {condition}"  # constants
 
 
 def read_catalog(pool: Pool, schema: str, where: str) -> Catalog:
-    """Read the catalog, all of it as of one moment.
+    """Read the catalog in one snapshot.
 
     Raises:
-        StoreError: there is no store, or it is of another format.
+        StoreError: the store does not exist, or has another format version.
     """
 
     def read(connection: Any) -> tuple[tuple[Any, ...] | None, Rows]:

@@ -1,4 +1,4 @@
-"""Single records, written one by one: each in a transaction, and a generation of its own."""
+"""Insertion, replacement and deletion of single records, each in one transaction with a new generation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .schema import Stored, select_collection, sql, stored
 __all__ = ["MAX_CHANGES", "attributes_of", "delete_record", "encoder_of", "lock_collection", "put_record", "swap"]
 
 MAX_CHANGES = 200_000
-"""Changed keys that the change log of a collection keeps; a refresh of more is announced as a reset."""
+"""The largest number of changed keys in the change log of a collection; a larger refresh is announced as a reset."""
 
 _KEPT_GENERATIONS = 50_000
 
 
 def encoder_of(collection: Collection) -> RowEncoder:
-    """What turns rows into records of this collection. The Amperity view is made when a record is read."""
+    """Return the encoder for records of this collection. The Amperity view is made when a record is read."""
     encoder = RowEncoder(
         key=collection.key,
         index_id=collection.index_id,
@@ -36,7 +36,7 @@ def encoder_of(collection: Collection) -> RowEncoder:
 
 
 def attributes_of(row: EncodedRow) -> str:
-    """The JSON object that is stored: the Census payload without its envelope.
+    """Return the stored JSON object: the Census payload without its envelope.
 
     Raises:
         RowRejected: PostgreSQL cannot store the key.
@@ -47,10 +47,10 @@ def attributes_of(row: EncodedRow) -> str:
 
 
 def lock_collection(connection: Any, schema: str, name: str, wait: float) -> Stored:
-    """The collection as it is now, locked against other writers until the transaction ends.
+    """Lock the collection against other writers until the end of the transaction, and return it.
 
     Raises:
-        StoreError: there is none of this name.
+        StoreError: it does not exist.
     """
     connection.execute(f"SET LOCAL lock_timeout = {max(1, round(wait * 1000))}".encode())
     row = connection.execute(sql(select_collection("WHERE name = %s FOR UPDATE"), schema), (name,)).fetchone()
@@ -60,7 +60,7 @@ def lock_collection(connection: Any, schema: str, name: str, wait: float) -> Sto
 
 
 def swap(connection: Any, schema: str) -> int:
-    """Begin a new generation, which is visible when the transaction commits, and have it announced then."""
+    """Start a new generation, which becomes visible and is announced at the commit."""
     row = connection.execute(sql("UPDATE {s}.store SET generation = generation + 1 RETURNING generation", schema))
     generation = int(row.fetchone()[0])
     connection.execute(b"SELECT pg_notify(%s, %s)", (channel(schema), str(generation)))
@@ -68,7 +68,7 @@ def swap(connection: Any, schema: str) -> int:
 
 
 def put_record(pool: Pool, schema: str, name: str, record_id: str, record: Mapping[str, Any], *, wait: float) -> bool:
-    """Write one record; see `PostgresStore.put_record`."""
+    """Insert or replace one record; see `PostgresStore.put_record`."""
 
     def write(connection: Any) -> bool:
         with connection.transaction():
@@ -100,7 +100,7 @@ def put_record(pool: Pool, schema: str, name: str, record_id: str, record: Mappi
 
 
 def delete_record(pool: Pool, schema: str, name: str, record_id: str, *, wait: float) -> bool:
-    """Remove one record; see `PostgresStore.delete_record`."""
+    """Delete one record; see `PostgresStore.delete_record`."""
     if not storable(record_id):
         return False
 
@@ -121,7 +121,7 @@ def _write(pool: Pool, write: Any) -> bool:
         try:
             return bool(pool.run(write, again=False))
         except pg.UndefinedTable:
-            continue  # a build swapped in another generation while this waited for the lock
+            continue  # a build swapped in a new generation during the wait for the lock
     raise StoreBusy("another process is writing; try again")
 
 
@@ -147,7 +147,7 @@ def _encode(
 
 
 def _note(connection: Any, schema: str, now: Stored, key: str, *, added: int, collection: Collection) -> None:
-    """Note the change in the log and the catalog, as a new generation."""
+    """Record the change in the log and the catalog, as a new generation."""
     import json
 
     generation = swap(connection, schema)

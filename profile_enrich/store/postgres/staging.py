@@ -1,4 +1,4 @@
-"""Rows on their way into a collection: copied into a temporary table, made unique there."""
+"""Staging of rows: copy them into a temporary table and make their keys unique."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def check_max_shrink(value: float) -> float:
     """Check the share of records that a build or refresh may lose.
 
     Raises:
-        ConfigurationError: it is not between 0 and 1.
+        ConfigurationError: the share is not between 0 and 1.
     """
     return min(1.0, check_number("max_shrink", value, unit="share, from 0 to 1"))
 
 
 @contextlib.contextmanager
 def writing(url: str, schema: str, names: Sequence[str]) -> Generator[Any]:
-    """A connection in one transaction that nobody else builds these collections in. It commits at the end.
+    """Open a transaction that excludes other builds of these collections, and commit it at the end.
 
-    Whatever ends the process before that leaves nothing behind: the server rolls back.
+    If the process ends earlier, the server rolls back.
 
     Raises:
         StoreBusy: another build of one of them is running.
-        StoreError: the database refuses. The message holds no value.
+        StoreError: the database reports an error. The message holds no value.
     """
     connection = new_connection(url, statement_timeout=None, prepare=False)
     problem, busy = "", False
@@ -75,7 +75,7 @@ def writing(url: str, schema: str, names: Sequence[str]) -> Generator[Any]:
 
 
 class Progress:
-    """Tells how far it is, ten times a second at most."""
+    """Report the progress, at most ten times per second."""
 
     def __init__(self, name: str, tell: Callable[[BuildProgress], None] | None, total: int | None) -> None:
         self._name = name
@@ -84,25 +84,25 @@ class Progress:
         self._next = 0.0
 
     def at(self, number: int) -> None:
-        """So many rows were read."""
+        """Report the number of rows read."""
         if self._tell is not None and not number & 0xFF and time.monotonic() >= self._next:
             self._tell(BuildProgress(self._name, number, self._total))
             self._next = time.monotonic() + _PROGRESS_EVERY
 
     def end(self, number: int) -> None:
-        """All rows were read."""
+        """Report that all rows were read."""
         if self._tell is not None:
             self._tell(BuildProgress(self._name, number, number))
 
 
 class Staging:
-    """The temporary table `staged`: one row a change, of which the last one of a key counts.
+    """The temporary table `staged`: one row per change; the last one of a key wins.
 
-    It takes what `ChangeApplier` gives: records, keys to delete, keys to leave as they are.
+    It receives the output of `ChangeApplier`: records, keys to delete, keys to keep unchanged.
 
     Args:
-        connection: in a transaction.
-        width: how many values filters compare.
+        connection: a connection in a transaction.
+        width: the number of filterable values.
     """
 
     def __init__(self, connection: Any, width: int) -> None:
@@ -114,7 +114,7 @@ class Staging:
 
     @contextlib.contextmanager
     def open(self) -> Generator[Staging]:
-        """Make the table, and take rows."""
+        """Create the table, and start to copy rows."""
         values = "".join(f', v{at} text COLLATE "C"' for at in range(self._width))
         self._connection.execute(
             b"CREATE TEMPORARY TABLE staged (seq bigint NOT NULL, kind smallint NOT NULL,"
@@ -127,7 +127,7 @@ class Staging:
             yield self
 
     def put(self, row: EncodedRow) -> Literal["staged"]:
-        """Take in a record.
+        """Add a record.
 
         Raises:
             RowRejected: PostgreSQL cannot store its key.
@@ -144,12 +144,12 @@ class Staging:
         return True
 
     def keep(self, key: str) -> None:
-        """Take in the key of a record that stays as it is."""
+        """Add the key of an unchanged record."""
         if storable(key):
             self._add(2, key, None, None, *[None] * self._width)
 
     def delete_others(self) -> None:
-        """The records whose keys were not taken in have vanished."""
+        """Delete the records whose keys were not added."""
         self.others_deleted = True
 
     def _add(self, kind: int, *values: Any) -> None:
@@ -157,11 +157,11 @@ class Staging:
         self._copy.write_row((self._number, kind, *values))
 
     def make_unique(self) -> Duplicates:
-        """Keep the last row of each key, in the place of the first; how many were dropped, and the first of these."""
+        """Keep the last row of each key, in the position of the first; return how many were dropped, and the first."""
         run = self._connection.execute
         run(b"CREATE INDEX ON staged (key)")
         run(b"ANALYZE staged")
-        # A row that was left out says only that its record is there.
+        # A rejected row only marks its record as present.
         run(
             b"DELETE FROM staged s WHERE kind = 2 AND EXISTS"
             b" (SELECT 1 FROM staged o WHERE o.key = s.key AND (o.kind <> 2 OR o.seq < s.seq))"
@@ -181,5 +181,5 @@ class Staging:
         return int(row[0]), row[1]
 
     def drop(self) -> None:
-        """Make room for the next collection's."""
+        """Drop the table, for the next collection."""
         self._connection.execute(b"DROP TABLE staged")

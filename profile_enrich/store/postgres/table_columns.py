@@ -1,4 +1,4 @@
-"""The columns of the user's tables and views: how each is read, and how a text is compared with it."""
+"""Columns of the user's tables and views: how to read them, and how to compare text with them."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _fits_date(text: str) -> bool:
         return False
 
 
-# Which texts a value of the type can have, and what the parameter is cast to. Other texts match nothing: they never
-# reach the server, which would refuse them.
+# The valid texts of a type, and the cast of the parameter. Other texts match nothing and are not sent, because the
+# server would reject them.
 _COMPARED: dict[str, tuple[Callable[[str], bool], str]] = {
     **dict.fromkeys(_TEXTS, (storable, "text")),
     **dict.fromkeys(_INTEGERS, (_fits_integer, "bigint")),
@@ -61,9 +61,9 @@ class TableColumn:
     """A column of the user's table or view.
 
     Args:
-        name: as the database has it.
-        declared: its type, as `information_schema` names it.
-        exact: whether equal means the same text; a case-insensitive collation does not.
+        name: the name in the database.
+        declared: its type in `information_schema`.
+        exact: whether equality means identical text; false for a case-insensitive collation.
     """
 
     name: str
@@ -72,51 +72,51 @@ class TableColumn:
 
     @property
     def kind(self) -> ColumnType:
-        """What its values are in the Census view. Dates, times and whatever JSON has no form for are text."""
+        """The column type in the Census view. Dates, times and types that JSON lacks are text."""
         return _KINDS.get(self.declared, "text")
 
     @property
     def quoted(self) -> str:
-        """The name as it stands in a statement."""
+        """The name quoted for SQL."""
         return Identifier(self.name).as_string(None)
 
     @property
     def selected(self) -> str:
-        """The expression that reads it: as text, where Python's type could not hold every value."""
+        """The expression that reads it; as text if the Python type cannot hold every value."""
         if self.kind == "json":
             return f"CAST(CAST({self.quoted} AS jsonb) AS text)"
         return self.quoted if self.declared in (*_TEXTS, *_KINDS) else f"CAST({self.quoted} AS text)"
 
     @property
     def condition(self) -> str:
-        """The condition that it equals a parameter."""
+        """The SQL condition that it equals a parameter."""
         return f"{self.quoted} = CAST(%s AS {_COMPARED[self.declared][1]})"
 
     @property
     def after(self) -> str:
-        """The condition that it comes after a parameter."""
+        """The SQL condition that it is greater than a parameter."""
         return f"{self.quoted} > CAST(%s AS {_COMPARED[self.declared][1]})"
 
     def takes(self, text: str) -> bool:
-        """Whether a value of the column can have this text."""
+        """Return whether a value of the column can have this text."""
         return _COMPARED[self.declared][0](text)
 
     def json(self, value: Any) -> str:
-        """A value that was read, as JSON."""
+        """Convert a value to JSON."""
         if value is None:
             return "null"
         return value if self.kind == "json" else to_json(value)
 
     def check_key(self, where: str) -> None:
-        """Check that records can be looked up by it.
+        """Check that the column can be a key.
 
         Raises:
-            ConfigurationError: it is of a type, or has a collation, by which "the same text" cannot be asked for.
+            ConfigurationError: its type or collation does not support comparison of identical text.
         """
         self._check(where, _KEYS, "key")
 
     def check_filterable(self, where: str) -> None:
-        """Check that pages can be filtered by it.
+        """Check that the column can be filtered by.
 
         Raises:
             ConfigurationError: see `check_key`.
@@ -131,22 +131,22 @@ class TableColumn:
             )
         if not self.exact:
             raise ConfigurationError(
-                f"{where}: the column {self.name!r} has a collation that takes different texts for equal; serve a view"
+                f"{where}: the column {self.name!r} has a collation that treats different texts as equal; serve a view"
                 ' that reads it with COLLATE "C", with an index on that expression'
             )
 
 
 def record_json(columns: tuple[TableColumn, ...], values: tuple[Any, ...]) -> str:
-    """A row as the JSON object that is answered with."""
+    """Convert a row to the JSON object of a response."""
     pairs = zip(columns, values, strict=True)
     return "{" + ",".join([f"{quote(column.name)}:{column.json(value)}" for column, value in pairs]) + "}"
 
 
 def table_of(name: str) -> tuple[str | None, str]:
-    """The schema and the table of `schema.table`; no schema: what the search path finds.
+    """Split `schema.table`; without a schema, the search path applies.
 
     Raises:
-        ConfigurationError: it is neither.
+        ConfigurationError: the name has another form.
     """
     parts = name.split(".") if isinstance(name, str) else []
     if len(parts) not in (1, 2) or not all(parts):
@@ -155,7 +155,7 @@ def table_of(name: str) -> tuple[str | None, str]:
 
 
 def read_columns(connection: Any, schema: str | None, table: str) -> dict[str, TableColumn]:
-    """The columns of a table or view that the role may read, in order; none when there is no such table."""
+    """The columns of a table or view that the role may read, in order; none if there is no such table."""
     rows = connection.execute(
         b"SELECT c.column_name, c.data_type, coalesce(bool_and(l.collisdeterministic), true)"
         b" FROM information_schema.columns c LEFT JOIN pg_collation l ON l.collname = c.collation_name"

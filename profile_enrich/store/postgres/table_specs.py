@@ -1,4 +1,4 @@
-"""Tables and views of the user's: what is said of them, and what is found out when they are opened."""
+"""Specifications of the user's tables and views, and their checks."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class TableSpec:
     """A table or view that is served as a collection.
 
     Args:
-        name: of the collection: Census's entity, Amperity's index.
-        table: `table` or `schema.table`, as the database has it.
-        key: the column that identifies a record: text, an integer or a UUID, with an index; unique.
-        filterable: columns that pages can be filtered by: text, integers, UUIDs, booleans, dates; each with an index.
+        name: the name of the collection: the Census entity and the Amperity index.
+        table: `table` or `schema.table`, as spelled in the database.
+        key: the column that identifies a record: a unique, indexed text, integer or UUID.
+        filterable: the columns that pages can be filtered by: indexed text, integers, UUIDs, booleans or dates.
         fields: the columns to show; all by default.
         index_fields: the columns of the Amperity view, at most 30; all shown ones by default.
         description: shown in the Amperity view.
@@ -42,7 +42,7 @@ class TableSpec:
 
 @dataclass(frozen=True, slots=True)
 class ServedTable:
-    """A table as it is served."""
+    """A table being served."""
 
     collection: Collection
     source: str
@@ -50,7 +50,7 @@ class ServedTable:
     columns: tuple[TableColumn, ...]
 
     def column(self, name: str) -> TableColumn:
-        """The column of this name."""
+        """Return the column with this name."""
         return next(each for each in (*self.columns, self.key) if each.name == name)
 
 
@@ -58,11 +58,11 @@ _EXAMPLES = {"uuid": "00000000-0000-0000-0000-000000000000", "boolean": "true", 
 
 
 def describe_table(connection: Any, number: int, spec: TableSpec, check_plans: bool) -> ServedTable:
-    """Look at a table, and check that it can be served.
+    """Read the columns of a table, and check that it can be served.
 
     Raises:
         ConfigurationError: the specification does not fit it.
-        StoreError: it is not there, or lacks an index.
+        StoreError: the table does not exist or lacks an index.
     """
     schema, name = table_of(spec.table)
     there = read_columns(connection, schema, name)
@@ -111,7 +111,7 @@ def describe_table(connection: Any, number: int, spec: TableSpec, check_plans: b
 
 
 def _estimate(connection: Any, schema: str | None, name: str) -> int:
-    """How many rows the database thinks there are; 0 for a view."""
+    """Return the database's estimate of the number of rows; 0 for a view."""
     row = connection.execute(
         b"SELECT t.reltuples FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace"
         b" WHERE t.relname = %s AND (n.nspname = %s OR (%s::text IS NULL AND pg_table_is_visible(t.oid)))",

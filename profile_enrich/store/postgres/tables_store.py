@@ -1,4 +1,4 @@
-"""A store of profiles over the user's own tables and views, read-only."""
+"""Read-only store over the user's tables and views in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ __all__ = ["PostgresTables"]
 
 
 class PostgresTables:
-    """Serves tables and views of a PostgreSQL database as they are. It writes nothing, also no table of its own.
+    """Serve existing tables and views of a PostgreSQL database. It never writes to the database.
 
-    Every answer is one statement in a read-only transaction, with the rights of the role in the URL: row-level security
-    and column privileges hold. There is no change feed, since nobody says what changed.
+    Every read is one statement in a read-only transaction with the privileges of the URL's role, so row-level security
+    and column privileges apply. There is no change feed.
 
     Args:
-        url: of the database, as libpq takes it; its role needs SELECT and no more.
-        tables: what to serve. The first one is entity 1, and so on: append new ones.
-        replicas: URLs of read replicas; with them, all reads go there, and to `url` when none answers.
-        secret: what page tokens are signed with, at least 16 bytes. By default a random one, with which page tokens do
-            not outlive this object nor work on another server.
-        pool_size: connections at most to each server, 10 by default.
-        statement_timeout: seconds for a statement, 5 by default.
-        wait: seconds for which a call waits for a free connection, 2 by default.
-        prepare: whether to prepare statements; by default where no pooler in transaction mode stands between.
-        check_plans: whether to refuse a table that lacks an index. Say no for databases that explain otherwise than
-            PostgreSQL does.
+        url: the libpq URL of the database; the role needs only SELECT.
+        tables: the tables to serve. The first one is entity 1, and so on, so append new ones at the end.
+        replicas: URLs of read replicas. Reads use them, and `url` only if none is available.
+        secret: the key that signs page tokens, at least 16 bytes. By default it is random, so page tokens are valid
+            only for this object.
+        pool_size: the largest number of connections per server. Default 10.
+        statement_timeout: the time limit of a statement, in seconds. Default 5.
+        wait: how long a call waits for a free connection, in seconds. Default 2.
+        prepare: whether to prepare statements; by default, unless a pooler in transaction mode is detected.
+        check_plans: whether to reject a table that lacks an index. Pass `False` for databases whose EXPLAIN differs
+            from PostgreSQL's.
         timer: the monotonic clock, in seconds; injectable for tests.
 
     Raises:
         ConfigurationError: a specification does not fit its table.
-        StoreError: the database cannot be reached, has no such table, or lacks an index: the message has the statement
-            that creates it.
+        StoreError: the database is unreachable, lacks a table, or lacks an index; the message has the statement that
+            creates the index.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class PostgresTables:
 
     @property
     def namespace(self) -> str:
-        """The database: two stores share it only if they hold the same data."""
+        """The namespace, made of the database."""
         names = ",".join(each.source for each in self._tables.values())
         return f"postgres:{self._database.name}?{names}"
 
@@ -116,17 +116,17 @@ class PostgresTables:
 
     @property
     def check_every(self) -> float:
-        """Zero: every answer is of this moment."""
+        """Always zero: every read returns current data."""
         return 0.0
 
     @property
     def generation(self) -> int:
-        """Always 1: nobody says when the tables change."""
+        """Always 1: changes of the tables are not tracked."""
         return 1
 
     @property
     def secret(self) -> bytes:
-        """What page tokens are signed with."""
+        """The key that signs page tokens."""
         return self._secret
 
     def collections(self) -> tuple[Collection, ...]:
@@ -134,26 +134,26 @@ class PostgresTables:
         return tuple(each.collection for each in self._tables.values())
 
     def find(self, ref: str | int) -> Collection | None:
-        """The collection of this name, index id or entity id, or `None`. Never waits."""
+        """Return the collection with this name, index id or entity id, or `None`. Never waits."""
         return next((each for each in self.collections() if ref in (each.id, each.name, each.index_id)), None)
 
     def find_index(self, index_id: str) -> Collection | None:
-        """The collection of this index id, or `None`. Never waits."""
+        """Return the collection with this index id, or `None`. Never waits."""
         return next((each for each in self.collections() if each.index_id == index_id), None)
 
     def collection(self, ref: str | int) -> Collection:
-        """The collection of this name, index id or entity id.
+        """Return the collection with this name, index id or entity id.
 
         Raises:
-            StoreError: there is none; it lists those that are there.
+            StoreError: there is none; the message lists the existing ones.
         """
         return self._table(ref).collection
 
     def get(self, collection: str | int | Collection, record_id: str) -> StoredRecord | None:
-        """The record with this key, or `None`.
+        """Return the record with this key, or `None`.
 
         Raises:
-            StoreError: there is no such collection, it cannot be read, or several rows have this key.
+            StoreError: the collection does not exist or cannot be read, or several rows have this key.
         """
         found = self._record(self._table(collection), record_id)
         return None if found is None else StoredRecord(record_id, json.loads(found))
@@ -161,10 +161,10 @@ class PostgresTables:
     def get_payload(
         self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
     ) -> bytes | None:
-        """The record with this key as the JSON body of a vendor's response, or `None`.
+        """Return the record with this key as the JSON body of a vendor's response, or `None`.
 
         Raises:
-            StoreError: there is no such collection, it cannot be read, or several rows have this key.
+            StoreError: the collection does not exist or cannot be read, or several rows have this key.
         """
         table = self._table(collection)
         if dialect == "amperity" and table.collection.index_fields is None:
@@ -184,14 +184,14 @@ class PostgresTables:
         with_total: bool = False,
         dialect: Dialect = "amperity",
     ) -> StorePage:
-        """One page of the records that match all filters exactly, in the order of their keys.
+        """Return one page of the records that match all filters exactly, ordered by key.
 
-        Paging on shows each record that stays exactly once, since its key does not change.
+        Paging returns each remaining record exactly once, since its key does not change.
 
         Raises:
-            CursorError: the cursor was changed, or is of another collection or filter.
+            CursorError: the cursor was modified, or belongs to another collection or filter.
             ConfigurationError: an attribute is not filterable, or the limit is out of range.
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
             raise ConfigurationError(f"limit is 1 to {MAX_PAGE:,}")
@@ -216,11 +216,11 @@ class PostgresTables:
     def search(
         self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
     ) -> list[StoredRecord]:
-        """The first records that match all filters exactly, with their own types.
+        """Return the first records that match all filters exactly, with their own types.
 
         Raises:
             ConfigurationError: an attribute is not filterable.
-            StoreError: there is no such collection, or it cannot be read.
+            StoreError: the collection does not exist or cannot be read.
         """
         table = self._table(collection)
         check_filters(table.collection, filters)
@@ -230,7 +230,7 @@ class PostgresTables:
     def changes_since(
         self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
     ) -> CollectionChanges | None:
-        """Always `None`: everything may have changed."""
+        """Return `None`: anything may have changed."""
         return None
 
     def put_record(
@@ -241,7 +241,7 @@ class PostgresTables:
         *,
         wait: float = WRITE_WAIT,
     ) -> bool:
-        """Refuse: the tables are the user's.
+        """Raise an error: the tables are read-only.
 
         Raises:
             StoreError: always.
@@ -249,7 +249,7 @@ class PostgresTables:
         raise StoreError("these collections are tables of a database, which is only read; change the tables themselves")
 
     def delete_record(self, collection: str | int | Collection, record_id: str, *, wait: float = WRITE_WAIT) -> bool:
-        """Refuse: the tables are the user's.
+        """Raise an error: the tables are read-only.
 
         Raises:
             StoreError: always.
@@ -257,11 +257,11 @@ class PostgresTables:
         raise StoreError("these collections are tables of a database, which is only read; change the tables themselves")
 
     def refresh(self) -> bool:
-        """There is nothing to look for; always false."""
+        """Return false: every read returns current data."""
         return False
 
     def close(self) -> None:
-        """Close every connection. The store opens anew when it is used again."""
+        """Close all connections. The next use opens them again."""
         self._database.close()
 
     def __enter__(self) -> PostgresTables:
@@ -308,7 +308,7 @@ class PostgresTables:
             f"SELECT {table.key.quoted} AS k, {columns} FROM {table.source}"
             f"{f' WHERE {conditions}' if conditions else ''} ORDER BY {table.key.quoted} LIMIT {limit}"
         )
-        # The outer join keeps the total on a page without rows.
+        # The outer join returns the total even for a page without rows.
         rows = self._read(
             f"SELECT {total}, p.* FROM (SELECT 1) one LEFT JOIN ({page}) p ON TRUE ORDER BY p.k",
             (*(values if with_total else ()), *values, *(() if after is None else (after,))),
@@ -327,7 +327,7 @@ class PostgresTables:
             return self._database.primary.run(work, again=True)
         except (pg.UndefinedTable, pg.UndefinedColumn):
             pass
-        raise StoreError("a table or column that is served is gone from the database")
+        raise StoreError("a served table or column no longer exists in the database")
 
 
 def _fetch(statement: bytes, values: tuple[Any, ...], connection: Any) -> Rows:

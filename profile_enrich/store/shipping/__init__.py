@@ -1,6 +1,6 @@
 """Ship the generations of a local store through object storage (extra `object-storage`).
 
-One machine builds and publishes; any number of servers download each new generation beside the old one, and swap.
+One machine builds and publishes; any number of servers download each new generation and swap it in.
 
 ```python
 publish_store("profiles.store", "s3://bucket/profiles", key=key)          # where the store is built

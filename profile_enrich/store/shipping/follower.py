@@ -1,4 +1,4 @@
-"""Follow the generations that are published: download each beside the old one, check it, swap it in."""
+"""Follower of published generations: download each next to the old one, verify it, swap it in."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _CHUNK = 8 << 20
 
 
 class GenerationFollower:
-    """Keeps a directory at the newest published generation. `LocalStore` of that directory serves it meanwhile.
+    """Keep a directory at the newest published generation, which a `LocalStore` of that directory serves.
 
-    What is there already is served when the object storage is away. A download that breaks off, by whatever, is resumed
-    where it ended; nothing is swapped in whose SHA-256 differs from that of the signed manifest.
+    If the object storage is unavailable, the present generation is still served. An interrupted download is resumed. A
+    generation is swapped in only if every SHA-256 matches the signed manifest.
 
     Args:
-        path: the directory; made when it is not there. Nobody else may write it.
-        url: what `publish_store` published to.
-        key: what manifests are signed with.
-        every: seconds between two looks by `start`, 30 by default.
-        keep: generations whose files are kept here, 2 by default.
-        options: of the object storage, e.g. `{"endpoint": …}`; the rest comes from the environment.
+        path: the directory; created if it does not exist. Nothing else may write to it.
+        url: the URL that was passed to `publish_store`.
+        key: the key that signs manifests.
+        every: seconds between checks after `start`. Default 30.
+        keep: the number of generations whose files are kept. Default 2.
+        options: options of the object storage, e.g. `{"endpoint": …}`; others come from the environment.
         clock: the time in seconds since the epoch; injectable for tests.
 
     Raises:
-        ConfigurationError: an argument makes no sense.
+        ConfigurationError: an argument is invalid.
         MissingExtraError: the extra `object-storage` is not installed.
     """
 
@@ -73,22 +73,22 @@ class GenerationFollower:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a generation to serve."""
+        """Whether a generation is available to serve."""
         return self._have is not None
 
     def poll(self) -> bool:
-        """Take up the newest generation, if there is a newer one; return whether there was.
+        """Download and swap in a newer generation; return true if there was one.
 
         Raises:
-            StoreError: the object storage does not answer, the manifest is not signed with the key, or a file is not
-                what the manifest says. What is served stays.
+            StoreError: the object storage does not respond, the manifest is not signed with the key, or a file does not
+                match the manifest. The served generation stays.
         """
         content = self._bucket.get(CURRENT)
         self._checked_at = self._clock()
         if content is None:
             raise StoreError(f"nothing is published in {self._bucket.name}; `publish_store` does it")
         new = read_signed(content, self._key, self._bucket.name)
-        # An older one, well signed, is one that somebody put back: a store is not taken back in time that way.
+        # Reject an older manifest even if its signature is valid, so that a replay cannot roll the store back.
         if self._have is not None and new.sequence <= self._have.sequence:
             return False
         problem = ""
@@ -109,7 +109,7 @@ class GenerationFollower:
         return True
 
     def status(self) -> Mapping[str, Any]:
-        """What is served and how the last look went: for `/status`."""
+        """Return the served generation and the result of the last check, for `/status`."""
         have = self._have
         return {
             "from": self._bucket.name,
@@ -124,13 +124,13 @@ class GenerationFollower:
         }
 
     def wait_until_ready(self, timeout: float) -> None:
-        """Look now, and again until there is a generation to serve.
+        """Check repeatedly until a generation is available.
 
         Args:
-            timeout: seconds after which it gives up.
+            timeout: seconds to wait.
 
         Raises:
-            StoreError: there is still none; it says why.
+            StoreError: there is still none; the message gives the reason.
         """
         end = time.monotonic() + timeout
         while True:
@@ -142,13 +142,13 @@ class GenerationFollower:
             self._stop.wait(min(1.0, self._every))
 
     def start(self) -> None:
-        """Look every `every` seconds, in a thread."""
+        """Check every `every` seconds, in a thread."""
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="profile_enrich-generations", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread. A download that it is at is resumed by the next one."""
+        """End the thread. The next one resumes an interrupted download."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(5)
@@ -180,7 +180,7 @@ class GenerationFollower:
             self._error = ""
 
     def _read_local(self) -> ShippedManifest | None:
-        """What was downloaded before, unless it is not whole any more."""
+        """Read the local manifest, unless a file is missing or damaged."""
         with contextlib.suppress(OSError, StoreError):
             have = read_signed((self._path / _SHIPPED).read_bytes(), self._key, str(self._path))
             sizes = [(self._path / file.local).stat().st_size == file.size for file in have.files]
@@ -189,7 +189,7 @@ class GenerationFollower:
         return None
 
     def _fetch(self, file: ShippedFile) -> None:
-        """Download a file, from where the last attempt ended."""
+        """Download a file, resuming the last attempt."""
         final = self._path / file.local
         if final.exists() and final.stat().st_size == file.size and digest_of(final) == file.sha256:
             return
@@ -215,7 +215,7 @@ class GenerationFollower:
         part.replace(final)
 
     def _prune(self) -> None:
-        """Delete the files that none of the last generations has. Servers that have them open go on reading them."""
+        """Delete the files that none of the last generations uses. Servers that have them open can still read them."""
         said = sorted(self._path.glob(f"{_SHIPPED}.[0-9]*"), key=lambda path: int(path.suffix[1:]))
         wanted: set[str] = set()
         for path in said[-self._keep :]:

@@ -22,12 +22,12 @@ class Bucket:
 
     Args:
         url: `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///directory`, or the path of a directory.
-        options: of the object storage, as obstore names them, e.g. `{"endpoint": "http://127.0.0.1:9000"}`. What is not
-            named comes from the environment (`AWS_ACCESS_KEY_ID`, …).
-        timeout: seconds for one request.
+        options: obstore's options, e.g. `{"endpoint": "http://127.0.0.1:9000"}`. Others come from the environment
+            (`AWS_ACCESS_KEY_ID`, …).
+        timeout: the timeout of one request, in seconds.
 
     Raises:
-        ConfigurationError: the URL or an option is not known.
+        ConfigurationError: the URL or an option is unknown.
     """
 
     def __init__(self, url: str, options: dict[str, Any] | None = None, *, timeout: float = 30.0) -> None:
@@ -53,10 +53,10 @@ class Bucket:
             )
 
     def get(self, path: str) -> bytes | None:
-        """A small object; `None` when there is none.
+        """Return a small object; `None` if there is none.
 
         Raises:
-            StoreError: the object storage does not answer.
+            StoreError: the object storage does not respond.
         """
         with self._saying("read"):
             try:
@@ -65,10 +65,10 @@ class Bucket:
                 return None
 
     def get_range(self, path: str, start: int, end: int) -> bytes | None:
-        """The bytes of an object from `start` to before `end`; `None` when there is no such object.
+        """Return the bytes of an object from `start` to before `end`; `None` if there is no such object.
 
         Raises:
-            StoreError: the object storage does not answer.
+            StoreError: the object storage does not respond.
         """
         with self._saying("read"):
             try:
@@ -77,10 +77,10 @@ class Bucket:
                 return None
 
     def size(self, path: str) -> int | None:
-        """How large an object is; `None` when there is none.
+        """Return the size of an object; `None` if there is none.
 
         Raises:
-            StoreError: the object storage does not answer.
+            StoreError: the object storage does not respond.
         """
         with self._saying("read"):
             try:
@@ -89,19 +89,19 @@ class Bucket:
                 return None
 
     def put(self, path: str, content: bytes | Path) -> None:
-        """Write an object: it is there whole, or not at all.
+        """Write an object atomically.
 
         Raises:
-            StoreError: the object storage refuses, or does not answer.
+            StoreError: the object storage refuses the request or does not respond.
         """
         with self._saying("written"):
             obstore.put(self._store, path, content)
 
     def names(self, prefix: str) -> list[str]:
-        """The names of the objects below a prefix, in order.
+        """List the names of the objects below a prefix, in order.
 
         Raises:
-            StoreError: the object storage does not answer.
+            StoreError: the object storage does not respond.
         """
         with self._saying("read"):
             return sorted(item["path"] for part in obstore.list(self._store, prefix) for item in part)
@@ -110,7 +110,7 @@ class Bucket:
         """Delete objects.
 
         Raises:
-            StoreError: the object storage refuses, or does not answer.
+            StoreError: the object storage refuses the request or does not respond.
         """
         with self._saying("written"):
             for path in paths:

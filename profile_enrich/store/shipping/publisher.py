@@ -1,4 +1,4 @@
-"""Publish the generation that a store has now."""
+"""Publishing of a store's current generation."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .shipped_manifest import CURRENT, ShippedFile, ShippedManifest, check_key, 
 
 __all__ = ["PublishReport", "publish_store"]
 
-_ATTEMPTS = 5  # generations that are swapped in while files are uploaded
+_ATTEMPTS = 5  # attempts, in case generations are swapped in during the upload
 
 
 @dataclass(frozen=True, slots=True)
 class PublishReport:
-    """What `publish_store` did.
+    """The result of `publish_store`.
 
     Args:
         sequence: the number of this publication.
-        generation: of the store.
-        uploaded: files that were not there before.
-        bytes: of the files uploaded.
-        unchanged: whether this generation was published already; then nothing was done.
+        generation: the generation of the store.
+        uploaded: the number of uploaded files.
+        bytes: the size of the uploaded files.
+        unchanged: whether this generation had already been published.
     """
 
     sequence: int
@@ -41,24 +41,24 @@ class PublishReport:
 def publish_store(
     path: Path | str, url: str, *, key: bytes, keep: int = 3, options: dict[str, Any] | None = None
 ) -> PublishReport:
-    """Publish the generation that a local store has now; servers that follow the URL take it up.
+    """Publish the current generation of a local store to the servers that follow the URL.
 
-    Only files that are not there yet are uploaded: after a refresh, a small layer. The manifest comes last, so that a
-    publication that breaks off changes nothing, and the next one goes on where it ended.
+    Only new files are uploaded; after a refresh, this is a small layer. The manifest comes last, so an interrupted
+    publication changes nothing, and the next one resumes it.
 
     Args:
         path: the store's directory.
         url: where to publish: `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///directory`, or a directory's path.
-        key: what the manifest is signed with, at least 16 bytes; the servers have the same.
-        keep: publications that are kept, for servers that are still downloading them; 3 by default.
-        options: of the object storage, e.g. `{"endpoint": …}`; the rest comes from the environment.
+        key: the key that signs the manifest, at least 16 bytes; the same on the servers.
+        keep: the number of publications kept for servers that are still downloading them. Default 3.
+        options: options of the object storage, e.g. `{"endpoint": …}`; others come from the environment.
 
     Returns:
-        What was uploaded.
+        What was uploaded, as a report.
 
     Raises:
-        StoreError: there is no such store, the object storage does not answer, or what is published there is signed
-            with another key.
+        StoreError: the store does not exist, the object storage does not respond, or its manifest is signed with
+            another key.
         MissingExtraError: the extra `object-storage` is not installed.
     """
     path, bucket = Path(path), Bucket(url, options)
@@ -72,7 +72,7 @@ def publish_store(
         if store.get("generation") != manifest.generation:
             continue
         store.pop("secret", None)
-        store.pop("checksum", None)  # of the whole, which holds the secret
+        store.pop("checksum", None)  # of the whole manifest, which holds the secret
         try:
             names = [file.name for parts in manifest.parts.values() for file in parts.files]
             files = tuple(
@@ -84,7 +84,7 @@ def publish_store(
             for file in missing:
                 bucket.put(file.remote, path / file.name)
         except FileNotFoundError:
-            continue  # a refresh merged its layers meanwhile: publish what it made
+            continue  # a refresh merged the layers meanwhile: publish the result
         sequence = 1 if before is None else before.sequence + 1
         shipped = ShippedManifest(sequence, manifest.generation, datetime.now(UTC), store, files)
         bucket.put(shipped.remote, shipped.sign(key))
@@ -95,7 +95,7 @@ def publish_store(
 
 
 def _prune(bucket: Bucket, key: bytes, keep: int) -> None:
-    """Delete the oldest publications, and the files that only they had."""
+    """Delete the oldest publications and the files that only they use."""
     names = bucket.names("generations/")
     wanted: set[str] = set()
     for name in names[-keep:]:

@@ -1,4 +1,4 @@
-"""The signed manifest of a published generation: which files it is made of, and what they are.
+"""The signed manifest of a published generation.
 
 ```text
 CURRENT                      the newest manifest
@@ -6,8 +6,8 @@ generations/00000012.json    the manifests that are kept
 files/<sha256>               their data files, each once
 ```
 
-The signature is an HMAC-SHA256 with a key that publisher and servers share. The secret of the store is not published:
-each server derives the same one from the key, so that page tokens work on all of them.
+The signature is an HMAC-SHA256 with a key that publisher and servers share. The store's secret is not published: each
+server derives one from the key, so page tokens work on all servers.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class ShippedFile:
     """One data file.
 
     Args:
-        name: in the store that was published.
-        size: in bytes.
-        sha256: of its content, in hexadecimal.
+        name: the name in the published store.
+        size: the size in bytes.
+        sha256: the SHA-256 of its content, in hexadecimal.
     """
 
     name: str
@@ -47,12 +47,12 @@ class ShippedFile:
 
     @property
     def remote(self) -> str:
-        """Where it is in the object storage."""
+        """The name of the file in the object storage."""
         return f"files/{self.sha256}"
 
     @property
     def local(self) -> str:
-        """Its name in a server's store: made of its content, so that no two contents ever share a name."""
+        """The name of the file in a server's store, derived from its content."""
         return f"{self.sha256[:40]}.db"
 
 
@@ -61,11 +61,11 @@ class ShippedManifest:
     """One published generation.
 
     Args:
-        sequence: counts the publications; it grows also when a store is built from nothing.
+        sequence: the number of the publication; it also grows if the store is rebuilt from scratch.
         generation: of the store.
-        published_at: when, UTC.
+        published_at: the time of publication, UTC.
         store: the store's own manifest, as JSON, without its secret.
-        files: what it is made of.
+        files: the data files.
     """
 
     sequence: int
@@ -76,11 +76,11 @@ class ShippedManifest:
 
     @property
     def remote(self) -> str:
-        """Where it is kept in the object storage."""
+        """The name of the manifest in the object storage."""
         return f"generations/{self.sequence:08}.json"
 
     def sign(self, key: bytes) -> bytes:
-        """The manifest with its signature, as it is stored."""
+        """Return the signed manifest as bytes."""
         body = json.dumps(
             {
                 "format": _FORMAT,
@@ -94,7 +94,7 @@ class ShippedManifest:
         return json.dumps({"manifest": body, "signature": _signature(key, body)}).encode()
 
     def local_manifest(self, key: bytes) -> bytes:
-        """The manifest of a server's copy: with the names that its files have there, and a secret."""
+        """Return the manifest of a server's copy, with local file names and a secret."""
         names = {file.name: file.local for file in self.files}
         collections = [
             {**item, "files": [[names[name], *rest] for name, *rest in item["files"]]}
@@ -107,10 +107,10 @@ class ShippedManifest:
 
 
 def read_signed(content: bytes, key: bytes, where: str) -> ShippedManifest:
-    """Read a manifest, once its signature was checked.
+    """Verify the signature of a manifest and parse it.
 
     Raises:
-        StoreError: it is not signed with this key, or not one that this version reads.
+        StoreError: the manifest is not signed with this key, or has another format version.
     """
     body: Any = None
     try:
@@ -120,7 +120,7 @@ def read_signed(content: bytes, key: bytes, where: str) -> ShippedManifest:
     except (ValueError, KeyError, TypeError, AttributeError):
         genuine = False
     if not genuine:
-        raise StoreError(f"the manifest in {where} is not signed with this key, or was changed; nothing of it is used")
+        raise StoreError(f"the manifest in {where} is not signed with this key, or was modified; it is not used")
     try:
         said = cast("dict[str, Any]", json.loads(body))
         if said["format"] == _FORMAT:
@@ -137,10 +137,10 @@ def read_signed(content: bytes, key: bytes, where: str) -> ShippedManifest:
 
 
 def check_key(key: object) -> bytes:
-    """Check what manifests are signed with.
+    """Check the key that signs manifests.
 
     Raises:
-        ConfigurationError: it is not bytes of some length.
+        ConfigurationError: the key is not bytes, or too short.
     """
     if not isinstance(key, bytes) or len(key) < _MIN_KEY:
         raise ConfigurationError(
@@ -150,10 +150,10 @@ def check_key(key: object) -> bytes:
 
 
 def digest_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal.
+    """Return the SHA-256 of a file, in hexadecimal.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,1 +1,1 @@
-"""Everything that changes a store: builds, refreshes, single records."""
+"""Changes of a local store: builds, refreshes, single records."""

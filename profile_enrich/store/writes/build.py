@@ -1,4 +1,4 @@
-"""Builds collections and swaps them in at once."""
+"""Builds of collections from files or iterables."""
 
 from __future__ import annotations
 
@@ -50,28 +50,27 @@ def build_store(
 ) -> BuildReport:
     """Build collections from files or iterables, and publish them in one atomic swap.
 
-    A store is a directory. Collections of it that are not named here stay as they are. The new data are written beside
-    the old and become visible all together, by one atomic rename, at the very end. When the process is killed before
-    that, the old data are untouched, and the next build cleans up what was left behind. Readers notice the swap by
-    themselves.
+    A store is a directory. Other collections in it do not change. The new data are written next to the old and become
+    visible by one atomic rename at the end. If the process is killed before, the old data are untouched, and the next
+    build removes leftover files. Readers pick up the swap automatically.
 
     Args:
-        path: the store's directory; made when it is not there.
-        collections: what to build.
-        on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
-        max_shrink: the share of its records that a collection may lose, from 0 to 1. With more, nothing is changed. The
-            default 1.0 allows everything.
-        progress: called with how far the build is, at most ten times a second and once at the end of each collection.
+        path: the store's directory; created if it does not exist.
+        collections: the collections to build.
+        on_duplicate: what to do if two rows have the same key: keep the `"last"`, or `"fail"`.
+        max_shrink: the share of records that a collection may lose, from 0 to 1. If it would lose more, nothing is
+            changed. The default 1.0 allows any loss.
+        progress: called with the progress, at most ten times per second and at the end of each collection.
 
     Returns:
-        What was read, stored, replaced and left out, for each collection.
+        What was read, stored, replaced and rejected, for each collection.
 
     Raises:
         StoreError: a file cannot be read, has no such column, wrong encoding, broken lines, duplicate keys with
             `on_duplicate="fail"`; none of its rows can be stored; a collection would lose more than `max_shrink`; or
             another build of this store is running. It names the file and, where it can, the line; never a value.
         MissingExtraError: reading CSV and Parquet files needs the extra `server`.
-        ConfigurationError: the specification contradicts itself.
+        ConfigurationError: the specification is inconsistent.
     """
     began = time.monotonic()
     specs = list(collections)
@@ -103,7 +102,7 @@ def drop_collections(path: Path | str, names: Iterable[str]) -> None:
     """Remove collections from a store, with their data.
 
     Raises:
-        StoreError: there is no such store or collection; nothing was removed then.
+        StoreError: the store or a collection does not exist; nothing was removed.
     """
     path = Path(path)
     read_manifest(path)
@@ -130,7 +129,7 @@ def _start(path: Path) -> Manifest:
 
 
 def _fresh(path: Path) -> Manifest:
-    """The manifest of a new store, unless the directory is used for something else."""
+    """Return the manifest of a new store, unless the directory holds other files."""
     ours = ("LOCK", "LOCK-journal", f"{MANIFEST}.new")
     if any(file.name not in ours and file.suffix != ".db" for file in path.iterdir()):
         raise StoreError(f"{path} holds other files and is not a store; name a new or an empty directory")
@@ -166,7 +165,7 @@ def check_specs(specs: Sequence[CollectionSpec], on_duplicate: str) -> None:
             ("fields", spec.fields, shown | set(spec.filterable)),
             ("index_fields", spec.index_fields, set(spec.filterable)),
         ):
-            # What the index does not show must not be found out by filtering.
+            # Filters must not reveal fields that the index does not show.
             if outer is not None and (missing := inner - {*outer, spec.key}):
                 raise ConfigurationError(f"{sorted(missing)} must also be among {argument}")
         if spec.description.encode(errors="replace").decode() != spec.description:
@@ -177,7 +176,7 @@ def check_specs(specs: Sequence[CollectionSpec], on_duplicate: str) -> None:
 
 
 def check_shrink(name: str, rows: int, lost: int, max_shrink: float) -> None:
-    """Refuse a change that loses too many of a collection's records.
+    """Check that a change does not lose too many records of a collection.
 
     Raises:
         StoreError: more than this share would be lost.
@@ -185,7 +184,7 @@ def check_shrink(name: str, rows: int, lost: int, max_shrink: float) -> None:
     if lost > rows * max_shrink:
         raise StoreError(
             f"{name} would lose {lost:,} of its {rows:,} records, more than {max_shrink:.0%}; the store is unchanged."
-            " Is the source complete, and its key column as before? If that is meant, allow it to shrink"
+            " Is the source complete, and its key column unchanged? If this is intended, allow it to shrink"
         )
 
 
@@ -201,12 +200,12 @@ def check_any_stored(where: str, read: int, rejects: Rejects) -> None:
 
 
 def expected_types(collection: Collection, key: str) -> dict[str, ColumnType]:
-    """Return the types that a collection's columns keep; the key is text in any case."""
+    """Return the types that a collection's columns keep; the key is always text."""
     return {column.name: column.type for column in collection.columns if column.known and column.name != key}
 
 
 def index_id_of(name: str) -> str:
-    """The index id of a collection: made of its name, so that it stays the same over rebuilds."""
+    """Return the index id of a collection, derived from its name so that rebuilds keep it."""
     return f"idx-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
@@ -303,7 +302,7 @@ def _build_one(
 
 @contextlib.contextmanager
 def _old_layers(path: Path, manifest: Manifest, before: Collection | None) -> Generator[list[Layer]]:
-    """What the collection has been; nothing when it is new, or damaged: then it is built as if it were new."""
+    """Return the previous layers of a collection; none if it is new or damaged, in which case it is built as new."""
     layers: list[Layer] = []
     try:
         if before is not None:
@@ -389,11 +388,11 @@ def _copy_plain(
     progress: Callable[[BuildProgress], None] | None,
     spill: Path,
 ) -> _BuildCounts:
-    """Take in rows of which none is new, odd or late: nobody looks at each."""
+    """Copy rows without checking each, if all are valid and in order."""
     number = 0
     next_report = 0.0
     with ThreadPoolExecutor(1) as pool:
-        # Nearly all of it is DuckDB's own work, beside which Python writes the rows.
+        # DuckDB does most of the work in other threads, while Python writes the rows.
         postings = bulk.postings() if spec.filterable else None
         prepared = None if postings is None else pool.submit(postings.prepare, spill)
         for batch in bulk.plain():

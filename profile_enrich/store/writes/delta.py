@@ -1,7 +1,8 @@
-"""Changes to one collection: gathered, then written as a small layer above its files.
+"""Changes to one collection: collected, then written as a layer above its files.
 
-Layers that have become small beside a new one are merged into it, so that there are few of them and each change is
-written a few times only. Once they hold a quarter as much as the base, all below the newest layer is written anew.
+Layers that are small compared with a new one are merged into it, so that there are few layers and each change is
+rewritten only a few times. Once the layers reach a quarter of the base, everything below the newest layer is merged
+into a new base.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ __all__ = ["Delta", "missing_file"]
 Outcome = Literal["new", "changed", "unchanged", "repeated"]
 
 _SMALL = 256
-"""A layer of so few records is always merged into the next: writing it takes milliseconds."""
+"""The size up to which a layer is always merged into the next one, in records."""
 _GROWTH = 4
 _MOST_LAYERS = 6
 _MERGE_SHARE = 0.25
 _MERGE_FROM = 20_000
 
 _Change = tuple[int, int, str, int | None, bytes | None, bytes | None, int | None, int | None]
-"""Docid, rank of its layer (0: the newest), key, generation, payloads, and their checksums where they have some."""
+"""Docid, rank of its layer (0: the newest), key, generation, payloads and their checksums, if any."""
 
 
 class Delta:
@@ -45,14 +46,14 @@ class Delta:
 
     Args:
         path: the store's directory.
-        manifest: as it is now.
-        collection: which.
+        manifest: the current manifest.
+        collection: the collection.
 
     Attributes:
-        inserted: records that are new; known once they were written, like the next two.
-        updated: records that are different.
-        deleted: records that are gone.
-        merged: whether the base was written anew.
+        inserted: new records; known after `write`, like the next two.
+        updated: changed records.
+        deleted: deleted records.
+        merged: whether the base was rewritten.
 
     Raises:
         FileGone: a data file is missing.
@@ -68,7 +69,7 @@ class Delta:
         self._new: dict[str, int] = {}
         self._seen = BitMap64()
         self._layers: list[Layer] = []
-        self._staged = sqlite3.connect("", isolation_level=None)  # on disk when it grows, gone when it is closed
+        self._staged = sqlite3.connect("", isolation_level=None)  # spills to disk, deleted when closed
         try:
             for file in self._parts.files:
                 self._layers.append(Layer(path / file.name, collection))
@@ -84,7 +85,7 @@ class Delta:
         self.merged = False
 
     def put(self, row: EncodedRow) -> Outcome:
-        """Take in a record; what it is beside the one that is there. A later one replaces an earlier one."""
+        """Add a record and return how it differs from the stored one. A later one replaces an earlier one."""
         found = self._old.find(row.key)
         docid = self._number(row.key) if found is None else found.docid
         there = found is not None and found.census is not None
@@ -107,7 +108,7 @@ class Delta:
         return docid
 
     def delete(self, key: str) -> bool:
-        """Delete the record with this key; whether there was one before all these changes."""
+        """Delete the record with this key; return true if it existed before these changes."""
         found = self._old.find(key)
         docid = self._new.get(key) if found is None else found.docid
         if docid is None:
@@ -120,13 +121,13 @@ class Delta:
         return True
 
     def keep(self, key: str) -> None:
-        """Say that the source has this record, whatever is wrong with its row."""
+        """Mark a record as present in the source, even if its row was rejected."""
         found = self._old.docid(key)
         if found is not None:
             self._seen.add(found)
 
     def delete_others(self) -> int:
-        """Delete all records that the source did not have; return how many."""
+        """Delete all records that were not in the source; return how many."""
         count = 0
         for docid, key in self._old.walk():
             if docid not in self._seen:
@@ -143,12 +144,12 @@ class Delta:
         """Write the changes.
 
         Args:
-            generation: what will see them.
-            collection: as it will be, but for what is counted here.
-            merge: whether the base may be written anew, which takes long.
+            generation: the generation of the changes.
+            collection: the new version of the collection, without the counts.
+            merge: whether the base may be rewritten, which takes long.
 
         Returns:
-            What the collection is made of then, and the collection; `None` when nothing changed.
+            The new files and the collection; `None` if nothing changed.
         """
         self.inserted, self.updated, self.deleted = self._staged.execute(
             "SELECT count(*) FILTER (WHERE NOT was), count(*) FILTER (WHERE was AND census NOT NULL),"
@@ -160,7 +161,7 @@ class Delta:
         files, since = list(self._parts.files), self._parts.since
         layered = sum(file.rows for file in files[1:])
         if merge and len(files) > 1 and layered + staged > max(_MERGE_FROM, files[0].rows * _MERGE_SHARE):
-            # The newest changes stay a layer of their own: whoever follows the changes still finds them.
+            # The newest changes stay in a separate layer, where the change feed finds them.
             files, since = [self._write_base(generation, collection)], self._manifest.generation
             absorbed: Sequence[Layer] = ()
             self.merged = True
@@ -173,7 +174,7 @@ class Delta:
         return CollectionFiles(tuple(files), self._next_docid, since), collection
 
     def _small_ones(self, files: Sequence[DataFile], size: int) -> Sequence[Layer]:
-        """The newest layers that are small beside what is written now."""
+        """Return the newest layers that are small compared with the new one."""
         first = len(files)
         while first > 1 and (files[first - 1].rows <= max(_SMALL, _GROWTH * size) or first > _MOST_LAYERS):
             first -= 1
@@ -224,7 +225,7 @@ class Delta:
 
 
 def _streams(layers: Sequence[Layer], first: int) -> list[Iterator[_Change]]:
-    """What the layers hold, newest first."""
+    """Return the rows of the layers, newest first."""
     return [
         layer.execute(
             "SELECT docid, ?, key, generation, census, amperity, census_checksum, amperity_checksum FROM record"
@@ -238,10 +239,10 @@ def _streams(layers: Sequence[Layer], first: int) -> list[Iterator[_Change]]:
 def _united(
     streams: Iterable[Iterator[_Change]],
 ) -> Iterator[tuple[int, str, int | None, bytes | None, bytes | None]]:
-    """Yield docid, key, generation and payloads of what the newest stream has of each docid.
+    """Yield the newest docid, key, generation and payloads of each docid.
 
     Raises:
-        StoreError: a payload does not match its checksum; it must not get a new one.
+        StoreError: a payload does not match its checksum, so it must not be copied.
     """
     last = -1
     for docid, _, key, generation, census, amperity, *checksums in heapq.merge(*streams):

@@ -1,6 +1,6 @@
-"""Rows of a CSV or Parquet file as payloads, made by DuckDB itself: on all cores, while Python only writes them.
+"""Payloads of a CSV or Parquet file, encoded by DuckDB on all cores while Python writes them.
 
-The bytes are those that `RowEncoder` makes (a control character may be written with other hexadecimal digits).
+The bytes equal those of `RowEncoder`, except for the case of hexadecimal digits in escapes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["BulkReader", "BulkRows", "bulk_rows"]
 
 
 class BulkReader(ValueTable, Protocol):
-    """A reader whose columns DuckDB has as text."""
+    """A reader whose columns DuckDB can read as text."""
 
     @property
     def places(self) -> Mapping[str, str]:
@@ -26,12 +26,12 @@ class BulkReader(ValueTable, Protocol):
 
     @property
     def all_valid(self) -> bool:
-        """Whether no row will be refused."""
+        """Whether no row will be rejected."""
         ...
 
     @property
     def total(self) -> int | None:
-        """How many rows there are."""
+        """The number of rows."""
         ...
 
     def columns(self) -> dict[str, ColumnType]:
@@ -39,7 +39,7 @@ class BulkReader(ValueTable, Protocol):
         ...
 
     def batches(self, expressions: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
-        """The values of SQL expressions, in the order of the file."""
+        """Iterate over the values of SQL expressions, in file order."""
         ...
 
 
@@ -51,7 +51,7 @@ def _string(text: str) -> str:
 
 
 def _json(place: str, kind: ColumnType) -> str:
-    """SQL for a value as JSON; null when it is null."""
+    """Return SQL for a value as JSON; null for null."""
     if kind == "text":
         return f"to_json({place})::VARCHAR"
     return f"lower({place})" if kind == "boolean" else place
@@ -62,12 +62,12 @@ def _member(name: str, value: str) -> str:
 
 
 class BulkRows:
-    """Rows as they are stored.
+    """The encoded rows of a reader.
 
     Args:
-        reader: of the file.
-        spec: of the collection.
-        index_id: of the collection.
+        reader: the reader of the file.
+        spec: the specification of the collection.
+        index_id: the index id of the collection.
 
     Attributes:
         with_index: whether there is an Amperity view.
@@ -89,7 +89,7 @@ class BulkRows:
                 for name, kind in types.items()
                 if name in set(shown)
             }
-            # `concat_ws` leaves nulls out, as the vendor's attributes, which are strings, do.
+            # `concat_ws` omits nulls, and so do the vendor's attributes.
             attributes = ", ".join([_member(name, value) for name, value in strings.items()]) or "NULL"
             amperity = (
                 f"encode('{{\"id\":' || to_json({key})::VARCHAR || {_string(head)}"
@@ -102,26 +102,26 @@ class BulkRows:
 
     @property
     def all_valid(self) -> bool:
-        """Whether no row will be refused: `plain` and `postings` can then take the place of looking at each."""
+        """Whether no row will be rejected, so that `plain` and `postings` can be used instead of `checked`."""
         return self._reader.all_valid
 
     def __iter__(self) -> Iterator[list[tuple[Any, ...]]]:
         return self._reader.batches([*self._payload, *self._values])
 
     def plain(self) -> Iterator[list[tuple[str, bytes, bytes | None]]]:
-        """Key and payloads of each row."""
+        """Iterate over the keys and payloads of the rows."""
         return self._reader.batches(self._payload)
 
     def postings(self) -> DuckDBPostings:
-        """The posting lists of all rows. They can be prepared beside `plain`."""
+        """Return the posting lists of all rows. They can be prepared in parallel to `plain`."""
         return DuckDBPostings(self._reader, self._values)
 
 
 def checked(row: tuple[Any, ...]) -> EncodedRow:
-    """One of these rows.
+    """Check and return one of these rows.
 
     Raises:
-        RowRejected: it cannot be stored.
+        RowRejected: the row cannot be stored.
     """
     key = row[0]
     if not key or len(key) > _SURELY_SHORT:
@@ -132,8 +132,8 @@ def checked(row: tuple[Any, ...]) -> EncodedRow:
 
 
 def bulk_rows(reader: object, spec: CollectionSpec, index_id: str) -> BulkRows | None:
-    """The rows of this reader as payloads, when DuckDB can make them; `None` otherwise."""
-    # Rows that are left out are written to a file as they were: only the other way knows how.
+    """Return the rows of this reader as payloads; `None` if DuckDB cannot encode them."""
+    # Only the row-by-row path can write rejected rows to a file.
     if spec.rejects is not None or not getattr(reader, "places", None):
         return None
     return BulkRows(reader, spec, index_id)  # type: ignore[arg-type]  # it has places  # pyright: ignore

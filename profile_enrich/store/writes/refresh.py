@@ -1,4 +1,4 @@
-"""Refreshes collections with what has changed."""
+"""Incremental refresh of collections."""
 
 from __future__ import annotations
 
@@ -57,30 +57,30 @@ def refresh_store(
     progress: Callable[[BuildProgress], None] | None = None,
     wait: float = 0,
 ) -> RefreshReport:
-    """Refresh collections with what has changed, as one new generation.
+    """Apply changes to collections, as one new generation.
 
-    Rows are compared with what is stored, so that a source with all rows changes only what is different. The changes
-    are written beside the data as a small file, and become visible all together by one atomic rename. When nothing
-    changed, there is no new generation. What changed can be read with `LocalStore.changes_since`.
+    Rows are compared with the stored records, so a source with all rows writes only the differences. The changes are
+    written as a small file and become visible by one atomic rename. If nothing changed, there is no new generation.
+    `LocalStore.changes_since` returns the changes.
 
     Args:
         path: the store's directory.
-        collections: what to refresh.
-        on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
-        max_shrink: the share of its records that a collection may lose with `vanished="delete"`, from 0 to 1; 0.2 by
-            default. With more, nothing is changed.
-        progress: called with how far it is, at most ten times a second and once at the end of each collection.
+        collections: the changes to apply.
+        on_duplicate: what to do if two rows have the same key: keep the `"last"`, or `"fail"`.
+        max_shrink: the share of records that a collection may lose with `vanished="delete"`, from 0 to 1. If it would
+            lose more, nothing is changed. Default 0.2.
+        progress: called with the progress, at most ten times per second and at the end of each collection.
         wait: seconds to wait for another writer.
 
     Returns:
         What was read and changed, for each collection.
 
     Raises:
-        StoreError: there is no such store or collection; a source cannot be read or lacks a column of the collection;
-            `vanished="delete"` would delete more than `max_shrink`; duplicate keys with `on_duplicate="fail"`; another
-            process is writing. The data are untouched then.
+        StoreError: the store or collection does not exist; a source cannot be read or lacks a column of the collection;
+            `vanished="delete"` would delete more than `max_shrink`; there are duplicate keys with
+            `on_duplicate="fail"`; or another process is writing. The data are untouched.
         MissingExtraError: reading this source needs an extra.
-        ConfigurationError: the specification contradicts itself.
+        ConfigurationError: the specification is inconsistent.
     """
     began = time.monotonic()
     path, specs = Path(path), list(collections)
@@ -198,7 +198,7 @@ def _take_in(
 
 
 def source_of(spec: RefreshSpec, old: Collection) -> CollectionSpec:
-    """How the source is read: with the columns and the text columns that the collection has."""
+    """Return the specification for reading the source, with the columns of the collection."""
     fields = [column.name for column in old.columns]
     source = spec.source if spec.source is not None else ()
     kind = None
@@ -206,7 +206,7 @@ def source_of(spec: RefreshSpec, old: Collection) -> CollectionSpec:
         kind = source.format
     elif isinstance(source, str | Path):
         kind, _ = kind_of(Path(source), spec.format)
-    # What is text stays text, also when the changed rows happen to hold digits only.
+    # Text columns stay text, even if the changed rows hold only digits.
     types: dict[str, ColumnType] = {}
     if kind in ("csv", "tsv"):
         types = {column.name: "text" for column in old.columns if column.type == "text"}
@@ -224,23 +224,23 @@ def source_of(spec: RefreshSpec, old: Collection) -> CollectionSpec:
 
 
 class ChangeSink(Protocol):
-    """What takes the changes in."""
+    """The receiver of the changes."""
 
     def put(self, row: EncodedRow) -> str:
-        """Take in a record; tell whether it is `"new"`, `"updated"`, `"unchanged"` or `"repeated"`."""
+        """Add a record; return `"new"`, `"updated"`, `"unchanged"` or `"repeated"`."""
         ...
 
     def delete(self, key: str) -> bool:
-        """Delete the record with this key, if there is one."""
+        """Delete the record with this key, if it exists."""
         ...
 
     def keep(self, key: str) -> None:
-        """Leave the record with this key as it is."""
+        """Keep the record with this key unchanged."""
         ...
 
 
 class ChangeApplier:
-    """Takes rows in, one by one."""
+    """Apply rows one by one."""
 
     def __init__(self, spec: RefreshSpec, old: Collection, delta: ChangeSink, reader: InputReader) -> None:
         self._tombstone = spec.tombstone
@@ -255,7 +255,7 @@ class ChangeApplier:
         self.unmatched_deletes = 0
 
     def take(self, number: int, names: Sequence[str], values: Sequence[object]) -> None:
-        """One row."""
+        """Apply one row."""
         reason = ""
         try:
             self._take(number, names, values)
@@ -265,7 +265,7 @@ class ChangeApplier:
             reason = "it is nested too deeply"
         if reason:
             self._reader.reject(number, names, values, reason)
-            # It is there, though: it did not vanish.
+            # The rejected row's record still exists in the source.
             with contextlib.suppress(RowRejected, UnicodeEncodeError, ValueError):
                 self._delta.keep(key_text(values[list(names).index(self._key)]))
 
@@ -298,7 +298,7 @@ def _says_yes(text: str) -> bool:
         return True
     if word in _NO:
         return False
-    raise RowRejected("its tombstone column says neither yes nor no")
+    raise RowRejected("its tombstone column is neither true nor false")
 
 
 def keys_of(source: Path | str | Iterable[str]) -> Iterator[str]:

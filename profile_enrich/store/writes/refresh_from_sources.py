@@ -1,4 +1,4 @@
-"""Refreshes a store from the sources that it was built from: one at a time, and noted for everybody."""
+"""Refresh of a store from its saved sources, one process at a time."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def refresh_from_sources(
 ) -> BuildReport | RefreshReport | None:
     """Build the next generation of a store's collections beside the served one, and swap it in.
 
-    How it went is noted in the store's directory: `read_last_refresh` and the server's status read it there.
+    The outcome is saved in the store's directory, where `read_last_refresh` and the server's status read it.
 
     Args:
         path: the store's directory.
-        specs: what to refresh; by default all that `index build` kept the sources of.
-        changed_only: write only the rows that are different from what is stored, see `refresh_store`; otherwise all.
-        vanished: with `changed_only`, what becomes of records that the sources do not have any more.
+        specs: the collections to refresh; by default all whose sources `index build` saved.
+        changed_only: write only the rows that differ from the stored records (see `refresh_store`); otherwise all.
+        vanished: with `changed_only`, what to do with records that the sources no longer have.
         on_duplicate: as in `build_store`.
-        max_shrink: the share of its records that a collection may lose, from 0 to 1; 0.2 by default.
-        since: do nothing if another refresh has begun after this time (UTC); `None`: refresh in any case.
+        max_shrink: the share of records that a collection may lose, from 0 to 1. Default 0.2.
+        since: do nothing if another refresh started after this time (UTC); `None` always refreshes.
         progress: as in `build_store`.
 
     Returns:
-        What was built; `None`: another process has refreshed it since then.
+        The report; `None` if another process has refreshed the store since then.
 
     Raises:
-        StoreBusy: another process is refreshing or building it; nothing is noted.
-        StoreError: as `build_store`; the old data are still there.
-        ConfigurationError: it is not known what to refresh from; or see `check_vanished`.
+        StoreBusy: another process is refreshing or building the store; no outcome is saved.
+        StoreError: as `build_store`; the old data are unchanged.
+        ConfigurationError: the sources are unknown; or see `check_vanished`.
     """
     path = Path(path)
     check_vanished(vanished, changed_only, specs or ())
@@ -65,7 +65,7 @@ def refresh_from_sources(
             sources = read_recipe(path) if specs is None else list(specs)
             if not sources:
                 raise ConfigurationError(
-                    f"it is not known what the store in {path} was built from: say its sources, or build it with"
+                    f"the sources of the store in {path} are unknown: specify them, or build it with"
                     " `profile-enrich index build`"
                 )
             report: BuildReport | RefreshReport
@@ -97,11 +97,11 @@ def refresh_from_sources(
 
 
 def check_vanished(vanished: str, changed_only: bool, specs: Sequence[CollectionSpec]) -> None:
-    """That it can be told which records have vanished.
+    """Check that vanished records can be detected.
 
     Raises:
-        ConfigurationError: all is built anew in any case; or broken lines are left out, so that the records whose lines
-            are broken would be taken for vanished.
+        ConfigurationError: it is a full build; or malformed lines are rejected, so that their records would count as
+            vanished.
     """
     if vanished == "delete" and not changed_only:
         raise ConfigurationError(

@@ -1,8 +1,8 @@
-"""One refresh in a process of its own: `python -m profile_enrich.store.writes.refresh_process`, started by the server.
+"""Refresh in a separate process: `python -m profile_enrich.store.writes.refresh_process`, started by the server.
 
-What to do comes on standard input as one line of JSON (it may hold a database's password, so not as arguments); how it
-went goes to standard output. Standard input stays open for as long as the server lives: when it ends, so does this
-process, and the old generation is whole.
+Standard input has one line of JSON with the options (they may hold a database password, so they are not arguments); the
+outcome goes to standard output. Standard input stays open while the server runs. When it closes, this process ends, and
+the old generation stays intact.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def main(stdin: IO[str], stdout: IO[str], *, watch: bool = True) -> None:
     """Run one refresh and return its outcome.
 
     Args:
-        stdin: where the order comes from.
-        stdout: takes the answer.
-        watch: end this process when `stdin` ends.
+        stdin: the input with the options.
+        stdout: the output for the outcome.
+        watch: whether to end this process when `stdin` closes.
     """
     order: dict[str, Any] = json.loads(stdin.readline())
     if watch:
@@ -59,7 +59,7 @@ def main(stdin: IO[str], stdout: IO[str], *, watch: bool = True) -> None:
 
 
 def _end_with(stdin: IO[str]) -> None:
-    """End this process, and those that it started, when the other end of standard input is gone."""
+    """End this process and its children when standard input closes."""
     while stdin.read(1):
         pass
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():

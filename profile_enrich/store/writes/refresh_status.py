@@ -1,4 +1,4 @@
-"""How the last refresh of a store went, kept in its directory so that every process and host sees the same."""
+"""Outcome of the last refresh of a store, saved in its directory for all processes and hosts."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class LastRefresh:
 
     Args:
         started_at: when it began, UTC.
-        finished_at: when it ended, UTC.
-        succeeded_at: when the last one that succeeded ended, UTC; `None`: none has.
-        error: why this one failed, without values; `None`: it did not.
-        failures: how many have failed since the last one that succeeded.
+        finished_at: the end, UTC.
+        succeeded_at: the end of the last successful one, UTC; `None` if there is none.
+        error: why it failed, without values; `None` for success.
+        failures: the number of failures since the last success.
     """
 
     started_at: datetime
@@ -79,15 +79,15 @@ def withdraw_refresh(path: Path) -> None:
 
 
 def note_refresh(path: Path | str, started_at: datetime, error: str | None) -> LastRefresh:
-    """Note that a refresh has ended just now.
+    """Save the outcome of a refresh that has just ended.
 
     Args:
-        path: the store.
+        path: the store's directory.
         started_at: when it began, UTC.
-        error: why it failed, without values; `None`: it succeeded.
+        error: why it failed, without values; `None` for success.
 
     Raises:
-        OSError: the note cannot be written.
+        OSError: the file cannot be written.
     """
     before, _ = _read(Path(path))
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Single records, written one by one."""
+"""Insertion, replacement and deletion of single records."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ _LONGEST_NAME = 256
 def put_record(
     path: Path | str, collection: str, record_id: str, record: Mapping[str, Any], *, wait: float = WRITE_WAIT
 ) -> bool:
-    """Write one record over what was there, as a generation of its own. It takes milliseconds.
+    """Insert or replace one record, as a new generation. It takes milliseconds.
 
     Args:
         path: the store's directory.
         collection: its name.
         record_id: the key.
-        record: all its attributes; the key column may be left out. Attributes that the collection does not have are
-            shown in the Census view only.
+        record: all its attributes; the key column is optional. Attributes without a column appear only in the Census
+            view.
         wait: seconds to wait for another writer, e.g. a refresh.
 
     Returns:
-        Whether it is a new record.
+        True if the record is new.
 
     Raises:
         ConfigurationError: the record cannot be stored, or its key column holds another key.
-        StoreError: there is no such collection, another process goes on writing, or the system refuses to write.
+        StoreError: the collection does not exist, another process is still writing, or writing failed.
     """
 
     def change(delta: Delta, old: Collection) -> tuple[bool, Collection]:
@@ -84,7 +84,7 @@ def put_record(
 
 
 def delete_record(path: Path | str, collection: str, record_id: str, *, wait: float = WRITE_WAIT) -> bool:
-    """Remove one record, as a generation of its own. It takes milliseconds.
+    """Delete one record, as a new generation. It takes milliseconds.
 
     Args:
         path: the store's directory.
@@ -93,23 +93,23 @@ def delete_record(path: Path | str, collection: str, record_id: str, *, wait: fl
         wait: seconds to wait for another writer, e.g. a refresh.
 
     Returns:
-        Whether there was one.
+        True if the record existed.
 
     Raises:
-        StoreError: there is no such collection, another process goes on writing, or the system refuses to write.
+        StoreError: the collection does not exist, another process is still writing, or writing failed.
     """
 
     def change(delta: Delta, old: Collection) -> tuple[bool, Collection]:
         try:
             return delta.delete(key_text(record_id)), old
-        except (RowRejected, UnicodeEncodeError):  # no stored key is like that
+        except (RowRejected, UnicodeEncodeError):  # no stored key has this form
             return False, old
 
     return _with_collection(Path(path), collection, change, wait)
 
 
 def encoder_of(collection: Collection) -> RowEncoder:
-    """What turns rows into records of this collection."""
+    """Return the encoder for records of this collection."""
     encoder = RowEncoder(
         key=collection.key,
         index_id=collection.index_id,
@@ -121,10 +121,10 @@ def encoder_of(collection: Collection) -> RowEncoder:
 
 
 def find_collection(path: Path, manifest: Manifest, name: str) -> Collection:
-    """The collection of this name.
+    """Return the collection with this name.
 
     Raises:
-        StoreError: there is none.
+        StoreError: it does not exist.
     """
     found = next((item for item in manifest.collections.values() if item.name == name), None)
     if found is None:
@@ -135,7 +135,7 @@ def find_collection(path: Path, manifest: Manifest, name: str) -> Collection:
 def _with_collection(
     path: Path, name: str, change: Callable[[Delta, Collection], tuple[Result, Collection]], wait: float
 ) -> Result:
-    """Change one collection, as a generation of its own."""
+    """Change one collection, as a new generation."""
 
     def swap(manifest: Manifest) -> tuple[Manifest, Result]:
         old = find_collection(path, manifest, name)
@@ -148,7 +148,7 @@ def _with_collection(
 
 
 def apply(manifest: Manifest, generation: int, delta: Delta, collection: Collection, *, merge: bool) -> Manifest:
-    """The manifest with these changes; the same one when there are none."""
+    """Return the manifest with these changes; the same one if there are none."""
     written = delta.write(generation, collection, merge=merge)
     if written is None:
         return manifest
