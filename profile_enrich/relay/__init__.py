@@ -1,6 +1,6 @@
-"""A relay in front of a vendor: the embedded Profile API over what was mirrored, filled from the vendor as it is asked.
+"""Relay in front of a vendor: the embedded Profile API over a mirror that is filled from the vendor on demand.
 
-It is the one package that joins the server with the sources; neither knows of the other.
+Only this package imports both the server and the sources.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compare what the vendor answers with what the mirror has, by attribute and without values."""
+"""Comparison of a vendor's records with the mirror's, by attribute and without values."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["Comparison", "compare", "compare_index"]
 
 @dataclass(slots=True)
 class Comparison:
-    """How two servers' answers differ. It holds names of attributes and counts, no id and no value.
+    """The differences between two servers: names of attributes and counts, no ids and no values.
 
     Args:
-        same: records that are equal, or that neither has.
-        different: records that both have, and that differ.
+        same: records that are equal, or missing in both.
+        different: records that differ.
         only_vendor: records that the store lacks.
         only_store: records that the vendor lacks.
-        failed: records that the vendor could not be asked for.
-        attributes: for each attribute that differs, in how many records.
-        types: for each attribute that differs in its JSON type only (`"1"` and `1`), in how many records.
+        failed: records for which the call to the vendor failed.
+        attributes: the number of records in which each attribute differs.
+        types: the number of records in which each attribute differs only in its JSON type (`"1"` and `1`).
     """
 
     same: int = 0
@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs and everything could be asked for."""
+        """Whether nothing differs and no call failed."""
         return not (self.different or self.only_vendor or self.only_store or self.failed)
 
 
@@ -57,7 +57,7 @@ async def compare(
     rate: float | None = None,
     timeout: float = 10.0,
 ) -> Comparison:
-    """Ask the vendor for each of these ids, and compare with what the store has. Nothing is written.
+    """Fetch these ids from the vendor and compare the records with the store's. Nothing is written.
 
     Args:
         source: the vendor's.

@@ -1,4 +1,4 @@
-"""Fill a mirror ahead, before the vendor is gone."""
+"""Filling of a mirror in advance, before the vendor shuts down."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["MirrorReport", "mirror_ids", "mirror_index"]
 
 @dataclass(slots=True)
 class MirrorReport:
-    """What became of the records.
+    """The outcome of a run.
 
     Args:
-        found: written to the mirror.
-        missing: the vendor has none with this id.
-        fresh: not asked for, because the mirror's answer is new enough.
-        failed: the vendor could not be asked; run it again.
+        found: records written to the mirror.
+        missing: ids that the vendor does not have.
+        fresh: ids skipped because the mirror's entry is recent.
+        failed: ids for which the call failed; run it again.
     """
 
     found: int = 0
@@ -45,19 +45,19 @@ async def mirror_ids(
     rate: float | None = None,
     timeout: float = 10.0,
 ) -> MirrorReport:
-    """Ask the vendor for each of these ids and mirror the answers: for a vendor that cannot list its records.
+    """Fetch each of these ids and mirror the records, for a vendor that cannot list them.
 
-    What is mirrored and not older than `max_age` is not asked for again, so that a run that broke off goes on.
+    Entries not older than `max_age` are skipped, so an interrupted run can be repeated.
 
     Args:
-        source: the vendor's, e.g. a `CensusSource`.
+        source: the vendor's source, e.g. a `CensusSource`.
         store: the mirror.
-        collection: its name there.
-        ids: the ids; read as they are needed.
-        max_age: seconds for which a mirrored answer is new enough. Default one day.
-        concurrency: calls at the same time. Default 8.
-        rate: calls a second at most. Default no limit.
-        timeout: seconds for one call; a failed one is repeated twice.
+        collection: the name of the collection in the mirror.
+        ids: the ids, read lazily.
+        max_age: the age in seconds from which an entry is fetched again. Default one day.
+        concurrency: the number of concurrent calls. Default 8.
+        rate: the largest number of calls per second. No limit by default.
+        timeout: the timeout of one call, in seconds; a failed call is retried twice.
 
     Returns:
         How many were found, are missing, were new enough, or failed.
@@ -95,17 +95,17 @@ async def mirror_index(
     """Page through an Amperity index and mirror every profile.
 
     Args:
-        source: of the index.
+        source: the source of the index.
         store: the mirror.
-        collection: its name there.
-        limit: profiles of a page.
-        timeout: seconds for one page.
+        collection: the name of the collection in the mirror.
+        limit: the number of profiles per page.
+        timeout: the timeout of one page, in seconds.
 
     Returns:
-        How many profiles there were.
+        The number of profiles.
 
     Raises:
-        SourceError: a page could not be had. What was mirrored stays.
+        SourceError: a page could not be fetched. Profiles mirrored so far are kept.
     """
     known = store.collection(collection)
     report = MirrorReport()

@@ -1,4 +1,4 @@
-"""A source that writes each of the vendor's answers into the mirror."""
+"""Source that writes each of the vendor's responses to the mirror."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["RecordingSource"]
 
 
 class RecordingSource:
-    """Asks the vendor, and writes what it says into a collection of the mirror before anybody sees it.
+    """Fetch from the vendor, and write the result to a collection of the mirror before returning it.
 
-    A vendor that is being switched off may answer "no such record" to everything. So its word that a mirrored record is
-    gone is taken only while it also finds records: within `trust_missing_for` seconds after it found one.
+    A vendor that is being shut down may report every record as missing. A report that a mirrored record is missing is
+    therefore accepted only within `trust_missing_for` seconds after the vendor returned a record.
 
     Args:
-        source: the vendor.
+        source: the vendor's source.
         store: the mirror.
-        collection: its entity id there.
-        trust_missing_for: seconds.
+        collection: the entity id of the collection in the mirror.
+        trust_missing_for: how long missing records are trusted after a found one, in seconds.
         timer: the monotonic clock, in seconds.
     """
 
@@ -56,7 +56,7 @@ class RecordingSource:
         return self._source.namespace
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Ask the vendor and note the answer; see `ProfileSource.fetch`."""
+        """Fetch from the vendor and mirror the result; see `ProfileSource.fetch`."""
         result = await self._source.fetch(key, deadline=deadline)
         await asyncio.to_thread(self._note, key.value, result)
         return result
@@ -70,7 +70,7 @@ class RecordingSource:
             except ConfigurationError as failure:
                 problem = failure.message
             self._found_at = self._timer()
-        elif isinstance(result, Excluded):  # an opt-out is always believed
+        elif isinstance(result, Excluded):  # an opt-out is always accepted
             self._store.delete_record(collection, record_id)
         elif isinstance(result, NotFound):
             known = self._store.look(collection, record_id)

@@ -1,4 +1,4 @@
-"""The embedded Profile API over a mirror that is filled from the vendor as it is asked."""
+"""Relay: the embedded Profile API over a mirror that is filled from the vendor on demand."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from .recording_source import RecordingSource
 
 __all__ = ["Relay"]
 
-_MOMENT = 0.001  # the mirror is the cache: the client's own holds nothing beyond the load that callers share
+_MOMENT = 0.001  # the mirror is the cache, so the client caches nothing beyond the load that callers share
 
 
 class Relay:
-    """Answers from a mirror, and asks the vendor for what it lacks or what is too old.
+    """Serve records from a mirror, and fetch missing or outdated ones from the vendor.
 
-    All requests share one load a key, and the vendor's limits. What the vendor says is written into the mirror. When it
-    is slow, what is mirrored is served after `budget` seconds, and the load goes on; when it is gone, what is mirrored
-    is served whatever its age, and what never was is answered with 503, not with "no such record".
+    Concurrent requests share one load per key and the vendor's rate limits, and every response is written to the
+    mirror. If the vendor is slow, the mirrored record is served after `budget` seconds while the load continues. If it
+    is unavailable, mirrored records are served at any age, and a key that was never mirrored gets a 503 response, not
+    "no such record".
 
-    ```python
-    mirror = MirrorStore("users.mirror")
-    mirror.add_collection("Users", key="user_id", id=17)       # the number that the entity has at Census
-    relay = Relay(mirror, {"Users": CensusSource(key, entity=17)})
-    app = relay.app(keys=[ApiKey.from_secret(...)])
+    ```python mirror = MirrorStore("users.mirror") mirror.add_collection("Users", key="user_id", id=17)       # the
+    entity's id at Census relay = Relay(mirror, {"Users": CensusSource(key, entity=17)}) app =
+    relay.app(keys=[ApiKey.from_secret(...)])
     ```
 
-    Run it in one process: its single flight and limits are those of the process.
+    Run it in one process, because single flight and limits apply per process.
 
     Args:
-        store: the mirror, with the collections that are served.
-        sources: the vendor's source of each collection, by its name. A collection without one is served as it is.
-        max_age: seconds after which a record is asked for again. Default 3600.
-        missing_max_age: seconds for which it is remembered that there is no such record. Default 300.
-        budget: seconds that a request with a record too old waits for a newer one. Default 0.2.
-        deadline: seconds that a request without any record waits, and that one load may take. Default 5.
-        trust_missing_for: seconds after it found a record within which the vendor's word that a mirrored record is gone
-            is taken. Default 60.
-        source_policy: circuit breaker, retries and limits of the calls to each source.
+        store: the mirror with the served collections.
+        sources: the vendor's sources by name of the collection. A collection without a source is served from the mirror
+            only.
+        max_age: the age in seconds from which a record is fetched again. Default 3600.
+        missing_max_age: how long a missing record is cached, in seconds. Default 300.
+        budget: how long a request for an outdated record waits for a new one, in seconds. Default 0.2.
+        deadline: the time limit of a load, and of a request without a mirrored record, in seconds. Default 5.
+        trust_missing_for: how long after returning a record the vendor's report of a missing record is accepted, in
+            seconds. Default 60.
+        source_policy: circuit breaker, retries and limits of each source.
         timer: the monotonic clock, in seconds.
 
     Raises:
-        ConfigurationError: a source is for a collection that the mirror does not have, or a number is out of range.
+        ConfigurationError: the mirror lacks the collection of a source, or a number is out of range.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Relay:
         for name, source in sources.items():
             found = store.find(name)
             if found is None:
-                raise ConfigurationError(f"the mirror has no collection {name!r}; add_collection() makes it")
+                raise ConfigurationError(f"the mirror has no collection {name!r}; add it with add_collection()")
             recording = RecordingSource(source, store, found.id, trust_missing_for=trust_missing_for, timer=timer)
             self._clients[found.id] = ProfileClient(
                 recording,
@@ -91,14 +91,14 @@ class Relay:
             )
 
     def app(self, **options: Any) -> ProfileAPI:
-        """The ASGI application; the arguments are those of `ProfileAPI`."""
+        """Return the ASGI application; the arguments are those of `ProfileAPI`."""
         return ProfileAPI(self.store, before_read=self.fill, **options)
 
     async def fill(self, collection: Collection, record_ids: Sequence[str]) -> None:
-        """Have the mirror know these records, as new as can be had within the budget.
+        """Bring these records of the mirror up to date, within the budget.
 
         Raises:
-            StoreError: nothing is known of one of them, and the vendor cannot be asked.
+            StoreError: a record was never mirrored, and the vendor is unavailable.
         """
         client = self._clients.get(collection.id)
         if client is not None:
@@ -115,13 +115,13 @@ class Relay:
         try:
             key = ProfileKey(record_id)
         except InvalidKeyError:
-            return  # no record has such an id
+            return  # no record can have this id
         profile = await client.lookup(key, budget=self._deadline if known is None else self._budget)
         if known is None and not profile and profile.reason is Reason.UNAVAILABLE:
-            raise StoreError("nothing is known of this record, and the vendor does not answer")
+            raise StoreError("this record is not mirrored, and the vendor is unavailable")
 
     async def aclose(self) -> None:
-        """End the loads under way, and close the sources. The mirror stays open."""
+        """Cancel running loads and close the sources. The mirror stays open."""
         for client in self._clients.values():
             await client.aclose()
 

@@ -1,7 +1,7 @@
 """The embedded Profile API: Census's and Amperity's profile endpoints over a local store.
 
-It knows the store and nothing else: it shares no wire code with the clients in `sources/`, so that a mistake made once
-cannot cancel out.
+It imports only the store, and shares no wire code with the clients in `sources/`, so that the same mistake cannot be
+made on both sides.
 """
 
 from __future__ import annotations

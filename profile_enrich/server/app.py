@@ -50,7 +50,7 @@ _access = logging.getLogger("profile_enrich.server.access")
 
 _TOO_MANY = "Too many requests with this key; the header Retry-After says how many seconds to wait."
 _OTHER_VERSION = (
-    "This version of the API is not served here; served are /api/v1 (Census) and /api/indexes with the header"
+    "This version of the API is not served here; this server has /api/v1 (Census) and /api/indexes with the header"
     f" api-version: {amperity.VERSION} (Amperity)."
 )
 _CHALLENGE: Headers = ((b"www-authenticate", b"Bearer"),)
@@ -61,50 +61,49 @@ _MAX_RECORD = 1024 * 1024
 
 
 class ProfileAPI:
-    """The embedded Profile API: Census's and Amperity's URLs over one store, as a bare ASGI application.
+    """The embedded Profile API: an ASGI application with Census's and Amperity's URLs over one store.
 
     ```python
     app = ProfileAPI("profiles.store", keys=[ApiKey.from_secret(os.environ["PROFILE_API_KEY"])])
     ```
 
     Serve it with any ASGI server or mount it in an application: `Mount("/profile-api", app=ProfileAPI(...))`. The
-    store's collections are entities in Census's dialect (base URL `…/api/v1`) and indexes in Amperity's (`…/api`).
-    Both take a key's secret as bearer; Amperity's also the tokens of `/api/v0/oauth2/token` and
-    `/api/v0/admin/api-keys/{key id}/tokens`. `/healthz` answers everybody and says nothing of the data; `/status` tells
-    a key's holder the collections, their age and how many requests of each kind this process has answered.
+    store's collections are entities in Census's dialect (base URL `…/api/v1`) and indexes in Amperity's (`…/api`). Both
+    accept a key's secret as bearer token; Amperity's dialect also accepts tokens of `/api/v0/oauth2/token` and
+    `/api/v0/admin/api-keys/{key id}/tokens`. `/healthz` needs no key and reveals nothing about the data. `/status`
+    shows a key's collections, their age and the number of requests by kind.
 
-    Below each entity and index, `/changes` is a feed of the keys that changed, as server-sent events (see `docs`); keys
-    that may `admin` can `PUT` and `DELETE` single records where they are read.
+    Below each entity and index, `/changes` streams the changed keys as server-sent events. API keys with `admin` can
+    `PUT` and `DELETE` single records.
 
     Args:
-        store: the store, or its path (then it is closed when the server stops).
-        keys: who may ask: keys, or a `KeyFile` of them. Required unless `no_auth`.
-        no_auth: answer everybody. Only for tests, and for networks that nobody else is on.
-        workspace: the workspace (Amperity: tenant) that the store belongs to; that of the keys when they all have the
-            same. Keys of other workspaces are refused.
-        access_log: log one line a request to `profile_enrich.server.access`: what kind of request, status,
-            milliseconds; never an id.
-        max_age: seconds for which a client may use an answer without asking again (`Cache-Control: max-age`). By
-            default nothing is said of it; all answers are `private`, and a client that asks again with `If-None-Match`
-            gets 304.
-        compress_from: answers from so many bytes on are sent as gzip to clients that take it; `None` for none.
-        feed: how the change feed behaves, e.g. `{"heartbeat": 30.0}`; see `ChangeFeed`.
-        metrics: who may read Prometheus metrics at `/metrics` (extra `prometheus`): nobody (`"off"`), holders of a key
-            to all collections (`"keys"`), everybody (`"open"`).
-        shared: what the workers of one server share: counters and rate buckets; see `SharedState.create`. By default
-            this process counts alone.
+        store: the store, or its path. A store opened from a path is closed when the server stops.
+        keys: the API keys, or a `KeyFile`. Required unless `no_auth`.
+        no_auth: serve without authentication. Only for tests and private networks.
+        workspace: the workspace (Amperity: tenant) of the store; by default that of the keys, if they all have the
+            same. Keys of other workspaces are rejected.
+        access_log: log one line per request to `profile_enrich.server.access`: kind, status and milliseconds, never an
+            id.
+        max_age: the `Cache-Control: max-age` of responses, in seconds; none by default. All responses are `private`,
+            and support conditional requests with `If-None-Match`.
+        compress_from: the size in bytes from which responses are gzipped for clients that accept it; `None` for never.
+        feed: options of the change feed, e.g. `{"heartbeat": 30.0}`; see `ChangeFeed`.
+        metrics: access to the Prometheus metrics at `/metrics` (extra `prometheus`): none (`"off"`), keys with access
+            to all collections (`"keys"`), or without a key (`"open"`).
+        shared: the counters and rate buckets shared by the workers of one server; see `SharedState.create`. Not shared
+            by default.
         refreshing: returns the state of scheduled refreshing for `/status`, e.g. `RefreshSchedule.status`.
-        page: serve the entities page at `/`: collections, look-ups, filters and requests, within the scope of the key
-            that its user types.
-        rate: how often each key may ask that has no rate of its own: a `Rate`, `"100/s"`, or the name of a vendor's
-            documented limit (`"amperity"`); no limit by default.
-        audit: the audit log: which key read whose profile.
-        before_read: awaited with the collection and the ids of the records that a request is about to read, once it was
-            authenticated and admitted: a relay fills the store there.
+        page: serve the entities page at `/`: collections, lookups, filters and requests, within the scope of the key
+            that the user enters.
+        rate: the rate limit of keys without their own: a `Rate`, `"100/s"`, or the name of a vendor's documented limit
+            (`"amperity"`). No limit by default.
+        audit: the audit log, which records which key read which profile.
+        before_read: an async function called with the collection and the record ids before a request reads them, after
+            authentication and rate limiting. A relay fills the store in it.
 
     Raises:
-        ConfigurationError: there are no keys and `no_auth` was not said; or both; or the keys have different
-            workspaces and `workspace` was not said.
+        ConfigurationError: neither or both of `keys` and `no_auth` are given; or the keys have different workspaces and
+            `workspace` is not given.
         StoreError: the store cannot be opened.
     """
 
@@ -149,22 +148,22 @@ class ProfileAPI:
 
     @property
     def store(self) -> ProfileStore:
-        """What is served."""
+        """The served store."""
         return self._store
 
     @property
     def requests(self) -> dict[str, int]:
-        """How many requests of each kind were answered, e.g. `{"census.record": 12}`."""
+        """The number of answered requests by kind, e.g. `{"census.record": 12}`."""
         counts: dict[str, int] = {}
         for (kind, _), count in self._totals.requests.items():
             counts[kind] = counts.get(kind, 0) + count
         return counts
 
     def end_streams(self) -> None:
-        """End the streams of the change feed, so that a server that waits for open responses can stop.
+        """End the streams of the change feed, so that a server waiting for open responses can stop.
 
-        `serve` calls it, and a uvicorn that was started otherwise is noticed; call it on shutdown where the application
-        is mounted in another server that waits without a limit. Any thread may.
+        `serve` calls it, and a shutdown of uvicorn is detected. With another server that waits without a limit, call it
+        on shutdown. It is thread-safe.
         """
         self._feed.end()
 
@@ -173,11 +172,11 @@ class ProfileAPI:
         self._feed.limit(count)
 
     def started(self) -> None:
-        """Allow streams again. The lifespan calls it at start-up; an application without one works, too."""
+        """Allow streams again. The lifespan calls it at startup; it is optional for an application without lifespan."""
         self._feed.begin()
 
     def close(self) -> None:
-        """The server has stopped: ends the streams, writes the audit log to its end, closes the store if it is ours."""
+        """End the streams, flush the audit log, and close the store if the application opened it."""
         self._feed.end()
         self._totals.write()
         self._calls.close()
@@ -219,7 +218,7 @@ class ProfileAPI:
             _log.error("the store cannot be read")
             response = dialect.error(503, "The profiles cannot be read at the moment.")
         except Exception as failure:  # noqa: BLE001  # the boundary: a bug is answered in the vendor's envelope
-            # Not the exception itself: its text may quote what was asked for.
+            # Not the exception itself, whose text may quote the request.
             _log.error("%s in the answer to a %s request", type(failure).__name__, kind)
             response = dialect.error(500, "An internal error occurred.")
         if self._audit is not None:
@@ -231,7 +230,7 @@ class ProfileAPI:
         headers = [*response.headers, *request.limits]
         if kind != "healthz" and not kind.startswith("page."):
             headers.append(VARY)
-        if response.status not in (204, 304):  # they have no body, and say nothing of one
+        if response.status not in (204, 304):  # these statuses have no body and no headers about one
             if not any(name == b"content-type" for name, _ in response.headers):
                 headers.append(JSON)
             headers += [(b"content-length", b"%d" % len(response.body))]
@@ -314,7 +313,7 @@ class ProfileAPI:
         if isinstance(collection, Response):
             return collection
         if not key.sees_ids(collection):
-            return dialect.error(403, "This key does not see the ids that the feed is made of.")
+            return dialect.error(403, "This key may not see the ids that the feed consists of.")
         after = request.one_header(b"last-event-id")
 
         def allowed() -> bool:
@@ -335,7 +334,7 @@ class ProfileAPI:
         collection = dialect.collection_of(request, self._store, key)
         if isinstance(collection, Response):
             return collection
-        if not key.admin:  # for other keys it is the vendors' API and no more
+        if not key.admin:  # other keys only see the vendors' API
             return _not_allowed(dialect, b"GET, HEAD")
         record_id = dialect.record_id_of(request)
         if not record_id or len(record_id.encode()) > MAX_ID_BYTES:

@@ -1,11 +1,11 @@
-"""The audit log: which key asked for which record, when, and the answer's status. One JSON line a record.
+"""Audit log: which key requested which record, when, and with which status. One JSON line per record.
 
 ```json
 {"at":"2030-01-31T12:00:00.123Z","key":"partner","kind":"census.record","method":"GET",
  "entity":"Users","record":"9f86…","status":200}
 ```
 
-`record` is a keyed hash: one person has the same one whoever asks, and nobody can try ids without the store's secret.
+`record` is a keyed hash: it is the same for every API key, and ids cannot be guessed without the store's secret.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ __all__ = ["AuditLog", "hash_id"]
 _log = logging.getLogger("profile_enrich.server")
 
 _WAITING = 20_000
-"""The most lines that wait for the disk; more are counted and dropped, so that a full disk stops no answer."""
+"""The largest number of queued lines. Further lines are counted and dropped, so that a full disk blocks no response."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})  # others are a stranger's text
 
 
 def hash_id(secret: bytes, record_id: str) -> str:
-    """What stands for a record in the audit log: to find the lines about one person.
+    """Return the hash of a record id in the audit log, to find the lines about one person.
 
     Args:
-        secret: of the store, `LocalStore.secret`. It stays the same over refreshes.
+        secret: the store's secret, `LocalStore.secret`. Refreshes keep it.
         record_id: the record's key.
 
     Returns:
@@ -54,7 +54,7 @@ def hash_id(secret: bytes, record_id: str) -> str:
 
 
 class _PrivateFile(WatchedFileHandler):
-    """A file of its owner alone, opened anew when a log rotator has moved it."""
+    """A file with mode 0600 that is reopened after a log rotator has moved it."""
 
     _torn = False
     """Whether the last line in the file is incomplete."""
@@ -67,7 +67,7 @@ class _PrivateFile(WatchedFileHandler):
         self.reopenIfNeeded()
         if self.stream is None:  # it was closed
             self.stream = self._open()
-        # Past the stream's buffer: what a full disk refuses must not be written once more with the next line.
+        # Unbuffered, so that a line that did not fit on a full disk is not written again with the next one.
         data = f"{line}\n".encode()
         written = os.write(self.stream.fileno(), b"\n" + data if self._torn else data)
         self._torn = written < len(data) + self._torn
@@ -76,22 +76,21 @@ class _PrivateFile(WatchedFileHandler):
 
 
 class AuditLog:
-    """Writes the audit log from a thread of its own: no request waits for the disk.
+    """Write the audit log in a separate thread, so that no request waits for the disk.
 
-    Several processes may write to one file: each line is one write at its end. A file that was moved away (logrotate's
-    `create`) is opened anew at the next line; no signal is needed.
+    Several processes can append to one file, because each line is one write. A file that was moved (logrotate's
+    `create`) is reopened at the next line, without a signal.
 
-    When the disk is slower than the requests, at most 20,000 lines wait. Of lines that found no place, and of those
-    that could not be written, the next line that is written holds the number (`"dropped": n`).
+    If the disk is slower than the requests, up to 20,000 lines are queued. The next written line counts the lines that
+    were dropped or failed (`"dropped": n`).
 
     Args:
-        target: a file, which is made with the rights 0600; or any `logging.Handler`, which gets a record a line.
-        ids: `"hashed"` (see `hash_id`), `"none"`, or `"clear"`: then the file holds personal data, and is to be kept
-            like the profiles themselves.
+        target: the path of a file, created with mode 0600; or a `logging.Handler`, which gets one log record per line.
+        ids: `"hashed"` (see `hash_id`), `"none"`, or `"clear"`. A file with clear ids holds personal data.
         clock: seconds since the epoch; injectable for tests.
 
     Raises:
-        ConfigurationError: `ids` is something else.
+        ConfigurationError: `ids` has another value.
         OSError: the file cannot be opened for writing.
     """
 
@@ -129,13 +128,13 @@ class AuditLog:
         """Write one answer. It never waits for the disk, and never raises because of it.
 
         Args:
-            secret: of the store.
-            key: the id of the key that asked; `None` when it was none that is known.
-            kind: of request, e.g. `"census.record"`.
-            method: of HTTP.
-            entity: the collection that was named, if the key may read it.
-            record_id: whose record was asked for; `None` for lists.
-            status: of the answer.
+            secret: the store's secret.
+            key: the id of the API key; `None` if it is unknown.
+            kind: the kind of request, e.g. `"census.record"`.
+            method: the HTTP method.
+            entity: the requested collection, if the key may read it.
+            record_id: the requested record; `None` for lists.
+            status: the status of the response.
         """
         shown: str | None = None
         if record_id is not None and self._ids != "none":
@@ -159,13 +158,13 @@ class AuditLog:
                 self._dropped += 1
 
     def note(self, secret: bytes, kind: str, request: Request, status: int) -> None:
-        """Note one answer: a line for each record that was asked for, one line when it was none.
+        """Write one response: a line for each requested record, or a single line if there is none.
 
         Args:
-            secret: of the store.
-            kind: of request, e.g. `"census.record"`.
-            request: with what was noted of it.
-            status: of the answer; in a batch each record has its own.
+            secret: the store's secret.
+            kind: the kind of request, e.g. `"census.record"`.
+            request: the request with its audit context.
+            status: the status of the response; in a batch, each record has its own.
         """
         noted = request.noted
         none: list[tuple[str | None, int | None]] = [(None, None)]
@@ -201,7 +200,7 @@ class AuditLog:
         with self._lock:
             if self._thread is not None and self._process == os.getpid():
                 return
-            if self._process != os.getpid():  # forked: what waits is the parent's to write
+            if self._process != os.getpid():  # forked: the parent writes the queued lines
                 self._queue = queue.Queue(_WAITING)
                 self._process = os.getpid()
             self._thread = threading.Thread(
@@ -217,7 +216,7 @@ class AuditLog:
             if dropped:
                 line = f'{line[:-1]},"dropped":{dropped}}}'
             try:
-                # Not `Handler.emit` of a stream: that prints failures, and the line with them.
+                # A stream handler's `emit` would print errors together with the line.
                 self._handler.acquire()
                 try:
                     self._emit(line)

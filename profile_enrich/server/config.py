@@ -1,4 +1,4 @@
-"""The configuration file of the server: the `[server]` table of a TOML file.
+"""Configuration file of the server: the `[server]` table of a TOML file.
 
 ```toml
 [server]
@@ -36,16 +36,16 @@ def read_config(
 
     Args:
         path: the file.
-        known: the names that the `[server]` table may have.
-        many: those of them that may be lists.
-        paths: those of them that are paths, relative to the file.
+        known: the allowed names in the `[server]` table.
+        many: the names whose values may be lists.
+        paths: the names whose values are paths, relative to the file.
 
     Returns:
-        The table, and whether the file names collections.
+        The table, and whether the file has collections.
 
     Raises:
-        ConfigurationError: the file is not there, is not TOML, or has a name that is not known; it says which one may
-            have been meant, never a value.
+        ConfigurationError: the file does not exist, is not TOML, or has an unknown name. The message suggests a similar
+            name and never quotes a value.
     """
     content: dict[str, Any] = {}
     problem = ""
@@ -57,7 +57,7 @@ def read_config(
         problem = f"the configuration file {path} is not UTF-8"
     except tomllib.TOMLDecodeError as error:
         place = str(error).rpartition("(")[2].rstrip(")")
-        problem = f"the configuration file {path} is not TOML ({place})"  # without the text: it may be a key
+        problem = f"the configuration file {path} is not TOML ({place})"  # without the text, which may be a key
     if problem:
         raise ConfigurationError(problem)
     for name in content:

@@ -1,4 +1,4 @@
-"""Count answers in this process, and sum them with those of its sibling workers."""
+"""Request counters of this process, summed with those of its sibling workers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from typing import Any
 __all__ = ["BUCKETS", "SharedCounters"]
 
 BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-"""Upper ends of the buckets of durations, in seconds."""
+"""Upper bounds of the duration buckets, in seconds."""
 
 _WRITE_EVERY = 1.0
 
 
 class SharedCounters:
-    """Counts requests by kind and status class, and how long they took.
+    """Count requests and their durations, by kind and status class.
 
-    Each worker writes its counts to a file of its own, at most once a second and only while requests come in; a total
-    is the sum of all files. The file of a dead worker stays, so that no total goes down.
+    Each worker writes its counts to its own file, at most once per second and only while there are requests; totals are
+    the sum of all files. The file of a dead worker is kept, so totals never decrease.
 
     Args:
-        directory: where the workers' files are; `None` for a single process.
+        directory: the directory of the workers' files; `None` for a single process.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -40,7 +40,7 @@ class SharedCounters:
         self._written = 0.0
 
     def count(self, kind: str, status: int, seconds: float) -> None:
-        """Count one answer."""
+        """Count one response."""
         self.requests[kind, f"{status // 100}xx"] += 1
         self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
         buckets = self.buckets.get(kind)
@@ -65,7 +65,7 @@ class SharedCounters:
         contents = [self._content()]
         for file in [] if self._directory is None else sorted(self._directory.glob("*.json")):
             if file != self._file:
-                with contextlib.suppress(OSError, ValueError):  # it is gone with its directory
+                with contextlib.suppress(OSError, ValueError):  # the directory was removed
                     contents.append(json.loads(file.read_text()))
         requests: Counter[tuple[str, str]] = Counter()
         seconds: dict[str, float] = {}

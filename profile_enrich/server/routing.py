@@ -1,4 +1,4 @@
-"""Map a path to the kind of request and to the dialect that answers it."""
+"""Routing of paths to the kind of request and its dialect."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class Dialect(Protocol):
-    """What the modules `census` and `amperity` have in common."""
+    """The interface of the modules `census` and `amperity`."""
 
     def error(self, status: int, message: str, headers: Headers = ...) -> Response:
-        """An error in the vendor's envelope."""
+        """Return an error in the vendor's envelope."""
         ...
 
     def answer(self, kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Response:
-        """What is read."""
+        """Return the response to a read."""
         ...
 
     def collection_of(self, request: Request, store: ProfileStore, key: ApiKey) -> Collection | Response:
-        """The collection that the path names, or why there is none for this key."""
+        """Return the collection in the path, or the error response for this key."""
         ...
 
     def record_id_of(self, request: Request) -> str:
@@ -38,7 +38,7 @@ class Dialect(Protocol):
 
 
 def route(segments: list[bytes]) -> tuple[str, Dialect]:
-    """Return the kind of a request and the dialect that answers it."""
+    """Return the kind of a request and its dialect."""
     if segments[:1] == [b"api"]:
         rest = segments[2:]
         if segments[1:2] == [b"v1"]:

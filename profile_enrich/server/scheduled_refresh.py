@@ -1,4 +1,4 @@
-"""Refresh the served store on a schedule, in a process of its own."""
+"""Scheduled refresh of the served store, in a separate process."""
 
 from __future__ import annotations
 
@@ -35,39 +35,39 @@ __all__ = ["RefreshSchedule", "RefreshStatus", "seconds_of"]
 _log = logging.getLogger("profile_enrich.server.scheduled_refresh")
 
 _BUSY_PAUSE = 30.0
-"""Seconds until the next look when the store is being built by hand."""
+"""Seconds until the next check while the store is being built manually."""
 _OTHERS_PAUSE = 2.0
-"""Seconds until the next look when another worker or host is refreshing."""
+"""Seconds until the next check while another worker or host is refreshing."""
 _END = 5.0
-"""Seconds that a refresh has to end when the server stops."""
+"""Seconds that a refresh has to end after the server stops."""
 
 
 class RefreshStatus(TypedDict):
-    """How refreshing goes, ready for JSON. Times are ISO 8601 in UTC."""
+    """The state of scheduled refreshing, as JSON data. Times are ISO 8601 in UTC."""
 
     every: float
     """Seconds between two refreshes."""
     running: bool
     """Whether this process is refreshing now."""
     last_started_at: str | None
-    """When the last refresh of any process began."""
+    """The start of the last refresh by any process."""
     last_succeeded_at: str | None
     """When the data were last refreshed or built."""
     age: float | None
     """Seconds since then."""
     last_error: str | None
-    """Why the last refresh failed; `None`: it did not."""
+    """The error of the last refresh; `None` for success."""
     failures: int
-    """How many have failed since the last one that succeeded."""
+    """The number of failures since the last success."""
     next_at: str | None
-    """When this process will look whether to refresh; `None`: it is not started, or refreshing now."""
+    """The next check by this process; `None` if it is not started, or refreshing now."""
 
 
 def seconds_of(text: str) -> float:
-    """The seconds of a span such as `90s`, `15m`, `2h`, `1d` or `900`.
+    """Parse a duration such as `90s`, `15m`, `2h`, `1d` or `900` to seconds.
 
     Raises:
-        ConfigurationError: it is no such span, or shorter than a second.
+        ConfigurationError: it has another form, or is shorter than a second.
     """
     seconds = parse_duration(text)
     if not 1 <= seconds <= 366 * 86400:
@@ -76,26 +76,27 @@ def seconds_of(text: str) -> float:
 
 
 class RefreshSchedule:
-    """Refresh a store at an interval, in a process of its own, while it is served.
+    """Refresh a store at an interval, in a separate process, while it is served.
 
-    Each worker and each host may have one for the same store: one of them refreshes, the others see that and wait for
-    the next turn. Readers notice the new generation by themselves. When a refresh fails, the old data are served on,
-    and the log says so once (logger `profile_enrich.server.scheduled_refresh`) until it succeeds again.
+    Every worker and host can have a schedule for the same store: one of them refreshes, and the others wait for the
+    next interval. Readers pick up the new generation automatically. If a refresh fails, the old data are still served,
+    and the failure is logged once until the next success (logger `profile_enrich.server.scheduled_refresh`).
 
     Args:
         path: the store's directory.
-        specs: what to refresh from; by default what `profile-enrich index build` kept in the store, read each time.
-        every: seconds between the beginnings of two refreshes.
-        jitter: part of `every` by which the time varies, so that many servers do not read the source at once.
-        changed_only: write only what is different, and let the change feed tell exactly that; see `refresh_store`.
-        vanished: with `changed_only`, what becomes of records that the sources do not have any more.
+        specs: the sources; by default those that `profile-enrich index build` saved in the store, read at each refresh.
+        every: seconds between the starts of two refreshes.
+        jitter: the random part of the interval, as a share of `every`, so that servers do not read the source at the
+            same time.
+        changed_only: write and announce only differences; see `refresh_store`.
+        vanished: with `changed_only`, what to do with records that the sources no longer have.
         on_duplicate: as in `build_store`.
         max_shrink: the share of its records that a collection may lose, from 0 to 1; 0.2 by default. A refresh that
             would lose more fails.
 
     Raises:
-        ConfigurationError: a source can be read only once, or a number makes no sense.
-        StoreError: there is no store.
+        ConfigurationError: a source can be read only once, or a number is out of range.
+        StoreError: the store does not exist.
     """
 
     def __init__(
@@ -137,13 +138,13 @@ class RefreshSchedule:
         self._next: datetime | None = None
 
     def start(self) -> None:
-        """Start the schedule; once."""
+        """Start the schedule. A second call does nothing."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="profile-enrich-refresh", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """End a refresh that is under way, and the schedule. The data of before are served on; blocks for seconds."""
+        """End the schedule and a running refresh. The old data are still served. This can block for seconds."""
         self._stopping.set()
         self._wake.set()
         with self._lock:
@@ -155,7 +156,7 @@ class RefreshSchedule:
             self._thread = None
 
     def change(self, every: float) -> None:
-        """Refresh at another interval from now on.
+        """Change the interval.
 
         Args:
             every: in seconds.
@@ -164,7 +165,7 @@ class RefreshSchedule:
         self._wake.set()
 
     def status(self) -> RefreshStatus:
-        """How refreshing goes, with what other processes have done to the same store."""
+        """Return the state of refreshing, including refreshes by other processes."""
         last = read_last_refresh(self._path)
         fresh = _fresh_at(self._path, last)
         running = self._child is not None
@@ -184,7 +185,7 @@ class RefreshSchedule:
             if self._wake.wait(self._until_due()):  # stopping, or another interval
                 self._wake.clear()
                 continue
-            if is_refreshing(self._path):  # a look is cheaper than a process that finds it out
+            if is_refreshing(self._path):  # checking here is cheaper than starting a process
                 self._stopping.wait(self._in(min(_OTHERS_PAUSE, self._every)))
                 continue
             self._next = None
@@ -193,17 +194,17 @@ class RefreshSchedule:
                 outcome = self._refresh(read_last_refresh(self._path))
             except OSError as error:
                 _log.warning("the store cannot be refreshed: %s; trying again", error.strerror)
-            if outcome in ("busy", ""):  # there is no note to wait from
+            if outcome in ("busy", ""):  # there is no saved outcome to count from
                 self._stopping.wait(self._in(min(_BUSY_PAUSE, self._every)))
 
     def _until_due(self) -> float:
-        """Seconds until the next refresh: `every` after the last one of any process began, or the build."""
+        """Return the seconds until the next refresh: `every` after the start of the last refresh or build."""
         last = read_last_refresh(self._path)
         begun = last.started_at if last is not None else _fresh_at(self._path, None)
         now = datetime.now(UTC)
         span = self._every * (1 + random.uniform(-self._jitter, self._jitter))  # noqa: S311  # spreads load, no secret
         passed = 0.0 if begun is None else (now - begun).total_seconds()
-        return self._in(min(max(span - passed, 0.0), span))  # also when another host's clock is ahead
+        return self._in(min(max(span - passed, 0.0), span))  # even if another host's clock is ahead
 
     def _in(self, seconds: float) -> float:
         self._next = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -222,7 +223,7 @@ class RefreshSchedule:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # a traceback could quote a record
                 text=True,
-                start_new_session=True,  # Ctrl-C at the terminal is the server's to handle
+                start_new_session=True,  # the server handles Ctrl-C at the terminal
             )
         try:
             answer = _ask(child, order)
@@ -245,13 +246,13 @@ class RefreshSchedule:
         failed_before = before is not None and before.error is not None
         if answer["outcome"] == "failed":
             if not failed_before or (before is not None and before.error != answer["error"]):
-                _log.warning("the refresh failed, and the data of before are served on: %s", answer["error"])
+                _log.warning("the refresh failed, and the old data are still served: %s", answer["error"])
         elif answer["outcome"] == "done" and failed_before:
             _log.warning("the store is refreshed again")
 
 
 def _ask(child: subprocess.Popen[str], order: dict[str, Any]) -> dict[str, Any] | None:
-    """The child's answer; `None` when it ended without one."""
+    """Return the child's outcome; `None` if it ended without one."""
     assert child.stdin is not None  # noqa: S101  # they are pipes
     assert child.stdout is not None  # noqa: S101
     with contextlib.suppress(OSError, ValueError):
@@ -262,7 +263,7 @@ def _ask(child: subprocess.Popen[str], order: dict[str, Any]) -> dict[str, Any] 
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """End the child and what it started, if it has not ended by itself."""
+    """End the child and its children, if it is still running."""
     for kill in (False, True):
         if child.poll() is None:
             with contextlib.suppress(OSError):

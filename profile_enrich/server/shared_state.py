@@ -21,11 +21,11 @@ _SLOT = struct.Struct("=8sd")
 
 
 class BucketTable:
-    """A fixed table of token buckets; each is one number, the moment at which it is full again (GCRA).
+    """A fixed-size table of token buckets. Each is one number, the time at which it is full again (GCRA).
 
     Args:
-        file: an open file that the processes share, locked during each access; the system releases the lock of a
-            process that dies. `None` keeps the table in this process.
+        file: an open file shared by the processes and locked during each access; the system releases the lock of a dead
+            process. `None` keeps the table in this process.
     """
 
     def __init__(self, file: IO[bytes] | None = None) -> None:
@@ -38,24 +38,24 @@ class BucketTable:
             self._table = mmap.mmap(file.fileno(), size)
 
     def take(self, name: str, cost: int, *, size: int, seconds: float, now: float) -> tuple[bool, float]:
-        """Take from a bucket that holds `size` and fills again in `seconds`.
+        """Take tokens from a bucket that holds `size` and refills in `seconds`.
 
         Args:
-            name: of the bucket.
-            cost: what to take.
-            size: what the full bucket holds.
-            seconds: in which an empty one fills again.
-            now: reading of a monotonic clock that all processes share.
+            name: the name of the bucket.
+            cost: the number of tokens.
+            size: the capacity of the bucket.
+            seconds: how long an empty bucket takes to refill.
+            now: the reading of a monotonic clock shared by all processes.
 
         Returns:
-            Whether there was enough, and the level after it.
+            Whether there were enough tokens, and the remaining level.
         """
         tag = hashlib.blake2b(name.encode(), digest_size=8).digest()
         with self._locked():
             place, full_at = self._find(tag, now)
-            # A changed rate must not leave a debt that the new one could never have given.
+            # After a change of the rate, limit the debt to what the new rate allows.
             level = size - min(max(0.0, full_at - now), seconds) * size / seconds
-            # A thousandth: what floating-point sums lose must not refuse the last request of a bucket.
+            # A tolerance of a thousandth, so that rounding errors do not reject the last request.
             if level + 0.001 < cost:
                 return False, level
             level = max(0.0, level - cost)
@@ -63,7 +63,7 @@ class BucketTable:
             return True, level
 
     def _find(self, tag: bytes, now: float) -> tuple[int, float]:
-        """Return the bucket's offset and value: its own, else one that is full again and so forgettable."""
+        """Return the bucket's offset and value; a new bucket replaces one that is full again."""
         start = int.from_bytes(tag, "big") % _SLOTS
         free: int | None = None
         for step in range(_SLOTS):
@@ -73,9 +73,9 @@ class BucketTable:
                 return place, full_at
             if free is None and full_at <= now:
                 free = place
-            if full_at == 0.0:  # never used: the tag is nowhere behind it
+            if full_at == 0.0:  # unused: the tag cannot occur after it
                 break
-        # With every bucket of the table in use, this key shares one: it gets less than its rate, never more.
+        # The table is full, so this key shares a bucket: it gets less than its rate, never more.
         return (
             (start * _SLOT.size, _SLOT.unpack_from(self._table, start * _SLOT.size)[1]) if free is None else (free, 0.0)
         )
@@ -85,7 +85,7 @@ class BucketTable:
         if self._file is None:
             yield
             return
-        import fcntl  # only several workers share a file, and they need fork
+        import fcntl  # only workers share a file, and they need fork
 
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
@@ -148,7 +148,7 @@ class SharedState:
     """State of one server, shared by its workers.
 
     Attributes:
-        directory: where each worker keeps its counters; `None` for a single process.
+        directory: the directory of the workers' counters; `None` for a single process.
         buckets: the rate buckets.
         streams: the places of each key's streams.
     """
@@ -163,7 +163,7 @@ class SharedState:
     @classmethod
     @contextlib.contextmanager
     def create(cls, *, several: bool) -> Generator[Self]:
-        """Create the state before the workers are forked, and remove it at the end.
+        """Create the state before forking the workers, and remove it at the end.
 
         Args:
             several: whether several processes use it.

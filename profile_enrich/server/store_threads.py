@@ -1,4 +1,4 @@
-"""Calls of the store that may wait for a network: in threads of their own, never on the event loop."""
+"""Threads for store calls that may wait for a network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _THREADS = 32
 
 
 class StoreCalls:
-    """Runs calls that read the store.
+    """Run calls that read the store.
 
     Args:
-        blocking: whether the store may wait for a network; a local one is read on the loop, which is faster.
+        blocking: whether the store may wait for a network. A local one is read on the event loop, which is faster.
     """
 
     def __init__(self, *, blocking: bool) -> None:
@@ -30,15 +30,15 @@ class StoreCalls:
     async def run(
         self, call: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Result:
-        """Return what the call returns, or raise what it raises."""
+        """Run a call and return its result."""
         if not self._blocking:
             return call(*args, **kwargs)
-        if self._threads is None:  # here: threads do not survive the fork of a worker
+        if self._threads is None:  # created here, because threads do not survive the fork of a worker
             self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="profile_enrich-store")
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *args, **kwargs))
 
     def close(self) -> None:
-        """End the threads, once their calls are done."""
+        """End the threads after their calls."""
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=False)

@@ -317,7 +317,7 @@ def test_status_says_age_size_and_the_last_error(store: Path, users: Path) -> No
     facts = json.loads(result.stdout)
     assert result.exit_code == 1
     assert (facts["failures"], facts["last_error"]) == (1, f"{users} is not there")
-    assert "The last refresh failed; the data of before are served." in result.stderr
+    assert "The last refresh failed; the old data are still served." in result.stderr
 
 
 def test_status_of_what_is_no_store(tmp_path: Path) -> None:

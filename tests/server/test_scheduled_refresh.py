@@ -128,7 +128,7 @@ def test_a_failure_is_said_once_and_the_old_data_stay(
     schedule.stop()
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        f"the refresh failed, and the data of before are served on: {users} is not there",
+        f"the refresh failed, and the old data are still served: {users} is not there",
         "the store is refreshed again",
     ]
     assert caplog.records[0].levelno == logging.WARNING

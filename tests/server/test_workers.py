@@ -344,7 +344,7 @@ def test_P9_a_worker_that_cannot_start_is_said_and_stops_all(error: Exception) -
         raise error
 
     before = children()
-    with pytest.raises(ConfigurationError, match="a worker ended before it could answer"):
+    with pytest.raises(ConfigurationError, match="a worker ended before it was ready"):
         supervise(fail, lambda: None)
     assert children() == before
 

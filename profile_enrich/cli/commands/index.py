@@ -83,7 +83,7 @@ def status(store: Path | None, database: str | None, schema: str, as_json: bool)
     else:
         print_json(facts)
     if facts["failures"]:
-        note("The last refresh failed; the data of before are served.")
+        note("The last refresh failed; the old data are still served.")
         raise click.exceptions.Exit(1)
 
 

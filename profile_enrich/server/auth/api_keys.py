@@ -1,4 +1,4 @@
-"""API keys of the embedded Profile API, and what each may see."""
+"""API keys of the embedded Profile API, and their scopes."""
 
 from __future__ import annotations
 
@@ -27,28 +27,29 @@ MIN_SECRET = 16
 
 _SECRET = re.compile(r"[\x21-\x7e]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_PREFIX = "secret-token:"  # RFC 8959; Census shows its keys with it
+_PREFIX = "secret-token:"  # RFC 8959; Census displays keys with this prefix
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key of the embedded Profile API. Only the SHA-256 of its secret is held.
+    """A key of the embedded Profile API. It holds only the SHA-256 of its secret.
 
     Args:
-        id: names the key; also the OAuth client id. Not secret. Letters, digits, `.`, `_`, `-`, at most 64.
+        id: the id of the key, which is also the OAuth client id. Not secret. Up to 64 letters, digits, `.`, `_` and
+            `-`.
         digest: SHA-256 of the secret, 32 bytes.
-        workspace: the Census workspace and Amperity tenant that it belongs to; spelled like `id`.
+        workspace: the Census workspace and Amperity tenant of the key; the same characters as `id`.
         entities: the names of the collections it may read; `None` for all, or, with `fields`, for those named there.
-        fields: what it sees of the records of an entity, by the entity's name; of others everything.
-        rate: how often it may ask; `None` for what the server grants every key.
-        admin: whether it may also change data: single records, through the server.
-        expires_at: when it ends, in seconds since the epoch; `None` for never.
+        fields: the visible fields by name of the entity; all fields of other entities.
+        rate: the rate limit; `None` for the server's default.
+        admin: whether it may also write single records.
+        expires_at: the expiry, in seconds since the epoch; `None` for never.
         previous: the SHA-256 of the secret before the last rotation.
-        previous_until: until when that one is still good, in seconds since the epoch.
-        salt: of the hashes in `fields`; made of the store's secret and the id when it is empty.
+        previous_until: the expiry of the previous secret, in seconds since the epoch.
+        salt: the salt of the hashes in `fields`; derived from the store's secret and the id if empty.
 
     Raises:
-        ConfigurationError: one of them is spelled otherwise.
+        ConfigurationError: an argument is invalid.
     """
 
     id: str
@@ -88,15 +89,15 @@ class ApiKey:
         rate: Rate | None = None,
         admin: bool = False,
     ) -> tuple[ApiKey, str]:
-        """A new key and its secret, which is to be shown once and stored nowhere.
+        """Generate a key and its secret. Show the secret once, and do not store it.
 
         Args:
-            workspace: the workspace (tenant) that the key belongs to.
+            workspace: the workspace (tenant) of the key.
             entities: the names of the collections that it may read; all by default.
-            id: the key's id; made of the hash by default.
-            fields: what it sees of the records of an entity; see `ApiKey`.
-            rate: how often it may ask.
-            admin: whether it may also change data.
+            id: the key's id; derived from the hash by default.
+            fields: the visible fields of an entity; see `ApiKey`.
+            rate: the rate limit.
+            admin: whether it may also write records.
         """
         secret = new_secret()
         key = cls.from_secret(
@@ -116,16 +117,16 @@ class ApiKey:
         rate: Rate | None = None,
         admin: bool = False,
     ) -> ApiKey:
-        """A key made of a secret that the user chose: at least 16 printable ASCII characters, no spaces.
+        """Make a key from a chosen secret: at least 16 printable ASCII characters without spaces.
 
         Args:
-            secret: it is hashed and forgotten. A leading `secret-token:` (RFC 8959) does not count.
-            workspace: the workspace (tenant) that the key belongs to.
+            secret: the secret, which is hashed and not kept. A `secret-token:` prefix (RFC 8959) is ignored.
+            workspace: the workspace (tenant) of the key.
             entities: the names of the collections that it may read; all by default.
-            id: the key's id; made of the hash by default.
-            fields: what it sees of the records of an entity; see `ApiKey`.
-            rate: how often it may ask.
-            admin: whether it may also change data.
+            id: the key's id; derived from the hash by default.
+            fields: the visible fields of an entity; see `ApiKey`.
+            rate: the rate limit.
+            admin: whether it may also write records.
 
         Raises:
             ConfigurationError: the secret is too short or has other characters.
@@ -139,106 +140,106 @@ class ApiKey:
         if isinstance(entities, str):
             raise ConfigurationError("entities is a sequence of collection names, not one string")
         digest = hashlib.sha256(plain.encode()).digest()
-        # Hashed once more: the id is no secret, and must not show a part of what is compared.
+        # Hashed again, because the id is public and must not reveal part of the digest.
         name = id or f"key-{hashlib.sha256(digest).hexdigest()[:12]}"
         allowed = None if entities is None else frozenset(entities)
         return cls(name, digest, workspace, allowed, fields or {}, rate, admin)
 
     def digests(self, now: float) -> list[bytes]:
-        """The SHA-256 of each secret that is good at this moment: none after its end, two within a rotation's grace."""
+        """Return the SHA-256 of each valid secret: none after the expiry, two within the grace period of a rotation."""
         if self.expires_at is not None and now >= self.expires_at:
             return []
         return [self.digest] if self.previous is None or now >= self.previous_until else [self.digest, self.previous]
 
     def may_read(self, name: str) -> bool:
-        """Whether it may read the collection of this name, if there is one."""
+        """Return whether it may read the collection with this name."""
         return self.entities is None or name in self.entities
 
     @property
     def sees_everything(self) -> bool:
-        """Whether no collection and no field is hidden from it."""
+        """Return whether it may read all collections and fields."""
         return self.entities is None
 
     def visible(self, collections: Iterable[Collection]) -> list[Collection]:
-        """Return those collections that it may read.
+        """Return the collections that it may read.
 
-        Together with `columns` and `filterable` this is the scope of every endpoint that describes the store: status,
-        metrics, OpenAPI, the lists of entities and indexes, the page.
+        Together with `columns` and `filterable`, this is the scope of all endpoints that describe the store: status,
+        metrics, OpenAPI, the lists of entities and indexes, and the entities page.
         """
         return [item for item in collections if self.may_read(item.name)]
 
     def columns(self, collection: Collection) -> list[Column]:
-        """Return the columns of a collection that it sees in some form."""
+        """Return the columns of a collection that are visible in any form."""
         scope = self.fields.get(collection.name)
         return [column for column in collection.columns if scope is None or column.name in scope.named]
 
     def filterable(self, collection: Collection) -> list[str]:
-        """Return the columns that it may filter by: those that it sees in clear."""
+        """Return the columns that it may filter by: those visible in clear."""
         scope = self.fields.get(collection.name)
         return [name for name in collection.filterable if scope is None or name in scope.show]
 
     def sees_ids(self, collection: Collection) -> bool:
-        """Return whether it sees the ids of a collection's records in clear."""
+        """Return whether a collection's ids are visible in clear."""
         scope = self.fields.get(collection.name)
         return scope is None or collection.key in scope.show
 
     def view(self, collection: Collection, secret: bytes) -> View | None:
-        """What it sees of a collection that it may read; `None` for all, as it is stored.
+        """Return the view of a collection; `None` for the unrestricted stored records.
 
         Args:
-            collection: what is looked at.
-            secret: of the store; a salt is made of it for a key that has none of its own.
+            collection: the collection.
+            secret: the store's secret, from which the salt of a key without one is derived.
         """
         scope = self.fields.get(collection.name)
         return None if scope is None else View(collection, scope, self.salt or derive_salt(secret, self.id))
 
 
 ANYONE = ApiKey("anyone", bytes(32), "any")
-"""The key of all requests when authentication is off."""
+"""The key of all requests without authentication."""
 
 NOBODY = ApiKey("nobody", bytes(32), "any", frozenset())
-"""The key of requests without one, where these get an answer: it sees no collection."""
+"""The key of unauthenticated requests to public endpoints: it sees no collection."""
 
 
 def new_secret() -> str:
-    """A secret of 256 bits."""
+    """Return a new secret of 256 bits."""
     return f"pe_{secrets.token_urlsafe(32)}"
 
 
 @runtime_checkable
 class Keys(Protocol):
-    """Where the server looks keys up: a `KeyRing`, or a file of them that changes meanwhile."""
+    """The server's lookup of keys: a `KeyRing` or a `KeyFile`."""
 
     def __len__(self) -> int: ...
 
     @property
     def workspaces(self) -> set[str]:
-        """Those that the keys belong to."""
+        """The workspaces of the keys."""
         ...
 
     def by_secret(self, secret: bytes) -> ApiKey | None:
-        """The key with this secret, if it is good now."""
+        """Return the key with this secret, if valid."""
         ...
 
     def by_id(self, id: str) -> ApiKey | None:
-        """The key with this id, if it is good now."""
+        """Return the key with this id, if valid."""
         ...
 
 
 class KeyRing:
-    """The keys that are known, found by their secret in constant time.
+    """A fixed set of keys with constant-time lookup by secret.
 
     Args:
-        keys: their ids and secrets must differ.
+        keys: the keys; ids and secrets must be unique.
         clock: seconds since the epoch; injectable for tests.
 
     Raises:
-        ConfigurationError: two have the same id or secret.
+        ConfigurationError: two keys have the same id or secret.
     """
 
     def __init__(self, keys: Iterable[ApiKey], *, clock: Callable[[], float] = time.time) -> None:
-        # Keyed with a value that only this process knows, so that the time of the dictionary's search, which depends
-        # on the key searched for, tells nothing about the digests.
+        # Keyed with a random value of this process, so that the timing of the dictionary lookup reveals nothing about
+        # the digests.
         self._pepper = os.urandom(32)
         self._clock = clock
         self._by_id: dict[str, ApiKey] = {}
@@ -259,19 +260,19 @@ class KeyRing:
 
     @property
     def workspaces(self) -> set[str]:
-        """Those that the keys belong to."""
+        """The workspaces of the keys."""
         return {key.workspace for key in self._by_id.values()}
 
     def by_secret(self, secret: bytes) -> ApiKey | None:
-        """The key with this secret, if it is good now."""
+        """Return the key with this secret, if valid."""
         digest = hashlib.sha256(secret).digest()
         key = self._by_digest.get(self._slot(digest))
-        # The dictionary is searched by a keyed hash; the digests themselves are compared in constant time.
+        # The lookup uses a keyed hash; the digests are compared in constant time.
         good = [hmac.compare_digest(each, digest) for each in (key or ANYONE).digests(self._clock())]
         return key if any(good) else None
 
     def by_id(self, id: str) -> ApiKey | None:
-        """The key with this id, if it is good now."""
+        """Return the key with this id, if valid."""
         key = self._by_id.get(id)
         return key if key is not None and key.digests(self._clock()) else None
 
@@ -284,11 +285,11 @@ def bearer_of(values: list[bytes], *, basic: bool = False) -> bytes | None:
 
     Args:
         values: all values of the header.
-        basic: accept HTTP Basic with the user name `bearer` and the key as password, too: Census documents
-            `https://bearer:KEY@…` for its API.
+        basic: also accept HTTP Basic with the user name `bearer` and the key as password; Census documents
+            `https://bearer:KEY@…`.
 
     Returns:
-        The token without `secret-token:`; `None` when there is none, more than one, or another scheme.
+        The token without `secret-token:`; `None` if there is none, more than one, or another scheme.
     """
     if len(values) != 1:
         return None
@@ -303,7 +304,7 @@ def bearer_of(values: list[bytes], *, basic: bool = False) -> bytes | None:
 
 
 def basic_credentials(token: bytes) -> tuple[bytes, bytes] | None:
-    """Return user name and password of HTTP Basic credentials (RFC 7617); `None` when they are malformed."""
+    """Return user name and password of HTTP Basic credentials (RFC 7617); `None` if malformed."""
     with contextlib.suppress(ValueError):
         name, colon, password = base64.b64decode(token, validate=True).partition(b":")
         return (name, password) if colon else None

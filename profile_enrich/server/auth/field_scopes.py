@@ -1,6 +1,6 @@
-"""What a key sees of a record: fields in clear, as keyed hashes, redacted, or not at all.
+"""Field scopes of API keys: fields in clear, as keyed hashes, redacted, or hidden.
 
-A key without field scopes never comes here: its payloads are passed on as they are stored.
+Payloads for keys without field scopes are sent as stored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...store import Collection
 __all__ = ["REDACTED", "FieldScope", "View", "derive_salt"]
 
 REDACTED = "[redacted]"
-"""What stands for a redacted value that is there."""
+"""The placeholder of a redacted value."""
 
 _decode = json.JSONDecoder().raw_decode
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -27,19 +27,19 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 @dataclass(frozen=True, slots=True)
 class FieldScope:
-    """The fields of one entity that a key sees. A field that is not named is not shown, also one that is added later.
+    """The visible fields of one entity. Other fields are hidden, including fields added later.
 
-    Only fields in clear can be filtered by: a filter that answers tells the value.
+    Only fields in clear can be filtered by, because a match would reveal the value.
 
     Args:
-        show: these in clear.
-        hash: these as HMAC-SHA256 of their text with the key's own salt, 64 hexadecimal digits. Equal values have
-            equal hashes under one key, so that they can be counted, joined and told apart; another key's differ, and
-            who has no salt cannot try values. How often a value occurs still shows.
-        redact: these as `"[redacted]"`. Whether there is a value still shows.
+        show: fields in clear.
+        hash: fields as HMAC-SHA256 of their text with the key's salt, 64 hexadecimal digits. Equal values have equal
+            hashes under one key, so they can be counted and joined. Hashes differ between keys, and values cannot be
+            guessed without the salt. The frequency of values remains visible.
+        redact: fields as `"[redacted]"`. The presence of a value remains visible.
 
     Raises:
-        ConfigurationError: no field is named, or one is named twice.
+        ConfigurationError: no field is named, or a field is named twice.
     """
 
     show: frozenset[str] = frozenset()
@@ -51,7 +51,7 @@ class FieldScope:
             given: object = getattr(self, name)
             if isinstance(given, str) or not isinstance(given, Iterable):
                 raise ConfigurationError(f"{name} of a field scope is a sequence of field names")
-            # Lists and tuples are welcome; what is held is immutable.
+            # Accept lists and tuples, and store an immutable set.
             object.__setattr__(self, name, frozenset(cast("Iterable[str]", given)))
         if not self.named or not all(isinstance(field, str) and field for field in self.named):
             raise ConfigurationError("a field scope names at least one field; to show all, give the key no field scope")
@@ -60,22 +60,22 @@ class FieldScope:
 
     @property
     def named(self) -> frozenset[str]:
-        """All fields that the key sees in some form."""
+        """All fields that are visible in any form."""
         return self.show | self.hash | self.redact
 
 
 def derive_salt(secret: bytes, key_id: str) -> bytes:
-    """The salt of a key that brings none of its own: made of the store's secret, so that it lives as long as that."""
+    """Derive the salt of a key without one from the store's secret."""
     return hmac.digest(secret, b"salt\0" + key_id.encode(), "sha256")
 
 
 class View:
-    """One collection as one key sees it.
+    """The view of one key on one collection.
 
     Args:
-        collection: what is looked at.
-        scope: which fields, and how.
-        salt: of the key.
+        collection: the collection.
+        scope: the field scope.
+        salt: the salt of the key.
     """
 
     __slots__ = ("_collection", "_salt", "_scope")
@@ -87,7 +87,7 @@ class View:
 
     @property
     def may_list(self) -> bool:
-        """Whether profiles may be listed: each is named by its id, so the id must be in clear."""
+        """Whether profiles may be listed, which requires ids in clear."""
         return self._collection.key in self._scope.show
 
     @property
@@ -96,13 +96,13 @@ class View:
         return tuple(name for name in self._collection.filterable if name in self._scope.show)
 
     def census(self, payload: bytes) -> bytes:
-        """The body of a record of Census's dialect, with the fields that the key sees."""
+        """Return the body of a record in Census's dialect, with the visible fields."""
         text = payload.decode()
         data = next(raw for name, raw in _members(text) if name == "data")
         return f'{{"data":{self._project(data)}}}'.encode()
 
     def amperity(self, payload: bytes) -> bytes:
-        """A profile of Amperity's dialect, with the attributes that the key sees."""
+        """Return a profile in Amperity's dialect, with the visible attributes."""
         parts = [
             f"{_quote(name)}:{self._project(raw) if name == 'attributes' else raw}"
             for name, raw in _members(payload.decode())
@@ -122,7 +122,7 @@ class View:
         return f"{{{','.join(parts)}}}"
 
     def _hash(self, raw: str) -> str:
-        # Of the text, which is the same in both dialects: Amperity's attributes are the texts of Census's values.
+        # Hash the text, which is the same in both dialects: Amperity's attributes are the texts of Census's values.
         text: str = json.loads(raw) if raw[0] == '"' else raw
         return hmac.digest(self._salt, text.encode(errors="surrogatepass"), hashlib.sha256).hex()
 
@@ -132,14 +132,14 @@ def _quote(text: str) -> str:
 
 
 def _members(text: str) -> Iterator[tuple[str, str]]:
-    """Names and values of a JSON object; the values as they are written, so that no digit of a number changes."""
+    """Split a JSON object into names and literal values, which keeps every digit of a number."""
     at = 1
     while True:
         at = _skip(text, at)
         if text[at] == "}":
             return
         name, at = _decode(text, at)
-        start = _skip(text, _skip(text, at) + 1)  # behind the colon
+        start = _skip(text, _skip(text, at) + 1)  # after the colon
         _, at = _decode(text, start)
         yield name, text[start:at]
         at = _skip(text, at)
@@ -152,7 +152,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def freeze_scopes(fields: Mapping[str, FieldScope]) -> dict[str, FieldScope]:
-    """A copy of what a key was given, checked.
+    """Validate and copy the field scopes of a key.
 
     Raises:
         ConfigurationError: it is not a mapping of entity names to `FieldScope`s.

@@ -1,4 +1,4 @@
-"""A file of keys: made by `profile-enrich keys`, read by the server whenever it changes."""
+"""Key file: written by `profile-enrich keys`, reread by the server after changes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ DAY = 86_400.0
 
 
 def keys_beside(store: Path | str) -> Path:
-    """Where the keys of a store are when nobody says otherwise: beside it, so that a copy of the data has no keys."""
+    """Return the default path of a store's key file: next to the store, so that a copy of the store has no keys."""
     path = Path(store)
     return path.with_name(f"{path.name}.keys.json")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A key as it is in the file.
+    """A key in the file.
 
     Args:
-        key: what the server knows of it.
-        created_at: in seconds since the epoch.
-        rotated_at: when it got its secret, if not when it was made.
+        key: the API key.
+        created_at: the creation, in seconds since the epoch.
+        rotated_at: the last rotation of its secret, if any.
     """
 
     key: ApiKey
@@ -51,21 +51,20 @@ class StoredKey:
 
 
 class KeyFile:
-    """Keys in a file, hashed; its owner alone can read it (0600). Use it as `ProfileAPI(keys=KeyFile(path))`.
+    """Hashed keys in a file with mode 0600. Use it as `ProfileAPI(keys=KeyFile(path))`.
 
-    A server looks at most once in `check_every` seconds, at the next request, whether the file has changed: a key that
-    was added, rotated or revoked is so in every worker a second later, without a restart. A file that has gone lets
-    nobody in. One that cannot be read (a slip of a hand; this class writes it whole or not at all) changes nothing: the
-    keys before it stay, and an error is logged.
+    The server checks the file for changes at requests, at most every `check_every` seconds, so changes apply in every
+    worker without a restart. If the file is deleted, all keys are invalid. If the file is damaged, the previous keys
+    stay valid, and an error is logged. This class writes the file atomically.
 
     Args:
-        path: of the file. It is made by the first `add`.
-        check_every: seconds between two looks at the file.
+        path: the path of the file. The first `add` creates it.
+        check_every: seconds between checks of the file.
         clock: seconds since the epoch; injectable for tests.
         timer: the monotonic clock, in seconds; injectable for tests.
 
     Raises:
-        ConfigurationError: there is a file, and it is none of keys.
+        ConfigurationError: the file exists and is not a key file.
     """
 
     def __init__(
@@ -86,10 +85,10 @@ class KeyFile:
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """The path of the file."""
         return self._path
 
-    # --- what the server asks ---
+    # --- for the server ---
 
     def __len__(self) -> int:
         return len(self._current())
@@ -129,10 +128,10 @@ class KeyFile:
     def _open_ring(self, stored: Iterable[StoredKey]) -> KeyRing:
         return KeyRing((each.key for each in stored), clock=self._clock)
 
-    # --- what the operator does ---
+    # --- for the operator ---
 
     def stored(self) -> tuple[StoredKey, ...]:
-        """All keys in the file, in the order in which they were made, also those that have ended.
+        """Return all keys in the file, in order of creation, including expired ones.
 
         Raises:
             ConfigurationError: the file cannot be read.
@@ -150,22 +149,22 @@ class KeyFile:
         admin: bool = False,
         expires_in: float | None = None,
     ) -> tuple[ApiKey, str]:
-        """Make a key.
+        """Create a key.
 
         Args:
-            id: its name, which no other key in the file may have.
-            workspace: the workspace (tenant) that it belongs to.
+            id: the key's id, unique in the file.
+            workspace: the workspace (tenant) of the key.
             entities: the collections that it may read; all, or those in `fields`, by default.
-            fields: what it sees of an entity's records.
-            rate: how often it may ask.
-            admin: whether it may also change data.
-            expires_in: seconds until it ends; never by default.
+            fields: the visible fields of an entity.
+            rate: the rate limit.
+            admin: whether it may also write records.
+            expires_in: seconds until it expires; never by default.
 
         Returns:
-            The key and its secret, which is stored nowhere.
+            The key and its secret, which is not stored.
 
         Raises:
-            ConfigurationError: an argument makes no sense, the id is taken, or the file cannot be read or written.
+            ConfigurationError: an argument is invalid, the id is taken, or the file cannot be read or written.
         """
         key, secret = ApiKey.generate(
             workspace=workspace, entities=entities, id=id, fields=fields, rate=rate, admin=admin
@@ -176,32 +175,32 @@ class KeyFile:
         key = replace(key, salt=secrets.token_bytes(32))
         with self._changing() as stored:
             if any(each.key.id == id for each in stored):
-                raise ConfigurationError(f"there is a key {id!r} already; rotate it, or choose another name")
+                raise ConfigurationError(f"a key {id!r} already exists; rotate it, or choose another name")
             stored.append(StoredKey(key, now))
         return key, secret
 
     def revoke(self, id: str) -> None:
-        """Take a key out of the file: it opens nothing any more.
+        """Delete a key from the file, which makes it invalid.
 
         Raises:
-            ConfigurationError: there is none of this name, or the file cannot be read or written.
+            ConfigurationError: the key does not exist, or the file cannot be read or written.
         """
         with self._changing() as stored:
             stored.remove(self._find(stored, id))
 
     def rotate(self, id: str, *, grace: float = DAY) -> str:
-        """Give a key a new secret. The salt of its hashes, and all else, stays.
+        """Replace the secret of a key. Its salt and other properties are kept.
 
         Args:
-            id: which.
-            grace: seconds for which the old secret opens as well; 0 ends it at once, and one that was still good from a
-                rotation before ends in any case.
+            id: the id of the key.
+            grace: seconds for which the old secret stays valid, too; 0 ends it immediately. The secret before an
+                earlier rotation always ends.
 
         Returns:
-            The new secret, which is stored nowhere.
+            The new secret, which is not stored.
 
         Raises:
-            ConfigurationError: there is none of this name, or the file cannot be read or written.
+            ConfigurationError: the key does not exist, or the file cannot be read or written.
         """
         check_number("grace", grace)
         fresh, secret = ApiKey.generate()
@@ -225,11 +224,11 @@ class KeyFile:
 
     @contextlib.contextmanager
     def _changing(self) -> Generator[list[StoredKey]]:
-        """The keys, to be changed; written when that went well. One process at a time."""
+        """Lock and read the keys for a change, and write them if it succeeds."""
         with _locked(self._path):
             stored = list(self._read())
             yield stored
-            self._open_ring(stored)  # refuses what could not be read again
+            self._open_ring(stored)  # rejects data that could not be read again
             _write(self._path, {"format": _FORMAT, "keys": [_to_json(each) for each in stored]})
             self._next_check = 0.0 if self._check_every == 0 else self._timer()  # this process sees it at once
 
@@ -289,7 +288,7 @@ def _locked(path: Path) -> Generator[None]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all, for its owner alone."""
+    """Write the file atomically, with mode 0600."""
     temporary = path.with_name(f"{path.name}.new")
     problem = ""
     try:
@@ -343,7 +342,7 @@ def _from_json(content: dict[str, Any]) -> StoredKey:
             for entity, scope in scopes.items()
         },
         rate=None if rate is None else Rate(rate[0], rate[1], rate[2] is True),
-        # A slip of a hand must not make more of a key: only `true` is true.
+        # Only `true` is true, so that a typing error cannot extend a key.
         admin=content["admin"] is True,
         expires_at=None if expires is None else float(expires),
         previous=None if previous is None else bytes.fromhex(previous),

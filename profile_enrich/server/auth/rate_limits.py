@@ -1,4 +1,4 @@
-"""Rate limits of API keys: token buckets, and the header fields that report what is left.
+"""Rate limits of API keys: token buckets, and the headers that report the remaining quota.
 
 `RateLimit-Policy` and `RateLimit` are those of the IETF's draft "RateLimit header fields for HTTP"
 (draft-ietf-httpapi-ratelimit-headers-11), `Retry-After` is RFC 9110's.
@@ -25,12 +25,12 @@ _RATE = re.compile(r"([1-9][0-9]{0,9})/([smhd])")
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A number of requests in a number of seconds: the size of a token bucket, and how fast it fills again.
+    """A rate limit: the size of a token bucket and the seconds in which it refills.
 
     Args:
-        requests: at once, and within `seconds` on average; at least 1.
-        seconds: of the window, at least 1.
-        shared: one bucket for all keys of a workspace, instead of one each.
+        requests: the number of requests per window, and the largest burst; at least 1.
+        seconds: the length of the window, at least 1.
+        shared: whether all keys of a workspace share one bucket.
 
     Raises:
         ConfigurationError: a number is out of range.
@@ -46,10 +46,10 @@ class Rate:
 
     @classmethod
     def parse(cls, text: str) -> Rate:
-        """A rate as people write it: `100/s`, `700/m`, `5000/h`, `100000/d`, or the name of a preset.
+        """Parse a rate: `100/s`, `700/m`, `5000/h`, `100000/d`, or the name of a preset.
 
         Raises:
-            ConfigurationError: it is written otherwise.
+            ConfigurationError: it has another form.
         """
         if text in PRESETS:
             return PRESETS[text]
@@ -80,11 +80,11 @@ documents none for its Profile API."""
 
 
 class Taken(NamedTuple):
-    """What a request took of a bucket.
+    """The result of taking from a bucket.
 
     Attributes:
-        granted: whether there was enough.
-        headers: `RateLimit-Policy`, `RateLimit`; `Retry-After` when there was not.
+        granted: whether the request is allowed.
+        headers: `RateLimit-Policy`, `RateLimit`, and `Retry-After` if it is not allowed.
     """
 
     granted: bool
@@ -92,11 +92,11 @@ class Taken(NamedTuple):
 
 
 class Quotas:
-    """Grant requests by the keys' rates.
+    """Apply the keys' rate limits.
 
     Args:
-        default: the rate of keys that have none of their own; `None` for no limit.
-        buckets: the token buckets; those of all worker processes together when they are shared.
+        default: the rate of keys without their own; `None` for no limit.
+        buckets: the token buckets, which may be shared by the workers.
         timer: the monotonic clock, in seconds; injectable for tests.
     """
 
@@ -116,13 +116,13 @@ class Quotas:
         return rate or self._default
 
     def take(self, key_id: str, workspace: str, rate: Rate | None, cost: int = 1) -> Taken | None:
-        """Take from the bucket of a key; `None` when it has no limit.
+        """Take from the bucket of a key; return `None` if it has no limit.
 
         Args:
-            key_id: whose bucket.
-            workspace: whose, when the rate is shared.
+            key_id: the id of the key.
+            workspace: the workspace, for a shared rate.
             rate: the key's own rate.
-            cost: number of requests that this one counts as. More than the bucket holds is never granted.
+            cost: the number of requests that this one counts as. A cost above the bucket's size is never allowed.
         """
         rate = rate or self._default
         if rate is None:

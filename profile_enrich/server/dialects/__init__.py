@@ -1,1 +1,1 @@
-"""The vendors' dialects: Census and Amperity."""
+"""The vendors' dialects of the Profile API: Census and Amperity."""

@@ -1,7 +1,7 @@
-"""Amperity's dialect: the Profile API, version 2025-07-31 (`/api/indexes…`). Source: the vendor's OpenAPI file.
+"""Amperity's dialect: the Profile API, version 2025-07-31 (`/api/indexes…`), by the vendor's OpenAPI file.
 
-Choices where the vendor leaves them open: a `limit` is 1 to 1,000; an unknown version, a filter on an attribute that is
-not filterable and a repeated parameter are 400; null attributes are left out (the vendor's attributes are strings).
+Where the vendor's documentation is silent: `limit` is 1 to 1,000; an unknown version, a filter on an attribute that is
+not filterable and a repeated parameter are 400; null attributes are omitted (the vendor's attributes are strings).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MESSAGES = {403: "The API key has no permission for this operation.", 404: "The
 
 
 def error(status: int, message: str = "", headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:
-    """The vendor's envelope: status, message, request_id, trace_id."""
+    """Return an error in the vendor's envelope: status, message, request_id, trace_id."""
     content = {
         "status": status,
         "message": message or _MESSAGES[status],
@@ -41,7 +41,7 @@ def error(status: int, message: str = "", headers: tuple[tuple[bytes, bytes], ..
 
 
 def route(segments: list[bytes]) -> str | None:
-    """Which endpoint the segments after `/api` name."""
+    """Return the endpoint for the segments after `/api`."""
     if segments[:1] != [b"indexes"]:
         return None
     if len(segments) == 1:
@@ -54,12 +54,12 @@ def route(segments: list[bytes]) -> str | None:
 
 
 def refuse(kind: str, request: Request, workspace: str | None) -> Response | None:
-    """What is wrong with the tenant or the version of a request; `None` when they are right.
+    """Check the tenant and version of a request; return the error response, or `None`.
 
     Args:
-        kind: the endpoint. The vendor documents 400 for its lists only; a single index or profile answers 401 instead.
-        request: already authenticated.
-        workspace: the tenant that is served; `None` for any.
+        kind: the endpoint. The vendor documents 400 for lists only; a single index or profile returns 401 instead.
+        request: the authenticated request.
+        workspace: the served tenant; `None` for any.
     """
     wrong = 400 if kind in ("amperity.indexes", "amperity.profiles", "amperity.batch") else 401
     tenant = tenant_of(request)
@@ -77,16 +77,16 @@ def refuse(kind: str, request: Request, workspace: str | None) -> Response | Non
 
 
 def tenant_of(request: Request) -> bytes | None:
-    """Return the tenant that a request names: `amperity-tenant`, or `X-Amperity-Tenant` as in the vendor's earlier API.
+    """Return the tenant of a request, from `amperity-tenant` or, as in the vendor's earlier API, `X-Amperity-Tenant`.
 
-    `None` when it names none, or two.
+    `None` if there is none, or more than one.
     """
     named = set(request.header(b"amperity-tenant") + request.header(b"x-amperity-tenant"))
     return named.pop().strip() if len(named) == 1 else None
 
 
 def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Response:
-    """Answer a request that is authenticated, of the right tenant and version.
+    """Respond to a request after the checks of key, tenant and version.
 
     Raises:
         BadRequest: the request is malformed.
@@ -137,7 +137,7 @@ def record_id_of(request: Request) -> str:
 def _list_indexes(request: Request, store: ProfileStore, key: ApiKey) -> Response:
     limit, token, with_total, _ = _page_parameters(request)
     indexes = [item for item in key.visible(store.collections()) if item.index_fields is not None]
-    # Continues after an id, not after a count: no index is seen twice or missed when one is added meanwhile.
+    # Continue after an id, not an offset, so that a new index does not cause repeated or missed ones.
     after = 0
     if token is not None:
         try:
@@ -162,13 +162,13 @@ def _list_profiles(request: Request, store: ProfileStore, index: Collection, key
         if not view.may_list:
             return error(403)
         if not filters.keys() <= set(view.filterable):
-            # As the store says it of any attribute that is not filterable: whether there is such a one does not show.
+            # The store's message for all unfilterable attributes, which does not reveal whether one exists.
             allowed = ", ".join(view.filterable) or "none"
             raise BadRequest(f"a filter names an attribute that is not filterable; filterable are: {allowed}.")
     problem = ""
     try:
         page = store.page(index, filters, limit=limit, cursor=token, with_total=with_total)
-        # The profiles are joined as they are stored: for a key without field scopes nothing is decoded.
+        # The stored profiles are joined without decoding, for a key without field scopes.
         payloads = page.payloads if view is None else [view.amperity(payload) for payload in page.payloads]
         body = b'{"data":[' + b",".join(payloads) + b"]"
         if page.next_cursor is not None:
@@ -196,9 +196,9 @@ def _page_parameters(request: Request) -> tuple[int, str | None, bool, dict[str,
                 raise BadRequest(f"limit must be a whole number from 1 to {MAX_PAGE}.")
             limit = int(value)
         elif name == "next_token":
-            token = value or None  # an empty one is that of the first page
+            token = value or None  # an empty token means the first page
         elif name == "with_total":
-            if value.lower() not in ("true", "false"):  # Python's HTTP clients write True
+            if value.lower() not in ("true", "false"):  # Python's HTTP clients send True
                 raise BadRequest("with_total must be true or false.")
             with_total = value.lower() == "true"
         elif name.startswith("filter"):

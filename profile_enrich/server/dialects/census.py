@@ -1,6 +1,6 @@
 """Census's dialect: `/api/v1/entities`, `/api/v1/entities/{id}/record?record_id=`.
 
-What the vendor does not document (errors, a missing record) is answered as this module's docstrings say.
+This module's docstrings define the responses that the vendor does not document (errors, a missing record).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _CODES = {
     500: "internal",
     503: "unavailable",
 }
-_ENTITY_ID = re.compile(r"[1-9][0-9]{0,17}")  # one spelling for one entity: no leading zeros, no other digits
+_ENTITY_ID = re.compile(r"[1-9][0-9]{0,17}")  # one spelling per entity: no leading zeros, ASCII digits only
 
 
 def error(status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:
-    """`{"error":{"code":…,"message":…}}`."""
+    """Return an error in the vendor's envelope, `{"error":{"code":…,"message":…}}`."""
     return json_response(status, {"error": {"code": _CODES[status], "message": message}}, headers)
 
 
 def route(segments: list[bytes]) -> str | None:
-    """Which endpoint the segments after `/api/v1` name."""
+    """Return the endpoint for the segments after `/api/v1`."""
     if segments[:1] != [b"entities"]:
         return None
     if len(segments) == 1:
@@ -42,9 +42,9 @@ def route(segments: list[bytes]) -> str | None:
 
 
 def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Response:
-    """Answer a request that is authenticated.
+    """Respond to an authenticated request.
 
-    404 for an entity that is not there; 403 for one that the key may not read, whether it is there or not.
+    A missing entity is a 404; an entity outside the key's scope is a 403, existing or not.
 
     Raises:
         BadRequest: the request is malformed.
@@ -56,7 +56,7 @@ def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Res
 
 
 def collection_of(request: Request, store: ProfileStore, key: ApiKey) -> Collection | Response:
-    """The entity that the path names, or what to answer instead.
+    """Return the entity in the path, or the error response.
 
     Raises:
         BadRequest: the path is malformed.
@@ -72,10 +72,10 @@ def collection_of(request: Request, store: ProfileStore, key: ApiKey) -> Collect
 
 
 def record_id_of(request: Request) -> str:
-    """The record that the query names.
+    """Return the record id in the query.
 
     Raises:
-        BadRequest: it names none, several, or one that no record can have.
+        BadRequest: the id is missing, repeated, empty or too long.
     """
     ids = [value for name, value in request.parameters() if name == "record_id"]
     if len(ids) != 1:

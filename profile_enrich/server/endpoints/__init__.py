@@ -1,1 +1,1 @@
-"""One module per endpoint."""
+"""Endpoints of the embedded Profile API, one module each."""

@@ -1,7 +1,7 @@
-"""Access tokens of the Amperity dialect: JWTs that expire, in the vendor's two ways of getting one.
+"""Access tokens of the Amperity dialect: expiring JWTs, issued by the vendor's two methods.
 
-A token is signed (HMAC-SHA256, RFC 7515) with a key derived from the store's secret and the API key's hash: all workers
-of a store accept it, and it dies with the API key and with its secret.
+A token is signed (HMAC-SHA256, RFC 7515) with a key derived from the store's secret and the API key's hash. All workers
+of a store accept it, and it becomes invalid with the API key and with its secret.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..http.messages import BadRequest, Request, Response, form_pairs, form_text
 __all__ = ["LIFETIME", "TokenIssuer"]
 
 LIFETIME = 3600
-"""Seconds that a token of the OAuth endpoint lives."""
+"""The lifetime of a token of the OAuth endpoint, in seconds."""
 
 _LONGEST = 366 * 86400
 _NO_STORE = ((b"cache-control", b"no-store"), (b"pragma", b"no-cache"))  # RFC 6749, section 5.1
@@ -36,7 +36,7 @@ _HEADER = _encode(json.dumps({"alg": "HS256", "typ": "JWT"}, separators=(",", ":
 
 
 def route(segments: list[bytes]) -> str | None:
-    """Which endpoint the segments after `/api/v0` name."""
+    """Return the endpoint for the segments after `/api/v0`."""
     if segments == [b"oauth2", b"token"]:
         return "token.oauth"
     if len(segments) == 4 and segments[:2] == [b"admin", b"api-keys"] and segments[3] == b"tokens":
@@ -45,12 +45,12 @@ def route(segments: list[bytes]) -> str | None:
 
 
 class TokenIssuer:
-    """Makes and checks access tokens.
+    """Issue and verify access tokens.
 
     Args:
-        secret: of the store.
-        keys: whose tokens are made.
-        workspace: the tenant that is served.
+        secret: the store's secret.
+        keys: the API keys.
+        workspace: the served tenant.
         clock: seconds since the epoch; injectable for tests.
     """
 
@@ -61,16 +61,16 @@ class TokenIssuer:
         self._clock = clock
 
     def issue(self, key: ApiKey, expires_at: float) -> str:
-        """A token for this key."""
+        """Issue a token for this key."""
         claims = {"sub": key.id, "tnt": key.workspace, "iat": int(self._clock()), "exp": int(expires_at)}
         signed = _HEADER + b"." + _encode(json.dumps(claims, separators=(",", ":")).encode())
         return (signed + b"." + _encode(self._sign(key.digest, signed))).decode()
 
     def verify(self, token: bytes) -> ApiKey | None:
-        """The key that a token was made for; `None` when it was changed, has expired, or its key is gone."""
+        """Return the API key of a token; `None` if the token was modified or has expired, or its key was removed."""
         signed, _, signature = token.rpartition(b".")
         header, _, payload = signed.partition(b".")
-        if header != _HEADER:  # also keeps out tokens that name another algorithm, or none
+        if header != _HEADER:  # also rejects tokens with another algorithm, or none
             return None
         try:
             claims: Any = json.loads(base64.b64decode(payload + b"=" * (-len(payload) % 4), b"-_", validate=True))
@@ -81,7 +81,7 @@ class TokenIssuer:
         key = self._keys.by_id(subject) if isinstance(subject, str) else None
         if key is None:
             return None
-        # A token of the secret before a rotation is good as long as that secret is.
+        # A token of the secret before a rotation is valid as long as that secret.
         digests = key.digests(self._clock())
         if not any([hmac.compare_digest(signature, _encode(self._sign(digest, signed))) for digest in digests]):  # noqa: C419  # all are compared
             return None
@@ -105,7 +105,7 @@ class TokenIssuer:
     def _oauth(self, request: Request, body: bytes, tenant: bytes) -> Response:
         """Grant client credentials (RFC 6749, section 4.4): the client id is the key's id, the secret its secret.
 
-        They come in the body or as HTTP Basic (section 2.3.1), never both.
+        They are sent in the body or as HTTP Basic (section 2.3.1), not both.
         """
         pairs = form_pairs(body)
         form = dict(pairs)
@@ -120,7 +120,7 @@ class TokenIssuer:
             basic = basic_credentials(encoded.strip())
             if basic is None or "client_secret" in form:
                 return json_response(400, {"error": "invalid_request"}, _NO_STORE)
-            name, secret = (form_text(part) for part in basic)  # the RFC has them form-encoded
+            name, secret = (form_text(part) for part in basic)  # form-encoded, by the RFC
         key = self._keys.by_secret(secret.removeprefix("secret-token:").encode())
         if key is None or key.id != name or not self._serves(key, tenant):
             headers = (*_NO_STORE, (b"www-authenticate", b"Basic")) if with_basic else _NO_STORE
@@ -129,7 +129,7 @@ class TokenIssuer:
         return json_response(200, {"access_token": token, "expires_in": LIFETIME, "token_type": "Bearer"}, _NO_STORE)
 
     def _exchange(self, request: Request, body: bytes, tenant: bytes) -> Response:
-        """The older exchange: the key's secret as bearer, and when the token is to expire."""
+        """Exchange the key's secret, sent as bearer, for a token with the given expiry (the older method)."""
         bearer = bearer_of(request.header(b"authorization"))
         key = None if bearer is None else self._keys.by_secret(bearer)
         if key is None or segment_text(request.segments[4]) != key.id or not self._serves(key, tenant):

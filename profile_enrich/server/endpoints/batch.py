@@ -1,14 +1,14 @@
-"""Several records in one request: an extension of this server, at paths that no vendor has.
+"""Batch endpoint: several records in one request. It is an extension of this server, at paths that no vendor uses.
 
 ```text
 POST /api/x/entities/{entity id}/records      {"ids": ["u1", "nobody"]}
 → {"data": [{"id": "u1", "found": true, "record": {…}}, {"id": "nobody", "found": false}]}
 
-POST /api/x/indexes/{index id}/profiles       the same; `record` is a profile as Amperity's dialect has it
+POST /api/x/indexes/{index id}/profiles       the same; `record` is a profile of Amperity's dialect
 ```
 
-The answers are in the order of the ids; an id that is named twice is answered twice. Authentication, scopes and the
-other headers are those of the dialect; each id counts as one request of the key's rate.
+The results are in the order of the ids; a repeated id has two results. Authentication, scopes and headers are those of
+the dialect. Each id counts as one request for the rate limit.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ..http.messages import BadRequest, Request, Response
 __all__ = ["MAX_BATCH", "MAX_BODY", "answer", "ids_of", "route"]
 
 MAX_BATCH = 100
-"""The most ids in one request."""
+"""The largest number of ids in one request."""
 
 MAX_BODY = 512 * 1024
-"""The largest body, in bytes: so many of the longest ids, with room for JSON's escapes."""
+"""The largest body in bytes, enough for that many ids of maximal length with JSON escapes."""
 
 
 def route(segments: list[bytes]) -> str | None:
-    """Which endpoint the segments after `/api/x` name."""
+    """Return the endpoint for the segments after `/api/x`."""
     if len(segments) == 3:
         if segments[0] == b"entities" and segments[2] == b"records":
             return "census.batch"
@@ -41,10 +41,10 @@ def route(segments: list[bytes]) -> str | None:
 
 
 def ids_of(body: bytes) -> list[str]:
-    """The ids that a body asks for.
+    """Parse the ids of a request body.
 
     Raises:
-        BadRequest: it is not `{"ids": […]}` with 1 to 100 texts in it.
+        BadRequest: it is not `{"ids": […]}` with 1 to 100 strings.
     """
     content: Any = None
     with contextlib.suppress(ValueError, RecursionError):
@@ -76,7 +76,7 @@ def answer(
             parts.append(b'{"id":' + quoted + b',"found":false}')
             continue
         if census_form:
-            # `{"data":{…}}` as it is stored: the record is between the first colon and the last brace.
+            # Stored as `{"data":{…}}`: the record is between the first colon and the last brace.
             whole = payload if view is None else view.census(payload)
             record = whole[whole.index(b":") + 1 : -1]
         else:

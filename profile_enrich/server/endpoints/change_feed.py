@@ -1,26 +1,21 @@
-"""The change feed: the keys that changed in a collection, as server-sent events (WHATWG HTML, section 9.2).
+"""Change feed: the changed keys of a collection as server-sent events (WHATWG HTML, section 9.2).
 
-```text
-retry: 1000
-id: 5f0c2a9e-41             what a client sends as Last-Event-ID when it comes back
-event: ready
+```text retry: 1000 id: 5f0c2a9e-41             sent by the client as Last-Event-ID when it reconnects event: ready
 data: {}
 
 event: changes
 id: 5f0c2a9e-42
 data: {"keys":["u1","u2"]}
 
-event: reset                too much happened to name it: drop everything
-id: 5f0c2a9e-97
-data: {}
+event: reset                too many changes to list: drop all entries id: 5f0c2a9e-97 data: {}
 
 : heartbeat
 ```
 
-A stream holds no backlog: it remembers which generation its client has seen, and reads what changed since from the
-store when there is something newer. So a slow client costs the memory of one event, every worker can answer, and an id
-is good on any of them, also after a restart. The keys of a generation that takes several events are complete with the
-one that carries the id; a client that lost the connection before that gets them again.
+A stream has no backlog: it keeps the generation that its client has seen, and reads later changes from the store. A
+slow client therefore costs the memory of one event, and an event id is valid on every worker, also after a restart. If
+the keys of a generation take several events, only the last one has the id; a client that disconnects earlier receives
+them again.
 """
 
 from __future__ import annotations
@@ -51,7 +46,7 @@ _EVENT_BYTES = 16 * 1024
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+    (b"x-accel-buffering", b"no"),  # nginx would buffer events
 ]
 _READY = "retry: 1000\nevent: ready\nid: {}\ndata: {{}}\n\n"
 _RESET = "event: reset\nid: {}\ndata: {{}}\n\n"
@@ -59,7 +54,7 @@ _HEARTBEAT = b": heartbeat\n\n"
 
 
 class ChangeFeed:
-    """Tells streams when the store changes, and ends them.
+    """Notify streams of changes of the store, and end them.
 
     Args:
         store: what is served.
@@ -92,7 +87,7 @@ class ChangeFeed:
         self.max_keys = max_keys
         self.stall = stall
         self.sent = 0
-        """Keys sent, in all streams."""
+        """The number of keys sent, in all streams."""
         self._poll = poll
         self._max_streams = max_streams
         self._max_key_streams = max_key_streams
@@ -102,11 +97,11 @@ class ChangeFeed:
 
     @property
     def streams(self) -> int:
-        """How many streams are open in this process."""
+        """The number of open streams in this process."""
         return sum(len(hub.wakes) for hub in self._hubs.values())
 
     def limit(self, count: int) -> None:
-        """Allow at most `count` streams, and a key at most a fifth of them, if more were allowed."""
+        """Lower the limit to `count` streams, and a fifth of them per key, if it is higher."""
         self._max_streams = min(self._max_streams, count)
         self._max_key_streams = min(self._max_key_streams, max(1, count // 5))
 
@@ -128,8 +123,8 @@ class ChangeFeed:
         """Return a stream of the changes of a collection; `None` when too many are open, or the server is stopping.
 
         Args:
-            collection: whose changes.
-            after: the id of the last event that the client saw, if it saw any.
+            collection: the collection.
+            after: the id of the last event that the client received, if any.
             allowed: whether the client may still read the collection; called again at each event and heartbeat.
         """
         if self._ended or self.streams >= self._max_streams:
@@ -137,30 +132,30 @@ class ChangeFeed:
         return ChangeStream(self, collection.id, after, allowed)
 
     def notify(self) -> None:
-        """Something has just been written through this process: look at the store now. For any loop and thread."""
+        """Check the store now, after a write through this process. It is thread-safe."""
         for loop, hub in list(self._hubs.items()):
-            with contextlib.suppress(RuntimeError):  # the loop has just been closed
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(hub.look.set)
 
     def end(self) -> None:
-        """End all streams: the server stops. Clients come back by themselves, with the id that they have."""
+        """End all streams at the server's shutdown. Clients reconnect with their last id."""
         self._ended = True
         for loop, hub in list(self._hubs.items()):
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(hub.wake_all)
 
     def begin(self) -> None:
-        """Allow streams again: the server starts."""
+        """Allow streams again at the server's startup."""
         self._ended = False
 
     @property
     def ended(self) -> bool:
-        """Whether the server stops."""
+        """Whether the server is stopping."""
         return self._ended
 
     @contextlib.contextmanager
     def listening(self) -> Generator[asyncio.Event]:
-        """An event of this loop that is set whenever there may be something new."""
+        """Return an event of this loop that is set after every possible change."""
         loop = asyncio.get_running_loop()
         hub = self._hubs.get(loop)
         if hub is None:
@@ -168,7 +163,7 @@ class ChangeFeed:
         wake = asyncio.Event()
         hub.wakes.add(wake)
         if hub.watcher is None or hub.watcher.done():
-            hub.seen = self.store.generation  # here, not in the task: a stream counts from what is there now
+            hub.seen = self.store.generation  # read here, not in the task: a stream starts at the current generation
             hub.watcher = loop.create_task(self._watch(hub))
         try:
             yield wake
@@ -178,7 +173,7 @@ class ChangeFeed:
                 hub.watcher.cancel()
 
     async def _watch(self, hub: _Hub) -> None:
-        """Look for newer generations while anybody listens: the manifest is the only thing that all workers share."""
+        """Check for newer generations while there are streams. The workers share only the manifest."""
         while hub.wakes:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll):
@@ -193,7 +188,7 @@ class ChangeFeed:
                 hub.wake_all()
 
     def _look(self) -> int:
-        # A store behind a network looks by itself, in a thread: nobody waits for it here.
+        # A remote store checks in its own thread, so this does not wait.
         if not self.store.blocking:
             with contextlib.suppress(StoreError):
                 self.store.refresh()
@@ -201,7 +196,7 @@ class ChangeFeed:
 
 
 class _Hub:
-    """Those who listen on one loop."""
+    """The streams of one event loop."""
 
     def __init__(self) -> None:
         self.wakes: set[asyncio.Event] = set()
@@ -274,9 +269,9 @@ class ChangeStream:
             if collection is None or not self._allowed():
                 return
             if collection.generation != seen:
-                # The client asks again as soon as it hears of a change, perhaps another worker. By then, that one must
-                # have looked at the store, too: it does so every `check_every` seconds. What is written meanwhile is
-                # said now and once more in the next round.
+                # After an event, the client fetches the record, perhaps from another worker, which must have checked
+                # the store by then: it does so every `check_every` seconds. Later writes are sent now and again in the
+                # next round.
                 await asyncio.sleep(self._store.check_every)
                 for event in await self._changes(collection, seen):
                     yield event
@@ -289,7 +284,7 @@ class ChangeStream:
                 yield _HEARTBEAT
 
     def _resume(self, collection: Collection) -> int | None:
-        """The generation that the client has seen; `None` when nobody can say what it missed."""
+        """Return the generation that the client has seen; `None` if its missed changes are unknown."""
         if self._after is None:
             return collection.generation
         match = _ID.fullmatch(self._after)
@@ -300,7 +295,7 @@ class ChangeStream:
     async def _changes(self, collection: Collection, seen: int) -> list[bytes]:
         id = self._id(collection, collection.generation)
         keys: list[str] | None = None
-        # In a thread: the keys of a large refresh are read from disk.
+        # In a thread, because the keys of a large refresh are read from disk.
         with contextlib.suppress(StoreError):
             keys = await asyncio.to_thread(self._keys, collection, seen)
         if keys is None:
@@ -318,17 +313,17 @@ class ChangeStream:
         return f"{self._mark(collection)}-{generation}"
 
     def _mark(self, collection: Collection) -> str:
-        """Tell this collection of this store from any other: an id of another one must not be understood."""
+        """Return a mark of this collection in this store, so that ids of other feeds are rejected."""
         text = b"feed\0%d" % collection.id
         return hashlib.blake2b(text, key=self._store.secret, digest_size=4).hexdigest()
 
 
 def _encode(keys: Iterable[str], id: str) -> Iterator[bytes]:
-    """Events of at most some kilobytes; the last one carries the id."""
+    """Encode events of at most some kilobytes; only the last one has the id."""
     part: list[str] = []
     size = 0
     for key in keys:
-        # ASCII only: a line break inside a key, of whatever kind, is escaped.
+        # ASCII only, which escapes all kinds of line breaks inside keys.
         text = json.dumps(key)
         if part and size + len(text) > _EVENT_BYTES:
             yield f'event: changes\ndata: {{"keys":[{",".join(part)}]}}\n\n'.encode()
@@ -344,9 +339,9 @@ async def _disconnected(receive: Receive) -> None:
 
 
 def _server_is_stopping() -> bool:
-    """Whether the uvicorn that runs this process stops. It waits for open responses before it says so to anybody.
+    """Return whether the uvicorn of this process is stopping. It waits for open responses before the lifespan shutdown.
 
-    It listens to signals with a method of the server, which knows; other servers, and one in a thread, do not tell.
+    The state is found through uvicorn's signal handler; other servers, or uvicorn in a thread, cannot be detected.
     """
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return getattr(server, "should_exit", False) is True

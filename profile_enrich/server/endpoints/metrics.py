@@ -1,4 +1,4 @@
-"""Prometheus metrics of the server (extra `prometheus`). No label holds anything of a person or a key."""
+"""Prometheus metrics of the server (extra `prometheus`). No label holds personal data or a key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTENT_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 
 class Metrics:
-    """Render the text that Prometheus reads: requests and durations of all workers, the collections' sizes and ages.
+    """Render the metrics: requests and durations of all workers, sizes and ages of the collections.
 
     Args:
         totals: of this process and its siblings.
@@ -66,13 +66,13 @@ class Metrics:
         """Yield the metric families; the registry calls it."""
         core, totals = self._core, self._totals.all()
         requests = core.CounterMetricFamily(
-            "profile_api_requests", "Requests answered, by kind and class of status.", labels=["kind", "status"]
+            "profile_api_requests", "Requests, by kind and status class.", labels=["kind", "status"]
         )
         for (kind, family), count in totals["requests"].items():
             requests.add_metric([kind, family], count)
         yield requests
         seconds = core.HistogramMetricFamily(
-            "profile_api_request_seconds", "From the request to the end of its answer, in the server.", labels=["kind"]
+            "profile_api_request_seconds", "Time from the request to the end of its response.", labels=["kind"]
         )
         for kind, counts in totals["buckets"].items():
             summed, buckets = 0, list[tuple[str, int]]()

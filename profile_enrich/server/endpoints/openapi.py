@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description of this server, made of its own table of endpoints and of the collections served."""
+"""OpenAPI 3.1 description of this server, generated from its endpoints and the served collections."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Endpoint(NamedTuple):
     """One endpoint.
 
     Attributes:
-        kind: what the server calls it.
-        method: of HTTP, lower case.
-        path: with its parameters in braces.
-        summary: one line.
+        kind: the kind of request in the server.
+        method: the HTTP method in lower case.
+        path: the path, with parameters in braces.
+        summary: a one-line summary.
         parameters: names of `components/parameters`.
         result: name of the schema of the 200 answer.
         errors: the statuses besides 200.
@@ -79,8 +79,8 @@ two ways of getting an Amperity token are described by that vendor."""
 _TEXTS: dict[int, str] = {
     400: "The request is malformed.",
     401: "There is no key, or it is not a valid one.",
-    403: "The key may not do this; whether the thing is there does not show.",
-    404: "There is no such thing.",
+    403: "The key lacks the permission; the response does not reveal whether the resource exists.",
+    404: "The resource does not exist.",
     405: "The method is not allowed here.",
     413: "The body is too large.",
     429: "The key's rate is used up; see Retry-After.",
@@ -105,21 +105,21 @@ def describe(
     title: str = "Profile API",
     workspace: str | None = None,
 ) -> dict[str, Any]:
-    """The description of what one key can ask.
+    """Describe the endpoints for one key.
 
     Args:
-        collections: what is served.
-        key: whose view it is: collections and fields that it does not see are not in it.
-        server: the URL that the paths are below.
-        title: of the document.
-        workspace: the tenant that is served; `None` when any is taken.
+        collections: the served collections.
+        key: the API key; collections and fields outside its scope are omitted.
+        server: the base URL of the paths.
+        title: the title of the document.
+        workspace: the served tenant; `None` for any.
 
     Returns:
-        An OpenAPI 3.1 document, JSON-ready.
+        An OpenAPI 3.1 document as JSON data.
     """
     seen = key.visible(collections)
     indexes = [item for item in seen if item.index_fields is not None]
-    # A key with a list of entities is told 403 for all others, whether they are there or not; one without, 404.
+    # A key with a list of entities gets 403 for all others, existing or not; a key without one gets 404.
     return {
         "openapi": "3.1.0",
         "info": {
@@ -170,12 +170,12 @@ def _json(name: str) -> dict[str, Any]:
 
 _HEADERS: dict[str, Any] = {
     "RateLimit": {
-        "description": "What is left of the rate, where there is one: r requests, all again in t seconds.",
+        "description": "The remaining quota, if there is a rate limit: r requests, fully restored in t seconds.",
         "schema": {"type": "string"},
         "example": '"key";r=57;t=3',
     },
     "RateLimitPolicy": {
-        "description": "The rate, where there is one: q requests in w seconds.",
+        "description": "The rate limit, if there is one: q requests in w seconds.",
         "schema": {"type": "string"},
         "example": '"key";q=100;w=60',
     },
@@ -202,14 +202,14 @@ def _parameters(
         "tenant": _parameter("amperity-tenant", "header", tenant, "The tenant (workspace) that the key belongs to."),
         "version": _parameter("api-version", "header", {"const": amperity.VERSION}, "The version of Amperity's API."),
         "limit": _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 25},
-                            "How many on a page.", required=False),
+                            "The number of items per page.", required=False),
         "next_token": _parameter("next_token", "query", {"type": "string", "minLength": 1},
                                  "That of the page before; signed, and good for the same index and filters only.",
                                  required=False),
         "with_total": _parameter("with_total", "query", {"type": "boolean", "default": False},
                                  "Also count all matches.", required=False),
         "filter": {
-            **_parameter("filter", "query", _filters(indexes, key), "Attributes and the values that they have exactly.",
+            **_parameter("filter", "query", _filters(indexes, key), "Attributes with their exact values.",
                          required=False),
             "style": "deepObject",
             "explode": True,

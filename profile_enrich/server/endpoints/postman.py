@@ -1,4 +1,4 @@
-"""A Postman collection (format 2.1) of the entities and indexes that a key sees.
+"""Postman collection (format 2.1) of the entities and indexes in a key's scope.
 
 Source: https://schema.postman.com/collection/json/v2.1.0/draft-07/docs/index.html
 """
@@ -25,16 +25,16 @@ def postman_collection(
     server: str = "http://127.0.0.1:8787",
     workspace: str | None = None,
 ) -> dict[str, Any]:
-    """Return the collection, ready for JSON.
+    """Return the Postman collection as JSON data.
 
-    It has one folder for each entity, with its requests and their tests. The variables are `baseUrl`, `apiKey` (to be
-    filled in), `tenant`, and `id_1`, `id_2`, …: a record of each entity, taken from its index by the first request.
+    It has a folder with requests and tests for each entity. The variables are `baseUrl`, `apiKey` (to be filled in),
+    `tenant`, and `id_1`, `id_2`, …: the id of one record per entity, set by the first request.
 
     Args:
-        collections: what is served.
-        key: whose view it is.
+        collections: the served collections.
+        key: the API key.
         server: the base URL.
-        workspace: the tenant that is served; `None` when any is taken.
+        workspace: the served tenant; `None` for any.
     """
     seen = key.visible(collections)
     variables = {"baseUrl": server.rstrip("/"), "apiKey": "", "tenant": workspace or "default"}
@@ -80,7 +80,7 @@ def _folder(item: Collection, key: ApiKey) -> dict[str, Any]:
             _request(f"Amperity: filter by {name}", f"{index}/profiles?limit=5&filter[{name}]=value", tenant=True)
             for name in key.filterable(item)
         ]
-    # Without an index nothing names an id: then there is a record only if one was filled in.
+    # Without an index no id is known, so a record is found only if the user filled in an id.
     statuses = (200,) if listed else (200, 400, 404)
     requests += [
         _request("Census: record", f"/api/v1/entities/{item.id}/record?record_id={{{{{id}}}}}", statuses=statuses),

@@ -1,4 +1,4 @@
-"""Single records, written through a key that may: `PUT` and `DELETE` at the URLs where they are read.
+"""Writing of single records: `PUT` and `DELETE` at their read URLs, for keys with `admin`.
 
 ```text
 PUT    /api/v1/entities/1/record?record_id=u1     {"tier":"gold","email":"ann@shop.example"}
@@ -7,7 +7,7 @@ PUT    /api/indexes/idx-…/profiles/u1              the same
 DELETE /api/indexes/idx-…/profiles/u1
 ```
 
-The body of a `PUT` is the whole record: what it does not name is gone. The vendors have no such endpoints.
+The body of a `PUT` replaces the whole record. The vendors have no such endpoints.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ __all__ = ["METHODS", "delete", "put", "read_record"]
 METHODS = ("PUT", "DELETE")
 
 _AT_ONCE = 2
-_WAIT = 1.0  # seconds for another writer, e.g. a refresh; the client is told to come back
-_PATIENCE = 5.0  # seconds for one's turn
+_WAIT = 1.0  # seconds to wait for another writer, e.g. a refresh; then the client gets a Retry-After
+_PATIENCE = 5.0  # seconds to wait for a slot
 
 
 def read_record(body: bytes, content_type: list[bytes]) -> dict[str, Any]:
-    """The attributes that a `PUT` brings.
+    """Parse the attributes in the body of a `PUT`.
 
     Raises:
-        BadRequest: they are not a JSON object in UTF-8. What is wrong is said, never a value.
+        BadRequest: the body is not a JSON object in UTF-8. The message holds no value.
     """
     if len(content_type) != 1 or content_type[0].partition(b";")[0].strip().lower() != b"application/json":
         raise BadRequest("Send the record as application/json.")
@@ -58,7 +58,7 @@ def _refuse(_: str) -> None:
 
 
 async def put(store: ProfileStore, collection: Collection, record_id: str, record: Mapping[str, Any]) -> bool:
-    """Write one record, in a thread: it waits for the disk. Whether it is a new one.
+    """Insert or replace one record in a thread; return true if it is new.
 
     Raises:
         BadRequest: the record does not fit the collection.
@@ -79,7 +79,7 @@ async def put(store: ProfileStore, collection: Collection, record_id: str, recor
 
 
 async def delete(store: ProfileStore, collection: Collection, record_id: str) -> bool:
-    """Remove one record, in a thread. Whether there was one.
+    """Delete one record in a thread; return true if it existed.
 
     Raises:
         StoreError: the store cannot be written now.
@@ -90,10 +90,10 @@ async def delete(store: ProfileStore, collection: Collection, record_id: str) ->
 
 @contextlib.asynccontextmanager
 async def _turn() -> AsyncGenerator[None]:
-    """A few write at once: during a build each waits in a thread, and there must be threads left for others.
+    """Limit concurrent writes, because each waits in a thread during a build and must leave threads for other calls.
 
     Raises:
-        StoreBusy: it took too long.
+        StoreBusy: the wait took too long.
     """
     turns = _TURNS.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_AT_ONCE))
     late = False

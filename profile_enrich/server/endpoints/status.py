@@ -1,4 +1,4 @@
-"""The content of `/status`, within the scope of the key."""
+"""Content of `/status`, within the scope of the key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .change_feed import ChangeFeed
 
 __all__ = ["status_of"]
 
-_FAILED = "the refresh failed; a key to all collections is told why"
+_FAILED = "the refresh failed; a key with access to all collections can read the reason"
 
 
 def status_of(
@@ -25,15 +25,15 @@ def status_of(
     key: ApiKey,
     refreshing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the collections that the key may read, their age, and the counters; ready for JSON.
+    """Return the collections that the key may read, their age, and the counters, as JSON data.
 
     Args:
         store: the served store.
         totals: counters of the workers.
         feed: the change feed of this process.
-        key: the key of the request. What belongs to the whole store (its generation, the feed's counts, the text of a
-            refresh's error, which names columns) is for keys to all collections.
-        refreshing: state of scheduled refreshing, if there is any.
+        key: the key of the request. Data about the whole store (its generation, the feed's counts, a refresh's error,
+            which names columns) are only for keys with access to all collections.
+        refreshing: the state of scheduled refreshing, if any.
     """
     now = time.time()
     counted = totals.all()

@@ -1,1 +1,1 @@
-"""HTTP messages, entity tags and compression."""
+"""HTTP messages, entity tags and compression of the server."""

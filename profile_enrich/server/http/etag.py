@@ -15,16 +15,16 @@ _NO_STORE = ((b"cache-control", b"no-store"),)
 
 
 class HttpCaching:
-    """Says how long answers may be kept, and answers 304 to who has the same one already.
+    """Add caching headers to responses, and return 304 if the client's copy is current.
 
-    Profiles are personal: no answer may be kept by a cache that several people share, so all are `private`; everything
-    but a profile, an entity or an index (errors, tokens, `/status`) is `no-store`.
+    All responses are `private`, because profiles are personal data and must not be stored by shared caches. Responses
+    other than profiles, entities and indexes (errors, tokens, `/status`) are `no-store`.
 
     Args:
-        max_age: seconds for which an answer may be used without asking again; `None` leaves it to the client.
+        max_age: the `max-age` of responses, in seconds; `None` for none.
 
     Raises:
-        ConfigurationError: `max_age` is negative or no whole number.
+        ConfigurationError: `max_age` is negative or not an integer.
     """
 
     def __init__(self, max_age: int | None = None) -> None:
@@ -34,10 +34,10 @@ class HttpCaching:
         self._control = (b"cache-control", control)
 
     def answer(self, request: Request, response: Response) -> Response:
-        """The response with its caching headers; 304 without a body where the client's copy is still good."""
+        """Return the response with caching headers, or a 304 without body if the client's copy is current."""
         if response.status != 200:
             return response._replace(headers=response.headers + _NO_STORE)
-        # Strong, and made of the content alone: the same on all workers, and after a rebuild
+        # A strong tag of the content only, so it is the same on all workers and after a rebuild.
         tag = b'"%s"' % hashlib.blake2b(response.body, digest_size=12).hexdigest().encode()
         headers = (*response.headers, (b"etag", tag), self._control)
         asked = request.header(b"if-none-match")
@@ -52,7 +52,8 @@ def _matches(asked: bytes, tag: bytes) -> bool:
         return True
     at = 0
     while match := _TAG.match(asked, at):
-        # Weak comparison (RFC 9110, section 13.1.2). A compressed copy's tag has a suffix: its content is the same.
+        # Weak comparison (RFC 9110, section 13.1.2). The tag of a compressed copy has a suffix; the content is the
+        # same.
         if match[1] == tag or match[1] == tag[:-1] + b'.gz"':
             return True
         at = match.end()

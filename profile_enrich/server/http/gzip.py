@@ -1,8 +1,8 @@
-"""gzip where it pays: pages, never single records.
+"""gzip compression of large responses: pages, not single records.
 
-Measured on one core: setting a compressor up costs about 0.1 ms, whatever the size, and level 1 then takes 5 ms a
-megabyte. A page of 25 profiles (6 KB) shrinks to a fifth and gains on connections below some 200 Mbit/s, a record of
-1 KB only below 40 Mbit/s. Level 6 takes three times as long on large pages for a quarter less.
+Measured on one core, creating a compressor takes about 0.1 ms, and level 1 takes 5 ms per megabyte. A page of 25
+profiles (6 KB) shrinks to a fifth, which is faster below about 200 Mbit/s; a record of 1 KB gains only below 40 Mbit/s.
+Level 6 takes three times as long on large pages and saves another quarter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .messages import Request, Response
 __all__ = ["FROM_BYTES", "Compression"]
 
 FROM_BYTES = 4096
-"""Answers from this size on are compressed."""
+"""The size from which responses are compressed, in bytes."""
 
 _CODING = re.compile(rb"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*(?:;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*)?$")
 _VARY = (b"vary", b"accept-encoding")
@@ -24,13 +24,13 @@ _GZIP = (b"content-encoding", b"gzip")
 
 
 class Compression:
-    """Compresses large answers for clients that say that they take gzip (RFC 9110, section 12.5.3).
+    """Compress large responses for clients that accept gzip (RFC 9110, section 12.5.3).
 
     Args:
-        from_bytes: answers from this size on; `None` for none.
+        from_bytes: the size from which responses are compressed, in bytes; `None` for never.
 
     Raises:
-        ConfigurationError: it is no positive whole number.
+        ConfigurationError: it is not a positive integer.
     """
 
     def __init__(self, from_bytes: int | None = FROM_BYTES) -> None:
@@ -41,7 +41,7 @@ class Compression:
         self._from = from_bytes
 
     def answer(self, request: Request, response: Response) -> Response:
-        """The response, compressed where that pays and is welcome."""
+        """Return the response, compressed if it is large and the client accepts gzip."""
         if self._from is None or len(response.body) < self._from or response.status != 200:
             return response
         headers = (*response.headers, _VARY)
@@ -49,7 +49,7 @@ class Compression:
             return response._replace(headers=headers)
         packer = zlib.compressobj(1, zlib.DEFLATED, 31)
         body = packer.compress(response.body) + packer.flush()
-        # Other bytes, so another strong validator (RFC 9110, section 8.8.3.3).
+        # Different bytes need a different strong validator (RFC 9110, section 8.8.3.3).
         tagged = tuple(
             (name, value[:-1] + b'.gz"') if name == b"etag" else (name, value) for name, value in (*headers, _GZIP)
         )

@@ -1,4 +1,4 @@
-"""What the endpoints share of HTTP: the request as it came in, taken apart strictly; the response."""
+"""Request and response of the endpoints, with strict parsing."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = [
 ]
 
 MAX_ID_BYTES = 2048
-"""The longest identifier that is looked up; the store has no longer ones."""
+"""The longest record id, in bytes, as in the store."""
 
 MAX_BODY_BYTES = 64 * 1024
 
 JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 
 VARY: tuple[bytes, bytes] = (b"vary", b"authorization, authentication")
-"""For each answer that depends on the key: no cache may give it to another one."""
+"""Headers of responses that depend on the key, so that caches do not serve them to another one."""
 
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 class BadRequest(Exception):
-    """The request is malformed. `message` says how, without quoting it."""
+    """The request is malformed. `message` gives the reason without quoting the request."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -45,12 +45,12 @@ class BadRequest(Exception):
 
 
 class Response(NamedTuple):
-    """A whole response.
+    """A complete response.
 
     Attributes:
-        status: of HTTP.
-        body: JSON, except for 204 and the like.
-        headers: besides `content-type` and `content-length`.
+        status: the HTTP status.
+        body: JSON, or empty for statuses such as 204.
+        headers: the headers, without `content-type` and `content-length`.
     """
 
     status: int
@@ -59,14 +59,14 @@ class Response(NamedTuple):
 
 
 def json_response(status: int, content: object, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:
-    """A response with this JSON."""
+    """Return a response with this JSON."""
     return Response(status, json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), headers)
 
 
 def _percent_decode(raw: bytes) -> bytes:
     if b"%" not in raw:
         return raw
-    # A lenient decoder would give one record two spellings: `%zz` and `%25zz`.
+    # A lenient decoder would accept two spellings of one record: `%zz` and `%25zz`.
     if _BAD_PERCENT.search(raw):
         raise BadRequest("a percent sign must be followed by two hexadecimal digits")
     return unquote_to_bytes(raw)
@@ -82,12 +82,12 @@ def _text(raw: bytes) -> str:
 
 @dataclass(slots=True)
 class AuditContext:
-    """What the audit log is told about a request.
+    """The details of a request for the audit log.
 
     Attributes:
-        key: the id of the key that asks.
-        entity: the collection that is asked for, once it is known that the key may read it.
-        records: the ids that are asked for; each with its own status, where that is not the answer's.
+        key: the id of the API key.
+        entity: the requested collection, if the key may read it.
+        records: the requested ids, each with its status if it differs from the response's.
     """
 
     key: str | None = None
@@ -99,7 +99,7 @@ class Request:
     """A request's line and headers.
 
     Args:
-        scope: of ASGI, type `http`.
+        scope: the ASGI scope of type `http`.
     """
 
     __slots__ = ("_headers", "limits", "method", "noted", "query", "root", "segments")
@@ -108,37 +108,37 @@ class Request:
         self.method: str = scope["method"]
         self.query: bytes = scope.get("query_string", b"")
         self.root: str = scope.get("root_path", "").rstrip("/")
-        """Where the application is mounted."""
+        """The path at which the application is mounted."""
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.limits: tuple[tuple[bytes, bytes], ...] = ()
-        """Header fields for every answer: what is left of the key's rate."""
+        """Headers of every response: the remaining quota of the key."""
         self.noted = AuditContext()
         self.segments = _segments(scope)
-        """The path below the mount point, split at slashes; each part still percent-encoded, a trailing slash gone."""
+        """The path below the mount point, split at slashes, still percent-encoded, without a trailing slash."""
 
     def header(self, name: bytes) -> list[bytes]:
-        """All values of a header; the name in lower case."""
+        """Return all values of a header; the name is in lower case."""
         return [value for key, value in self._headers if key == name]
 
     def one_header(self, name: bytes) -> bytes | None:
-        """The value of a header that must not be repeated; `None` when it is missing or repeated."""
+        """Return the value of a header that must not be repeated; `None` if it is missing or repeated."""
         values = self.header(name)
         return values[0].strip() if len(values) == 1 else None
 
     def parameters(self) -> list[tuple[str, str]]:
-        """The query's names and values, in order (application/x-www-form-urlencoded).
+        """Parse the query to names and values, in order (application/x-www-form-urlencoded).
 
         Raises:
-            BadRequest: it is not properly encoded.
+            BadRequest: the encoding is invalid.
         """
         return form_pairs(self.query)
 
 
 def form_pairs(raw: bytes) -> list[tuple[str, str]]:
-    """Names and values of application/x-www-form-urlencoded text, in order.
+    """Parse application/x-www-form-urlencoded text to names and values, in order.
 
     Raises:
-        BadRequest: it is not properly encoded.
+        BadRequest: the encoding is invalid.
     """
     pairs: list[tuple[str, str]] = []
     for part in raw.split(b"&"):
@@ -152,16 +152,16 @@ def form_text(raw: bytes) -> str:
     """Return one decoded value of application/x-www-form-urlencoded text.
 
     Raises:
-        BadRequest: it is not properly encoded.
+        BadRequest: the encoding is invalid.
     """
     return _text(_percent_decode(raw.replace(b"+", b" ")))
 
 
 def segment_text(raw: bytes) -> str:
-    """A path segment's text.
+    """Decode a path segment.
 
     Raises:
-        BadRequest: it is not properly encoded.
+        BadRequest: the encoding is invalid.
     """
     return _text(_percent_decode(raw))
 
@@ -173,7 +173,7 @@ def _segments(scope: Scope) -> list[bytes]:
     segments = raw.partition(b"?")[0].split(b"/")[1:]
     root: str = scope.get("root_path", "")
     if root.strip("/"):
-        # The path holds the mount point, except on servers that leave it out.
+        # The path includes the mount point, except on servers that omit it.
         mount = [part.encode() for part in root.strip("/").split("/")]
         if [unquote_to_bytes(part) for part in segments[: len(mount)]] == mount:
             segments = segments[len(mount) :]
@@ -183,7 +183,7 @@ def _segments(scope: Scope) -> list[bytes]:
 
 
 async def read_body(receive: Receive, limit: int = MAX_BODY_BYTES) -> bytes | None:
-    """The request's body; `None` when it is longer than `limit` bytes or the client went away."""
+    """Read the request's body; `None` if it is longer than `limit` bytes or the client disconnected."""
     parts: list[bytes] = []
     size = 0
     while True:

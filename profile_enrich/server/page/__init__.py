@@ -1,4 +1,4 @@
-"""The entities page: static files that call the API with the key that the user types."""
+"""The entities page: static files that call the API with the key that the user enters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..http.messages import Response
 __all__ = ["KINDS", "page_response"]
 
 KINDS = {b"": "page.html", b"page.css": "page.css", b"page.js": "page.js"}
-"""The files by their path."""
+"""The files by path."""
 
 _TYPES = {
     "html": b"text/html; charset=utf-8",
@@ -19,7 +19,7 @@ _TYPES = {
     "js": b"text/javascript; charset=utf-8",
 }
 _HEADERS = (
-    # The page has no inline script or style and loads nothing from elsewhere; the key can be sent to this server only.
+    # No inline scripts or styles, and no external resources: the key can be sent only to this server.
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
@@ -42,7 +42,7 @@ def page_response(kind: str, root: str) -> Response:
 
     Args:
         kind: a value of `KINDS`.
-        root: path that the application is mounted at.
+        root: the path at which the application is mounted.
     """
     text = _text(kind)
     if kind == "page.html":

@@ -1,1 +1,1 @@
-"""Running the server: sockets, workers and the supervisor."""
+"""Server processes: sockets, workers and the supervisor."""

@@ -1,9 +1,8 @@
-"""Bound what a connection may cost before its request is authenticated.
+"""Limits of connections before their requests are authenticated.
 
-The limits of one worker process, all told: `connections` times `head_bytes` of memory for requests that are being
-received, `receive_timeout` seconds for each, and one descriptor a connection. When all connections are in use, a new
-one takes the place of the one that has waited longest for a request; when none waits, `health_connections` more are
-accepted, for `/healthz` alone.
+Unauthenticated clients can use up to `connections` times `head_bytes` of memory per worker, for `receive_timeout`
+seconds each, and one file descriptor per connection. If all connections are in use, a new one replaces the one that has
+been idle longest; if none is idle, `health_connections` more are accepted, for `/healthz` only.
 """
 
 from __future__ import annotations
@@ -25,16 +24,17 @@ __all__ = ["ConnectionLimits", "limited_protocol"]
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What connections may cost one worker process.
+    """Limits of the connections of one worker process.
 
     Args:
-        connections: open at once.
-        health_connections: more than that, which get answers from `/healthz` only.
-        head_bytes: of a request besides its body: request line, header fields, chunk framing and trailers.
-        header_count: header fields of a request.
-        receive_timeout: seconds from the connection, or the first byte of a later request, to the last byte of it.
-        write_timeout: seconds that a client may take no byte of an answer.
-        idle_timeout: seconds that a connection may be idle after an answer.
+        connections: the largest number of open connections.
+        health_connections: the number of additional connections, for `/healthz` only.
+        head_bytes: the largest size of a request without its body: request line, headers, chunk framing and trailers.
+        header_count: the largest number of headers.
+        receive_timeout: seconds from the start of the connection, or the first byte of a later request, to the last
+            byte.
+        write_timeout: seconds without progress in sending a response.
+        idle_timeout: seconds that a connection may be idle after a response.
     """
 
     connections: int = 2000
@@ -47,7 +47,7 @@ class ConnectionLimits:
 
     @classmethod
     def for_this_process(cls) -> Self:
-        """Raise the soft limit of open files to the hard one, and keep descriptors free for the store and the log."""
+        """Raise the soft limit of open files to the hard limit, and reserve descriptors for the store and logs."""
         default = cls()
         with contextlib.suppress(ImportError, OSError, ValueError):
             import resource  # not on Windows
@@ -64,7 +64,7 @@ class ConnectionLimits:
 
 
 class _HealthOnly:
-    """Answer `/healthz`, and 503 to everything else."""
+    """Serve `/healthz`, and return 503 for other requests."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -80,11 +80,11 @@ class _HealthOnly:
 
 
 class _LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with the limits applied. One subclass a server: its connections share the class attributes."""
+    """uvicorn's protocol with limits. Each server has a subclass, whose attributes its connections share."""
 
     limits: ClassVar[ConnectionLimits]
     waiting: ClassVar[dict[_LimitedProtocol, None]]
-    """Connections without a complete request, the longest waiting first."""
+    """Connections without a complete request, the oldest first."""
 
     _overhead = 0
     _body_bytes = 0
@@ -116,7 +116,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        # In place of uvicorn's: that one logs a line for each malformed request, which anybody can send.
+        # Overridden because uvicorn logs a line for each malformed request, which any client can cause.
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
@@ -125,7 +125,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)  # pyright: ignore[reportOptionalMemberAccess]  # none only once disconnected
         except httptools.HttpParserUpgrade:
-            pass  # WebSockets are not spoken: the request is answered as one of HTTP
+            pass  # WebSockets are not supported: the request is treated as plain HTTP
         except httptools.HttpParserError:
             self._refuse(self._refusal)
             return
@@ -143,13 +143,13 @@ class _LimitedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        # A head that came in one piece can be larger than its share of what was read.
+        # A head received in one piece can exceed the limit.
         if len(self.headers) > self.limits.header_count or (
             self._overhead > self.limits.head_bytes
             and len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.limits.head_bytes
         ):
             self._refusal = 431
-            raise ValueError  # httptools ends parsing
+            raise ValueError  # makes httptools stop parsing
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Serve the embedded Profile API from this process, or from several that share a port."""
+"""Serving of the embedded Profile API, from one or several processes that share a port."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def serve(
         options: further arguments of `ProfileAPI`, e.g. `max_age`, `rate`, `audit`.
 
     Raises:
-        ConfigurationError: no keys; or the address cannot be listened on (taken, not allowed, unknown); it says what to
-            do.
+        ConfigurationError: there are no keys, or the address cannot be used (taken, not allowed, unknown); the message
+            has the remedy.
         MissingExtraError: the extra `server` (uvicorn) is not installed.
         StoreError: the store cannot be opened.
     """
@@ -81,20 +81,20 @@ def serve_app(
     on_ready: Callable[[str], None] | None = None,
     on_reload: Callable[[], None] | None = None,
 ) -> int | None:
-    """Serve the application that `make` returns, made once in each worker.
+    """Serve the application that `make` returns in each worker.
 
     Args:
-        make: makes the application; it gets what the workers share, to be passed on as `shared`.
+        make: makes the application; its argument is the shared state, to pass on as `shared`.
         listener: a socket from `bind`.
-        workers: see `serve`; so are the others.
+        workers: see `serve`.
         log_level: see `serve`.
         on_ready: see `serve`.
-        on_reload: called on SIGHUP, before new workers that make the application anew take over one by one, without a
-            pause. A `ProfileEnrichError` from it, or from a new worker, keeps the old ones. By default SIGHUP ends the
-            server.
+        on_reload: called on SIGHUP, before new workers with a new application replace the old ones one by one, without
+            downtime. A `ProfileEnrichError` in it, or in a new worker, keeps the old workers. By default SIGHUP ends
+            the server.
 
     Returns:
-        The number of the signal that ended the server; `None` when it ended otherwise.
+        The number of the signal that ended the server; `None` if it ended otherwise.
 
     Raises:
         ConfigurationError: see `serve`.
@@ -112,7 +112,7 @@ def serve_app(
             if on_ready is not None:
                 on_ready(url_of(listener))
 
-        app = make(shared)  # here, so that this call raises what is wrong
+        app = make(shared)  # checked here, so that errors are raised in this call
         listen(listener)
         if not supervised:
             return run_worker(app, listener, log_level=log_level, ready=ready)

@@ -1,4 +1,4 @@
-"""Bind the listening socket."""
+"""Listening sockets."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["bind", "listen", "on_loopback", "url_of"]
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound and does not listen yet: clients are refused until `listen`.
+    """Bind a socket without listening: connections are refused until `listen`.
 
-    Bind before any long work, so that a taken port is reported at once.
+    Bind before any long work, so that a taken port is reported immediately.
 
     Raises:
-        ConfigurationError: the address cannot be bound; the message says why and what to do.
+        ConfigurationError: the address cannot be bound; the message has the reason and the remedy.
     """
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise ConfigurationError("port must be a whole number from 0 to 65535")
@@ -33,10 +33,10 @@ def bind(host: str, port: int) -> socket.socket:
             f"the host {host!r} is not an address of this machine; 127.0.0.1 is this machine alone, 0.0.0.0 all"
         )
     family, _, _, _, address = found[0]
-    # With TCP given: asyncio switches Nagle's algorithm off for such sockets only, and each answer would wait 40 ms.
+    # Pass TCP explicitly: asyncio disables Nagle's algorithm only then, and each response would be delayed by 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        if sys.platform != "win32":  # on Windows this would let two servers share a port
+        if sys.platform != "win32":  # on Windows this would allow two servers on one port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.setblocking(False)
@@ -49,10 +49,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def listen(listener: socket.socket) -> None:
-    """Let clients connect to a bound socket.
+    """Start listening on a bound socket.
 
     Raises:
-        ConfigurationError: another process listens on the port by now.
+        ConfigurationError: another process is listening on the port.
     """
     problem = ""
     try:
@@ -64,7 +64,7 @@ def listen(listener: socket.socket) -> None:
 
 
 def on_loopback(host: str) -> bool:
-    """Return whether a host is this machine alone."""
+    """Return whether a host is the loopback interface."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
@@ -73,7 +73,7 @@ def on_loopback(host: str) -> bool:
 def _problem(error: OSError, host: str, port: int) -> str:
     return {
         errno.EADDRINUSE: f"port {port} on {host} is taken; stop what listens there or choose another port",
-        errno.EACCES: f"port {port} needs special rights; choose one from 1024 on",
+        errno.EACCES: f"port {port} needs special privileges; choose one from 1024 on",
         errno.EADDRNOTAVAIL: f"the host {host!r} is not an address of this machine",
     }.get(error.errno or 0, f"port {port} on {host} cannot be listened on: {error.strerror}")
 

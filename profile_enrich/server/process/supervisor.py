@@ -1,4 +1,4 @@
-"""Start, watch, replace and stop worker processes that share a listening socket."""
+"""Supervisor of worker processes that share a listening socket."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _log = logging.getLogger("profile_enrich.server")
 MAX_WORKERS = 64
 
 _START_TIMEOUT = 60.0
-"""Seconds that a worker has to answer requests."""
+"""Seconds until a started worker must be ready."""
 _RETRY_INITIAL = 0.5
 _RETRY_MAX = 30.0
 _HEALTHY_AFTER = 10.0
-"""Seconds that a worker must have lived for its death not to count as a failed start."""
+"""Seconds after which the end of a worker no longer counts as a failed start."""
 _GIVE_UP_AFTER = 5
-"""Failed starts in a row, without any worker running, after which the supervisor ends."""
+"""The number of consecutive failed starts, without a running worker, after which the supervisor ends."""
 
 _HANDLED = {signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ())}
 
@@ -36,15 +36,15 @@ Run = Callable[[Callable[[], None]], None]
 
 
 class _Worker:
-    """A forked process. Its pipe says `ready` once, and closes when the process ends.
+    """A forked process. Its pipe sends `ready` once, and closes when the process ends.
 
     Raises:
-        OSError: the system gives no process or no descriptor.
+        OSError: a system limit is reached.
     """
 
     def __init__(self, run: Run) -> None:
         self.reader, writer = os.pipe()
-        # A signal that arrives between the fork and the child's own handlers must not run the parent's in the child.
+        # A signal between the fork and the installation of the child's handlers must not run the parent's handlers.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
             self.pid = os.fork()
@@ -62,14 +62,14 @@ class _Worker:
         self.exit_code: int | None = None
 
     def read(self) -> None:
-        """Note that it became ready, or that it ended."""
+        """Read from the pipe whether it is ready or has ended."""
         if os.read(self.reader, 1):
             self.is_ready = True
         else:
             self.reap(block=True)
 
     def reap(self, *, block: bool = False) -> bool:
-        """Return whether the process has ended; its exit code is kept, negative for a signal."""
+        """Return whether the process has ended, and keep its exit code (negative for a signal)."""
         if self.exit_code is None:
             pid, status = os.waitpid(self.pid, 0 if block else os.WNOHANG)
             if pid:
@@ -88,13 +88,13 @@ def _run_child(run: Run, writer: int, mask: set[int | signal.Signals]) -> NoRetu
     try:
         signal.set_wakeup_fd(-1)
         for number in _HANDLED:
-            # SIGHUP is the supervisor's: it decides whether it means reload or stop.
+            # The supervisor handles SIGHUP, and decides between reload and stop.
             ignored = number not in (signal.SIGINT, signal.SIGTERM)
             signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
         def ready() -> None:
-            with contextlib.suppress(OSError):  # the supervisor is gone
+            with contextlib.suppress(OSError):  # the supervisor has ended
                 os.write(writer, b"1")
 
         run(ready)
@@ -110,16 +110,16 @@ def _run_child(run: Run, writer: int, mask: set[int | signal.Signals]) -> NoRetu
 class Supervisor:
     """Run `count` workers until SIGINT, SIGTERM or SIGHUP, and replace those that die.
 
-    A worker that cannot be started is tried again with exponential backoff while others serve; when none is left and
-    several starts in a row have failed, the supervisor ends.
+    A failed start is retried with exponential backoff while other workers serve. If none is left and several
+    consecutive starts have failed, the supervisor ends.
 
     Args:
-        run: the worker's work; it calls its argument once it answers requests.
-        count: number of workers.
-        drain: seconds that a worker has to end before it is killed.
-        on_reload: called in this process on SIGHUP before the workers are replaced one by one; its
-            `ProfileEnrichError` cancels the reload. `None`: SIGHUP ends the workers.
-        on_ready: called once all workers answer.
+        run: the function of a worker; it calls its argument when it is ready.
+        count: the number of workers.
+        drain: seconds until a stopping worker is killed.
+        on_reload: called in this process on SIGHUP, before the workers are replaced one by one. A `ProfileEnrichError`
+            cancels the reload. With `None`, SIGHUP ends the workers.
+        on_ready: called when all workers are ready.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Supervisor:
             The signal's number.
 
         Raises:
-            ConfigurationError: a worker ended before it answered, or no worker can be started any more.
+            ConfigurationError: a worker ended before it was ready, or no worker can be started any more.
         """
         with self._handling_signals():
             try:
@@ -179,12 +179,12 @@ class Supervisor:
         until = time.monotonic() + _START_TIMEOUT
         for worker in self._workers:
             if worker is not None and not self._wait_ready(worker, until) and self._received is None:
-                raise ConfigurationError("a worker ended before it could answer; its message is above")
+                raise ConfigurationError("a worker ended before it was ready; its message is above")
         if self._received is None:
             self._on_ready()
 
     def _wait(self, timeout: float | None) -> None:
-        """Wait for a signal, or a worker that becomes ready or ends."""
+        """Wait for a signal, or until a worker becomes ready or ends."""
         workers = {worker.reader: worker for worker in self._workers if worker is not None and worker.exit_code is None}
         self._poll(workers, timeout)
 
@@ -239,13 +239,13 @@ class Supervisor:
 
     def _check_hopeless(self) -> None:
         if self._failures >= _GIVE_UP_AFTER and not any(self._workers):
-            raise ConfigurationError("no worker can be started any more; the messages above say why")
+            raise ConfigurationError("no worker can be started any more; the messages above have the reason")
 
     def _backoff(self) -> float:
         return min(_RETRY_MAX, _RETRY_INITIAL * 2.0 ** max(0, self._failures - 1))
 
     def _replace_all(self) -> None:
-        """Replace each worker by a new one that answers already. If one cannot start, the rest stay as they are."""
+        """Replace each worker with a new one after that is ready. If one cannot start, the others are kept."""
         problem = ""
         try:
             if self._on_reload is not None:
@@ -254,12 +254,12 @@ class Supervisor:
                 new = _Worker(self._run)
                 if not self._wait_ready(new, time.monotonic() + _START_TIMEOUT):
                     self._end([new])
-                    problem = "a new worker ended before it could answer"
+                    problem = "a new worker ended before it was ready"
                     break
                 self._workers[place] = new
                 if old is not None:
                     self._end([old])
-        except ProfileEnrichError as error:  # its message is free of secrets
+        except ProfileEnrichError as error:  # its message holds no secrets
             problem = error.message
         except Exception as error:  # noqa: BLE001  # whatever it is, the running workers go on
             problem = (isinstance(error, OSError) and error.strerror) or type(error).__name__
@@ -276,7 +276,7 @@ class Supervisor:
         until = time.monotonic() + self._drain
         for worker in workers:
             while not worker.reap() and (left := until - time.monotonic()) > 0:
-                # Its pipe closes when it ends. It may also say `ready` late: read that away.
+                # Its pipe closes when it ends; it may also send a late `ready`, which is discarded.
                 if select.select([worker.reader], [], [], left)[0] and not os.read(worker.reader, 1):
                     break
             worker.signal(signal.SIGKILL) if time.monotonic() >= until else None
@@ -290,7 +290,7 @@ class Supervisor:
         def reload(number: int, frame: FrameType | None) -> None:
             self._reload = True
 
-        sys.stdout.flush()  # what is buffered now must not be written once more by a child
+        sys.stdout.flush()  # flush, so that a child does not write the buffers again
         self._wakeup, writer = os.pipe()
         os.set_blocking(self._wakeup, False)
         os.set_blocking(writer, False)

@@ -1,4 +1,4 @@
-"""Run the application on uvicorn, in this process."""
+"""Worker: run the application on uvicorn in this process."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..app import ProfileAPI
 __all__ = ["DRAIN", "on_terminal", "require_uvicorn", "run_worker"]
 
 DRAIN = 1
-"""Seconds that open requests have to end."""
+"""Seconds that open requests have to finish."""
 
 _ACCEPT_AT_ONCE = 16
-"""Connections that the event loop accepts before it looks at those it has, so that their limit can act."""
+"""The number of connections accepted per loop iteration, so that the connection limit can take effect."""
 _BACKLOG = 2048
 
 
 def require_uvicorn() -> None:
-    """Check that the server's libraries are installed.
+    """Check that uvicorn and httptools are installed.
 
     Raises:
         MissingExtraError: uvicorn or httptools is missing.
@@ -55,11 +55,11 @@ def run_worker(
         app: the application.
         listener: the listening socket.
         log_level: level of uvicorn's own messages.
-        ready: called once requests are answered.
-        parent: process id of the supervisor; the worker ends when it is gone. `None` without a supervisor.
+        ready: called when requests are served.
+        parent: the process id of the supervisor; the worker ends with it. `None` without a supervisor.
 
     Returns:
-        The signal's number; `None` when it ended otherwise.
+        The signal's number; `None` if it ended otherwise.
     """
     import uvicorn
 
@@ -73,7 +73,7 @@ def run_worker(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets=sockets)
             if self.started:
-                listener.listen(_BACKLOG)  # uvicorn has set the queue to the number that it accepts at once
+                listener.listen(_BACKLOG)  # uvicorn has set the backlog to its number of accepted connections
                 ready()
 
         async def on_tick(self, counter: int) -> bool:
@@ -97,7 +97,7 @@ def run_worker(
     config = uvicorn.Config(
         app,
         http=limited_protocol(limits),
-        # uvicorn's access log prints whole URLs, and they hold ids.
+        # uvicorn's access log prints full URLs, which hold ids.
         access_log=False,
         log_level=log_level,
         lifespan="on",
@@ -112,20 +112,20 @@ def run_worker(
 
 
 def on_terminal() -> bool:
-    """Return whether standard input is a terminal: when it closes, SIGHUP must end the command."""
+    """Return whether standard input is a terminal, whose SIGHUP must end the command."""
     try:
         return sys.stdin.isatty()
-    except (AttributeError, ValueError):  # there is none, or it is closed
+    except (AttributeError, ValueError):  # missing or closed
         return False
 
 
 @contextlib.contextmanager
 def _handling_signals(stop: Callable[[int, Any], None], *, hangup: bool) -> Generator[None]:
-    if threading.current_thread() is not threading.main_thread():  # Python handles signals only there
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals only in the main thread
         yield
         return
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangup and hasattr(signal, "SIGHUP") else [])]
-    # `nohup` ignores SIGHUP, and it stays ignored.
+    # If `nohup` ignores SIGHUP, keep ignoring it.
     numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
