@@ -60,11 +60,11 @@ async def compare(
     """Fetch these ids from the vendor and compare the records with the store's. Nothing is written.
 
     Args:
-        source: the vendor's.
+        source: the vendor's source.
         store: any store: a mirror, a local store, a database.
         collection: its name there.
-        ids: which records.
-        concurrency: calls at the same time. Default 8.
+        ids: the ids of the records.
+        concurrency: the number of concurrent calls. Default 8.
         rate: calls a second at most. Default no limit.
         timeout: seconds for one call; a failed one is repeated twice.
 

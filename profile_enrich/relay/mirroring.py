@@ -60,7 +60,7 @@ async def mirror_ids(
         timeout: the timeout of one call, in seconds; a failed call is retried twice.
 
     Returns:
-        How many were found, are missing, were new enough, or failed.
+        The counts of the run.
 
     Raises:
         SourceAuthError: the vendor refuses the key. What was mirrored stays.

@@ -135,7 +135,7 @@ class Places:
 
     def _lock(self, place: int) -> bool:
         if self._file is not None:
-            import fcntl  # only several workers share a file, and they need fork
+            import fcntl  # only workers share a file, and they need fork
 
             with contextlib.suppress(OSError):
                 fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
@@ -173,7 +173,7 @@ class SharedState:
             return
         with (
             temporary_directory() as directory,
-            tempfile.TemporaryFile() as buckets,  # without a name: nothing of it stays behind
+            tempfile.TemporaryFile() as buckets,  # without a name, so that no file remains
             tempfile.TemporaryFile() as streams,
         ):
             yield cls(directory, BucketTable(buckets), Places(streams))

@@ -112,7 +112,7 @@ def answer(kind: str, request: Request, store: ProfileStore, key: ApiKey) -> Res
 
 
 def collection_of(request: Request, store: ProfileStore, key: ApiKey) -> Collection | Response:
-    """The index that the path names, or what to answer instead.
+    """Return the index in the path, or the error response.
 
     Raises:
         BadRequest: the path is malformed.

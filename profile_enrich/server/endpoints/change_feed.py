@@ -57,14 +57,14 @@ class ChangeFeed:
     """Notify streams of changes of the store, and end them.
 
     Args:
-        store: what is served.
-        heartbeat: seconds of silence after which a comment is sent.
-        poll: seconds between two looks at the store while there are streams.
-        max_streams: open at once in this process.
+        store: the served store.
+        heartbeat: seconds without events after which a comment is sent.
+        poll: seconds between checks of the store while there are streams.
+        max_streams: the largest number of open streams in this process.
         max_key_streams: open at once for one key, in all processes that share `places`.
-        max_age: seconds after which a stream is ended, for the client to come back and be balanced anew.
-        max_keys: more changes than this are said as one reset.
-        stall: seconds that a client may take no byte; then it is let go.
+        max_age: seconds after which a stream is ended, so that load balancing applies to the reconnect.
+        max_keys: the largest number of keys to list; more changes are sent as a reset.
+        stall: seconds without progress after which a slow client is disconnected.
         places: of the keys' streams; by default those of this process alone.
     """
 
@@ -210,7 +210,7 @@ class _Hub:
 
 
 class ChangeStream:
-    """One client's stream. See `ChangeFeed.open`.
+    """The stream of one client; see `ChangeFeed.open`.
 
     Attributes:
         held: what is given back when the stream ends.
@@ -225,7 +225,7 @@ class ChangeStream:
         self.held = contextlib.ExitStack()
 
     async def run(self, receive: Receive, send: Send, *, head: bool = False) -> None:
-        """Send events until the client goes, may no longer read, takes nothing more, or the server stops."""
+        """Send events until the client disconnects, stalls or loses access, or the server stops."""
         with self.held:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             if head:
@@ -243,7 +243,7 @@ class ChangeStream:
                         async with asyncio.timeout(self._feed.stall):
                             await send({"type": "http.response.body", "body": b""})
                 except TimeoutError:
-                    _log.info("a client of the change feed takes nothing more and was let go")
+                    _log.info("a client of the change feed stopped reading and was disconnected")
                 except Exception as failure:  # noqa: BLE001  # the boundary: the client comes back; what failed may hold keys
                     _log.error("%s in the change feed", type(failure).__name__)
                 finally:

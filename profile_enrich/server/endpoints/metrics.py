@@ -22,9 +22,9 @@ class Metrics:
     """Render the metrics: requests and durations of all workers, sizes and ages of the collections.
 
     Args:
-        totals: of this process and its siblings.
-        store: what is served.
-        feed: whose streams are counted, of this process.
+        totals: the counters of this process and its siblings.
+        store: the served store.
+        feed: the change feed of this process.
         refreshing: state of scheduled refreshing, if there is any.
 
     Raises:

@@ -45,13 +45,13 @@ def serve(
         keys: the API keys; required unless `no_auth`.
         no_auth: answer without a key.
         workspace: see `ProfileAPI`.
-        host: the address to listen on. Only this machine by default; `0.0.0.0` for all.
-        port: 0 takes any free one.
-        workers: processes that share the port. More than one needs a system with `fork`, and the main thread.
-        access_log: log one line a request to `profile_enrich.server.access`, without ids.
+        host: the address to listen on. By default only this machine; `0.0.0.0` for all interfaces.
+        port: the port; 0 for any free one.
+        workers: the number of processes that share the port. More than one needs `fork`, and the main thread.
+        access_log: log one line per request to `profile_enrich.server.access`, without ids.
         log_level: of uvicorn's own messages: `"critical"`, `"error"`, `"warning"`, `"info"` or `"debug"`. Its
             `"trace"` logs whole requests, with ids and keys, and is refused.
-        on_ready: called with the base URL, e.g. `http://127.0.0.1:8787`, once requests are answered.
+        on_ready: called with the base URL, e.g. `http://127.0.0.1:8787`, when the server is ready.
         options: further arguments of `ProfileAPI`, e.g. `max_age`, `rate`, `audit`.
 
     Raises:

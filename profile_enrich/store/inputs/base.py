@@ -149,7 +149,7 @@ def unchanged(source: object) -> Generator[None]:
     """
     path = Path(source) if isinstance(source, str | Path) else None
     identity: FileIdentity | None = None
-    with contextlib.suppress(InputError):  # the reader reports a file that cannot be read
+    with contextlib.suppress(InputError):  # the reader reports an unreadable file
         identity = None if path is None or not path.is_file() else FileIdentity.of(path, whole=True)
     yield
     problem = ""

@@ -41,8 +41,8 @@ def _wrong_line(path: Path, gzipped: bool) -> int:
 class CsvReader(TableReader):
     """A CSV or TSV file with a header line.
 
-    An empty field is null, a quoted empty field (`""`) is the empty text. What is not UTF-8 is read from a private copy
-    that is: the engine knows few encodings.
+    An empty field is null; a quoted empty field (`""`) is an empty string. What is not UTF-8 is read from a private
+    copy that is: the engine knows few encodings.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class CsvReader(TableReader):
             self._copy.close()
 
     def _header(self, spec: CollectionSpec, kind: Format) -> tuple[str, list[str]]:
-        # Text is decoded ahead in blocks: where broken lines are left out, only the header line itself must be right.
+        # Text is decoded in blocks; if malformed lines are rejected, only the header line must be valid.
         errors = "surrogateescape" if self.rejects.kept else "strict"
         problem = ""
         first: list[str] = []

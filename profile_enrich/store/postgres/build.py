@@ -126,7 +126,7 @@ def _fill(
     on_duplicate: str,
     progress: Callable[[BuildProgress], None] | None,
 ) -> tuple[str, CollectionReport]:
-    """A new table with the records of a source, indexed, that nobody sees yet; and what became of the rows."""
+    """Create a new indexed table with the records of a source, not yet visible; return it and the row counts."""
     row = connection.execute(sql(select_collection("WHERE name = %s"), schema), (spec.name,)).fetchone()
     reader = open_reader(spec, {} if row is None else expected_types(stored(row).collection, spec.key))
     staging = Staging(connection, len(spec.filterable))

@@ -46,7 +46,7 @@ def refresh_database(
         on_duplicate: what to do when two rows have the same key: keep the `"last"`, or `"fail"`.
         max_shrink: the share of a collection's records that may be lost with `vanished="delete"`, 0.2 by default; 1 for
             all.
-        progress: called with how far it is, at most ten times a second and once at the end of each collection.
+        progress: called with the progress, at most ten times per second and at the end of each collection.
 
     Returns:
         What was read and changed, for each collection.

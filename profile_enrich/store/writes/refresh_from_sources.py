@@ -53,7 +53,7 @@ def refresh_from_sources(
     """
     path = Path(path)
     check_vanished(vanished, changed_only, specs or ())
-    read_manifest(path)  # there must be a store
+    read_manifest(path)  # the store must exist
     with refreshing_alone(path):
         last = read_last_refresh(path)
         if since is not None and last is not None and last.started_at > since:

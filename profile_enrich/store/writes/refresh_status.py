@@ -49,7 +49,7 @@ class LastRefresh:
 
 
 def read_last_refresh(path: Path | str) -> LastRefresh | None:
-    """The last refresh of the store in this directory; `None` when there was none, or when the note is not readable.
+    """Return the last refresh of the store in this directory; `None` if there is none or the file is unreadable.
 
     One that began, did not end, and is not running any more was killed: it counts as failed.
     """
@@ -63,7 +63,7 @@ def begin_refresh(path: Path, started_at: datetime) -> None:
     """Note that a refresh begins, so that one that is killed leaves a trace. The caller is `refreshing_alone`.
 
     Raises:
-        OSError: the note cannot be written.
+        OSError: the file cannot be written.
     """
     last, begun = _read(path)
     _write(path, last if begun is None else _failed(last, begun, begun, KILLED), started_at)
