@@ -341,7 +341,7 @@ def test_P10_a_manifest_with_a_flipped_bit_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"id,a\r\n1,x\n2,y\r\n", "u.csv, line 2: it ends in another way than the lines before it"),
+        (b"id,a\r\n1,x\n2,y\r\n", "u.csv, line 2: its line ending"),
         (b"id a\n1 x\n", "has one column, 'id a'; if its fields are separated by spaces, pass delimiter=' '"),
         (b"sep=;\nid;a\n1;x\n", "line 1: a line for spreadsheets"),
     ],
