@@ -14,6 +14,7 @@ from .client.client import ProfileClient
 from .errors import ConfigurationError
 from .profile import Profile, Reason
 from .web.blocking_lookup import BlockingConfig, BlockingLookup
+from .web.encoding_hint import explain_encoding
 from .web.native_request import NATIVE_REQUEST, scope_of_environ
 
 __all__ = ["PROFILE", "WSGIProfileMiddleware", "profile_of"]
@@ -91,8 +92,9 @@ class WSGIProfileMiddleware:
 
         try:
             body = self.app(environ, start)
-        except BaseException:
+        except BaseException as error:
             lookup.end()
+            explain_encoding(error)
             raise
         if type(body) is environ.get("wsgi.file_wrapper"):
             return body  # keep the server's own file wrapper, so that it can use sendfile

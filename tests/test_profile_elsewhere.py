@@ -12,12 +12,14 @@ import msgspec
 import pydantic
 import pytest
 from fastapi import FastAPI
+from fastapi.exceptions import ResponseValidationError
 from fastapi.testclient import TestClient
 from starlette.responses import JSONResponse
 
 from profile_enrich import ConfigurationError, MemorySource, ProfileClient, ProfileMiddleware, from_header
 from profile_enrich.fastapi import CurrentProfile
 from profile_enrich.profile import Profile, ProfileKey, Reason, Record, Status
+from profile_enrich.web.encoding_hint import HINT, explain_encoding
 
 ADA: dict[str, Any] = {"name": "Ada", "visits": 4, "tags": ["a", {"b": [1]}], "address": {"city": "London", "no": None}}
 
@@ -159,6 +161,67 @@ def test_fastapi_answers_with_it(path: str) -> None:
     assert answer.headers["cache-control"] == "private"
     nobody = TestClient(app()).get(f"/{path}")
     assert nobody.json() == ({"attributes": {}} if path == "attributes" else {})
+
+
+class Tiered(pydantic.BaseModel):
+    tier: str = "guest"
+    visits: int = 0
+
+
+def returns(annotation: Any, answer: Any) -> TestClient:
+    app = FastAPI()
+
+    async def page(profile: CurrentProfile) -> Any:
+        return answer(profile)
+
+    app.add_api_route("/", page, response_model=annotation)
+    client = ProfileClient(MemorySource({"u1": ADA}))
+    app.add_middleware(ProfileMiddleware, client=client, identify=from_header("x-user", trusted=True))
+    return TestClient(app)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "answer"),
+    [
+        (dict[str, object], lambda profile: profile),
+        (dict[str, dict[str, object]], lambda profile: {"profile": profile}),
+        (dict[str, object], lambda profile: {"profile": profile}),
+        (Any, lambda profile: [profile]),
+        (Tiered, lambda profile: profile),
+        (None, JSONResponse),
+        (None, lambda profile: JSONResponse({"profile": profile})),
+        (None, lambda profile: msgspec.json.encode(profile)),
+    ],
+)
+def test_what_cannot_be_encoded_says_what_to_call(annotation: Any, answer: Any) -> None:
+    with pytest.raises(Exception) as raised:  # the framework's own
+        returns(annotation, answer).get("/", headers={"x-user": "u1"})
+    assert raised.value.__notes__ == [HINT]
+    assert "London" not in str(raised.value)
+
+
+def test_a_model_of_all_defaults_is_not_taken_for_the_profile() -> None:
+    """FastAPI reads a return value by its attributes, and pydantic takes those that it misses for defaults."""
+    with pytest.raises(ResponseValidationError, match="as_model"):
+        returns(Tiered, lambda profile: profile).get("/", headers={"x-user": "u1"})
+    with pytest.raises(AttributeError, match=r"profile\['tier'\]"):
+        of().tier  # type: ignore[attr-defined]  # noqa: B018
+    assert not hasattr(of(), "tier")
+
+
+def test_encoders_take_it_with_their_hook() -> None:
+    assert json.loads(json.dumps({"profile": of()}, default=Profile.as_dict)) == {"profile": ADA}
+    assert msgspec.json.decode(msgspec.json.encode([of()], enc_hook=Profile.as_dict)) == [ADA]
+
+
+def test_an_error_about_something_else_gets_no_note() -> None:
+    for error in (
+        TypeError("Object of type set is not JSON serializable"),
+        ValueError("Profile"),
+        TypeError("Profile"),
+    ):
+        explain_encoding(error)
+        assert not hasattr(error, "__notes__")
 
 
 def test_fastapi_describes_it_as_an_object() -> None:

@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from ..profile import Reason
+from ..web.encoding_hint import explain_encoding
 from .lookup import DjangoLookup, is_async, lookup_of
 from .settings import load_config
 
@@ -60,6 +61,10 @@ class DjangoProfileMiddleware:
             lookup.end()
             raise
         return self._finish(lookup, response)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
+        """Add to an exception of a view what to call for a profile that is not JSON."""
+        explain_encoding(exception)
 
     def _begin(self, request: HttpRequest) -> DjangoLookup:
         lookup = DjangoLookup(self._config, request)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
-from flask import Flask, Response, abort, current_app, request, request_started
+from flask import Flask, Response, abort, current_app, got_request_exception, request, request_started
 from werkzeug.datastructures import Headers
 from werkzeug.local import LocalProxy
 
@@ -18,6 +18,7 @@ from ..profile import Profile, Reason
 from ..templating import TemplateProfile
 from ..web.arguments import check_attribute
 from ..web.blocking_lookup import BlockingConfig
+from ..web.encoding_hint import explain_encoding
 from .flask_caching import guard_caches
 from .lookup import FlaskLookup, current_lookup
 
@@ -95,6 +96,7 @@ class ProfileEnrich:
             raise ConfigurationError(f"attribute {self._attribute!r} is taken: this application has a ProfileEnrich")
         app.extensions[name] = self
         request_started.connect(self._begin, app)  # before all of the application's own functions
+        got_request_exception.connect(_explain, app)
         app.after_request_funcs.setdefault(None, []).insert(0, self._finish)  # Flask calls the first one last
         app.teardown_request(self._teardown)
         app.context_processor(self._template_context)
@@ -130,6 +132,10 @@ class ProfileEnrich:
     def _lookup(self) -> FlaskLookup:
         """The lookup of this request, also where a function runs before Flask says that the request has started."""
         return current_lookup(self._attribute) or FlaskLookup(self._config, self._attribute)
+
+
+def _explain(app: Flask, exception: BaseException, **_: object) -> None:
+    explain_encoding(exception)
 
 
 def _current() -> Profile:

@@ -6,9 +6,10 @@ import hashlib
 import itertools
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .._utils.frozen import thaw
 from .._utils.frozen_types import FrozenDict
@@ -273,6 +274,19 @@ class Profile:
         self._read()
         facts = self._facts
         return (_restored, (facts.record, facts.status, facts.reason, facts.key))
+
+    if not TYPE_CHECKING:  # type checkers would take it for a yes to any name
+
+        def __getattr__(self, name: str) -> Any:
+            # FastAPI reads return values in this way, and pydantic takes a default for what it misses here: the page
+            # would be the one for nobody, without a word.
+            caller = str(sys._getframe(1).f_globals.get("__name__"))
+            if not name.startswith("_") and caller.startswith(("fastapi.", "pydantic.")):
+                raise ConfigurationError(
+                    "a profile is read by its items and not by Python attributes: return profile.as_model(...) or "
+                    "profile.as_dict()"
+                )
+            raise AttributeError(f"a Profile has no attribute {name!r}: profile[{name!r}] is the customer's")
 
     # --- what others show of it -------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from starlette.datastructures import Secret
 
 from .._utils.deadline import Deadline
+from .._utils.frames import hide_frames
 from .._utils.validation import check_text
 from ..errors import AmbiguousMatch, ConfigurationError, SourceAuthError, SourceResponseError
 from ..profile import ProfileKey
@@ -133,6 +134,7 @@ class AmperitySource:
 
     # --- one profile ------------------------------------------------------------------------------------------------
 
+    @hide_frames
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
         """Fetch one profile; see `ProfileSource.fetch`.
 
@@ -227,6 +229,7 @@ class AmperitySource:
 
     # --- the four endpoints -----------------------------------------------------------------------------------------
 
+    @hide_frames
     async def list_indexes(
         self, *, limit: int = 25, next_token: str | None = None, with_total: bool = False, timeout: float = 10.0
     ) -> Page[Index]:
@@ -243,6 +246,7 @@ class AmperitySource:
         """
         return await self._indexes(Deadline(check_timeout(timeout)), limit, next_token, with_total)
 
+    @hide_frames
     async def get_index(self, *, timeout: float = 10.0) -> Index:
         """Fetch the index of this source (`GET /indexes/{id}`).
 
@@ -259,6 +263,7 @@ class AmperitySource:
             raise ConfigurationError("the index does not exist; list_indexes() shows those that do")
         return read_index(decode_json(response.body))
 
+    @hide_frames
     async def list_profiles(
         self,
         filters: Mapping[str, str] | None = None,
@@ -290,6 +295,7 @@ class AmperitySource:
             raise ConfigurationError("the index does not exist; list_indexes() shows those that do")
         return read_page(response.body, read_profile)
 
+    @hide_frames
     async def get_profile(self, id: str, *, timeout: float = 10.0) -> ProfileRow | None:
         """Fetch one profile by id (`GET /indexes/{id}/profiles/{profile_id}`); `None` if it does not exist.
 

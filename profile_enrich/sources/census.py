@@ -13,6 +13,7 @@ from typing import Literal
 from starlette.datastructures import Secret
 
 from .._utils.deadline import Deadline
+from .._utils.frames import hide_frames
 from .._utils.validation import check_bool, check_text
 from ..errors import ConfigurationError, InvalidKeyError, SourceResponseError
 from ..profile import ProfileKey
@@ -144,6 +145,7 @@ class CensusSource:
         """The HTTP client in use: `"aiohttp"`, `"httpx2"` or `"httpx"`."""
         return self._transport.name
 
+    @hide_frames
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
         """Fetch one record; see `ProfileSource.fetch`. Only keys of type `"id"` can be looked up.
 
@@ -197,6 +199,7 @@ class CensusSource:
         """The largest number of records in one call: 100 with `batch=True`, otherwise 1."""
         return MAX_BATCH if self._batches is not None else 1
 
+    @hide_frames
     async def fetch_many(self, keys: Sequence[ProfileKey], *, deadline: Deadline) -> Mapping[ProfileKey, SourceResult]:
         """Fetch several records in one call; see `BatchSource.fetch_many`.
 
@@ -260,6 +263,7 @@ class CensusSource:
             async for change in feed:
                 yield change
 
+    @hide_frames
     async def entities(self, *, timeout: float = 10.0) -> list[Entity]:
         """Fetch all entities that the API key can read, in the vendor's order.
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from .._utils.deadline import Deadline
+from .._utils.frames import hide_frames
 from .._utils.validation import check_text
 from ..errors import ConfigurationError
 from ..profile import ProfileKey
@@ -39,6 +40,8 @@ class MemorySource:
         ConfigurationError: `profiles` is neither a mapping nor a function.
     """
 
+    __slots__ = ("__weakref__", "_lookup", "_name", "_profiles", "calls")  # some error trackers walk every `__dict__`
+
     def __init__(
         self,
         profiles: Mapping[Any, Attributes] | Lookup | None = None,
@@ -67,6 +70,7 @@ class MemorySource:
         """The name that was passed to the source."""
         return f"memory|{self._name}"
 
+    @hide_frames
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
         """Look up one profile; see `ProfileSource.fetch`. An exception of the function propagates unchanged.
 

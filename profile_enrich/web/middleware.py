@@ -16,6 +16,7 @@ from ..profile import Reason
 from .arguments import check_arguments, check_attribute, is_excluded
 from .config import Attach, MiddlewareConfig
 from .consent import Consent
+from .encoding_hint import explain_encoding
 from .identity_functions import Identify
 from .request_lookup import INSIDE, SCOPE_KEY, RequestLookup
 from .response import ProfileResponse
@@ -126,6 +127,9 @@ class ProfileMiddleware:
             else:
                 lookup.looked_up_at = time.monotonic()
                 await self.app(scope, receive, send)
+        except Exception as error:
+            explain_encoding(error)
+            raise
         finally:
             INSIDE.reset(token)
             lookup.seal()

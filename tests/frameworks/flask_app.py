@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Flask, Response, g, render_template_string, session
+from flask import Flask, Response, g, jsonify, render_template_string, session
 
 from profile_enrich import ProfileClient, from_cookie
 from profile_enrich.flask import ProfileEnrich, current_profile, profile_required
@@ -80,6 +80,10 @@ def create(client: ProfileClient, cache: Any = None, *, cache_first: bool = Fals
     @profile_required
     async def amembers() -> str:
         return "members"
+
+    @app.get("/encode")
+    def encode() -> Response:
+        return jsonify({"profile": current_profile})
 
     @app.get("/boom")
     def boom() -> str:

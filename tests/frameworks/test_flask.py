@@ -17,6 +17,7 @@ from flask import Flask, g
 
 from profile_enrich import ConfigurationError, NotFound, from_cookie, from_session, from_user, honour_gpc
 from profile_enrich.flask import ProfileEnrich, current_profile
+from profile_enrich.web.encoding_hint import HINT
 from tests.frameworks import flask_app
 from tests.helpers import ScriptedSource, client_of, found, own_records
 
@@ -283,6 +284,15 @@ def test_many_threads_share_one_thread_of_the_client() -> None:
     assert sorted(texts) == sorted(f"Hello u{number % 4}" for number in range(32))
     assert len(source.calls) == 4
     assert sum(thread.name == "profile_enrich" for thread in threading.enumerate()) == before + 1
+
+
+def test_what_cannot_be_encoded_says_what_to_call() -> None:
+    app = flask_app.create(client_of(ScriptedSource()))
+    app.testing = True
+    app.error_handler_spec.clear()
+    with pytest.raises(TypeError, match="Profile") as raised:
+        browser(app, "u1").get("/encode")
+    assert raised.value.__notes__ == [HINT]
 
 
 def test_A25_one_attribute_is_for_one_extension() -> None:

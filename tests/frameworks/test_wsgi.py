@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from wsgiref.validate import validator
 import pytest
 
 from profile_enrich import ConfigurationError, from_cookie, from_header
+from profile_enrich.web.encoding_hint import HINT
 from profile_enrich.wsgi import PROFILE, WSGIProfileMiddleware, profile_of
 from tests.helpers import ScriptedSource, client_of, own_records
 
@@ -115,6 +117,15 @@ def test_A6_an_exception_passes_as_it_is(app: WSGIProfileMiddleware) -> None:
     """A6: the server sees the same one."""
     with pytest.raises(RuntimeError, match="boom"):
         Response(app, "/boom")
+
+
+def test_what_cannot_be_encoded_says_what_to_call() -> None:
+    def page(environ: Any, start_response: Any) -> list[bytes]:
+        return [json.dumps(profile_of(environ)).encode()]
+
+    with pytest.raises(TypeError) as raised:
+        Response(WSGIProfileMiddleware(page, client=client_of(ScriptedSource()), identify=from_cookie("who")), "/")
+    assert raised.value.__notes__ == [HINT]
 
 
 def test_a_file_stays_the_servers_own_wrapper() -> None:

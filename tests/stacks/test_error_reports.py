@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import json
 import logging
@@ -10,21 +11,24 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.stacks import needs
 
-needs("sentry_sdk", "loguru", "structlog", "pythonjsonlogger", "rich", "rollbar", "elasticapm", "django")
+needs("sentry_sdk", "loguru", "structlog", "pythonjsonlogger", "rich", "rollbar", "elasticapm", "posthog", "django")
 
 import django  # noqa: E402
+import elasticapm  # noqa: E402
+import posthog  # noqa: E402
 import rich.console  # noqa: E402
 import rich.pretty  # noqa: E402
 import rich.traceback  # noqa: E402
+import rollbar  # noqa: E402
 import sentry_sdk  # noqa: E402
 import structlog  # noqa: E402
-from elasticapm.utils import encoding  # noqa: E402
 from pythonjsonlogger.json import JsonFormatter  # noqa: E402
 from starlette.applications import Starlette  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
@@ -37,6 +41,7 @@ from profile_enrich import Profile, ProfileClient, ProfileMiddleware, from_heade
 from profile_enrich.templating import TemplateProfile  # noqa: E402
 from tests.stacks.conftest import PEOPLE, VALUES  # noqa: E402
 
+ROOT = Path(__file__).parent.parent.parent
 WHO = from_header("x-user", trusted=True)
 
 
@@ -147,15 +152,48 @@ def by_python_json_logger(error: BaseException) -> str:
     return out.getvalue()
 
 
-def by_rollbar(error: BaseException) -> str:
-    from rollbar.lib.transforms import transform
-    from rollbar.lib.transforms.serializable import SerializableTransform
+def by_rollbar(error: BaseException, **settings: Any) -> str:
+    sent: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollbar, "_initialized", False)
+        patch.setattr(rollbar, "SETTINGS", copy.deepcopy(rollbar.SETTINGS))
+        patch.setattr(rollbar, "send_payload", lambda payload, token: sent.append(payload))
+        sizes = dict.fromkeys(rollbar.DEFAULT_LOCALS_SIZES, 1000)
+        rollbar.init("token", "test", root=str(ROOT), **{"locals": {"enabled": True, "sizes": sizes}, **settings})
+        rollbar.report_exc_info((type(error), error, error.__traceback__))
+    assert len(sent) == 1
+    return json.dumps(sent, default=repr)
 
-    return "".join(str(transform(frame, [SerializableTransform()])) for frame in frames_of(error))
+
+def by_elastic_apm(error: BaseException, **settings: Any) -> str:
+    sent: list[Any] = []
+
+    class Client(elasticapm.Client):
+        def queue(self, event_type: str, data: Any, flush: bool = False) -> None:
+            sent.append((event_type, data))
+
+        def check_server_version(self, **_: Any) -> bool:
+            return True
+
+    off: dict[str, Any] = {"central_config": False, "cloud_provider": "none", "metrics_interval": "0ms"}
+    client = Client(service_name="shop", metrics_sets=[], server_version="8.0.0", **off, **settings)
+    try:
+        client.capture_exception((type(error), error, error.__traceback__), handled=False)
+    finally:
+        client.close()
+    assert "error" in [kind for kind, _ in sent]
+    return json.dumps(sent, default=repr)
 
 
-def by_elastic_apm(error: BaseException) -> str:
-    return json.dumps([encoding.transform(frame) for frame in frames_of(error)], default=repr)
+def by_posthog(error: BaseException, *, code_variables: bool = True) -> str:
+    sent: list[Any] = []
+    client = posthog.Posthog(
+        "key", host="http://127.0.0.1:9", send=False, before_send=sent.append,
+        capture_exception_code_variables=code_variables, code_variables_mask_patterns=[],
+    )  # fmt: skip
+    client.capture_exception(error)
+    client.shutdown()
+    return json.dumps(sent, default=repr)
 
 
 def by_django(error: BaseException) -> str:
@@ -171,12 +209,12 @@ def by_django(error: BaseException) -> str:
 
 REPORTERS = [
     by_sentry, by_traceback, by_rich, by_loguru, by_structlog, by_python_json_logger, by_rollbar, by_elastic_apm,
-    by_django,
+    by_posthog, by_django,
 ]  # fmt: skip
 
 
-WALK_EVERY_DICTIONARY = {by_rollbar, by_elastic_apm}
-"""They ask no object how it wants to be shown: what a handler has taken out of the profile is shown as any value."""
+WALK_EVERY_DICTIONARY = {by_rollbar, by_elastic_apm, by_posthog}
+"""They ask no dictionary how to show it: what a handler has taken out of the profile is shown as any other value."""
 
 
 @pytest.mark.parametrize("page", [untouched, whole, touched])
@@ -195,6 +233,24 @@ def test_A24_no_report_holds_a_value(
         assert value not in report, report[max(0, report.index(value) - 300) : report.index(value) + 50]
 
 
+@pytest.mark.parametrize(
+    "reporter",
+    [
+        lambda error: by_rollbar(error, locals={"enabled": False}),
+        lambda error: by_elastic_apm(error, collect_local_variables="off"),
+        lambda error: by_posthog(error, code_variables=False),
+    ],
+    ids=["rollbar", "elastic_apm", "posthog"],
+)
+def test_A24_those_that_walk_every_dictionary_have_a_setting(
+    reporter: Callable[[BaseException], str], client: ProfileClient
+) -> None:
+    """A24: the settings are those of docs/web-developers.md."""
+    report = reporter(error_of(touched, client))
+    assert "ZeroDivisionError" in report
+    assert not any(value in report for value in VALUES)
+
+
 @pytest.mark.filterwarnings("ignore:The send_default_pii option")
 def test_A24_the_reporters_would_have_found_a_plain_dictionary() -> None:
     """Each of them shows the values of a dictionary in a frame, so that the test above can fail."""
@@ -205,7 +261,8 @@ def test_A24_the_reporters_would_have_found_a_plain_dictionary() -> None:
         error = caught
     found = [reporter.__name__ for reporter in REPORTERS if VALUES[0] in reporter(error)]
     assert set(found) >= {
-        "by_sentry", "by_traceback", "by_rich", "by_loguru", "by_structlog", "by_rollbar", "by_elastic_apm", "by_django"
+        "by_sentry", "by_traceback", "by_rich", "by_loguru", "by_structlog", "by_rollbar", "by_elastic_apm",
+        "by_posthog", "by_django"
     }  # fmt: skip
 
 

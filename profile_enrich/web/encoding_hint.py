@@ -1,0 +1,36 @@
+"""What to call where an application returns a profile that its encoder does not take."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from ..profile import Profile
+
+__all__ = ["HINT", "explain_encoding"]
+
+HINT = (
+    "A Profile is not JSON by itself: return profile.as_dict() or profile.as_model(...), declare the handler "
+    "`-> Profile`, or give the encoder default=Profile.as_dict (msgspec: enc_hook)."
+)
+
+_REFUSED = re.compile(r"(?=.*\bProfile\b).*(serializ|Encoding|valid response)", re.DOTALL)
+"""What json, orjson, msgspec, pydantic and Flask say of an object that they do not take."""
+
+
+def explain_encoding(error: BaseException) -> None:
+    """Add a note to an error that says that a profile cannot be encoded; leave any other as it is.
+
+    Args:
+        error: what the application raised.
+    """
+    name = type(error).__name__
+    if name == "ResponseValidationError":  # FastAPI's, for a return type that is not Profile
+        refused = [cast("dict[str, Any]", item).get("input") for item in cast(Any, error).errors()]
+        about = any(isinstance(value, Profile) for value in refused)
+    else:
+        about = (isinstance(error, TypeError) or name == "PydanticSerializationError") and bool(
+            _REFUSED.match(str(error))
+        )
+    if about:
+        error.add_note(HINT)
