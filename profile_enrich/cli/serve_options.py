@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from .._utils.output_paths import OutputKind, OutputPath, check_output_paths
 from ..errors import ConfigurationError
 from ..server import ApiKey, AuditLog, KeyFile, ProfileAPI, Rate
 from ..server.auth.key_file import keys_beside
@@ -352,12 +353,25 @@ class ServeOptions:
             before_read=before_read,
         )
 
-    def check(self) -> None:
-        """Check before a build, which may take long, what is used after it.
+    def check(self, *, builds: bool) -> None:
+        """Check before a build, which may take long, what is used after it, and every path that is written.
+
+        Args:
+            builds: whether the store is built.
 
         Raises:
-            ConfigurationError: an option makes no sense.
+            ConfigurationError: an option makes no sense, or a path cannot be written.
         """
-        self.access(())
+        keys = self.access(())
         if self.rate is not None:
             Rate.parse(self.rate)
+        inputs = {f"--data {path}": path for path in self.data}
+        inputs |= {"--config": self.config} if self.config is not None else {}
+        inputs |= {"the key file": keys.path} if isinstance(keys, KeyFile) else {}
+        written: list[tuple[str, Path | None, OutputKind]] = [
+            ("--store", self.store if builds or self.from_url is not None else None, "directory"),
+            ("--mirror", self.mirror, "database"),
+            ("--audit-log", self.audit_log, "log"),
+        ]
+        outputs = [OutputPath(path, role, kind=kind) for role, path, kind in written if path is not None]
+        check_output_paths(outputs, inputs)

@@ -26,6 +26,7 @@ from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Literal
 
+from .._utils.output_paths import OutputPath, check_output_paths
 from ..errors import ConfigurationError
 from .http.messages import Request
 
@@ -90,7 +91,7 @@ class AuditLog:
         clock: seconds since the epoch; injectable for tests.
 
     Raises:
-        ConfigurationError: `ids` has another value.
+        ConfigurationError: `ids` has another value, or the target cannot be a log file.
         OSError: the file cannot be opened for writing.
     """
 
@@ -103,6 +104,8 @@ class AuditLog:
     ) -> None:
         if ids not in ("hashed", "none", "clear"):
             raise ConfigurationError('ids of an audit log is "hashed", "none" or "clear"')
+        if not isinstance(target, logging.Handler):
+            check_output_paths([OutputPath(Path(target), "the audit log", kind="log")])
         self._ids = ids
         self._clock = clock
         self._handler = target if isinstance(target, logging.Handler) else _PrivateFile(target, encoding="utf-8")

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from .._utils.fork import reset_after_fork
+from .._utils.output_paths import OutputPath, check_output_paths
 from ..errors import ConfigurationError, StoreBusy, StoreError
 from .files.page_token import filter_scope, open_cursor, sign_cursor
 from .files.row_encoder import MAX_RECORD_BYTES, RowEncoder, RowRejected, key_text, to_json, type_of
@@ -84,6 +85,8 @@ class MirrorStore:
         self._clock = clock
         self.after_fork()
         reset_after_fork(self)
+        check_output_paths([OutputPath(self._path, "the mirror", kind="database")])
+        self._refuse_another_database()
         with contextlib.suppress(OSError):
             os.close(os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600))
         with self._writing() as run:
@@ -91,6 +94,20 @@ class MirrorStore:
                 run(statement)
             run("INSERT OR IGNORE INTO meta VALUES (1, ?, 0)", (secrets.token_bytes(32),))
         self._secret = bytes(self._rows("SELECT secret FROM meta")[0][0])
+
+    def _refuse_another_database(self) -> None:
+        """Refuse a SQLite file of another program, whose tables would get company."""
+        if not self._path.exists() or not self._path.stat().st_size:
+            return
+        tables = {"meta"}
+        url = f"{self._path.absolute().as_uri()}?mode=ro"
+        with (
+            contextlib.suppress(sqlite3.Error),  # what is no database is reported when it is opened
+            contextlib.closing(sqlite3.connect(url, uri=True)) as found,
+        ):
+            tables = {row[0] for row in found.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if tables and "meta" not in tables:
+            raise ConfigurationError(f"the mirror {self._path} is another database; give a new file")
 
     def after_fork(self) -> None:
         """Connections do not cross a fork: the child opens its own."""

@@ -230,7 +230,7 @@ def test_E6_a_path_that_cannot_be_written_is_said_before_the_work(tmp_path: Path
 
 
 def test_E6_a_directory_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the owner of everything may be running this
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: False)  # the owner of everything may be running this
     with pytest.raises(ConfigurationError, match="no permission to write in the directory"):
         check_output_paths([OutputPath(tmp_path / "out", "the output")])
 

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, cast
 
 import click
 
+from ..._utils.output_paths import OutputPath, check_output_paths
 from ..._utils.units import parse_rate
 from ...client.client import ProfileClient
 from ...client.rate_limit import RateLimit
@@ -203,6 +204,11 @@ def enrich(
     form = output_format or (input_format if output == "-" else None)
     if output == "-" and form is None:
         form = _like(input)
+    if settings.store is not None:  # the library checks all other paths
+        written = [path for path in (None if output == "-" else Path(output), dead_letter) if path is not None]
+        check_output_paths(
+            [OutputPath(path, "an output", replace=True) for path in written], {"the store": settings.store}
+        )
     options: dict[str, Any] = {
         "key": key,
         "fields": fields,

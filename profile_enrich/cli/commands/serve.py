@@ -63,7 +63,7 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
     options = ServeOptions(**given)
     described = options.config is not None and bool(ctx.meta.get("collections"))
     specs = options.specs(described=described)
-    options.check()
+    options.check(builds=bool(specs))
     require_uvicorn()
     vendor, every = options.vendor, options.every
     secret: str | None = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from ..._utils.output_paths import OutputPath, check_output_paths
 from ..._utils.validation import check_number
 from ...errors import ConfigurationError
 from .api_keys import ApiKey, KeyRing
@@ -225,6 +226,8 @@ class KeyFile:
     @contextlib.contextmanager
     def _changing(self) -> Generator[list[StoredKey]]:
         """Lock and read the keys for a change, and write them if it succeeds."""
+        working = OutputPath(self._path, "the key file", replace=True, working=("lock", "new"))
+        check_output_paths([working])
         with _locked(self._path):
             stored = list(self._read())
             yield stored
@@ -235,6 +238,8 @@ class KeyFile:
     def _read(self) -> list[StoredKey]:
         text = ""
         problem = ""
+        if self._path.exists() and not self._path.is_file():  # a pipe would be waited for
+            raise ConfigurationError(f"the key file {self._path} is not a file")
         try:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:

@@ -23,6 +23,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -42,6 +43,9 @@ FORMAT = 3
 """The format version; stores of other versions are rejected."""
 
 MANIFEST = "CURRENT"
+
+_DATA_FILE = re.compile(r"([0-9]+-[0-9]{6,}(-last|-base|-spill)?|[0-9a-f]{40})\.db(\.part|-journal|-wal|-shm)?")
+"""The names of data files, built here or shipped. No other file of a directory is ever deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +220,17 @@ def lock_file(file: Path, wait: float, busy: str) -> Generator[None]:
             connection.close()
 
 
+def data_files(path: Path) -> list[Path]:
+    """Return the data files in a directory, by their names: what is called otherwise is not the store's."""
+    return [file for file in path.iterdir() if _DATA_FILE.fullmatch(file.name)]
+
+
 def remove_leftovers(path: Path, manifest: Manifest) -> None:
     """Delete data files that are not in the manifest, and an unfinished manifest. Requires the lock."""
     with contextlib.suppress(OSError):
         (path / f"{MANIFEST}.new").unlink()
     kept = {file.name for parts in manifest.parts.values() for file in parts.files}
-    for file in path.glob("*.db*"):
+    for file in data_files(path):
         if file.name not in kept:
             with contextlib.suppress(OSError):  # on Windows a reader may have it open; the next build deletes it
                 if file.is_dir():  # spilled data of a killed build

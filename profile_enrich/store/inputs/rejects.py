@@ -13,7 +13,7 @@ from ..._utils.output_paths import OutputPath, check_output_paths
 from ...errors import StoreError
 from ..model import CollectionSpec, RefreshSpec
 
-__all__ = ["Rejects", "check_rejects"]
+__all__ = ["Rejects", "check_paths"]
 
 
 class Rejects:
@@ -93,15 +93,20 @@ class Rejects:
             raise StoreError(f"the file for rows left out, {self._path}, cannot be written: {problem}")
 
 
-def check_rejects(specs: Sequence[CollectionSpec | RefreshSpec]) -> None:
-    """Check, before anything is read, that files for rejected rows do not overwrite other data.
+def check_paths(specs: Sequence[CollectionSpec | RefreshSpec], store: Path | None = None) -> None:
+    """Check, before anything is read, that a store and files for rejected rows do not overwrite other data.
 
     Only files of rejected rows from an earlier run may be replaced.
+
+    Args:
+        specs: what is built or refreshed.
+        store: the directory of the store, if it is one of files.
 
     Raises:
         ConfigurationError: the file is an input, or another output, or exists and does not hold rejected rows.
     """
-    outputs = [
+    outputs = [] if store is None else [OutputPath(store, "the store", kind="directory")]
+    outputs += [
         OutputPath(
             Path(spec.rejects),
             f"the file for rejected rows of {spec.name}",

@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import Any
 
 from ..._utils.files import private_opener, replace_private
+from ..._utils.output_paths import OutputPath, check_output_paths
 from ..._utils.validation import check_int, check_number
-from ...errors import StoreError
-from ..files.manifest import MANIFEST, locked
+from ...errors import ConfigurationError, StoreError
+from ..files.manifest import MANIFEST, data_files, locked
 from .object_storage import Bucket
 from .shipped_manifest import CURRENT, ShippedFile, ShippedManifest, check_key, digest_of, read_signed
 
@@ -44,7 +45,7 @@ class GenerationFollower:
         clock: the time in seconds since the epoch; injectable for tests.
 
     Raises:
-        ConfigurationError: an argument is invalid.
+        ConfigurationError: an argument is invalid, or the directory holds other files.
         MissingExtraError: the extra `object-storage` is not installed.
     """
 
@@ -60,6 +61,8 @@ class GenerationFollower:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = Path(path)
+        check_output_paths([OutputPath(self._path, "the store", kind="directory")])
+        self._refuse_foreign_files()
         self._bucket = Bucket(url, options)
         self._key = check_key(key)
         self._every = check_number("every", every, positive=True)
@@ -70,6 +73,16 @@ class GenerationFollower:
         self._error = ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def _refuse_foreign_files(self) -> None:
+        """Refuse a directory of something else, e.g. a store that was built in it and would be overwritten."""
+        if not self._path.is_dir() or (self._path / _SHIPPED).exists():
+            return
+        known = {"LOCK", *(file.name for file in data_files(self._path))}  # of a first download that broke off
+        if any(file.name not in known and not file.name.startswith(f"{_SHIPPED}.") for file in self._path.iterdir()):
+            raise ConfigurationError(
+                f"{self._path} holds files that were not published; give a new or an empty directory for the copy"
+            )
 
     @property
     def ready(self) -> bool:
@@ -223,6 +236,6 @@ class GenerationFollower:
                 wanted |= {file.local for file in read_signed(path.read_bytes(), self._key, str(path)).files}
         for path in said[: -self._keep]:
             path.unlink(missing_ok=True)
-        for path in self._path.glob("*.db*"):
+        for path in data_files(self._path):
             if path.name not in wanted:
                 path.unlink(missing_ok=True)

@@ -17,12 +17,12 @@ from ...errors import ConfigurationError, StoreError
 from ..files.collection_writer import CollectionWriter
 from ..files.docids import DocIdAllocator
 from ..files.layer import FileGone, Layer
-from ..files.manifest import MANIFEST, CollectionFiles, DataFile, Manifest, new_manifest, read_manifest
+from ..files.manifest import MANIFEST, CollectionFiles, DataFile, Manifest, data_files, new_manifest, read_manifest
 from ..files.row_encoder import RowEncoder, RowRejected
 from ..files.transaction import change_store
 from ..inputs.base import InputReader, check_columns, unchanged
 from ..inputs.open_reader import open_reader
-from ..inputs.rejects import Rejects, check_rejects
+from ..inputs.rejects import Rejects, check_paths
 from ..model import (
     MAX_INDEX_FIELDS,
     BuildProgress,
@@ -76,7 +76,7 @@ def build_store(
     specs = list(collections)
     check_specs(specs, on_duplicate)
     path = Path(path)
-    check_rejects(specs)
+    check_paths(specs, path)
     problem = ""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -131,7 +131,8 @@ def _start(path: Path) -> Manifest:
 def _fresh(path: Path) -> Manifest:
     """Return the manifest of a new store, unless the directory holds other files."""
     ours = ("LOCK", "LOCK-journal", f"{MANIFEST}.new")
-    if any(file.name not in ours and file.suffix != ".db" for file in path.iterdir()):
+    known = {file.name for file in data_files(path)}
+    if any(file.name not in ours and file.name not in known for file in path.iterdir()):
         raise StoreError(f"{path} holds other files and is not a store; name a new or an empty directory")
     return new_manifest()
 

@@ -18,7 +18,7 @@ from ..files.transaction import change_store
 from ..input_types import Stream
 from ..inputs.base import InputReader, check_columns, kind_of, unchanged
 from ..inputs.open_reader import open_reader
-from ..inputs.rejects import check_rejects
+from ..inputs.rejects import check_paths
 from ..model import (
     MAX_SHRINK,
     BuildProgress,
@@ -86,7 +86,7 @@ def refresh_store(
     path, specs = Path(path), list(collections)
     check_refresh_specs(specs, on_duplicate)
     read_manifest(path)
-    check_rejects(specs)
+    check_paths(specs, path)
 
     def change(old: Manifest) -> tuple[Manifest, RefreshReport]:
         manifest, reports = old, list[RefreshedCollection]()

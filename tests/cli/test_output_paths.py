@@ -1,0 +1,300 @@
+"""Every path option of every command, with every kind of path that it must not write."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import stat
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from profile_enrich.cli.app import cli
+from profile_enrich.store import CollectionSpec, build_store
+from profile_enrich.testing import VendorServer
+
+KEY = "k" * 20
+
+ENV: dict[str, str | None] = {
+    "PROFILE_ENRICH_STORE": None,
+    "PROFILE_ENRICH_KEYS_FILE": None,
+    "PROFILE_ENRICH_SHIPPING_KEY": "sixteen-characters-and-more",
+}
+
+
+@pytest.fixture(scope="module")
+def vendor() -> Iterator[VendorServer]:
+    with VendorServer({"u1": {"tier": "gold"}}, entity="Users", key=KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory with a source, a store over it, and files of the user's."""
+    (tmp_path / "users.csv").write_text("user_id,n\nu1,1\nu2,2\n")
+    (tmp_path / "mine.txt").write_text("mine\n")
+    (tmp_path / "server.toml").write_text("[server]\nno_auth = true\n")
+    build_store(tmp_path / "a.store", [CollectionSpec("users", tmp_path / "users.csv", key="user_id")])
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("mine.txt")
+    (tmp_path / "broken").symlink_to("nothing/at/all")
+    return tmp_path
+
+
+def invoke(vendor: VendorServer, *words: str | Path) -> Result:
+    env = {"PROFILE_ENRICH_API_KEY": KEY, "PROFILE_ENRICH_BASE_URL": vendor.base_url, **ENV}
+    more = [] if words[0] in ("index", "keys", "serve", "export") else ["--entity", "Users"]
+    if words[0] == "export":
+        env |= {"PROFILE_ENRICH_BASE_URL": vendor.amperity_url, "PROFILE_ENRICH_API_KEY": None}
+        more = ["--token", KEY, "--tenant", "acme", "--index", "Users"]
+    return CliRunner(env=env).invoke(cli, [*map(str, words), *more])
+
+
+Arguments = Callable[[Path, Path], list[str | Path]]
+"""The words of a command, given the directory and the path that it is to write."""
+
+WRITTEN: dict[str, Arguments] = {
+    "enrich --output": lambda at, path: [
+        *("enrich", at / "users.csv", "--key", "user_id", "--force", "-o", path, "--output-format", "jsonl")
+    ],
+    "enrich --dead-letter": lambda at, path: [
+        *("enrich", at / "users.csv", "--key", "user_id", "--force", "-o", at / "out.csv", "--dead-letter", path)
+    ],
+    "export --output": lambda at, path: ["export", "--force", "-o", path],
+    "index build --store": lambda at, path: [
+        *("index", "build", "--data", at / "users.csv", "--id", "user_id", "--store", path)
+    ],
+    "index build --rejects": lambda at, path: [
+        *("index", "build", "--data", at / "users.csv", "--id", "user_id", "--store", at / "new", "--rejects", path)
+    ],
+    "index refresh --rejects": lambda at, path: [
+        *("index", "refresh", "--data", at / "users.csv", "--id", "user_id", "--store", at / "a.store"),
+        *("--rejects", path),
+    ],
+    "index publish --to": lambda at, path: ["index", "publish", "--store", at / "a.store", "--to", path],
+    "keys add --keys-file": lambda at, path: ["keys", "add", "someone", "--keys-file", path],
+    "keys rotate --keys-file": lambda at, path: ["keys", "rotate", "someone", "--keys-file", path],
+    "keys revoke --keys-file": lambda at, path: ["keys", "revoke", "someone", "--keys-file", path],
+    "serve --store": lambda at, path: [
+        *("serve", "--data", at / "users.csv", "--id", "user_id", "--no-auth", "--store", path)
+    ],
+    "serve --from --store": lambda at, path: ["serve", "--from", at / "folder", "--no-auth", "--store", path],
+    "serve --mirror": lambda at, path: ["serve", "--no-auth", "--mirror", path],
+    "serve --audit-log": lambda at, path: [
+        *("serve", "--data", at / "users.csv", "--id", "user_id", "--no-auth", "--audit-log", path)
+    ],
+}
+
+READ = {
+    "enrich --store",
+    "export --store",
+    "lookup --store",
+    "entities --store",
+    "indexes --store",
+    "doctor --store",
+    "openapi --store",
+    "openapi --keys-file",
+    "index status --store",
+    "index list --store",
+    "index publish --store",
+    "index build --data",
+    "index build --config",
+    "index refresh --data",
+    "index refresh --config",
+    "index refresh --changes",
+    "index refresh --tombstones",
+    "serve --data",
+    "serve --config",
+    "serve --keys-file",
+    "serve --from",
+    "keys list --keys-file",
+    # A store that must be there already: nothing is made, see `test_a_store_that_is_not_there_is_not_made`.
+    "index refresh --store",
+    "index drop --store",
+    # It names the key file, which is tested by its own option.
+    *(f"keys {name} --store" for name in ("add", "list", "revoke", "rotate")),
+}
+
+
+def path_options(command: click.Command, name: str = "") -> Iterator[str]:
+    if isinstance(command, click.Group):
+        for word, each in command.commands.items():
+            yield from path_options(each, f"{name} {word}".strip())
+        return
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and (
+            isinstance(parameter.type, click.Path) or {"--output", "--rejects", "--to", "--from"} & set(parameter.opts)
+        ):
+            yield f"{name} {max(parameter.opts, key=len)}"
+
+
+def test_E6_no_path_option_is_missing_here() -> None:
+    """E6: a new option has to say whether it is written, and is then tried with every kind of path."""
+    assert set(path_options(cli)) == (set(WRITTEN) - {"serve --from --store"}) | READ
+
+
+# --- paths that must not be written -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def a_socket(path: Path) -> Generator[Path]:
+    before = Path.cwd()
+    os.chdir(path.parent)  # the name of a socket is short
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path.name)
+            yield path
+    finally:
+        os.chdir(before)
+
+
+BAD: dict[str, Callable[[Path], Path]] = {
+    "the source": lambda at: at / "users.csv",
+    "the source by a hard link": lambda at: at / "hard.csv",
+    "a file of the user's": lambda at: at / "mine.txt",
+    "a directory": lambda at: at / "folder",
+    "inside of the store": lambda at: at / "a.store" / "CURRENT",
+    "a pipe": lambda at: at / "pipe",
+    "a socket": lambda at: at / "socket",
+    "a device": lambda at: Path("/dev/null"),
+    "a full device": lambda at: Path("/dev/full"),
+    "a link": lambda at: at / "link",
+    "a broken link": lambda at: at / "broken",
+    "no directory": lambda at: at / "missing" / "out.jsonl",
+    "in a file": lambda at: at / "mine.txt" / "out.jsonl",
+    "a long name": lambda at: at / f"{'x' * 300}.jsonl",
+    "no permission": lambda at: at / "locked" / "out.jsonl",
+}
+
+FINE = {
+    # What the option is for.
+    *((name, "a directory") for name in ("index build --store", "index publish --to", "serve --store")),
+    ("serve --from --store", "a directory"),
+    # Its parents are made.
+    *((name, "no directory") for name in ("index build --store", "index publish --to", "serve --store")),
+    ("serve --from --store", "no directory"),
+    # --force says so; without it they are refused, see the tests of these commands.
+    *((name, "a file of the user's") for name in ("enrich --output", "enrich --dead-letter", "export --output")),
+    # Lines are added to it; standard error is one.
+    *(("serve --audit-log", kind) for kind in ("a file of the user's", "a device", "a full device", "a link")),
+    # Nothing here reads users.csv or the store.
+    *((name, kind) for name in ("export --output",) for kind in BAD if "source" in kind or "inside" in kind),
+    *((name, "inside of the store") for name in ("enrich --output", "enrich --dead-letter")),
+    ("serve --audit-log", "inside of the store"),
+}
+
+
+def tree(place: Path) -> dict[str, tuple[int, bytes]]:
+    found: dict[str, tuple[int, bytes]] = {}
+    for path in place.rglob("*"):
+        if path.name in ("REFRESHED", "REFRESHING"):  # a refused refresh is noted
+            continue
+        mode = path.lstat().st_mode
+        found[str(path.relative_to(place))] = (stat.S_IFMT(mode), path.read_bytes() if stat.S_ISREG(mode) else b"")
+    return found
+
+
+@contextlib.contextmanager
+def as_nobody(path: Path) -> Generator[None]:
+    """Make what is in a directory unwritable also for the owner of everything."""
+    path.mkdir(mode=0o555)
+    if os.geteuid() != 0:
+        yield
+        return
+    for each in path.parent.rglob("*"):
+        if each != path:
+            os.chown(each, 65534, -1, follow_symlinks=False)
+    path.parent.chmod(0o777)
+    for parent in path.parent.parents:
+        if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o077 == 0:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("name", WRITTEN)
+def test_E6_nothing_is_written_that_must_not_be(place: Path, vendor: VendorServer, name: str, kind: str) -> None:
+    """E6: it is said with the path before the work begins, and everything stays as it is."""
+    if (name, kind) in FINE:
+        pytest.skip("may be written")
+    os.link(place / "users.csv", place / "hard.csv")
+    path = BAD[kind](place)
+    with contextlib.ExitStack() as stack:
+        if kind == "a socket":
+            stack.enter_context(a_socket(path))
+        before, calls = tree(place), len(vendor.calls)
+        if kind == "no permission":
+            stack.enter_context(as_nobody(place / "locked"))
+            before["locked"] = (stat.S_IFDIR, b"")
+        done = invoke(vendor, *WRITTEN[name](place, path))
+    assert done.exit_code in (1, 2), done.output
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert path.name[:20] in done.stderr
+    assert len(vendor.calls) == calls
+    assert tree(place) == before
+
+
+def test_E6_the_users_databases_are_not_taken_for_data_of_a_store(place: Path, vendor: VendorServer) -> None:
+    """E6: what a store deletes are its own data files, by their names."""
+    for folder in ("new", "a.store"):
+        (place / folder).mkdir(exist_ok=True)
+        (place / folder / "crm.db").write_text("mine")
+    build = ["index", "build", "--data", place / "users.csv", "--id", "user_id", "--store"]
+    refused = invoke(vendor, *build, place / "new")
+    assert refused.exit_code == 2
+    assert "holds other files" in refused.stderr
+    assert invoke(vendor, *build, place / "a.store").exit_code == 0
+    assert (place / "new" / "crm.db").read_text() == (place / "a.store" / "crm.db").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["list"], ["refresh"], ["drop", "users", "--yes"], ["publish", "--to", "x"]]
+)
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path, vendor: VendorServer, words: list[str]) -> None:
+    done = invoke(vendor, "index", *words, "--store", tmp_path / "nowhere")
+    assert done.exit_code == 2
+    assert "there is no store in" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["a.store", "folder"])
+def test_E6_a_copy_of_what_is_published_replaces_nothing_else(place: Path, vendor: VendorServer, folder: str) -> None:
+    (place / "folder" / "mine.txt").write_text("mine")
+    assert invoke(vendor, "index", "publish", "--store", place / "a.store", "--to", place / "published").exit_code == 0
+    before = tree(place)
+    done = invoke(vendor, "serve", "--no-auth", "--from", place / "published", "--store", place / folder)
+    assert done.exit_code == 2
+    assert "holds files that were not published" in done.stderr
+    assert tree(place) == before
+
+
+def test_E6_another_database_is_no_mirror(place: Path, vendor: VendorServer) -> None:
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(place / "app.db")) as connection:
+        connection.execute("CREATE TABLE orders (id)")
+    before = tree(place)
+    done = invoke(vendor, "serve", "--no-auth", "--mirror", place / "app.db")
+    assert done.exit_code == 2
+    assert "is another database" in done.stderr
+    assert tree(place) == before
+
+
+def test_E6_a_key_file_keeps_what_it_is(place: Path, vendor: VendorServer) -> None:
+    """E6: a link to the keys is read, and not replaced by a file."""
+    assert invoke(vendor, "keys", "add", "a", "--keys-file", place / "keys.json").exit_code == 0
+    (place / "current").symlink_to("keys.json")
+    assert json.loads(invoke(vendor, "keys", "list", "--keys-file", place / "current").stdout)[0]["id"] == "a"
+    done = invoke(vendor, "keys", "add", "b", "--keys-file", place / "current")
+    assert (done.exit_code, "symbolic link" in done.stderr) == (2, True)
+    assert (place / "current").is_symlink()
