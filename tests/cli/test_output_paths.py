@@ -53,7 +53,7 @@ def invoke(vendor: VendorServer, *words: str | Path) -> Result:
     if words[0] == "export":
         env |= {"PROFILE_ENRICH_BASE_URL": vendor.amperity_url, "PROFILE_ENRICH_API_KEY": None}
         more = ["--token", KEY, "--tenant", "acme", "--index", "Users"]
-    return CliRunner(env=env).invoke(cli, [*map(str, words), *more])
+    return CliRunner(env=env).invoke(cli, [*(vendor.base_url if word == "URL" else str(word) for word in words), *more])
 
 
 Arguments = Callable[[Path, Path], list[str | Path]]
@@ -78,6 +78,13 @@ WRITTEN: dict[str, Arguments] = {
         *("--rejects", path),
     ],
     "index publish --to": lambda at, path: ["index", "publish", "--store", at / "a.store", "--to", path],
+    "index mirror --mirror": lambda at, path: [
+        *("index", "mirror", "--upstream", "census", "--upstream-key", KEY, "--upstream-url", "URL"),
+        *("--entity", "Users", "--ids", at / "users.csv", "--id", "user_id", "--mirror", path),
+    ],
+    "index refresh --mirror": lambda at, path: [
+        *("index", "refresh", "--mirror", path, "--data", at / "users.csv", "--id", "user_id")
+    ],
     "keys add --keys-file": lambda at, path: ["keys", "add", "someone", "--keys-file", path],
     "keys rotate --keys-file": lambda at, path: ["keys", "rotate", "someone", "--keys-file", path],
     "keys revoke --keys-file": lambda at, path: ["keys", "revoke", "someone", "--keys-file", path],
@@ -109,6 +116,8 @@ READ = {
     "index refresh --config",
     "index refresh --changes",
     "index refresh --tombstones",
+    "index mirror --ids",
+    "index mirror --store",
     "serve --data",
     "serve --config",
     "serve --keys-file",
