@@ -258,7 +258,7 @@ def test_E6_the_users_databases_are_not_taken_for_data_of_a_store(place: Path, v
     for folder in ("new", "a.store"):
         (place / folder).mkdir(exist_ok=True)
         (place / folder / "crm.db").write_text("mine")
-    build = ["index", "build", "--data", place / "users.csv", "--id", "user_id", "--store"]
+    build: list[str | Path] = ["index", "build", "--data", place / "users.csv", "--id", "user_id", "--store"]
     refused = invoke(vendor, *build, place / "new")
     assert refused.exit_code == 2
     assert "holds other files" in refused.stderr

@@ -204,7 +204,7 @@ def test_arguments_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="two collections are named"):
         build_store(tmp_path / "s", [spec, spec])
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(ConfigurationError, match=r"the store .*/file/s: the directory .*/file is not a directory"):
         build_store(tmp_path / "file" / "s", [spec])
     with pytest.raises(StoreError, match="holds other files"):
         build_store(tmp_path, [spec])
