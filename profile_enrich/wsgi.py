@@ -17,7 +17,7 @@ from .web.blocking_lookup import BlockingConfig, BlockingLookup
 from .web.encoding_hint import explain_encoding
 from .web.native_request import NATIVE_REQUEST, scope_of_environ
 
-__all__ = ["PROFILE", "WSGIProfileMiddleware", "profile_of"]
+__all__ = ["PROFILE", "WSGIProfileMiddleware", "profile_of", "refresh_profile"]
 
 PROFILE = "profile_enrich.profile"
 """The key of the profile in a request's `environ`."""
@@ -25,6 +25,8 @@ PROFILE = "profile_enrich.profile"
 Environ = dict[str, Any]
 
 StartResponse = Callable[..., Callable[[bytes], object]]
+
+_LOOKUP = "profile_enrich.lookup"
 
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
@@ -83,7 +85,7 @@ class WSGIProfileMiddleware:
         lookup = BlockingLookup(self._config, lambda: {**scope_of_environ(environ), NATIVE_REQUEST: environ})
         if self._config.exclude and self._config.excludes(environ.get("PATH_INFO", "")):
             lookup.skip(Reason.NOT_LOOKED_UP)
-        environ[PROFILE] = lookup.profile
+        environ[PROFILE], environ[_LOOKUP] = lookup.profile, lookup
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
             changed = lookup.personal_headers(headers)
@@ -132,3 +134,18 @@ def profile_of(environ: Environ) -> Profile:
     """
     profile = cast("Profile | None", environ.get(PROFILE))
     return Profile(reason=Reason.NOT_LOOKED_UP) if profile is None else profile
+
+
+def refresh_profile(environ: Environ) -> Profile:
+    """Look up the profile of whoever is in session now, after a sign-in, a sign-out or a switch of users. Never raises.
+
+    What `profile_of` has returned shows the new answer, since it is the same object.
+
+    Args:
+        environ: of the request.
+
+    Returns:
+        The profile; an empty one where `WSGIProfileMiddleware` is not installed.
+    """
+    lookup = cast("BlockingLookup | None", environ.get(_LOOKUP))
+    return profile_of(environ) if lookup is None else lookup.refresh()

@@ -18,6 +18,7 @@ except ImportError:
     raise MissingExtraError("profile_enrich.django", "django") from None
 
 from .decorators import profile_required
+from .lookup import refresh_profile
 from .middleware import DjangoProfileMiddleware
 
-__all__ = ["DjangoProfileMiddleware", "profile_required"]
+__all__ = ["DjangoProfileMiddleware", "profile_required", "refresh_profile"]

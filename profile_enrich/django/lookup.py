@@ -21,7 +21,7 @@ from ..web.native_request import NATIVE_REQUEST, is_ready_made, requirements_of,
 from .page_cache import keep_out_of_page_cache
 from .settings import DjangoConfig
 
-__all__ = ["DjangoLookup", "is_async", "lookup_of", "renew_after_sign_in"]
+__all__ = ["DjangoLookup", "is_async", "lookup_of", "refresh_profile", "renew_after_sign_in"]
 
 T = TypeVar("T")
 
@@ -176,6 +176,17 @@ def renew_after_sign_in(*, request: HttpRequest | None, **_: Any) -> None:
     lookup = None if request is None else lookup_of(request)
     if lookup is not None:
         lookup.renew()
+
+
+def refresh_profile(request: HttpRequest) -> None:
+    """Look up anew who is in session, where the profile is read next: `request.profile` or `await request.aprofile()`.
+
+    Call it after a view has switched users by the session alone. After `login()` and `logout()` it is not needed.
+
+    Args:
+        request: the request.
+    """
+    renew_after_sign_in(request=request)
 
 
 def is_async(function: object) -> bool:

@@ -19,6 +19,6 @@ try:
 except ImportError:
     raise MissingExtraError("profile_enrich.flask", "flask") from None
 
-from .extension import ProfileEnrich, current_profile, profile_required
+from .extension import ProfileEnrich, current_profile, profile_required, refresh_profile
 
-__all__ = ["ProfileEnrich", "current_profile", "profile_required"]
+__all__ = ["ProfileEnrich", "current_profile", "profile_required", "refresh_profile"]

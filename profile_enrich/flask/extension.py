@@ -22,7 +22,7 @@ from ..web.encoding_hint import explain_encoding
 from .flask_caching import guard_caches
 from .lookup import FlaskLookup, current_lookup
 
-__all__ = ["ProfileEnrich", "current_profile", "profile_required"]
+__all__ = ["ProfileEnrich", "current_profile", "profile_required", "refresh_profile"]
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -97,6 +97,8 @@ class ProfileEnrich:
         app.extensions[name] = self
         request_started.connect(self._begin, app)  # before all of the application's own functions
         got_request_exception.connect(_explain, app)
+        for signal in _sign_in_signals():
+            signal.connect(self._renew, app)
         app.after_request_funcs.setdefault(None, []).insert(0, self._finish)  # Flask calls the first one last
         app.teardown_request(self._teardown)
         app.context_processor(self._template_context)
@@ -120,6 +122,12 @@ class ProfileEnrich:
             response.call_on_close(lookup.end)  # a stream reads the profile after the request's context is gone
         return response
 
+    def _renew(self, app: Flask, **_: object) -> None:
+        """Receive Flask-Login's signals: the profile of the request is looked up again."""
+        lookup = current_lookup(self._attribute)
+        if lookup is not None:
+            lookup.renew()
+
     def _teardown(self, error: BaseException | None) -> None:
         lookup = current_lookup(self._attribute)
         if lookup is not None and not lookup.headers_sent:
@@ -132,6 +140,33 @@ class ProfileEnrich:
     def _lookup(self) -> FlaskLookup:
         """The lookup of this request, also where a function runs before Flask says that the request has started."""
         return current_lookup(self._attribute) or FlaskLookup(self._config, self._attribute)
+
+
+def refresh_profile(*, attribute: str = "profile") -> Profile:
+    """Look up the profile of whoever is in session now. Never raises.
+
+    Call it after a view has signed somebody in or out by `flask.session`, or has switched users: until then the profile
+    is the one of whoever was in session before. `current_profile` and `flask.g.profile` show the new answer. After
+    `login_user()` and `logout_user()` of Flask-Login it is not needed.
+
+    Args:
+        attribute: the `attribute` of the `ProfileEnrich`. Default `"profile"`.
+
+    Returns:
+        The profile; empty and falsy when nobody is in session, or when there is none.
+    """
+    lookup = current_lookup(attribute)
+    if lookup is None:
+        return Profile(reason=Reason.NOT_LOOKED_UP)
+    return lookup.refresh()
+
+
+def _sign_in_signals() -> list[Any]:
+    try:
+        import flask_login
+    except ImportError:
+        return []
+    return [flask_login.user_logged_in, flask_login.user_logged_out]
 
 
 def _explain(app: Flask, exception: BaseException, **_: object) -> None:

@@ -237,6 +237,12 @@ class BlockingLookup:
             self.resolved, self._connection = False, None
             self.profile._facts = Profile(reason=Reason.NOT_LOOKED_UP)._facts
 
+    def refresh(self) -> Profile:
+        """Look up anew who is in session now, under their consent, and wait for it within the budget. Never raises."""
+        self.renew()
+        self.mark_read()
+        return self.wait()
+
     def end(self) -> None:
         """The request has left the integration: from now on its profile is empty for everybody who still holds it."""
         self.sealed = self.resolved = True

@@ -14,8 +14,9 @@ HINT = (
     "`-> Profile`, or give the encoder default=Profile.as_dict (msgspec: enc_hook)."
 )
 
-_REFUSED = re.compile(r"(?=.*\bProfile\b).*(serializ|Encoding|valid response)", re.DOTALL)
-"""What json, orjson, msgspec, pydantic and Flask say of an object that they do not take."""
+_REFUSED = re.compile(r"(?=.*\b(?:Profile|LocalProxy)\b).*(serializ|Encoding|valid response)", re.DOTALL)
+"""What json, orjson, msgspec, pydantic and Flask say of an object that they do not take. `current_profile` is a
+`LocalProxy` to them."""
 
 
 def explain_encoding(error: BaseException) -> None:

@@ -13,7 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import path
 from django.views.decorators.cache import cache_page
 
-from profile_enrich.django import profile_required
+from profile_enrich.django import profile_required, refresh_profile
 
 rendered: list[str] = []
 """The paths whose view ran: the page cache did not answer them."""
@@ -126,6 +126,21 @@ def switch(request: Any) -> HttpResponse:
     return HttpResponse(" ".join(names))
 
 
+def switch_by_session(request: Any) -> HttpResponse:
+    held, before = request.profile, request.profile.get("id")
+    request.session["customer"] = "2"
+    refresh_profile(request)
+    return HttpResponse(f"{before} {held.get('id')}")
+
+
+async def aswitch_by_session(request: Any) -> HttpResponse:
+    held = await request.aprofile()
+    before = held.get("id")
+    await request.session.aset("customer", "2")
+    refresh_profile(request)
+    return HttpResponse(f"{before} {(await request.aprofile()).get('id')}")
+
+
 async def aswitch(request: Any) -> HttpResponse:
     names = [(await request.aprofile()).get("id", "nobody")]
     await alogout(request)
@@ -169,6 +184,8 @@ urlpatterns = [
     path("members", members),
     path("amembers", amembers),
     path("switch", switch),
+    path("switch-by-session", switch_by_session),
+    path("aswitch-by-session", aswitch_by_session),
     path("aswitch", aswitch),
     path("details", details),
     path("static/details", details),

@@ -312,6 +312,16 @@ def test_A23_a_middleware_outside_sees_no_person(asgi: bool) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("page", ["/switch-by-session", "/aswitch-by-session"])
+def test_A30_a_session_that_a_view_changes_is_looked_up_again_on_refresh(asgi: bool, page: str) -> None:
+    def customer(request: Any) -> str:
+        return str(request.session.get("customer", "1"))
+
+    with site(client_of(ScriptedSource()), IDENTIFY=customer):
+        assert Browser(asgi, "1").text(page) == "1 2"
+
+
+@BOTH
 @pytest.mark.parametrize("page", ["/switch", "/aswitch"])
 def test_A30_signing_out_and_in_within_a_request_looks_up_again(asgi: bool, page: str) -> None:
     """A30: the profile follows Django's signals."""

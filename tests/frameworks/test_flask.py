@@ -13,10 +13,10 @@ import pytest
 
 pytest.importorskip("flask", reason="Flask is not installed: pip install flask")
 
-from flask import Flask, g
+from flask import Flask, g, session
 
-from profile_enrich import ConfigurationError, NotFound, from_cookie, from_session, from_user, honour_gpc
-from profile_enrich.flask import ProfileEnrich, current_profile
+from profile_enrich import ConfigurationError, NotFound, Reason, from_cookie, from_session, from_user, honour_gpc
+from profile_enrich.flask import ProfileEnrich, current_profile, refresh_profile
 from profile_enrich.web.encoding_hint import HINT
 from tests.frameworks import flask_app
 from tests.helpers import ScriptedSource, client_of, found, own_records
@@ -176,6 +176,52 @@ def test_A20_the_user_of_flask_login() -> None:
     assert visitor.get("/read").text == "Hello u5"
 
 
+def test_A30_flask_logins_sign_in_and_sign_out_within_a_request_look_up_again() -> None:
+    """A30: what the view holds is the same object, and is empty after the sign-out."""
+    flask_login = pytest.importorskip("flask_login", reason="Flask-Login is not installed: pip install flask-login")
+    app = flask_app.create(client_of(ScriptedSource()), identify=from_user("id"))
+    manager = flask_login.LoginManager(app)
+
+    class User(flask_login.UserMixin):  # type: ignore[misc]
+        def __init__(self, id: str) -> None:
+            self.id = id
+
+    manager.user_loader(User)
+
+    @app.get("/switch")
+    def switch() -> str:
+        seen = []
+        held = g.profile
+        for user in (None, "u1", "u2"):
+            flask_login.logout_user()
+            if user is not None:
+                flask_login.login_user(User(user))
+            seen.append((held.get("id"), current_profile.get("id"), g.profile.get("id")))
+        return str(seen)
+
+    answer = browser(app).get("/switch")
+    assert answer.text == str([(None,) * 3, ("u1",) * 3, ("u2",) * 3])
+    assert answer.headers["Cache-Control"] == "private"
+
+
+def test_A30_a_session_that_a_view_changes_is_looked_up_again_on_refresh() -> None:
+    app = flask_app.create(client_of(ScriptedSource()), identify=from_session("user_id"))
+
+    @app.get("/switch/<user>")
+    def switch(user: str) -> str:
+        held, before = g.profile, current_profile.get("id")
+        session["user_id"] = user
+        after = refresh_profile().get("id")
+        session.clear()
+        return str([before, after, held.get("id"), refresh_profile().reason, held.get("id")])
+
+    visitor = browser(app)
+    visitor.get("/sign-in/u1")
+    assert visitor.get("/switch/u2").text == str(["u1", "u2", "u2", Reason.ANONYMOUS, None])
+    with app.test_request_context():
+        assert refresh_profile(attribute="other").reason is Reason.NOT_LOOKED_UP
+
+
 def test_A20_own_functions_take_flasks_request() -> None:
     """A20: also asynchronous ones, and inside of `first_of`."""
     from profile_enrich import first_of
@@ -290,7 +336,7 @@ def test_what_cannot_be_encoded_says_what_to_call() -> None:
     app = flask_app.create(client_of(ScriptedSource()))
     app.testing = True
     app.error_handler_spec.clear()
-    with pytest.raises(TypeError, match="Profile") as raised:
+    with pytest.raises(TypeError) as raised:
         browser(app, "u1").get("/encode")
     assert raised.value.__notes__ == [HINT]
 

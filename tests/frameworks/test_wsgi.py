@@ -12,9 +12,9 @@ from wsgiref.validate import validator
 
 import pytest
 
-from profile_enrich import ConfigurationError, from_cookie, from_header
+from profile_enrich import ConfigurationError, Reason, from_cookie, from_header
 from profile_enrich.web.encoding_hint import HINT
-from profile_enrich.wsgi import PROFILE, WSGIProfileMiddleware, profile_of
+from profile_enrich.wsgi import PROFILE, WSGIProfileMiddleware, profile_of, refresh_profile
 from tests.helpers import ScriptedSource, client_of, own_records
 
 
@@ -117,6 +117,19 @@ def test_A6_an_exception_passes_as_it_is(app: WSGIProfileMiddleware) -> None:
     """A6: the server sees the same one."""
     with pytest.raises(RuntimeError, match="boom"):
         Response(app, "/boom")
+
+
+def test_A30_an_identity_that_changes_is_looked_up_again() -> None:
+    def page(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        held = profile_of(environ)
+        before = held["id"]
+        environ["HTTP_X_USER"] = "u2"
+        return [f"{before} {refresh_profile(environ)['id']} {held['id']}".encode()]
+
+    app = WSGIProfileMiddleware(page, client=client_of(ScriptedSource()), identify=from_header("x-user", trusted=True))
+    assert Response(app, "/", HTTP_X_USER="u1").text == "u1 u2 u2"
+    assert refresh_profile({}).reason is Reason.NOT_LOOKED_UP
 
 
 def test_what_cannot_be_encoded_says_what_to_call() -> None:
