@@ -182,7 +182,7 @@ def test_A30_flask_logins_sign_in_and_sign_out_within_a_request_look_up_again() 
     app = flask_app.create(client_of(ScriptedSource()), identify=from_user("id"))
     manager = flask_login.LoginManager(app)
 
-    class User(flask_login.UserMixin):  # type: ignore[misc]
+    class User(flask_login.UserMixin):  # type: ignore[name-defined]
         def __init__(self, id: str) -> None:
             self.id = id
 
