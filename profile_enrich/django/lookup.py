@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async  # pyright: ignore[reportDeprecated]
+from django.conf import settings
 from django.http import HttpRequest
 from starlette.types import Scope
 
@@ -18,6 +19,7 @@ from ..errors import BudgetExceeded
 from ..profile import Profile
 from ..web.blocking_lookup import GRACE, BlockingLookup
 from ..web.native_request import NATIVE_REQUEST, is_ready_made, requirements_of, scope_of_environ
+from ..web.request_values import SESSION_COOKIE
 from .page_cache import keep_out_of_page_cache
 from .settings import DjangoConfig
 
@@ -149,6 +151,7 @@ class DjangoLookup(BlockingLookup):
         request = self._request
         scope: Scope = dict(getattr(request, "scope", ())) or scope_of_environ(request.META)
         scope[NATIVE_REQUEST] = request
+        scope[SESSION_COOKIE] = settings.SESSION_COOKIE_NAME
         for name, middleware in _PROVIDERS.items():
             value = getattr(request, name, None)
             if value is not None:

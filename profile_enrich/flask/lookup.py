@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from flask import Request, g, has_request_context, request
+from flask import Request, current_app, g, has_request_context, request
 from flask.globals import request_ctx
 from starlette.types import Scope
 
 from ..web.blocking_lookup import BlockingConfig, BlockingLookup
 from ..web.native_request import NATIVE_REQUEST, scope_of_environ
+from ..web.request_values import SESSION_COOKIE
 
 __all__ = ["FlaskLookup", "current_lookup"]
 
@@ -53,6 +54,7 @@ def _scope() -> Scope:
     native: Request = cast(Any, request)._get_current_object()
     scope = scope_of_environ(native.environ)
     scope[NATIVE_REQUEST] = native
+    scope[SESSION_COOKIE] = current_app.config["SESSION_COOKIE_NAME"]
     context = cast(Any, request_ctx)._get_current_object()
     # Not `flask.session`: looking is not using, and must not mark the session as accessed.
     held = cast("dict[str, object]", vars(context))

@@ -101,14 +101,14 @@ def check_header_names(argument: str, value: object) -> tuple[str, ...]:
     return cast("tuple[str, ...]", names)
 
 
-def check_cookie_name(value: object) -> str:
+def check_cookie_name(value: object, argument: str = "name") -> str:
     """Return the name of a cookie.
 
     Raises:
         ConfigurationError: no request can have a cookie of that name.
     """
     if not isinstance(value, str) or _COOKIE_NAME.fullmatch(value) is None:
-        raise ConfigurationError(f"name must be the name of a cookie, such as 'visitor', not {value!r}")
+        raise ConfigurationError(f"{argument} must be the name of a cookie, such as 'visitor', not {value!r}")
     return value
 
 

@@ -20,7 +20,7 @@ from ..errors import ConfigurationError
 from ..profile import ProfileKey
 from .arguments import check_cookie_name, check_header_names, check_key_type, vary_of
 from .native_request import ask
-from .request_values import one_cookie, one_header
+from .request_values import is_session_doubtful, one_cookie, one_header
 
 __all__ = [
     "Identify",
@@ -64,20 +64,27 @@ def key_from(value: object, type_: str) -> Identity:
     return ProfileKey(cast(str, value), type_)
 
 
+def _check_cookie(value: object) -> str | None:
+    return None if value is None else check_cookie_name(value, "cookie")
+
+
 @dataclass(frozen=True, slots=True)
 class _FromSession:
     name: str
     type: str
+    cookie: str | None
     vary: tuple[str, ...] = ("Cookie",)
     requires: tuple[str, ...] = ("session",)
 
     def __call__(self, connection: HTTPConnection) -> Identity:
         # Not `connection.session`: looking is not using, and must not mark the session as accessed.
         session = connection.scope.get("session")
-        return None if session is None else key_from(session.get(self.name), self.type)
+        if session is None or is_session_doubtful(connection, self.cookie):
+            return None
+        return key_from(session.get(self.name), self.type)
 
 
-def from_session(name: str = "user_id", *, type: str = "id") -> Identify:
+def from_session(name: str = "user_id", *, type: str = "id", cookie: str | None = None) -> Identify:
     """The key is in the session, under `name`.
 
     `SessionMiddleware` must be outside of `ProfileMiddleware`: list it first.
@@ -85,8 +92,10 @@ def from_session(name: str = "user_id", *, type: str = "id") -> Identify:
     Args:
         name: the session's key. Default `"user_id"`.
         type: the type of the profile key. Default `"id"`.
+        cookie: the name of the session's cookie. A request that has it twice is nobody's: one of the two may have been
+            set by somebody else. Default: as Django and Flask are configured, `"session"` elsewhere.
     """
-    return _FromSession(check_text("name", name), check_key_type(type))
+    return _FromSession(check_text("name", name), check_key_type(type), _check_cookie(cookie))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +103,24 @@ class _FromUser:
     attribute: str
     type: str
     vary: tuple[str, ...]
+    cookie: str | None
     requires: tuple[str, ...] = ("user",)
 
     def __call__(self, connection: HTTPConnection) -> Identity:
         user = connection.scope.get("user")
-        if user is None or not getattr(user, "is_authenticated", False):
+        if user is None or is_session_doubtful(connection, self.cookie):
+            return None
+        if not getattr(user, "is_authenticated", False):
             return None
         return key_from(getattr(user, self.attribute), self.type)
 
 
 def from_user(
-    attribute: str = "identity", *, type: str = "id", vary: Sequence[str] = ("Authorization", "Cookie")
+    attribute: str = "identity",
+    *,
+    type: str = "id",
+    vary: Sequence[str] = ("Authorization", "Cookie"),
+    cookie: str | None = None,
 ) -> Identify:
     """The key is an attribute of the authenticated user (Starlette's `AuthenticationMiddleware`, Django's user).
 
@@ -112,8 +128,11 @@ def from_user(
         attribute: of `connection.user`. Default `"identity"`; `"username"` or `"pk"` are other usual ones.
         type: the type of the profile key. Default `"id"`.
         vary: the request headers that the authentication reads. Default `Authorization` and `Cookie`.
+        cookie: the name of the session's cookie. A request that has it twice is nobody's: one of the two may have been
+            set by somebody else. Default: as Django and Flask are configured, `"session"` elsewhere.
     """
-    return _FromUser(check_text("attribute", attribute), check_key_type(type), check_header_names("vary", vary))
+    headers = check_header_names("vary", vary)
+    return _FromUser(check_text("attribute", attribute), check_key_type(type), headers, _check_cookie(cookie))
 
 
 @dataclass(frozen=True, slots=True)

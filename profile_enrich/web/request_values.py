@@ -8,7 +8,10 @@ from starlette.requests import HTTPConnection, cookie_parser
 
 from .._utils.log_once import LogOnce
 
-__all__ = ["one_cookie", "one_header"]
+__all__ = ["SESSION_COOKIE", "is_session_doubtful", "one_cookie", "one_header"]
+
+SESSION_COOKIE = "profile_enrich.session_cookie"
+"""Where the name of the session's cookie is in the scope of a framework that says it."""
 
 logger = logging.getLogger("profile_enrich")
 
@@ -21,15 +24,33 @@ def one_cookie(connection: HTTPConnection, name: str) -> str | None:
     Of two cookies of one name, one may have been set by somebody else, for a parent domain or another path (RFC 6265,
     section 8.6, "weak integrity"), and neither says which it is.
     """
-    found: str | None = None
-    for field in connection.headers.getlist("cookie"):
-        for part in field.split(";"):
-            if part.partition("=")[0].strip() == name and "=" in part:
-                if found is not None:
-                    _say_twice("cookie", name)
-                    return None
-                found = cookie_parser(part)[name]
-    return found
+    parts = _cookie_parts(connection, name)
+    if len(parts) > 1:
+        _say_twice("cookie", name)
+    return cookie_parser(parts[0])[name] if len(parts) == 1 else None
+
+
+def is_session_doubtful(connection: HTTPConnection, cookie: str | None) -> bool:
+    """Whether the session's cookie is there twice, so that the session may be one that somebody else has set.
+
+    Args:
+        connection: the request.
+        cookie: the cookie's name; `None` for the framework's own, or `session`.
+    """
+    scope = connection.scope
+    name: str = cookie or scope.get(SESSION_COOKIE) or "session"
+    marker = f"{name}=".encode("latin-1", "replace")
+    seen = sum(value.count(marker) for key, value in scope.get("headers", ()) if key == b"cookie")
+    if seen < 2 or len(_cookie_parts(connection, name)) < 2:  # most requests end at the first of these
+        return False
+    _say_twice("cookie", name)
+    return True
+
+
+def _cookie_parts(connection: HTTPConnection, name: str) -> list[str]:
+    """The pairs of the `Cookie` headers that have this name."""
+    parts = [part for field in connection.headers.getlist("cookie") for part in field.split(";")]
+    return [part for part in parts if "=" in part and part.partition("=")[0].strip() == name]
 
 
 def one_header(connection: HTTPConnection, name: str) -> str | None:

@@ -312,6 +312,17 @@ def test_A23_a_middleware_outside_sees_no_person(asgi: bool) -> None:
 
 
 @BOTH
+def test_A26_a_session_whose_cookie_is_there_twice_is_nobodys(asgi: bool) -> None:
+    with site(client_of(ScriptedSource())):
+        person = Browser(asgi, "1")
+        value = person.client.cookies["sessionid"].value
+        assert person.text("/read") == "Hello 1"
+        # Django's asynchronous client sends its own cookies in a field beside this one, the other one instead of them.
+        twice = f"sessionid={value}" if asgi else f"sessionid={value}; sessionid={value}"
+        assert body(person.get("/read", Cookie=twice)) == "Hello nobody"
+
+
+@BOTH
 @pytest.mark.parametrize("page", ["/switch-by-session", "/aswitch-by-session"])
 def test_A30_a_session_that_a_view_changes_is_looked_up_again_on_refresh(asgi: bool, page: str) -> None:
     def customer(request: Any) -> str:

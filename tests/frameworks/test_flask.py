@@ -222,6 +222,19 @@ def test_A30_a_session_that_a_view_changes_is_looked_up_again_on_refresh() -> No
         assert refresh_profile(attribute="other").reason is Reason.NOT_LOOKED_UP
 
 
+@pytest.mark.parametrize("name", ["session", "sid"])
+def test_A26_a_session_whose_cookie_is_there_twice_is_nobodys(name: str) -> None:
+    """A26: the cookie's name is the application's own."""
+    app = flask_app.create(client_of(ScriptedSource()), identify=from_session("user_id"))
+    app.config["SESSION_COOKIE_NAME"] = name
+    visitor = browser(app)
+    visitor.get("/sign-in/u1")
+    value = visitor.get_cookie(name).value
+    assert app.test_client(use_cookies=False).get("/read", headers={"Cookie": f"{name}={value}"}).text == "Hello u1"
+    twice = app.test_client(use_cookies=False).get("/read", headers={"Cookie": f"{name}=x; {name}={value}"})
+    assert twice.text == "Hello nobody"
+
+
 def test_A20_own_functions_take_flasks_request() -> None:
     """A20: also asynchronous ones, and inside of `first_of`."""
     from profile_enrich import first_of

@@ -217,6 +217,34 @@ def test_A26_two_cookies_of_one_name_are_nobody(cookies: list[str], caplog: pyte
     assert from_cookie("a")(connection([("Cookie", "a=1; xa=2; a2=3; b")])) == "1"
 
 
+@pytest.mark.parametrize("identify", [from_session(), from_user("display_name")])
+@pytest.mark.parametrize(
+    ("cookies", "known"),
+    [
+        (["session=a"], True),
+        (["session=a; other=b"], True),
+        (["xsession=a; session=b; other=session=c"], True),
+        (["session=a; session=b"], False),
+        (["session=a", "session=a"], False),
+        (["session=a;session=b"], False),
+    ],
+)
+def test_A26_a_session_whose_cookie_is_there_twice_is_nobodys(identify: Any, cookies: list[str], known: bool) -> None:
+    headers = [("Cookie", value) for value in cookies]
+    found = identify(connection(headers, session={"user_id": "u1"}, user=SimpleUser("u1")))
+    assert found == ("u1" if known else None)
+
+
+def test_A26_the_sessions_cookie_may_have_another_name() -> None:
+    twice = connection([("Cookie", "sid=a; sid=b")], session={"user_id": "u1"})
+    assert from_session()(twice) == "u1"
+    assert from_session(cookie="sid")(twice) is None
+    with pytest.raises(ConfigurationError, match=r"^cookie must be"):
+        from_session(cookie="a b")
+    with pytest.raises(ConfigurationError, match=r"^cookie must be"):
+        from_user(cookie="")
+
+
 @pytest.mark.parametrize(("sent", "logged"), [("josé".encode(), False), ("josé".encode("latin-1"), True)])
 def test_A26_a_header_is_utf_8_or_else_latin_1_and_says_so(
     sent: bytes, logged: bool, caplog: pytest.LogCaptureFixture
