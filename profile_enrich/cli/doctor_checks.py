@@ -19,6 +19,7 @@ from ..errors import (
     SourceError,
     SourceRateLimited,
     SourceTimeout,
+    SourceUnavailable,
 )
 from ..profile import ProfileKey
 from ..sources.amperity import AmperitySource
@@ -89,7 +90,9 @@ async def examine(settings: Settings, kind: Kind, *, calls: int) -> AsyncIterato
         listed, finding = await _credentials(source, settings.timeout)
         yield finding
         if listed is None:
-            yield Finding("entity, latency", "skipped", "the credentials do not work")
+            refused = finding.check == "credentials"
+            what = "entity, latency" if refused else "credentials, entity, latency"
+            yield Finding(what, "skipped", "the credentials do not work" if refused else "the API answers nothing else")
             return
         finding = _collection(settings, kind, listed)
         yield finding
@@ -194,9 +197,13 @@ async def _credentials(
     except SourceAuthError as error:
         return None, Finding("credentials", "wrong", str(error), _refused(source, error.status))
     except SourceError as error:
-        fix = "Too many requests: try again later." if isinstance(error, SourceRateLimited) else ""
-        return None, Finding("credentials", "wrong", str(error), fix or "Check --base-url: is this the right API?")
-    return listed, Finding("credentials", "ok", "accepted")
+        fix = "Check --base-url: is this the right API?"
+        if isinstance(error, SourceRateLimited):
+            fix = "Too many requests: try again later."
+        elif isinstance(error, SourceTimeout | SourceConnectionError | SourceUnavailable):
+            fix = "The API is down, or a proxy before it; try again, then look at the vendor's status page."
+        return None, Finding("API", "wrong", str(error), fix)
+    return list(dict.fromkeys(listed)), Finding("credentials", "ok", "accepted")
 
 
 def _refused(source: CensusSource | AmperitySource, status: int | None) -> str:

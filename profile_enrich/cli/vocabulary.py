@@ -9,6 +9,9 @@ import click
 
 __all__ = ["in_words_of_the_command"]
 
+_NAME = re.compile(r"(?<![\w/.`'\"=-])[a-z]+(?:_[a-z]+)+\b(?![=_(])")
+"""An argument without a value, e.g. `check base_url`: only names of several words are looked for."""
+
 _ARGUMENT = re.compile(r"(?<![\w/.`-])([a-z][a-z_]*)=(True|False|None|'[^']*'|(?=[\s,;.)\d]|$))")
 
 _FUNCTIONS: Mapping[str, str] = {
@@ -19,6 +22,9 @@ _FUNCTIONS: Mapping[str, str] = {
 
 _PHRASES: Mapping[str, str] = {"allow it to shrink": "allow_shrink"}
 """What a message asks for without an argument's name, since servers show it too; and the option that does it."""
+
+_OF_UPSTREAM: Mapping[str, str] = {"base_url": "upstream_url", "api_key": "upstream_key", "tenant": "upstream_tenant"}
+"""Arguments of a source that stands behind a mirror."""
 
 _OF_COLLECTIONS = ("encoding", "delimiter", "format")
 """What `serve` has no options for: the table of a collection in its configuration file says it."""
@@ -49,7 +55,12 @@ def in_words_of_the_command(message: str) -> str:
 
     for function, command in _FUNCTIONS.items():
         message = re.sub(rf"(?<![\w.`]){re.escape(function)}", command, message)
+
+    def named(found: re.Match[str]) -> str:
+        name = found[0] if found[0] in options else _OF_UPSTREAM.get(found[0], "")
+        return f"--{name.replace('_', '-')}" if name in options else found[0]
+
     for phrase, option in _PHRASES.items():
         if option in options:
             message = message.replace(phrase, f"give --{option.replace('_', '-')}")
-    return re.sub(r"\bpass (?=--|\w+ = )", "give ", _ARGUMENT.sub(spoken, message))
+    return re.sub(r"\bpass (?=--|\w+ = )", "give ", _NAME.sub(named, _ARGUMENT.sub(spoken, message)))

@@ -258,7 +258,13 @@ class ProfileAPI:
         batched = kind.endswith(".batch")
         if batched and request.method != "POST":
             return _not_allowed(dialect, b"POST")
-        if request.method not in ("GET", "HEAD") and not writes and not batched:
+        nothing = (
+            kind == "unknown"
+            or (kind.startswith("page.") and not self._page)
+            or (kind == "metrics" and self._metrics is None)
+        )
+        readable = not nothing and "unknown" not in kind  # what is not there has no method that is allowed
+        if request.method not in ("GET", "HEAD") and not writes and not batched and readable:
             return _not_allowed(dialect, b"GET, HEAD")
         if kind == "healthz":
             return json_response(200, {"status": "ok"})
@@ -266,8 +272,8 @@ class ProfileAPI:
             return page_response(kind, request.root)
         if kind == "unknown.version":
             return dialect.error(404, _OTHER_VERSION)
-        if kind == "unknown" or kind.startswith("page.") or (kind == "metrics" and self._metrics is None):
-            return dialect.error(404, "There is nothing here.")
+        if nothing:
+            return dialect.error(404, _NOTHING)
         key = self._admission.authenticate(request, dialect, self._tokens)
         if key is None and kind == "metrics" and self._metrics is not None and self._metrics_open:
             return Response(200, self._metrics.text(NOBODY), (METRICS_TYPE,))
@@ -387,6 +393,8 @@ class ProfileAPI:
         content = status_of(self._store, self._totals, self._feed, key, refreshing)
         return json_response(200, {"workspace": self._admission.workspace, **content})
 
+
+_NOTHING = "There is nothing here: Census's paths begin with /api/v1, Amperity's with /api."
 
 _WRITABLE = ("census.record", "amperity.profile")
 

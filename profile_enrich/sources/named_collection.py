@@ -92,7 +92,7 @@ class NamedCollection:
         return self._confirmed is not None and time.monotonic() - self._confirmed < CONFIRM_SECONDS
 
     async def _resolve(self, deadline: Deadline) -> str:
-        listed = await self._listing(deadline)
+        listed = list(dict.fromkeys(await self._listing(deadline)))  # a page may repeat what the one before had
         ids = [] if self._is_id else [id for id, name in listed if name == self._given]
         if not ids:
             ids = [id for id, _ in listed if id == self._given]

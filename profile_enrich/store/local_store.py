@@ -328,7 +328,10 @@ class LocalStore:
                 local.readers[found.id] = reader
                 return found, reader
             self.refresh()
-        raise StoreError(f"the store in {self._path} is damaged: a data file is missing; build it anew")
+        raise StoreError(
+            f"the store in {self._path} is damaged: a data file is missing; build it again with build_store() or"
+            " `profile-enrich index build`"
+        )
 
     def _layer(self, local: _PerThread, name: str, collection: Collection) -> Layer:
         layer = local.layers.get(name)

@@ -87,8 +87,9 @@ def test_status_counts_requests_by_kind(path: Path) -> None:
     "target", ["/", "", "/nope", "/healthz/x", "/api", "/api/", "/api/v2/entities", "*", "http://x/api/v1/entities"]
 )
 def test_unknown_paths(app: ProfileAPI, target: str) -> None:
-    answer = ask(app, target, headers=bearer())
-    assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")
+    for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS"):
+        answer = ask(app, target, method=method, headers=bearer())
+        assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")
 
 
 async def test_lifespan_and_other_scopes(path: Path) -> None:

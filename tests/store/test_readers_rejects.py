@@ -14,6 +14,7 @@ import pytest
 from profile_enrich.errors import ConfigurationError, StoreError
 from profile_enrich.store import CollectionReport, CollectionSpec, LocalStore, Stream, build_store
 from profile_enrich.store.inputs.open_reader import open_reader
+from profile_enrich.store.inputs.rejects import Rejects
 
 BROKEN = (
     b'id,n\n1,a\n2,b,c\n3\n4,"x\n5,y\n6,ez\n7,"q"u\n8,ok\n"9","several\nlines"\n10\n,nokey\n1,again\n11,\xe9\n12,last\n'
@@ -124,6 +125,14 @@ def test_when_nothing_is_left_out_no_file_is_left(tmp_path: Path) -> None:
     _, keys, entries = load(tmp_path, [{"id": "1"}])
     assert (keys, entries) == ({"1"}, [])
     assert not (tmp_path / "bad.jsonl").exists()
+
+
+def test_E9_a_full_disk_is_said_with_the_file() -> None:
+    """E9: of several files that a build writes, the one that could not be written is named."""
+    rejects = Rejects(Path("/dev/full"), "u.csv")
+    rejects.add("broken", line=1, raw="x")
+    with pytest.raises(StoreError, match="the file for rows left out, /dev/full, cannot be written: No space left"):
+        rejects.close()
 
 
 def test_a_file_that_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from ..doctor_checks import Finding, examine
 from ..exit_codes import NOT_FOUND, guarded, run
 from ..output import clean, print_json
 from ..source_options import Kind, Settings, source_options
+from ..vocabulary import in_words_of_the_command
 
 __all__ = ["doctor"]
 
@@ -50,7 +51,8 @@ def doctor(settings: Settings, calls: int, as_json: bool) -> None:
 
 async def _examine(settings: Settings, kind: Kind, calls: int, *, show: bool) -> list[Finding]:
     findings: list[Finding] = []
-    async for finding in examine(settings, kind, calls=calls):
+    async for each in examine(settings, kind, calls=calls):
+        finding = dataclasses.replace(each, found=in_words_of_the_command(each.found))
         findings.append(finding)
         if show:
             _show(finding)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -72,25 +73,33 @@ class Rejects:
             entry["reason"] = reason
             entry |= {"raw": raw} if data is None else {"data": data}
             text = json.dumps(entry, ensure_ascii=False, default=str)
-            self._file.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+            with self._named():
+                self._file.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
     def close(self) -> None:
         """Close the file; an empty one is removed."""
         if self._file is not None and self._path is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with self._named():
+                file.close()
             if not self.reasons:
                 self._path.unlink(missing_ok=True)
 
-    def _open(self) -> None:
-        assert self._path is not None  # noqa: S101  # by the only caller
+    @contextlib.contextmanager
+    def _named(self) -> Generator[None]:
+        """Name the file in an error of the system, e.g. a full disk: several are written at once."""
         problem = ""
         try:
-            self._file = open(self._path, "w", encoding="utf-8", opener=private_opener)  # noqa: SIM115  # closed in close(); `opener`
+            yield
         except OSError as error:
             problem = error.strerror or type(error).__name__
         if problem:
             raise StoreError(f"the file for rows left out, {self._path}, cannot be written: {problem}")
+
+    def _open(self) -> None:
+        assert self._path is not None  # noqa: S101  # by the only caller
+        with self._named():
+            self._file = open(self._path, "w", encoding="utf-8", opener=private_opener)  # noqa: SIM115  # closed in close(); `opener`
 
 
 def check_paths(specs: Sequence[CollectionSpec | RefreshSpec], store: Path | None = None) -> None:
