@@ -209,7 +209,7 @@ def missing_extra() -> list[str]:
 
 
 SITUATIONS: dict[str, tuple[Callable[[], list[str]], str]] = {
-    "A wrong key": (wrong_key, "Set the workspace's own key. Until then pages go on without profiles."),
+    "A wrong key": (wrong_key, "Set the workspace's own key. Until then pages are served without profiles."),
     "A wrong entity": (wrong_entity, "Names are compared exactly."),
     "The clock is off": (clock_off, "Tokens are refused, or renewed too late, and signed calls are refused."),
     "No network": (

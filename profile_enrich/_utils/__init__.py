@@ -1,1 +1,1 @@
-"""Helpers without a domain of their own: validation, deadlines, fork handling, frozen JSON, optional imports."""
+"""Domain-free helpers: validation, deadlines, fork handling, frozen JSON, optional imports."""

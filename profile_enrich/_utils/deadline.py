@@ -1,4 +1,4 @@
-"""An absolute deadline that is passed to every step of one load."""
+"""`Deadline`: an absolute deadline, passed to every step of one load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Deadline:
     """A point in time by which a load must be done.
 
     Args:
-        seconds: from now on.
+        seconds: the seconds from now.
         timer: the monotonic clock, in seconds; injectable for tests.
     """
 
@@ -28,7 +28,7 @@ class Deadline:
         self._at += seconds
 
     def remaining(self) -> float:
-        """Return the seconds left; 0.0 when it has passed."""
+        """Return the seconds left; 0.0 if it has passed."""
         return max(0.0, self._at - self._timer())
 
     @property

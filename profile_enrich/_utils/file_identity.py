@@ -1,4 +1,4 @@
-"""Whether an input file is still the one that was opened."""
+"""Detection of an input file that was replaced or changed while it was read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..errors import InputError
 __all__ = ["FileIdentity"]
 
 _END = 2**20
-"""Bytes at each end of the file that are hashed, unless all are."""
+"""The number of bytes hashed at each end of the file, unless the whole file is."""
 
 _BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """What distinguishes a regular file: device, inode, size, modification time and a digest of its content.
+    """The identity of a regular file: device, inode, size, modification time and a digest of its content.
 
     Two passes over one input are two passes over the same file only if this did not change between them. A reader that
     sees every byte compares a digest of its own; for others, e.g. a database engine, `whole` hashes all of the file.
@@ -42,7 +42,7 @@ class FileIdentity:
             whole: hash all of its bytes, about a second a gigabyte. Default: the first and the last megabyte.
 
         Returns:
-            The identity; `None` for a pipe or a device, which can be read once only.
+            The identity; `None` for a pipe or device, which can be read only once.
 
         Raises:
             InputError: the file cannot be read.
@@ -64,10 +64,10 @@ class FileIdentity:
         raise InputError(f"{path}: {problem}")
 
     def check(self, path: Path) -> None:
-        """Compare with the file that has this name now.
+        """Compare with the current file of this name.
 
         Raises:
-            InputError: it is another file, was written to, or is gone.
+            InputError: the file was replaced, modified or deleted.
         """
         try:
             now = FileIdentity.of(path, whole=self.whole)
@@ -75,5 +75,5 @@ class FileIdentity:
             now = None
         if now == self:
             return
-        what = "was removed or cannot be read any more" if now is None else "changed"
+        what = "was deleted, or can no longer be read" if now is None else "changed"
         raise InputError(f"{path}: the file {what} while it was read; run again when nothing writes to it")

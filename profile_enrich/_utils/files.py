@@ -31,7 +31,7 @@ def sync_directory(path: Path) -> None:
 
 
 def replace_private(path: Path, content: bytes) -> None:
-    """Replace a file atomically and durably by a private one: a reader or a crash sees the old or the new content.
+    """Replace a file atomically and durably with a private one: after a crash, it has the old or the new content.
 
     Raises:
         OSError: the directory cannot be written, or its disk is full. The old file is unchanged.
@@ -56,7 +56,7 @@ def lock_descriptor(descriptor: int) -> bool:
     """Lock an open file exclusively without waiting. The system releases the lock when the process ends.
 
     Returns:
-        False when another process holds the lock. True on systems without `fcntl` (Windows), which are not locked.
+        False if another process holds the lock. Always true on systems without `fcntl` (Windows), which have no lock.
     """
     try:
         import fcntl  # not on Windows
@@ -73,10 +73,10 @@ class FileLock:
     """An exclusive lock on a name, held through a lock file that exists as long as the lock.
 
     Args:
-        path: the lock file. A process that is killed leaves it; it then locks nothing.
+        path: the lock file. A killed process leaves it behind; it then locks nothing.
 
     Attributes:
-        abandoned: the lock file was there already, so an earlier holder did not release it.
+        abandoned: the lock file already existed, so an earlier holder did not release it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,10 +88,10 @@ class FileLock:
         """Take the lock without waiting.
 
         Returns:
-            False when another process holds it.
+            False if another process holds it.
 
         Raises:
-            OSError: the lock file cannot be made.
+            OSError: the lock file cannot be created.
         """
         while True:
             self.abandoned = self.path.exists()
@@ -99,7 +99,7 @@ class FileLock:
             if not lock_descriptor(descriptor):
                 os.close(descriptor)
                 return False
-            # The holder before may have removed the file between the two steps: a removed file locks nothing.
+            # The previous holder may have deleted the file between the two steps; a deleted file locks nothing.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), self.path.lstat()):
                     self._descriptor = descriptor
@@ -107,7 +107,7 @@ class FileLock:
             os.close(descriptor)
 
     def release(self) -> None:
-        """Remove the lock file and give the lock up. A lock that is not held is left alone."""
+        """Remove the lock file and release the lock. Does nothing if the lock is not held."""
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None

@@ -1,4 +1,4 @@
-"""Resets objects in a forked child: locks that a thread of the parent may hold, its tasks, its timers."""
+"""Fork handling: resets locks, tasks and timers of the parent in a forked child."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["ForkAware", "reset_after_fork"]
 
 
 class ForkAware(Protocol):
-    """An object that has something to reset."""
+    """An object with a reset for forked children."""
 
     def after_fork(self) -> None:
-        """Reset, in the child, before anything else runs there."""
+        """Reset the object in the child, before other code runs there."""
         ...
 
 

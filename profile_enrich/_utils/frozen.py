@@ -1,4 +1,4 @@
-"""JSON-like data made read-only, and plain again."""
+"""Freezing and thawing of JSON-like data."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .string_pool import MAX_LENGTH, shared_strings
 __all__ = ["MAX_DEPTH", "freeze", "thaw"]
 
 MAX_DEPTH = 64
-"""The deepest nesting of a record; what is deeper is refused rather than recursed into."""
+"""The deepest nesting of a record; deeper data are rejected."""
 
 
 def freeze(value: object) -> tuple[object, int]:
-    """A read-only copy of JSON-like data, and roughly the bytes of memory it takes.
+    """Return a read-only copy of JSON-like data, and its approximate memory in bytes.
 
-    Mappings become `FrozenDict`s, lists, tuples and sets become `FrozenList`s; text, numbers, booleans, `None`, bytes,
-    dates and other immutable values stay as they are. Equal short strings of several records become one object.
+    Mappings become `FrozenDict`s; lists, tuples and sets become `FrozenList`s. Strings, numbers, booleans, `None`,
+    bytes, dates and other immutable values are not copied. Equal short strings of several records are shared.
 
     Raises:
-        ValueError: it is nested deeper than 64 levels.
+        ValueError: the data are nested deeper than 64 levels.
     """
     return _freeze(value, 0, shared_strings.current())
 
@@ -32,7 +32,7 @@ _size_of = sys.getsizeof
 
 
 def _freeze(value: object, depth: int, shared: dict[str, str]) -> tuple[object, int]:
-    # Exact types first: nearly all values are of these, and looking at abstract classes costs three times as much.
+    # Exact types first: nearly all values have them, and checks of abstract classes take three times as long.
     kind = type(value)
     if kind in _PLAIN:
         if kind is str and len(cast("str", value)) <= MAX_LENGTH:
@@ -48,7 +48,7 @@ def _freeze(value: object, depth: int, shared: dict[str, str]) -> tuple[object, 
         size = 0
         for name, item in cast("Mapping[object, object]", value).items():
             text = sys.intern(name) if type(name) is str else str(name)  # names repeat in every record of a source
-            if type(item) in _PLAIN:  # as above; a call for each value would cost more than all the rest
+            if type(item) in _PLAIN:  # as above, inlined because a call for each value would cost more than the rest
                 if type(item) is str and len(item) <= MAX_LENGTH:
                     one = shared.setdefault(item, item)
                     frozen[text] = one
@@ -76,7 +76,7 @@ def _freeze(value: object, depth: int, shared: dict[str, str]) -> tuple[object, 
 
 
 def thaw(value: object) -> Any:
-    """The reverse of `freeze`: fresh, plain dicts and lists that the caller may change."""
+    """Reverse `freeze`: return new plain dicts and lists, which the caller may modify."""
     if isinstance(value, Mapping):
         return {name: thaw(item) for name, item in cast("Mapping[str, object]", value).items()}
     if isinstance(value, list | tuple):

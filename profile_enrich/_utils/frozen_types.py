@@ -11,10 +11,10 @@ _READ_ONLY = "a profile's values are read-only; as_dict() returns a copy that ma
 
 
 class Withheld:
-    """What error reporters, debuggers and pretty-printers show instead of the values.
+    """Mixin that hides values from error reporters, debuggers and pretty-printers.
 
-    Each hook is the one that a reporter asks before it walks a container: `__sentry_repr__` (Sentry's SDK),
-    `__rich_repr__` (rich). Rollbar, Elastic APM and PostHog ask objects alone, and walk dictionaries and lists.
+    The hooks replace a reporter's walk through a container: `__sentry_repr__` (Sentry's SDK) and `__rich_repr__`
+    (rich). Rollbar, Elastic APM and PostHog have hooks for objects only, and walk through dictionaries and lists.
     """
 
     __slots__ = ()
@@ -39,11 +39,11 @@ class Withheld:
         raise TypeError(_READ_ONLY)
 
 
-_refused: Any = Withheld._refuse  # of any type: it takes the place of methods with different parameters
+_refused: Any = Withheld._refuse  # typed as `Any`, because it replaces methods with different parameters
 
 
 class FrozenDict(Withheld, dict[str, Any]):
-    """A read-only dictionary. It serialises, compares and unpacks as a `dict`; changing it raises `TypeError`."""
+    """A read-only dictionary. It serializes, compares and unpacks as a `dict`; changes raise `TypeError`."""
 
     __slots__ = ()
 
@@ -61,7 +61,7 @@ class FrozenDict(Withheld, dict[str, Any]):
 
 
 class FrozenList(Withheld, list[Any]):
-    """A read-only list. It serialises and compares as a `list`; changing it raises `TypeError`."""
+    """A read-only list. It serializes and compares as a `list`; changes raise `TypeError`."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Says each thing once: a mistake in set-up must be seen, and not a million times."""
+"""`LogOnce`: log each message once, e.g. a configuration error that occurs at every request."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ logger = logging.getLogger("profile_enrich")
 
 
 class LogOnce:
-    """What was said already. Safe under threads, but for a line said twice at the very same moment."""
+    """The messages logged so far. It is thread-safe, except that a simultaneous message can be logged twice."""
 
     def __init__(self) -> None:
         self._said: set[tuple[object, ...]] = set()
 
     def first(self, *what: object) -> bool:
-        """Whether this is the first time."""
+        """Return whether this is the first call with these arguments."""
         if what in self._said:
             return False
         self._said.add(what)
         return True
 
     def failed(self, role: str, function: object, error: BaseException, *, instead: str) -> None:
-        """Log a bug of a user's function: its place and type, without its text, which may quote personal data.
+        """Log an error of a user's function: its location and type, without its message, which may quote personal data.
 
-        The text of this package's own errors is free of personal data, and shown.
+        The messages of this package's errors hold no personal data, and are logged.
 
         Args:
-            role: what the function is, e.g. "the identity function".
-            function: said once for each of them and each type of error.
-            error: what it raised.
-            instead: what happens now.
+            role: the role of the function, e.g. "the identity function".
+            function: the function; each of its types of error is logged once.
+            error: the exception.
+            instead: the consequence, for the message.
         """
         if self.first(role, type(error), function):
             trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()

@@ -1,4 +1,4 @@
-"""Attributes as an object of the user's own class."""
+"""Conversion of attributes to an object of the user's class."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def convert(data: Mapping[str, Any], model: type[T]) -> tuple[T, Problems]:
     """Make an object of the user's class. See `Profile.as_model`.
 
     Args:
-        data: attributes, frozen. No variable here holds a plain copy of them: tracebacks with locals would show it.
+        data: the frozen attributes. No local variable holds a plain copy, which tracebacks with locals would show.
         model: a dataclass, a pydantic model or dataclass, or a msgspec struct.
 
     Returns:
-        The object, and what does not fit as pairs of place and problem; the object counts only where there are none.
+        The object, and the mismatches as pairs of path and problem. The object is valid only without mismatches.
 
     Raises:
-        ConfigurationError: the class is none of these.
+        ConfigurationError: the class is of another kind.
     """
     if hasattr(model, "model_validate") or hasattr(model, "__pydantic_validator__"):
         made = _pydantic(data, model)
@@ -43,7 +43,7 @@ def convert(data: Mapping[str, Any], model: type[T]) -> tuple[T, Problems]:
 
 
 def mismatch(model: type[Any], problems: Problems) -> ModelMismatch:
-    """The error for attributes that do not fit a class."""
+    """Return the error for attributes that do not fit a class."""
     name = getattr(model, "__name__", "the model")
     account = "; ".join(f"{place}: {problem}" if place else problem for place, problem in problems[:10])
     more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
@@ -66,13 +66,13 @@ def _dataclass(data: Mapping[str, Any], model: Any) -> tuple[object, Problems]:
         return None, problems
     try:
         return model(**{field.name: thaw(data[field.name]) for field in fields if field.name in data}), []
-    except (TypeError, ValueError) as error:  # of the class's own __post_init__: its text may quote values
+    except (TypeError, ValueError) as error:  # raised by the class's __post_init__; its message may quote values
         return None, [("", f"its __post_init__ raised {type(error).__name__}")]
 
 
 def _pydantic(data: Mapping[str, Any], model: Any) -> tuple[object, Problems]:
     validate = getattr(model, "model_validate", None)
-    if validate is None:  # a dataclass of pydantic's
+    if validate is None:  # a pydantic dataclass
         from pydantic import TypeAdapter
 
         validate = TypeAdapter(model).validate_python
@@ -83,19 +83,19 @@ def _pydantic(data: Mapping[str, Any], model: Any) -> tuple[object, Problems]:
         if account is None:
             return None, [("", f"it raised {type(error).__name__}")]
         found = account(include_url=False, include_context=False, include_input=False)
-        # The type says what is wrong; the message may quote the value.
+        # Use the type of the error, because the message may quote the value.
         return None, [(_path(item["loc"], model), str(item["type"]).replace("_", " ")) for item in found]
 
 
 def _path(places: tuple[object, ...], model: Any) -> str:
-    """A field's path. What is no field of the model, such as a key of a dictionary, is data and not shown."""
+    """Return the path of a field. Other parts, such as a dictionary's keys, are data and are hidden."""
     known: set[str] = set()
     _names(model, known, set())
     return ".".join(str(place) if isinstance(place, int) or place in known else "…" for place in places)
 
 
 def _names(model: Any, known: set[str], seen: set[int]) -> None:
-    """The names of all fields of a pydantic model and of the models in it."""
+    """Return the names of all fields of a pydantic model and its nested models."""
     if id(model) in seen:
         return
     seen.add(id(model))
@@ -116,14 +116,14 @@ _SAFE = re.compile(r"Expected `[\w |]+`(?:, got `[\w |]+`)?|Object (?:missing re
 
 
 def _msgspec(data: Mapping[str, Any], model: Any) -> tuple[object, Problems]:
-    import msgspec  # only with a msgspec class, and then it is there
+    import msgspec  # called only for a msgspec class, so msgspec is installed
 
     try:
         return msgspec.convert(thaw(data), model, strict=False), []
-    except ValueError as error:  # msgspec's ValidationError, which is about the first problem only
+    except ValueError as error:  # msgspec's ValidationError, which reports only the first problem
         match = _MSGSPEC.match(str(error))
         problem, path = (match["problem"], match["path"] or "") if match else ("", "")
-    # Some of its messages quote the value, and an unknown field is data.
+    # Some messages quote the value, and the name of an unknown field is data.
     safe = _SAFE.fullmatch(problem)
     if safe is None or "unknown" in problem:
         problem = "not a value that the field takes" if path else "the class does not take it"

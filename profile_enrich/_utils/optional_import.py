@@ -1,4 +1,4 @@
-"""Engines are imported when their adapter is, and each is installed with an extra of its own."""
+"""Import of engines, each of which has its own extra."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["engine"]
 
 
 def engine(module: str, feature: str, extra: str) -> Any:
-    """A module of an engine.
+    """Import a module of an engine.
 
-    Its types are not used: the engines want different versions of the same libraries, so that no one environment, nor
-    the one in which this package is checked, holds all of them.
+    The engines require conflicting versions of libraries, so no environment has all of them, and their types are not
+    used.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -24,5 +24,5 @@ def engine(module: str, feature: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         absent = error.name or ""
         if absent.partition(".")[0] != module.partition(".")[0]:
-            raise  # the engine is there, and lacks something of its own
+            raise  # the engine is installed, and lacks a dependency
     raise MissingExtraError(feature, extra)

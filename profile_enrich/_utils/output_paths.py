@@ -1,4 +1,4 @@
-"""Check every path that a command is going to write, before its work begins."""
+"""Checks of output paths before a command starts to work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ written in place; a log that is appended to, which may also be a terminal or sta
 """
 
 _LONGEST_NAME = 255
-"""Bytes of a file name on every common file system."""
+"""The longest file name on common file systems, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class OutputPath:
 
 
 def check_output_paths(outputs: Iterable[OutputPath], inputs: Mapping[str, Path] | None = None) -> None:
-    """Refuse output paths that cannot be written, or that would destroy something.
+    """Check that output paths can be written, and do not overwrite other data.
 
     Args:
-        outputs: what will be written.
-        inputs: what will be read, by role, e.g. `{"the input": Path("orders.csv")}`.
+        outputs: the paths to write.
+        inputs: the paths to read, by role, e.g. `{"the input": Path("orders.csv")}`.
 
     Raises:
         ConfigurationError: a path is an input, another output or one of its working files, or inside of a directory
@@ -77,7 +77,7 @@ def check_output_paths(outputs: Iterable[OutputPath], inputs: Mapping[str, Path]
 
 
 def _where(path: Path) -> Path:
-    """The path itself with its directory resolved: a final symbolic link is a name of its own."""
+    """Resolve the directory of a path, but not a final symbolic link."""
     return path.parent.resolve() / path.name
 
 

@@ -1,4 +1,4 @@
-"""Notices standstills of this process: an event loop that the application blocks, or a process that was paused."""
+"""Detection of stalls: a blocked event loop, or a paused process."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["StandstillWatch"]
 logger = logging.getLogger("profile_enrich")
 
 INTERVAL = 0.1
-"""Seconds between two looks at the clock, while somebody watches."""
+"""Seconds between checks of the clock, while there are watchers."""
 
 TOLERANCE = 0.1
-"""Seconds by which a timer may be late before that is a standstill."""
+"""The delay of a timer, in seconds, from which it counts as a stall."""
 
 _once = LogOnce()
 
 
 class StandstillWatch:
-    """Counts the seconds for which an event loop ran nothing, while loads are under way on it.
+    """Measure the stalls of an event loop while loads run on it.
 
-    A timer that fires late shows that the loop was blocked or the process was paused. What ran out meanwhile says
-    nothing about the source. All methods are called on the loop, which the watch does not keep alive.
+    A late timer shows that the loop was blocked or the process was paused. Timeouts during a stall do not indicate a
+    failing source. Call all methods on the loop; the watch does not keep it alive.
     """
 
     __slots__ = ("_due", "_seconds", "_ticking", "_users")
@@ -36,7 +36,7 @@ class StandstillWatch:
         self._ticking = False
 
     def start(self) -> float:
-        """Watch until `stop` is called as often as this. Return `seconds()`."""
+        """Start one watch, and return `seconds()`. Each watch is ended by one call of `stop`."""
         self._users += 1
         if not self._ticking:
             self._tick_later()
@@ -47,7 +47,7 @@ class StandstillWatch:
         self._users -= 1
 
     def seconds(self) -> float:
-        """Return the seconds of standstill so far, with one that has just ended and is not counted yet."""
+        """Return the seconds of stalls so far, including one that has just ended."""
         late = asyncio.get_running_loop().time() - self._due if self._ticking else 0.0
         return self._seconds + (late if late > TOLERANCE else 0.0)
 

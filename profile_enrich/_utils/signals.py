@@ -1,7 +1,7 @@
-"""End a long command on SIGINT, SIGTERM and SIGHUP within moments, and leave nothing behind.
+"""Signal handling of long commands: end quickly on SIGINT, SIGTERM and SIGHUP, and remove temporary files.
 
-A signal handler must not raise: the exception would appear inside whatever the main thread does then, e.g. an import or
-a call of a database library. The handler here raises nothing. It removes what the process registered, and ends it.
+A signal handler must not raise, because the exception would appear inside of the main thread's current call, e.g. an
+import or a database call. This handler removes the registered paths and ends the process.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Handler = Callable[[int, FrameType | None], None]
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _SHOW_CURSOR = b"\x1b[?25h"
 SAID = {2: "Interrupted.", 15: "Terminated.", 1: "Hung up."}
-"""What a command says when a signal ends it, by the signal's number."""
+"""The message of a command ended by a signal, by the signal's number."""
 
 _GRACE = 1.5
-"""Seconds that a command has to stop by itself, or to write what it has printed to a pipe that nobody reads."""
+"""Seconds that a command has to stop, or to flush its output to a pipe."""
 _TRIES = 20
 
-# By process: a child that was forked removes nothing of its parent's.
+# By process, so that a forked child removes nothing of its parent.
 _callbacks: list[tuple[int, Callable[[str], None]]] = []
 
 
@@ -39,7 +39,7 @@ _callbacks: list[tuple[int, Callable[[str], None]]] = []
 def on_signal(callback: Callable[[str], None]) -> Generator[None]:
     """Call a function with the signal's name if a signal ends the process inside the `with` block.
 
-    It runs in the handler: it must take no lock that another thread may hold, and not take long.
+    It runs in the signal handler, so it must be fast and must not take a lock that another thread may hold.
     """
     entry = (os.getpid(), callback)
     _callbacks.append(entry)
@@ -60,7 +60,7 @@ def _remove(path: Path) -> None:
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return
-    for _ in range(_TRIES):  # a thread that still works may make a file in a directory that is being emptied
+    for _ in range(_TRIES):  # a running thread may create a file while the directory is being deleted
         shutil.rmtree(path, ignore_errors=True)
         if not path.exists():
             return
@@ -70,8 +70,8 @@ def _remove(path: Path) -> None:
 def ending_on_signals() -> Generator[None]:
     """End the process with exit code 128 + n on SIGINT, SIGTERM and SIGHUP inside the `with` block.
 
-    What the caller set up otherwise stays: `nohup` ignores SIGHUP, a server has handlers of its own. Only the main
-    thread may set handlers; in another one, none is set.
+    Handlers other than the default are kept: `nohup` ignores SIGHUP, and a server has its own handlers. Only the main
+    thread can set handlers; in another thread, none is set.
     """
     with _handling(_end, taking_over=(signal.SIG_DFL, signal.default_int_handler)):
         yield
@@ -79,13 +79,13 @@ def ending_on_signals() -> Generator[None]:
 
 @contextlib.contextmanager
 def stopping_on_signals(stop: Callable[[], None]) -> Generator[list[int]]:
-    """Call a function at the first signal inside the `with` block, in place of ending the process at once.
+    """Call a function at the first signal inside the `with` block, instead of ending the process immediately.
 
-    A second signal ends it, and so does the time: a command that has not stopped within 1.5 seconds, because it is
-    blocked, say, by a pipe that nobody reads, is ended as by `ending_on_signals`.
+    A second signal ends the process. So does a timeout of 1.5 seconds, e.g. if the command is blocked by a full pipe;
+    it then ends as with `ending_on_signals`.
 
     Yields:
-        The numbers of the signals that have arrived.
+        The numbers of the received signals.
     """
     received: list[int] = []
 
@@ -121,17 +121,17 @@ def _handling(handler: Handler, *, taking_over: tuple[object, ...]) -> Generator
 
 
 def _set_alarm(handler: Handler | None) -> None:
-    """Call a handler in `_GRACE` seconds, also while the main thread waits for the system; `None` for not at all."""
+    """Call a handler in `_GRACE` seconds, also during a blocking system call of the main thread; `None` cancels it."""
     if hasattr(signal, "setitimer"):  # not on Windows
         signal.setitimer(signal.ITIMER_REAL, 0.0 if handler is None else _GRACE)
         signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)
 
 
 def run_in_thread(work: Callable[[], T]) -> T:
-    """Run a function in a thread, so that the main thread is free to handle signals, and return what it returns.
+    """Run a function in a thread and return its result, so that the main thread can handle signals.
 
-    The function's exceptions are raised here. A signal ends the process at once, see `ending_on_signals`: what the
-    function writes must survive a `kill -9`.
+    Exceptions propagate. A signal ends the process immediately (see `ending_on_signals`), so the function's output must
+    survive a `kill -9`.
     """
     results: list[T] = []
     failures: list[BaseException] = []
@@ -147,7 +147,7 @@ def run_in_thread(work: Callable[[], T]) -> T:
 
     with ending_on_signals():
         threading.Thread(target=run, name="profile-enrich-work", daemon=True).start()
-        while not done.wait(0.5):  # with a timeout: without one, Windows does not see Ctrl-C
+        while not done.wait(0.5):  # with a timeout, because Windows otherwise does not deliver Ctrl-C
             pass
     if failures:
         raise failures.pop()
@@ -158,9 +158,9 @@ def _end(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
     for pid, callback in reversed(_callbacks):
         if pid == os.getpid():
-            with contextlib.suppress(Exception):  # the next ones still run
+            with contextlib.suppress(Exception):  # run the remaining ones
                 callback(name)
-    _set_alarm(lambda *_: os._exit(128 + number))  # what follows may wait for a pipe that nobody reads
+    _set_alarm(lambda *_: os._exit(128 + number))  # the next step may block on a full pipe
     if not any(pid != os.getpid() for pid, _ in _callbacks):
         with contextlib.suppress(OSError):
             terminal = _SHOW_CURSOR if os.isatty(2) else b""

@@ -1,7 +1,7 @@
-"""Single flight: one load a key, shared by all its waiters and detached from them.
+"""Single flight: one load per key, shared by its waiters and detached from them.
 
-A waiter's budget or cancellation ends the wait, never the load: the load goes on and serves later callers. A load
-ends by its own deadline at the latest, and its key is free from then on.
+A waiter's budget or cancellation ends only the wait: the load continues and serves later callers. A load ends by its
+own deadline at the latest, which also releases its key.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from .process_stall import StandstillWatch
 __all__ = ["Load", "SingleFlight"]
 
 MAX_EXCUSES = 3
-"""Standstills that extend the deadline of one load."""
+"""The largest number of stalls that extend the deadline of one load."""
 
 GRACE = 1.0
-"""Seconds past its deadline after which a load that did not end by itself is cancelled."""
+"""Seconds after the deadline at which a load that is still running is cancelled."""
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 
 
 class Load(Generic[K, R]):
-    """One load of one key. It belongs to the event loop that it was started on.
+    """One load of one key, bound to the event loop on which it was started.
 
     Subclasses implement `run`, and `on_complete` where they need it.
 
     Args:
-        key: what is loaded.
-        seconds: how long the load may take from the moment at which `run` starts its deadline. The key is free then,
-            whatever `run` does.
+        key: the key to load.
+        seconds: the time limit of the load, from the start of the deadline in `run`. After that, the key is released
+            even if `run` continues.
     """
 
     __slots__ = ("_cancellation", "_deadline", "_error", "_excuses", "_expiry", "_loop", "_result", "_stood_still",
@@ -52,7 +52,7 @@ class Load(Generic[K, R]):
         self.task: asyncio.Task[None] | None = None
         self.watch: StandstillWatch | None = None
         self.excused = 0.0
-        """Seconds that were added to the deadline for standstills of this process."""
+        """The seconds added to the deadline for stalls of this process."""
         self._excuses = 0
         self._stood_still = 0.0
         self._loop = asyncio.get_running_loop()
@@ -64,18 +64,18 @@ class Load(Generic[K, R]):
         self._waiters: dict[asyncio.Future[bool], None] = {}
 
     async def run(self) -> R:
-        """Do the work. It calls `start_deadline` when the source is called, not while it waits for its turn."""
+        """Do the work. It calls `start_deadline` at the call to the source, not while waiting for a slot."""
         raise NotImplementedError
 
     def on_complete(self, error: ProfileEnrichError | None) -> None:
         """Handle the end of the load, once, before any waiter continues; `error` says how it failed."""
 
     async def wait(self, budget: float | None) -> R:
-        """Wait for the load, at most `budget` seconds.
+        """Wait for the load, for up to `budget` seconds.
 
         Raises:
-            BudgetExceeded: the budget ran out; the load goes on.
-            ProfileEnrichError: the load failed. Each waiter gets an exception object of its own.
+            BudgetExceeded: the budget ran out; the load continues.
+            ProfileEnrichError: the load failed. Each waiter gets its own exception object.
         """
         if not self.completed:
             waiter: asyncio.Future[bool] = self._loop.create_future()
@@ -90,7 +90,7 @@ class Load(Generic[K, R]):
             if not completed:
                 raise BudgetExceeded(f"the profile was not there within the budget of {budget:g} s; the load goes on")
         if self._error is not None:
-            # A copy for each waiter: one shared object would collect the tracebacks of all of them.
+            # A copy for each waiter, because a shared object would accumulate all their tracebacks.
             raise copy.copy(self._error)
         return cast("R", self._result)
 
@@ -116,10 +116,10 @@ class Load(Generic[K, R]):
         return self._deadline
 
     def excuse_standstill(self) -> bool:
-        """Extend the deadline by the time for which this process stood still since the last call.
+        """Extend the deadline by the stalls of this process since the last call.
 
         Returns:
-            Whether it did. A loop that stands still again and again is not excused for ever.
+            True if it was extended. The number of extensions is limited.
         """
         if self.watch is None or self._deadline is None or self._excuses == MAX_EXCUSES:
             return False
@@ -148,7 +148,7 @@ class Load(Generic[K, R]):
     def _expired(self) -> None:
         if self.excuse_standstill():
             return
-        # A source ends by the deadline by itself; cancelling is for one that does not.
+        # A source should end by the deadline; cancellation is for one that does not.
         if self.task is not None and not self.task.done():
             self._cancellation = self._loop.call_later(GRACE, self.task.cancel)
         self.complete(None, SourceTimeout(f"the source did not answer within {self.seconds:g} s"))
@@ -174,14 +174,14 @@ class _LoopState(Generic[L]):
 
 
 class SingleFlight(Generic[L]):
-    """The loads under way, by event loop and key."""
+    """The running loads, by event loop and key."""
 
     def __init__(self) -> None:
         self._states: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState[L]] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def find(self, key: Hashable) -> L | None:
-        """Return the load of a key that is under way on the running loop.
+        """Return the running load of a key on the running event loop.
 
         Raises:
             ConfigurationError: no asyncio event loop is running.
@@ -189,18 +189,18 @@ class SingleFlight(Generic[L]):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            raise ConfigurationError("profile_enrich asks sources from a running asyncio loop only") from None
+            raise ConfigurationError("profile_enrich needs a running asyncio event loop") from None
         state = self._states.get(loop)
         load = None if state is None else state.by_key.get(key)
         return None if load is None or load.completed else load
 
     def start(self, load: L) -> L:
-        """Run a load in a task and a context of its own, in the place of an earlier load of its key."""
+        """Run a load in a new task and context, replacing an earlier load of its key."""
         loop = asyncio.get_running_loop()
         state = self._state(loop)
         state.by_key[load.key] = load
         load.watch = state.watch
-        # A fresh context: context variables of the request that started the load must not reach a load that is shared.
+        # A new context, so that context variables of the first request do not reach the shared load.
         task = loop.create_task(_run(load), name="profile_enrich load", context=contextvars.Context())
         load.task = task
         state.running.add(task)
@@ -208,7 +208,7 @@ class SingleFlight(Generic[L]):
         def done(_: asyncio.Task[None]) -> None:
             load.stop_deadline()
             state.running.discard(task)
-            # A task that was cancelled before its first step never ran.
+            # The task may have been cancelled before its first step.
             load.complete(None, _closed())
             if state.by_key.get(load.key) is load:
                 del state.by_key[load.key]
@@ -218,7 +218,7 @@ class SingleFlight(Generic[L]):
 
     @property
     def count(self) -> int:
-        """How many loads are under way, on all event loops."""
+        """Return the number of running loads on all event loops."""
         return sum(not load.completed for _, state in self._all() for load in list(state.by_key.values()))
 
     async def aclose(self, timeout: float) -> None:
@@ -231,7 +231,7 @@ class SingleFlight(Generic[L]):
             if loop is here or loop.is_closed():
                 continue
             for task in list(state.running):
-                with contextlib.suppress(RuntimeError):  # its thread has closed the loop in this very moment
+                with contextlib.suppress(RuntimeError):  # its thread has just closed the loop
                     loop.call_soon_threadsafe(task.cancel)
         state_here = self._states.get(here)
         if state_here is None:
@@ -245,7 +245,7 @@ class SingleFlight(Generic[L]):
                 await asyncio.wait(late, timeout=GRACE)
 
     def forget(self) -> None:
-        """Forget all loads, in a forked child: the parent's loops do not run there."""
+        """Forget all loads in a forked child, where the parent's loops do not run."""
         self._lock = threading.Lock()
         self._states = WeakKeyDictionary()
 
@@ -273,7 +273,7 @@ async def _run(load: Load[Any, Any]) -> None:
     except ProfileEnrichError as raised:
         error = raised
     except Exception as raised:  # noqa: BLE001  # whatever a source raises must reach its waiters as our error
-        # Its text may quote the key or the answer: only its type is passed on.
+        # Only its type, because its message may quote the key or the response.
         failure = type(raised).__name__
     if failure:
         error = SourceError(f"the source failed with an unexpected {failure}")

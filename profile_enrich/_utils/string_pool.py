@@ -1,4 +1,4 @@
-"""Shares equal short strings between records, so that `"gold"` is held once and not once a customer."""
+"""Pool of short strings, which shares equal values such as `"gold"` between records."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 __all__ = ["MAX_LENGTH", "StringPool", "shared_strings"]
 
 MAX_LENGTH = 32
-"""The longest string that is shared, in characters. Longer ones are seldom equal."""
+"""The longest shared string, in characters. Longer ones are seldom equal."""
 
 MAX_STRINGS = 4096
-"""Strings in the pool, at most."""
+"""The largest number of strings in the pool."""
 
 SECONDS = 10.0
-"""How long the pool keeps a string at most, while records are loaded. It may be personal data, such as a name."""
+"""The longest time that the pool keeps a string, in seconds, because it may be personal data, such as a name."""
 
 
 class StringPool:
-    """A bounded pool of strings. Safe under threads: at worst a string is held twice."""
+    """A bounded pool of strings. It is thread-safe; at worst, a string is stored twice."""
 
     __slots__ = ("_since", "_strings")
 

@@ -1,4 +1,4 @@
-"""A directory for as long as the process needs it. It holds personal data, so nothing of it may stay behind."""
+"""Private temporary directories that are removed even after a crash."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _LOCK = "running"
 def temporary_directory() -> Generator[Path]:
     """Yield a directory that only its owner can read, and remove it at the end.
 
-    It is removed by the signals that `ending_on_signals` handles, too. What a `kill -9` left behind, the next call
-    removes, in any process of the same user: as long as a directory is used, a lock is held in it.
+    The signals that `ending_on_signals` handles remove it, too. The next call in any process of the same user removes
+    directories left by a `kill -9`, detected by their released locks.
 
     Raises:
-        OSError: the system refuses to make it.
+        OSError: the directory cannot be created.
     """
     _remove_abandoned()
     directory = Path(tempfile.gettempdir(), _PREFIX + secrets.token_hex(8))
-    with removed_on_signal(directory):  # before it is there: a signal may arrive right after it
+    with removed_on_signal(directory):  # registered before its creation, because a signal may arrive right after
         directory.mkdir(0o700)
         try:
             with _locked(directory):
@@ -42,9 +42,9 @@ def temporary_directory() -> Generator[Path]:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Generator[None]:
-    """Hold a lock that the system releases when the process ends, however it ends.
+    """Hold a lock that the system releases at the end of the process.
 
-    The lock file gets its name only when it is locked, so that no other process can find it unlocked.
+    The lock file is renamed to its final name after locking, so no other process can find it unlocked.
     """
     fresh = directory / f"{_LOCK}.new"
     descriptor = private_opener(str(fresh), os.O_RDWR | os.O_CREAT)
@@ -58,7 +58,7 @@ def _locked(directory: Path) -> Generator[None]:
 
 def _remove_abandoned() -> None:
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        # Somebody else's, not ours, or being made at this moment: then it cannot be opened, and is left alone.
+        # A directory of another user, or one that is being created, cannot be opened and is skipped.
         with contextlib.suppress(OSError):
             descriptor = private_opener(str(directory / _LOCK), os.O_RDWR)
             try:

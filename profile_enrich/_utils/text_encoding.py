@@ -1,4 +1,4 @@
-"""Tell how a text file is encoded: by what the user says, else by its first bytes."""
+"""Detection of the encoding of a text file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MARKS = (
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """How the characters of a text file are written.
+    """The encoding of a text file.
 
     Args:
-        codec: Python's name.
-        mark: the byte order mark at the beginning; empty when there is none.
+        codec: Python's name of the encoding.
+        mark: the byte order mark at the beginning; empty if there is none.
     """
 
     codec: str = "utf-8"
@@ -30,7 +30,7 @@ class Text:
 
     @property
     def universal(self) -> bool:
-        """Whether every character can be written."""
+        """Whether it can encode every character."""
         return self.codec.startswith("utf")
 
     @property
@@ -40,14 +40,14 @@ class Text:
 
 
 def sniff(head: bytes, encoding: str | None) -> Text:
-    """How a text file is written.
+    """Return the encoding of a text file.
 
     Args:
-        head: its first bytes, at least four where it has them.
-        encoding: what the user said; `None`: what the byte order mark says, else UTF-8.
+        head: its first bytes, at least four if available.
+        encoding: the specified encoding; `None` for that of the byte order mark, otherwise UTF-8.
 
     Raises:
-        ConfigurationError: there is no such encoding, or it cannot be used line by line.
+        ConfigurationError: the encoding is unknown, or cannot be used line by line.
     """
     if encoding is None:
         for mark, codec in _MARKS:
@@ -75,9 +75,9 @@ def sniff(head: bytes, encoding: str | None) -> Text:
 
 
 def without_mark(head: bytes) -> str | None:
-    """Return the encoding of a text in UTF-16 without a byte order mark, by the zero bytes among its first characters.
+    """Detect UTF-16 without a byte order mark, by the zero bytes in its first characters.
 
-    Other text has none.
+    Returns `None` for other text.
     """
     if b"\0" not in head[:4]:
         return None

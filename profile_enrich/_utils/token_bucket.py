@@ -1,20 +1,20 @@
-"""A token bucket, the usual algorithm of rate limits."""
+"""Token bucket, the algorithm of rate limits."""
 
 from __future__ import annotations
 
 __all__ = ["TokenBucket"]
 
 _TOLERANCE = 1e-6
-"""What floating-point sums may lose of a token before it counts as missing."""
+"""The tolerance for rounding errors, in tokens."""
 
 
 class TokenBucket:
-    """A bucket that refills at a constant rate. It is not locked: callers in several threads lock it.
+    """A bucket that refills at a constant rate. It is not thread-safe.
 
     Args:
-        rate: tokens a second.
-        size: tokens that it holds at most, and at first.
-        now: the time, on any monotonic clock in seconds.
+        rate: tokens per second.
+        size: the capacity, and the initial number of tokens.
+        now: the time of a monotonic clock, in seconds.
     """
 
     __slots__ = ("_at", "level", "rate", "size")
@@ -26,10 +26,10 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float, cost: float = 1.0, *, reserve: float = 0.0) -> float:
-        """Take `cost` tokens if there are that many beyond the `reserve`.
+        """Take `cost` tokens if that leaves at least `reserve`.
 
         Returns:
-            0.0 when they were taken, else the seconds until there are enough.
+            0.0 if they were taken, otherwise the seconds until there are enough.
         """
         self.level = min(self.size, self.level + max(0.0, now - self._at) * self.rate)
         self._at = now

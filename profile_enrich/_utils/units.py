@@ -1,4 +1,4 @@
-"""Durations and rates, as people write them."""
+"""Parsing of durations and rates."""
 
 from __future__ import annotations
 

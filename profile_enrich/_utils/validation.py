@@ -1,4 +1,4 @@
-"""Arguments checked where they are given, with errors that name them."""
+"""Validation of arguments, with errors that name them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["check_bool", "check_int", "check_number", "check_text"]
 def check_number(
     name: str, value: object, *, least: float = 0.0, unit: str = "seconds", positive: bool = False
 ) -> float:
-    """A finite number of at least `least`, or above 0.
+    """Return the value, which must be a finite number of at least `least`, or above 0.
 
     Raises:
-        ConfigurationError: it is none; the message names the argument.
+        ConfigurationError: the value is invalid; the message names the argument.
     """
     fits = not isinstance(value, bool) and isinstance(value, int | float) and least <= value < math.inf
     if not fits or (positive and not value):
@@ -26,10 +26,10 @@ def check_number(
 
 
 def check_int(name: str, value: object, *, least: int = 1) -> int:
-    """A whole number of at least `least`.
+    """Return the value, which must be an integer of at least `least`.
 
     Raises:
-        ConfigurationError: it is none; the message names the argument.
+        ConfigurationError: the value is invalid; the message names the argument.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {value!r}")
@@ -37,10 +37,10 @@ def check_int(name: str, value: object, *, least: int = 1) -> int:
 
 
 def check_bool(name: str, value: object) -> bool:
-    """Return the value, which must be `True` or `False`: text such as "false" would count as true.
+    """Return the value, which must be a bool, since a string such as "false" would be true.
 
     Raises:
-        ConfigurationError: it is something else; the message names the argument.
+        ConfigurationError: the value is invalid; the message names the argument.
     """
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} must be True or False, not a {type(value).__name__}")
@@ -48,10 +48,10 @@ def check_bool(name: str, value: object) -> bool:
 
 
 def check_text(name: str, value: object) -> str:
-    """Return the value, which must be text that is not empty.
+    """Return the value, which must be a non-empty string.
 
     Raises:
-        ConfigurationError: it is something else; the message names the argument.
+        ConfigurationError: the value is invalid; the message names the argument.
     """
     if not isinstance(value, str) or not value.strip():
         what = "empty" if isinstance(value, str) else f"a {type(value).__name__}"

@@ -1,1 +1,1 @@
-"""The in-process cache: bounded storage, fresh and stale expiry, a sweeper for what has expired."""
+"""The in-process cache: bounded storage, fresh and stale expiry, a sweeper of expired entries."""

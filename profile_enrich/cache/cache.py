@@ -1,8 +1,7 @@
-"""The in-process cache: entries with a soft and a hard expiry over a cachetools cache.
+"""`ProfileCache`: entries with fresh and stale expiry over a cachetools cache.
 
-Known and unknown keys have separate storage, so that a scan of made-up ids cannot evict real profiles. Every load of a
-key takes a token first. Its result is stored only if nothing invalidated the key, and no newer load answered it,
-meanwhile.
+Known and unknown keys have separate storage, so a scan of invented ids cannot evict profiles. Every load of a key takes
+a token first. Its result is stored only if the key was not invalidated and no newer load finished meanwhile.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from .storage import NEVER, CacheStorage, Entry, SecondChanceCache
 __all__ = ["Entry", "LoadToken", "ProfileCache"]
 
 SWEPT_PER_WRITE = 4
-"""Slots looked at on each write: more than the one that a write adds, so that the list cannot outgrow the cache."""
+"""The number of slots swept on each write: more than the one slot that a write adds."""
 
 MAX_OVERLAYS = 10_000
-"""Overlays kept at the same time; the oldest is evicted first."""
+"""The largest number of overlays; the oldest is evicted first."""
 
 MAX_TAGS = 10_000
-"""Invalidated tags remembered one by one. Beyond that, the oldest invalidates all tagged entries older than itself."""
+"""The largest number of tracked tag invalidations. Beyond that, the oldest applies to all older tagged entries."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -50,16 +49,16 @@ class LoadToken(Generic[K]):
 
 
 class ProfileCache(Generic[K]):
-    """A bounded cache of answers, safe under threads and across event loops.
+    """A bounded, thread-safe cache of profiles.
 
     Args:
-        max_entries: known profiles kept; one that was not used lately is evicted first. Default 50,000.
-        max_bytes: roughly the memory they may take together, in bytes. Default 256 MiB.
-        policy: the other bounds, and the storage. A `getsizeof` of the user's own storage may read `entry.size`.
+        max_entries: the largest number of known profiles; those not used recently are evicted first. Default 50,000.
+        max_bytes: their approximate memory, in bytes. Default 256 MiB.
+        policy: further limits, and the storage. The `getsizeof` of a custom storage can read `entry.size`.
         timer: the monotonic clock, in seconds.
 
     Raises:
-        ConfigurationError: a bound is not positive.
+        ConfigurationError: a limit is not positive.
     """
 
     def __init__(
@@ -85,9 +84,9 @@ class ProfileCache(Generic[K]):
         self._overlaid = False
         self._lock_free_index: dict[K, Entry] = store.lock_free_index if isinstance(store, SecondChanceCache) else {}
         self.connected_until = math.inf
-        """Until when entries may be served without a word from other processes: the end of the backplane's lease."""
+        """The end of the backplane's lease, until which entries may be served without a heartbeat."""
         self.isolated_ttl = 0.0
-        """Seconds after its load for which an entry may be served past that time."""
+        """Seconds after its load in which an entry may be served after the lease."""
         self._hits = itertools.count()
         self._hits_read = 0
         self._stamp = 0
@@ -101,9 +100,9 @@ class ProfileCache(Generic[K]):
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def get(self, key: K, now: float) -> Entry | None:
-        """Return the entry of a key, known or unknown; `None` when there is none, or it is to be evicted at `now`."""
+        """Return the entry of a key, known or unknown; `None` if there is none, or it is expired at `now`."""
         with self._lock:
-            # `in` before the read: a miss is as common as a hit here, and an exception costs ten times as much.
+            # `in` before the read, because misses are common here, and an exception costs ten times as much.
             if key in self._known.store:
                 storage = self._known
             elif key in self._unknown.store:
@@ -118,8 +117,8 @@ class ProfileCache(Generic[K]):
             return entry
 
     def fresh(self, key: K, now: float) -> Profile | None:
-        """Return the profile of a known key that is fresh at `now` and count a hit; `None` when `get` has to decide."""
-        # Without the lock, which would cost more than the read. Entries with tags or an overlay are not in the index.
+        """Return the fresh profile of a known key and count a hit; `None` if `get` must be called."""
+        # Without the lock, which costs more than the read. Entries with tags or an overlay are not in the index.
         entry = self._lock_free_index.get(key)
         if entry is None or now >= entry.refresh_at or now >= self.connected_until:
             return None
@@ -137,20 +136,21 @@ class ProfileCache(Generic[K]):
             return LoadToken(key, self._stamp, self._timer())
 
     def is_current(self, load: LoadToken[K]) -> bool:
-        """Return whether nothing invalidated the key since the load began."""
+        """Return whether the key was not invalidated since the start of the load."""
         with self._lock:
             return self._is_current(load)
 
     def may_be_joined(self, load: LoadToken[K]) -> bool:
-        """Return whether what a load brings may be served to a lookup that begins now."""
+        """Return whether the result of a load may be served to a lookup that starts now."""
         with self._lock:
             return self._is_current(load) and not self._is_isolated(load.started_at, self._timer())
 
     def commit(self, load: LoadToken[K], entry: Entry) -> bool:
-        """Store the result of a load, unless the key was invalidated or answered by a newer load meanwhile.
+        """Store the result of a load, unless the key was invalidated or a newer load finished meanwhile.
 
         Returns:
-            Whether the load was still current. (An entry over `max_entry_bytes` removes an older one and is not kept.)
+            True if the load was still current. (An entry over `max_entry_bytes` is not stored, and the older one is
+            removed.)
         """
         with self._lock:
             if not self._is_current(load) or not self._tags_hold(entry.tags, load.stamp) or not self._answer(load):
@@ -167,7 +167,7 @@ class ProfileCache(Generic[K]):
             return True
 
     def discard(self, load: LoadToken[K]) -> None:
-        """Remove the entry of a key whose new answer must not be kept."""
+        """Remove the entry of a key whose new result must not be stored."""
         with self._lock:
             if self._is_current(load) and self._answer(load):
                 self._known.remove(load.key)
@@ -182,7 +182,7 @@ class ProfileCache(Generic[K]):
                 entry.error = error
 
     def end(self, load: LoadToken[K]) -> None:
-        """Return the token: a later commit changes nothing. A second call does nothing."""
+        """End the load: a later commit has no effect. A second call does nothing."""
         with self._lock:
             if load.ended:
                 return
@@ -198,7 +198,7 @@ class ProfileCache(Generic[K]):
     # --- overlays ---------------------------------------------------------------------------------------------------
 
     def overlay(self, key: K, record: Record, until: float) -> None:
-        """Lay attributes over the record of a key until that time. A second overlay adds to the first."""
+        """Overlay attributes on the record of a key until a time. A second overlay is merged into the first."""
         with self._lock:
             older = self._overlays.peek(key)
             if older is not None and older.record is not None and older.evict_at > self._timer():
@@ -216,7 +216,7 @@ class ProfileCache(Generic[K]):
         return None if overlay is None else overlay[0]
 
     def overlay_until(self, key: K, now: float) -> tuple[Record, float] | None:
-        """Return the overlay of a key at `now`, and when it ends."""
+        """Return the overlay of a key at `now`, and its end."""
         if not self._overlaid:
             return None
         with self._lock:
@@ -226,7 +226,7 @@ class ProfileCache(Generic[K]):
             return entry.record, entry.evict_at
 
     def rekey(self, old: K, new: K) -> None:
-        """Move the overlay of the old key to the new one, and remove everything else about either."""
+        """Move the overlay of the old key to the new one, and remove the entries of both."""
         with self._lock:
             entry = self._overlays.peek(old)
             self._invalidate(old)
@@ -246,12 +246,12 @@ class ProfileCache(Generic[K]):
     # --- invalidating -----------------------------------------------------------------------------------------------
 
     def invalidate(self, key: K) -> bool:
-        """Remove a key and its overlay; loads under way are not stored. Return whether there was an entry."""
+        """Remove a key and its overlay, and discard running loads. Return whether there was an entry."""
         with self._lock:
             return self._invalidate(key)
 
     def invalidate_tag(self, tag: str) -> None:
-        """Remove all entries with this tag, also the results of loads under way, in constant time."""
+        """Remove all entries with this tag, and discard results of running loads, in constant time."""
         with self._lock:
             self._stamp += 1
             self._tags.pop(tag, None)
@@ -261,7 +261,7 @@ class ProfileCache(Generic[K]):
                 self._tags_before = self._tags.pop(oldest)
 
     def clear(self) -> None:
-        """Remove everything, also the results of loads under way."""
+        """Remove everything, and discard results of running loads."""
         with self._lock:
             self._stamp += 1
             self._cleared = self._stamp
@@ -274,7 +274,7 @@ class ProfileCache(Generic[K]):
         shared_strings.clear()
 
     def sweep(self, limit: int = 500) -> int:
-        """Look at up to `limit` entries of each kind, remove the expired ones, and return how many were removed."""
+        """Check up to `limit` entries of each kind, and return how many expired ones were removed."""
         with self._lock:
             return self._sweep(limit)
 
@@ -282,8 +282,8 @@ class ProfileCache(Generic[K]):
 
     @property
     def hits(self) -> int:
-        """How often `fresh` returned a profile."""
-        # Only counting up needs no lock, so reading the counter counts as well.
+        """The number of hits returned by `fresh`."""
+        # `next` is the only lock-free operation of the counter, so reading it counts, too.
         with self._lock:
             self._hits_read += 1
             return next(self._hits) - self._hits_read + 1
@@ -300,17 +300,17 @@ class ProfileCache(Generic[K]):
 
     @property
     def bytes(self) -> int:
-        """Roughly the bytes that the known profiles take (with the user's own storage: what that counts)."""
+        """The approximate memory of the known profiles, in bytes (as counted by a custom storage)."""
         return int(getattr(self._known.store, "currsize", 0))
 
     @property
     def sweep_span(self) -> int:
-        """How many slots a round of sweeping looks at to have seen all of them."""
-        # Twice: slots move towards the front when others are removed, and some are then looked at again.
+        """The number of slots that a sweep must check to cover all entries."""
+        # Twice, because removals move slots to the front, and some are checked again.
         return 2 * max(self._known.slots, self._unknown.slots, self._overlays.slots)
 
     def renew_lock(self) -> None:
-        """Replace the lock, in a forked child: a thread that exists only in the parent may hold it."""
+        """Replace the lock in a forked child, because a thread of the parent may hold it."""
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -329,7 +329,7 @@ class ProfileCache(Generic[K]):
         return dropped
 
     def _is_special(self, key: K, entry: Entry) -> bool:
-        """Whether a read has to check more than the expiry."""
+        """Return whether a read has to check more than the expiry."""
         return bool(entry.tags) or (self._overlaid and key in self._overlays.store)
 
     def _invalidate(self, key: K) -> bool:
@@ -340,14 +340,14 @@ class ProfileCache(Generic[K]):
         return any(removed)
 
     def _is_isolated(self, loaded_at: float, now: float) -> bool:
-        """Whether other processes may have invalidated what was loaded at a time, without a word reaching this one."""
+        """Return whether an invalidation by another process, after the load, may have been missed."""
         return now >= self.connected_until and now >= loaded_at + self.isolated_ttl
 
     def _is_current(self, load: LoadToken[K]) -> bool:
         return not load.ended and load.stamp > self._cleared and load.stamp > self._invalidated.get(load.key, NEVER)
 
     def _answer(self, load: LoadToken[K]) -> bool:
-        """Note that a load has answered its key, unless a newer one did; also where the answer is not kept."""
+        """Record that a load has finished, unless a newer one did, even if its result is not stored."""
         if load.stamp < self._answered.get(load.key, NEVER):
             return False
         if self._loads[load.key] > 1:

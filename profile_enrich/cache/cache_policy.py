@@ -1,4 +1,4 @@
-"""`CachePolicy`: how a client keeps what it has loaded."""
+"""`CachePolicy`: times and limits of a client's cache."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = ["CachePolicy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePolicy:
-    """How a `ProfileClient` keeps what it has loaded, beyond its `ttl`, `stale_ttl` and `negative_ttl`.
+    """Times and limits of a `ProfileClient`'s cache, in addition to `ttl`, `stale_ttl` and `negative_ttl`.
 
     Times are in seconds.
 
     Args:
         max_stale: how long after `ttl` a record may be served while the source fails. Default: `stale_ttl`.
-        error_ttl: how long a failure is remembered. Default 0: no longer than the load itself.
+        error_ttl: how long a failure is cached. Default 0: not cached.
         throttle: how long a failed refresh delays the next one of its key. Default 5.
         min_ttl: the shortest `ttl` that an upstream's `max-age` can set. Default 1.
         max_ttl: the longest `ttl` that it can set. Default 3600.
-        respect_cache_control: whether an upstream's `max-age` and `no-store` count. Default true.
-        jitter: the fraction by which each entry's times vary up and down. Default 0.1.
-        max_entry_bytes: the largest profile that is kept, in bytes; a larger one is served. Default 1 MiB.
-        max_negative_entries: how many unknown keys are kept, apart from the known ones. Default 10,000.
-        sweep_interval: how often expired entries are dropped. Default 10.
+        respect_cache_control: whether to use an upstream's `max-age` and `no-store`. Default true.
+        jitter: the fraction by which each entry's times vary randomly. Default 0.1.
+        max_entry_bytes: the largest cached profile, in bytes; a larger one is served uncached. Default 1 MiB.
+        max_negative_entries: the largest number of cached unknown keys. Default 10,000.
+        sweep_interval: how often expired entries are removed. Default 10.
         storage: a cachetools cache for the known profiles, such as `LFUCache(maxsize=50_000)`. Its `maxsize` and
             `getsizeof` replace `max_bytes`; each read of it takes a lock. Default: the built-in one.
         rng: returns random numbers in [0, 1) for the jitter. Default `random.random`.
 
     Raises:
-        ConfigurationError: a value is not usable; the message names it.
+        ConfigurationError: a value is invalid; the message names it.
     """
 
     max_stale: float | None = None

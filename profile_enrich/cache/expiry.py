@@ -1,4 +1,4 @@
-"""How long an answer is kept: the time-to-lives, their bounds and their jitter."""
+"""Expiry of cache entries: times to live, their limits and jitter."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Expiry"]
 
 
 class Expiry:
-    """Makes cache entries with their times.
+    """Make cache entries with their expiry times.
 
     Args:
         ttl: seconds for which a record is fresh.
-        stale_ttl: seconds after that in which it is served while a refresh runs.
-        negative_ttl: seconds for which a missing or excluded profile is remembered.
-        policy: the other times.
+        stale_ttl: seconds after `ttl` in which it is served while a refresh runs.
+        negative_ttl: seconds for which a missing or excluded profile is cached.
+        policy: further times.
 
     Raises:
         ConfigurationError: a time is negative or not a number, or the times contradict each other.
@@ -47,23 +47,23 @@ class Expiry:
 
     @property
     def throttle(self) -> float:
-        """Seconds for which a failed refresh delays the next one."""
+        """The delay of the next refresh after a failed one, in seconds."""
         return self._policy.throttle
 
     @property
     def error_ttl(self) -> float:
-        """Seconds for which a failure is remembered."""
+        """How long a failure is cached, in seconds."""
         return self._policy.error_ttl
 
     def keeps(self, freshness: Freshness) -> bool:
-        """Return whether the answer may be stored at all."""
+        """Return whether the response may be stored."""
         return not (self._policy.respect_cache_control and freshness.no_store)
 
     def known(self, record: Record, freshness: Freshness, tags: frozenset[str], now: float) -> Entry:
         """Make the entry of a record.
 
-        An upstream's positive `max-age` replaces `ttl`, within `min_ttl` and `max_ttl`. `max-age=0` does not: web
-        frameworks put it on every answer without meaning it.
+        An upstream's positive `max-age` replaces `ttl`, within `min_ttl` and `max_ttl`. `max-age=0` is ignored, because
+        web frameworks add it to every response by default.
         """
         ttl = self._ttl
         if self._policy.respect_cache_control and freshness.max_age:
@@ -83,7 +83,7 @@ class Expiry:
         return self._short(self.negative_ttl, now, reason, None)
 
     def failed(self, error: ProfileEnrichError, now: float) -> Entry:
-        """Make the entry of a failure, where there is an `error_ttl`."""
+        """Make the entry of a failure, if `error_ttl` is set."""
         return self._short(self.error_ttl, now, Reason.UNAVAILABLE, error)
 
     def _short(self, ttl: float, now: float, reason: Reason, error: ProfileEnrichError | None) -> Entry:

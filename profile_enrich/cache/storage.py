@@ -1,4 +1,4 @@
-"""Entries, and their storage: a cachetools cache that can be swept a few entries at a time."""
+"""Cache entries and their storage: a cachetools cache that can be swept incrementally."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ NEVER = -1
 """A stamp earlier than all others."""
 
 MOST_CHANCES = 64
-"""Entries that an eviction passes over at most, so that it never takes long."""
+"""The largest number of entries that an eviction skips, which bounds its duration."""
 
 K = TypeVar("K", bound=Hashable)
 
 
 class Entry:
-    """One cached answer.
+    """One cache entry.
 
     Args:
-        record: what the source returned; `None` for a negative or failed answer.
+        record: the record from the source; `None` for a negative entry or a failure.
         reason: why there is no record.
-        error: the failure, where there is an error TTL.
-        fresh_until: when it stops being fresh, on the cache's timer.
-        stale_until: when it stops being served stale while a refresh runs.
-        evict_at: when it is removed; between `stale_until` and `evict_at` it is served only while the source fails.
+        error: the failure, if `error_ttl` is set.
+        fresh_until: the end of freshness, on the cache's timer.
+        stale_until: the end of stale-while-revalidate.
+        evict_at: the time of removal; between `stale_until` and `evict_at` it is served only while the source fails.
         tags: names under which it can be invalidated together with others.
         validators: for a conditional request.
     """
@@ -65,15 +65,15 @@ class Entry:
         self.retry_at = 0.0
         """The earliest time of the next refresh, after one that failed."""
         self.stamp = NEVER
-        """The stamp of the load that brought it."""
+        """The stamp of its load."""
         self.size = 200 if record is None else record.size
-        """Roughly the bytes of memory that it takes."""
+        """Its approximate memory, in bytes."""
         self.view: Profile | None = None
-        """The profile that is returned while the entry is fresh."""
+        """The profile to return while the entry is fresh."""
         self.loaded_at = 0.0
         """When its load began, on the cache's timer."""
         self.slot: object = None
-        """Its place in the list that the sweeper walks along."""
+        """Its position in the sweeper's list."""
         self.used = False
         """Whether it was read since eviction last considered it."""
 
@@ -82,17 +82,17 @@ class Entry:
 
 
 _plain_get: Callable[[Any, Any], Entry] = cast(Any, Cache).__getitem__
-"""Read from any cachetools cache without counting a use, which the subclasses' own `__getitem__` does."""
+"""Read from any cachetools cache without counting a use, unlike the subclasses' `__getitem__`."""
 
 
 class SecondChanceCache(Cache[K, Entry]):
-    """A second-chance cache: it evicts what was not used lately, as an LRU does, and its reads need no lock.
+    """A second-chance cache: it evicts entries not used recently, like an LRU cache, but reads need no lock.
 
-    A read only marks the entry. Eviction goes through the entries in insertion order; a marked one loses its mark and
-    moves to the end of the queue (F. J. Corbato, "A Paging Experiment with the Multics System", 1968).
+    A read only marks the entry. Eviction checks the entries in insertion order; a marked one is unmarked and moves to
+    the end of the queue (F. J. Corbato, "A Paging Experiment with the Multics System", 1968).
 
     Args:
-        maxsize: the sum of all sizes, at most.
+        maxsize: the largest sum of all sizes.
         getsizeof: the size of an entry; 1 by default.
     """
 
@@ -125,7 +125,7 @@ class SecondChanceCache(Cache[K, Entry]):
         self._order.clear()
 
     def popitem(self) -> tuple[K, Entry]:
-        """Remove and return a key that was not used lately, with its entry.
+        """Remove and return a key that was not used recently, with its entry.
 
         Raises:
             KeyError: the cache is empty.
@@ -144,7 +144,7 @@ class SecondChanceCache(Cache[K, Entry]):
 
 
 class CacheStorage(Generic[K]):
-    """A cachetools cache with a list of slots, through which expired entries are found a few at a time."""
+    """A cachetools cache with a list of slots for incremental sweeping."""
 
     __slots__ = ("_cursor", "_slots", "max_entries", "store")
 
@@ -215,7 +215,7 @@ class CacheStorage(Generic[K]):
                     continue
                 self.remove(slot[0])
                 dropped += 1
-            # The slot of an entry that is gone: the last one takes its place.
+            # Replace the slot of a removed entry with the last one.
             last = slots.pop()
             if last is not slot:
                 slots[self._cursor] = last

@@ -1,4 +1,4 @@
-"""Removes expired entries a few at a time, also when nothing is read or written."""
+"""Sweeper: removes expired entries incrementally, even without reads and writes."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from .._utils.string_pool import shared_strings
 __all__ = ["Sweeper"]
 
 STEP = 8
-"""Entries looked at before the clock is looked at."""
+"""The number of entries checked between two checks of the clock."""
 
 SLICE = 0.0003
-"""Seconds that a slice of a round may take; freeing a large profile takes longer than a small one."""
+"""The time limit of a slice, in seconds; freeing a large profile takes longer."""
 
 PAUSE = 0.002
-"""Seconds between two slices of one round."""
+"""Seconds between slices of one round."""
 
 
 class Sweepable(Protocol):
     """A cache that can be swept in slices."""
 
     def sweep(self, limit: int) -> int:
-        """Look at up to `limit` entries."""
+        """Check up to `limit` entries."""
         ...
 
     @property
     def sweep_span(self) -> int:
-        """How many entries a whole round looks at."""
+        """The number of entries to check in a whole round."""
         ...
 
 
 class Sweeper:
-    """A timer on the running loop that goes through the cache every `every` seconds, in slices.
+    """A timer on the running loop that sweeps the cache every `every` seconds, in slices.
 
     It keeps neither the cache nor the loop alive, and stops when the cache is empty.
     """
@@ -65,7 +65,7 @@ class Sweeper:
             self._timer = None
 
     def forget(self) -> None:
-        """Forget the timer, in a forked child: it is the parent's."""
+        """Forget the parent's timer in a forked child."""
         self._timer = None
         self._loop = None
 

@@ -1,4 +1,4 @@
-"""A loop for loads that outlive the event loop of their caller."""
+"""Background event loop for loads that outlive the event loop of their caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import ProfileEnrichError
 __all__ = ["BackgroundLoop"]
 
 IDLE_SECONDS = 1.0
-"""The thread ends when there was nothing to do for so long."""
+"""Idle seconds after which the thread ends."""
 
 
 class BackgroundLoop:
@@ -33,7 +33,7 @@ class BackgroundLoop:
         reset_after_fork(self)
 
     def submit(self, start: Callable[[], object]) -> None:
-        """Have a load started on the loop; `start` may raise a `ProfileEnrichError` to say that there is none."""
+        """Start a load on the loop; `start` may raise a `ProfileEnrichError` if it starts none."""
         with self._lock:
             self._starts.append(start)
             if self._running:
@@ -43,7 +43,7 @@ class BackgroundLoop:
         threading.Thread(target=self._run, name="profile_enrich refreshes", daemon=True).start()
 
     def stop(self) -> None:
-        """Drop what was not started yet, and end the thread as soon as its loads have ended."""
+        """Drop loads that have not started, and end the thread after the running ones."""
         with self._lock:
             self._starts.clear()
             self._notify()

@@ -36,12 +36,12 @@ class Batch:
 
 
 class Batcher:
-    """Collects keys into batches, one open batch on each event loop.
+    """Collect keys into batches, with one open batch per event loop.
 
     Args:
-        source: has the batch endpoint, and says how many keys a call takes.
-        window: seconds for which a batch stays open after its first key was reserved.
-        slot: makes the context manager that holds the slot of one call.
+        source: the source with the batch endpoint and its batch size.
+        window: how long a batch stays open after its first key, in seconds.
+        slot: returns a context manager that holds the slot of one call.
     """
 
     def __init__(self, source: BatchSource, window: float, slot: Slot) -> None:
@@ -55,7 +55,7 @@ class Batcher:
         """Reserve a place in a batch: the open one, or a new one, which costs a call.
 
         Args:
-            take: called for a new one; what it raises is passed on, and nothing is opened.
+            take: called before a new batch; if it raises, no batch is opened.
         """
         loop = asyncio.get_running_loop()
         batch = self._open.get(loop)
@@ -68,7 +68,7 @@ class Batcher:
         return batch
 
     async def fetch(self, key: ProfileKey, batch: Batch, load: Load[Any, Any]) -> SourceResult:
-        """Ask for one key together with the others of its batch; see `ProfileSource.fetch`."""
+        """Fetch one key together with the others of its batch; see `ProfileSource.fetch`."""
         loop = asyncio.get_running_loop()
         if batch.sent:  # the loop was too busy to start this load within the window
             batch = self.reserve()
@@ -79,7 +79,7 @@ class Batcher:
         return await asyncio.shield(answer)
 
     async def aclose(self) -> None:
-        """Cancel the calls that are under way on this loop."""
+        """Cancel the running calls of this loop."""
         loop = asyncio.get_running_loop()
         calls = [task for task in self._calls if task.get_loop() is loop]
         for task in calls:
@@ -135,4 +135,4 @@ class Batcher:
                 waiting.set_result(answer)
             else:
                 waiting.set_exception(copy.copy(error))
-                waiting.exception()  # seen: a load that is gone does not fetch it
+                waiting.exception()  # mark the exception as retrieved, in case the load was cancelled

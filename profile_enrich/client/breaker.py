@@ -1,4 +1,4 @@
-"""Circuit breaker: stop calling a source that keeps failing."""
+"""Circuit breaker: stops calls to a source that keeps failing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Permit:
         self.generation = generation
 
     def end(self, error: ProfileEnrichError | None) -> None:
-        """Report how the call ended. What says nothing about the source (a cancellation, a bad key) does not count."""
+        """Report how the call ended. Outcomes unrelated to the source (a cancellation, an invalid key) do not count."""
         if self._reported:
             return
         self._reported = True
@@ -62,7 +62,7 @@ class Breaker:
     A `Retry-After` of the vendor opens it at once, for as long as it says.
 
     Args:
-        failures: how many in a row open it. Default 5; 0 for never (a `Retry-After` still counts).
+        failures: the number of consecutive failures that open it. Default 5; 0 for never (except `Retry-After`).
         open_for: seconds until the first trial call. It doubles with each one that fails. Default 5.
         max_open: the longest time that it stays open, in seconds, also for a `Retry-After`. Default 60.
         timer: the monotonic clock, in seconds.
@@ -112,10 +112,10 @@ class Breaker:
         return permit
 
     def trial(self) -> Permit:
-        """Return the permission to make one call although the circuit breaker is open.
+        """Return the permission to make one call even if the circuit breaker is open.
 
-        It is for a caller that has waited for longer than it can: a pipeline would rather ask for a record than give
-        it up unasked. The call counts as the trial of a half-open breaker.
+        Pipelines use it for a record whose waiting time is over, instead of failing the record without a call. The call
+        counts as the trial of a half-open breaker.
         """
         with self._lock:
             if self._state != "open":
@@ -152,7 +152,7 @@ class Breaker:
             asked = min(max(0.0, retry_after or 0.0), self._max_open)
             if not tripped and not asked:
                 return
-            # The vendor's own time is better than a doubled guess.
+            # The vendor's time takes precedence over the doubled one.
             pause = asked or min(self._open_for * 2 ** min(self._opened, 30), self._max_open)
             self._opened += 1
             self._until = self._timer() + pause
@@ -160,7 +160,7 @@ class Breaker:
         self._notify("open")
 
     def released(self, generation: int) -> None:
-        """Count neither: the call said nothing about the source, and the next one may try."""
+        """Count neither success nor failure, and allow the next call."""
         with self._lock:
             if generation != self._generation or self._state != "half_open":
                 return

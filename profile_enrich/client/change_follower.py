@@ -1,7 +1,7 @@
-"""Follows a source's change feed and removes what changed, so that profiles can be kept for long and stay up to date.
+"""Change follower: removes changed profiles from the cache, so that they can be cached for long.
 
-While the feed is lost, entries live for their `ttl`, as they do without it. When it is back, it reports what changed
-meanwhile, or that too much did; then the whole cache is cleared.
+While the feed is unavailable, entries are kept for their `ttl`. After a reconnect, the feed lists the changes since, or
+sends a reset, which clears the whole cache.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FIRST_PAUSE = 0.25
 
 LONGEST_PAUSE = 30.0
 NOT_OFFERED_PAUSE = 300.0
-"""Seconds until a source that has no feed is asked again."""
+"""Seconds until a source without a feed is checked again."""
 
 SLICE = 250
 """Keys removed before other tasks run."""
@@ -58,12 +58,12 @@ def check_follows(source: ProfileSource) -> ChangeSource:
 
 
 class Follower:
-    """Follows a source's change feed on one event loop at a time, from the first load on.
+    """Follow a source's change feed, on one event loop at a time, from the first load on.
 
     Args:
-        source: has the change feed.
-        cache: from which changed entries are removed; the follower ends when nothing else holds it.
-        shared: the second level of the cache, where there is one.
+        source: the source with the change feed.
+        cache: the cache from which changed entries are removed; the follower ends when nothing else references it.
+        shared: the second level of the cache, if any.
     """
 
     def __init__(self, source: ChangeSource, cache: ProfileCache[CacheKey], shared: SecondLevel | None = None) -> None:
@@ -89,7 +89,7 @@ class Follower:
         loop = asyncio.get_running_loop()
         self._loop = ref(loop)
         self._state = "connecting"
-        # An empty context: what the first lookup's request carries must not ride along for the life of the process.
+        # An empty context, so that the context of the first request is not kept for the life of the process.
         self._task = loop.create_task(self._run(), context=contextvars.Context())
 
     async def aclose(self) -> None:
@@ -131,7 +131,7 @@ class Follower:
                 pause = self._failed(error)
             except Exception as error:  # noqa: BLE001  # a source of the user's; without its feed, lookups go on
                 pause = self._failed(SourceError(f"the change feed failed ({type(error).__name__})"))
-            # Full jitter: thousands of clients must not come back together to a server that was restarted.
+            # Full jitter, so that many clients do not reconnect to a restarted server at the same time.
             await asyncio.sleep(random.uniform(0.0, pause))  # noqa: S311
 
     async def _follow(self) -> float:
@@ -162,14 +162,14 @@ class Follower:
             self._said = False
             logger.warning("%s: the change feed is back", self._source.name)
         if self._position is None and not first.reset:
-            # What was loaded before the feed was open may have changed since, unreported.
+            # Entries loaded before the feed was open may have changed unnoticed.
             self._clear(cache)
 
     async def _apply(self, change: ChangeBatch, cache: ProfileCache[CacheKey]) -> None:
         if change.reset:
             self._resets += 1
             self._clear(cache)
-            logger.info("%s: too much changed to name it; dropped everything from the cache", self._source.name)
+            logger.info("%s: too many changes to list; cleared the cache", self._source.name)
         for start in range(0, len(change.keys), SLICE):
             self._drop(cache, change.keys[start : start + SLICE])
             await asyncio.sleep(0)

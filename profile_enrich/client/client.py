@@ -1,4 +1,4 @@
-"""`ProfileClient`: looks profiles up, composed of cache, loader, lookups and their policies."""
+"""`ProfileClient`: profile lookups, composed of cache, loader, lookup decision and policies."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ logger = logging.getLogger("profile_enrich")
 
 
 class ProfileClient:
-    """Looks profiles up: in its cache, else from the source, once for all callers that ask at the same time.
+    """Look up profiles in a cache and, on a miss, in the source, with one call for concurrent lookups of a key.
 
-    It opens nothing until the first lookup, belongs to no event loop, and may be made at import time, before a fork and
-    outside of any loop.
+    It opens no connection before the first lookup and is not bound to an event loop, so it can be made at import time,
+    before a fork and outside of any loop.
 
     Args:
-        source: where profiles come from.
+        source: the source of profiles.
         ttl: seconds for which a record is fresh. Default 60.
-        stale_ttl: seconds after that in which it is served at once while one refresh runs. Default 600.
-        negative_ttl: seconds for which a missing or excluded profile is remembered. Default 15.
-        deadline: seconds that one load may take in all; no caller has to wait for it. Default 5.
-        max_entries: known profiles kept. Default 50,000.
-        max_bytes: roughly the memory they may take, in bytes. Default 256 MiB.
-        follow_changes: remove at once what the source reports as changed, so that `ttl` can be an hour: for
-            `CensusSource` and `AmperitySource` with the `base_url` of an embedded Profile API. Default false. While the
-            change feed is lost, `ttl` alone counts.
+        stale_ttl: seconds after `ttl` in which a record is served stale while it is refreshed. Default 600.
+        negative_ttl: seconds for which a missing or excluded profile is cached. Default 15.
+        deadline: the time limit of one load including retries, in seconds. Callers can wait for less. Default 5.
+        max_entries: the largest number of cached profiles. Default 50,000.
+        max_bytes: the approximate memory of cached profiles, in bytes. Default 256 MiB.
+        follow_changes: remove changed profiles immediately, so that `ttl` can be an hour. This needs an embedded
+            Profile API as the `base_url` of the source. While the change feed is unavailable, only `ttl` applies.
+            Default false.
         shared: a second cache level for all processes: `SharedCache("redis://...", secrets=[...])`. Default none.
-        hooks: functions that are called with frozen `LookupDetails`, `LoadDetails` or `BreakerDetails`.
-        cache_policy: the other times and bounds of the cache. Default `CachePolicy()`.
-        source_policy: circuit breaker, retries and limits of the calls. Default `SourcePolicy()`.
+        hooks: functions that are called with a `LookupDetails`, `LoadDetails` or `BreakerDetails`.
+        cache_policy: further times and limits of the cache. Default `CachePolicy()`.
+        source_policy: circuit breaker, retries and limits of calls. Default `SourcePolicy()`.
         timer: the monotonic clock of the cache, in seconds.
 
     Raises:
@@ -150,15 +150,15 @@ class ProfileClient:
 
         Args:
             key: a primary key as a string, or a `ProfileKey`.
-            budget: seconds to wait at most; `None` waits for the load, which ends by the client's `deadline`.
+            budget: the longest wait in seconds; `None` waits for the load, which ends by the client's `deadline`.
 
         Returns:
-            The profile; empty and falsy when the source has none or excludes it (`profile.reason` says which).
+            The profile; empty and falsy if it is missing or excluded (see `profile.reason`).
 
         Raises:
             InvalidKeyError: the key cannot be looked up.
             ConfigurationError: the source is set up wrong.
-            BudgetExceeded: the budget ran out. The load goes on and fills the cache.
+            BudgetExceeded: the budget ran out. The load continues and fills the cache.
             SourceError: the source failed and the cache held nothing stale; the subclass says how.
             ClientClosed: the client was closed while the caller waited.
         """
@@ -168,11 +168,11 @@ class ProfileClient:
         return profile
 
     async def lookup(self, key: str | ProfileKey, *, budget: float | None = None) -> Profile:
-        """Return the profile of a key. It never raises (but for the cancellation of the caller).
+        """Return the profile of a key. It never raises, except for cancellation.
 
         Args:
             key: a primary key as a string, or a `ProfileKey`.
-            budget: seconds to wait at most; `None` waits for the load, which ends by the client's `deadline`.
+            budget: the longest wait in seconds; `None` waits for the load, which ends by the client's `deadline`.
 
         Returns:
             The profile. `status` says how it was answered; with `Reason.UNAVAILABLE`, `error` says why not.
@@ -181,32 +181,32 @@ class ProfileClient:
         return found if isinstance(found, Profile) else await found.wait(budget)
 
     def find(self, key: str | ProfileKey) -> Profile | PendingLookup:
-        """Answer a lookup from the cache, or return what is pending, without waiting.
+        """Return a cached profile, or a pending lookup, without waiting.
 
-        It is what integrations are built on. A stale answer starts a refresh, so it must be called on the running event
-        loop. It never raises for a key or a source that fails.
+        Integrations are built on it. A stale profile starts a refresh, so call it on the running event loop. It never
+        raises for an invalid key or a failing source.
 
         Args:
             key: a primary key as a string, or a `ProfileKey`.
 
         Returns:
-            The profile, counted as a lookup; or a `PendingLookup`, whose `wait` asks the source. A pending lookup that
-            is never waited for is not counted.
+            The profile, counted as a lookup; or a `PendingLookup`, whose `wait` loads it from the source. A pending
+            lookup is counted when it is waited for.
         """
         return self._lookups.find(key)
 
     def skip(self, reason: Reason) -> Profile:
-        """Return the empty profile of a lookup that is not made (nobody is signed in, no consent), and count it.
+        """Count a skipped lookup (nobody is signed in, no consent) and return its empty profile.
 
         Args:
-            reason: why it is not made.
+            reason: why the lookup is skipped.
         """
         return self._lookups.skip(reason)
 
     def peek(self, key: str | ProfileKey) -> Profile | None:
-        """Return what the cache holds of a key, fresh or stale; `None` when it holds nothing. It never asks the source.
+        """Return the cached profile of a key, fresh or stale, or `None`. It never calls the source.
 
-        It is not counted as a lookup, and works from any thread.
+        It is not counted as a lookup, and is thread-safe.
 
         Raises:
             InvalidKeyError: the key cannot be looked up.
@@ -214,14 +214,14 @@ class ProfileClient:
         return self._lookups.peek(ProfileKey.of(key))
 
     async def refresh(self, key: str | ProfileKey, *, budget: float | None = None) -> Profile:
-        """Ask the source now, whatever the cache holds, and store the answer. What is cached stays until then.
+        """Load a profile from the source even if it is cached. The cached profile stays until the load succeeds.
 
         Args:
             key: a primary key as a string, or a `ProfileKey`.
-            budget: seconds to wait at most; `None` waits for the load, which ends by the client's `deadline`.
+            budget: the longest wait in seconds; `None` waits for the load, which ends by the client's `deadline`.
 
         Returns:
-            The new profile; empty and falsy when the source has none.
+            The new profile; empty and falsy if the source has none.
 
         Raises:
             InvalidKeyError, ConfigurationError, BudgetExceeded, SourceError, ClientClosed: as `get` does. What the
@@ -234,18 +234,18 @@ class ProfileClient:
     async def get_many(
         self, keys: Iterable[str | ProfileKey], *, budget: float | None = None, concurrency: int = 64
     ) -> dict[str | ProfileKey, Profile]:
-        """Look up many keys, for a page: each once, and none beyond the budget.
+        """Look up many keys for a page, within one budget.
 
-        Keys for which the rate limit or the circuit breaker allows no call are skipped; `lookup_many` waits. One key's
-        failure does not fail the others.
+        Keys are skipped if the rate limit or the circuit breaker allows no call; `lookup_many` waits. One key's failure
+        does not affect the others.
 
         Args:
             keys: primary keys as strings, or `ProfileKey`s; repeated ones count once.
-            budget: seconds to wait at most, for all of them together.
-            concurrency: calls of the source at the same time, at most. Default 64.
+            budget: the longest wait for all keys together, in seconds.
+            concurrency: the largest number of concurrent calls to the source. Default 64.
 
         Returns:
-            A profile for each key, in the order of first appearance. `profile.error` says what failed.
+            A profile for each key, in order of first appearance; `profile.error` is the error of a failed one.
 
         Raises:
             ConfigurationError: `concurrency` is below 1.
@@ -269,23 +269,23 @@ class ProfileClient:
     async def lookup_many(
         self, keys: Iterable[str | ProfileKey], *, concurrency: int = 64, retry_timeout: float = 60.0
     ) -> dict[str | ProfileKey, Profile]:
-        """Look up many keys, for a pipeline: each once, however long the rate limit takes.
+        """Look up many keys for a pipeline, waiting for the rate limit.
 
-        A call that failed in a way that may pass is repeated; one that was refused for the moment (429, the circuit
-        breaker is open) waits for its time. One key's failure does not fail the others.
+        Transient failures are retried; if calls are temporarily rejected (429, open circuit breaker), it waits. One
+        key's failure does not affect the others.
 
         Args:
             keys: primary keys as strings, or `ProfileKey`s; repeated ones count once.
-            concurrency: calls of the source at the same time, at most. Default 64.
-            retry_timeout: seconds for which a failing source is waited for, since it last answered. Default 60; with 0
-                nothing is repeated.
+            concurrency: the largest number of concurrent calls to the source. Default 64.
+            retry_timeout: how long to retry a failing source after its last response, in seconds. Default 60; 0 for no
+                retries.
 
         Returns:
-            A profile for each key, in the order of first appearance. `profile.error` says what failed.
+            A profile for each key, in order of first appearance; `profile.error` is the error of a failed one.
 
         Raises:
             ConfigurationError: an argument is not usable, or the source is set up wrong.
-            SourceAuthError: the vendor refuses the credentials, so that no key can be looked up.
+            SourceAuthError: the vendor rejects the credentials, so no key can be looked up.
             ClientClosed: the client was closed meanwhile.
         """
         workers, seconds = check_int("concurrency", concurrency), check_number("retry_timeout", retry_timeout)
@@ -304,7 +304,7 @@ class ProfileClient:
     def _pending(
         self, profiles: dict[str | ProfileKey, Profile | None]
     ) -> Iterator[tuple[str | ProfileKey, PendingLookup]]:
-        """The lookups that the cache cannot answer. Those that it can are answered on the way."""
+        """Return the lookups that the cache cannot answer, and answer the others."""
         for key in profiles:
             found = self._lookups.find(key)
             if isinstance(found, Profile):
@@ -315,14 +315,14 @@ class ProfileClient:
     # --- invalidation -----------------------------------------------------------------------------------------------
 
     def invalidate(self, *keys: str | ProfileKey, tag: str | None = None) -> None:
-        """Remove keys, or all profiles with a tag, at once. Loads under way are not stored. Any thread may call it.
+        """Remove keys, or all profiles with a tag. Results of running loads are not stored. It is thread-safe.
 
         Args:
             keys: primary keys as strings, or `ProfileKey`s.
-            tag: a tag that the source gave to records.
+            tag: a tag set by the source.
 
         Raises:
-            InvalidKeyError: one of the keys is not usable; none of them was removed.
+            InvalidKeyError: one of the keys is invalid; none was removed.
         """
         questions = [ProfileKey.of(key) for key in keys]
         for question in questions:
@@ -355,16 +355,16 @@ class ProfileClient:
             await self._shared_cache.acknowledged(check_number("timeout", timeout, positive=True))
 
     def overlay(self, key: str | ProfileKey, attributes: Mapping[str, object], *, ttl: float = 60.0) -> None:
-        """Lay attributes over a profile at once (read-your-writes), e.g. after a purchase unknown to the vendor.
+        """Overlay attributes on a profile (read-your-writes), e.g. after a purchase that the vendor does not know yet.
 
-        They replace the source's attributes of the same names, also in what is loaded meanwhile, and are the whole
-        profile of a key that the source does not know. They are visible in this process, and with
-        `shared` in every process once they are `acknowledged`; `invalidate` removes them.
+        They replace the source's attributes of the same names, also in later loads, and are the whole profile of a key
+        that is missing in the source. They are visible in this process and, with `shared`, in every process once
+        `acknowledged` returns. `invalidate` removes them.
 
         Args:
             key: a primary key as a string, or a `ProfileKey`.
             attributes: JSON-like; copied and frozen.
-            ttl: seconds for which they are visible. Default 60.
+            ttl: how long they are visible, in seconds. Default 60.
 
         Raises:
             InvalidKeyError: the key is not usable.
@@ -380,9 +380,9 @@ class ProfileClient:
             self._shared.laid_over((question.type, question.value))
 
     def rekey(self, old: str | ProfileKey, new: str | ProfileKey) -> None:
-        """Move the overlay of an anonymous visitor's key to that of the person who signed in; remove the rest of both.
+        """Move an anonymous visitor's overlay to the key of the person who signed in; remove both cached profiles.
 
-        No loaded profile ever moves to another key, so it is safe on shared devices. Call it on sign-in only, never on
+        Loaded profiles never move to another key, so it is safe on shared devices. Call it at sign-in, never at
         sign-out.
 
         Raises:
@@ -396,7 +396,7 @@ class ProfileClient:
     # --- state ------------------------------------------------------------------------------------------------------
 
     def stats(self) -> Stats:
-        """Return what was counted since the client was made, and what it holds now. It holds no personal data."""
+        """Return counters and current sizes. They hold no personal data."""
         lookups = dict(self._observer.lookups)
         lookups[Status.HIT] += self._cache.hits
         return Stats(
@@ -419,7 +419,7 @@ class ProfileClient:
         return name
 
     def health(self) -> Health:
-        """Return whether lookups work, for a `/healthz` route: no call of the source, no personal data."""
+        """Return the health of lookups, for a `/healthz` route. It makes no call and holds no personal data."""
         return Health(
             ok=self._breaker.state == "closed" and not self._loader.closed,
             closed=self._loader.closed,
@@ -429,29 +429,29 @@ class ProfileClient:
         )
 
     def blocking(self) -> BlockingProfileClient:
-        """Return the same client for synchronous code, on an event loop in a thread of its own."""
-        # Hooks are called on the loop of the client only.
+        """Return this client for synchronous code, on an event loop in a separate thread."""
+        # Hooks are called only on the client's loop.
         return BlockingProfileClient(self, _nothing if self._observer.hooks else self._lookups.fresh)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
-        """Warm the client up at the start of an application and close it at the end.
+        """Lifespan for an application: warm up the client at startup and close it at shutdown.
 
-        `Starlette(lifespan=client.lifespan)`. Applications that share a client may enter it several times: the last one
-        to end closes it. It can be entered again.
+        Use it as `Starlette(lifespan=client.lifespan)`. Applications can share a client: the last one to end closes it.
+        It can be entered again.
         """
         async with self:
             await self.warm_up()
             yield
 
     async def warm_up(self) -> bool:
-        """Connect to the source before the first visitor comes: connection, token, entity or index.
+        """Connect to the source before the first lookup: connection, token, entity or index.
 
-        It takes at most `SourcePolicy.warm_up_timeout` seconds and never raises; a failure is logged. `lifespan` calls
-        it, and so does the middleware where an application has a lifespan.
+        It takes up to `SourcePolicy.warm_up_timeout` seconds and never raises; a failure is logged. `lifespan` calls
+        it, and so does the middleware if the application has a lifespan.
 
         Returns:
-            Whether the source is ready. True for a source that has nothing to prepare.
+            True if the source is ready or needs no warm-up.
         """
         source, timeout = self.source, self._warm_up_timeout
         if not timeout or not isinstance(source, WarmUpSource):
@@ -460,8 +460,10 @@ class ProfileClient:
             async with asyncio.timeout(timeout):
                 await source.warm_up(deadline=Deadline(timeout))
         except Exception as error:  # noqa: BLE001  # an application starts whatever a source does
-            # The text of another library's error may quote a secret.
+            # Other libraries' error messages may quote a secret.
             why = error.message if isinstance(error, ProfileEnrichError) else type(error).__name__
+            if type(error) is TimeoutError:
+                why = f"not connected within {timeout:g} s, the limit that SourcePolicy(warm_up_timeout=...) sets"
             logger.warning("%s: could not be warmed up (%s); the first lookups will take longer", source.name, why)
             return False
         return True
@@ -477,17 +479,17 @@ class ProfileClient:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop lookups, wait up to `close_timeout` seconds for loads under way, and close the source.
+        """Stop lookups, wait up to `close_timeout` seconds for running loads, and close the source.
 
-        Only what this package opened is closed; an HTTP client handed in stays open. A second call does nothing, and a
-        later lookup opens the client again.
+        An HTTP client that you passed stays open. A second call does nothing, and a later lookup opens the client
+        again.
         """
         self._loader.closed = self._loader.closing = True
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             self._loader.closing = False
-            return  # another kind of loop, such as trio's: no lookup was made on it
+            return  # another kind of loop, such as trio's, on which no lookup can run
         if self._follower is not None:
             await self._follower.aclose()
         try:

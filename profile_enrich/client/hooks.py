@@ -1,4 +1,4 @@
-"""Counters and hooks: what a client reports about its lookups.
+"""Counters, hooks and logging of a client's lookups.
 
 No object that a hook receives holds an identifier, an attribute value or a secret; keys appear as salted hashes.
 """
@@ -31,7 +31,7 @@ __all__ = [
 logger = logging.getLogger("profile_enrich")
 
 QUIET_SECONDS = 60.0
-"""Seconds in which failures of one kind are logged once."""
+"""Failures of one kind are logged once in this many seconds."""
 
 
 class LookupDetails(NamedTuple):
@@ -39,11 +39,11 @@ class LookupDetails(NamedTuple):
 
     Args:
         source: the source's name.
-        key: a salted hash of the key (see `ProfileKey.digest`); empty when the key was not usable.
+        key: a salted hash of the key (see `ProfileKey.digest`); empty for an invalid key.
         status: how it was answered.
-        reason: why the profile is empty; `None` when it was found.
+        reason: why the profile is empty; `None` if it was found.
         seconds: how long the caller waited.
-        error: the `code` of the error, where there was one.
+        error: the `code` of the error, if any.
     """
 
     source: str
@@ -89,15 +89,15 @@ Hook = Callable[[Details], None]
 
 @dataclass(frozen=True, slots=True)
 class FeedStats:
-    """How the source's change feed is followed.
+    """The state of following the source's change feed.
 
     Args:
-        state: `idle` before the first load, then `connecting`, `live`, or `lost` (then `ttl` alone keeps profiles up to
-            date); `closed` after `aclose`.
-        connections: streams that were opened.
-        keys: keys that were named as changed.
-        resets: how often everything was dropped, because too much had changed to name it.
-        last_error: the `code` of the error that the feed was lost with; `None` while it is there.
+        state: `idle` before the first load, then `connecting`, `live`, or `lost` (only `ttl` applies); `closed` after
+            `aclose`.
+        connections: the number of opened streams.
+        keys: the number of keys received.
+        resets: how often the cache was cleared because too many keys had changed.
+        last_error: the `code` of the error that ended the feed; `None` while it is open.
     """
 
     state: Literal["idle", "connecting", "live", "lost", "closed"] = "idle"
@@ -109,18 +109,18 @@ class FeedStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a `ProfileClient` has done since it was made, and what it holds now.
+    """Counters and current sizes of a `ProfileClient`.
 
     Args:
-        lookups: how many lookups ended with each status.
-        source_calls: calls of the source, retries included.
-        source_errors: loads that failed, by the `code` of the error.
+        lookups: the number of lookups by status.
+        source_calls: calls to the source, including retries.
+        source_errors: failed loads, by the `code` of the error.
         breaker: the state of the circuit breaker.
-        in_flight: loads under way now.
-        entries: known profiles in the cache now.
-        negative_entries: unknown keys in the cache now.
-        bytes: roughly the memory of the known profiles now, in bytes.
-        feed: how the change feed is followed; `None` where it is not.
+        in_flight: running loads.
+        entries: known profiles in the cache.
+        negative_entries: unknown keys in the cache.
+        bytes: the approximate memory of the known profiles, in bytes.
+        feed: the state of the change feed; `None` without one.
         shared: the counters of the shared second level; `None` without one.
     """
 
@@ -137,21 +137,20 @@ class Stats:
 
     @property
     def total(self) -> int:
-        """All lookups."""
+        """The number of all lookups."""
         return sum(self.lookups.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether lookups work.
+    """The health of a client.
 
     Args:
         ok: the client is open and its circuit breaker is closed.
         closed: the client was closed.
         breaker: the circuit breaker's state.
-        last_error: the `code` of the last load's error; `None` when it went well or none was made.
-        feed: the state of the change feed (see `FeedStats`); `None` where it is not followed. Losing it makes a client
-            less up to date, not unwell.
+        last_error: the `code` of the last load's error; `None` after a success or without loads.
+        feed: the state of the change feed (see `FeedStats`); `None` without one. It does not affect `ok`.
     """
 
     ok: bool
@@ -162,11 +161,11 @@ class Health:
 
 
 class Observer:
-    """Counts lookups and loads, calls the hooks, and logs failures of the source without flooding the log.
+    """Count lookups and loads, call the hooks, and log failures of the source at a limited rate.
 
     Args:
         source: the source's name.
-        hooks: called in the order given. A hook that raises is logged once, and never disturbs a lookup.
+        hooks: the hooks, called in order. An exception of a hook is logged once and does not affect the lookup.
     """
 
     def __init__(self, source: str, hooks: Sequence[Hook] = ()) -> None:
@@ -207,14 +206,14 @@ class Observer:
                 if say:
                     self._said[outcome] = now
             if say:
-                logger.warning("%s: %s [%s]; pages go on without fresh profiles", self.source, failure, outcome)
+                logger.warning("%s: %s [%s]; pages are served without fresh profiles", self.source, failure, outcome)
         if self.hooks:
             self._call_hooks(LoadDetails(self.source, key, outcome, seconds))
 
     def breaker(self, state: Literal["closed", "open", "half_open"]) -> None:
         """Log a change of the circuit breaker, and call the hooks."""
         if state == "open":
-            logger.warning("%s: fails again and again; no calls for a while, pages go on without it", self.source)
+            logger.warning("%s: circuit breaker opened; pages are served without new profiles", self.source)
         elif state == "closed":
             logger.warning("%s: answers again", self.source)
         self._call_hooks(BreakerDetails(self.source, state))

@@ -1,4 +1,4 @@
-"""Loads: one call of the source for each key, whose answer is stored and shared by all waiters."""
+"""Loads: one call to the source per key, whose result is stored and shared by all waiters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = ["CacheKey", "LoadFactory", "LoadResult", "Loader", "ProfileLoad"]
 logger = logging.getLogger("profile_enrich")
 
 CacheKey = tuple[str, str, str]
-"""Namespace of the source, type and value of the key: plain strings, whose hashes Python remembers."""
+"""Namespace of the source, type and value of the key: plain strings, whose hashes Python caches."""
 
 
 class LoadResult:
@@ -55,14 +55,14 @@ class LoadResult:
 
 
 class ProfileLoad(Load[CacheKey, LoadResult]):
-    """The load of one profile: it asks the source and stores the answer.
+    """The load of one profile: call the source and store the result.
 
     Args:
-        loader: makes the call.
-        profile_key: what to load.
-        base: the entry that the cache holds of the key, for a conditional request; `None` when it holds no record.
-        permit: of the circuit breaker; `None` until the source has to be asked.
-        batch: the batch that the call is made in, where the source has batches.
+        loader: the loader.
+        profile_key: the key to load.
+        base: the cached entry, for a conditional request; `None` without a cached record.
+        permit: the permit of the circuit breaker; `None` until the source is called.
+        batch: the batch of the call, if the source supports batches.
     """
 
     __slots__ = ("base", "batch", "digest", "elsewhere", "entry", "loader", "outcome", "permit", "profile_key",
@@ -82,12 +82,12 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
         self.started = time.perf_counter()
         self.outcome = ""
         self.entry: Entry | None = None
-        """What was stored of the source's answer."""
+        """The stored entry."""
         self.elsewhere = loader.runs_elsewhere()
-        """Whether it runs on the loop for loads that outlive their caller's."""
+        """Whether it runs on the background loop."""
 
     async def run(self) -> LoadResult:
-        """Ask the source, and store what it says."""
+        """Call the source and store the result."""
         return self.loader.store(self, await self.loader.ask(self))
 
     def stored(self, entry: Entry) -> None:
@@ -112,9 +112,9 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
 
 
 class _Slot:
-    """One of the calls that may be made at the same time, held for a `with` block."""
+    """A slot for one concurrent call, held for a `with` block."""
 
-    # A class: a generator under `asynccontextmanager` costs as much as all the rest of this.
+    # A class, because a generator with `asynccontextmanager` would double the cost.
     __slots__ = ("_breaker", "_observer", "_slots")
 
     def __init__(self, slots: asyncio.Semaphore, breaker: Breaker, observer: Observer) -> None:
@@ -136,10 +136,10 @@ class _Slot:
 
 
 class LoadFactory(Protocol):
-    """Makes loads of another kind than `ProfileLoad`, where it can."""
+    """A factory of loads that replace `ProfileLoad`."""
 
     def usable(self, key: CacheKey) -> bool:
-        """Return whether it can for this key now."""
+        """Return whether it can make a load for this key now."""
         ...
 
     def new(
@@ -150,19 +150,19 @@ class LoadFactory(Protocol):
 
 
 class Loader:
-    """Loads keys from a source into a cache, each key once at a time.
+    """Load keys from a source into a cache, with single flight.
 
     Args:
-        source: where profiles come from.
-        cache: where answers are kept.
-        expiry: how long they are kept.
+        source: the source of profiles.
+        cache: the cache of results.
+        expiry: the times of cached results.
         observer: is notified of each load.
-        sweeper: is started with the first load on a loop.
-        breaker: decides whether a call may be made.
+        sweeper: started with the first load on a loop.
+        breaker: the circuit breaker.
         policy: retries and limits.
-        deadline: seconds that one load may take.
+        deadline: the time limit of one load, in seconds.
         timer: the monotonic clock of the cache, in seconds.
-        shared: makes loads that ask a second level of the cache first, where there is one.
+        shared: the factory of loads that read the second cache level first, if there is one.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class Loader:
         """Being closed now: no load is started."""
         self._elsewhere = BackgroundLoop()
         self._loops_end = False
-        """A load was cut off by the end of its event loop, and none has ended well since."""
+        """A load was cancelled by the end of its event loop, and none has succeeded since."""
         self.cache = cache
         self.expiry = expiry
         self.observer = observer
@@ -202,20 +202,20 @@ class Loader:
         self._rate_limit = policy.rate_limit
         self._max_in_flight = policy.max_in_flight
         self._batcher: Batcher | None = None
-        if isinstance(source, BatchSource) and source.batch_size > 1:  # some sources have batches only when asked to
+        if isinstance(source, BatchSource) and source.batch_size > 1:  # some sources support batches only if configured
             self._batcher = Batcher(source, policy.batch_window, self._slot)
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._truncation_logged = False
         reset_after_fork(self)
 
     def cache_key(self, key: ProfileKey) -> CacheKey:
-        """Return the key under which the answer is kept: no two sources or tenants share one."""
+        """Return the cache key, which differs between sources and tenants."""
         return (self._namespace, key.type, key.value)
 
     # --- starting loads ---------------------------------------------------------------------------------------------
 
     def find(self, key: ProfileKey) -> ProfileLoad | None:
-        """Return the load of a key that is under way and may be joined."""
+        """Return the running load of a key that may be joined."""
         load = self.loads.find(self.cache_key(key))
         return load if load is not None and self.cache.may_be_joined(load.token) else None
 
@@ -224,7 +224,7 @@ class Loader:
         return not load.completed and self.cache.is_current(load.token)
 
     def join(self, key: ProfileKey, base: Entry | None) -> tuple[ProfileLoad, bool]:
-        """Return the load of a key, which is started if none is under way; and whether it was under way.
+        """Return the running load of a key, or start one; and whether it was already running.
 
         Raises:
             ProfileEnrichError: as `launch`.
@@ -235,13 +235,13 @@ class Loader:
     def launch(
         self, key: ProfileKey, base: Entry | None, *, yields: bool = False, overdue: bool = False
     ) -> ProfileLoad:
-        """Start a load of a key, in the place of one that is under way.
+        """Start a load of a key, replacing a running one.
 
         Args:
-            key: what to load.
-            base: the entry that the cache holds of it.
-            yields: the caller can wait, and leaves a part of the rate limit to those who cannot.
-            overdue: the caller has waited for the circuit breaker for long enough: the call is made all the same.
+            key: the key to load.
+            base: its cached entry.
+            yields: whether the caller can wait, and leaves part of the rate limit to others.
+            overdue: whether to make the call even if the circuit breaker is open, after a long wait.
 
         Raises:
             ClientClosed: the client is being closed.
@@ -257,7 +257,7 @@ class Loader:
         return load
 
     def refresh(self, key: ProfileKey, base: Entry) -> None:
-        """Start a load that nobody waits for, unless one is under way.
+        """Start a background load, unless one is running.
 
         Raises:
             ProfileEnrichError: as `launch`.
@@ -268,11 +268,11 @@ class Loader:
             self.join(key, base)
 
     def runs_elsewhere(self) -> bool:
-        """Return whether the running event loop is the one for loads that outlive their caller's."""
+        """Return whether the running event loop is the background loop."""
         return self._elsewhere.is_running_here()
 
     def note_end(self, load: ProfileLoad, error: ProfileEnrichError | None) -> None:
-        """Notice event loops that end before their loads, and finish such a load elsewhere from the second on."""
+        """Detect loops that end before their loads; from the second time on, finish such a load in the background."""
         if not isinstance(error, ClientClosed):
             self._loops_end = self._loops_end and load.elsewhere
         elif not self.closing and not load.elsewhere:
@@ -292,7 +292,7 @@ class Loader:
         return ProfileLoad(self, key, base, *self.admit(yields, overdue))
 
     def refresh_soon(self, key: ProfileKey) -> None:
-        """Start a load of a key that has just been answered with something stale."""
+        """Start a refresh of a key that was just served stale."""
 
         def start() -> None:
             with contextlib.suppress(CircuitOpen, RateLimitReached, ClientClosed):
@@ -301,16 +301,16 @@ class Loader:
         asyncio.get_running_loop().call_soon(start)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what no waiter of a load has to wait for; `aclose` waits for it."""
+        """Run a coroutine in the background; `aclose` waits for it."""
         task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
     def admit(self, yields: bool = False, overdue: bool = False) -> tuple[Permit, Batch | None]:
-        """The permission to make a call now, and the batch that it is made in, where the source has batches."""
+        """Return the permit for a call, and its batch if the source supports batches."""
         permit = self._breaker.trial() if overdue else self._breaker.ask()
         if permit is None:
-            raise CircuitOpen("the source failed several times in a row and is left alone for a moment")
+            raise CircuitOpen("the source failed several times in a row; the circuit breaker is open")
         try:
             if self._batcher is not None:
                 return permit, self._batcher.reserve(lambda: self._take(yields))
@@ -324,12 +324,12 @@ class Loader:
         """Take one call from the rate limit."""
         pause = 0.0 if self._rate_limit is None else self._rate_limit.take(yields=yields)
         if pause:
-            raise RateLimitReached("the rate limit set for this source is used up for the moment", retry_after=pause)
+            raise RateLimitReached("the rate limit configured for this source is exhausted", retry_after=pause)
 
     # --- calling the source -----------------------------------------------------------------------------------------
 
     async def ask(self, load: ProfileLoad) -> SourceResult:
-        """Call the source, and repeat a failed call as the retry policy allows."""
+        """Call the source, with retries."""
         self._retry.began()
         attempt = 0
         while True:
@@ -340,7 +340,7 @@ class Loader:
             except SourceError as error:
                 if isinstance(error, SourceTimeout | SourceConnectionError):
                     load.excuse_standstill()
-                    if load.excused > excused:  # our own standstill: neither a failure nor a retry of the budget
+                    if load.excused > excused:  # a stall of this process counts neither as a failure nor as a retry
                         attempt -= 1
                         continue
                 pause = self._retry.pause(error, attempt, load.start_deadline().remaining())
@@ -349,7 +349,7 @@ class Loader:
                 failed = error
             await asyncio.sleep(pause)
             paid = False
-            with contextlib.suppress(RateLimitReached):  # a repeated call is a call, too
+            with contextlib.suppress(RateLimitReached):  # a retry counts as a call, too
                 if self._batcher is None:
                     self._take()
                 else:
@@ -366,7 +366,7 @@ class Loader:
             return await self._source.fetch(load.profile_key, deadline=load.start_deadline(), validators=validators)
 
     async def ask_together(self, keys: Sequence[ProfileKey]) -> Mapping[ProfileKey, SourceResult]:
-        """Make one call for several keys, for a run that stores the answers itself: no load, cache or retry.
+        """Make one call for several keys, without load, cache and retries.
 
         Raises:
             CircuitOpen: the circuit breaker is open.
@@ -375,7 +375,7 @@ class Loader:
         assert isinstance(self._source, BatchSource)  # noqa: S101  # by the caller
         permit = self._breaker.ask()
         if permit is None:
-            raise CircuitOpen("the source failed several times in a row and is left alone for a moment")
+            raise CircuitOpen("the source failed several times in a row; the circuit breaker is open")
         failed: ProfileEnrichError | None = ClientClosed("the lookup was cancelled")
         try:
             async with self._slot():
@@ -389,7 +389,7 @@ class Loader:
         return answers
 
     def _slot(self) -> _Slot:
-        """The slot of one call. Waiting for it counts neither as the source's time nor as its failure."""
+        """Acquire the slot of one call. The wait does not count towards the source's deadline or failures."""
         loop = asyncio.get_running_loop()
         slots = self._slots.get(loop)
         if slots is None:
@@ -399,13 +399,13 @@ class Loader:
     # --- storing the answer -----------------------------------------------------------------------------------------
 
     def store(self, load: ProfileLoad, result: object) -> LoadResult:
-        """Store what the source said, and note the outcome on the load."""
+        """Store the source's result, and set the outcome of the load."""
         now, token = self.timer(), load.token
         if isinstance(result, Found) and isinstance(result.record, Record):
             result.record.namespace = self._namespace
             if result.record.truncated and not self._truncation_logged:
                 self._truncation_logged = True
-                logger.warning("%s: the vendor cuts attributes off some profiles", self._source.name)
+                logger.warning("%s: the vendor truncates the attributes of some profiles", self._source.name)
             if self.expiry.keeps(result.freshness):
                 self.keep(load, self.expiry.known(result.record, result.freshness, result.tags, now))
             else:
@@ -415,7 +415,7 @@ class Loader:
         if isinstance(result, NotModified):
             base = load.base
             if base is None or base.record is None:
-                raise SourceResponseError("the source said 'not modified' to a question that was not conditional")
+                raise SourceResponseError("the source returned 'not modified' for an unconditional request")
             record = base.record.renewed()
             entry = self.expiry.known(record, result.freshness, base.tags, now)
             entry.validators = entry.validators or base.validators
@@ -437,7 +437,7 @@ class Loader:
 
     def keep(self, load: ProfileLoad, entry: Entry) -> None:
         """Store an entry of a known profile."""
-        # The profile is made once, here, so that a hit has nothing left to make.
+        # The profile is made once, here, so that hits do not have to.
         if entry.record is not None:
             entry.record.namespace = self._namespace
         entry.view = Profile(entry.record, status=Status.HIT, key=load.profile_key)
@@ -447,7 +447,7 @@ class Loader:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     async def aclose(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for the loads under way, and cancel the rest."""
+        """Wait up to `timeout` seconds for running loads, and cancel the rest."""
         self._sweeper.stop()
         self._elsewhere.stop()
         await self.loads.aclose(timeout)
@@ -459,11 +459,11 @@ class Loader:
 
     @property
     def rate_limited(self) -> bool:
-        """Whether calls of the source are bounded per second."""
+        """Whether there is a rate limit."""
         return self._rate_limit is not None
 
     def after_fork(self) -> None:
-        """Forget what belongs to the parent, in a forked child: loads, slots, timers and locks."""
+        """Forget the parent's loads, slots, timers and locks, in a forked child."""
         self.loads.forget()
         self.cache.renew_lock()
         self.observer.renew_lock()

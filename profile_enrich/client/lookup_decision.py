@@ -1,4 +1,4 @@
-"""The decision of a lookup: the cache answers, or the source has to be asked."""
+"""Lookup decision: serve from the cache (fresh or stale), or load from the source."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["Lookups", "PendingLookup", "loaded_profile", "unavailable"]
 
 
 class PendingLookup:
-    """A lookup that the cache cannot answer. `ProfileClient.find` returns it.
+    """A lookup that needs the source, returned by `ProfileClient.find`.
 
-    Nothing has been started yet: call `wait`, or `start` and later `wait`, at once. It belongs to one caller.
+    It has not started: call `wait`, or `start` and later `wait`, without delay. It belongs to one caller.
 
     Args:
-        lookups: of the client.
-        key: what is looked up.
-        base: the entry that the cache holds of it.
-        started: when the lookup began, from `time.perf_counter`.
+        lookups: the client's lookup decision.
+        key: the key.
+        base: its cached entry.
+        started: the start of the lookup, from `time.perf_counter`.
     """
 
     __slots__ = ("_base", "_joined", "_load", "_lookups", "_started", "key")
 
     def __init__(self, lookups: Lookups, key: ProfileKey, base: Entry | None, started: float) -> None:
         self.key = key
-        """What is looked up."""
+        """The key of the lookup."""
         self._lookups = lookups
         self._base = base
         self._started = started
@@ -40,18 +40,18 @@ class PendingLookup:
         self._joined = False
 
     def start(self) -> None:
-        """Start the load, or join the one under way, without waiting. It must be called on the running event loop.
+        """Start the load, or join a running one, without waiting. Call it on the running event loop.
 
-        What prevents a load (the circuit breaker, the rate limit, a closed client) is reported by `wait`.
+        If no load can start (circuit breaker, rate limit, closed client), `wait` reports it.
         """
         with contextlib.suppress(ProfileEnrichError):
             self._load, self._joined = self._lookups.loader.join(self.key, self._base)
 
     async def wait(self, budget: float | None = None) -> Profile:
-        """Wait for the profile. It never raises (but for the cancellation of the caller).
+        """Wait for the profile. It never raises, except for cancellation.
 
         Args:
-            budget: seconds to wait at most; `None` waits for the load, which ends by the client's `deadline`.
+            budget: the longest wait in seconds; `None` waits for the load, which ends by the client's `deadline`.
 
         Returns:
             The profile. `status` says how it was answered; with `Reason.UNAVAILABLE`, `error` says why not.
@@ -64,7 +64,7 @@ class PendingLookup:
         return await self._result(budget)
 
     async def _result(self, budget: float | None) -> Profile:
-        """The profile that the load brings, started or not."""
+        """Return the profile of the load, and start it if necessary."""
         lookups, key = self._lookups, self.key
         try:
             if self._load is None:
@@ -79,12 +79,12 @@ class PendingLookup:
 
 
 class Lookups:
-    """Decides lookups: one place that answers from the cache or returns what is pending.
+    """Decide lookups: return a cached profile, or a pending lookup.
 
     Args:
-        namespace: of the source.
-        cache: the profiles that are known.
-        loader: asks the source.
+        namespace: the namespace of the source.
+        cache: the cache of profiles.
+        loader: the loader of profiles.
         observer: counts each lookup, and calls the hooks.
         timer: the monotonic clock of the cache, in seconds.
     """
@@ -105,7 +105,7 @@ class Lookups:
         self._timer = timer
 
     def find(self, key: str | ProfileKey) -> Profile | PendingLookup:
-        """Answer from the cache, or return what is pending; see `ProfileClient.find`."""
+        """Return a cached profile or a pending lookup; see `ProfileClient.find`."""
         observer = self._observer
         started = time.perf_counter() if observer.hooks else 0.0
         fresh = self.fresh(key)
@@ -124,9 +124,9 @@ class Lookups:
         return self.observe(question, profile, started)
 
     def fresh(self, key: object) -> Profile | None:
-        """Return a plain fresh hit and count it, without calling hooks; `None` for everything else.
+        """Return and count a fresh hit, without calling hooks; `None` otherwise.
 
-        Any thread may call it.
+        It is thread-safe.
         """
         if type(key) is str:
             return self._cache.fresh((self._namespace, "id", key), self._timer())
@@ -135,39 +135,39 @@ class Lookups:
         return None
 
     def decide(self, key: ProfileKey) -> tuple[Profile | None, Entry | None]:
-        """Read the cache, once, and decide.
+        """Read the cache once and decide whether to serve the entry.
 
         Returns:
-            The profile, without its overlay and uncounted, or `None` when the source has to be asked; and the entry
-            that it was decided on. A stale profile has started a refresh.
+            The profile, without overlay and uncounted, or `None` if the source must be called; and the cached entry.
+            For a stale profile, a refresh was started.
         """
         now = self._timer()
         entry = self._cache.get(self.loader.cache_key(key), now)
         if entry is None:
             return None, None
         if entry.record is not None and now >= entry.refresh_at:
-            # Past its hard expiry it is served only while the source fails.
+            # After `stale_until`, it is served only while the source fails.
             if now >= entry.stale_until and entry.error is None:
                 return None, entry
-            if now >= entry.retry_at and not self.loader.closed:  # nobody waits for it: it opens no closed client
+            if now >= entry.retry_at and not self.loader.closed:  # a background refresh does not reopen a closed client
                 with contextlib.suppress(CircuitOpen, RateLimitReached):
                     self.loader.refresh(key, entry)
         return _cached_profile(entry, key, now), entry
 
     def peek(self, key: ProfileKey) -> Profile | None:
-        """Return what the cache holds of a key, with its overlay, uncounted; see `ProfileClient.peek`."""
+        """Return the cached profile of a key with its overlay, uncounted; see `ProfileClient.peek`."""
         now = self._timer()
         entry = self._cache.get(self.loader.cache_key(key), now)
         return None if entry is None else self._overlaid(key, _cached_profile(entry, key, now))
 
     def stale_fallback(self, key: ProfileKey) -> Profile | None:
-        """Return what the cache still holds of a key whose load has failed."""
+        """Return the stale profile of a key whose load has failed, if any."""
         now = self._timer()
         entry = self._cache.get(self.loader.cache_key(key), now)
         return None if entry is None or entry.record is None else _cached_profile(entry, key, now)
 
     async def refresh(self, key: ProfileKey, budget: float | None) -> Profile:
-        """Load a key whatever the cache holds; see `ProfileClient.refresh`."""
+        """Load a key even if it is cached; see `ProfileClient.refresh`."""
         started = time.perf_counter()
         base = self._cache.get(self.loader.cache_key(key), self._timer())
         try:
@@ -178,7 +178,7 @@ class Lookups:
         return self.observe(key, loaded_profile(answer, Status.MISS, key), started)
 
     def skip(self, reason: Reason) -> Profile:
-        """Return and count the empty profile of a lookup that is not made; see `ProfileClient.skip`."""
+        """Return and count the empty profile of a skipped lookup; see `ProfileClient.skip`."""
         observer = self._observer
         observer.count(Status.SKIPPED)
         if observer.hooks:
@@ -186,7 +186,7 @@ class Lookups:
         return _SKIPPED[reason]
 
     def observe(self, key: ProfileKey | None, profile: Profile, started: float) -> Profile:
-        """Lay the overlay over an answer, count it and call the hooks; `started` is from `time.perf_counter`."""
+        """Apply the overlay to a profile, count it and call the hooks; `started` is from `time.perf_counter`."""
         if key is not None:
             profile = self._overlaid(key, profile)
         observer = self._observer
@@ -202,7 +202,7 @@ class Lookups:
         return profile
 
     def _overlaid(self, key: ProfileKey, profile: Profile) -> Profile:
-        """The profile with its overlay. An excluded or unavailable one has none."""
+        """Return the profile with its overlay. An excluded or unavailable one has none."""
         facts = profile._facts
         record = facts.record
         if record is None and facts.reason is not Reason.NOT_FOUND:
@@ -219,7 +219,7 @@ _SKIPPED = {reason: Profile(reason=reason) for reason in Reason}
 
 
 def _cached_profile(entry: Entry, key: ProfileKey, now: float) -> Profile:
-    """The profile that an entry stands for at `now`."""
+    """Return the profile of a cached entry at `now`."""
     if entry.record is not None:
         if now < entry.fresh_until:
             return entry.view or Profile(entry.record, status=Status.HIT, key=key)
@@ -230,7 +230,7 @@ def _cached_profile(entry: Entry, key: ProfileKey, now: float) -> Profile:
 
 
 def loaded_profile(answer: LoadResult, status: Status, key: ProfileKey) -> Profile:
-    """Return the profile that a load has brought."""
+    """Return the profile of a finished load."""
     return Profile(answer.record, status=status, reason=answer.reason, key=key)
 
 

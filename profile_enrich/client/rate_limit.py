@@ -12,15 +12,15 @@ from .._utils.validation import check_number
 __all__ = ["RateLimit"]
 
 _RESERVE = 0.1
-"""The part of the burst that callers who can wait leave to those who cannot."""
+"""The share of the burst that callers who can wait leave to those who cannot."""
 
 
 class RateLimit:
-    """A client-side rate limit: a bound on the calls a second, as a token bucket.
+    """A client-side limit of calls per second, as a token bucket.
 
     Args:
-        rate: calls a second.
-        burst: calls at once, after a quiet period. Default: the rate, and at least 1.
+        rate: calls per second.
+        burst: the largest number of calls at once, after a quiet period. Default: the rate, at least 1.
         timer: the monotonic clock, in seconds.
 
     Raises:
@@ -38,11 +38,11 @@ class RateLimit:
         """Take one call if the limit allows it.
 
         Args:
-            yields: the caller can wait, as pipelines do. It leaves a tenth of the burst to callers who cannot, so that
-                a pipeline at full rate does not turn all pages away.
+            yields: whether the caller can wait, as pipelines can. It leaves a tenth of the burst to other callers, so
+                that a pipeline at full rate does not block all pages.
 
         Returns:
-            0.0 when it was taken, else the seconds until there will be one.
+            0.0 if it was taken, otherwise the seconds until the next one.
         """
         with self._lock:
             return self._bucket.take(self._timer(), reserve=self.burst * _RESERVE if yields else 0.0)

@@ -12,17 +12,17 @@ from ..errors import ConfigurationError, SourceConnectionError, SourceError, Sou
 __all__ = ["RetryPolicy"]
 
 _REPEATABLE = (SourceConnectionError, SourceUnavailable, SourceRateLimited)
-"""What may go better a moment later. A timeout has used up its time, and a refusal stays one."""
+"""The errors that are retried. A timeout has used up the deadline, and a rejection would be repeated."""
 
 
 class RetryPolicy:
-    """When a failed call is repeated: exponential backoff with full jitter, a retry budget, never past the deadline.
+    """Retries of failed calls: exponential backoff with full jitter, a retry budget, never past the deadline.
 
-    A lookup only reads, so repeating it is safe.
+    Lookups are idempotent, so retries are safe.
 
     Args:
-        attempts: calls for one load, at most; 1 for no retry. Default 2.
-        ratio: retries stay at or below this fraction of calls. Default 0.1.
+        attempts: the largest number of calls per load; 1 for no retry. Default 2.
+        ratio: the largest ratio of retries to calls. Default 0.1.
         wait_initial: the longest wait before the first retry, in seconds. It doubles with each retry. Default 0.05.
         wait_max: the longest wait before any retry, in seconds. Default 1. A vendor's `Retry-After` is the shortest.
         rng: returns random numbers in [0, 1). Default `random.random`.
@@ -32,7 +32,7 @@ class RetryPolicy:
     """
 
     MOST_SAVED = 10.0
-    """Retries that can be saved up while nothing fails."""
+    """The largest number of retries saved up in the budget."""
 
     def __init__(
         self,
@@ -54,22 +54,22 @@ class RetryPolicy:
         self._saved = 0.0
 
     def began(self) -> None:
-        """Count the first call of a load, which earns a fraction of a retry."""
+        """Count the first call of a load, which adds a fraction of a retry to the budget."""
         with self._lock:
             self._saved = min(self.MOST_SAVED, self._saved + self._ratio)
 
     def pause(self, error: SourceError, attempt: int, remaining: float) -> float | None:
-        """Return the seconds to wait before the call is repeated; `None` when it must not be.
+        """Return the seconds to wait before a retry; `None` for no retry.
 
         Args:
             error: how it failed.
-            attempt: how many calls this load has made.
+            attempt: the number of calls of this load so far.
             remaining: seconds left of the load's deadline.
         """
         if attempt >= self._attempts or not isinstance(error, _REPEATABLE):
             return None
         if isinstance(error, SourceRateLimited) and error.retry_after is None:
-            return None  # the vendor refuses more calls and does not say for how long
+            return None  # the vendor rejects calls without a Retry-After
         longest: float = min(self._wait_max, self._wait_initial * 2.0 ** min(attempt - 1, 60))
         pause = self._rng() * longest
         pause = max(pause, error.retry_after or 0.0)

@@ -1,4 +1,4 @@
-"""A load that asks the shared second level before the source, and stores the source's answer there."""
+"""Load through the shared second cache level: read it before the source, and write the result to it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .loader import CacheKey, Loader, LoadResult, ProfileLoad
 __all__ = ["SharedLoad", "SharedLoads"]
 
 RECHECK = 0.1
-"""Seconds until the second level is asked again about a stale entry that another process refreshes."""
+"""Seconds until the second level is read again for a stale entry that another process refreshes."""
 
 
 class SharedLoad(ProfileLoad):
-    """The load of one profile by one of many processes.
+    """The load of one profile, coordinated with other processes.
 
     Args:
-        loader: makes the call, if one is necessary.
-        profile_key: what to load.
-        base: the entry that the first level holds of the key.
+        loader: the loader, for the call if necessary.
+        profile_key: the key to load.
+        base: the cached entry of the first level.
         level: the second level.
-        permit: of the circuit breaker, where the caller waited for it.
+        permit: the permit of the circuit breaker, if the caller waited for it.
         batch: the batch of the call, likewise.
     """
 
@@ -48,7 +48,7 @@ class SharedLoad(ProfileLoad):
         self._answer: SharedAnswer | None = None
 
     async def run(self) -> LoadResult:
-        """Answer from the second level; else ask the source, unless another process does."""
+        """Read the second level; on a miss call the source, unless another process does."""
         if await self._find():
             answer = self._answer
             assert answer is not None  # noqa: S101  # found just now
@@ -61,13 +61,13 @@ class SharedLoad(ProfileLoad):
         try:
             result = await loader.ask(self)
         except SourceError:
-            if answer is not None:  # it may replace the failed answer for as long as `max_stale` says
+            if answer is not None:  # it may be served while the source fails, up to `max_stale`
                 self._keep(answer)
             raise
         return loader.store(self, result)
 
     async def _find(self) -> bool:
-        """Look for an answer until there is one or it is this process's turn to ask the source."""
+        """Wait until there is an entry, or until this process holds the lease for the call."""
         level, key, end = self._level, self.key, time.monotonic() + self.loader.deadline
         while True:
             self._answer = answer = await level.read(key)
@@ -85,7 +85,7 @@ class SharedLoad(ProfileLoad):
             await level.wait(key)
 
     def _will_do(self, answer: SharedAnswer) -> bool:
-        """Whether an answer is fresh enough: newer than the entry that made this load necessary."""
+        """Return whether an entry is fresh enough: newer than the one that caused this load."""
         now = time.time()
         if self.base is None:
             return now < answer.stale_until
@@ -93,7 +93,7 @@ class SharedLoad(ProfileLoad):
         return now < answer.fresh_until and newest > self.base.fresh_until + 0.001
 
     def _entry(self, answer: SharedAnswer) -> Entry:
-        """The answer as an entry of the first level, whose clock is another one."""
+        """Convert an entry to the first level, which has another clock."""
         shift = self.loader.timer() - time.time()
         return Entry(
             answer.record,
@@ -118,14 +118,14 @@ class SharedLoad(ProfileLoad):
         return LoadResult(answer.record, answer.reason)
 
     def stored(self, entry: Entry) -> None:
-        """Note the entry, and have it refreshed early where that was asked for."""
+        """Set the stored entry, and schedule its eager refresh if configured."""
         super().stored(entry)
         eager, now = self._level.eager_refresh, self.loader.timer()
         if eager is not None and now < entry.fresh_until:
             entry.refresh_at = now + eager * (entry.fresh_until - now)
 
     def on_complete(self, error: ProfileEnrichError | None) -> None:
-        """Report the end, and write the answer to the second level in the background."""
+        """Report the end, and write the entry to the second level in the background."""
         super().on_complete(error)
         lease = self._lease
         if lease is not None:
@@ -152,7 +152,7 @@ class SharedLoad(ProfileLoad):
 
 
 class SharedLoads:
-    """Makes the loads of a client with a second level; see `LoadFactory`.
+    """Factory of the loads of a client with a second level; see `LoadFactory`.
 
     Args:
         level: the second level.

@@ -1,4 +1,4 @@
-"""`SourcePolicy`: how a client calls its source."""
+"""`SourcePolicy`: circuit breaker, retries and limits of calls to the source."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["SourcePolicy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePolicy:
-    """How a `ProfileClient` calls its source: circuit breaker, retries and limits.
+    """Circuit breaker, retries and limits of a `ProfileClient`'s calls to its source.
 
     Args:
         breaker: the circuit breaker. Default: `Breaker()`, which opens for 5 seconds after 5 failures in a row.
-        retry: when a failed call is repeated. Default: `RetryPolicy()`, which repeats it once, for at most a tenth of
-            the calls.
-        rate_limit: bounds the calls a second, such as `RateLimit(100)`. Default none. A page never waits for it.
-        max_in_flight: calls at the same time, at most, on each event loop. Default 100.
-        batch_window: seconds in which lookups gather for one call of a source that has a batch endpoint. Default 0.002.
-        close_timeout: seconds that `aclose` waits for loads under way. Default 2.
-        warm_up_timeout: seconds that the start of an application waits for the source to be connected. Default 2; 0 for
-            no warm-up.
+        retry: the retries of failed calls. Default: `RetryPolicy()`, which retries once, for up to a tenth of the
+            calls.
+        rate_limit: the limit of calls per second, such as `RateLimit(100)`. Default none. Pages never wait for it.
+        max_in_flight: the largest number of concurrent calls per event loop. Default 100.
+        batch_window: seconds in which lookups are collected for one batch call. Default 0.002.
+        close_timeout: how long `aclose` waits for running loads, in seconds. Default 2.
+        warm_up_timeout: how long the startup of an application waits for the source, in seconds. Default 2; 0 for no
+            warm-up.
 
     Raises:
         ConfigurationError: a value is not usable; the message names it.

@@ -1,4 +1,4 @@
-"""Totals of the clients of a process, by source: what metrics read when they are collected."""
+"""Totals of the clients of a process, by source, for metrics."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ BREAKER_STATES = ("closed", "open", "half_open")
 
 @dataclass(slots=True)
 class ClientTotals:
-    """The `Stats` of all clients of one source, added up.
+    """The summed `Stats` of all clients of one source.
 
     Args:
-        lookups: how many lookups ended with each status.
-        source_calls: calls of the source.
-        source_errors: loads that failed, by the `code` of the error.
-        breakers: how many circuit breakers are in each state.
-        in_flight: loads under way.
+        lookups: the number of lookups by status.
+        source_calls: calls to the source.
+        source_errors: failed loads, by the `code` of the error.
+        breakers: the number of circuit breakers by state.
+        in_flight: running loads.
         entries: known profiles cached.
         negative_entries: unknown keys cached.
-        bytes: roughly the memory of the known profiles, in bytes.
+        bytes: the approximate memory of the known profiles, in bytes.
     """
 
     lookups: Counter[str] = field(default_factory=Counter[str])
@@ -40,10 +40,10 @@ class ClientTotals:
 
 
 class TrackedClients:
-    """The clients whose state is reported. They are not kept alive."""
+    """Weak references to the clients whose state is reported."""
 
     def __init__(self) -> None:
-        # Replaced, never changed: the collecting thread may be reading it.
+        # Replaced, never modified, because the collecting thread may be reading it.
         self._clients: tuple[ref[ProfileClient], ...] = ()
 
     def add(self, client: ProfileClient) -> None:
@@ -59,7 +59,7 @@ class TrackedClients:
             self._clients = (*alive, ref(client))
 
     def totals(self) -> dict[str, ClientTotals]:
-        """Return the totals by the source's name: two samples of one name would make the whole collection invalid."""
+        """Return the totals by name of the source, since two samples with one name would be invalid."""
         totals: dict[str, ClientTotals] = {}
         for watched in self._clients:
             client = watched()

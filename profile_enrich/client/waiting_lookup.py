@@ -1,7 +1,7 @@
-"""Lookups that wait: for the rate limit, for the circuit breaker, and for a source that fails for a while.
+"""Lookups of pipelines, which wait for the rate limit, the circuit breaker and a failing source.
 
-A page is served without its profile when no call can be made; a record of a pipeline waits for its turn. No load is
-started before its turn, so that a page that asks for the same key meanwhile never joins a load that is queued.
+If no call can be made, a page is served without its profile, but a record of a pipeline waits. A load is started only
+when the call can be made, so that a page never joins a queued load.
 """
 
 from __future__ import annotations
@@ -36,37 +36,37 @@ from .lookup_decision import Lookups, loaded_profile, unavailable
 __all__ = ["FATAL_ERRORS", "WaitingLookup", "run_workers"]
 
 FATAL_ERRORS = (SourceAuthError, ConfigurationError, ClientClosed)
-"""Errors that no other key and no later moment avoids: they end a run."""
+"""Errors that affect every key permanently: they end a run."""
 
 MAX_LOADS = 3
-"""Loads of one key, at most, while the source fails otherwise than by asking for time."""
+"""The largest number of loads of one key, unless the source asks to wait."""
 
 _TRANSIENT = (
     SourceConnectionError,
     SourceUnavailable,
     SourceRateLimited,
     SourceTimeout,
-    SourceResponseError,  # such as an answer that was cut short, or a proxy's page
+    SourceResponseError,  # such as an incomplete response, or a proxy's page
     CircuitOpen,
     RateLimitReached,
 )
-"""Errors that may not occur later. A lookup only reads, so repeating it is safe."""
+"""Errors that may be transient. Lookups are idempotent, so retries are safe."""
 
 _NOT_NOW = (SourceRateLimited, CircuitOpen, RateLimitReached)
-"""Errors that ask for time and say nothing of the key: bounded in time alone."""
+"""Errors that ask to wait and do not depend on the key: limited only by time."""
 
 _MIN_SLEEP = 0.01
-"""The shortest sleep between two looks at the source's state, in seconds."""
+"""The shortest sleep between checks of the source's state, in seconds."""
 
 _MAX_SLEEP = 0.1
-"""The longest sleep of a queue while the circuit breaker is open: a trial call may end that sooner, in seconds."""
+"""The longest sleep of a queue while the circuit breaker is open, in seconds; a trial call may close it sooner."""
 
 _WAIT_INITIAL, _WAIT_MAX = 0.1, 5.0
 """The longest waits before the second load of a key, and before any, in seconds."""
 
 
 class _PendingKey:
-    """One key that still has no answer."""
+    """One key without a result so far."""
 
     __slots__ = ("base", "failing_since", "key", "loads", "place", "started")
 
@@ -80,13 +80,13 @@ class _PendingKey:
 
 
 class WaitingLookup:
-    """Looks keys up for callers that can wait, such as pipelines.
+    """Look up keys for callers that can wait, such as pipelines.
 
     Args:
-        lookups: decides whether the cache answers.
-        loader: asks the source.
-        breaker: says for how long no call can be made.
-        batch_size: keys of one call; 1 where the source has no batches.
+        lookups: the lookup decision.
+        loader: the loader of profiles.
+        breaker: the circuit breaker.
+        batch_size: the keys per call; 1 for a source without batches.
         timer: the monotonic clock of the client, in seconds.
         rng: returns random numbers in [0, 1).
     """
@@ -108,21 +108,21 @@ class WaitingLookup:
         self._timer = timer
         self._rng = rng
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-        # Of the source, not of one key: since when nothing came back, and when that was last noticed.
+        # Of the source, not of one key: when it last responded, and when that was last checked.
         self._failing_since: float | None = None
         self._noticed = 0.0
         reset_after_fork(self)
 
     async def lookup(self, keys: Sequence[ProfileKey], retry_timeout: float) -> list[Profile]:
-        """Look up some keys that fit one call.
+        """Look up keys that fit into one call.
 
         Args:
-            keys: at most `batch_size` different ones.
-            retry_timeout: seconds for which a failing source is waited for, since it last answered. The rate limit is
-                waited for as long as it takes.
+            keys: up to `batch_size` different keys.
+            retry_timeout: how long to retry a failing source after its last response, in seconds. The wait for the rate
+                limit is not limited.
 
         Returns:
-            A profile for each key, in the order of the keys; `profile.error` says what failed.
+            A profile for each key, in order; `profile.error` is the error of a failed one.
 
         Raises:
             SourceAuthError, ConfigurationError, ClientClosed: no key can be looked up.
@@ -150,7 +150,7 @@ class WaitingLookup:
         return [profiles[place] for place in range(len(keys))]
 
     async def _acquire(self, pending: _PendingKey, retry_timeout: float) -> Profile | tuple[ProfileLoad, bool]:
-        """The load of the key once there is one; or the profile, where no load is needed or possible."""
+        """Wait for the load of the key; or return the profile, if no load is needed or possible."""
         key = pending.key
         queue = self._queue()
         if not queue.locked():
@@ -159,7 +159,7 @@ class WaitingLookup:
                 return ready
             with contextlib.suppress(CircuitOpen, RateLimitReached):
                 return self._loader.launch(key, pending.base, yields=True), False
-        async with queue:  # first come, first served; only the first one watches the time
+        async with queue:  # FIFO; only the first one checks the time
             overdue = False
             while True:
                 ready = self._ready(pending)
@@ -170,14 +170,14 @@ class WaitingLookup:
                 except RateLimitReached as error:
                     pause = error.retry_after or 0.0
                 except CircuitOpen:
-                    # No record is given up unasked: one at a time is asked for when the breaker was waited for in vain.
+                    # No record fails without a call: after the wait for the breaker, records are tried one at a time.
                     pause = self._breaker.pause()
                     overdue = self._over(pending, pause, retry_timeout)
                     pause = _MAX_SLEEP if overdue else min(max(pause, _MIN_SLEEP), _MAX_SLEEP)
                 await asyncio.sleep(pause)
 
     def _ready(self, pending: _PendingKey) -> Profile | tuple[ProfileLoad, bool] | None:
-        """The load that another caller has started, or the profile that one has brought."""
+        """Return the load started by another caller, or its profile."""
         load = self._loader.find(pending.key)
         if load is not None:
             return load, True
@@ -189,13 +189,13 @@ class WaitingLookup:
     async def _result(
         self, pending: _PendingKey, load: ProfileLoad, joined: bool, retry_timeout: float
     ) -> Profile | None:
-        """The profile; `None` when the load failed and another one may not."""
+        """Return the profile; `None` if the load failed and may be retried."""
         key = pending.key
         try:
             answer = await load.wait(None)
         except FATAL_ERRORS:
             raise
-        except CircuitOpen:  # it opened while this load waited for its turn: the key was not asked for
+        except CircuitOpen:  # it opened while this load waited, so the key was not looked up
             return None
         except ProfileEnrichError as error:
             pending.loads += 1
@@ -210,7 +210,7 @@ class WaitingLookup:
         return self._lookups.observe(key, profile, pending.started)
 
     def _over(self, pending: _PendingKey, pause: float, retry_timeout: float) -> bool:
-        """Whether the retry timeout is over, or will be after the pause that is due."""
+        """Return whether the retry timeout is over, or will be after the next pause."""
         now = self._timer()
         if self._failing_since is None or now - self._noticed > retry_timeout:
             self._failing_since = now
@@ -232,7 +232,7 @@ class WaitingLookup:
 
 
 async def run_workers(work: Callable[[], Coroutine[object, object, None]], concurrency: int) -> None:
-    """Run the same work in several tasks. The first failure ends them all and is raised as it is, not in a group."""
+    """Run the same work in several tasks. The first failure cancels all, and is raised unchanged, not in a group."""
     tasks = [asyncio.create_task(work(), name="profile_enrich lookups") for _ in range(concurrency)]
     if not tasks:
         return

@@ -423,7 +423,7 @@ class TestAnswers:
         assert (await client.get("u2")).truncated
         assert (await client.get("u1")).status is Status.HIT
         assert [record.getMessage() for record in own_records(caplog)] == [
-            "scripted: the vendor cuts attributes off some profiles"
+            "scripted: the vendor truncates the attributes of some profiles"
         ]
 
 
@@ -585,8 +585,8 @@ class TestVisible:
         for index in range(20):
             await client.lookup(f"alice{index}@example.com")
         assert [record.getMessage() for record in own_records(caplog)] == [
-            "scripted: no connection [source_connection]; pages go on without fresh profiles",
-            "scripted: fails again and again; no calls for a while, pages go on without it",
+            "scripted: no connection [source_connection]; pages are served without fresh profiles",
+            "scripted: circuit breaker opened; pages are served without new profiles",
         ]
         assert "alice" not in caplog.text
 

@@ -254,7 +254,7 @@ def test_two_refreshes_or_builds_do_not_overlap(store: Path) -> None:
 
 def test_a_store_whose_sources_are_not_known_says_so(store: Path, tmp_path: Path) -> None:
     forget(store, ["U"])
-    with pytest.raises(ConfigurationError, match=r"the sources of the store .* was built from"):
+    with pytest.raises(ConfigurationError, match=r"the sources of the store .* are unknown"):
         refresh_from_sources(store)
     with pytest.raises(StoreError, match="there is no store"):
         refresh_from_sources(tmp_path / "nowhere")

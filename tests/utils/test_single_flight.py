@@ -273,7 +273,7 @@ async def test_L14_a_flight_cancelled_before_its_first_step_tells_its_waiters() 
 
 
 def test_without_a_running_loop_it_says_what_it_needs() -> None:
-    with pytest.raises(ConfigurationError, match=r"^profile_enrich asks sources from a running asyncio loop only$"):
+    with pytest.raises(ConfigurationError, match=r"^profile_enrich needs a running asyncio event loop$"):
         Table().find("a")
 
 

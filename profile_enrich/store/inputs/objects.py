@@ -151,7 +151,7 @@ class JsonLines:
         self._source = source
         self._gzipped = gzipped
         self._where = where or str(source)
-        if isinstance(source, Path):
+        if isinstance(source, Path) and source.is_file():  # a pipe can be read only once
             self._encoding = codec_of(source, encoding, self._where, gzipped=gzipped)
         else:
             self._encoding = codecs.lookup(encoding).name
