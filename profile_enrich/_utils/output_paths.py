@@ -33,8 +33,8 @@ class OutputPath:
         replace: whether a file that is there may be replaced. Default false. A device, a pipe, a socket, a symbolic
             link and a file of the wrong kind are never replaced.
         kind: how it is written. Default `"file"`.
-        working: suffixes of the working files that are written beside it, e.g. `("part", "resume")`.
-        remedy: what to do when something is there, e.g. `"pass force=True to replace it"`.
+        working: suffixes of the working files next to it, e.g. `("part", "resume")`.
+        remedy: the remedy if it exists, e.g. `"pass force=True to replace it"`.
     """
 
     path: Path
