@@ -1,9 +1,12 @@
-"""Every page of the examples passes axe-core at phone and desktop widths, in light and in dark mode."""
+"""Every page of the examples passes axe-core at phone and desktop widths, light and dark, and keeps its gaps."""
 
 from __future__ import annotations
 
 import itertools
+import os
+import re
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -22,6 +25,17 @@ SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 ANONYMOUS = ["/", "/sign-in"]
 SIGNED_IN = ["/", "/department/snacks", "/product/995242", "/account"]
 CONSOLE = ["/", "/audit-log", "/tickets/7301"]
+TOUCHING = """
+Array.from(document.querySelectorAll("main, main section")).flatMap((parent) => {
+  const boxes = Array.from(parent.children).filter((each) => each.checkVisibility()
+    && each.getBoundingClientRect().height > 1 && getComputedStyle(each).backgroundColor !== "rgba(0, 0, 0, 0)");
+  return boxes.slice(1).flatMap((each, place) => {
+    const before = boxes[place].getBoundingClientRect(), here = each.getBoundingClientRect();
+    return here.left < before.right && here.top - before.bottom < 8 ? [each.className || each.localName] : [];
+  });
+})
+"""
+"""The boxes with a background that touch the one above them."""
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +50,11 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningConsol
         yield running
 
 
-def violations(enter: Callable[[Tab], None], addresses: list[str]) -> list[str]:
-    """Visit each address after `enter`, and return what axe finds there in each width and scheme."""
+def violations(label: str, enter: Callable[[Tab], None], addresses: list[str]) -> list[str]:
+    """Visit each address after `enter`, and return what axe finds there in each width and scheme.
+
+    Where `SCREENSHOTS` names a directory, each page is drawn there.
+    """
     from axe_playwright_python.sync_playwright import Axe
 
     axe = Axe().axe_script
@@ -53,6 +70,10 @@ def violations(enter: Callable[[Tab], None], addresses: list[str]) -> list[str]:
                 tab.emulate_media(color_scheme=scheme)
                 tab.set_viewport_size({"width": width, "height": 844})
                 assert tab.evaluate("document.documentElement.scrollWidth") <= width, (address, width)
+                assert tab.evaluate(TOUCHING) == [], (address, width)
+                if directory := os.environ.get("SCREENSHOTS"):
+                    name = re.sub(r"\W+", "-", address.split("/", 3)[3]) or "home"
+                    tab.screenshot(path=f"{directory}/{label}-{name}-{width}-{scheme}.png", full_page=True)
                 for each in tab.evaluate("axe.run({resultTypes: ['violations']})")["violations"]:
                     nodes = "; ".join(" ".join(node["target"]) for node in each["nodes"][:3])
                     found.append(f"{address} {width} {scheme}: {each['id']}: {nodes}")
@@ -60,15 +81,21 @@ def violations(enter: Callable[[Tab], None], addresses: list[str]) -> list[str]:
     return found
 
 
-def test_the_shop_has_no_violations(shop: Shop) -> None:
-    def sign_in(tab: Tab) -> None:
-        tab.goto(f"{shop.url}/sign-in")
-        tab.fill("#household", "1740")
-        tab.click(".any button")
-        tab.wait_for_url(f"{shop.url}/")
+def sign_in(shop: Shop, tab: Tab) -> None:
+    tab.goto(f"{shop.url}/sign-in")
+    tab.fill("#household", "1740")
+    tab.click(".any button")
+    tab.wait_for_url(f"{shop.url}/")
 
-    assert violations(lambda tab: None, [shop.url + path for path in ANONYMOUS]) == []
-    assert violations(sign_in, [shop.url + path for path in SIGNED_IN]) == []
+
+def test_the_shop_has_no_violations(shop: Shop) -> None:
+    assert violations("nobody", lambda tab: None, [shop.url + path for path in ANONYMOUS]) == []
+    assert violations("shop", partial(sign_in, shop), [shop.url + path for path in SIGNED_IN]) == []
+
+
+def test_the_shop_has_none_while_the_profile_api_is_down() -> None:
+    with Shop().running(api=False) as shop:
+        assert violations("down", partial(sign_in, shop), [f"{shop.url}/", f"{shop.url}/account"]) == []
 
 
 def test_the_console_has_no_violations(console: RunningConsole) -> None:
@@ -84,8 +111,8 @@ def test_the_console_has_no_violations(console: RunningConsole) -> None:
         addresses.append(tab.url)
 
     addresses = [console.url + path for path in CONSOLE]
-    assert violations(enter, addresses) == []
+    assert violations("console", enter, addresses) == []
 
 
 def test_the_sign_in_page_of_the_console_has_no_violations(console: RunningConsole) -> None:
-    assert violations(lambda tab: None, [f"{console.url}/sign-in"]) == []
+    assert violations("console", lambda tab: None, [f"{console.url}/sign-in"]) == []
