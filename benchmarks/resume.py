@@ -60,7 +60,7 @@ def served(folder: Path) -> Iterator[tuple[str, Path]]:
     with log.open("wb") as errors, out.open("wb") as shown:
         process = subprocess.Popen(
             [*COMMAND, *arguments, "--port", "0", "--access-log"],
-            env={**os.environ, "PROFILE_ENRICH_KEYS": KEY, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PROFILE_ENRICH_API_KEY": KEY, "PYTHONUNBUFFERED": "1"},
             stdout=shown,
             stderr=errors,
         )

@@ -17,7 +17,7 @@ def profile_api(port: int, key: str) -> Process:
         sys.executable, "-m", "profile_enrich", "serve", "--data", str(HOUSEHOLDS), "--entity", "Households",
         "--id", "household_id", "--host", HOST, "--port", str(port),
     ]  # fmt: skip
-    return Process("The Profile API", command, {"PROFILE_ENRICH_KEYS": key}, f"http://{HOST}:{port}/healthz")
+    return Process("The Profile API", command, {"PROFILE_ENRICH_API_KEY": key}, f"http://{HOST}:{port}/healthz")
 
 
 def storefront(port: int, api_port: int, key: str, environment: Mapping[str, str] | None = None) -> Process:
@@ -28,7 +28,7 @@ def storefront(port: int, api_port: int, key: str, environment: Mapping[str, str
     ]  # fmt: skip
     variables = {
         "STOREFRONT_API_URL": f"http://{HOST}:{api_port}/api/v1",
-        "STOREFRONT_API_KEY": key,
+        "PROFILE_ENRICH_API_KEY": key,
         "STOREFRONT_SECRET": secrets.token_urlsafe(32),
         **(environment or {}),
     }

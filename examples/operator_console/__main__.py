@@ -144,7 +144,7 @@ def profile_api(port: int, key: str) -> Process:
         sys.executable, "-m", "profile_enrich", "serve", "--data", str(CUSTOMERS), "--entity", "Customers",
         "--id", "customer_id", *filters, "--host", HOST, "--port", str(port),
     ]  # fmt: skip
-    return Process("The Profile API", command, {"PROFILE_ENRICH_KEYS": key}, f"http://{HOST}:{port}/healthz")
+    return Process("The Profile API", command, {"PROFILE_ENRICH_API_KEY": key}, f"http://{HOST}:{port}/healthz")
 
 
 def welcome(port: int, passwords: Mapping[str, str]) -> str:

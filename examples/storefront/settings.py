@@ -16,7 +16,7 @@ class Settings:
     """How the shop runs.
 
     Args:
-        api_key: for the Profile API (`STOREFRONT_API_KEY`).
+        api_key: for the Profile API (`PROFILE_ENRICH_API_KEY`).
         api_url: where it is (`STOREFRONT_API_URL`).
         secret: signs the session cookie (`STOREFRONT_SECRET`); a new one each start when not given.
         ttl: seconds for which a profile is fresh (`STOREFRONT_TTL`).
@@ -46,10 +46,10 @@ class Settings:
         Raises:
             ValueError: a variable is missing or not a number; the message names it.
         """
-        if not environment.get("STOREFRONT_API_KEY"):
-            raise ValueError("STOREFRONT_API_KEY is not set; `make demo` starts the shop with all that it needs")
+        if not environment.get("PROFILE_ENRICH_API_KEY"):
+            raise ValueError("PROFILE_ENRICH_API_KEY is not set; `make demo` starts the shop with all that it needs")
         return cls(
-            api_key=Secret(environment["STOREFRONT_API_KEY"]),
+            api_key=Secret(environment["PROFILE_ENRICH_API_KEY"]),
             api_url=environment.get("STOREFRONT_API_URL", "http://127.0.0.1:8787/api/v1"),
             secret=Secret(environment.get("STOREFRONT_SECRET") or secrets.token_urlsafe(32)),
             ttl=_seconds(environment, "STOREFRONT_TTL", 60.0),

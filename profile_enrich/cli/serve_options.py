@@ -85,9 +85,8 @@ _OPTIONS = (
         "keys",
         multiple=True,
         metavar="SECRET",
-        envvar="PROFILE_ENRICH_KEYS",
-        show_envvar=True,
-        help="A key that may ask, at least 16 characters; several: repeat, or separate with spaces in the variable.",
+        help="A key that may ask, at least 16 characters; several: repeat. Default: those in PROFILE_ENRICH_API_KEY,"
+        " separated by spaces, unless there is a key file.",
     ),
     click.option("--generate-key", is_flag=True, help="Make a new key and show it, once."),
     click.option("--no-auth", is_flag=True, help="Answer everybody who can reach the port. Only for trying out."),
@@ -295,9 +294,7 @@ class ServeOptions:
         """
         chosen = bool(self.no_auth or self.keys or self.generate_key)
         if self.no_auth and (self.keys or self.generate_key):
-            raise ConfigurationError(
-                "--no-auth contradicts --key, --generate-key and PROFILE_ENRICH_KEYS; leave one out"
-            )
+            raise ConfigurationError("--no-auth contradicts --key and --generate-key; leave one out")
         if self.keys_file is not None:
             if chosen:
                 raise ConfigurationError("--keys-file contradicts --key, --generate-key and --no-auth; leave one out")
@@ -307,14 +304,12 @@ class ServeOptions:
         beside = None if self.store is None else keys_beside(self.store)
         if beside is not None and not chosen and beside.exists():
             return KeyFile(beside)
-        # The commands that query a server read the last one.
-        one = os.environ.get("PROFILE_ENRICH_API_KEY")
-        keys = self.keys or ((one,) if one and not chosen else ())
+        # The commands that query a server read the same variable.
+        keys = self.keys if chosen else tuple(os.environ.get("PROFILE_ENRICH_API_KEY", "").split())
         if not keys and not chosen:
             raise ConfigurationError(
-                "who may ask? Give a key in PROFILE_ENRICH_API_KEY, or several in PROFILE_ENRICH_KEYS, or"
-                " --generate-key, or make one for a --store with `profile-enrich keys add`, or say --no-auth to answer"
-                " everybody"
+                "who may ask? Give a key in PROFILE_ENRICH_API_KEY, or --key, or --generate-key, or make one for a"
+                " --store with `profile-enrich keys add`, or say --no-auth to answer everybody"
             )
         return [*(ApiKey.from_secret(secret, workspace=self.workspace) for secret in keys), *generated]
 

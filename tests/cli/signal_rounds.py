@@ -139,7 +139,7 @@ class Commands:
                 "PROFILE_ENRICH_TOKEN": "secret", "PROFILE_ENRICH_TENANT": "acme", "PROFILE_ENRICH_INDEX": "Users",
                 "PROFILE_ENRICH_BASE_URL": self._vendor.amperity_url,
             }  # fmt: skip
-        return {"PROFILE_ENRICH_KEYS": "the-secret-of-the-server"}
+        return {"PROFILE_ENRICH_API_KEY": "the-secret-of-the-server"}
 
 
 def moment() -> float:

@@ -281,7 +281,7 @@ def test_version_and_help_of_every_command() -> None:
     done = subprocess.run([sys.executable, "-m", "profile_enrich", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("profile-enrich, version ")
     for name in ("serve", "lookup", "entities", "indexes", "export", "doctor"):
-        shown = invoke([name, "-h"], {"PROFILE_ENRICH_API_KEY": KEY, "PROFILE_ENRICH_KEYS": KEY})
+        shown = invoke([name, "-h"], {"PROFILE_ENRICH_API_KEY": KEY})
         assert shown.exit_code == 0
         assert "PROFILE_ENRICH_" in shown.output
         assert KEY not in shown.output

@@ -159,7 +159,7 @@ class TestServing:
     secret = ""
 
     def serve(self, *arguments: str) -> Result:
-        env = {"PROFILE_ENRICH_STORE": None, "PROFILE_ENRICH_KEYS": None}
+        env = {"PROFILE_ENRICH_STORE": None, "PROFILE_ENRICH_API_KEY": None}
         return CliRunner().invoke(cli, ["serve", *arguments], env=env)
 
     def test_the_stores_own_file_is_found(self, tmp_path: Path, served: list[tuple[int, int]]) -> None:

@@ -90,7 +90,7 @@ def test_it_starts_both_says_where_and_stops_both(ending: signal.Signals) -> Non
                 variable.partition(b"=")[2].decode()
                 for environment in environments
                 for variable in environment.split(b"\0")
-                if variable.startswith((b"PROFILE_ENRICH_KEYS=", b"STOREFRONT_API_KEY="))
+                if variable.startswith(b"PROFILE_ENRICH_API_KEY=")
             }
             (key,) = keys
             assert len(key) >= 32

@@ -93,7 +93,7 @@ def test_the_command_of_the_unit_serves_reads_its_file_again_and_stops(tmp_path:
         encoding="utf-8",
     )
     command = command_of("profile-api.service").replace("/etc/profile-api/server.toml", str(config))
-    with running(command, PROFILE_ENRICH_KEYS=KEY) as process:
+    with running(command, PROFILE_ENRICH_API_KEY=KEY) as process:
         url = f"http://127.0.0.1:{port}"
         assert wait_for(f"{url}/healthz", process).status_code == 200
         allowed = {"authorization": f"Bearer {KEY}"}
@@ -159,7 +159,7 @@ async def test_a_rolling_restart_under_load_fails_no_request(tmp_path: Path) -> 
     command = command_of("shop@.service").replace("%i", "$port")
     (folder / "instance.sh").write_text(INSTANCE.format(folder=folder, command=command), encoding="utf-8")
     environment = {
-        **os.environ, "STOREFRONT_API_KEY": KEY, "STOREFRONT_API_URL": f"http://127.0.0.1:{api}/api/v1",
+        **os.environ, "PROFILE_ENRICH_API_KEY": KEY, "STOREFRONT_API_URL": f"http://127.0.0.1:{api}/api/v1",
         "STOREFRONT_SECRET": "the same one in both instances", "RESTART": f"bash {folder}/instance.sh ",
     }  # fmt: skip
     rolling = [str(DEPLOY / "rolling_restart.sh"), *map(str, instances)]

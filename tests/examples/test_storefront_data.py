@@ -217,11 +217,11 @@ def test_a_form_leads_nowhere_but_to_a_path_of_this_shop(target: str) -> None:
 
 
 def test_settings_name_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match="STOREFRONT_API_KEY is not set"):
+    with pytest.raises(ValueError, match="PROFILE_ENRICH_API_KEY is not set"):
         Settings.from_environment({})
     with pytest.raises(ValueError, match="STOREFRONT_TTL must be a number"):
-        Settings.from_environment({"STOREFRONT_API_KEY": "planted-secret", "STOREFRONT_TTL": "soon"})
-    settings = Settings.from_environment({"STOREFRONT_API_KEY": "planted-secret", "STOREFRONT_TTL": "2.5"})
+        Settings.from_environment({"PROFILE_ENRICH_API_KEY": "planted-secret", "STOREFRONT_TTL": "soon"})
+    settings = Settings.from_environment({"PROFILE_ENRICH_API_KEY": "planted-secret", "STOREFRONT_TTL": "2.5"})
     assert settings.ttl == 2.5
     assert "planted-secret" not in repr(settings)
 

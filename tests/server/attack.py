@@ -67,7 +67,7 @@ def command(directory: Path, *more: str) -> list[str]:
 def environment(directory: Path) -> dict[str, str]:
     temporary = directory / "t"
     temporary.mkdir(exist_ok=True)
-    return {**os.environ, "TMPDIR": str(temporary), "PROFILE_ENRICH_KEYS": KEY}
+    return {**os.environ, "TMPDIR": str(temporary), "PROFILE_ENRICH_API_KEY": KEY}
 
 
 @contextlib.contextmanager

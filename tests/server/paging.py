@@ -80,7 +80,7 @@ def refresh(store: str, kind: str, size: int) -> None:
 @contextmanager
 def _server(store: Path) -> Generator[str]:
     command = [sys.executable, "-m", "profile_enrich", "serve", "--store", str(store), "--port", "0"]
-    environment = {**os.environ, "PROFILE_ENRICH_KEYS": SECRET}
+    environment = {**os.environ, "PROFILE_ENRICH_API_KEY": SECRET}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:

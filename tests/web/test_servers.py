@@ -285,7 +285,7 @@ def test_A21_the_storefront_is_the_same_on_all_three() -> None:
     api = demo.profile_api(port, key)
     environment = {
         "STOREFRONT_API_URL": f"http://{HOST}:{port}/api/v1",
-        "STOREFRONT_API_KEY": key,
+        "PROFILE_ENRICH_API_KEY": key,
         "STOREFRONT_SECRET": "secret",
         "STOREFRONT_BUDGET": "5",
     }

@@ -175,9 +175,9 @@ def _announce(url: str, store: ProfileStore, options: ServeOptions, *, secret: s
     lines += ["", "Try it:", "", f"    curl{auth} {url}/api/v1/entities"]
     if collections:
         first = collections[0]
-        lines.append(f"    curl{auth} '{url}/api/v1/entities/{first.id}/record?record_id=…'")
         if first.index_fields is not None:
             tenant = f' -H "amperity-tenant: {options.workspace}" -H "api-version: 2025-07-31"'
             lines.append(f"    curl{auth}{tenant} '{url}/api/indexes/{first.index_id}/profiles?limit=5'")
+        lines += ["", f"One record, by its id: {url}/api/v1/entities/{first.id}/record?record_id=ID"]
     lines += ["", "Ctrl-C stops it."]
     click.echo("\n".join(lines))
