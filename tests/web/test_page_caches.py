@@ -167,3 +167,59 @@ async def test_L9_A13_under_load_nobody_sees_a_page_made_for_another(cache: tupl
 
     await asyncio.gather(*(person(number) for number in range(60)))
     assert wrong == []
+
+
+NGINX = """
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    proxy_cache_path {folder}/cache keys_zone=pages:1m;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://127.0.0.1:{app_port};
+            proxy_cache pages;
+            proxy_cache_valid 500 10s;
+            proxy_cache_valid any 10s;
+            add_header X-Cache $upstream_cache_status always;
+        }}
+    }}
+}}
+"""
+
+
+@pytest.mark.parametrize("app", ["inside", "outside"])
+def test_A23_an_error_page_that_nginx_keeps_is_nobodys(app: str, tmp_path: Path) -> None:
+    """A23: Starlette sends the page for an exception from outside of the middleware, and nginx keeps it."""
+    program = shutil.which("nginx", path=SBIN)
+    if program is None:
+        pytest.skip("nginx is not installed; on Debian: apt-get install nginx-light")
+    port, app_port = free_port(), free_port()
+    (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, port=port, app_port=app_port), encoding="utf-8")
+    user = ["-g", "user root;"] if os.geteuid() == 0 else []
+    served = [sys.executable, "-m", "uvicorn", f"tests.apps.error_pages:{app}"]
+    with (
+        running([*served, "--port", str(app_port), "--log-level", "critical"], app_port),
+        running([program, "-p", str(tmp_path), "-e", "stderr", "-c", str(tmp_path / "nginx.conf"), *user], port),
+    ):
+        pages = []
+        for who in ("u1", "u2", "u1", None):
+            page = httpx.get(f"http://127.0.0.1:{port}/", cookies={} if who is None else {"user": who}, timeout=30)
+            assert page.status_code == 500
+            pages.append((page.text, page.headers["x-cache"]))
+        public = page.headers["cache-control"]
+    if app == "inside":
+        assert pages == [("Sorry there", "MISS"), *[("Sorry there", "HIT")] * 3], "kept, and made for nobody"
+        assert public == "public, max-age=60"
+    else:
+        assert pages == [(f"Sorry {name}", "MISS") for name in ("Ann", "Bo", "Ann", "there")], "made for each"
+        assert public == "private, max-age=60"
