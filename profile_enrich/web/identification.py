@@ -149,7 +149,12 @@ class Identification:
     def _identity_failed(self, error: BaseException) -> Profile:
         if isinstance(error, asyncio.CancelledError) and is_own_cancellation():
             raise error
-        self._config.once.failed("the identity function", self._config.identify, error, instead=_ANONYMOUS)
+        instead = _ANONYMOUS
+        if type(error).__name__ == "SynchronousOnlyOperation":  # Django's: a lazy user that was not loaded yet
+            instead += (
+                ". It asks Django's database, which the event loop must not wait for: wrap it, in_thread(function)"
+            )
+        self._config.once.failed("the identity function", self._config.identify, error, instead=instead)
         status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
         known = error if isinstance(error, ProfileEnrichError) else None
         return Profile(status=status, reason=Reason.UNAVAILABLE, error=known)
