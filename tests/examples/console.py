@@ -40,7 +40,8 @@ def quick_passwords() -> Iterator[None]:
 class RunningConsole:
     """Both processes, started as the documents say, over a directory of their own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: str) -> None:
+        self.settings = settings
         self.key = secrets.token_urlsafe(32)
         self.api_port, self.port = free_port(), free_port()
         self.url = f"http://{demo.HOST}:{self.port}"
@@ -58,6 +59,7 @@ class RunningConsole:
             "CONSOLE_SEARCH_BY": ",".join(SEARCH_BY),
             "CONSOLE_DATA": str(self.data),
             "CONSOLE_TICKETS": "1",
+            **self.settings,
         }
         api = profile_api(self.api_port, self.key)
         command = [sys.executable, "-m", "examples.operator_console", "serve", "--port", str(self.port)]

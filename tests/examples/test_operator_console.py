@@ -112,6 +112,32 @@ def test_signing_in_is_limited(console: RunningConsole) -> None:
         assert browser.sign_in("sam", console.passwords["sam"]).url.path == "/"
 
 
+def sign_in_from(browser: Browser, address: str, name: str, password: str) -> int:
+    browser.client.headers["x-forwarded-for"] = address
+    return browser.sign_in(name, password).status_code
+
+
+def test_W3_an_address_that_a_client_makes_up_evades_no_limit(tmp_path: Path) -> None:
+    with RunningConsole(tmp_path).running() as console, console.browser() as browser:
+        statuses = [
+            sign_in_from(browser, f"203.0.113.{number}", "ann", "not-the-password")
+            for number in range(PER_NAME_AND_ADDRESS + 3)
+        ]
+    assert statuses == [401] * PER_NAME_AND_ADDRESS + [429] * 3
+
+
+def test_W3_failures_from_elsewhere_lock_no_owner_out(tmp_path: Path) -> None:
+    proxied = RunningConsole(tmp_path, CONSOLE_TRUSTED_PROXIES="127.0.0.1")
+    with proxied.running() as console, console.browser() as browser:
+        for number in range(100):
+            assert sign_in_from(browser, f"203.0.113.{number}", "ann", "not-the-password") == 401
+        home = "198.51.100.7"
+        for _ in range(PER_NAME_AND_ADDRESS):
+            assert sign_in_from(browser, home, "sam", "not-the-password") == 401
+        assert sign_in_from(browser, home, "sam", "not-the-password") == 429  # the proxy's word counts
+        assert sign_in_from(browser, home, "ann", console.passwords["ann"]) == 200
+
+
 def test_the_very_first_user_has_a_one_time_password_and_chooses_another(console: RunningConsole) -> None:
     (password,) = re.findall(r"one-time password of admin, shown this once: (\S+)", console.said())
     with console.browser() as browser:

@@ -51,7 +51,10 @@ HIDDEN = {
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> ProfileAPI:
-    path = tmp_path_factory.mktemp("scopes") / "s"
+    return scoped_app(tmp_path_factory.mktemp("scopes") / "s")
+
+
+def scoped_app(path: Path) -> ProfileAPI:
     people = CollectionSpec(
         "People", [PEOPLE], key="pid", description="people-description", filterable=["open_column", "hashed_column"]
     )
@@ -100,20 +103,29 @@ def targets(app: ProfileAPI) -> list[tuple[str, str, bytes]]:
     return found
 
 
+def headers_of(who: str) -> dict[str, str]:
+    """The headers of a request with the key of `who`, in both dialects."""
+    headers = amperity(SECRETS.get(who, "no key at all that exists"), tenant="default")
+    return {**headers, "content-type": "application/json"}
+
+
+def seen_of(who: str, target: str, text: str) -> set[str]:
+    """What `who` must not see and the answer has. A name that the request itself has may be in the answer to it."""
+    return {secret for secret in HIDDEN[who] if secret in text and secret not in target}
+
+
 def all_of(answer: Any) -> str:
     return f"{answer.headers} {answer.body.decode()}"
 
 
 @pytest.mark.parametrize("who", HIDDEN)
 def test_P7_no_endpoint_shows_what_is_outside_of_the_scope(app: ProfileAPI, who: str) -> None:
-    headers = amperity(SECRETS.get(who, "no key at all that exists"), tenant="default")
     answers = 0
     for method, target, body in targets(app):
-        answer = ask(app, target, method=method, headers={**headers, "content-type": "application/json"}, body=body)
+        answer = ask(app, target, method=method, headers=headers_of(who), body=body)
         answers += answer.status == 200
         text = all_of(answer)
-        # A name that the request itself has may be in the answer to it.
-        seen = {secret for secret in HIDDEN[who] if secret in text and secret not in target}
+        seen = seen_of(who, target, text)
         assert not seen, (method, target, seen, text)
         if target not in ("/healthz", "/"):
             assert "authorization" in answer.headers["vary"]

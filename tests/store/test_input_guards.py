@@ -173,6 +173,23 @@ def test_nothing_is_read_from_the_names_of_directories(tmp_path: Path) -> None:
         assert found.attributes == {"id": "1", "tier": "silver"}
 
 
+@pytest.mark.parametrize("directory", ["~", "s3:", "*", "[a]", "$HOME"])
+def test_the_file_that_was_checked_is_the_one_that_is_read(
+    tmp_path: Path, directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB reads some names in another way than the system does."""
+    for place in ("home", "a", directory):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "u.csv").write_text(f"id,from\nu1,{place}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    build_store(tmp_path / "built", [CollectionSpec("U", Path(directory, "u.csv"))])
+    with LocalStore(tmp_path / "built") as store:
+        record = store.get("U", "u1")
+        assert record is not None
+        assert record.attributes["from"] == directory
+
+
 def test_names_that_differ_in_case_are_kept(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")

@@ -1,4 +1,4 @@
-"""Base of the DuckDB readers (extra `server`), whose columns and types are known before the rows."""
+"""Read tables with DuckDB (extra `server`), whose columns and types are known before the rows."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["TableReader", "literal", "rows_are_valid", "validity_facts"]
 _BATCH = 2048
 
 
-# A column is detected as a number only if every value survives a round trip through a number: no leading or trailing
-# zero, no exponent, at most 15 digits. `1.10` and `12E5` may be codes and stay text.
+# A column becomes a number by itself only when each of its values comes out of a number as the same text: no leading or
+# trailing zero, no exponent, at most 15 digits. `1.10` and `12E5` are text, which may be codes.
 _DECIMALS = r"(0|[0-9]{0,7}[1-9])"
 
 _INFERRED: dict[ColumnType, str] = {
@@ -33,8 +33,8 @@ _INFERRED: dict[ColumnType, str] = {
     "boolean": "true|false",
 }
 
-# The literals accepted for a column with a given type: those of JSON. Longer numbers are identifiers, which JavaScript
-# would round. The literal is stored unchanged.
+# What a column may hold of which the user, or the collection, says the type: what JSON writes so. Longer numbers are
+# identifiers, and JavaScript would round them. The literal itself is stored.
 _JSON_INTEGER = r"-?(0|[1-9][0-9]{0,14})"
 
 _DECLARED: dict[ColumnType, str] = {
@@ -48,10 +48,10 @@ _SAMPLE = 4096  # rows after which most columns are known to be text
 
 
 class TableReader:
-    """Base of the CSV and Parquet readers: a query with columns known in advance.
+    """What CSV and Parquet have in common: a query, and columns known beforehand.
 
     Attributes:
-        all_valid: whether no row will be rejected, so that rows need not be checked one by one.
+        all_valid: whether no row will be refused, so that nobody need look at each.
     """
 
     def __init__(self, spec: CollectionSpec, path: Path, where: str) -> None:
@@ -63,8 +63,8 @@ class TableReader:
             raise MissingExtraError("reading CSV and Parquet files", "server")
         self._errors: type[Exception] = duckdb.Error
         self._path = path
-        # `glob.escape`, because DuckDB treats paths as patterns.
-        self._pattern = glob.escape(str(path))
+        # DuckDB takes paths for patterns, a leading `~` for the home directory, and `s3:` for a protocol.
+        self._pattern = glob.escape(str(path.absolute()))
         self.where = where
         self.total: int | None = None
         self.rejects = Rejects(spec.rejects, where)
@@ -80,14 +80,14 @@ class TableReader:
             config={"autoinstall_known_extensions": False, "autoload_known_extensions": False, "threads": 2},
         )
         self._connection.execute("SET enable_progress_bar = false")  # it would draw over the caller's output
-        self._aside = self._connection  # kept values are queried while rows are read
+        self._aside = self._connection  # what is kept is asked for beside the rows
 
     def columns(self) -> dict[str, ColumnType]:
         """The columns and their types."""
         return self._types
 
     def texts(self, values: Sequence[object]) -> list[str]:
-        """Return the values of a row as JSON."""
+        """The values of a row as JSON."""
         for place, (name, kind, pattern) in self._declared.items():
             value = values[place]
             if value is not None and not pattern.fullmatch(str(value)):
@@ -95,7 +95,7 @@ class TableReader:
         return [encode(value) for encode, value in zip(self._encoders, values, strict=True)]
 
     def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
-        """Reject the row that `rows` returned last."""
+        """Leave out the row that `rows` gave last."""
         self.rejects.add(reason, row=number, data=dict(zip(names, values, strict=True)))
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class TableReader:
         self.rejects.close()
 
     def rows(self) -> Iterator[Row]:
-        """Iterate over the names and values of the rows."""
+        """Names and values of each row."""
         names = tuple(self._types)
         batch = self._fetch(self._query)
         count = 0
@@ -118,11 +118,11 @@ class TableReader:
 
     @property
     def places(self) -> Mapping[str, str]:
-        """SQL for each kept column as text; empty if one of them has no text form."""
+        """SQL for each kept column as text, where all of them can be had so; else nothing."""
         return {}
 
     def batches(self, expressions: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
-        """Iterate over the values of SQL expressions over the columns, in file order."""
+        """The values of SQL expressions over the columns, in the order of the file."""
         batch = self._fetch(f"SELECT {', '.join(expressions)} FROM {self._scan}")  # noqa: S608  # quoted by its maker
         count = 0
         while batch:
@@ -134,11 +134,11 @@ class TableReader:
     def keep(self, expressions: Sequence[str], spill: Path) -> None:
         """Keep the values of SQL expressions in a table `kept`: columns `f0`, `f1`, …; `rowid` counts from 0.
 
-        Another thread may iterate over `batches` at the same time.
+        Another thread may go through `batches` meanwhile.
 
         Args:
-            expressions: SQL expressions over the columns.
-            spill: a directory for data that do not fit into memory; created if needed, and removed by `close`.
+            expressions: over the columns.
+            spill: a directory for what does not fit into memory; made when it is needed, and removed by `close`.
         """
         self._aside = self._connection.cursor()
         self._aside.execute("SET temp_directory = $path", {"path": str(spill)})
@@ -147,7 +147,7 @@ class TableReader:
         self._check_count(self._fetch(keep, self._aside)[0][0])
 
     def ask(self, query: str, parameters: Mapping[str, object] | None = None) -> Iterator[list[tuple[Any, ...]]]:
-        """Run a query on the kept values and return its result. The query starts immediately."""
+        """The answer to a statement about what was kept. It begins at once, whether the answer is asked for or not."""
         return self._answer(self._try(query, parameters or {}))
 
     def _answer(self, batch: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
@@ -181,12 +181,12 @@ class TableReader:
         raise StoreError(problem)
 
     def _explain(self, message: str) -> str:
-        """Return the cause of an error, without the line that DuckDB quotes."""
+        """What went wrong, without the line that DuckDB quotes."""
         raise NotImplementedError
 
 
 def literal(value: str | None) -> str:
-    """Return a literal as JSON."""
+    """A value that is written as JSON writes it, as JSON."""
     return "null" if value is None else value
 
 
@@ -212,13 +212,13 @@ _BROKEN = {
 
 
 def all_are(place: str, pattern: str) -> str:
-    """Return SQL that tests whether all values of a column match a pattern; null without values."""
+    """SQL that says whether all values of a column are written in this way; null when it has none."""
     return f"bool_and(regexp_full_match({place}, '{pattern}'))"
 
 
 def validity_facts(key: str, places: Sequence[str]) -> list[str]:
-    """Return SQL for the aggregates that `rows_are_valid` needs, given the key and the columns as text."""
-    sizes = f"strlen(concat({', '.join(places)}))"  # not a sum, because expressions are limited to 1,000 levels
+    """SQL for what `rows_are_valid` wants to know of a table: given its key and its columns as text."""
+    sizes = f"strlen(concat({', '.join(places)}))"  # not a sum: an expression has at most 1,000 levels
     return [
         f"count(*) FILTER (WHERE coalesce({key}, '') = '' OR strlen({key}) > {MAX_KEY_BYTES})",
         f"coalesce(max({sizes}), 0)",
@@ -226,6 +226,6 @@ def validity_facts(key: str, places: Sequence[str]) -> list[str]:
 
 
 def rows_are_valid(names: Sequence[str], odd: int, longest: int) -> bool:
-    """Return whether every row can be stored: all keys are valid, and the longest row fits as JSON."""
-    # In the worst case JSON expands one byte to six; each column adds quotes, a colon and a comma, and may be null.
+    """Whether every row can be stored: no key is odd, and the longest row is short, also as JSON."""
+    # At worst JSON makes six bytes of one; each column has quotes, a colon, a comma, and may be null.
     return not odd and 6 * (longest + sum(len(name.encode()) + 8 for name in names)) < MAX_RECORD_BYTES
