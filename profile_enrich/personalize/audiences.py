@@ -1,4 +1,4 @@
-"""Who a profile belongs to: named predicates, and what an attribute can be compared with."""
+"""Audiences: named conditions on profiles."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..profile import Profile
 __all__ = ["Audience", "Condition", "Predicate", "gt", "gte", "lt", "lte", "one_of"]
 
 Condition = Callable[[Any], bool]
-"""Says whether the value of one attribute will do."""
+"""A condition on the value of one attribute."""
 
 Predicate = Callable[[Profile], bool]
-"""Says whether a profile belongs to an audience."""
+"""A condition on a profile."""
 
 Bound = int | float | str | date | datetime
 
 
 class Audience:
-    """A named group of people, told by their profiles.
+    """A named group of people, defined by conditions on their profiles.
 
     ```python
     vip = Audience("vip", tier="gold", ltv=gte(500))
@@ -30,17 +30,17 @@ class Audience:
     ```
 
     All conditions must hold. A plain value is compared for equality; a condition such as `gte(500)`, or any function of
-    the value, is asked. Some vendors write all values as text: a number is also compared with the number that a text
-    spells, and `True` with the text `true`. `None` holds where the attribute is missing or null.
+    the value, is called. Since some vendors send all values as text, a number also matches its text form, and `True`
+    matches the text `true`. `None` matches a missing or null attribute.
 
     Args:
-        name: says in logs, metrics and decisions who it was.
+        name: the name in logs, metrics and decisions.
         predicate: a function of the profile; it must hold as well.
-        where: conditions for attributes whose names are no Python names, e.g. `{"Lifetime Value": gte(500)}`.
+        where: conditions for attributes that are not Python identifiers, e.g. `{"Lifetime Value": gte(500)}`.
         **attributes: conditions by attribute.
 
     Raises:
-        ConfigurationError: there is no name, or nothing to tell people by.
+        ConfigurationError: the name or the conditions are missing.
     """
 
     __slots__ = ("_conditions", "_predicate", "name")
@@ -66,11 +66,11 @@ class Audience:
             raise ConfigurationError(f"audience {name!r} needs a condition, e.g. tier='gold', or a function")
 
     def matches(self, profile: Profile) -> bool:
-        """Whether this profile belongs to it.
+        """Return whether this profile belongs to it.
 
         Raises:
-            MissingAttribute: the profile lacks an attribute that it asks for, or has a value there of another kind.
-            Exception: what the user's own function raised.
+            MissingAttribute: the profile lacks an attribute of a condition, or its value has another type.
+            Exception: an exception of the user's function.
         """
         for name, holds in self._conditions.items():
             value = profile.get(name)
@@ -86,7 +86,7 @@ class Audience:
             lacking = error.args[0] if error.args else None
             if not isinstance(lacking, str) or lacking in profile:
                 raise
-        # Its name is not said: the function may have made it of a value.
+        # Without its name, which the function may have derived from a value.
         raise MissingAttribute(f"the profile lacks an attribute that the function of audience {self.name!r} reads")
 
     def __repr__(self) -> str:
@@ -94,30 +94,30 @@ class Audience:
 
 
 def gte(bound: Bound) -> Condition:
-    """At least: a number, a text, or a date (also of a value that is a date in ISO 8601's form)."""
+    """Greater than or equal to a number, a text, or a date (also for a value in ISO 8601 form)."""
     return _ordered(operator.ge, bound)
 
 
 def gt(bound: Bound) -> Condition:
-    """More, or later, than."""
+    """Greater or later than."""
     return _ordered(operator.gt, bound)
 
 
 def lte(bound: Bound) -> Condition:
-    """At most."""
+    """Less than or equal to."""
     return _ordered(operator.le, bound)
 
 
 def lt(bound: Bound) -> Condition:
-    """Less, or earlier, than."""
+    """Less or earlier than."""
     return _ordered(operator.lt, bound)
 
 
 def one_of(values: Collection[object]) -> Condition:
-    """Equal to one of these; an attribute that is a list: one of its items is.
+    """Equal to one of these values; for a list attribute, one of its items is.
 
     Raises:
-        ConfigurationError: the values are one text, or none.
+        ConfigurationError: the values are a single string, or empty.
     """
     if isinstance(values, str) or not values:
         raise ConfigurationError("one_of takes a collection of values, e.g. one_of({'gold', 'silver'})")
@@ -131,7 +131,7 @@ def one_of(values: Collection[object]) -> Condition:
 
 
 def _condition(wanted: object) -> Condition:
-    """A value as the condition that it asks for."""
+    """Convert a value to a condition."""
     if wanted is None:
         return _absent
     if callable(wanted):
@@ -166,13 +166,13 @@ def _number(value: object) -> float:
             return float(value)
         except ValueError:
             pass
-    raise MissingAttribute("an attribute is no number")
+    raise MissingAttribute("an attribute is not a number")
 
 
 def _text(value: object) -> str:
     if isinstance(value, str):
         return value
-    raise MissingAttribute("an attribute is no text")
+    raise MissingAttribute("an attribute is not text")
 
 
 def _moment(value: object) -> datetime:
@@ -183,7 +183,7 @@ def _moment(value: object) -> datetime:
             pass
         else:
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    raise MissingAttribute("an attribute is no date and time as ISO 8601 writes it")
+    raise MissingAttribute("an attribute is not an ISO 8601 date and time")
 
 
 def _day(value: object) -> date:

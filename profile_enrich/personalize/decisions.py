@@ -1,4 +1,4 @@
-"""Deciding what somebody sees: the first variant whose audience they belong to, else the default.
+"""Decisions: the first variant whose audience matches the profile, or the default.
 
 ```python
 vip = Audience("vip", tier="gold", ltv=gte(500))
@@ -41,27 +41,27 @@ T = TypeVar("T")
 
 
 class DecisionReason(StrEnum):
-    """Why a decision is what it is."""
+    """The reason for a decision."""
 
     MATCHED = "matched"
     """The profile belongs to the audience."""
     NO_MATCH = "no_match"
-    """It belongs to none of them: the default."""
+    """It belongs to no audience: the default."""
     MISSING_ATTRIBUTE = "missing_attribute"
-    """It belongs to none of them, and at least one could not be told for lack of an attribute: the default."""
+    """It belongs to no audience, and an attribute for at least one was missing: the default."""
     NO_PROFILE = "no_profile"
-    """There is no profile, and no audience takes people without: the default."""
+    """There is no profile, and no audience matches without one: the default."""
     FAILED = "failed"
-    """A predicate raised: the default, whatever comes after it. The error was logged."""
+    """A predicate raised: the default, without trying further audiences. The error was logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision(Generic[T]):
-    """What was decided for one profile.
+    """The decision for one profile.
 
     Args:
         value: the variant, or the default.
-        audience: the name of the audience that it is for; `None` for the default.
+        audience: the name of the audience; `None` for the default.
         reason: why.
     """
 
@@ -72,13 +72,13 @@ class Decision(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """What an exposure hook gets. Free of personal data.
+    """The argument of an exposure hook, without personal data.
 
     Args:
-        name: of the decision.
+        name: the name of the decision.
         audience: the name of the audience; `None` for the default.
         reason: why.
-        key: a salted hash of the profile's key (see `ProfileKey.digest`); `""` when nobody is in session.
+        key: a salted hash of the profile's key (see `ProfileKey.digest`); `""` if nobody is signed in.
     """
 
     name: str
@@ -88,11 +88,10 @@ class Exposure:
 
 
 class Decisions:
-    """Decides, counts, and tells a hook.
+    """Make decisions, count them, and call a hook.
 
     Args:
-        on_exposure: called with an `Exposure` for each decision. When it raises, that is logged once, and nothing else
-            happens.
+        on_exposure: called with an `Exposure` for each decision. An exception is logged once and otherwise ignored.
     """
 
     def __init__(self, on_exposure: Callable[[Exposure], object] | None = None) -> None:
@@ -104,16 +103,16 @@ class Decisions:
     def choose(
         self, profile: Profile, variants: Mapping[Audience, T], *, default: T, name: str = "choice"
     ) -> Decision[T]:
-        """The first variant whose audience the profile belongs to. Never raises because of the profile.
+        """Return the first variant whose audience matches the profile. Never raises because of the profile.
 
-        An audience that asks for an attribute which is missing, null or of another kind is passed over. One whose
-        function raises anything else ends the search: the default is what was tried and tested.
+        An audience is skipped if an attribute of its conditions is missing, null or of another type. Any other
+        exception of a function ends the search with the default.
 
         Args:
-            profile: of whoever is in session; an empty one will do. It counts as read (see `ProfileMiddleware`).
-            variants: by audience, in the order in which they are tried.
-            default: for everybody else.
-            name: of the decision, in counts and exposures.
+            profile: the profile, which may be empty. It counts as read (see `ProfileMiddleware`).
+            variants: the variants by audience, in the order of evaluation.
+            default: the variant for everyone else.
+            name: the name of the decision in counts and exposures.
 
         Raises:
             ConfigurationError: a variant's key is not an `Audience`.
@@ -131,7 +130,7 @@ class Decisions:
         return decision
 
     def counts(self) -> dict[tuple[str, str | None, DecisionReason], int]:
-        """How often each decision was taken, by its name, audience and reason."""
+        """Return the number of decisions by name, audience and reason."""
         with self._lock:
             return dict(self._counts)
 
@@ -156,13 +155,13 @@ _shared = Decisions()
 
 
 def choose(profile: Profile, variants: Mapping[Audience, T], *, default: T, name: str = "choice") -> Decision[T]:
-    """The first variant whose audience the profile belongs to; see `Decisions.choose`. Counted in `counts()`.
+    """Return the first variant whose audience matches the profile, counted in `counts()`; see `Decisions.choose`.
 
-    Make a `Decisions` of your own to be told of each exposure.
+    For an exposure hook, make your own `Decisions`.
     """
     return _shared.choose(profile, variants, default=default, name=name)
 
 
 def counts() -> dict[tuple[str, str | None, DecisionReason], int]:
-    """What `choose` decided in this process, by the decision's name, audience and reason."""
+    """Return the number of decisions of `choose` in this process, by name, audience and reason."""
     return _shared.counts()

@@ -1,4 +1,4 @@
-"""Stable percentage splits: the same person is always on the same side."""
+"""Experiments: stable percentage splits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Experiment"]
 
 
 class Experiment:
-    """Splits people into sides by a hash of their key: no state, the same in every process and release.
+    """Assign people to variants by a hash of their key, without state, equally in every process and release.
 
     The position of a key is the first 8 bytes of SHA-256 over the experiment's name, the key's type and its value, each
-    followed by a zero byte, as a fraction of 2^64. Sides take their share of [0, 1) in the order given, so that raising
-    the first side's share moves nobody out of it. Two experiments with different names are independent.
+    followed by a zero byte, as a fraction of 2^64. Sides take their share of [0, 1) in the order given, so raising the
+    first side's share moves nobody out of it. Two experiments with different names are independent.
 
     Args:
-        name: salts the hash.
-        sides: the share of each side in percent; together at most 100. The rest is on no side.
+        name: the name, which salts the hash.
+        sides: the share of each side in percent, at most 100 in total. The rest is on no side.
 
     Raises:
         ConfigurationError: the name is empty, or the shares are not percentages.
@@ -40,10 +40,10 @@ class Experiment:
         self._sides = dict(sides)
 
     def side_of(self, who: Profile | ProfileKey | str) -> str | None:
-        """The side that somebody is on; `None` for the rest, and for a profile without a key (nobody in session).
+        """Return the side of a person; `None` for the rest, and for a profile without a key (nobody signed in).
 
         Args:
-            who: a profile, whether it was found or not; or a key.
+            who: a profile, found or not; or a key.
         """
         key = who.key if isinstance(who, Profile) else ProfileKey.of(who)
         if key is None:
@@ -56,10 +56,10 @@ class Experiment:
         return None
 
     def on(self, side: str) -> Predicate:
-        """A predicate for an `Audience`: whether a profile is on this side.
+        """Return a predicate for an `Audience`: whether a profile is on this side.
 
         Raises:
-            ConfigurationError: there is no such side.
+            ConfigurationError: the side does not exist.
         """
         if side not in self._sides:
             raise ConfigurationError(f"the experiment {self.name!r} has no side {side!r}")

@@ -1,4 +1,4 @@
-"""Enrich records, files and tables with profiles, through the same client as the middleware."""
+"""Pipelines: enrich records, files and tables with profiles, through the same client as the middleware."""
 
 from .blocking import BlockingEnrichment, enrich_blocking
 from .enrich import DeadLetter, Enrichment, Progress, enrich

@@ -1,8 +1,8 @@
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
-# Elements are of any type, and the engine's own types are not seen here.
-"""Apache Beam: elements with their customers' profiles, those without one, and those whose lookup failed.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false Elements
+# have any type, and the engine's types are not available here.
+"""Apache Beam transform: enriched, missing and failed elements as three outputs.
 
-Source: the Beam programming guide (4.2.1 ParDo, 4.5 additional outputs, 8 windowing) and its Enrichment transform.
+Reference: the Beam programming guide (4.2.1 ParDo, 4.5 additional outputs, 8 windowing) and its Enrichment transform.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MISSING = "missing"
 FAILED = "failed"
 
 _SPREAD = 64
-"""Elements without a usable key need no lookup; in so many groups no worker gets all of them."""
+"""The number of groups of elements without a valid key, which spreads them over the workers."""
 
 
 class Failed(NamedTuple):
     """An element that could not be enriched.
 
     Args:
-        element: as it came.
+        element: the input element, unchanged.
         code: the error's stable code, e.g. `"source_timeout"`, `"missing_key"`.
         reason: what happened, without keys, attribute values and secrets.
     """
@@ -47,7 +47,7 @@ class Failed(NamedTuple):
     reason: str
 
     def __repr__(self) -> str:
-        return f"<Failed {self.code}>"  # the element is personal, and Beam's errors quote elements
+        return f"<Failed {self.code}>"  # the element holds personal data, and Beam's errors quote elements
 
 
 _PTransform: Any = _beam.PTransform
@@ -55,32 +55,31 @@ _DoFn: Any = _beam.DoFn
 
 
 class EnrichProfiles(_PTransform):  # type: ignore[misc]  # its types are not seen here
-    """Look up the profile of each element. Every element comes out once, in one of three outputs.
+    """Look up the profile of each element, and emit it to one of three outputs.
 
     ```python
     people = orders | EnrichProfiles(config, key="user_id", fields=["tier"])
     people.enriched, people.missing, people.failed
     ```
 
-    `enriched` holds the elements with their profile: a dict gets one item more, a `beam.Row` or named tuple becomes a
-    `beam.Row` with one field more, anything else becomes a pair of itself and the attributes. `missing` holds the
-    elements, as they came, whose profile the source does not have or withholds. `failed` holds a `Failed` for each
-    element whose key is missing or unusable, or whose lookup failed. Windows and timestamps stay as they are.
+    `enriched` has the elements with their profile: a dict gets another item, a `beam.Row` or named tuple becomes a
+    `beam.Row` with another field, and any other element becomes a pair of itself and the attributes. `missing` has the
+    unchanged elements whose profile is missing or excluded. `failed` has a `Failed` for each element with a missing or
+    invalid key, or a failed lookup. Windows and timestamps are preserved.
 
     Args:
-        config: how each worker makes its client. `rate` and `concurrency` are of the whole job: say with `workers` how
-            many processes share them.
+        config: the client configuration of the workers. `rate` and `concurrency` apply to the whole job; set `workers`
+            to the number of processes that share them.
         key: a field's name (of a mapping, else an attribute), or a function of the element.
-        fields: the attributes to take over. Default: all.
-        into: the name under which the attributes come. Default `"profile"`. An element that has this name already
-            keeps its own value.
-        keyed: brings all elements of a key to the same worker, through a shuffle, so that the job looks each key up
-            once. Default true. False saves the shuffle, and each worker may look up each key.
-        batch: elements of a bundle that are looked up together, at most. Default 1,000.
-        retry_timeout: seconds for which a source that fails is waited for, since it last answered. Default 60.
+        fields: the attributes to add. Default: all.
+        into: the name of the added item or field. Default `"profile"`. An existing value of this name is kept.
+        keyed: shuffle all elements of a key to one worker, so that the job looks up each key once. Default true. False
+            avoids the shuffle, but each worker may look up each key.
+        batch: the largest number of elements to look up together. Default 1,000.
+        retry_timeout: how long to retry a failing source after its last response, in seconds. Default 60.
 
     Raises:
-        ConfigurationError: an argument is not usable; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class EnrichProfiles(_PTransform):  # type: ignore[misc]  # its types are not se
 
 
 class _WithKey(_DoFn):  # type: ignore[misc]  # its types are not seen here
-    """Puts before each element the text by which it is shuffled."""
+    """Pair each element with its shuffle key."""
 
     def __init__(self, key: Any) -> None:
         self._key = key
@@ -139,7 +138,7 @@ class _WithKey(_DoFn):  # type: ignore[misc]  # its types are not seen here
 
 
 class _Lookup(_DoFn):  # type: ignore[misc]  # its types are not seen here
-    """Holds a bundle's elements back until there are enough of them to look up together."""
+    """Buffer the elements of a bundle, and look them up in batches."""
 
     def __init__(self, lookup: WorkerLookup, key: Any, into: str, batch: int) -> None:
         self._worker_lookup = lookup
@@ -183,7 +182,7 @@ class _Lookup(_DoFn):  # type: ignore[misc]  # its types are not seen here
             for element, timestamp, window in places:
                 tag, value = self._classified(element, profile)
                 placed = _windowed_value(value, timestamp, (window,))
-                # What is tagged with the name of the main output is lost.
+                # Beam loses elements tagged with the name of the main output.
                 yield placed if tag == ENRICHED else _beam.pvalue.TaggedOutput(tag, placed)
 
     def _classified(self, element: Any, profile: Profile) -> tuple[str, Any]:

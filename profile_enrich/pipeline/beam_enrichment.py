@@ -1,8 +1,8 @@
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
-# Rows are of any type, and the engine's own types are not seen here.
-"""A source handler for pipelines that use Beam's own Enrichment transform.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false Rows have
+# any type, and the engine's types are not available here.
+"""Source handler for Beam's Enrichment transform.
 
-Source: `apache_beam.transforms.enrichment`, which imports `google.api_core` (of the extra `apache-beam[gcp]`).
+Reference: `apache_beam.transforms.enrichment`, which imports `google.api_core` (extra `apache-beam[gcp]`).
 """
 
 from __future__ import annotations
@@ -28,27 +28,28 @@ __all__ = ["ProfileHandler"]
 
 
 class ProfileHandler(_Handler):  # type: ignore[misc]  # its types are not seen here
-    """For pipelines that use Beam's own `Enrichment`: a source handler that looks profiles up.
+    """A source handler for Beam's `Enrichment` that looks up profiles.
 
     ```python
     rows | Enrichment(ProfileHandler(config, key="user_id", fields=["tier", "score"]))
     ```
 
-    Each `beam.Row` comes out with the fields as columns of its own (`None` where there is no profile), as `Enrichment`
-    joins them. What fails raises, as `Enrichment` wants it, and so ends the job once its repeats are used up: only
-    `EnrichProfiles` has an output for that. No Redis cache is needed: each process keeps what it has looked up.
+    `Enrichment` adds the fields to each `beam.Row` as columns (`None` without a profile). A failed lookup raises, as
+    `Enrichment` requires, and ends the job after its retries; use `EnrichProfiles` for an output of failed elements. A
+    Redis cache is not needed, because each process has its own cache.
 
     Args:
-        config: how each worker makes its client.
+        config: the client configuration of the workers.
         key: a field's name, or a function of the row.
-        fields: the attributes to take over; all rows have to have the same columns.
-        prefix: put before the attributes' names. Default `""`.
-        batch: rows that are looked up together, at most. Default 1,000. 1 keeps Beam from batching, which loses the
-            timestamps of rows in the global window.
-        retry_timeout: seconds for which a source that fails is waited for. Default 20: `Enrichment` gives up after 30.
+        fields: the attributes to add; all rows must have the same columns.
+        prefix: the prefix of the column names. Default `""`.
+        batch: the largest number of rows to look up together. Default 1,000. Use 1 to disable Beam's batching, which
+            loses the timestamps of rows in the global window.
+        retry_timeout: how long to retry a failing source, in seconds. Default 20, since `Enrichment` times out after
+            30.
 
     Raises:
-        ConfigurationError: an argument is not usable; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class ProfileHandler(_Handler):  # type: ignore[misc]  # its types are not seen 
         return _beam.Row(**{column: thaw(profile.get(name)) for column, name in self._columns.items()})
 
     def get_cache_key(self, request: Any) -> Any:
-        """For Beam's Redis cache: the type and the key itself, not the whole row."""
+        """Return the key for Beam's Redis cache: the type and the key, not the whole row."""
         rows = request if isinstance(request, list) else [request]
         read = key_reader(self._key)
         keys = [ProfileKey.of(key_of(read(row))) for row in rows]
@@ -95,5 +96,5 @@ class ProfileHandler(_Handler):  # type: ignore[misc]  # its types are not seen 
         return texts if isinstance(request, list) else texts[0]
 
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
-        """How Beam batches the rows."""
+        """Return the options of Beam's batching."""
         return {} if self._batch == 1 else {"min_batch_size": min(10, self._batch), "max_batch_size": self._batch}

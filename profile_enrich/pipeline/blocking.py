@@ -1,4 +1,4 @@
-"""`enrich_blocking`: the same enrichment for synchronous code."""
+"""`enrich_blocking`: enrichment of records in synchronous code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .records.record_run import DeadLetter, Progress, RecordRun, Row, Sink
 __all__ = ["BlockingEnrichment", "enrich_blocking"]
 
 _SLICE = 0.005
-"""Seconds of reading between two visits to the client's thread, each of which costs a tenth of a millisecond."""
+"""Seconds of reading between two calls into the client's thread, each of which takes a tenth of a millisecond."""
 
 
 def enrich_blocking(
@@ -36,12 +36,12 @@ def enrich_blocking(
 ) -> BlockingEnrichment:
     """Enrich in synchronous code: `for row in enrich_blocking(rows, client=profiles.blocking(), key="user_id")`.
 
-    The calling thread reads the records and calls `dead_letter` and `progress`. A `key` function is called in the
-    client's thread, which also makes the lookups while the caller works.
+    The calling thread reads the records and calls `dead_letter` and `progress`. The client's thread calls a `key`
+    function and makes the lookups while the caller works.
 
     Args:
         rows: as for `enrich`; not an asynchronous iterable.
-        client: made with `client.blocking()`. It stays open.
+        client: the client, made with `client.blocking()`. It stays open.
         key, fields, into, prefix, options, progress, progress_every: as for `enrich`.
         dead_letter: as for `enrich`, but not async.
 
@@ -73,7 +73,7 @@ def enrich_blocking(
 
 
 class BlockingEnrichment:
-    """A run of `enrich_blocking`: iterate over it once. Made by `enrich_blocking`, not by hand."""
+    """A run of `enrich_blocking`, which can be iterated over once."""
 
     def __init__(self, state: RecordRun, rows: Generator[Row]) -> None:
         self._state = state
@@ -81,12 +81,12 @@ class BlockingEnrichment:
 
     @property
     def progress(self) -> Progress:
-        """How far the run is; after the loop, the summary."""
+        """The progress of the run; after the loop, the summary."""
         return self._state.progress()
 
     @property
     def dead_letters(self) -> list[DeadLetter]:
-        """The dead letters, where no `dead_letter` took them."""
+        """The dead letters, if no `dead_letter` was given."""
         return self._state.dead_letters
 
     def __iter__(self) -> Generator[Row]:
@@ -96,7 +96,7 @@ class BlockingEnrichment:
         return next(self._rows)
 
     def close(self) -> None:
-        """End the run. Records that were read and have not left are dropped."""
+        """End the run. Records that were read but not returned are dropped."""
         self._rows.close()
 
     def __repr__(self) -> str:
@@ -145,7 +145,7 @@ def _enriched_blocking(client: BlockingProfileClient, state: RecordRun, rows: It
 
 
 async def _exchange(queue: LookupQueue[Any], rows: list[Any], last: bool) -> list[Outcome[Any]]:
-    """Put records into the queue, and take what is ready; wait for an outcome when no record is left to put."""
+    """Put records into the queue and take finished outcomes; wait for an outcome if no record is left."""
     for row in rows:
         queue.accept(row)
     queue.ended = last

@@ -1,4 +1,4 @@
-"""Enriches a Dask DataFrame, partition by partition."""
+"""Dask adapter: enrich a DataFrame, partition by partition."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ def enrich_dataframe(
     workers: int | None = None,
     options: EnrichOptions | None = None,
 ) -> Any:
-    """Return the DataFrame with the profiles of its keys as columns. Lazy, as all of Dask.
+    """Return the DataFrame with the profiles of its keys as columns. It is evaluated lazily.
 
     Args:
         frame: a `dask.dataframe.DataFrame`.
-        config: how each worker process makes its client. Its rate and concurrency are those of the whole job, and are
-            split between `workers`.
-        key: the column that holds the keys: text or whole numbers.
-        fields: attributes and their Arrow types, e.g. `{"tier": "string", "ltv": "double"}`: Dask needs the columns
+        config: the client configuration of the worker processes. Its rate and concurrency apply to the whole job, and
+            are divided by `workers`.
+        key: the column of the keys: text or integers.
+        fields: attributes and their Arrow types, e.g. `{"tier": "string", "ltv": "double"}`: Dask must know the columns
             before it runs. They become pandas columns of Arrow types (`pandas.ArrowDtype`).
         key_type, prefix, reason: as for `enrich_table`.
-        keyed: brings all rows of a key into one partition (a shuffle), so that each key is looked up once in the job.
-            With false rows stay where they are, and each worker process asks for the keys that it meets.
-        workers: worker processes. Default: the `workers` of `config` if above 1; else those of the current
-            `distributed.Client`; else 1, as Dask's own scheduler works with threads. Say it for
+        keyed: shuffle all rows of a key into one partition, so that the job looks up each key once. False avoids the
+            shuffle, but each worker process may look up each key.
+        workers: the number of worker processes. Default: the `workers` of `config` if above 1, else those of the
+            current `distributed.Client`, else 1, because Dask's default scheduler uses threads. Set it for
             `scheduler="processes"`.
         options: as for `enrich_table`; `concurrency` is the worker's share of `config`.
 
     Returns:
-        A DataFrame: its own columns, one for each attribute, and the reason. Rows are not in the order of before where
-        `keyed`; they keep their index.
+        A DataFrame with its columns, one for each attribute, and the reason. With `keyed`, the order of rows changes;
+        they keep their index.
 
     Raises:
-        ConfigurationError: an argument is not usable, or a type is not declared.
+        ConfigurationError: an argument is invalid, or a type is not declared.
         MissingExtraError: the extra `dask` is not installed.
     """
     engine("dask.dataframe", "enriching Dask DataFrames", "dask")
@@ -83,18 +83,18 @@ def enrich_dataframe(
 
 
 def _enriched(partition: Any, *, plan: TablePlan, config: ClientConfig) -> Any:
-    """What a worker does with one partition. All threads of a worker use its one client."""
+    """Enrich one partition on a worker. All threads of a worker share one client."""
     client = worker_client(config)
     return enrich_with(partition, plan, client, concurrency=config.worker_concurrency)
 
 
 def _processes(config: ClientConfig) -> int:
-    """How many processes share the budget."""
+    """Return the number of processes that share the rate and concurrency."""
     distributed = sys.modules.get("distributed")
     if config.workers > 1 or distributed is None:
         return config.workers
     try:
         client = distributed.get_client()
-    except ValueError:  # there is none: threads of this process
+    except ValueError:  # no distributed client: threads of this process
         return 1
     return max(1, len(client.nthreads()))

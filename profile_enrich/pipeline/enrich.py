@@ -1,4 +1,4 @@
-"""`enrich`: records in, enriched records out."""
+"""`enrich`: asynchronous enrichment of records."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ def enrich(
 ) -> Enrichment:
     """Add to each record the profile of its key: `async for row in enrich(rows, client=..., key="user_id")`.
 
-    Each key is looked up once for all records that have it at the time. A rate limit is waited for; a
-    failing source is retried for `retry_timeout` seconds. A record without a profile is not an error.
+    Concurrent records of one key share a lookup. The run waits for the rate limit, and retries a failing source for
+    `retry_timeout` seconds. A record without a profile is not an error.
 
     Args:
-        rows: mappings, dataclasses, named tuples or objects with attributes. They are not changed.
-        client: looks up. It stays open, and keeps what was loaded.
-        key: a field's name, or a function of the record that returns the key (see `key_of` for what is one).
-        fields: the attributes to take, in this order; those that a profile lacks are null. Default: all it has.
-        into: the field that gets them as a dict, or null. Default `"profile"`.
-        prefix: instead of `into`, one field per attribute, with this before its name; `""` for nothing before it.
-        options: what becomes of records without a profile, and the limits of the run. Default `EnrichOptions()`.
-        dead_letter: a function, async or not, that gets each `DeadLetter`, or a list. Default: they are kept in
-            `.dead_letters`, at most `options.window` of them.
-        progress: a function that gets a `Progress` now and then and at the end.
-        progress_every: seconds between two of these. Default 0.5.
+        rows: mappings, dataclasses, named tuples or objects with attributes. They are not modified.
+        client: the client. It stays open, and its cache keeps the profiles.
+        key: a field's name, or a function of the record that returns the key (see `key_of` for valid keys).
+        fields: the attributes to add, in this order; missing ones are null. Default: all.
+        into: the field for the attributes, a dict or null. Default `"profile"`.
+        prefix: add one field per attribute instead of `into`, with this prefix; `""` for no prefix.
+        options: the handling of records without a profile, and the limits of the run. Default `EnrichOptions()`.
+        dead_letter: a function, async or not, that takes each `DeadLetter`, or a list. Default: up to `options.window`
+            of them are kept in `.dead_letters`.
+        progress: a function that takes a `Progress`, at intervals and at the end.
+        progress_every: the interval, in seconds. Default 0.5.
 
     Returns:
-        An asynchronous iterator of dicts: the record's own fields, then the profile's. A field that the record has
-        already keeps its value; that is counted, and logged once.
+        An asynchronous iterator of dicts: the record's fields, then the profile's. An existing field keeps its value;
+        clashes are counted and logged once.
 
     Raises:
-        ConfigurationError: an argument is not usable.
-        TooManyErrors: while it runs: more records failed than `max_errors` allows.
-        ProfileMissing, ProfileEnrichError: while it runs: as `on_missing="raise"` and `on_error="raise"` ask for.
-        SourceAuthError: while it runs: the vendor refuses the credentials. It ends the run at once.
-        InputError: while it runs: a record has no fields.
+        ConfigurationError: an argument is invalid.
+        TooManyErrors: during the run, if more records failed than `max_errors` allows.
+        ProfileMissing, ProfileEnrichError: during the run, with `on_missing="raise"` or `on_error="raise"`.
+        SourceAuthError: during the run, if the vendor rejects the credentials. It ends the run immediately.
+        InputError: during the run, if a record has no fields.
     """
     if not isinstance(rows, AsyncIterable | Iterable):
         raise ConfigurationError(f"rows must be an iterable or an async iterable, not {type(rows).__name__}")
@@ -77,9 +77,10 @@ def enrich(
 
 
 class Enrichment:
-    """A run of `enrich`: iterate over it once. Made by `enrich`, not by hand.
+    """A run of `enrich`, which can be iterated over once.
 
-    Leaving the loop early ends the run; `await run.aclose()` ends it at once, and returns when no task is left.
+    Leaving the loop early ends the run. `await run.aclose()` ends it immediately, and returns when all tasks have
+    ended.
     """
 
     def __init__(self, state: RecordRun, rows: AsyncGenerator[Row]) -> None:
@@ -88,23 +89,23 @@ class Enrichment:
 
     @property
     def progress(self) -> Progress:
-        """How far the run is; after the loop, the summary."""
+        """The progress of the run; after the loop, the summary."""
         return self._state.progress()
 
     @property
     def dead_letters(self) -> list[DeadLetter]:
-        """The dead letters, where no `dead_letter` took them."""
+        """The dead letters, if no `dead_letter` was given."""
         return self._state.dead_letters
 
     def __aiter__(self) -> AsyncGenerator[Row]:
-        # The generator itself: nothing stands between it and the loop, so an early `break` frees it.
+        # Return the generator itself, so that an early `break` closes it.
         return self._rows
 
     async def __anext__(self) -> Row:
         return await anext(self._rows)
 
     async def aclose(self) -> None:
-        """End the run. Records that were read and have not left are dropped."""
+        """End the run. Records that were read but not returned are dropped."""
         await self._rows.aclose()
 
     def __repr__(self) -> str:
@@ -135,7 +136,7 @@ async def _enriched(state: RecordRun, rows: Iterable[Any] | AsyncIterable[Any]) 
 
 
 class _Ticker:
-    """Reports the progress at intervals, also while the run waits."""
+    """Report the progress at intervals, also while the run waits."""
 
     def __init__(self, state: RecordRun) -> None:
         self._state = state

@@ -1,6 +1,6 @@
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# Messages are of any type, and the engine's own types are not seen here.
-"""FastStream: the customer's profile on every message of Kafka, NATS, RabbitMQ, Redis and the other brokers.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false Messages have any type, and the engine's
+# types are not available here.
+"""FastStream middleware: the customer's profile for every message of Kafka, NATS, RabbitMQ, Redis and other brokers.
 
 ```python
 broker = NatsBroker(middlewares=[MessageProfiles(client=profiles, key="user_id")])
@@ -9,7 +9,7 @@ broker = NatsBroker(middlewares=[MessageProfiles(client=profiles, key="user_id")
 async def handle(order: Order, profile: MessageProfile) -> None: ...
 ```
 
-Source: FastStream 0.7, "Middlewares" and "Context".
+Reference: FastStream 0.7, "Middlewares" and "Context".
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ __all__ = ["MessageKey", "MessageProfile", "MessageProfiles", "from_header"]
 logger = logging.getLogger("profile_enrich")
 
 MessageKey = Callable[[Any], Any]
-"""Says whose profile a message is about: takes FastStream's message, returns a key or `None`. It may be async."""
+"""A function, async or not, that takes FastStream's message and returns the key of its profile, or `None`."""
 
 MessageProfile = Annotated[Profile, _faststream.Context("profile")]
-"""The profile of the message, as a handler's parameter: `profile: MessageProfile`."""
+"""The type of a handler's `profile` parameter: the profile of the message."""
 
 
 class MessageProfiles:
-    """Looks up whose message it is, and hands the profile to the handler. For the `middlewares` of any broker.
+    """Look up the profile of each message and pass it to the handler. Add it to the `middlewares` of any broker.
 
-    Whatever goes wrong, the message is handled: with a stale profile where there is one, else with an empty one. A
-    fresh profile is handed over without waiting. Message and acknowledgement are left as they are.
+    If a lookup fails, the message is handled with a stale profile or an empty one. A fresh profile is passed without
+    waiting. Message and acknowledgement are not changed.
 
-    A handler that takes batches gets a list of profiles, one a message, in their order.
+    A batch handler gets a list of profiles in the order of the messages.
 
     Args:
-        client: makes the lookups.
+        client: the client.
         key: the name of a field of the message's body (a JSON object); or a callable such as `from_header("user-id")`
             that takes FastStream's message and returns a key or `None` (for a batch, a list of them). It may be async.
-            What counts as a key is the same everywhere: see `key_of`.
-        budget: seconds that a message waits for its profile at most; `None` waits for the client's `deadline`. Default
-            1: nobody looks at a page meanwhile, but a handler that waits holds up its queue.
-        name: of the value in FastStream's context. Default `"profile"`; another one needs
-            `Annotated[Profile, Context("other")]` in the handler.
+            See `key_of` for valid keys.
+        budget: the longest that a message waits for its profile, in seconds; `None` waits for the client's `deadline`.
+            Default 1, which limits the delay of the queue.
+        name: the name in FastStream's context. Default `"profile"`; for another name, declare the parameter as
+            `Annotated[Profile, Context("other")]`.
 
     Raises:
-        ConfigurationError: an argument is not usable; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class MessageProfiles:
         return _Message(msg, context=context, plan=self)
 
     async def profile_of(self, message: Any) -> Profile | list[Profile]:
-        """The profile of a message, or the profiles of a batch. Never raises."""
+        """Return the profile of a message, or the profiles of a batch. Never raises."""
         end = None if self._budget is None else Deadline(self._budget)
         try:
             keys, batch = await self._keys(message, end)
@@ -98,7 +98,7 @@ class MessageProfiles:
         """Return the raw key of a message, or those of a batch; and whether it is a batch."""
         if isinstance(self._key, str):
             body: Any = await message.decode()
-            if not isinstance(body, list):  # a field that holds a list makes no batch
+            if not isinstance(body, list):  # a list in a field is not a batch
                 return [_field(body, self._key)], False
             items: list[Any] = body
             return [_field(item, self._key) for item in items], True
@@ -109,7 +109,7 @@ class MessageProfiles:
         return (found, True) if isinstance(found, list) else ([found], False)
 
     def _asked(self, value: Any) -> str | ProfileKey | Profile:
-        """What the client takes; or the empty profile that says why there is nothing to look up."""
+        """Return the key for the client; or an empty profile with the reason, if there is no key."""
         try:
             return key_of(value)
         except MissingKeyError:
@@ -126,7 +126,7 @@ class MessageProfiles:
         return [key if isinstance(key, Profile) else profiles[key] for key in asked]
 
     def _say(self, error: Exception) -> None:
-        """Log a bug once a kind: its place and type, without its text, which may quote the message."""
+        """Log each kind of error once: its location and type, without its text, which may quote the message."""
         if type(error) not in self._said:
             self._said.add(type(error))
             trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
@@ -155,7 +155,7 @@ class _Message(_Base):  # type: ignore[misc]  # its types are not seen here
 
 
 def from_header(name: str) -> MessageKey:
-    """The key is the text of a header of the message; of a batch, of each message's.
+    """Return a function that reads the key from a header of the message, or of each message of a batch.
 
     Raises:
         ConfigurationError: the name is empty.

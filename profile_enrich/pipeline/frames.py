@@ -1,4 +1,4 @@
-"""Enrich a table in memory: a pyarrow Table or RecordBatch, a polars DataFrame, a pandas DataFrame."""
+"""`enrich_table`: enrichment of pyarrow tables, and polars and pandas DataFrames."""
 
 from __future__ import annotations
 
@@ -57,29 +57,29 @@ def enrich_table(
 ) -> T | Awaitable[T]:
     """Return the table with the profiles of its keys as columns. Each distinct key is looked up once.
 
-    Rows keep their order. Columns of the table win over attributes of the same name.
+    Rows keep their order. A column of the table takes precedence over an attribute of the same name.
 
     Args:
         table: a `pyarrow.Table` or `RecordBatch`, a `polars.DataFrame`, or a `pandas.DataFrame`.
-        client: a `BlockingProfileClient` (`client.blocking()`): the call returns the table; or a `ProfileClient`: await
-            the call.
-        key: the column that holds the keys: text, or whole numbers, which are looked up by their decimal text.
+        client: a `BlockingProfileClient` (`client.blocking()`); or a `ProfileClient`, for which the call must be
+            awaited.
+        key: the column of the keys: text or integers, which are looked up by their decimal text.
         key_type: the identifier's type. Default `"id"`, the source's primary key.
-        fields: attributes and their Arrow types (`{"tier": "string", "ltv": "double"}`), or attributes alone, whose
-            types are inferred. Default: all attributes that come.
-        prefix: put before the attributes' names. Default `"profile_"`.
-        reason: the column that says why a row has no profile: null, `"not_found"`, `"excluded"`, `"field_type"`, or an
-            error's code such as `"missing_key"`. Default `"profile_reason"`; `None` for no such column.
-        options: what becomes of rows without a profile, and the limits of the lookups. Default `EnrichOptions()`, which
-            keeps rows without a profile and rows that failed, with nulls. Refused credentials always end the call.
+        fields: attributes and their Arrow types (`{"tier": "string", "ltv": "double"}`), or attributes only, with
+            inferred types. Default: all attributes found.
+        prefix: the prefix of the column names. Default `"profile_"`.
+        reason: the column with the reason why a row has no profile: null, `"not_found"`, `"excluded"`, `"field_type"`,
+            or an error's code such as `"missing_key"`. Default `"profile_reason"`; `None` for no column.
+        options: the handling of rows without a profile, and the limits of the lookups. Default `EnrichOptions()`, which
+            keeps missing and failed rows with nulls. Rejected credentials always end the call.
 
     Returns:
         A new table of the same kind; or an awaitable of it.
 
     Raises:
-        ConfigurationError: an argument is not usable, or the table has no such column.
+        ConfigurationError: an argument is invalid, or the table lacks the key column.
         MissingExtraError: the extra `arrow` is not installed.
-        SourceAuthError: the source refuses the credentials.
+        SourceAuthError: the source rejects the credentials.
         ProfileMissing: with `on_missing="raise"`.
         ProfileEnrichError: with `on_error="raise"`: the first row's.
     """
@@ -92,7 +92,7 @@ def enrich_table(
 
 
 def enrich_with(table: T, plan: TablePlan, client: BlockingProfileClient, *, concurrency: int | None = None) -> T:
-    """Enrich a table by a plan that was made before: what workers do with each of their tables."""
+    """Enrich a table by an existing plan, as workers do."""
     batch = plan.key_batch(key_column(table, plan))
     block = BlockLookup.of(client._client) if isinstance(client._client, ProfileClient) else None
     found = block.profiles(batch.keys) if block is not None else None
@@ -110,7 +110,7 @@ def enrich_with(table: T, plan: TablePlan, client: BlockingProfileClient, *, con
 
 
 async def enrich_with_async(table: T, plan: TablePlan, client: ProfileClient, *, concurrency: int | None = None) -> T:
-    """Do the same on an event loop."""
+    """Enrich a table by an existing plan, on an event loop."""
     batch = plan.key_batch(key_column(table, plan))
     block = BlockLookup.of(client)
     found = block.profiles(batch.keys) if block is not None else None
@@ -128,16 +128,16 @@ async def enrich_with_async(table: T, plan: TablePlan, client: ProfileClient, *,
 
 
 def _is(table: object, module: str, *names: str) -> bool:
-    """Whether it is of one of these classes, without importing what the user did not."""
+    """Return whether a table has one of these classes, without importing a library that the user did not import."""
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(table, tuple(getattr(loaded, name) for name in names))
 
 
 def column_names(table: Any) -> list[str]:
-    """The names of a table's columns.
+    """Return the names of a table's columns.
 
     Raises:
-        ConfigurationError: it is no table that is known here.
+        ConfigurationError: the type of the table is not supported.
     """
     if _is(table, "pyarrow", "Table", "RecordBatch"):
         return list(table.schema.names)
@@ -150,10 +150,10 @@ def column_names(table: Any) -> list[str]:
 
 
 def key_column(table: Any, plan: TablePlan) -> Any:
-    """A table's key column: an Arrow array, or a list where its types are mixed.
+    """Return a table's key column: an Arrow array, or a list for mixed types.
 
     Raises:
-        ConfigurationError: it is no table that is known here, or its columns do not fit the plan.
+        ConfigurationError: the type of the table is not supported, or its columns do not fit the plan.
     """
     plan.check(column_names(table))
     if _is(table, "polars", "DataFrame"):
@@ -175,7 +175,7 @@ def _of_pandas(series: Any) -> Any:
 
 
 def _joined(table: Any, plan: TablePlan, added: AddedColumns) -> Any:
-    """A new table: the rows that are kept, and after the table's own columns the new ones."""
+    """Return a new table of the kept rows, with the new columns after the existing ones."""
     own = set(column_names(table))
     new = {name: array for name, array in added.columns.items() if name not in own}
     plan.say_left_out([name for name in added.columns if name in own])

@@ -1,4 +1,4 @@
-"""From a record to the key of its lookup."""
+"""Keys of records: reading and validation."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ KeyOf = str | Callable[[Any], object]
 _ABSENT = object()
 
 _NULLS = frozenset({"NAType", "NaTType"})
-"""How pandas names what stands for nothing; importing it to compare would cost more than all else here."""
+"""The names of pandas' missing values, compared by name because importing pandas is slow."""
 
 
 def key_of(value: object) -> str | ProfileKey:
-    """What a lookup can take, made of a field's value.
+    """Convert a field's value to a lookup key.
 
     Args:
-        value: text or a `ProfileKey` as it is; a whole number (of Python, NumPy or Arrow) or a `UUID` as its text.
-            `None`, empty text, NaN and the missing values of pandas are no key. All else is refused: how a fraction, a
-            date or bytes would be written is not for this package to guess.
+        value: text or a `ProfileKey`, unchanged; an integer (of Python, NumPy or Arrow) or a `UUID`, as text. `None`,
+            empty text, NaN and pandas' missing values are missing keys. Other types are rejected, because floats, dates
+            and bytes have no unique text form.
 
     Raises:
-        MissingKeyError: there is none.
-        InvalidKeyError: it is of another type, or cannot be looked up (see `ProfileKey`).
+        MissingKeyError: the key is missing.
+        InvalidKeyError: the value has another type, or cannot be looked up (see `ProfileKey`).
     """
     if isinstance(value, ProfileKey):
         return value
@@ -44,25 +44,25 @@ def key_of(value: object) -> str | ProfileKey:
     if not isinstance(value, bool) and hasattr(value, "__index__"):
         try:
             return str(operator.index(cast("SupportsIndex", value)))
-        except TypeError:  # an array of several numbers has the method, too
+        except TypeError:  # arrays have the method, too
             pass
     name = type(value).__name__
-    hint = "; a column of whole numbers becomes one of fractions where it has gaps" if isinstance(value, float) else ""
+    hint = "; a column of integers with missing values becomes a float column" if isinstance(value, float) else ""
     raise InvalidKeyError(f"a key must be text, a whole number or a UUID, not {name}{hint}; make text of it first")
 
 
 def key_reader(key: KeyOf) -> Callable[[Any], object]:
-    """A function that gives a record's raw key.
+    """Return a function that reads a record's raw key.
 
     Args:
         key: a field's name, or a function of the record.
 
     Returns:
-        A function of the record. It raises `MissingKeyError` when the record has no such field, and `InvalidKeyError`
-        when the user's function fails: the message names the exception's type only, as its text may quote the record.
+        A function of the record. It raises `MissingKeyError` if the record lacks the field, and `InvalidKeyError` if
+        the user's function fails. The message names only the type of the exception, whose text may quote the record.
 
     Raises:
-        ConfigurationError: `key` is neither.
+        ConfigurationError: `key` is neither a name nor a function.
     """
     if isinstance(key, str) and key:
         return _field(key)
@@ -73,7 +73,7 @@ def key_reader(key: KeyOf) -> Callable[[Any], object]:
 
 def _field(name: str) -> Callable[[Any], object]:
     def read(row: Any) -> object:
-        # The first test is for speed: most rows are plain dicts, and the second costs ten times as much.
+        # The first test is for speed: most rows are dicts, and the second test takes ten times as long.
         kind = cast("type[object]", type(row))
         mapped = kind is dict or issubclass(kind, Mapping)
         value: Any = row.get(name, _ABSENT) if mapped else getattr(row, name, _ABSENT)

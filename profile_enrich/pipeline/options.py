@@ -1,4 +1,4 @@
-"""Options that every kind of enrichment shares."""
+"""`EnrichOptions`: the options of all kinds of enrichment."""
 
 from __future__ import annotations
 
@@ -16,30 +16,29 @@ OnError = Literal["dead_letter", "null", "raise"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrichOptions:
-    """Say what becomes of records without a profile, and how much work runs at once.
+    """The handling of records without a profile, and the limits of a run.
 
-    `enrich`, `enrich_blocking`, `outcomes`, `enrich_file`, `enrich_table` and the engine adapters take the same object.
-    A table has no dead-letter output, so `"dead_letter"` is refused there.
+    `enrich`, `enrich_blocking`, `outcomes`, `enrich_file`, `enrich_table` and the engine adapters share it. Tables have
+    no dead-letter output, so they reject `"dead_letter"`.
 
     Args:
-        on_missing: what becomes of a record without a profile or without a key: `"null"` passes it on with nulls,
-            `"drop"` leaves it out, `"dead_letter"` writes it to the dead-letter output, `"raise"` ends the run.
-            Default `"null"`.
-        on_error: what becomes of a record whose lookup failed: `"dead_letter"`, `"null"` or `"raise"`. Default `None`:
-            `"dead_letter"` for records; for files too when a dead-letter file is given, else `"raise"`; `"null"` for
+        on_missing: what to do with a record without a profile or key: `"null"` returns it with nulls, `"drop"` drops
+            it, `"dead_letter"` writes it to the dead-letter output, `"raise"` ends the run. Default `"null"`.
+        on_error: what to do with a record whose lookup failed: `"dead_letter"`, `"null"` or `"raise"`. Default `None`:
+            `"dead_letter"` for records, and for files with a dead-letter file; `"raise"` for other files; `"null"` for
             tables.
-        max_errors: failed records allowed before the run ends: a fraction (a `float`) of the records so far, counted as
-            at least 1,000; or a number of records (an `int`). Default 0.01. Tables ignore it.
-        ordered: whether records leave in the order in which they came. Default true; false lets no record wait for a
-            slower one. Files and tables always keep the order.
-        window: records held at most. Default 4,096. Tables ignore it.
-        concurrency: concurrent calls of the source, at most. Default 64. On the workers of an engine each worker's
-            share of the `ClientConfig` counts instead.
-        retry_timeout: seconds for which a failing source is retried, since it last answered. Default 60; an
-            open circuit breaker counts as failing. A rate limit is waited for however long it takes.
+        max_errors: the failed records allowed before the run ends: a fraction (`float`) of the records so far, of at
+            least 1,000; or a number (`int`). Default 0.01. Ignored for tables.
+        ordered: whether the output has the order of the input. Default true; with false, no record waits for a slower
+            one. Files and tables always keep the order.
+        window: the largest number of records in progress. Default 4,096. Ignored for tables.
+        concurrency: the largest number of concurrent calls to the source. Default 64. On the workers of an engine, each
+            worker's share of the `ClientConfig` applies instead.
+        retry_timeout: how long to retry a failing source after its last response, in seconds. Default 60. An open
+            circuit breaker counts as failing. The wait for the rate limit is not limited.
 
     Raises:
-        ConfigurationError: an option is not usable; the message names it.
+        ConfigurationError: an option is invalid; the message names it.
     """
 
     on_missing: OnMissing = "null"
@@ -65,7 +64,7 @@ class EnrichOptions:
         """Return the options themselves.
 
         Raises:
-            ConfigurationError: they ask for a dead-letter output, which a table has not.
+            ConfigurationError: they request a dead-letter output, which tables lack.
         """
         for name in ("on_missing", "on_error"):
             if getattr(self, name) == "dead_letter":
@@ -77,7 +76,7 @@ def options_of(given: EnrichOptions | None) -> EnrichOptions:
     """Return the options, or the default ones for `None`.
 
     Raises:
-        ConfigurationError: something else was given.
+        ConfigurationError: the value has another type.
     """
     if given is None:
         return EnrichOptions()

@@ -1,4 +1,4 @@
-"""`outcomes`: one outcome per record, its profile or why there is none. All pipelines are built on it."""
+"""`outcomes`: one outcome per record, its profile or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -27,25 +27,24 @@ def outcomes(
 ) -> AsyncGenerator[Outcome[R]]:
     """Look up the profile of each record.
 
-    A cached profile is returned without waiting. Records of the same key wait for one lookup. The input is read at most
-    `window` records ahead, so a slow consumer slows it down. Leaving the loop early ends the run; loads that are under
-    way end by the client's `deadline` and fill its cache.
+    A cached profile is returned without waiting. Records of one key share a lookup. The input is read up to `window`
+    records ahead, which applies backpressure. Leaving the loop early ends the run; running loads end by the client's
+    `deadline` and fill its cache.
 
     Args:
-        rows: records of any kind; an iterable that blocks holds up the event loop, an async one does not.
-        client: looks up. A run that takes longer than its `ttl` asks for a key again.
-        key: a field's name (of a mapping, else an attribute), or a function of the record. Text, a `ProfileKey`, a
-            whole number or a UUID is looked up; null, empty and NaN are a missing key; all else is an unusable one.
-        options: `ordered`, `window`, `concurrency` and `retry_timeout` count here. Default `EnrichOptions()`.
+        rows: records of any kind. A blocking iterable blocks the event loop; use an async one instead.
+        client: the client. A run longer than its `ttl` looks up repeated keys again.
+        key: a field's name (of a mapping, else an attribute), or a function of the record. See `key_of` for valid keys.
+        options: `ordered`, `window`, `concurrency` and `retry_timeout` apply. Default `EnrichOptions()`.
 
     Returns:
-        A generator of one `Outcome` for each record, whatever fails. What the input raises is raised after the outcomes
-        of the records before it.
+        A generator with one `Outcome` per record, even for failures. An exception of the input is raised after the
+        outcomes of the records before it.
 
     Raises:
-        ConfigurationError: an argument makes no sense; or, while it runs, the source is set up wrong.
-        SourceAuthError: while it runs: the vendor refuses the credentials. It ends the run at once.
-        ClientClosed: while it runs: the client was closed.
+        ConfigurationError: an argument is invalid; or, during the run, the source is misconfigured.
+        SourceAuthError: during the run, if the vendor rejects the credentials. It ends the run immediately.
+        ClientClosed: during the run, if the client was closed.
     """
     queue: LookupQueue[R] = LookupQueue(client, key, options_of(options))
     if not isinstance(rows, AsyncIterable | Iterable):
@@ -54,7 +53,7 @@ def outcomes(
 
 
 async def run(queue: LookupQueue[R], rows: Iterable[R] | AsyncIterable[R]) -> AsyncGenerator[Outcome[R]]:
-    """Yield the outcomes of a queue that takes in these records."""
+    """Yield the outcomes of these records from a queue."""
     rest = None
     try:
         if isinstance(rows, AsyncIterable):
@@ -64,7 +63,7 @@ async def run(queue: LookupQueue[R], rows: Iterable[R] | AsyncIterable[R]) -> As
         while not queue.done:
             if rest is not None and not queue.ended and queue.wants_input:
                 queue.read_some(rest)
-                await asyncio.sleep(0)  # the lookups that this started, and other tasks of the loop
+                await asyncio.sleep(0)  # let the started lookups and other tasks run
             queue.check()
             while (outcome := queue.take()) is not None:
                 yield outcome

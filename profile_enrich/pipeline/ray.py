@@ -1,4 +1,4 @@
-"""Enriches a Ray Dataset: a pool of asynchronous actors, each with one client."""
+"""Ray adapter: enrich a Dataset in a pool of asynchronous actors, each with one client."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ def enrich_dataset(
     options: EnrichOptions | None = None,
     ray_remote_args: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Return the dataset with the profiles of its keys as columns. Lazy, as all of Ray Data.
+    """Return the dataset with the profiles of its keys as columns. It is evaluated lazily.
 
     Args:
         dataset: a `ray.data.Dataset`.
-        config: how each actor makes its client. Its rate and concurrency are those of the whole job, and are split
-            between `workers`.
-        key: the column that holds the keys: text or whole numbers.
-        fields: attributes and their Arrow types, e.g. `{"tier": "string", "ltv": "double"}`: blocks must not differ
-            in their types.
+        config: the client configuration of the actors. Its rate and concurrency apply to the whole job, and are divided
+            by `workers`.
+        key: the column of the keys: text or integers.
+        fields: attributes and their Arrow types, e.g. `{"tier": "string", "ltv": "double"}`: all blocks must have the
+            same types.
         key_type, prefix, reason: as for `enrich_table`.
-        keyed: brings all rows of a key into one block (a shuffle by the key), so that each key is looked up once in
-            the job. With false rows stay where they are, and each actor asks for the keys that it meets.
-        workers: actors, a process each. Default: the `workers` of `config` if above 1, else 2.
-        partitions: blocks of the keyed dataset. Default: two for each actor.
-        batch_size: rows that are enriched at a time; `None` for whole blocks. Default 4,096.
+        keyed: shuffle all rows of a key into one block, so that the job looks up each key once. False avoids the
+            shuffle, but each actor may look up each key.
+        workers: the number of actors, each a process. Default: the `workers` of `config` if above 1, else 2.
+        partitions: the number of blocks of the keyed dataset. Default: two per actor.
+        batch_size: the number of rows per batch; `None` for whole blocks. Default 4,096.
         options: as for `enrich_table`; `concurrency` is the worker's share of `config`.
-        ray_remote_args: of the actors, such as `{"num_cpus": 0.5, "runtime_env": {"env_vars": …}}`. Default
-            `{"num_cpus": 0.5}`, as they mostly wait.
+        ray_remote_args: options of the actors, such as `{"num_cpus": 0.5, "runtime_env": {"env_vars": …}}`. Default
+            `{"num_cpus": 0.5}`, because they mostly wait.
 
     Returns:
-        A dataset: its own columns, one for each attribute, and the reason. Rows are in no particular order.
+        A dataset with its columns, one for each attribute, and the reason. The order of rows is undefined.
 
     Raises:
-        ConfigurationError: an argument is not usable, or a type is not declared.
+        ConfigurationError: an argument is invalid, or a type is not declared.
         MissingExtraError: the extra `ray` is not installed.
     """
     if not isinstance(config, ClientConfig):
@@ -74,7 +74,7 @@ def enrich_dataset(
     processes = check_int("workers", (config.workers if config.workers > 1 else 2) if workers is None else workers)
     if keyed:
         count = 2 * processes if partitions is None else check_int("partitions", partitions)
-        # Sorted, a key's rows are neighbours: one lookup stays one, also where the cache is too small for all keys.
+        # Sorting makes the rows of a key adjacent, so it is looked up once even if the cache is too small for all keys.
         dataset = dataset.repartition(count, keys=[key], sort=True)
     return dataset.map_batches(
         ProfileActor,
@@ -88,11 +88,11 @@ def enrich_dataset(
 
 
 class ProfileActor:
-    """What each actor of the pool does with its batches.
+    """An actor that enriches batches.
 
     Args:
-        plan: what is looked up and where it goes.
-        config: how the client is made; of one worker's share.
+        plan: the plan of the enrichment.
+        config: the client configuration, with one worker's share.
     """
 
     def __init__(self, plan: TablePlan, config: ClientConfig) -> None:
@@ -101,5 +101,5 @@ class ProfileActor:
         self._client = worker_async_client(config)
 
     async def __call__(self, batch: Any) -> Any:
-        """The batch, enriched. Batches of one actor are enriched at the same time, through the same client."""
+        """Return the enriched batch. An actor enriches several batches concurrently through one client."""
         return await enrich_with_async(batch, self._plan, self._client, concurrency=self._concurrency)

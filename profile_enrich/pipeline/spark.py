@@ -1,4 +1,4 @@
-"""Enriches a Spark DataFrame: each key is looked up once, by the Python workers, through Arrow."""
+"""Spark adapter: enrich a DataFrame in the Python workers through Arrow."""
 
 from __future__ import annotations
 
@@ -32,30 +32,28 @@ def enrich_dataframe(
     partitions: int | None = None,
     options: EnrichOptions | None = None,
 ) -> Any:
-    """Return the DataFrame with the profiles of its keys as columns. Lazy, as all of Spark.
+    """Return the DataFrame with the profiles of its keys as columns. It is evaluated lazily.
 
     Args:
         frame: a `pyspark.sql.DataFrame`.
-        config: how each Python worker makes its client. Its rate and concurrency are those of the whole job, and are
-            split between `workers`.
-        key: the column that holds the keys: text or whole numbers.
-        fields: attributes and their Arrow types, e.g. `{"tier": "string", "ltv": "double"}`: Spark needs the schema
+        config: the client configuration of the Python workers. Its rate and concurrency apply to the whole job, and are
+            divided by `workers`.
+        key: the column of the keys: text or integers.
+        fields: attributes and their Arrow types, e.g. `{"tier": "string", "ltv": "double"}`: Spark must know the schema
             before it runs.
         key_type, prefix, reason: as for `enrich_table`.
-        keyed: brings all rows of a key together (a shuffle by the key, and a sort within each partition), so that each
-            key is looked up once in the job. With false rows stay where they are, and each worker asks for the keys
-            that it meets.
-        workers: Python workers that run at the same time. Default: the `workers` of `config` if above 1, else the
-            cores that Spark has now (`defaultParallelism`).
-        partitions: of the keyed DataFrame. Default: two for each worker.
+        keyed: shuffle by key and sort within each partition, so that the job looks up each key once. False avoids the
+            shuffle, but each worker may look up each key.
+        workers: the number of concurrent Python workers. Default: the `workers` of `config` if above 1, else Spark's
+            current number of cores (`defaultParallelism`).
+        partitions: the number of partitions of the keyed DataFrame. Default: two per worker.
         options: as for `enrich_table`; `concurrency` is the worker's share of `config`.
 
     Returns:
-        A DataFrame: its own columns, one for each attribute, and the reason. Rows are not in the order of before where
-        `keyed`.
+        A DataFrame with its columns, one for each attribute, and the reason. With `keyed`, the order of rows changes.
 
     Raises:
-        ConfigurationError: an argument is not usable, a type is not declared, or Spark has no such type.
+        ConfigurationError: an argument is invalid, a type is not declared, or Spark lacks the type.
         MissingExtraError: the extra `spark` is not installed.
     """
     if not isinstance(config, ClientConfig):
@@ -75,15 +73,15 @@ def enrich_dataframe(
     processes = check_int("workers", _parallelism(frame, config) if workers is None else workers)
     if keyed:
         count = 2 * processes if partitions is None else check_int("partitions", partitions)
-        # Sorted, a key's rows are neighbours: one lookup stays one, however many keys there are and however long it
-        # takes, even where the cache is too small or its entries too short-lived.
+        # Sorting makes the rows of a key adjacent, so it is looked up once even if the cache is too small or its
+        # entries expire.
         frame = frame.repartition(count, frame[key]).sortWithinPartitions(frame[key])
     enrich = _Batches(plan, config.shared_by(processes))
     return frame.mapInArrow(enrich, schema)
 
 
 class _Batches:
-    """What runs on a Python worker, for each partition."""
+    """The function that enriches a partition on a Python worker."""
 
     def __init__(self, plan: TablePlan, config: ClientConfig) -> None:
         self._plan = plan
@@ -100,7 +98,7 @@ def _spark_types() -> Any:
 
 
 def _as_spark_has_them(fields: Mapping[str, Any], key: str, prefix: str) -> dict[str, Any]:
-    """The declared types as Spark gives them back: it has one kind of text and one precision of time, for example."""
+    """Convert the declared types to those that Spark returns, e.g. one string type and one time precision."""
     columns = TablePlan(key, fields=fields, prefix=prefix).columns
     columns.require_declared("Spark")
     types = _spark_types()

@@ -1,9 +1,9 @@
-"""For tests of applications that use `profile_enrich`: a vendor that fails on order, a clock, a source without network.
+"""Test helpers for applications: a vendor server with scripted faults, a manual clock, an offline source.
 
 - `VendorServer`: a real HTTP server on 127.0.0.1 that speaks Census's and Amperity's formats, records every call, and
   plays the faults of `profile_enrich.testing.faults`.
-- `ManualClock`: a clock that stands still until the test moves it.
-- `offline()`: a source that answers from memory, or fails as an unreachable vendor does.
+- `ManualClock`: a clock that only the test advances.
+- `offline()`: a source that reads from memory, or fails like an unreachable vendor.
 - `profile_enrich.testing.pytest_plugin`: the fixtures `vendor_server` and `profile_clock`.
 """
 

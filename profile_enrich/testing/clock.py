@@ -1,4 +1,4 @@
-"""A clock that moves when a test says so."""
+"""`ManualClock`: a clock that only the test advances."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["ManualClock"]
 
 
 class ManualClock:
-    """A monotonic clock that stands still until it is moved.
+    """A monotonic clock that only `advance` moves.
 
-    Hand it to whatever takes a clock or a timer: calling it gives the time in seconds.
+    Pass it as a clock or timer argument; calling it returns the time in seconds.
 
     Args:
         start: the first reading, in seconds.
@@ -35,10 +35,10 @@ class ManualClock:
         """Advance the clock and return the new reading.
 
         Args:
-            seconds: how far; 0.0 or more.
+            seconds: the seconds to add, 0.0 or more.
 
         Raises:
-            ValueError: a monotonic clock does not go back.
+            ValueError: `seconds` is negative.
         """
         if not seconds >= 0:
             raise ValueError("a monotonic clock does not go back: seconds must be 0 or more")

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as a server reads it, on bare asyncio streams."""
+"""HTTP/1.1 server connections on asyncio streams."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Play = Callable[[Call, asyncio.StreamWriter, bool], Awaitable[bool]]
 
 
 class _Bad(Exception):
-    """The request cannot be read."""
+    """The request is malformed."""
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
-    """A stream protocol that ends its connection's task as soon as the peer is gone."""
+    """A stream protocol that cancels its connection's task when the peer disconnects."""
 
     task: asyncio.Task[None] | None = None
 
     def eof_received(self) -> bool:
         super().eof_received()
-        return False  # a client that closed its side is gone: close ours
+        return False  # a half-closed client has disconnected: close our side
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -45,9 +45,9 @@ async def serve_connection(
     Args:
         stack: closes the listener, then aborts all connections and waits for their tasks.
         recorder: counts connections and calls.
-        play: answers one request; returns whether the connection lives on.
+        play: responds to one request; returns whether to keep the connection open.
         tls: serves HTTPS.
-        port: where; 0 for any that is free.
+        port: the port; 0 for any free one.
 
     Returns:
         The port.
@@ -68,8 +68,8 @@ async def serve_connection(
         return protocol
 
     async def end_all() -> None:
-        # asyncio leaves sockets open that it accepted just before its server is closed: stop accepting first, and give
-        # what was accepted the rounds of the loop that it takes to get a task.
+        # asyncio leaves sockets open that it accepted just before its server is closed: stop accepting first, and wait
+        # until the accepted ones have a task.
         for listener in server.sockets:
             loop.remove_reader(listener.fileno())
         for _ in range(3):
@@ -81,7 +81,7 @@ async def serve_connection(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # transports close their sockets in a callback of their own
+        await asyncio.sleep(0)  # transports close their sockets in a separate callback
 
     server = await loop.create_server(factory, "127.0.0.1", port, ssl=tls, backlog=1024)
     stack.push_async_callback(end_all)
@@ -92,7 +92,7 @@ async def serve_connection(
 async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recorder: Recorder, play: Play) -> None:
     number = recorder._opened()
     try:
-        # The peer may go at any byte; that is what much of this server is for.
+        # The peer may disconnect at any byte.
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             while (call := await _read(reader, writer, number)) is not None:
                 recorder._began(call)

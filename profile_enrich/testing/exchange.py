@@ -1,4 +1,4 @@
-"""One request and its answer on the wire of the vendor server."""
+"""One request and response of the vendor server."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NO_BODY = {204, 304}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole HTTP answer.
+    """A complete HTTP response.
 
     Args:
         status: the HTTP status.
         body: the body.
-        headers: beside `date`, `content-length` and `connection`, which the server adds.
+        headers: the headers, without `date`, `content-length` and `connection`, which the server adds.
     """
 
     status: int = 200
@@ -36,14 +36,14 @@ class Answer:
 
 
 def json_answer(status: int, data: object, **headers: str) -> Answer:
-    """An answer in JSON; underscores in header names become hyphens."""
+    """Return a JSON response; underscores in header names become hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
     return Answer(status, body, {"content-type": "application/json", **named})
 
 
 class Exchange:
-    """What a fault plays on: the request, the healthy answer to it, and the bare connection.
+    """The input of a fault: the request, its healthy response, and the raw connection.
 
     Attributes:
         call: the request.
@@ -68,10 +68,10 @@ class Exchange:
         self._released = released
         self._clock_skew = clock_skew
         self.keep_alive = keep_alive
-        """Whether the connection lives on after the answer; `close()` and `reset()` end it."""
+        """Whether the connection stays open after the response; `close()` and `reset()` end it."""
 
     def healthy(self) -> Answer:
-        """What the server would have answered without the fault."""
+        """The response without the fault."""
         return self._healthy()
 
     async def hold(self) -> None:
@@ -79,11 +79,11 @@ class Exchange:
         await self._released()
 
     def head(self, answer: Answer, *, length: int | None = None) -> bytes:
-        """The status line and the header block, blank line included.
+        """Return the status line and headers, including the blank line.
 
         Args:
-            answer: whose body gives the length.
-            length: another length to declare; a negative one leaves `content-length` away.
+            answer: the response, whose body determines the length.
+            length: another length to declare; a negative one omits `content-length`.
         """
         given = {name.lower(): (name, value) for name, value in answer.headers.items()}
         declared = len(answer.body) if length is None else length
@@ -99,7 +99,7 @@ class Exchange:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     async def send(self, answer: Answer) -> None:
-        """Send a whole, correct answer."""
+        """Send a complete, correct response."""
         silent = self.call.method == "HEAD" or answer.status in _NO_BODY
         await self.write(self.head(answer) + (b"" if silent else answer.body))
 
@@ -107,23 +107,23 @@ class Exchange:
         """Send raw bytes, and wait while the peer does not read.
 
         Raises:
-            ConnectionError: the peer is gone.
+            ConnectionError: the peer has disconnected.
         """
         self._writer.write(data)
         await self._writer.drain()
 
     async def stream(self, chunks: Iterator[bytes]) -> None:
-        """Send chunk after chunk, none built before the one before it is on its way."""
+        """Send chunks lazily: each is built after the previous one was sent."""
         for chunk in chunks:
             await self.write(chunk)
             await asyncio.sleep(0)  # `drain` does not suspend while the peer keeps up
 
     def close(self) -> None:
-        """Close the connection in good order after what was written (FIN)."""
+        """Close the connection after the written data (FIN)."""
         self.keep_alive = False
 
     def reset(self) -> None:
-        """Break the connection off (RST)."""
+        """Reset the connection (RST)."""
         self.keep_alive = False
         sock: socket.socket | None = self._writer.get_extra_info("socket")
         if sock is not None:

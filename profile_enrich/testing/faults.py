@@ -1,12 +1,12 @@
-"""What can go wrong between an application and its vendor, each fault made on the wire.
+"""Faults of the vendor server, produced on the wire.
 
 ```python
 vendor.script(faults.RateLimited(retry_after=1), faults.Reset("in_body"))   # the next two requests
 vendor.always(faults.Latency(0.2))                                          # every request, until vendor.heal()
 ```
 
-Each fault is a frozen object that can be used for any number of requests. To make one of your own, derive from `Fault`
-and write `play`.
+Each fault is a frozen object that can be used for any number of requests. For a custom fault, subclass `Fault` and
+implement `play`.
 """
 
 from __future__ import annotations
@@ -54,35 +54,35 @@ class Fault:
         """Answer one request, or apply its fault.
 
         Args:
-            exchange: the request, the healthy answer and the connection.
+            exchange: the request, the healthy response and the connection.
         """
         raise NotImplementedError("write `play` in your own fault")
 
 
 @dataclass(frozen=True)
 class Healthy(Fault):
-    """No fault: for the places of a script where all is well."""
+    """No fault, for a healthy response within a script."""
 
     async def play(self, exchange: Exchange) -> None:
-        """Send the healthy answer."""
+        """Send the healthy response."""
         await exchange.send(exchange.healthy())
 
 
 @dataclass(frozen=True)
 class Latency(Fault):
-    """Answers late.
+    """A delayed response.
 
     Args:
-        seconds: how late; or a function that draws it from the server's seeded `random.Random`, e.g.
-            `lambda rng: rng.lognormvariate(-3, 1)`.
-        then: what happens after the wait; `None` (default): the healthy answer.
+        seconds: the delay; or a function that draws it from the server's seeded `random.Random`, e.g. `lambda rng:
+            rng.lognormvariate(-3, 1)`.
+        then: the fault after the delay; `None` (default) for the healthy response.
     """
 
     seconds: float | Callable[[random.Random], float]
     then: Fault | None = None
 
     async def play(self, exchange: Exchange) -> None:
-        """Waits, then plays `then`."""
+        """Wait, then apply `then`."""
         delay = self.seconds(exchange.random) if callable(self.seconds) else self.seconds
         await asyncio.sleep(delay)
         await (self.then or Healthy()).play(exchange)
@@ -90,7 +90,7 @@ class Latency(Fault):
 
 @dataclass(frozen=True)
 class Hang(Fault):
-    """Reads the request and says nothing, until `vendor.release()`; then the healthy answer goes out."""
+    """No response until `vendor.release()`, then the healthy one."""
 
     async def play(self, exchange: Exchange) -> None:
         """Wait for the release."""
@@ -100,10 +100,10 @@ class Hang(Fault):
 
 @dataclass(frozen=True)
 class Reset(Fault):
-    """Breaks the connection off with a TCP reset.
+    """A TCP reset of the connection.
 
     Args:
-        when: before the first byte of the answer, inside its headers, or inside its body.
+        when: before the response, inside its headers, or inside its body.
     """
 
     when: Literal["before_headers", "in_headers", "in_body"] = "before_headers"
@@ -116,16 +116,16 @@ class Reset(Fault):
             await exchange.write(head[: len(head) // 2])
         elif self.when == "in_body":
             await exchange.write(head + answer.body[: len(answer.body) // 2])
-        await asyncio.sleep(0.005)  # a reset overtakes what the kernel has not delivered yet
+        await asyncio.sleep(0.005)  # a reset discards data that the kernel has not delivered yet
         exchange.reset()
 
 
 @dataclass(frozen=True)
 class Truncated(Fault):
-    """Declares the whole length, sends a part of the body, and closes in good order.
+    """An incomplete body: the full length is declared, then the connection is closed.
 
     Args:
-        keep: the part that is sent, 0.0 to 1.0 (a part of 1.0 still lacks the last byte).
+        keep: the part of the body to send, 0.0 to 1.0 (1.0 still omits the last byte).
     """
 
     keep: float = 0.5
@@ -140,12 +140,12 @@ class Truncated(Fault):
 
 @dataclass(frozen=True)
 class SlowDrip(Fault):
-    """Sends the answer a few bytes at a time.
+    """A response sent a few bytes at a time.
 
     Args:
-        interval: seconds between two pieces.
-        size: bytes a piece.
-        part: `"body"`: the headers go at once; `"headers"`: the body goes at once; `"both"`: neither.
+        interval: seconds between pieces.
+        size: bytes per piece.
+        part: the part to send slowly: `"body"`, `"headers"` or `"both"`.
     """
 
     interval: float = 0.05
@@ -168,12 +168,12 @@ class SlowDrip(Fault):
 
 @dataclass(frozen=True)
 class Respond(Fault):
-    """Any answer at all.
+    """A custom response.
 
     Args:
         status: the HTTP status.
-        body: bytes as they are, text as UTF-8, anything else as JSON.
-        headers: added to `date`, `content-length` and `connection`, or in place of them.
+        body: bytes, text (sent as UTF-8), or any other value (sent as JSON).
+        headers: headers that extend or replace `date`, `content-length` and `connection`.
     """
 
     status: int = 200
@@ -195,11 +195,11 @@ class Respond(Fault):
 
 @dataclass(frozen=True)
 class Garbage(Fault):
-    """Answers 200 with a body that is not JSON.
+    """A 200 response whose body is not JSON.
 
     Args:
-        body: the body; by default a JSON object that breaks off.
-        content_type: what it claims to be.
+        body: the body; by default an incomplete JSON object.
+        content_type: the declared content type.
     """
 
     body: bytes = b'{"data": {"id": "u1", "tier": "go'
@@ -212,10 +212,10 @@ class Garbage(Fault):
 
 @dataclass(frozen=True)
 class WrongType(Fault):
-    """Answers 200 with JSON of another shape than documented.
+    """A 200 response with undocumented JSON.
 
     Args:
-        value: what is sent in place of the documented object.
+        value: the JSON value to send.
     """
 
     value: object = field(default_factory=lambda: ["not", "an", "object"])
@@ -227,11 +227,11 @@ class WrongType(Fault):
 
 @dataclass(frozen=True)
 class BigBody(Fault):
-    """Answers 200 with a huge JSON body, made while it is sent.
+    """A 200 response with a huge JSON body, generated while it is sent.
 
     Args:
         size: bytes; 50 MB by default.
-        declared: whether `content-length` says how large it is. Otherwise it comes chunked.
+        declared: whether to send `content-length`; otherwise the body is chunked.
     """
 
     size: int = 50_000_000
@@ -260,16 +260,16 @@ class BigBody(Fault):
 
 @dataclass(frozen=True)
 class GzipBomb(Fault):
-    """Answers 200 with a small gzip body that unpacks to a huge one: one byte on the wire is about 1,000 unpacked.
+    """A 200 response with a gzip body that expands about 1,000 times.
 
     Args:
-        size: bytes unpacked; 256 MiB by default.
+        size: the size after decompression, in bytes; 256 MiB by default.
     """
 
     size: int = 256 * _MIB
 
     def _chunks(self) -> Iterator[bytes]:
-        # A block that ends in a full flush refers to nothing before it, so the same bytes can be sent over and over.
+        # A block that ends in a full flush is self-contained, so the same bytes can be sent repeatedly.
         plain = b" " * _MIB
         packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
         block = packer.compress(plain) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -290,10 +290,10 @@ class GzipBomb(Fault):
 
 @dataclass(frozen=True)
 class Redirect(Fault):
-    """Sends the client elsewhere.
+    """A redirect.
 
     Args:
-        location: where to; `None` (default): the same request again, on this server.
+        location: the target; `None` (default) for the same request on this server.
         status: 301, 302, 303, 307 or 308.
     """
 
@@ -308,7 +308,7 @@ class Redirect(Fault):
 
 @dataclass(frozen=True)
 class Unauthorized(Fault):
-    """Answers 401, as for a token that was revoked. Once in a script, it is "401, then good"."""
+    """A 401 response, as for a revoked token."""
 
     async def play(self, exchange: Exchange) -> None:
         """Send this fault's response."""
@@ -317,10 +317,10 @@ class Unauthorized(Fault):
 
 @dataclass(frozen=True)
 class RateLimited(Fault):
-    """Answers 429.
+    """A 429 response.
 
     Args:
-        retry_after: the `Retry-After` header: seconds, or any text such as an HTTP date; `None` (default): no header.
+        retry_after: the `Retry-After` header: seconds, or text such as an HTTP date; `None` (default) for none.
     """
 
     retry_after: float | str | None = None
@@ -336,7 +336,7 @@ class RateLimited(Fault):
 
 @dataclass(frozen=True)
 class ServerError(Fault):
-    """Answers 500."""
+    """A 500 response."""
 
     async def play(self, exchange: Exchange) -> None:
         """Send this fault's response."""
@@ -345,10 +345,10 @@ class ServerError(Fault):
 
 @dataclass(frozen=True)
 class Unavailable(Fault):
-    """Answers 503.
+    """A 503 response.
 
     Args:
-        retry_after: the `Retry-After` header, in seconds; `None` (default): no header.
+        retry_after: the `Retry-After` header in seconds; `None` (default) for none.
     """
 
     retry_after: float | None = None
@@ -363,11 +363,10 @@ class Unavailable(Fault):
 
 @dataclass(frozen=True)
 class WrongContentLength(Fault):
-    """Sends the whole healthy body under a wrong `content-length`, and closes.
+    """The healthy body with a wrong `content-length`.
 
     Args:
-        by: how much too large (positive) or too small (negative) the declared length is, in bytes; or any text, which
-            becomes the header's value as it is.
+        by: the difference between declared and actual length, in bytes; or text, which is sent as the header's value.
     """
 
     by: int | str = 10
@@ -385,7 +384,7 @@ class WrongContentLength(Fault):
 
 
 def _error(status: int, code: str, message: str) -> Answer:
-    # Holds what either vendor's envelope has, so that one fault serves both.
+    # Valid for both vendors' envelopes, so that one fault serves both.
     return json_answer(
         status,
         {"status": status, "message": message, "request_id": "req-fault", "error": {"code": code, "message": message}},

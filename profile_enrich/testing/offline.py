@@ -1,4 +1,4 @@
-"""A source without a network: for tests, and for working on a train."""
+"""Offline source, for tests and for development without a network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["OfflineSource", "offline"]
 
 
 class OfflineSource:
-    """A `ProfileSource` that answers from memory, or fails as an unreachable vendor does. It opens no connection.
+    """A `ProfileSource` that reads from memory, or fails like an unreachable vendor.
 
-    It is a context manager, sync and async: on the way out it forgets its profiles and calls.
+    It is a sync and async context manager; leaving it clears profiles and calls.
 
     Args:
-        profiles: attributes by id. `None` (default): every lookup raises `SourceConnectionError`.
-        name: what statuses and metrics show.
-        namespace: what separates its cache entries from other sources'; the name when not given.
+        profiles: attributes by id. With `None` (default), every lookup raises `SourceConnectionError`.
+        name: the name in statuses and metrics.
+        namespace: the namespace of its cache entries; by default the name.
     """
 
     def __init__(
@@ -37,16 +37,16 @@ class OfflineSource:
         self._name = name
         self._namespace = name if namespace is None else namespace
         self.calls: list[ProfileKey] = []
-        """The keys that were asked for, in order."""
+        """The keys of all lookups, in order."""
 
     @property
     def name(self) -> str:
-        """What statuses and metrics show."""
+        """The name in statuses and metrics."""
         return self._name
 
     @property
     def namespace(self) -> str:
-        """What separates its cache entries from other sources'."""
+        """The namespace of its cache entries."""
         return self._namespace
 
     def put(self, id: str, attributes: Mapping[str, object]) -> None:
@@ -62,7 +62,7 @@ class OfflineSource:
             self._profiles.pop(id, None)
 
     def exclude(self, id: str) -> None:
-        """Withhold one profile, as a vendor does after an opt-out."""
+        """Exclude one profile, as a vendor does after an opt-out."""
         self._excluded.add(id)
 
     def fail(self, error: SourceError | None = None) -> None:
@@ -74,14 +74,14 @@ class OfflineSource:
         self._error = None
 
     async def fetch(self, key: ProfileKey, *, deadline: Deadline, validators: Validators | None = None) -> SourceResult:
-        """Answer from memory; see `ProfileSource.fetch`.
+        """Read from memory; see `ProfileSource.fetch`.
 
         Raises:
-            SourceError: the one given to `fail()`, or `SourceConnectionError` when there are no profiles at all.
+            SourceError: the one passed to `fail()`, or `SourceConnectionError` without profiles.
         """
         self.calls.append(key)
         if self._error is not None:
-            # A fresh object each time: a raised one keeps its traceback, and with it the caller's frames.
+            # A new object each time, because a raised one keeps its traceback and the caller's frames.
             error = self._error
             raise type(error)(
                 error.message, status=error.status, request_id=error.request_id, retry_after=error.retry_after
@@ -102,7 +102,7 @@ class OfflineSource:
         return Found(Record(attributes, id=id, source=self._name))
 
     async def aclose(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
     def __enter__(self) -> OfflineSource:
         return self
@@ -131,11 +131,11 @@ def offline(
     name: str = "offline",
     namespace: str | None = None,
 ) -> OfflineSource:
-    """A source that needs no network: `with offline({"u1": {"tier": "gold"}}) as source: ...`.
+    """Make an offline source: `with offline({"u1": {"tier": "gold"}}) as source: ...`.
 
     Args:
-        profiles: attributes by id; `None`: every lookup raises `SourceConnectionError`.
-        name: what statuses and metrics show.
-        namespace: what separates its cache entries from other sources'; the name when not given.
+        profiles: attributes by id. With `None`, every lookup raises `SourceConnectionError`.
+        name: the name in statuses and metrics.
+        namespace: the namespace of its cache entries; by default the name.
     """
     return OfflineSource(profiles, name=name, namespace=namespace)

@@ -1,4 +1,4 @@
-"""Fixtures for pytest: `pytest_plugins = ["profile_enrich.testing.pytest_plugin"]` in a test module or conftest.py.
+"""pytest plugin with fixtures: `pytest_plugins = ["profile_enrich.testing.pytest_plugin"]` in a conftest.py.
 
 - `vendor_server`: a running, empty `VendorServer` (entity `"Users"`, key `"secret"`); fill `vendor_server.profiles`.
 - `profile_clock`: a `ManualClock`.
@@ -18,12 +18,12 @@ __all__ = ["profile_clock", "vendor_server"]
 
 @pytest.fixture
 def vendor_server() -> Iterator[VendorServer]:
-    """A running vendor server without profiles; it ends with the test."""
+    """Run a vendor server without profiles for the test."""
     with VendorServer() as vendor:
         yield vendor
 
 
 @pytest.fixture
 def profile_clock() -> ManualClock:
-    """A clock that the test moves."""
+    """Make a clock that only the test advances."""
     return ManualClock()

@@ -1,4 +1,4 @@
-"""What a vendor server remembers of the calls that it got."""
+"""Recorder of a vendor server's calls."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["Call", "Recorder"]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, as it came over the wire.
+    """One request, as received.
 
     Args:
-        method: as sent.
+        method: the method, as sent.
         target: the request target exactly as sent, byte for byte (each byte one character, Latin-1), undecoded.
         path: the target's path, percent-decoded as UTF-8.
         headers: lower-case names; a repeated header's values are joined with `", "`.
         body: the whole body.
-        at: when it was read, in seconds of `time.monotonic()`.
-        connection: the number of the connection that it came on, from 1.
+        at: the time of receipt, in seconds of `time.monotonic()`.
+        connection: the number of its connection, from 1.
     """
 
     method: str
     target: str
     path: str
-    headers: Mapping[str, str] = field(repr=False)  # holds credentials
+    headers: Mapping[str, str] = field(repr=False)  # headers hold credentials
     body: bytes = field(repr=False)
     at: float = field(repr=False)
     connection: int = field(default=0, repr=False)
@@ -41,12 +41,12 @@ class Call:
 
     @property
     def query(self) -> list[tuple[str, str]]:
-        """The query's names and values, decoded, in order, repeated and empty ones included."""
+        """The decoded names and values of the query, in order, including repeated and empty ones."""
         return parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
 
     @property
     def key(self) -> str | None:
-        """The identifier that was asked for: Census's `record_id`, Amperity's profile id or first filter value."""
+        """The requested identifier: Census's `record_id`, Amperity's profile id or first filter value."""
         for name, value in self.query:
             if name == "record_id" or name.startswith("filter["):
                 return value
@@ -57,7 +57,7 @@ class Call:
 
 
 class Recorder:
-    """Counts and keeps calls; safe to use from several threads."""
+    """Record calls. It is thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -69,56 +69,56 @@ class Recorder:
 
     @property
     def calls(self) -> list[Call]:
-        """The calls so far, oldest first: a copy."""
+        """A copy of the calls so far, oldest first."""
         with self._changed:
             return list(self._calls)
 
     @property
     def call_count(self) -> int:
-        """How many calls came in."""
+        """The number of calls."""
         with self._changed:
             return len(self._calls)
 
     @property
     def in_flight(self) -> int:
-        """How many calls are not answered (or broken off) yet."""
+        """The number of calls without a finished response."""
         with self._changed:
             return self._in_flight
 
     @property
     def max_in_flight(self) -> int:
-        """The most calls that were in flight at one time."""
+        """The largest number of concurrent calls."""
         with self._changed:
             return self._max_in_flight
 
     @property
     def connections(self) -> int:
-        """How many connections were opened."""
+        """The number of connections opened."""
         with self._changed:
             return self._connections
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open now."""
+        """The number of connections open now."""
         with self._changed:
             return self._open_connections
 
     def reset_calls(self) -> None:
-        """Forget the calls and the counts; what is open and in flight now stays counted."""
+        """Clear calls and counters, except for open connections and running calls."""
         with self._changed:
             self._calls.clear()
             self._max_in_flight = self._in_flight
             self._connections = self._open_connections
 
     def wait_for_calls(self, count: int, timeout: float = 5.0) -> None:
-        """Block until this many calls came in.
+        """Block until this many calls were received.
 
         Args:
-            count: in all, since the start or `reset_calls()`.
-            timeout: seconds.
+            count: the number of calls since the start or `reset_calls()`.
+            timeout: the longest wait, in seconds.
 
         Raises:
-            TimeoutError: they did not come.
+            TimeoutError: fewer calls were received.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._calls) >= count, timeout):
@@ -128,24 +128,24 @@ class Recorder:
         """Block until no call is in flight.
 
         Args:
-            timeout: seconds.
+            timeout: the longest wait, in seconds.
 
         Raises:
-            TimeoutError: some still are.
+            TimeoutError: some calls are still in flight.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._in_flight == 0, timeout):
                 raise TimeoutError(f"{self._in_flight} calls are still in flight after {timeout:g} s")
 
     async def calls_reached(self, count: int, within: float = 5.0) -> None:
-        """`wait_for_calls` for asynchronous tests: it leaves the loop free.
+        """Wait like `wait_for_calls`, without blocking the event loop.
 
         Args:
-            count: in all, since the start or `reset_calls()`.
-            within: seconds.
+            count: the number of calls since the start or `reset_calls()`.
+            within: the longest wait, in seconds.
 
         Raises:
-            TimeoutError: they did not come.
+            TimeoutError: fewer calls were received.
         """
         limit = time.monotonic() + within
         while self.call_count < count:

@@ -1,4 +1,4 @@
-"""A vendor's profile API on 127.0.0.1, with faults on order."""
+"""`VendorServer`: a vendor's profile API on 127.0.0.1 with scripted faults."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Match = str | Callable[[Call], bool]
 
 
 def _changeable(profiles: Mapping[str, Mapping[str, object]] | None) -> Profiles:
-    # The parameter is a Mapping so that a dict of dicts fits it; what comes is served itself, never a copy.
+    # A Mapping, so that a dict of dicts is accepted; it is served itself, not copied.
     return {} if profiles is None else cast("Profiles", profiles)
 
 
 class _Rule:
-    """Faults for the requests that match: one each, then `then`."""
+    """Faults for matching requests: one each, then `then`."""
 
     def __init__(self, faults: Iterable[Fault], then: Fault | None, match: Match | None, key: str | None) -> None:
         self.faults = deque(faults)
@@ -51,7 +51,7 @@ class _Rule:
 
 
 class VendorServer(Recorder):
-    """A real HTTP/1.1 server that speaks Census's and Amperity's formats over a dictionary, and fails when told to.
+    """A real HTTP/1.1 server with Census's and Amperity's formats over a dictionary, and scripted faults.
 
     ```python
     with VendorServer(profiles={"u1": {"tier": "gold"}}, entity="Users", key="secret") as vendor:
@@ -61,26 +61,26 @@ class VendorServer(Recorder):
         assert vendor.call_count == 3
     ```
 
-    It runs on a loop of its own in a thread of its own, so that it answers whatever the test's loop does; it is a
-    synchronous and an asynchronous context manager. It listens on a free port of 127.0.0.1. Leaving the block breaks
-    off what still hangs, and leaves no thread, task or socket behind.
+    It runs on its own event loop in a separate thread, so a blocked test loop does not delay it. It is a sync and async
+    context manager, and listens on a free port of 127.0.0.1. Leaving the block aborts hanging requests, and closes all
+    threads, tasks and sockets.
 
     Args:
-        profiles: attributes by profile id. The object itself is served, so changes to it show at once.
+        profiles: attributes by profile id. The object is not copied, so changes apply immediately.
         entity: the collection's name: Census's entity and Amperity's index.
-        key: the API key (Census) and a static token (Amperity); `None`: every request is let in.
+        key: the API key (Census) and static token (Amperity); `None` for no authentication.
         tenant: Amperity's tenant.
-        id_column: the attribute in which a Census record carries its id.
+        id_column: the attribute with the id of a Census record.
         client_id: for OAuth client credentials.
         client_secret: for OAuth client credentials.
         issuer_key: for Amperity's older exchange of an issuer token.
-        token_ttl: seconds that an issued token lives.
+        token_ttl: the lifetime of an issued token, in seconds.
         token_field: the field of the issuer exchange's answer that holds the token; the vendor does not document it.
-        clock: what tokens expire by, in seconds; `time.monotonic`, or a `ManualClock`.
-        clock_skew: seconds that the `Date` header is ahead of the true time.
-        etags: whether answers carry an `ETag`, and `If-None-Match` is answered with 304.
-        seed: of the random numbers that faults draw.
-        tls: serve HTTPS with this context.
+        clock: the clock of token expiry, in seconds; `time.monotonic`, or a `ManualClock`.
+        clock_skew: seconds by which the `Date` header is ahead.
+        etags: whether to send `ETag`, and 304 for a matching `If-None-Match`.
+        seed: the seed of the faults' random numbers.
+        tls: a TLS context to serve HTTPS.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class VendorServer(Recorder):
     ) -> None:
         super().__init__()
         self.profiles = _changeable(profiles)
-        """Attributes by profile id, of the first collection; may be changed while the server runs."""
+        """Attributes by profile id in the first collection; may be modified while the server runs."""
         self.headers: dict[str, str] = {}
-        """Added to every healthy answer, e.g. `Deprecation` or `Cache-Control`; may be changed while it runs."""
+        """Headers of every healthy response, e.g. `Deprecation` or `Cache-Control`; may be modified while it runs."""
         self.clock_skew = clock_skew
         self._vendor = Vendor(key, tenant, client_id, client_secret, issuer_key, token_ttl, token_field, clock)
         self._vendor.id_column = id_column
@@ -124,7 +124,7 @@ class VendorServer(Recorder):
         self._failed: list[OSError] = []
         self._port = 0
 
-    # --- where it is ------------------------------------------------------------------------------------------------
+    # --- URLs ------------------------------------------------------------------------------------------------
 
     @property
     def port(self) -> int:
@@ -170,12 +170,12 @@ class VendorServer(Recorder):
     def add_collection(
         self, name: str, profiles: Mapping[str, Mapping[str, object]], *, filterable: Iterable[str] | None = None
     ) -> VendorCollection:
-        """Serve one more collection.
+        """Add a collection.
 
         Args:
             name: the entity's and index's name.
             profiles: attributes by profile id.
-            filterable: the attributes that Amperity may filter by; `None`: all that occur.
+            filterable: the attributes that Amperity can filter by; `None` for all.
 
         Returns:
             The collection: `.number` is Census's id, `.index_id` Amperity's.
@@ -186,11 +186,11 @@ class VendorServer(Recorder):
 
     @property
     def tokens_issued(self) -> int:
-        """How many tokens the token endpoints gave out."""
+        """The number of tokens issued."""
         return self._vendor.issued
 
     def expire_tokens(self) -> None:
-        """Make every issued token invalid at once."""
+        """Invalidate all issued tokens."""
         self._vendor.tokens.clear()
 
     # --- faults -----------------------------------------------------------------------------------------------------
@@ -198,23 +198,23 @@ class VendorServer(Recorder):
     def script(
         self, *faults: Fault, then: Fault | None = None, match: Match | None = None, key: str | None = None
     ) -> None:
-        """Play these faults, one a request, in order; scripts given earlier go first.
+        """Apply these faults in order, one per request, after earlier scripts.
 
         Args:
-            faults: `faults.Healthy()` lets a request through.
-            then: for all requests after the last; `None` (default): they are answered well.
-            match: only requests whose decoded path contains this text, or for which this function of the `Call` is
+            faults: the faults; `faults.Healthy()` is a healthy response.
+            then: the fault of all later requests; `None` (default) for healthy responses.
+            match: apply to requests whose decoded path contains this text, or for which this function of the `Call` is
                 true.
-            key: only requests for this identifier (see `Call.key`).
+            key: apply to requests for this identifier (see `Call.key`).
         """
         with self._lock:
             self._scripts.append(_Rule(faults, then, match, key))
 
     def always(self, fault: Fault, *, match: Match | None = None, key: str | None = None) -> None:
-        """Play this fault at every request that no script takes, until `heal()`; the latest that matches counts.
+        """Apply this fault to every request without a script, until `heal()`; the last matching one wins.
 
         Args:
-            fault: what goes wrong.
+            fault: the fault.
             match: as for `script`.
             key: as for `script`.
         """
@@ -222,22 +222,22 @@ class VendorServer(Recorder):
             self._always.insert(0, _Rule((), fault, match, key))
 
     def heal(self) -> None:
-        """Forget all scripts and faults for requests to come. What hangs goes on hanging: see `release()`."""
+        """Remove all scripts and faults. Hanging requests keep hanging until `release()`."""
         with self._lock:
             self._scripts.clear()
             self._always.clear()
 
     def release(self) -> None:
-        """Let the requests that hang now be answered; later ones hang anew."""
+        """Respond to the requests that hang now; later ones hang again."""
         loop, release = self._loop, self._release
         if loop is None or release is None:
             return
 
         def swing() -> None:
             release.set()
-            release.clear()  # waiters are woken by set(); who comes later waits again
+            release.clear()  # set() wakes the waiters; later ones wait again
 
-        with contextlib.suppress(RuntimeError):  # the loop has just ended, and with it all that hung
+        with contextlib.suppress(RuntimeError):  # the loop has just ended, with all hanging requests
             loop.call_soon_threadsafe(swing)
 
     def _fault(self, call: Call) -> Fault:
@@ -249,14 +249,15 @@ class VendorServer(Recorder):
                         return fault
         return Healthy()
 
-    # --- life -------------------------------------------------------------------------------------------------------
+    # --- start and stop
+    # -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Start it; the `with` block does. After `close()` it comes back on the port that it had.
+        """Start the server, as the `with` block does. After `close()`, it uses the same port again.
 
         Raises:
-            RuntimeError: it runs already.
-            OSError: it cannot listen, e.g. because somebody else has taken the port meanwhile.
+            RuntimeError: it is already running.
+            OSError: it cannot listen, e.g. because the port was taken meanwhile.
         """
         if self._thread is not None:
             raise RuntimeError("the vendor server runs already")
@@ -277,7 +278,7 @@ class VendorServer(Recorder):
         if thread is None:
             return
         if loop is not None and stop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            with contextlib.suppress(RuntimeError):  # the loop has already ended
                 loop.call_soon_threadsafe(stop.set)
         thread.join()
 
@@ -336,7 +337,7 @@ class VendorServer(Recorder):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.close()  # takes milliseconds: its loop is in another thread and waits for nobody
+        self.close()  # takes milliseconds, because its loop runs in another thread
 
     def __repr__(self) -> str:
         where = self.origin if self._thread is not None else "stopped"

@@ -1,7 +1,7 @@
-"""How the vendors answer when all is well: Census and Amperity, written from their documents alone.
+"""Healthy responses of Census and Amperity, written only from the vendors' documents.
 
-Nothing here comes from `profile_enrich.sources` or `profile_enrich.server`: a misreading made there must not be made
-again here, or a test would not see it.
+It imports nothing from `profile_enrich.sources` or `profile_enrich.server`, so that tests detect a misreading of the
+documents there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Profiles = MutableMapping[str, Mapping[str, object]]
 
 
 class _Refused(Exception):
-    """Carries the error answer out of the middle of a request."""
+    """Carries an error response."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -35,13 +35,13 @@ class _Refused(Exception):
 
 @dataclass(slots=True)
 class VendorCollection:
-    """Profiles under a name: an entity to Census, an index to Amperity.
+    """A named collection of profiles: a Census entity and an Amperity index.
 
     Args:
         number: Census's entity id.
         name: the entity's or index's name.
-        profiles: attributes by profile id; may be changed at any time.
-        filterable: attributes that Amperity may filter by; `None`: all that occur.
+        profiles: attributes by profile id; may be modified at any time.
+        filterable: attributes that Amperity can filter by; `None` for all.
     """
 
     number: int
@@ -55,7 +55,7 @@ class VendorCollection:
         return f"idx-{self.number:06d}"
 
     def may_filter(self, name: str) -> bool:
-        """Whether Amperity knows this attribute."""
+        """Return whether Amperity can filter by this attribute."""
         if self.filterable is not None:
             return name in self.filterable
         return any(name in attributes for attributes in list(self.profiles.values()))
@@ -63,17 +63,17 @@ class VendorCollection:
 
 @dataclass(slots=True)
 class Vendor:
-    """What the server holds, and how it answers.
+    """The data and responses of the vendor server.
 
     Args:
-        key: the static API key or token; `None`: no authentication.
+        key: the static API key or token; `None` for no authentication.
         tenant: Amperity's tenant.
         client_id: for OAuth client credentials.
         client_secret: for OAuth client credentials.
         issuer_key: the older issuer token.
-        token_ttl: seconds that an issued token lives.
+        token_ttl: the lifetime of an issued token, in seconds.
         token_field: the field of the issuer exchange's answer that holds the token (the vendor does not document it).
-        clock: for the tokens' expiry.
+        clock: the clock of token expiry.
     """
 
     key: str | None
@@ -97,7 +97,7 @@ class Vendor:
         return found
 
     def answer(self, call: Call) -> Answer:
-        """The healthy answer to a request."""
+        """Return the healthy response to a request."""
         try:
             return self._route(call)
         except _Refused as refused:
@@ -192,7 +192,7 @@ class Vendor:
         return token == self.key or self.tokens.get(token, float("-inf")) > self.clock()
 
     def issue(self, seconds: float) -> str:
-        """A new token in the shape of a JWT (unsigned: nobody checks the signature of a bearer token of a test)."""
+        """Return a new token in the form of a JWT, without a valid signature."""
         self.issued += 1
         claims = {"jti": self.issued, "exp": int(time.time() + seconds)}
         parts = [{"alg": "none", "typ": "JWT"}, claims]
@@ -267,7 +267,7 @@ def _text(value: object) -> str:
 
 
 def _profile(found: VendorCollection, id: str, attributes: Mapping[str, object]) -> dict[str, object]:
-    # Amperity's attributes are text; one without a value is left out.
+    # Amperity's attributes are strings; nulls are omitted.
     texts = {name: _text(value) for name, value in attributes.items() if value is not None}
     return {"id": id, "index_id": found.index_id, "attributes": texts}
 

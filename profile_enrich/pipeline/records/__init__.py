@@ -1,1 +1,1 @@
-"""Records between input and output: the lookup queue, the outcome of each record, and how a profile is merged in."""
+"""Processing of records: the lookup queue, the outcome of each record, and the merge of profiles."""

@@ -1,4 +1,4 @@
-"""Look keys up a block at a time, where one call of the source answers for many of them."""
+"""Lookup of blocks of keys, for sources that return many profiles per call."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _Read = Callable[[Sequence[str]], Mapping[str, Attributes]]
 
 
 class BlockLookup:
-    """Reads the profiles of many keys with one call of a local source.
+    """Read the profiles of many keys with one call to a local source.
 
-    A load per key costs far more than the read itself, and what it is for (limits, retries, sharing) is of no use with
-    a source on this machine. Each key counts as one call of the source. Made by `BlockLookup.of`.
+    For a source on this machine, a load per key would cost far more than the read, and limits, retries and sharing are
+    not needed. Each key counts as one call to the source. Use `BlockLookup.of` to make one.
     """
 
     block = 1024
-    """Records that are looked up together."""
+    """The number of records to look up together."""
 
     remembered = 65_536
-    """Keys whose answers are worth keeping: reading them again is cheap."""
+    """The number of keys whose results are kept: reading them again is cheap."""
 
     def __init__(self, client: ProfileClient, read: _Read) -> None:
         self._client = client
@@ -43,8 +43,8 @@ class BlockLookup:
         """Return the block lookup of a client.
 
         Returns:
-            `None` when keys have to be looked up one by one: the source is not on this machine, hooks want to see each
-            lookup, a rate limit or the cache of a client that was used before has to be kept to, or it was closed.
+            `None` if keys must be looked up singly: the source is not local, there are hooks or a rate limit, or the
+            client was used before or is closed.
         """
         source = client.source
         if not isinstance(source, LocalSource) or not _unobserved(client):
@@ -57,7 +57,7 @@ class BlockLookup:
         return self.attributes(ids)
 
     def attributes(self, ids: Sequence[str]) -> Answers:
-        """Return for each id its attributes; or the profile that says why there are none.
+        """Return the attributes of each id; or an empty profile with the reason.
 
         Args:
             ids: different primary ids.
@@ -68,7 +68,7 @@ class BlockLookup:
         try:
             answers.update(self._read(ids))
         except SourceError:
-            for each in ids:  # one of them: the others are not to blame
+            for each in ids:  # one record is invalid; the others can be read
                 try:
                     answers.update(self._read([each]))
                 except SourceError as error:
@@ -83,7 +83,7 @@ class BlockLookup:
         return answers
 
     def profiles(self, keys: Iterable[ProfileKey]) -> dict[ProfileKey, Profile] | None:
-        """Return a profile for each key, as `lookup_many` does; `None` when one of them is not a primary id."""
+        """Return a profile for each key, as `lookup_many` does; `None` if one is not a primary id."""
         asked = list(keys)
         if any(key.type != "id" for key in asked):
             return None
@@ -99,29 +99,29 @@ class BlockLookup:
 
 
 class BatchLookup:
-    """Reads the profiles of many keys with as few calls of a source that has batches as possible.
+    """Read the profiles of many keys in batches, for a source with a batch endpoint.
 
-    A call that succeeds needs no load per key. One that fails is left to `ProfileClient.lookup_many`, which retries,
-    and waits for the circuit breaker.
+    A successful call needs no load per key. A failed one is repeated by `ProfileClient.lookup_many`, which retries and
+    waits for the circuit breaker.
 
     Args:
         client: of the source.
         source: the same.
-        options: `window`, `concurrency` and `retry_timeout` count.
+        options: `window`, `concurrency` and `retry_timeout` apply.
     """
 
     remembered = 1_000_000
-    """Keys whose answers are worth keeping: a call costs more than the memory."""
+    """The number of keys whose results are kept: a call costs more than the memory."""
 
     def __init__(self, client: ProfileClient, source: BatchSource, options: EnrichOptions) -> None:
-        self.block = max(source.batch_size, options.window // 2)  # one block is asked for while another one is written
+        self.block = max(source.batch_size, options.window // 2)  # load one block while another is written
         self._client = client
         self._source = source
         self._options = options
         self._slots = asyncio.Semaphore(options.concurrency)
 
     async def read(self, ids: Sequence[str]) -> Answers:
-        """Return for each id its attributes; or the profile that says why there are none.
+        """Return the attributes of each id; or an empty profile with the reason.
 
         Args:
             ids: different primary ids.
@@ -145,7 +145,7 @@ class BatchLookup:
         return answers
 
     async def _ask(self, ids: list[str]) -> Answers:
-        """Return what one call answers; nothing when it failed, or cannot be made now."""
+        """Return the results of one call; empty if it failed, or cannot be made now."""
         answers: Answers = {}
         keys = [ProfileKey(id) for id in ids]
         async with self._slots:
@@ -163,7 +163,7 @@ class BatchLookup:
 
 
 def block_lookup(client: ProfileClient, options: EnrichOptions) -> BlockLookup | BatchLookup | None:
-    """Return how a client's keys are looked up a block at a time; `None` when they have to be looked up one by one."""
+    """Return the block lookup of a client; `None` if its keys must be looked up singly."""
     local = BlockLookup.of(client)
     source = client.source
     if local is None and isinstance(source, BatchSource) and source.batch_size > 1:
@@ -172,7 +172,7 @@ def block_lookup(client: ProfileClient, options: EnrichOptions) -> BlockLookup |
 
 
 def _unobserved(client: ProfileClient) -> bool:
-    """Whether no hook, rate limit or cached profile needs a lookup for each key."""
+    """Return whether no hook, rate limit or cached profile requires a lookup per key."""
     stats = client.stats()
     kept = stats.entries or stats.negative_entries or client.health().closed
     return not (kept or client._observer.hooks or client._loader.rate_limited)

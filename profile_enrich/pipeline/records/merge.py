@@ -1,4 +1,4 @@
-"""How a profile is written into a record: into one field of it, or into columns of their own."""
+"""Merge of a profile into a record, as one field or as one field per attribute."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 class RecordMerger:
-    """Makes the enriched record: a new dict, the record's own fields first.
+    """Make the enriched record: a new dict with the record's fields first.
 
     Args:
-        fields: the attributes to take, in this order; `None` for all.
-        into: the field that holds them as a dict.
-        prefix: put before the names of columns of their own, instead of `into`.
+        fields: the attributes to add, in this order; `None` for all.
+        into: the field for them, as a dict.
+        prefix: the prefix of one field per attribute, instead of `into`.
 
     Raises:
-        ConfigurationError: an argument makes no sense.
+        ConfigurationError: an argument is invalid.
     """
 
     def __init__(self, fields: Iterable[str] | None, into: str, prefix: str | None) -> None:
@@ -48,16 +48,16 @@ class RecordMerger:
         self._prefix = prefix
         self._said: set[str] = set()
         self.clashes = 0
-        """Records that had one of the names already. Their own value stays."""
+        """The number of records that already had one of the fields, and kept its value."""
         self.unseen: set[str] = set(names or ())
-        """Those of `fields` that no profile has had yet."""
+        """The names in `fields` that no profile has had so far."""
 
     def of(self, row: Any, profile: Profile | None) -> dict[str, Any]:
-        """The enriched record.
+        """Return the enriched record.
 
         Args:
-            row: a mapping, a dataclass, a named tuple, or an object with attributes. It is not changed.
-            profile: its profile; `None` or an empty one leaves the fields null.
+            row: a mapping, a dataclass, a named tuple, or an object with attributes. It is not modified.
+            profile: its profile; for `None` or an empty one, the fields are null.
 
         Raises:
             InputError: the record has no fields.
@@ -76,10 +76,10 @@ class RecordMerger:
         return made
 
     def added(self, found: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return what is added to a record.
+        """Return the fields added to a record.
 
         Args:
-            found: the attributes of its profile; `None` where there is none.
+            found: the attributes of its profile; `None` if there is none.
         """
         if found is not None and self.unseen:
             self.unseen -= found.keys()
@@ -95,7 +95,7 @@ class RecordMerger:
 
 
 def _plain(value: object) -> Any:
-    # A copy of what can be changed: the record in the cache is shared.
+    # Copy mutable values, because the cached record is shared.
     return value if type(value) in _PLAIN else thaw(value)
 
 

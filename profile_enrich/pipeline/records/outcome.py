@@ -1,4 +1,4 @@
-"""What became of one record."""
+"""The outcome of one record."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Outcome(Generic[R]):
     """What became of one record.
 
     Args:
-        position: of the record in the input, from 0.
-        row: the record itself, untouched.
-        profile: its profile; empty and falsy when the source has none (`profile.reason` says which). `None` when that
-            could not be found out.
-        problem: why not; `None` when there is a profile. `MissingKeyError`: the record has no key. `InvalidKeyError`:
-            its key is unusable. A `SourceError`: the source failed, again and again where it was worth repeating.
+        position: the position in the input, from 0.
+        row: the record, unchanged.
+        profile: its profile; empty and falsy if it is missing or excluded (see `profile.reason`); `None` if the lookup
+            failed.
+        problem: the error; `None` if there is a profile. `MissingKeyError`: the record has no key. `InvalidKeyError`:
+            its key is invalid. `SourceError`: the source failed, also after retries.
     """
 
     __slots__ = ("position", "problem", "profile", "row")
@@ -35,6 +35,6 @@ class Outcome(Generic[R]):
         self.problem = problem
 
     def __repr__(self) -> str:
-        # Neither the record nor the profile: both are personal.
+        # without record and profile, which are personal data
         what = repr(self.profile) if self.problem is None else self.problem.code
         return f"<Outcome {self.position}: {what}>"

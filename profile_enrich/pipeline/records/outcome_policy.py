@@ -1,4 +1,4 @@
-"""Decide what becomes of each record: passed on, left out, written to the dead letters, or the end of the run."""
+"""Outcome policy: whether a record is returned, dropped, written to the dead letters, or ends the run."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ..options import EnrichOptions, OnError
 __all__ = ["OutcomePolicy", "Rejection", "RunStats"]
 
 _LEAST_ROWS = 1000
-"""A fraction that may fail is one of at least so many records: the first failure of a run must not end it."""
+"""The minimal base of `max_errors` as a fraction, so that the first failure does not end the run."""
 
 KEYLESS_ROWS = 1000
-"""Records without a key from the start after which the key's name is taken for wrong."""
+"""The number of leading records without a key after which the key's name is reported as probably wrong."""
 
 
 @dataclass(slots=True)
 class RunStats:
-    """Counts of a run. Free of personal data.
+    """The counts of a run, without personal data.
 
     Args:
-        rows: records that are done: `enriched + missing + keyless + failed`.
+        rows: finished records: `enriched + missing + keyless + failed`.
         enriched: records with a profile.
-        missing: records whose profile the source does not have or excludes.
+        missing: records whose profile is missing or excluded.
         keyless: records without a key.
         failed: records that could not be enriched.
-        dropped: records left out.
+        dropped: dropped records.
         failures: failed records by the `code` of the error.
         dead_letters: records in the dead-letter output, by reason.
     """
@@ -45,22 +45,22 @@ class RunStats:
 
     @property
     def dead(self) -> int:
-        """Records in the dead-letter output."""
+        """The number of records in the dead-letter output."""
         return sum(self.dead_letters.values())
 
     @property
     def passed(self) -> int:
-        """Records that stay in the output."""
+        """The number of records in the output."""
         return self.rows - self.dropped - self.dead
 
 
 class Rejection(NamedTuple):
-    """Why a record does not stay in the output.
+    """The reason why a record is not in the output.
 
     Args:
         code: one word: the `code` of an error, `not_found` or `excluded`.
-        message: a sentence without any value.
-        dropped: the record is left out; otherwise it belongs to the dead letters.
+        message: a sentence without values.
+        dropped: whether the record is dropped; otherwise it is a dead letter.
     """
 
     code: str
@@ -69,12 +69,12 @@ class Rejection(NamedTuple):
 
 
 class OutcomePolicy:
-    """Applies `on_missing`, `on_error` and `max_errors`, and counts. A record that ends the run is not counted.
+    """Apply `on_missing`, `on_error` and `max_errors`, and count. A record that ends the run is not counted.
 
     Args:
         options: the options of the run.
-        on_error: what `options.on_error=None` means here.
-        stats: the counts of an interrupted run. Default: none yet.
+        on_error: the meaning of `options.on_error=None`.
+        stats: the counts of an interrupted run. Default: zero.
     """
 
     def __init__(self, options: EnrichOptions, *, on_error: OnError, stats: RunStats | None = None) -> None:
@@ -88,15 +88,15 @@ class OutcomePolicy:
 
         Args:
             profile: its profile, found or not.
-            problem: why there is none.
-            place: where the record stands, for messages.
+            problem: the error, if there is no profile.
+            place: the position of the record, for messages.
 
         Returns:
-            Why the record does not stay; `None` when it stays, with or without a profile.
+            The rejection; `None` if the record stays in the output, with or without a profile.
 
         Raises:
             ProfileMissing: `on_missing` is `"raise"`.
-            ProfileEnrichError: `on_error` is `"raise"`: the problem itself, with a note that says where.
+            ProfileEnrichError: the problem, with a note about the position, if `on_error` is `"raise"`.
         """
         if problem is None:
             if profile is not None and profile.found:
@@ -114,10 +114,10 @@ class OutcomePolicy:
         return self.fail(problem.code, str(problem), place, problem)
 
     def fail(self, code: str, message: str, place: str | int, problem: ProfileEnrichError) -> Rejection | None:
-        """Decide about a record that failed, also for a reason that no lookup gave. As `apply`.
+        """Decide about a record that failed for any reason; see `apply`.
 
         Raises:
-            ProfileEnrichError: `on_error` is `"raise"`: the problem itself.
+            ProfileEnrichError: the problem, if `on_error` is `"raise"`.
         """
         if self._on_error == "raise":
             error = copy.copy(problem)
@@ -132,7 +132,7 @@ class OutcomePolicy:
     def demote(
         self, profile: Profile | None, code: str, message: str, place: str | int, problem: ProfileEnrichError
     ) -> Rejection | None:
-        """Reverse the decision about the last record, which was to stay and cannot be written. As `fail`."""
+        """Reverse the decision about the last record, because it cannot be written; see `fail`."""
         stats = self.stats
         stats.rows -= 1
         if profile is None:
@@ -161,10 +161,10 @@ class OutcomePolicy:
         return Rejection(code, message, False)
 
     def check(self) -> None:
-        """End the run when too many records failed.
+        """Raise an error if too many records failed.
 
         Raises:
-            TooManyErrors: says how many, and why.
+            TooManyErrors: the message has the number and the reasons.
         """
         stats, most = self.stats, self._max_errors
         share = isinstance(most, float)

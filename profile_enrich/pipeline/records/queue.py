@@ -1,4 +1,4 @@
-"""A bounded queue of records that wait for their profiles: one lookup per key, no task per record."""
+"""`LookupQueue`: a bounded queue of records with one lookup per key and no task per record."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = ["LookupQueue"]
 R = TypeVar("R")
 
 _GATHER = 0.02
-"""Seconds without a new record after which keys that do not fill a batch are looked up all the same."""
+"""Seconds without a new record after which an incomplete batch is looked up."""
 
 _GATHER_MOST = 0.1
-"""Seconds that a key waits at most for others to fill its batch."""
+"""The longest that a key waits for its batch to fill, in seconds."""
 
 _SLICE = 0.001
-"""Seconds of reading after which other tasks of the event loop run."""
+"""Seconds of reading after which the event loop runs other tasks."""
 
 
 class LookupQueue(Generic[R]):
-    """Take records in, and give their outcomes out.
+    """Accept records, and return their outcomes.
 
     Args:
         client: looks up.
         key: of a record.
-        options: `ordered`, `window`, `concurrency` and `retry_timeout` count.
-        remember: keys whose answers are kept until the end of the run, at most, whatever the client's cache keeps.
+        options: `ordered`, `window`, `concurrency` and `retry_timeout` apply.
+        remember: the largest number of results kept until the end of the run, independent of the client's cache.
 
     Raises:
         ConfigurationError: an argument is not usable.
@@ -56,11 +56,11 @@ class LookupQueue(Generic[R]):
         self.read = 0
         """Records taken in."""
         self.held = 0
-        """Records taken in whose outcome was not taken yet."""
+        """Records accepted whose outcome was not taken yet."""
         self.hits = 0
-        """Records that waited for no lookup."""
+        """Records that did not wait for a lookup."""
         self.lookups = 0
-        """Keys that the source had to be asked for."""
+        """Keys looked up in the source."""
         self.ended = False
         """Whether the input has ended."""
         self._low = self._window - max(1, self._window // 8)
@@ -82,12 +82,12 @@ class LookupQueue(Generic[R]):
 
     @property
     def wants_input(self) -> bool:
-        """Whether an eighth of the window is free: reading single records would cost a turn of the loop each."""
+        """Whether an eighth of the window is free, so that records are read in groups."""
         return self.held <= self._low
 
     @property
     def capacity(self) -> int:
-        """How many records can be taken in now."""
+        """The number of records that can be accepted now."""
         return self._window - self.held
 
     @property
@@ -96,7 +96,7 @@ class LookupQueue(Generic[R]):
         return bool(self._workers) or (self._reader is not None and not self._reader.done())
 
     def accept(self, row: R) -> None:
-        """Take one record in, and answer it at once from the cache when possible."""
+        """Accept one record, and finish it immediately if its profile is cached."""
         outcome = Outcome(self.read, row)
         self.read += 1
         self.held += 1
@@ -136,7 +136,7 @@ class LookupQueue(Generic[R]):
         self._finish(outcome)
 
     def read_some(self, rows: Iterator[R]) -> None:
-        """Take records in for about a millisecond, or until the window is full."""
+        """Accept records for about a millisecond, or until the window is full."""
         end = time.perf_counter() + _SLICE
         while self.held < self._window:
             try:
@@ -153,7 +153,7 @@ class LookupQueue(Generic[R]):
                 return
 
     def start(self, rows: AsyncIterable[R]) -> None:
-        """Start a task that takes records in whenever the window has room, until the input ends."""
+        """Start a task that accepts records while the window has space, until the input ends."""
         self._reader = asyncio.create_task(self._read(rows), name="profile_enrich reader")
 
     async def _read(self, rows: AsyncIterable[R]) -> None:
@@ -165,10 +165,10 @@ class LookupQueue(Generic[R]):
                     self._send()
                     self._has_capacity = asyncio.get_running_loop().create_future()
                     await self._has_capacity
-                elif time.perf_counter() > end:  # an input that never waits would block the loop
+                elif time.perf_counter() > end:  # yield, because an input that never waits would block the loop
                     await asyncio.sleep(0)
                     end = time.perf_counter() + _SLICE
-        except BaseException as error:  # the user's own, also a cancellation that is not ours
+        except BaseException as error:  # exceptions of the user's input, including a foreign cancellation
             if self._closed:
                 raise
             self._broken = error
@@ -192,7 +192,7 @@ class LookupQueue(Generic[R]):
         self._gathering = asyncio.get_running_loop().call_later(_GATHER, look)
 
     def _send(self) -> None:
-        """Look up the gathered keys although they do not fill a batch."""
+        """Look up an incomplete batch."""
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
@@ -247,11 +247,11 @@ class LookupQueue(Generic[R]):
 
     @property
     def done(self) -> bool:
-        """Whether the input has ended and every outcome was taken."""
+        """Whether the input has ended and all outcomes were taken."""
         return self.ended and not self.held
 
     def take(self) -> Outcome[R] | None:
-        """Return the next outcome; `None` when it is not ready."""
+        """Return the next outcome; `None` if it is not ready."""
         order = self._order
         if not order:
             return None
@@ -278,7 +278,7 @@ class LookupQueue(Generic[R]):
                 self._wake = None
 
     def check(self) -> None:
-        """Raise what ends the run: an error that every key would meet at once, an error of the input at its end."""
+        """Raise an error that ends the run: immediately if it affects every key, at the end if it is the input's."""
         error = self._fatal or (self._broken if self.done else None)
         if error is not None:
             raise error
@@ -296,7 +296,7 @@ class LookupQueue(Generic[R]):
             self._wake.set_result(None)
 
     async def aclose(self) -> None:
-        """Stop reading and waiting. Loads that are under way belong to the client, and continue."""
+        """Stop reading and waiting. Running loads belong to the client, and continue."""
         self._closed = True
         if self._gathering is not None:
             self._gathering.cancel()

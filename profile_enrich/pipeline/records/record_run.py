@@ -1,4 +1,4 @@
-"""One run over records: enriched dicts, dead letters, progress. Shared by `enrich` and `enrich_blocking`."""
+"""The shared part of `enrich` and `enrich_blocking`: enriched dicts, dead letters, progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["DeadLetter", "Progress", "RecordRun", "Row", "Sink"]
 logger = logging.getLogger("profile_enrich")
 
 Row = dict[str, Any]
-"""An enriched record: its own fields, then the profile's."""
+"""An enriched record: its fields, then the profile's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class DeadLetter:
     """A record that was not enriched.
 
     Args:
-        position: of the record in the input, from 0.
-        row: the record itself, unchanged. It does not show in the `repr`.
-        code: why, in one word: the `code` of an error, or `not_found` or `excluded`.
-        message: why, in a sentence without any value.
+        position: the position in the input, from 0.
+        row: the record, unchanged. It is not part of the `repr`.
+        code: the reason in one word: the `code` of an error, `not_found` or `excluded`.
+        message: the reason in a sentence without values.
     """
 
     position: int
@@ -48,29 +48,29 @@ class _Collector(Protocol):
 
 
 Sink = Callable[[DeadLetter], object] | _Collector
-"""A function that takes each dead letter (it may be async, but not for `enrich_blocking`), or a list."""
+"""A function that takes each dead letter (async or not, except for `enrich_blocking`), or a list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. Free of personal data.
+    """The progress of a run, without personal data.
 
     Args:
-        rows: records that are done: `enriched + missing + keyless + errors`.
+        rows: finished records: `enriched + missing + keyless + errors`.
         enriched: records with a profile.
-        missing: records whose profile the source does not have or excludes.
+        missing: records whose profile is missing or excluded.
         keyless: records without a key.
         errors: records that failed.
-        failures: how many failed in which way, by the `code` of the error.
+        failures: failed records by the `code` of the error.
         passed: records in the output.
-        dropped: records left out, as `on_missing` says.
+        dropped: dropped records.
         dead_letters: records in the dead-letter output.
-        clashes: records that had a field of the profile's name already; theirs was kept.
-        held: records that are being looked up or wait to leave.
-        hits: records, of those read so far, that waited for no lookup.
-        lookups: distinct keys, of those read so far, for which the source had to be asked.
-        source_calls: calls of the source since the run began, also those of others who use the client.
-        seconds: since the run began.
+        clashes: records that already had a field of the profile's name, and kept it.
+        held: records in progress.
+        hits: records that did not wait for a lookup.
+        lookups: distinct keys that were looked up in the source.
+        source_calls: calls to the source since the start of the run, including those of other users of the client.
+        seconds: the duration so far.
         done: whether the run has ended.
     """
 
@@ -93,7 +93,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Records a second."""
+        """Records per second."""
         return self.rows / self.seconds if self.seconds else 0.0
 
 
@@ -105,9 +105,9 @@ class RecordRun:
         key: of a record.
         fields, into, prefix: see `RecordMerger`.
         options: see `EnrichOptions`.
-        dead_letter: takes the dead letters. Default: they are kept, at most `window` of them.
-        progress: takes a `Progress` now and then, and at the end.
-        progress_every: seconds between two of these.
+        dead_letter: takes the dead letters. Default: up to `window` of them are kept.
+        progress: takes a `Progress`, at intervals and at the end.
+        progress_every: the interval, in seconds.
 
     Raises:
         ConfigurationError: an argument is not usable.
@@ -132,7 +132,7 @@ class RecordRun:
         if progress is not None and not callable(progress):
             raise ConfigurationError(f"progress must be a function, not {type(progress).__name__}")
         self.dead_letters: list[DeadLetter] = []
-        """The dead letters, where no `dead_letter` takes them."""
+        """The dead letters, if no `dead_letter` was given."""
         self._policy = OutcomePolicy(chosen, on_error="dead_letter")
         self._merger = RecordMerger(fields, into, prefix)
         self._sink = _sink(dead_letter)
@@ -145,10 +145,10 @@ class RecordRun:
     # --- records ----------------------------------------------------------------------------------------------------
 
     def apply(self, outcome: Outcome[Any]) -> Row | DeadLetter | None:
-        """Return the enriched record, or its dead letter; `None` when it is left out.
+        """Return the enriched record, or its dead letter; `None` if it is dropped.
 
         Raises:
-            ProfileMissing, ProfileEnrichError: as `on_missing` and `on_error` ask for.
+            ProfileMissing, ProfileEnrichError: with `on_missing="raise"` or `on_error="raise"`.
         """
         profile = outcome.profile
         rejection = self._policy.apply(profile, outcome.problem, outcome.position)
@@ -162,10 +162,10 @@ class RecordRun:
         return DeadLetter(outcome.position, outcome.row, rejection.code, rejection.message)
 
     def deliver(self, letter: DeadLetter) -> object:
-        """Pass a dead letter to its taker, and return what that returned.
+        """Pass a dead letter to `dead_letter`, and return its result.
 
         Raises:
-            TooManyErrors: nobody takes them, and there are too many to keep in memory.
+            TooManyErrors: there is no `dead_letter`, and there are too many to keep in memory.
         """
         if self._sink is not None:
             return self._sink(letter)
@@ -178,7 +178,7 @@ class RecordRun:
         return None
 
     def check(self) -> None:
-        """End the run when too many records failed. See `OutcomePolicy.check`."""
+        """Raise an error if too many records failed; see `OutcomePolicy.check`."""
         self._policy.check()
 
     # --- progress ---------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class RecordRun:
         self._calls = self._client._observer.source_calls
 
     def end(self, complete: bool) -> None:
-        """Stop the clock, and log what looks like a mistake in the arguments."""
+        """Stop the clock, and log probable mistakes in the arguments."""
         if self._ended:
             return
         self._ended = time.monotonic()
@@ -202,7 +202,7 @@ class RecordRun:
         self.report()
 
     def progress(self) -> Progress:
-        """Return the counts of now."""
+        """Return the current counts."""
         now = self._ended or time.monotonic()
         stats = self._policy.stats
         return Progress(
@@ -230,7 +230,7 @@ class RecordRun:
         return self._report is not None
 
     def report(self) -> None:
-        """Call the user's function. If it raises, that is logged and it is not called again."""
+        """Call the user's function. After an exception, which is logged, it is not called again."""
         if self._report is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""Read a blocking input in a thread of its own, so that the event loop does not wait for it."""
+"""Reading of a blocking input in a thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 class _Thread(Generic[R]):
-    """Reads ahead, up to a bound."""
+    """A thread that reads ahead, up to a limit."""
 
     def __init__(self, rows: Iterable[R], ahead: int) -> None:
         self.read: deque[R] = deque()
@@ -26,13 +26,13 @@ class _Thread(Generic[R]):
         self._rows = rows
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        # A daemon: a read that never returns must not hold up the end of the process.
+        # A daemon, so that a hanging read does not delay the end of the process.
         threading.Thread(target=self._run, name="profile_enrich input", daemon=True).start()
 
     async def more(self) -> None:
         """Wait until `read` holds a row, or the input has ended."""
         self._waiter = self._loop.create_future()
-        # Checked after the waiter is set: whatever the thread adds from now on wakes it.
+        # Checked after the waiter is set, because the thread wakes it from then on.
         if not self.read and not self.ended:
             await self._waiter
         self._waiter = None
@@ -62,14 +62,14 @@ class _Thread(Generic[R]):
 
 
 async def iterate_in_thread(rows: Iterable[R], *, ahead: int = 1024) -> AsyncGenerator[R]:
-    """Iterate over rows in a thread, without blocking the event loop while the next one is not there.
+    """Iterate over rows in a thread, without blocking the event loop.
 
     Args:
-        rows: iterated over in a thread.
-        ahead: rows read before they are asked for, at most.
+        rows: the rows, read in a thread.
+        ahead: the largest number of rows to read ahead.
 
     Raises:
-        Exception: what the rows raise, after the rows before it.
+        Exception: an exception of the rows, raised after the rows before it.
     """
     thread = _Thread(rows, ahead)
     try:

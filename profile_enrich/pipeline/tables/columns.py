@@ -1,4 +1,4 @@
-"""The columns that profiles are written to: their names, their types, and how a value gets into one."""
+"""Output columns of tables: names, types and conversion of values."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def arrow() -> Any:
 
 
 class Columns:
-    """Which attributes go into which columns.
+    """The output columns of attributes.
 
     Args:
-        fields: a mapping of attributes to Arrow types, or attributes whose types are inferred, or `None` for all
-            attributes that come, with inferred types. A type is a `pyarrow.DataType` or its name (`"string"`,
-            `"int64"`, `"double"`, `"bool"`, `"date32"`, `"timestamp[us]"` …).
-        prefix: put before each attribute's name.
+        fields: a mapping of attributes to Arrow types; or attributes, with inferred types; or `None` for all attributes
+            found, with inferred types. A type is a `pyarrow.DataType` or its name (`"string"`, `"int64"`, `"double"`,
+            `"bool"`, `"date32"`, `"timestamp[us]"` …).
+        prefix: the prefix of the column names.
 
     Raises:
-        ConfigurationError: a name or a type is not usable, or `fields` is empty.
+        ConfigurationError: a name or type is invalid, or `fields` is empty.
         MissingExtraError: pyarrow is not installed.
     """
 
@@ -68,7 +68,7 @@ class Columns:
         return self.types is not None and all(kind is not None for kind in self.types.values())
 
     def require_declared(self, engine: str) -> None:
-        """For engines, whose schema is fixed before the first record.
+        """Check that all types are declared, for engines that need the schema in advance.
 
         Raises:
             ConfigurationError: a type is not declared.
@@ -80,18 +80,18 @@ class Columns:
             )
 
     def schema(self) -> list[tuple[str, Any]]:
-        """The new columns' names and Arrow types, where all are declared."""
+        """Return the names and Arrow types of the new columns, if all are declared."""
         return [(self.prefix + name, kind) for name, kind in (self.types or {}).items()]
 
     def fill(self, profiles: Sequence[Mapping[str, Any] | None]) -> tuple[dict[str, Any], set[int]]:
-        """One Arrow array an attribute.
+        """Convert attributes to one Arrow array per column.
 
         Args:
-            profiles: the attributes, or `None` where there are none.
+            profiles: the attributes of each row, or `None`.
 
         Returns:
-            The arrays by column name, each as long as `profiles`; and the places of those of which a value does not fit
-            its declared type. It is null there.
+            The arrays by column name; and the positions of rows in which a value does not fit its declared type, and is
+            null.
         """
         pa = arrow()
         types = self.types
@@ -120,7 +120,7 @@ def _type(pa: Any, name: str, given: object) -> Any:
 
 
 def _inferred(pa: Any, values: Sequence[object]) -> Any:
-    """The type of a column that is not declared. Documented in docs/dataframes.md; nothing else is inferred."""
+    """Infer the type of an undeclared column, by the rules in docs/dataframes.md."""
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
         return pa.null()
@@ -134,7 +134,7 @@ def _inferred(pa: Any, values: Sequence[object]) -> Any:
     if len(kinds) == 1 and kinds <= set(_KEPT):
         try:
             return pa.infer_type([value for value in values if value is not None])
-        except pa.ArrowInvalid:  # such as times with and without a zone
+        except pa.ArrowInvalid:  # e.g. times with and without a time zone
             return pa.string()
     return pa.string()
 
@@ -144,10 +144,10 @@ def _array(pa: Any, values: Sequence[object], kind: Any, unfit: set[int]) -> Any
         return pa.array([_text(value) for value in values], type=kind)
     plain = [thaw(value) for value in values]
     try:
-        # A cast refuses what would lose something; `type=` alone cuts 1.5 to 1.
+        # A cast rejects lossy conversions; `type=` alone truncates 1.5 to 1.
         if not pa.types.is_nested(kind):
             return pa.array(plain).cast(kind)
-        if not any(isinstance(value, str | bytes) for value in plain):  # they would become lists of characters
+        if not any(isinstance(value, str | bytes) for value in plain):  # strings would become lists of characters
             return pa.array(plain, type=kind)
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
         pass
@@ -163,7 +163,7 @@ def _text(value: object) -> str | None:
 
 
 def _fitted(pa: Any, value: object, kind: Any) -> Any:
-    """The value as Arrow converts it: JSON carries dates, and some vendors numbers, as text."""
+    """Convert a value for Arrow, since JSON has dates, and some vendors send numbers, as text."""
     try:
         if pa.types.is_nested(kind):
             return None if isinstance(value, str | bytes) else pa.array([value], type=kind)[0].as_py()

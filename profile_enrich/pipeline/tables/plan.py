@@ -1,4 +1,4 @@
-"""The distinct keys of a table, and the columns made of their profiles. The engine adapters are built on it."""
+"""`TablePlan`: the distinct keys of a table, and the columns of their profiles."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["FIELD_TYPE", "AddedColumns", "KeyBatch", "TablePlan"]
 logger = logging.getLogger("profile_enrich")
 
 FIELD_TYPE = "field_type"
-"""The reason of a row whose profile has a value that does not fit the declared type of its column."""
+"""The reason for a row with a value that does not fit the declared type of its column."""
 
 
 class KeyBatch:
-    """The distinct keys of a column, and each row's place among them.
+    """The distinct keys of a column, and each row's index into them.
 
     Args:
-        asked: by place: the key, or why it cannot be looked up; the last place is that of rows without a key.
-        places: an Arrow array: each row's place.
+        asked: by index, the key or its error; the last index is for rows without a key.
+        places: an Arrow array with each row's index.
     """
 
     __slots__ = ("asked", "places")
@@ -37,16 +37,16 @@ class KeyBatch:
 
     @property
     def keys(self) -> list[ProfileKey]:
-        """What is to be looked up."""
+        """The keys to look up."""
         return [key for key in self.asked if isinstance(key, ProfileKey)]
 
 
 class AddedColumns:
-    """What comes of the answers, row by row.
+    """The new columns of a table.
 
     Args:
-        columns: new columns by name: Arrow arrays, one value a row of those that are kept.
-        kept: an Arrow array of booleans, one a row of the table; `None`: all rows are kept.
+        columns: Arrow arrays by column name, with one value per kept row.
+        kept: an Arrow array of booleans, one per row; `None` if all rows are kept.
     """
 
     __slots__ = ("columns", "kept")
@@ -57,18 +57,18 @@ class AddedColumns:
 
 
 class TablePlan:
-    """What is looked up and where it goes: plain data and Arrow types, which engines send to their workers.
+    """The plan of a table's enrichment: plain data and Arrow types, which engines send to their workers.
 
     Args:
         key: the column of the keys.
         key_type: the identifier's type, `"id"` for the source's primary key.
         fields: see `Columns`.
-        prefix: put before each attribute's name.
-        options: what becomes of rows without a profile, and the limits of a lookup. Default `EnrichOptions()`.
-        reason: the name of the column that says why a row has no profile; `None` for no such column.
+        prefix: the prefix of the column names.
+        options: the handling of rows without a profile, and the limits of lookups. Default `EnrichOptions()`.
+        reason: the column with the reason why a row has no profile; `None` for no column.
 
     Raises:
-        ConfigurationError: an argument is not usable.
+        ConfigurationError: an argument is invalid.
         MissingExtraError: pyarrow is not installed.
     """
 
@@ -99,10 +99,11 @@ class TablePlan:
         self._said = False
 
     def new_columns(self, names: Collection[str]) -> list[tuple[str, Any]]:
-        """The names and Arrow types of what is added to a table with these columns; the table's own win.
+        """Return the names and Arrow types of the columns to add; existing columns take precedence.
 
         Raises:
-            ConfigurationError: the table has no key column, or several of that name; or it has the reason column.
+            ConfigurationError: the table has no key column, or several of that name; or it already has the reason
+                column.
         """
         self.check(names)
         schema = self.columns.schema()
@@ -112,7 +113,7 @@ class TablePlan:
         return [(name, kind) for name, kind in schema if name not in names]
 
     def check(self, names: Collection[str]) -> None:
-        """Look at the columns that a table has.
+        """Check the columns of a table.
 
         Raises:
             ConfigurationError: as for `new_columns`.
@@ -126,7 +127,7 @@ class TablePlan:
             )
 
     def say_left_out(self, names: Sequence[str]) -> None:
-        """Log which attributes are left out, because the table has columns of their names. It is said once."""
+        """Log once which attributes are left out because the table has columns of the same names."""
         if names and not self._said:
             self._said = True
             shown = ", ".join(map(repr, names))
@@ -135,7 +136,7 @@ class TablePlan:
     # --- keys -------------------------------------------------------------------------------------------------------
 
     def key_batch(self, column: Any) -> KeyBatch:
-        """Return the distinct keys of a column, and each row's place among them.
+        """Return the distinct keys of a column, and each row's index into them.
 
         Args:
             column: an Arrow array or chunked array; or a list, for columns of mixed types.
@@ -156,15 +157,15 @@ class TablePlan:
         """Return the new columns, one value per row.
 
         Args:
-            batch: what was looked up.
-            profiles: the answers by key.
+            batch: the keys.
+            profiles: the profiles by key.
 
         Raises:
-            ProfileMissing: the source does not have a profile, and `on_missing` is `"raise"`.
+            ProfileMissing: a profile is missing, and `on_missing` is `"raise"`.
             ProfileEnrichError: a profile could not be looked up, or does not fit, and `on_error` is `"raise"`.
         """
         pa = arrow()
-        used = set(batch.places.unique().to_pylist())  # the place of rows without a key may stand for no row
+        used = set(batch.places.unique().to_pylist())  # there may be no row without a key
         found: list[Mapping[str, Any] | None] = []
         reasons: list[str | None] = []
         kept: list[bool] = []
@@ -211,23 +212,23 @@ def _check_type(key_type: str) -> None:
 
 
 def _failure(profile: Profile | None) -> ProfileEnrichError | None:
-    """Why a profile could not be looked up. A stale one stands in for its source, and has not failed."""
+    """Return the error of a failed lookup; `None` for a stale profile, which counts as a success."""
     return profile.error if profile is not None and profile.reason is Reason.UNAVAILABLE else None
 
 
 def _distinct(column: Any) -> tuple[list[Any], Any]:
-    """The distinct values of an Arrow column, and each row's place among them; nulls have the place after the last."""
+    """Return the distinct values of an Arrow column, and each row's index; nulls have the last index."""
     pa, pc = arrow(), importlib.import_module("pyarrow.compute")
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
     try:
         encoded = column.dictionary_encode()
-    except pa.ArrowNotImplementedError:  # lists, UUIDs and others that Arrow does not count
+    except pa.ArrowNotImplementedError:  # lists, UUIDs and other types without a dictionary encoding
         return _distinct_of_list(column.to_pylist())
     values: list[Any] = []
     if isinstance(encoded, pa.ChunkedArray):
-        # All chunks share the last one's dictionary.
+        # All chunks share the dictionary of the last one.
         if encoded.num_chunks:
             values = encoded.chunk(encoded.num_chunks - 1).dictionary.to_pylist()
         indices = pa.concat_arrays([pa.array([], pa.int32()), *(chunk.indices for chunk in encoded.chunks)])
@@ -237,7 +238,7 @@ def _distinct(column: Any) -> tuple[list[Any], Any]:
 
 
 def _distinct_of_list(column: Sequence[object]) -> tuple[list[Any], Any]:
-    """The same for values of any types: 1, 1.0 and True are equal to Python, but not as keys."""
+    """Return the same for a list of mixed types, where 1, 1.0 and True are different keys."""
     seen: dict[object, int] = {}
     values: list[Any] = []
     places: list[int] = []

@@ -1,4 +1,4 @@
-"""What runs on the workers of a cluster: client configuration as plain data, and one client per process."""
+"""Workers of a cluster: client configuration as plain data, and one client per process."""
 
 from .client_config import ClientConfig
 from .worker_clients import close_worker_clients, worker_async_client, worker_client

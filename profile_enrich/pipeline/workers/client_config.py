@@ -1,4 +1,4 @@
-"""What travels to the workers of a job: how to make a client there, as plain data and without secrets."""
+"""`ClientConfig`: the configuration of workers' clients, as plain data without secrets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w
 _USERINFO = re.compile(r"://[^/@\s]*@")
 
 _OWN = ("rate_limit", "max_in_flight")
-"""Arguments of the source policy that the job's budget sets."""
+"""Arguments of the source policy that the job's rate and concurrency determine."""
 
 _OBJECTS: Mapping[str, Callable[..., object]] = {
     "cache_policy": CachePolicy,
@@ -39,7 +39,7 @@ _OBJECTS: Mapping[str, Callable[..., object]] = {
     "breaker": Breaker,
     "retry": RetryPolicy,
 }
-"""Arguments that are objects, given as a dict of their own arguments."""
+"""Arguments that are objects, given as a dict of their arguments."""
 
 _CALLABLES = ("source", "storage", "hooks", "timer", "rng", "self")
 
@@ -51,32 +51,32 @@ _SOURCES: Mapping[str, tuple[Callable[..., object], ...]] = {
 
 
 class ClientConfig:
-    """How each worker of a job makes its client. Immutable; equal ones share one client in a process.
+    """The client configuration of a job's workers. It is immutable; equal ones share one client per process.
 
-    It holds plain data only, so that every engine can send it. Secrets do not travel: they are named, and read from the
-    worker's environment.
+    It holds only plain data, so every engine can serialize it. Secrets are given as names of environment variables of
+    the workers, and are not sent.
 
     ```python
     ClientConfig("census", options={"entity": "Users"}, secrets={"api_key": "CENSUS_API_KEY"}, rate=500, workers=4)
     ```
 
     Args:
-        source: `"census"`, `"amperity"` or `"store"`; or the factory of any other source as
-            `"package.module:function"`, importable on the workers. It is called with `options` and the values of
-            `secrets` as keywords, and returns a `ProfileSource`.
-        options: of the source, as plain data (text, numbers, lists, dicts): what `CensusSource`, `AmperitySource` or
-            `StoreSource` take. `"amperity"` also takes `token_url` and `client_id`, beside the secret `client_secret`.
-        secrets: by option, the name of the environment variable that holds it on each worker, in capitals.
+        source: `"census"`, `"amperity"` or `"store"`; or a factory `"package.module:function"`, importable on the
+            workers. It is called with `options` and the values of `secrets` as keyword arguments, and returns a
+            `ProfileSource`.
+        options: arguments of `CensusSource`, `AmperitySource` or `StoreSource` as plain data (text, numbers, lists,
+            dicts). `"amperity"` also takes `token_url` and `client_id`, for the secret `client_secret`.
+        secrets: by option, the name of the workers' environment variable that holds it, in capitals.
         client: arguments of `ProfileClient` as plain data, e.g. `{"ttl": 300}`; `cache_policy` and `source_policy`, and
-            in this `breaker` and `retry`, as dicts of their own arguments. `ttl` and `negative_ttl` are an hour by
-            default, so that a job asks for each key once.
-        rate: calls a second, at most, of the whole job; each worker gets its share. Default none.
-        concurrency: calls at the same time, at most, of the whole job; each worker gets its share. Default 64.
-        workers: how many processes share these. Default 1.
+            in this `breaker` and `retry`, as dicts of their own arguments. `ttl` and `negative_ttl` default to an hour,
+            so that a job looks up each key once.
+        rate: the limit of calls per second of the whole job, divided between the workers. Default none.
+        concurrency: the limit of concurrent calls of the whole job, divided between the workers. Default 64.
+        workers: the number of processes that share these limits. Default 1.
 
     Raises:
-        SecretByValue: a secret, or what looks like one, was handed in itself.
-        ConfigurationError: an argument is not usable; the message names it.
+        SecretByValue: a secret, or a value that looks like one, was passed.
+        ConfigurationError: an argument is invalid; the message names it.
     """
 
     __slots__ = ("_hash", "_text", "concurrency", "rate", "source", "workers")
@@ -121,7 +121,7 @@ class ClientConfig:
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    # --- what it says -----------------------------------------------------------------------------------------------
+    # --- values -----------------------------------------------------------------------------------------------
 
     @property
     def options(self) -> dict[str, Any]:
@@ -140,23 +140,24 @@ class ClientConfig:
 
     @property
     def worker_rate(self) -> float | None:
-        """Calls a second of one worker; `None` without a limit."""
+        """The calls per second of one worker; `None` without a limit."""
         return None if self.rate is None else self.rate / self.workers
 
     @property
     def worker_concurrency(self) -> int:
-        """Calls at the same time of one worker."""
+        """The concurrent calls of one worker."""
         return self.concurrency // self.workers
 
     def shared_by(self, workers: int) -> ClientConfig:
-        """The same configuration for another number of workers.
+        """Return this configuration for another number of workers.
 
         Raises:
-            ConfigurationError: the concurrency is not enough for so many.
+            ConfigurationError: the concurrency is less than the number of workers.
         """
         return _rebuilt(self.source, {**self._arguments(), "workers": workers})
 
-    # --- being a value ----------------------------------------------------------------------------------------------
+    # --- equality and immutability
+    # ----------------------------------------------------------------------------------------------
 
     def _part(self, name: str) -> dict[str, Any]:
         part: dict[str, Any] = json.loads(self._text)[name]
@@ -198,7 +199,7 @@ def _rebuilt(source: str, arguments: dict[str, Any]) -> ClientConfig:
 
 
 def _plain(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A deep copy as JSON would hold it."""
+    """Return a deep copy as plain JSON data."""
     copy: dict[str, Any] = {}
     for option, value in _named(name, given).items():
         try:
@@ -220,7 +221,7 @@ def _plain(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _same_shape(copy: Any, value: Any) -> bool:
-    """Whether JSON kept it: a key that is no text would come back as text."""
+    """Return whether JSON preserves a value; a non-string key would become a string."""
     if isinstance(copy, dict):
         kept = cast("dict[str, Any]", copy)
         return kept.keys() == value.keys() and all(_same_shape(kept[name], value[name]) for name in kept)
@@ -267,21 +268,21 @@ def _check_options(source: str, options: Mapping[str, Any], secrets: Mapping[str
 
 
 def _client_arguments(given: dict[str, Any]) -> dict[str, Any]:
-    ProfileClient(MemorySource(), **client_arguments(given))  # an error is raised here, and not on a worker
+    ProfileClient(MemorySource(), **client_arguments(given))  # so that an error is raised here, not on a worker
     return given
 
 
 def client_arguments(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The client's arguments with their objects made.
+    """Return the client's arguments with their objects constructed.
 
     Raises:
-        ConfigurationError: one of them is not usable; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
     return _made(plain, ProfileClient, "client")
 
 
 def _made(plain: Mapping[str, Any], maker: Callable[..., object], place: str) -> dict[str, Any]:
-    """The arguments of `maker` with their objects made; `place` is what they are called in messages."""
+    """Return the arguments of `maker` with their objects constructed; `place` is their name in messages."""
     known = inspect.signature(maker).parameters
     made = dict(plain)
     for name, value in plain.items():

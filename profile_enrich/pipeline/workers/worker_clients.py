@@ -1,4 +1,4 @@
-"""What runs on a worker of Spark, Ray, Dask or Beam: one client a process, made there, kept between tasks."""
+"""Clients on the workers of Spark, Ray, Dask or Beam: one per process, kept between tasks."""
 
 from __future__ import annotations
 
@@ -29,30 +29,31 @@ from .client_config import ClientConfig, client_arguments
 __all__ = ["ClientConfig", "close_worker_clients", "worker_async_client", "worker_client"]
 
 _FOR_A_JOB = {"ttl": 3600.0, "negative_ttl": 3600.0}
-"""A job asks for each key once; a page wants to know what has changed since a minute ago."""
+"""The default `ttl` on workers, in seconds: a job looks up each key once, while pages need recent data."""
 
 _BURST_SECONDS = 0.05
-"""How far a worker may run ahead of its share of the rate: workers that all start at once must not double it."""
+"""The burst of a worker's rate limit, in seconds, so that workers that start together do not exceed the rate."""
 
 
 def worker_client(config: ClientConfig) -> BlockingProfileClient:
-    """This process's client for synchronous code. It is made at the first call, and closed when the process exits.
+    """Return this process's client for synchronous code. The first call makes it; it is closed at the end of the
+    process.
 
     Args:
-        config: what the client is like; equal ones get the same client, whichever task or thread asks.
+        config: the client configuration; equal ones share a client in all tasks and threads.
 
     Returns:
-        The client; do not close it, other tasks use it too.
+        The client. Do not close it, because other tasks use it, too.
 
     Raises:
-        MissingVariable: the environment of this process lacks a variable that `config.secrets` names.
+        MissingVariable: an environment variable named in `config.secrets` is not set.
         ConfigurationError: the source cannot be made.
     """
     return _clients.of(config)[1]
 
 
 def worker_async_client(config: ClientConfig) -> ProfileClient:
-    """The same client for asynchronous code, on whichever loop calls it: cache and rate are one with `worker_client`'s.
+    """Return the same client for asynchronous code, on any loop. It shares cache and rate with `worker_client`'s.
 
     Raises:
         MissingVariable, ConfigurationError: as `worker_client` does.
@@ -89,7 +90,7 @@ class _Clients:
             blocking.close()
 
     def after_fork(self) -> None:
-        # The parent's clients are not closed or freed here: their sockets and loops are the parent's.
+        # The parent's clients are not closed or freed, because their sockets and loops belong to the parent.
         self._lock = threading.Lock()
         self._inherited.append(self._made)
         self._made = {}
