@@ -58,7 +58,7 @@ def processes(directory: Path) -> tuple[bool, str]:
     began = time.monotonic()
     start = subprocess.run(
         [shutil.which("prlimit") or "prlimit", "--nproc=1:1", *prefix, *served.process.args[len(prefix):]],  # type: ignore[index]  # it is a list
-        env={**os.environ, "PROFILE_ENRICH_KEYS": "the-secret-of-the-attacked-server"}, capture_output=True, text=True,
+        env={**os.environ, "PROFILE_ENRICH_API_KEY": "the-secret-of-the-attacked-server"}, capture_output=True, text=True,
         timeout=60, check=False,
     )  # fmt: skip
     fine &= start.returncode == 2 and "Traceback" not in start.stderr

@@ -91,7 +91,7 @@ def serving(
     with subprocess.Popen(
         [*prefix, sys.executable, "-m", "profile_enrich", "serve", "--port", "0",
          *([] if "--store" in more else data), *more],
-        env={**os.environ, "TMPDIR": str(temporary), "PROFILE_ENRICH_KEYS": keys}, stdin=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(temporary), "PROFILE_ENRICH_API_KEY": keys}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=limit,  # no thread yet
     ) as process:  # fmt: skip
         try:
