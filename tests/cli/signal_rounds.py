@@ -83,6 +83,9 @@ class Commands:
     @contextlib.contextmanager
     def prepared(cls, directory: Path) -> Generator[Commands]:
         """Make the files, and start the vendor."""
+        for number in NUMBERS:  # a shell lets its background jobs ignore SIGINT, and so would the commands
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         people = {f"p{n:05}": {"tier": "gold", "text": "x" * 500} for n in range(5_000)}
         with VendorServer(people, entity="Users") as vendor:
             vendor.always(faults.Latency(0.02))
