@@ -13,7 +13,7 @@ from pathlib import Path
 
 from profile_enrich.store import CollectionSpec, build_store
 
-from .running import RECORD, Served, Skipped, serving
+from .running import KEY, RECORD, Served, Skipped, serving
 
 __all__ = ["descriptors", "processes"]
 
@@ -58,7 +58,7 @@ def processes(directory: Path) -> tuple[bool, str]:
     began = time.monotonic()
     start = subprocess.run(
         [shutil.which("prlimit") or "prlimit", "--nproc=1:1", *prefix, *served.process.args[len(prefix):]],  # type: ignore[index]  # it is a list
-        env={**os.environ, "PROFILE_ENRICH_API_KEY": "the-secret-of-the-attacked-server"}, capture_output=True, text=True,
+        env={**os.environ, "PROFILE_ENRICH_API_KEY": KEY}, capture_output=True, text=True,
         timeout=60, check=False,
     )  # fmt: skip
     fine &= start.returncode == 2 and "Traceback" not in start.stderr
