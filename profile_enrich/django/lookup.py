@@ -18,6 +18,7 @@ from starlette.types import Scope
 from ..errors import BudgetExceeded
 from ..profile import Profile
 from ..web.blocking_lookup import GRACE, BlockingLookup
+from ..web.callbacks import HANG, await_within, is_own_cancellation
 from ..web.native_request import NATIVE_REQUEST, is_ready_made, requirements_of, scope_of_environ
 from ..web.request_values import SESSION_COOKIE
 from .page_cache import keep_out_of_page_cache
@@ -111,8 +112,11 @@ class DjangoLookup(BlockingLookup):
     async def _answer(self, function: Callable[[Any], Any]) -> Callable[[], object]:
         """Ask an identity or consent function, and return what gives its answer, or raises what it raised."""
         try:
-            answer = await self._within(self._ask_async(function))
-        except Exception as error:  # noqa: BLE001  # raised again where it is known what it means
+            rest = self.remaining()
+            answer = await await_within(self._ask_async(function), HANG if rest is None else rest + GRACE)
+        except (Exception, asyncio.CancelledError) as error:  # raised where it is known what it means
+            if isinstance(error, asyncio.CancelledError) and is_own_cancellation():
+                raise
             return functools.partial(_raise, error)
         return lambda: answer
 
@@ -210,5 +214,5 @@ def _looks_at_headers_only(function: object) -> bool:
     return is_ready_made(function) and not requirements_of(function)
 
 
-def _raise(error: Exception) -> object:
+def _raise(error: BaseException) -> object:
     raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import inspect
 import logging
@@ -20,6 +21,7 @@ from ..profile import Profile, Reason, Status
 from ..profile.profile import pending
 from .arguments import check_arguments, is_excluded
 from .cache_headers import Headers, personalise
+from .callbacks import HANG
 from .dependencies import refusal
 from .identification import Key, key_of
 from .native_request import ask, requirements_of
@@ -167,7 +169,7 @@ class BlockingLookup:
         try:
             if ask_consent() is True:
                 return None
-        except Exception as error:  # noqa: BLE001  # a user's function must not break the page
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # a user's function must not break the page
             self.config.once.failed("the consent function", self.config.consent, error, instead=_ANONYMOUS)
         return self.config.profiles.skip(Reason.NO_CONSENT)
 
@@ -178,7 +180,7 @@ class BlockingLookup:
             if identity is None or identity == "":
                 return self.config.profiles.skip(Reason.ANONYMOUS)
             return key_of(identity)
-        except Exception as error:  # noqa: BLE001  # as above
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
             return self.failed("the identity function", self.config.identify, error)
 
     def ask(self, function: Any) -> Any:
@@ -199,12 +201,13 @@ class BlockingLookup:
         return None if self._end is None else self._end.remaining()
 
     def _awaited(self, answer: Any) -> Any:
-        return self._run(_awaiting(answer)) if inspect.isawaitable(answer) else answer
+        """Wait for what an asynchronous function of the user's returned; without a budget, for `HANG` seconds."""
+        return self._run(_awaiting(answer), HANG) if inspect.isawaitable(answer) else answer
 
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def _run(self, work: Coroutine[Any, Any, Any], otherwise: float | None = None) -> Any:
         """Wait for a coroutine on the client's loop, within the budget even if that loop stands still."""
         future = self.config.client.submit(work)
-        rest = self.remaining()
+        rest = otherwise if self._end is None else self.remaining()
         try:
             return future.result(None if rest is None else rest + GRACE)
         except concurrent.futures.TimeoutError:
@@ -214,7 +217,7 @@ class BlockingLookup:
         finally:
             future.cancel()
 
-    def failed(self, role: str, function: object, error: Exception) -> Profile:
+    def failed(self, role: str, function: object, error: BaseException) -> Profile:
         """The answer after a failure outside of the source, which is logged once."""
         self.config.once.failed(role, function, error, instead=_ANONYMOUS)
         status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR

@@ -15,8 +15,11 @@ from django.http import HttpRequest
 from django.test import RequestFactory
 
 from profile_enrich import NotFound, from_cookie, from_header, from_session, honour_gpc
+from profile_enrich.django import lookup
 from profile_enrich.django.testing import attach_profile, override_profiles
+from profile_enrich.web import blocking_lookup
 from tests.frameworks import django_pages
+from tests.frameworks.broken_functions import BROKEN
 from tests.frameworks.django_site import AFTER, AUTH, OURS, SESSION, Browser, body, site
 from tests.helpers import ScriptedSource, client_of, found, own_records
 
@@ -164,6 +167,26 @@ def test_A11_the_budget_holds_when_the_clients_loop_stands_still(asgi: bool, pag
         assert browser.text(page) == "Hello nobody"
         assert time.perf_counter() - began < 1
         blocked.set()
+
+
+@BOTH
+@pytest.mark.parametrize("page", ["/read", "/aread"])
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("role", ["CONSENT", "IDENTIFY"])
+def test_A31_a_function_that_hangs_or_cancels_counts_as_no_within_its_bound(
+    asgi: bool, page: str, broken: Any, role: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A31: also without a budget."""
+    monkeypatch.setattr(blocking_lookup, "HANG", 0.05)
+    monkeypatch.setattr(lookup, "HANG", 0.05)
+    source = ScriptedSource()
+    for budget in (0.05, None):
+        with site(client_of(source), BUDGET=budget, **{role: broken}):
+            started = time.monotonic()
+            assert Browser(asgi, "1").text(page) == "Hello nobody"
+            assert time.monotonic() - started < 10
+    assert source.calls == []
+    assert len([text for text in loud(own_records(caplog)) if "function raised" in text]) == 2
 
 
 @BOTH

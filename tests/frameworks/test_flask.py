@@ -17,8 +17,10 @@ from flask import Flask, g, session
 
 from profile_enrich import ConfigurationError, NotFound, Reason, from_cookie, from_session, from_user, honour_gpc
 from profile_enrich.flask import ProfileEnrich, current_profile, refresh_profile
+from profile_enrich.web import blocking_lookup
 from profile_enrich.web.encoding_hint import HINT
 from tests.frameworks import flask_app
+from tests.frameworks.broken_functions import BROKEN
 from tests.helpers import ScriptedSource, client_of, found, own_records
 
 VISITORS = ["u1", "u2", None, "u2", "u1", None]
@@ -281,6 +283,23 @@ def test_A10_a_function_that_fails_costs_the_profile_not_the_page(caplog: pytest
     app = flask_app.create(client_of(ScriptedSource()), identify=lambda request: 1 / 0)
     assert [browser(app).get("/read").text for _ in range(3)] == ["Hello nobody"] * 3
     assert len(loud(caplog)) == 1
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("role", ["consent", "identify"])
+@pytest.mark.parametrize("budget", [0.05, None])
+def test_A31_a_function_that_hangs_or_cancels_counts_as_no_within_its_bound(
+    broken: Any, role: str, budget: float | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A31: also without a budget."""
+    monkeypatch.setattr(blocking_lookup, "HANG", 0.05)
+    source = ScriptedSource()
+    app = flask_app.create(client_of(source), budget=budget, **{role: broken})
+    started = time.monotonic()
+    assert [browser(app, "u1").get("/read").text for _ in range(2)] == ["Hello nobody"] * 2
+    assert time.monotonic() - started < 10
+    assert source.calls == []
+    assert len([text for text in loud(caplog) if "function raised" in text]) == 1
 
 
 def test_A10_views_that_require_a_profile_answer_with_the_reason() -> None:
