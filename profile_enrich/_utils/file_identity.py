@@ -75,5 +75,5 @@ class FileIdentity:
             now = None
         if now == self:
             return
-        what = "was deleted, or can no longer be read" if now is None else "changed"
+        what = "was removed, or is unreadable" if now is None else "changed"
         raise InputError(f"{path}: the file {what} while it was read; run again when nothing writes to it")

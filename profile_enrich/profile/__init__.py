@@ -1,6 +1,7 @@
-"""What is looked up, what is cached, and what a handler sees.
+"""Data types of a lookup: key, record, profile, status and reason.
 
-`ProfileKey` is the question, `Record` the frozen answer that all requests share, `Profile` one request's view of it.
+`ProfileKey` identifies a profile, `Record` holds the frozen data shared by all requests, and `Profile` is one request's
+view.
 """
 
 from .key import MAX_KEY_BYTES, ProfileKey

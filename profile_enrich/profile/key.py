@@ -1,4 +1,4 @@
-"""The key of a lookup: which identifier, and its value."""
+"""`ProfileKey`: the type and value of an identifier."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import InvalidKeyError
 __all__ = ["MAX_KEY_BYTES", "ProfileKey", "is_type_name"]
 
 MAX_KEY_BYTES = 2048
-"""The longest identifier that is looked up, in bytes of UTF-8. Longer ones do not fit every vendor's URL."""
+"""The longest identifier, in bytes of UTF-8. Longer ones do not fit into every vendor's URL."""
 
 MAX_TYPE_LENGTH = 256
 """The longest name of an identifier's type, in characters."""
@@ -21,13 +21,13 @@ _SALT = os.environ.get("PROFILE_ENRICH_LOG_SALT", "").encode() or os.urandom(16)
 
 
 class ProfileKey:
-    """The question of a lookup: the type of an identifier and its value.
+    """The key of a lookup: the type of an identifier and its value.
 
     Args:
-        value: the identifier exactly as the source knows it, 1 to 2,048 bytes of UTF-8. Nothing is trimmed or folded.
-            A UUID counts as its text.
-        type: the identifier's type: `"id"` (default) is the source's primary key; sources that can look up by other
-            attributes take their names, e.g. `"email"`.
+        value: the identifier exactly as in the source, 1 to 2,048 bytes of UTF-8; not trimmed, case-sensitive. A UUID
+            is converted to text.
+        type: the identifier's type: `"id"` (default) is the source's primary key; some sources also accept other
+            attributes, e.g. `"email"`.
 
     Raises:
         InvalidKeyError: the value is not a string, empty, too long, or not encodable as UTF-8.
@@ -59,7 +59,7 @@ class ProfileKey:
                 size = len(value.encode())
             except UnicodeEncodeError:
                 size = -1
-            if size < 0:  # outside the handler: the UnicodeEncodeError quotes the value
+            if size < 0:  # raised outside of the handler, because the UnicodeEncodeError quotes the value
                 raise InvalidKeyError("a profile key must be valid Unicode; this one holds a lone surrogate")
             if size > MAX_KEY_BYTES:
                 raise InvalidKeyError(
@@ -72,11 +72,11 @@ class ProfileKey:
 
     @classmethod
     def of(cls, key: str | uuid.UUID | ProfileKey) -> ProfileKey:
-        """The key itself, or a primary key made of a string or a UUID."""
+        """Return the key itself, or a primary key made of a string or a UUID."""
         return key if isinstance(key, ProfileKey) else cls(key)
 
     def digest(self) -> str:
-        """A salted hash of type and value, 12 hex characters: what logs, metrics and hooks may show."""
+        """Return a salted hash of type and value, 12 hex characters, for logs, metrics and hooks."""
         digest = self._digest
         if digest is None:
             text = f"{self.type}\0{self.value}".encode()
@@ -106,7 +106,7 @@ class ProfileKey:
 
 
 def is_type_name(value: object) -> TypeGuard[str]:
-    """Whether a value can be the type of a key."""
+    """Return whether a value can be the type of a key."""
     return isinstance(value, str) and 0 < len(value) <= MAX_TYPE_LENGTH and value.isprintable()
 
 

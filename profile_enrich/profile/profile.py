@@ -1,4 +1,4 @@
-"""One request's view of a record."""
+"""`Profile`: one request's view of a record."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _unresolved = itertools.count(1)
 
 
 class _Facts:
-    """What a lookup found out. Shared by all profiles that are views of the same answer, and never changed."""
+    """The immutable result of a lookup, shared by all profiles that are views of it."""
 
     __slots__ = ("error", "key", "reason", "record", "status")
 
@@ -49,14 +49,14 @@ class _Facts:
         self.key = key
 
     def person(self) -> tuple[str, str, str, str] | None:
-        """Whose profile it is: source and tenant, the key's type and value, the vendor's id. `None` for nobody's."""
+        """Return the identity of the profile: source, tenant, key and the vendor's id; `None` for an anonymous one."""
         record, key = self.record, self.key
         if record is None and key is None:
             return None
         source, vendor_id = ("", "") if record is None else (record.namespace or record.source, record.id or "")
         if key is not None:
             return (source, key.type, key.value, vendor_id)
-        if record is not None and not vendor_id:  # made by hand: only its values tell it from another
+        if record is not None and not vendor_id:  # made by the user: compared by its values only
             vendor_id = json.dumps(record.attributes, sort_keys=True, default=str)
         return (source, "", "", vendor_id)
 
@@ -66,18 +66,18 @@ _SEALED = _Facts(None, Status.SKIPPED, Reason.SEALED, None, None)
 
 
 class Profile:
-    """The profile of one lookup: read-only, mapping-like. Never `None`; falsy when there is none.
+    """The profile of one lookup: read-only, mapping-like. Never `None`; falsy if there is none.
 
     It has a dictionary's reading methods: `profile["tier"]`, `get`, `keys`, `values`, `items`, `in`, `len`, `==`;
-    `dict(profile)` and `{**profile}` work. A profile that was not found, excluded or not available is empty, so
-    `profile.get("tier", "guest")` is always safe. Objects and arrays in it are read-only dictionaries and lists;
-    `as_dict()` returns copies that may be changed.
+    `dict(profile)` and `{**profile}` work. A missing, excluded or unavailable profile is empty, so `profile.get("tier",
+    "guest")` is always safe. Objects and arrays in it are read-only dictionaries and lists; `as_dict()` returns mutable
+    copies.
 
     Reading anything from a profile marks the response as personalised (see `ProfileMiddleware`).
 
-    It is no `collections.abc.Mapping`: error trackers and log formatters write down the values of every mapping that
-    they find in a frame. Its `repr` holds no value and no id. It differs from one person to the next, by a digest whose
-    key each process makes for itself, because response caches make their keys of it.
+    It is not a `collections.abc.Mapping`, because error trackers and log formatters record the values of every mapping
+    in a frame. Its `repr` holds no value and no id, but differs between persons by a keyed digest, because response
+    caches use it in their keys.
     """
 
     __slots__ = ("_facts", "_on_read")
@@ -116,8 +116,8 @@ class Profile:
         return self.attributes[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The attribute, or the default when the profile does not have it."""
-        # Not through `attributes`: it is what pages call most.
+        """Return an attribute, or the default if it is missing."""
+        # Not through `attributes`, for speed.
         if self._on_read is not None:
             self._on_read()
         record = self._facts.record
@@ -154,7 +154,7 @@ class Profile:
         return {**other, **self.as_dict()}
 
     def __eq__(self, other: object) -> bool:
-        """Whether it is the same person's, with equal attributes. A mapping equals it by its items."""
+        """Compare with a profile by person and attributes, or with a mapping by its items."""
         if isinstance(other, Profile):
             mine, theirs = self._facts, other._facts
             if mine is _PENDING or theirs is _PENDING:
@@ -179,36 +179,36 @@ class Profile:
 
     @property
     def status(self) -> Status:
-        """How the lookup was answered."""
+        """How the profile was obtained."""
         self._read()
         return self._facts.status
 
     @property
     def reason(self) -> Reason | None:
-        """Why the profile is empty; `None` when it was found."""
+        """Why the profile is empty; `None` if it was found."""
         self._read()
         return self._facts.reason
 
     @property
     def error(self) -> ProfileEnrichError | None:
-        """What went wrong: with `Reason.UNAVAILABLE`, and beside stale data that stand in for a failing source."""
+        """The error, with `Reason.UNAVAILABLE` or for stale data served while the source fails."""
         self._read()
         return self._facts.error
 
     @property
     def is_stale(self) -> bool:
-        """Whether the data are past the time for which they are fresh."""
+        """Whether the data are stale."""
         return self.status is Status.STALE
 
     @property
     def truncated(self) -> bool:
-        """Whether the vendor cut attributes off."""
+        """Whether the vendor truncated the attributes."""
         self._read()
         return self._facts.record is not None and self._facts.record.truncated
 
     @property
     def id(self) -> str | None:
-        """The vendor's own id of the profile, where it has one."""
+        """The vendor's id of the profile, if any."""
         self._read()
         return None if self._facts.record is None else self._facts.record.id
 
@@ -220,46 +220,45 @@ class Profile:
 
     @property
     def source(self) -> str | None:
-        """The name of the source that it came from."""
+        """The name of its source."""
         self._read()
         return None if self._facts.record is None else self._facts.record.source
 
     @property
     def age(self) -> float | None:
-        """Seconds since the source was asked; `None` when there is no record."""
+        """Seconds since the record was loaded; `None` without a record."""
         self._read()
         return None if self._facts.record is None else max(0.0, time.time() - self._facts.record.loaded_at)
 
     # --- copies -----------------------------------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
-        """A fresh, plain, JSON-ready copy of the attributes; `{}` when there is no record.
+        """Return a plain, JSON-serializable copy of the attributes; `{}` without a record.
 
-        It is not called `to_dict`: tracing tools that record the arguments of handlers call a method of that name.
+        It is not called `to_dict`, because tracing tools call a method of that name on handlers' arguments.
         """
         return cast("dict[str, Any]", thaw(self.attributes))
 
     def as_model(self, model: type[T]) -> T:
-        """The attributes as an object of the user's class: a dataclass, a pydantic model or a msgspec struct.
+        """Convert the attributes to an object of a dataclass, a pydantic model or a msgspec struct.
 
-        Attributes that a dataclass has no field for are left out, and the types of its fields are not looked at;
-        pydantic (models and dataclasses) and msgspec follow the class's own settings.
+        For a dataclass, attributes without a field are ignored, and types are not checked; pydantic (models and
+        dataclasses) and msgspec follow the class's settings.
 
         Raises:
-            ModelMismatch: the attributes do not fit. It says where and what is wrong there, without values (the
-                library's own account quotes them, and is therefore not passed on).
-            ConfigurationError: the class is none of the three.
+            ModelMismatch: the attributes do not fit. It lists paths and problems without values (the library's own
+                error quotes them, so it is not chained).
+            ConfigurationError: the class is of another kind.
         """
         made: tuple[T, Problems] = convert(self.attributes, model)
-        if made[1]:  # raised here, where no variable of the frame holds a value
+        if made[1]:  # raised here, where no local variable holds a value
             raise mismatch(model, made[1])
         return made[0]
 
     def detached(self) -> Profile:
-        """A profile of its own with the same answer: it is not sealed when the request ends.
+        """Return a copy of the profile that is not sealed at the end of the request.
 
-        For work that goes on after the response, such as a task that the handler started. `copy.copy` and
-        `copy.deepcopy` return the same.
+        Use it for work after the response, such as a background task. `copy.copy` and `copy.deepcopy` do the same.
         """
         self._read()
         return _detached(self._facts)
@@ -275,11 +274,10 @@ class Profile:
         facts = self._facts
         return (_restored, (facts.record, facts.status, facts.reason, facts.key))
 
-    if not TYPE_CHECKING:  # type checkers would take it for a yes to any name
+    if not TYPE_CHECKING:  # otherwise type checkers would accept any name
 
         def __getattr__(self, name: str) -> Any:
-            # FastAPI reads return values in this way, and pydantic takes a default for what it misses here: the page
-            # would be the one for nobody, without a word.
+            # FastAPI reads return values in this way, and pydantic would silently use defaults for missing attributes.
             caller = str(sys._getframe(1).f_globals.get("__name__"))
             if not name.startswith("_") and caller.startswith(("fastapi.", "pydantic.")):
                 raise ConfigurationError(
@@ -292,9 +290,9 @@ class Profile:
 
     def __repr__(self) -> str:
         facts = self._facts
-        if facts is _PENDING:  # a cache that makes its key of this must not take it for anybody else's
+        if facts is _PENDING:  # unique, so that a cache with this key does not serve it to another person
             return f"<Profile not looked up yet, #{next(_unresolved)}>"
-        self._read()  # whatever is made of this text, such as a cache's key, is made for this person
+        self._read()  # anything derived from this text, such as a cache key, belongs to this person
         person = facts.person()
         parts = [facts.status.value]
         if facts.reason is not None:
@@ -308,7 +306,7 @@ class Profile:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """As a pydantic field, or a FastAPI return type: takes a `Profile`, and serialises to the attributes."""
+        """Return the pydantic schema: accept a `Profile`, and serialize its attributes."""
         from pydantic_core import core_schema  # only pydantic calls this
 
         return core_schema.is_instance_schema(
@@ -327,7 +325,7 @@ _new = Profile.__new__
 
 
 def pending(on_read: Callable[[], None]) -> Profile:
-    """The profile of a request whose lookup is still to come. Short: there is one in each request."""
+    """Return the empty profile of a request before its lookup."""
     profile = _new(Profile)
     profile._facts = _PENDING
     profile._on_read = on_read
@@ -335,7 +333,7 @@ def pending(on_read: Callable[[], None]) -> Profile:
 
 
 def seal(profile: Profile, on_read: Callable[[], None]) -> None:
-    """Empty a profile for good, with `Reason.SEALED`, for all who hold it."""
+    """Empty a profile permanently, with `Reason.SEALED`."""
     profile._facts = _SEALED
     profile._on_read = on_read
 
@@ -348,5 +346,5 @@ def _detached(facts: _Facts) -> Profile:
 
 
 def _restored(record: Record | None, status: Status, reason: Reason | None, key: ProfileKey | None) -> Profile:
-    """A profile that was pickled."""
+    """Restore a pickled profile."""
     return Profile(record, status=status, reason=reason, key=key)

@@ -1,4 +1,4 @@
-"""What a source returned, frozen once and shared by all requests."""
+"""`Record`: the frozen data of a profile, shared by all requests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Record"]
 
 
 class Record:
-    """What a source returned: attributes, frozen once when they are loaded and shared by all who read them.
+    """The attributes returned by a source, frozen at the load and shared by all requests.
 
     Args:
         attributes: the vendor's attributes, JSON-like. They are copied and frozen.
-        id: the vendor's own id of the profile, where it has one.
+        id: the vendor's id of the profile, if any.
         source: the name of the source, e.g. `"census"`.
-        truncated: the vendor cut attributes off.
-        loaded_at: when it was loaded, in seconds since the epoch; now when not given.
+        truncated: whether the vendor truncated the attributes.
+        loaded_at: the time of the load, in seconds since the epoch; now by default.
 
     Raises:
         ValueError: the attributes are nested deeper than 64 levels.
@@ -43,20 +43,20 @@ class Record:
         self.id = id
         self.source = source
         self.namespace = ""
-        """The source and its tenant, as cache keys have them. The client sets it."""
+        """The namespace of the source, set by the client."""
         self.truncated = truncated
         self.loaded_at = time.time() if loaded_at is None else loaded_at
         self.size = size + 200  # the record and its cache entry
-        """Roughly the bytes of memory that it takes."""
+        """Its approximate memory, in bytes."""
 
     def renewed(self) -> Record:
-        """The same attributes, confirmed by the source just now."""
+        """Return the same attributes with the current load time."""
         record = copy.copy(self)
         record.loaded_at = time.time()
         return record
 
     def overlaid(self, attributes: Mapping[str, object]) -> Record:
-        """The same record with some attributes added or replaced."""
+        """Return the record with some attributes added or replaced."""
         record = copy.copy(self)
         record.attributes = FrozenDict({**self.attributes, **attributes})
         return record

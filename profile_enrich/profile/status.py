@@ -1,4 +1,4 @@
-"""How a lookup was answered, and why a profile is empty."""
+"""`Status` and `Reason`: how a profile was obtained, and why it is empty."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ __all__ = ["Reason", "Status"]
 
 
 class Status(StrEnum):
-    """How a lookup was answered. Each lookup has exactly one."""
+    """How a profile was obtained. Each lookup has exactly one status."""
 
     HIT = "hit"
     """From the cache, fresh."""
     STALE = "stale"
-    """From the cache, no longer fresh; a refresh was started or is throttled."""
+    """From the cache, stale; a refresh was started or is throttled."""
     NEGATIVE = "negative"
-    """From the cache: the source said a moment ago that there is none."""
+    """From the cache: known to be missing."""
     MISS = "miss"
-    """The source was asked, and answered."""
+    """Loaded from the source."""
     COALESCED = "coalesced"
-    """Another lookup of the same key was already asking the source; its answer was shared."""
+    """Loaded by a concurrent lookup of the same key."""
     TIMEOUT = "timeout"
     """The budget ran out first."""
     ERROR = "error"
-    """The source failed and nothing stale was at hand."""
+    """The source failed, and there was no stale entry."""
     SKIPPED = "skipped"
-    """No lookup was made: nobody in session, no consent, an excluded path, or the own rate limit is used up."""
+    """No lookup was made: nobody signed in, no consent, an excluded path, or the rate limit is exhausted."""
 
 
 class Reason(StrEnum):
@@ -36,12 +36,12 @@ class Reason(StrEnum):
     EXCLUDED = "excluded"
     """The vendor excludes it (opt-out, consent filter)."""
     ANONYMOUS = "anonymous"
-    """Nobody is in session."""
+    """Nobody is signed in."""
     NO_CONSENT = "no_consent"
-    """The person in session did not consent to the lookup."""
+    """The person did not consent to the lookup."""
     NOT_LOOKED_UP = "not_looked_up"
     """The path is excluded, or the middleware is not installed."""
     UNAVAILABLE = "unavailable"
-    """Time ran out or the source failed; `profile.error` says which."""
+    """The budget ran out or the source failed; see `profile.error`."""
     SEALED = "sealed"
     """The request has left the middleware; see `ProfileMiddleware`."""

@@ -1,1 +1,1 @@
-"""The ASGI middleware and everything between a request and a lookup: identity, consent, dependencies, cache headers."""
+"""Web integration: the ASGI middleware, identity and consent functions, dependencies, cache headers."""

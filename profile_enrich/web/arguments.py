@@ -1,4 +1,4 @@
-"""The arguments that every integration takes, checked where they are given."""
+"""Validation of the arguments common to all integrations."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def check_arguments(
     vary_on: object,
     server_timing: object,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Check them.
+    """Check the common arguments.
 
     Returns:
-        The path prefixes without a lookup, and the request headers that the identity comes from.
+        The excluded path prefixes, and the request headers that determine the identity.
 
     Raises:
-        ConfigurationError: one is not usable; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
     if not isinstance(client, ProfileClient):
         raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
@@ -71,15 +71,15 @@ def _path_prefixes(exclude: object) -> tuple[str, ...]:
 
 
 def is_excluded(path: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether no lookup is made for a path: whole segments are compared, and `/` is the root page alone."""
+    """Return whether a path is excluded, compared by whole segments; `/` matches only the root page."""
     return any(path == prefix or (prefix != "/" and path.startswith(prefix + "/")) for prefix in prefixes)
 
 
 def check_attribute(value: object) -> str:
-    """Return the name under which a request has its profile.
+    """Return the name of the request attribute, if valid.
 
     Raises:
-        ConfigurationError: it is no name.
+        ConfigurationError: the name is invalid.
     """
     if not isinstance(value, str) or not value.isidentifier():
         raise ConfigurationError(f"attribute must be a name such as 'profile', not {value!r}")
@@ -87,10 +87,10 @@ def check_attribute(value: object) -> str:
 
 
 def check_header_names(argument: str, value: object) -> tuple[str, ...]:
-    """Return names of header fields. A text by itself would count as a list of letters.
+    """Return the names of headers, if valid. A single string is rejected, as it would be a list of letters.
 
     Raises:
-        ConfigurationError: it is no list, or one of them is no name; the message names the argument.
+        ConfigurationError: the value is not a list, or a name is invalid; the message names the argument.
     """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise ConfigurationError(f"{argument} must be a list of header names, e.g. ['Cookie']")
@@ -102,10 +102,10 @@ def check_header_names(argument: str, value: object) -> tuple[str, ...]:
 
 
 def check_cookie_name(value: object, argument: str = "name") -> str:
-    """Return the name of a cookie.
+    """Return the name of a cookie, if valid.
 
     Raises:
-        ConfigurationError: no request can have a cookie of that name.
+        ConfigurationError: the name is invalid.
     """
     if not isinstance(value, str) or _COOKIE_NAME.fullmatch(value) is None:
         raise ConfigurationError(f"{argument} must be the name of a cookie, such as 'visitor', not {value!r}")
@@ -113,10 +113,10 @@ def check_cookie_name(value: object, argument: str = "name") -> str:
 
 
 def check_key_type(value: object) -> str:
-    """Return the type of a profile key.
+    """Return the type of a profile key, if valid.
 
     Raises:
-        ConfigurationError: it is no short name.
+        ConfigurationError: the type is invalid.
     """
     if not is_type_name(value):
         raise ConfigurationError(f"type must be a short name such as 'id' or 'email', not {value!r}")
@@ -124,9 +124,9 @@ def check_key_type(value: object) -> str:
 
 
 def vary_of(function: object, argument: str = "identify") -> tuple[str, ...]:
-    """The request headers that an identity or consent function reads; `("Cookie",)` for one of the user's own.
+    """Return the request headers that an identity or consent function reads; `("Cookie",)` for a custom one.
 
     Raises:
-        ConfigurationError: the function's own `vary` is no list of header names.
+        ConfigurationError: the function's `vary` is not a list of header names.
     """
     return check_header_names(f"{argument}: vary", getattr(function, "vary", ("Cookie",)))

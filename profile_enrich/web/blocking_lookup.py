@@ -1,4 +1,4 @@
-"""The lookup of a request outside of ASGI: the calling thread waits, the client works on an event loop of its own."""
+"""Lookup of a synchronous request: the calling thread waits for the client's event loop."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ __all__ = ["GRACE", "BlockingConfig", "BlockingLookup"]
 logger = logging.getLogger("profile_enrich")
 
 GRACE = 0.02
-"""Seconds beyond the budget that a thread waits for the client's loop to answer that the budget is over."""
+"""Seconds after the budget that a thread waits for the client's loop to report the end of the budget."""
 
 
 class BlockingConfig:
-    """What an integration was configured with, shared by all its requests.
+    """Configuration of a synchronous integration, shared by all its requests.
 
     Args:
-        client: makes the lookups, on one event loop in a thread of its own, however many threads ask.
-        identify: says who is in session: a ready-made function such as `from_session()`, or one that takes the
-            framework's request.
-        budget: seconds that a page waits for a profile at most; `None` waits for the client's `deadline`.
-        consent: says whether the lookup is allowed; `None` allows it.
-        exclude: path prefixes without a lookup.
-        vary_on: request headers that the identity comes from; `None` takes what `identify` and `consent` know.
-        server_timing: whether a response gets a `Server-Timing` header.
+        client: the client, which all threads share; it runs on one event loop in a separate thread.
+        identify: the identity function: a ready-made one such as `from_session()`, or one that takes the framework's
+            request.
+        budget: the longest that a page waits for a profile, in seconds; `None` waits for the client's `deadline`.
+        consent: the consent function; `None` allows all lookups.
+        exclude: path prefixes without lookups.
+        vary_on: the request headers that determine the identity; `None` for those of `identify` and `consent`.
+        server_timing: whether to add a `Server-Timing` header.
 
     Raises:
-        ConfigurationError: an argument is not usable; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -80,26 +80,26 @@ class BlockingConfig:
         self.server_timing = bool(server_timing)
 
     def requires(self) -> tuple[str, ...]:
-        """What the identity function looks at: `"session"`, `"user"`, or neither."""
+        """What the identity function requires: `"session"`, `"user"`, or neither."""
         return requirements_of(self.identify)
 
     def excludes(self, path: str) -> bool:
-        """Whether no lookup is made for a path: whole segments are compared."""
+        """Return whether a path is excluded, compared by whole segments."""
         return is_excluded(path, self.exclude)
 
 
 class BlockingLookup:
-    """The lookup of one request, for synchronous code. The profile is looked up where it is first read.
+    """The lookup of one synchronous request, which runs when the profile is first read.
 
-    `profile` is made at once and stays the same object. Until the lookup completes it is empty.
+    `profile` is created immediately and stays the same object. It is empty until the lookup completes.
 
     Args:
         config: the configuration.
-        load_scope: makes the ASGI scope that identity and consent functions look at; called when they are.
+        load_scope: makes the ASGI scope for identity and consent functions when they are called.
     """
 
     read: bool = False
-    """Whether the application read the profile, or declared that it does."""
+    """Whether the application read the profile, or declared so."""
     resolved: bool = False
     """Whether the lookup was made."""
     headers_sent: bool = False
@@ -119,7 +119,7 @@ class BlockingLookup:
     # --- the lookup -------------------------------------------------------------------------------------------------
 
     def wait(self) -> Profile:
-        """Make the lookup, once however often it is called, and wait for it within the budget. Never raises."""
+        """Make the lookup once, and wait for it within the budget. Never raises."""
         if not self.resolved:
             started = time.perf_counter()
             self._begin()
@@ -128,10 +128,10 @@ class BlockingLookup:
         return self.profile
 
     def require(self) -> Profile:
-        """The profile, found.
+        """Return the profile, which must be found.
 
         Raises:
-            ProfileRequired: there is none; it has the status code for the reason.
+            ProfileRequired: there is no profile; the status code depends on the reason.
         """
         self.mark_read()
         profile = self.wait()
@@ -165,7 +165,7 @@ class BlockingLookup:
         return answer
 
     def decide(self, ask_consent: Callable[[], object]) -> Profile | None:
-        """The empty profile of somebody without consent; `None` where there is one. Nothing but `True` is one."""
+        """Return an empty profile without consent, otherwise `None`. Only `True` is consent."""
         try:
             if ask_consent() is True:
                 return None
@@ -174,7 +174,7 @@ class BlockingLookup:
         return self.config.profiles.skip(Reason.NO_CONSENT)
 
     def identify(self, ask_identity: Callable[[], object]) -> Key | Profile:
-        """The key of the person in session, or the empty profile that says why there is none."""
+        """Return the signed-in person's key, or an empty profile with the reason why there is none."""
         try:
             identity = ask_identity()
             if identity is None or identity == "":
@@ -184,7 +184,7 @@ class BlockingLookup:
             return self.failed("the identity function", self.config.identify, error)
 
     def ask(self, function: Any) -> Any:
-        """Call an identity or consent function, and leave no trace of that on the session."""
+        """Call an identity or consent function, without marking the session as accessed."""
         if self._connection is None:
             self._connection = HTTPConnection(self._load_scope())
         session = self._connection.scope.get("session")
@@ -225,17 +225,17 @@ class BlockingLookup:
         return Profile(status=status, reason=Reason.UNAVAILABLE, error=known)
 
     def skip(self, reason: Reason) -> None:
-        """Settle the profile as one that is not looked up."""
+        """Settle the profile without a lookup."""
         self.settle(self.config.profiles.skip(reason))
 
     def settle(self, answer: Profile) -> None:
-        """Make an answer this request's profile; it stays the same object to those who hold it."""
+        """Set the result of the lookup on this request's profile object."""
         if not self.sealed:
             self.profile._facts = answer._facts
         self.resolved = True
 
     def renew(self) -> None:
-        """Forget who was looked up: the identity changed within the request, and the next read asks for it again."""
+        """Reset the lookup after a change of identity within the request; the next read repeats it."""
         if not self.sealed:
             self.resolved, self._connection = False, None
             self.profile._facts = Profile(reason=Reason.NOT_LOOKED_UP)._facts
@@ -247,7 +247,7 @@ class BlockingLookup:
         return self.wait()
 
     def end(self) -> None:
-        """The request has left the integration: from now on its profile is empty for everybody who still holds it."""
+        """Seal the profile at the end of the request: from now on it is empty."""
         self.sealed = self.resolved = True
         self.profile._facts = _SEALED._facts
         self.profile._on_read = self._on_sealed_read
@@ -256,7 +256,7 @@ class BlockingLookup:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def mark_read(self) -> None:
-        """Note that the response is made for this person, so that it says so to caches."""
+        """Mark the response as personal."""
         if self.read or self.sealed:
             return
         self.read = True
@@ -273,7 +273,7 @@ class BlockingLookup:
             self.read_early()
 
     def read_early(self) -> None:
-        """The profile is read and was not looked up yet."""
+        """Make the lookup at the first read of the profile."""
         self.wait()
 
     def _on_sealed_read(self) -> None:
@@ -285,16 +285,16 @@ class BlockingLookup:
             )
 
     def endpoint(self) -> str:
-        """The name of the view, for the log."""
+        """Return the name of the view, for the log."""
         return "the application"
 
     # --- the response -----------------------------------------------------------------------------------------------
 
     def personal_headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]] | None:
-        """Note that the response starts, and make its headers those of a personal one.
+        """Mark the response as started, and return its headers, made personal if the profile was read.
 
         Returns:
-            All headers anew; `None` where they stay as they are.
+            The new headers; `None` if they do not change.
         """
         self.headers_sent = True
         config = self.config

@@ -1,4 +1,4 @@
-"""What a personalised response says to the caches between here and the browser (RFC 9111; RFC 9213 for CDNs)."""
+"""Cache headers of personalised responses (RFC 9111; RFC 9213 for CDNs)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Headers", "is_plain", "personal_lines", "personalise"]
 
 Headers = list[tuple[bytes, bytes]]
 
-# Possessive, and from the start of a word only: some malformed kilobytes would else take seconds.
+# Possessive, and only from the start of a word: otherwise some malformed kilobytes would take seconds.
 _DIRECTIVE = re.compile(rb"""\s*+(?<![^\s,=])([^\s,=]++)\s*+(=\s*+(?:"(?:[^"\\]|\\.)*+"|[^,]*+))?\s*+(?:,|$)""")
 
 _SHARED = frozenset({b"public", b"s-maxage"})
@@ -17,7 +17,7 @@ _SHARED = frozenset({b"public", b"s-maxage"})
 _HARMLESS = frozenset(
     {b"content-length", b"content-type", b"set-cookie", b"location", b"content-language", b"content-encoding", b"date"}
 )
-"""Names of headers that say nothing to a cache, as most responses spell them."""
+"""Names of headers without a meaning for caches, in their usual spelling."""
 
 _PRIVATE = (b"cache-control", b"private")
 
@@ -27,7 +27,7 @@ _TARGETED = frozenset(
         b"edge-control",  # Akamai
         b"x-litespeed-cache-control",
         b"x-litespeed-tag",
-        b"x-accel-expires",  # nginx, whose word outweighs Cache-Control and Expires
+        b"x-accel-expires",  # nginx, where it overrides Cache-Control and Expires
         b"x-ec-cache-control",  # Edgio (EdgeCast)
     }
 )
@@ -39,7 +39,7 @@ _ZERO = re.compile(rb"\s*@?\s*0\s*")
 
 
 def is_plain(headers: Headers) -> bool:
-    """Whether nothing in these headers is about caches, so that `personal_lines` are all that has to be added."""
+    """Return whether these headers do not concern caches, so that only `personal_lines` must be added."""
     for name, _ in headers:  # noqa: SIM110  # `all` of a generator takes three times as long
         if name not in _HARMLESS:
             return False
@@ -47,22 +47,22 @@ def is_plain(headers: Headers) -> bool:
 
 
 def personal_lines(vary_on: Sequence[str]) -> Headers:
-    """What `personalise` adds where nothing was said."""
+    """Return the headers that `personalise` adds to a response without cache headers."""
     return personalise((), vary_on)[0]
 
 
 def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: Sequence[str]) -> tuple[Headers, bool]:
-    """The headers of a response that was made for one person.
+    """Return the headers of a personal response.
 
-    `Vary` names the request headers that the person is known by, and `Cache-Control` keeps shared caches out.
-    What forbade caching before is kept; what invited shared caches is taken away.
+    `Vary` names the request headers that determine the identity, and `Cache-Control` excludes shared caches. Directives
+    that forbid caching are kept; those that allow shared caching are removed.
 
     Args:
-        headers: of the response start message, as ASGI has them.
+        headers: the headers of the ASGI response start message.
         vary_on: names of request headers.
 
     Returns:
-        The new headers, and whether the response had invited shared caches.
+        The new headers, and whether the response had allowed shared caching.
     """
     result: Headers = []
     vary_lines: list[int] = []
@@ -70,7 +70,7 @@ def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: Sequence[str]) 
     invited = False
     for name, value in headers:
         lower = name.lower()
-        # Targeted fields win over Cache-Control in the CDNs that know them: only one that keeps them out may stay.
+        # Targeted fields override Cache-Control in their CDNs, so keep only those that forbid caching.
         if lower in _TARGETED or lower.endswith(b"-cache-control"):
             if _keeps_out(lower, value):
                 result.append((name, value))
@@ -78,7 +78,7 @@ def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: Sequence[str]) 
                 invited = True
             continue
         if lower == b"expires":
-            value = b"0"  # the only field that HTTP/1.0 caches, and CDNs that are set to honour it alone, look at
+            value = b"0"  # the only field that HTTP/1.0 caches and some CDN configurations use
         elif lower == b"vary":
             vary_lines.append(len(result))
         elif lower == b"cache-control":
@@ -90,14 +90,14 @@ def personalise(headers: Iterable[tuple[bytes, bytes]], vary_on: Sequence[str]) 
 
 
 def _keeps_out(name: bytes, value: bytes) -> bool:
-    """Whether a targeted field forbids to keep the response at all."""
+    """Return whether a targeted field forbids caching."""
     if name == b"x-accel-expires":
         return _ZERO.fullmatch(value) is not None
     return any(match[1].lower() == b"no-store" for match in _DIRECTIVE.finditer(value))
 
 
 def _keep_private(result: Headers, lines: list[int]) -> bool:
-    """Make the `Cache-Control` lines private. Returns whether they invited shared caches."""
+    """Make the `Cache-Control` lines private, and return whether they allowed shared caching."""
     invited = False
     closed = False
     for line in lines:
@@ -110,7 +110,7 @@ def _keep_private(result: Headers, lines: list[int]) -> bool:
                 invited = changed = True
                 continue
             if directive == b"private" and match[2]:
-                changed = True  # private="field" covers that field only
+                changed = True  # private="field" applies only to that field
                 continue
             closed = closed or directive in (b"private", b"no-store")
             kept.append(match[0].strip().rstrip(b",").rstrip())
@@ -127,7 +127,7 @@ def _keep_private(result: Headers, lines: list[int]) -> bool:
 
 
 def _vary(result: Headers, lines: list[int], vary_on: Sequence[str]) -> None:
-    """Add the names that `Vary` does not have yet."""
+    """Add the names that are missing in `Vary`."""
     present = {token.strip().lower() for line in lines for token in result[line][1].split(b",")}
     if b"*" in present:
         return

@@ -1,4 +1,4 @@
-"""Calls of the user's functions: within a time of their own, wherever they block, hang or raise."""
+"""Calls of the user's identity and consent functions, with time limits and error handling."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["BLOCKING", "HANG", "await_within", "call", "in_thread", "is_own_canc
 T = TypeVar("T")
 
 BLOCKING = 0.05
-"""Seconds for which a synchronous function may hold up the event loop before the log names it."""
+"""Seconds of blocking the event loop after which a synchronous function is logged."""
 
 HANG = 2.0
-"""Seconds for which an async function may take where the middleware has no budget."""
+"""The time limit of an async function without a budget, in seconds."""
 
 logger = logging.getLogger("profile_enrich")
 
@@ -32,13 +32,13 @@ _abandoned: set[asyncio.Future[Any]] = set()
 
 
 def call(role: str, function: Callable[[HTTPConnection], Any], connection: HTTPConnection, once: LogOnce) -> Any:
-    """Call a function of the user's about a connection, and log once that it blocks the event loop.
+    """Call a user's function with a connection, and log once if it blocks the event loop.
 
     Args:
-        role: what the function is, such as `"identity"`.
-        function: the user's.
+        role: the role of the function, such as `"identity"`.
+        function: the user's function.
         connection: its argument.
-        once: what was logged already.
+        once: the messages logged so far.
 
     Returns:
         What it returned; an awaitable is not awaited.
@@ -57,13 +57,13 @@ def call(role: str, function: Callable[[HTTPConnection], Any], connection: HTTPC
 
 
 async def await_within(answer: Awaitable[T], seconds: float) -> T:
-    """Await what a user's function returned, for so many seconds.
+    """Await the result of a user's function, with a time limit.
 
-    It runs as a task of its own, so that its time is bounded also where it swallows its cancellation, and so that a
-    `CancelledError` that it raises itself cancels nobody else.
+    It runs in a separate task, so that the limit applies even if it swallows its cancellation, and a `CancelledError`
+    that it raises cancels nothing else.
 
     Raises:
-        TimeoutError: it took longer; it is cancelled and left alone.
+        TimeoutError: it took longer and was cancelled.
         asyncio.CancelledError: the caller was cancelled, or the function raised it (`is_own_cancellation` tells).
     """
     task = asyncio.ensure_future(answer)
@@ -80,18 +80,18 @@ async def await_within(answer: Awaitable[T], seconds: float) -> T:
 
 def _abandon(task: asyncio.Future[Any]) -> None:
     task.cancel()
-    _abandoned.add(task)  # a task that nothing refers to may be collected while it runs
+    _abandoned.add(task)  # keep a reference, because an unreferenced task may be collected while it runs
     task.add_done_callback(_finish)
 
 
 def _finish(task: asyncio.Future[Any]) -> None:
     _abandoned.discard(task)
     if not task.cancelled():
-        task.exception()  # nobody is left to be told
+        task.exception()  # no caller is left to handle the error
 
 
 def is_own_cancellation() -> bool:
-    """Whether the `CancelledError` being handled cancels the running task, and was not merely raised in it."""
+    """Return whether the current `CancelledError` cancels the running task, and was not just raised in it."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
@@ -112,7 +112,7 @@ class _InThread:
         self.requires = tuple(getattr(function, "requires", ()))
 
     async def __call__(self, connection: HTTPConnection) -> Any:
-        if self._limiter is None:  # made on a loop, after a fork
+        if self._limiter is None:  # created on a loop, after a fork
             self._limiter = anyio.CapacityLimiter(self._threads)
         return await anyio.to_thread.run_sync(self._function, connection, abandon_on_cancel=True, limiter=self._limiter)
 
@@ -121,13 +121,13 @@ class _InThread:
 
 
 def in_thread(function: Callable[[HTTPConnection], T], *, threads: int = 8) -> Callable[[HTTPConnection], Awaitable[T]]:
-    """Run a blocking identity or consent function in a thread, so that other requests go on meanwhile.
+    """Run a blocking identity or consent function in a thread, without blocking other requests.
 
-    A page waits for it within its budget; a thread that takes longer is left to finish.
+    A page waits for it within its budget; a slower call finishes in the background.
 
     Args:
         function: a synchronous function that takes the connection.
-        threads: of this function at the same time, at most; others wait. Default 8.
+        threads: the largest number of concurrent calls of this function. Default 8.
 
     Returns:
         An async function, for `ProfileMiddleware(identify=...)` or `consent=...`.

@@ -17,14 +17,14 @@ __all__ = ["Attach", "MiddlewareConfig"]
 logger = logging.getLogger("profile_enrich")
 
 Attach = Literal["eager", "prefetch", "lazy"]
-"""When the lookup is made."""
+"""When the lookup starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class MiddlewareConfig:
     """The configuration of a middleware, shared by all its requests.
 
-    Two middlewares with equal configurations, one inside the other, make one lookup.
+    Two nested middlewares with equal configurations make one lookup.
     """
 
     client: ProfileClient
@@ -39,7 +39,7 @@ class MiddlewareConfig:
     have_it_outside: str = field(
         default="wrap the application from outside: app = ProfileMiddleware(app, ...)", compare=False
     )
-    """What to do for error handlers and middleware outside that read the profile, for the log."""
+    """The remedy for error handlers and outer middleware that read the profile, for the log."""
     personal_lines: Headers = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

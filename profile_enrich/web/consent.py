@@ -1,4 +1,4 @@
-"""May we look? Asked before each lookup; without a yes there is none."""
+"""Consent functions, which allow or deny a lookup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 __all__ = ["Consent", "honour_gpc"]
 
 Consent = Callable[[HTTPConnection], bool | Awaitable[bool]]
-"""A consent function: `True` and nothing else allows the lookup. One that fails denies it."""
+"""A consent function. Only `True` allows the lookup; an exception denies it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,5 +22,5 @@ class _HonourGpc:
 
 
 def honour_gpc() -> Consent:
-    """Consent unless the browser says otherwise with `Sec-GPC: 1` (Global Privacy Control, W3C)."""
+    """Return a consent function that denies requests with `Sec-GPC: 1` (Global Privacy Control, W3C)."""
     return _HonourGpc()

@@ -1,4 +1,4 @@
-"""The profile where a handler wants it: for Starlette, FastAPI and whatever else has an `HTTPConnection`."""
+"""Dependencies that return the profile, for Starlette, FastAPI and other frameworks with an `HTTPConnection`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ POLICY_VIOLATION = 1008
 
 @dataclass(frozen=True, slots=True)
 class ProfileDependency:
-    """A dependency for a profile under another name than `request.state.profile`. Equal ones count as one.
+    """A dependency for a profile with another name than `request.state.profile`. Equal ones are interchangeable.
 
     Args:
         attribute: the `attribute` of the `ProfileMiddleware`. Default `"profile"`.
@@ -46,20 +46,20 @@ class ProfileDependency:
     required: bool = False
 
     async def __call__(self, connection: HTTPConnection) -> Profile:
-        """The profile of this request; see `get_profile` and `require_profile`."""
+        """Return the profile of this request; see `get_profile` and `require_profile`."""
         lookup = lookup_of(connection, self.attribute)
         if lookup is None:
             profile = _not_installed(self.attribute)
         else:
             try:
                 profile = await lookup.current(connection.scope)
-            finally:  # asked for is read: a response cache inside may answer the next time without calling the handler
+            finally:  # counts as read, because an inner response cache may serve the next request without the handler
                 lookup.mark_read(declared=True)
         return required(connection, profile) if self.required else profile
 
 
 def required(connection: HTTPConnection, profile: Profile) -> Profile:
-    """The profile, where it was found; else the error of `require_profile`."""
+    """Return the profile if found; otherwise raise the error of `require_profile`."""
     if profile:
         return profile
     error = refusal(profile)
@@ -73,10 +73,10 @@ _require = ProfileDependency(required=True)
 
 
 async def get_profile(connection: HTTPConnection) -> Profile:
-    """The profile of whoever is in session, looked up now if it was not yet. Never raises.
+    """Return the signed-in person's profile, looked up now if necessary. Never raises.
 
     Args:
-        connection: the request or the WebSocket.
+        connection: the request or WebSocket.
 
     Returns:
         The profile; empty and falsy when nobody is in session, or when there is none.
@@ -85,25 +85,24 @@ async def get_profile(connection: HTTPConnection) -> Profile:
 
 
 async def require_profile(connection: HTTPConnection, profile: Profile | None = None) -> Profile:
-    """The profile of whoever is in session, or an error that the framework turns into a response.
+    """Return the signed-in person's profile, or raise an error that the framework turns into a response.
 
     Args:
-        connection: the request or the WebSocket.
-        profile: where it is known already; looked up by default. FastAPI fills it in with what `get_profile`, or what
-            overrides it, returns.
+        connection: the request or WebSocket.
+        profile: the profile if known; looked up by default. FastAPI passes the result of `get_profile` or its override.
 
     Returns:
-        The profile, found.
+        The profile, which is found.
 
     Raises:
-        ProfileRequired: an HTTP exception: 401 nobody in session, 403 excluded or no consent, 404 unknown, 503 not
-            available now, 500 not looked up on this path.
+        ProfileRequired: an HTTP exception: 401 if nobody is signed in, 403 for an excluded profile or without consent,
+            404 if not found, 503 if unavailable, 500 on an excluded path.
         WebSocketException: the same for a WebSocket, with close code 1008.
     """
     return await _require(connection) if profile is None else required(connection, profile)
 
 
-# Frameworks that fill in parameters see the connection alone; `profile_enrich.fastapi` adds the other one for FastAPI.
+# Frameworks that inject parameters see only the connection; `profile_enrich.fastapi` adds the profile for FastAPI.
 _seen = inspect.signature(require_profile, eval_str=True)
 require_profile.__signature__ = _seen.replace(parameters=[_seen.parameters["connection"]])  # type: ignore[attr-defined]
 
@@ -120,25 +119,25 @@ _REFUSALS: dict[Reason, tuple[int, str]] = {
 
 
 def refusal(profile: Profile) -> ProfileRequired:
-    """The HTTP error for a profile that is required and missing: its reason decides the status code."""
+    """Return the HTTP error for a missing required profile; its reason determines the status code."""
     reason = profile.reason or Reason.UNAVAILABLE
     status, message = _REFUSALS[reason]
     return ProfileRequired(message, status_code=status, reason=reason.value)
 
 
 async def refresh_profile(connection: HTTPConnection, attribute: str = "profile", *, rekey: bool = False) -> Profile:
-    """Look up the profile of whoever is in session now. Never raises.
+    """Look up the profile again, for the person now signed in. Never raises.
 
-    Call it after a handler has signed somebody in or out, or has switched users: until then the profile is the one of
-    whoever was in session before. `request.state.profile` and what dependencies have returned show the new answer,
-    since they are the same object; after a sign-out they are empty. On a long-lived response or a WebSocket, call it to
-    see the profile of now. Consent is asked again.
+    Call it after a handler has signed a person in or out, or has switched users; until then, the request has the
+    profile of the previous person. `request.state.profile` and the results of dependencies are updated, since they are
+    the same object; after a sign-out they are empty. On a long-lived response or a WebSocket, call it for the current
+    profile. Consent is checked again.
 
     Args:
-        connection: the request or the WebSocket.
+        connection: the request or WebSocket.
         attribute: the `attribute` of the `ProfileMiddleware`. Default `"profile"`.
-        rekey: whether to move what was laid over the visitor's profile (`client.overlay`) to the person who has just
-            signed in; see `ProfileClient.rekey`. Never on sign-out or a switch of users. Default false.
+        rekey: whether to move the visitor's overlay (`client.overlay`) to the person who has just signed in; see
+            `ProfileClient.rekey`. Never use it at sign-out or a switch of users. Default false.
 
     Returns:
         The profile; empty and falsy when nobody is in session, or when there is none.
@@ -162,25 +161,25 @@ def _not_installed(attribute: str) -> Profile:
 
 
 def lookup_details(connection: HTTPConnection, attribute: str = "profile") -> LookupView | None:
-    """How the lookup of this request went. Unlike the profile itself, looking at it does not personalise the response.
+    """Return details of this request's lookup. Unlike reading the profile, this does not personalise the response.
 
     Args:
-        connection: the request or the WebSocket.
+        connection: the request or WebSocket.
         attribute: the `attribute` of the `ProfileMiddleware`. Default `"profile"`.
 
     Returns:
-        The details; `None` where the middleware is not installed.
+        The details; `None` if the middleware is not installed.
     """
     lookup = lookup_of(connection, attribute)
     return None if lookup is None else lookup.details()
 
 
 def personalised(connection: HTTPConnection) -> None:
-    """Say that the response is made for whoever is in session, before the profile is read.
+    """Mark the response as personal before the profile is read.
 
-    For a response that starts streaming first: its headers are sent by then, and could not say so any more. It gets the
-    `Vary` and `Cache-Control: private` of a page that read the profile. Call it in the handler, or let FastAPI do so
-    with `dependencies=[Depends(personalised)]`. Without `ProfileMiddleware` it does nothing.
+    Use it for a response that starts streaming before the profile is read, when its headers can no longer be changed.
+    It gets the `Vary` and `Cache-Control: private` of a page that read the profile. Call it in the handler, or use
+    FastAPI's `dependencies=[Depends(personalised)]`. Without `ProfileMiddleware`, it does nothing.
 
     Args:
         connection: the request.

@@ -1,4 +1,4 @@
-"""Caches inside an application, which keep an answer before a middleware outside of them has set its headers."""
+"""Detection of caches inside an application, which store a response before the middleware has set its headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DJANGO = (
     "that cache looks"
 )
 _PARAMETER = (
-    "Hand the profile to the function as a parameter, so that it is part of the cache's key, or leave the cache out"
+    "Pass the profile to the function as a parameter, so that it is part of the cache key, or do not use the cache"
 )
 _REPR = Profile.__repr__.__code__
 _MEMOIZERS = {
@@ -32,11 +32,11 @@ _MEMOIZERS = {
 
 
 def inner_cache(scope: Scope, headers: Iterable[tuple[bytes, bytes]], *, declared: bool) -> str | None:
-    """Which cache has just kept, or may keep, a response, and what to do instead; `None` for no known one.
+    """Return the cache that may have stored a response, and the remedy; `None` if there is none.
 
     Args:
-        scope: of the request, as the framework has changed it.
-        headers: of the response, as the framework made them.
+        scope: the scope of the request, as modified by the framework.
+        headers: the headers of the response, from the framework.
         declared: whether the handler takes the profile as a parameter.
     """
     handler = scope.get("route_handler")
@@ -51,16 +51,16 @@ def inner_cache(scope: Scope, headers: Iterable[tuple[bytes, bytes]], *, declare
 
 
 def memoizer() -> str | None:
-    """Which cache of function results the running code is called by, and what to do instead; `None` for no known one.
+    """Return the memoizing cache that calls the running code, and the remedy; `None` if there is none.
 
-    What reads the profile first inside such a function has not handed it over as a parameter.
+    A profile first read inside such a function was not passed as a parameter.
     """
     if _MEMOIZERS.keys().isdisjoint(sys.modules):
         return None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code is _REPR:
-            return None  # the cache makes its key of the profile
+            return None  # the profile is part of the cache key
         found = _MEMOIZERS.get(frame.f_globals.get("__name__", ""))
         if found is not None:
             return found
@@ -69,7 +69,7 @@ def memoizer() -> str | None:
 
 
 def _django_keeps(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether Django's cache keeps a response: it adds `Expires` and `max-age`, and leaves out what is private."""
+    """Return whether Django's cache stores a response: it adds `Expires` and `max-age`, and skips private ones."""
     fields = {name.lower(): value.lower() for name, value in headers}
     control = fields.get(b"cache-control", b"")
     return b"expires" in fields and b"max-age=" in control and b"max-age=0" not in control and b"private" not in control

@@ -1,4 +1,4 @@
-"""Who is in session, and whether they may be looked up."""
+"""Identification: who is signed in, and whether they consent to the lookup."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _REQUIREMENTS = {
     "middleware list, so that it is outside. Django under ASGI sets no user outside of itself: use "
     "profile_enrich.django there. Until then all pages are served anonymous",
 }
-"""What the log says, once, where something that an identity function requires is not in the scope."""
+"""The messages, logged once, if the scope lacks something that an identity function requires."""
 
 
 class Identification:
-    """Find out who is in session for one request: consent first, then the identity function. Never raises.
+    """Identify the person of one request: consent first, then the identity function. Never raises.
 
-    What it finds is a key, or the empty profile that says why nobody is looked up.
+    The result is a key, or an empty profile with the reason for no lookup.
     """
 
     __slots__ = ("_config", "_consented", "_pending", "_scope", "marks_session")
@@ -52,10 +52,10 @@ class Identification:
         self._consented = config.consent is None
         self._pending: Awaitable[Any] | None = None
         self.marks_session = False
-        """Whether the session was looked at, so that a page that reads the profile depends on it."""
+        """Whether the session was read, so that a page with the profile depends on it."""
 
     def find_now(self) -> Key | Profile | None:
-        """The key or the empty profile; `None` when a function has to be awaited, and `find` goes on from there."""
+        """Return the key or an empty profile; `None` if a function must be awaited, for which call `find`."""
         if self._pending is not None:
             return None
         if not self._consented:
@@ -75,15 +75,15 @@ class Identification:
             return self._identity_failed(error)
 
     async def find(self, end: Deadline) -> Key | Profile:
-        """The key or the empty profile.
+        """Return the key or an empty profile.
 
         Args:
-            end: by when the functions have to answer; later counts as no.
+            end: the deadline of the functions; a timeout counts as no.
         """
         found = self.find_now()
         while found is None:
             pending, self._pending = self._pending, None
-            if pending is None:  # not reached: `find_now` returns None only with something to await
+            if pending is None:  # unreachable: `find_now` returns None only with something to await
                 return self._config.client.skip(Reason.UNAVAILABLE)
             if not self._consented:
                 found = await self._await_consent(pending, end)
@@ -97,7 +97,7 @@ class Identification:
         return found
 
     def close(self) -> None:
-        """Let go of the connection, and of a function that was called and will not be awaited."""
+        """Drop the connection, and a coroutine that will not be awaited."""
         pending, self._pending, self._scope = self._pending, None, _ENDED
         if inspect.iscoroutine(pending):
             pending.close()
@@ -123,7 +123,7 @@ class Identification:
         return self._decide(answer)
 
     def _decide(self, answer: object) -> Profile | None:
-        """Nothing but `True` allows the lookup."""
+        """Return whether a lookup is allowed: only for `True`."""
         self._consented = answer is True
         return None if self._consented else self._config.client.skip(Reason.NO_CONSENT)
 
@@ -160,7 +160,7 @@ class Identification:
         return Profile(status=status, reason=Reason.UNAVAILABLE, error=known)
 
     def _ask(self, role: str, function: Any) -> Any:
-        """Call a function of the user's about the connection, and leave no trace of that on the session."""
+        """Call a user's function with the connection, without marking the session as accessed."""
         scope, once = self._scope, self._config.once
         session = scope.get("session")
         if session is None or getattr(session, "accessed", None) is not False:
@@ -175,7 +175,7 @@ class Identification:
 
 
 def key_of(identity: object) -> Key:
-    """What the client takes. A whole number or a UUID, as sessions and users often hold, counts as its text."""
+    """Convert an identity to a key for the client. An integer or a UUID becomes text."""
     if type(identity) is str or type(identity) is ProfileKey:
         return identity
     if (isinstance(identity, int) and not isinstance(identity, bool)) or isinstance(identity, uuid.UUID):

@@ -1,7 +1,7 @@
-"""Who is in session: ready-made answers to the question that `ProfileMiddleware` asks about each request.
+"""Identity functions: ready-made functions that return the key of a request's person.
 
 An identity function takes the connection and returns a key (a string or a `ProfileKey`), or `None` for nobody; it may
-be `async`. The ones made here also know which request header the identity comes from, so that `Vary` is right.
+be `async`. The ready-made ones also declare the request headers that they read, for `Vary`.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ __all__ = [
 ]
 
 Identity = str | int | uuid.UUID | ProfileKey | None
-"""A key, or nobody. A whole number or a UUID, as sessions and users often hold, counts as its text."""
+"""A key, or `None` for nobody. An integer or a UUID, as sessions and users often hold, becomes text."""
 
 Identify = Callable[[HTTPConnection], Identity | Awaitable[Identity]]
 """An identity function."""
 
 
 def hashed_email(email: str) -> str:
-    """The hashed form of an e-mail address that Amperity documents: `SHA256(UPPER(TRIM(email)))`.
+    """Return Amperity's documented hash of an e-mail address: `SHA256(UPPER(TRIM(email)))`.
 
     Args:
-        email: the address, as typed.
+        email: the address.
 
     Returns:
         64 lower-case hex characters.
@@ -54,13 +54,13 @@ def hashed_email(email: str) -> str:
 
 
 def key_from(value: object, type_: str) -> Identity:
-    """A value from a session, a cookie or a header as a key; an empty one means nobody."""
+    """Convert a value from a session, cookie or header to a key; an empty one means nobody."""
     if value is None or value == "":
         return None
     if (isinstance(value, int) and not isinstance(value, bool)) or isinstance(value, uuid.UUID):
         value = str(value)
     if type_ == "id" and isinstance(value, str):
-        return value  # the client makes a key of it where it needs one
+        return value  # the client converts it to a key
     return ProfileKey(cast(str, value), type_)
 
 
@@ -77,7 +77,7 @@ class _FromSession:
     requires: tuple[str, ...] = ("session",)
 
     def __call__(self, connection: HTTPConnection) -> Identity:
-        # Not `connection.session`: looking is not using, and must not mark the session as accessed.
+        # Not `connection.session`, which would mark the session as accessed.
         session = connection.scope.get("session")
         if session is None or is_session_doubtful(connection, self.cookie):
             return None
@@ -85,7 +85,7 @@ class _FromSession:
 
 
 def from_session(name: str = "user_id", *, type: str = "id", cookie: str | None = None) -> Identify:
-    """The key is in the session, under `name`.
+    """Return an identity function that reads the key from the session.
 
     `SessionMiddleware` must be outside of `ProfileMiddleware`: list it first.
 
@@ -122,10 +122,10 @@ def from_user(
     vary: Sequence[str] = ("Authorization", "Cookie"),
     cookie: str | None = None,
 ) -> Identify:
-    """The key is an attribute of the authenticated user (Starlette's `AuthenticationMiddleware`, Django's user).
+    """Return an identity function that reads the key from the authenticated user (Starlette's or Django's).
 
     Args:
-        attribute: of `connection.user`. Default `"identity"`; `"username"` or `"pk"` are other usual ones.
+        attribute: the attribute of `connection.user`, such as `"username"` or `"pk"`. Default `"identity"`.
         type: the type of the profile key. Default `"id"`.
         vary: the request headers that the authentication reads. Default `Authorization` and `Cookie`.
         cookie: the name of the session's cookie. A request that has it twice is nobody's: one of the two may have been
@@ -146,10 +146,10 @@ class _FromCookie:
 
 
 def from_cookie(name: str, *, type: str = "id") -> Identify:
-    """The key is the value of a plain cookie.
+    """Return an identity function that reads the key from an unsigned cookie.
 
-    Anybody can send any cookie: use this only for identifiers that are no secret worth protecting, such as an anonymous
-    visitor's id; else `from_signed_cookie` or `from_session`.
+    Clients can send any cookie: use it only for identifiers that need no protection, such as an anonymous visitor's id;
+    otherwise use `from_signed_cookie` or `from_session`.
 
     Args:
         name: the cookie's name.
@@ -169,12 +169,12 @@ class _FromHeader:
 
 
 def from_header(name: str, *, trusted: bool, type: str = "id") -> Identify:
-    """The key is in a request header that a proxy in front sets.
+    """Return an identity function that reads the key from a request header that a proxy sets.
 
     Args:
         name: the header's name, e.g. `"X-User-Id"`.
-        trusted: must be `True`: the proxy removes this header from what clients send. Without that, anybody could be
-            anybody.
+        trusted: must be `True`, which confirms that the proxy removes this header from client requests. Otherwise
+            clients could impersonate anyone.
         type: the type of the profile key. Default `"id"`.
 
     Raises:
@@ -183,7 +183,7 @@ def from_header(name: str, *, trusted: bool, type: str = "id") -> Identify:
     check_header_names("name", [name])
     if trusted is not True:
         raise ConfigurationError(
-            f"from_header({name!r}): clients can send any header; say trusted=True once your proxy strips and sets it"
+            f"from_header({name!r}): clients can send any header; pass trusted=True once your proxy strips and sets it"
         )
     return _FromHeader(name, check_key_type(type), (name,))
 
@@ -219,9 +219,9 @@ class _FirstOf:
 
 
 def first_of(*choices: Callable[[Any], Identity | Awaitable[Identity]]) -> Identify:
-    """The first of several identity functions that knows somebody.
+    """Return an identity function that uses the first key found by several functions.
 
-    `Vary` names the headers of all of them, since each could have decided.
+    `Vary` names the headers of all of them.
 
     Raises:
         ConfigurationError: none was given, or one is not callable.

@@ -1,4 +1,4 @@
-"""A small ASGI app that drops profiles when a reverse-ETL tool says that they changed.
+"""Invalidation webhook: an ASGI app that removes changed profiles from the cache.
 
 ```python
 routes = [Route("/profile-webhook", ProfileInvalidation(profiles, secret=...)), ...]
@@ -14,7 +14,7 @@ with two headers: `X-Profile-Timestamp`, the time of the call in whole seconds s
 `X-Profile-Signature`, `sha256=` and the hexadecimal HMAC-SHA256 (RFC 2104) of the timestamp as it is in the header, a
 dot, and the body. `sign` makes both.
 
-Each process has a cache of its own: a call drops profiles in the process that answers it, and in no other.
+Without a `SharedCache`, a call removes profiles only from the process that receives it.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ MIN_SECRET = 16
 """The shortest secret, in characters."""
 
 QUIET_SECONDS = 60.0
-"""Refused calls of the same kind are logged at most once in so many seconds."""
+"""Rejected calls of one kind are logged at most once in this many seconds."""
 
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 
 def sign(secret: str | Secret, body: bytes, timestamp: int | None = None) -> dict[str, str]:
-    """The two headers that a call needs, for senders.
+    """Return the two headers of a signed call, for senders.
 
     Args:
-        secret: what sender and receiver share, at least 16 characters of printable ASCII.
+        secret: the shared secret, at least 16 characters of printable ASCII.
         body: the bytes of the body exactly as they are sent.
-        timestamp: seconds since the epoch; now when not given.
+        timestamp: seconds since the epoch; the current time by default.
 
     Returns:
         `X-Profile-Timestamp` and `X-Profile-Signature`.
@@ -79,26 +79,25 @@ def _mac(secret: Secret, timestamp: str, body: bytes) -> bytes:
 
 
 class ProfileInvalidation:
-    """Drops what a signed call names from the cache of a client; loads of it that are under way are not kept.
+    """Remove the profiles named in a signed call from the cache of a client; results of running loads are discarded.
 
-    It answers 200 with the numbers of keys and tags, once every process with the same `SharedCache` has dropped
-    them; 400 to a body that makes no sense, and then nothing is dropped; 401 to a signature or timestamp that is
-    missing or wrong, without saying which; 405, 408, 413 and 415; 503 when another process did not acknowledge in
-    time. A call that was carried out already is not carried out again: it gets 200 with `"repeated": true`, so that
-    a sender that missed the first answer is content.
+    It responds with 200 and the numbers of keys and tags, once every process with the same `SharedCache` has removed
+    them; with 400 to a malformed body, without removing anything; with 401 to a missing or wrong signature or
+    timestamp; with 405, 408, 413 and 415; and with 503 if another process did not acknowledge in time. A repeated call
+    is not executed again: it gets 200 with `"repeated": true`.
 
     Args:
-        client: whose cache it is.
-        secret: what sender and receiver share, at least 16 characters of printable ASCII; or several, all of which
-            are accepted, to change from one to the next.
-        window: seconds by which the timestamp may differ from the clock, both ways. Default 300.
+        client: the client.
+        secret: the shared secret, at least 16 characters of printable ASCII; or several for rotation, all of which are
+            accepted.
+        window: the largest difference between timestamp and clock, in seconds. Default 300.
         max_body: the largest body, in bytes. Default 1 MiB.
-        body_timeout: seconds in which the body must have arrived. Default 10.
-        remember: calls that are remembered, so that they are not carried out twice within the window. Default 10,000.
+        body_timeout: the time limit for receiving the body, in seconds. Default 10.
+        remember: the number of recent calls kept to detect repetitions. Default 10,000.
         clock: seconds since the epoch.
 
     Raises:
-        ConfigurationError: an argument is not usable; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -133,7 +132,7 @@ class ProfileInvalidation:
         self._said: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one call, at any path."""
+        """Serve one call, at any path."""
         if scope["type"] == "lifespan":
             await _idle(receive, send)
         elif scope["type"] == "websocket":
@@ -157,7 +156,7 @@ class ProfileInvalidation:
         if body is None:
             return None
         fingerprint = self._verify(timestamp, given, body)
-        # An identical call that is being carried out is waited for; when that one fails, this one is carried out.
+        # Wait for an identical running call; if it fails, execute this one.
         running = (asyncio.get_running_loop(), fingerprint)
         while running in self._running:
             await self._running[running].wait()
@@ -195,7 +194,7 @@ class ProfileInvalidation:
     # --- who calls --------------------------------------------------------------------------------------------------
 
     def _credentials(self, headers: Headers) -> tuple[str, bytes]:
-        """The timestamp and the signature, checked as far as that goes without the body."""
+        """Return the timestamp and the signature, after the checks that do not need the body."""
         timestamps, signatures = headers.getlist("x-profile-timestamp"), headers.getlist("x-profile-signature")
         if len(timestamps) != 1 or len(signatures) != 1:
             raise self._unauthorized("without exactly one timestamp and one signature")
@@ -208,7 +207,7 @@ class ProfileInvalidation:
 
     def _verify(self, timestamp: str, given: bytes, body: bytes) -> bytes:
         """Check the signature and return the id that detects a replay of the call."""
-        # With every secret each time: how long it takes must not tell which one was right.
+        # Check every secret, so that the timing does not reveal which one matched.
         macs = [_mac(secret, timestamp, body) for secret in self._secrets]
         if not sum([hmac.compare_digest(mac, given) for mac in macs]):
             raise self._unauthorized("with a wrong signature")
@@ -225,7 +224,7 @@ class ProfileInvalidation:
     # --- what is sent -----------------------------------------------------------------------------------------------
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The body; `None` when the caller went away."""
+        """Read the body; `None` if the caller disconnected."""
         too_large = _Refused(413, "too_large", f"the body has more than {self._max_body:,} bytes; send several calls")
         length = headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:18]) > self._max_body:
@@ -251,7 +250,7 @@ class ProfileInvalidation:
 
 
 class _Refused(Exception):
-    """Carries the answer to a call that is not carried out."""
+    """Carries the response to a rejected call."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -259,7 +258,7 @@ class _Refused(Exception):
 
 
 class _Seen:
-    """The latest calls that were carried out, `limit` of them. Older ones are outside of the window, or harmless."""
+    """The latest `limit` executed calls, to detect repetitions."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -297,7 +296,7 @@ def _check_form(method: str, headers: Headers) -> None:
 
 
 async def _idle(receive: Receive, send: Send) -> None:
-    """The lifespan of an app that has nothing to open: for a server that runs it on its own."""
+    """Handle the lifespan of a standalone app."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

@@ -1,4 +1,4 @@
-"""What a call that drops profiles says, read strictly: a typing mistake must not silently drop nothing."""
+"""Strict parsing of the invalidation webhook's body."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..profile import ProfileKey
 __all__ = ["SLICE", "InvalidationPayload", "MalformedPayload", "parse_changes"]
 
 SLICE = 250
-"""Keys dealt with in one go: well under a millisecond. Then others have their turn on the loop."""
+"""The number of keys per chunk, well under a millisecond, after which other tasks run."""
 
 
 class MalformedPayload(Exception):
-    """The body makes no sense. The message names the place, never a value: keys are personal data."""
+    """The body is malformed. The message names the place, never a value, since keys are personal data."""
 
 
 @dataclass(frozen=True, slots=True)
 class InvalidationPayload:
-    """What to drop.
+    """The profiles to remove.
 
     Args:
         keys: these keys.
@@ -42,7 +42,7 @@ async def parse_changes(body: bytes) -> InvalidationPayload:
     """Parse the body of a call, yielding to the event loop between chunks.
 
     Raises:
-        Malformed: it is not JSON, or not of the documented shape.
+        MalformedPayload: the body is not JSON, or not of the documented form.
     """
     document = _decode(body)
     if not isinstance(document, dict):
@@ -81,7 +81,7 @@ def _decode(body: bytes) -> object:
 
 
 def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a name that occurs twice, a reader would drop the first value, and with it what is to be dropped."""
+    """Reject repeated names, of which a decoder would ignore the first."""
     content = dict(members)
     if len(content) != len(members):
         raise MalformedPayload("the body has an object with the same name twice")

@@ -1,4 +1,4 @@
-"""The ASGI middleware: whoever is in session, their profile is on the request."""
+"""ASGI middleware: attach the signed-in person's profile to every request."""
 
 from __future__ import annotations
 
@@ -25,32 +25,33 @@ __all__ = ["Attach", "ProfileMiddleware"]
 
 
 class ProfileMiddleware:
-    """Looks up the profile of whoever is in session and puts it on the request, as `request.state.profile`.
+    """Look up the signed-in person's profile and attach it to the request, as `request.state.profile`.
 
-    Whatever goes wrong, the page is served: with a stale profile where there is one, else with an empty one. A page
-    that reads the profile gets `Vary` and `Cache-Control: private`; one that does not is left as it is.
+    If the lookup fails, the page is served with a stale profile or an empty one. A page that reads the profile gets
+    `Vary` and `Cache-Control: private`; other pages are not changed.
 
     Args:
         app: the ASGI application.
-        client: makes the lookups.
-        identify: says who is in session: `from_session(...)` and its like, or any callable that takes the connection
-            and returns a key or `None`. It may be async.
-        budget: seconds that a page waits for a profile at most; `None` waits for the client's `deadline`. Default 0.05.
-        attach: `"eager"` (default) waits before the application is called. `"prefetch"` starts the lookup then and
-            waits where the profile is used, with `await get_profile(request)`. `"lazy"` starts it there.
-        consent: says whether the lookup is allowed: `honour_gpc()`, or any callable that takes the connection and
-            returns `True` for yes. It is asked first: without a yes there is no lookup, also not in the cache, and the
-            profile is empty with `Reason.NO_CONSENT`. It may be async.
-        exclude: path prefixes without a lookup, e.g. `["/static", "/healthz"]`, as the routes of the application
-            underneath see them: without `root_path` and the prefix of a `Mount`. Whole segments are compared.
+        client: the client.
+        identify: the identity function, such as `from_session(...)`, or any callable, async or not, that takes the
+            connection and returns a key or `None`.
+        budget: the longest that a page waits for a profile, in seconds; `None` waits for the client's `deadline`.
+            Default 0.05.
+        attach: `"eager"` (default) waits before the application is called. `"prefetch"` starts the lookup then, and
+            `await get_profile(request)` waits for it. `"lazy"` starts it at that call.
+        consent: the consent function: `honour_gpc()`, or any callable, async or not, that takes the connection and
+            returns a bool. Without consent there is no lookup, not even in the cache, and the profile is empty with
+            `Reason.NO_CONSENT`.
+        exclude: path prefixes without lookups, e.g. `["/static", "/healthz"]`, compared by whole segments. They are
+            relative to the wrapped application: without `root_path` and the prefix of a `Mount`.
         attribute: the name on `request.state`. Default `"profile"`.
-        server_timing: adds a `Server-Timing` header with the lookup's status and duration. Default false: it tells
-            whoever looks at the page how the profile was found.
-        vary_on: request headers that the identity comes from; by default what `identify` knows, `Cookie` for a function
-            of your own.
+        server_timing: whether to add a `Server-Timing` header with the lookup's status and duration, which visitors can
+            read. Default false.
+        vary_on: the request headers that determine the identity; by default those of `identify`, or `Cookie` for a
+            function of yours.
 
     Raises:
-        ConfigurationError: an argument is not usable; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class ProfileMiddleware:
             return
         outer: RequestLookup | None = scope.get(self._scope_key)
         if outer is not None and not outer.sealed and outer.config == self._config:
-            await self.app(scope, receive, send)  # installed twice: the outer one makes the lookup
+            await self.app(scope, receive, send)  # if installed twice, the outer one makes the lookup
             return
         lookup = scope[self._scope_key] = RequestLookup(self._config, scope)
         self._attach(scope, lookup)
@@ -120,7 +121,7 @@ class ProfileMiddleware:
                 lookup.skip(Reason.NOT_LOOKED_UP)
                 await self.app(scope, receive, send)
                 return
-            if self._config.attach != "lazy" and not lookup.resolve_now():  # most requests have nothing to wait for
+            if self._config.attach != "lazy" and not lookup.resolve_now():  # most requests need not wait
                 await (lookup.resolve() if self._config.attach == "eager" else lookup.prefetch())
             if kind == "http":
                 await self.app(scope, receive, ProfileResponse(lookup, send))
@@ -138,10 +139,10 @@ class ProfileMiddleware:
                 scope["state"][self._attribute] = outer.profile
 
     def _attach(self, scope: Scope, lookup: RequestLookup) -> None:
-        """Put the profile on the request's own state, in place: middleware outside sees what handlers set there.
+        """Attach the profile to the request's state in place, so that outer middleware sees what handlers set there.
 
-        Some servers share one dictionary between requests (hypercorn#274), which shows by its being the lifespan's, or
-        by what another request has put there. Such a one is copied.
+        Some servers share one dictionary between requests (hypercorn#274): it is the lifespan's, or has another
+        request's values. Such a dictionary is copied.
         """
         state: object = scope.get("state")
         if not isinstance(state, dict):
@@ -162,7 +163,7 @@ class ProfileMiddleware:
 
 
 class _Lifespan:
-    """Watches the lifespan: the application is one of the client's owners while it runs."""
+    """Tracks the lifespan: a running application is one of the client's owners."""
 
     __slots__ = ("_client", "_entered", "_send")
 
@@ -180,14 +181,14 @@ class _Lifespan:
         elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed") and self._entered:
             self._entered = False
             await self._client.__aexit__()
-        elif kind == "lifespan.startup.failed":  # what the application opened before it failed
+        elif kind == "lifespan.startup.failed":  # release after a failed startup, too
             async with self._client:
                 pass
         await self._send(message)
 
 
 def _is_wsgi(app: object) -> bool:
-    """Whether it is called with two arguments: ASGI has three, and nothing else that a server calls has two."""
+    """Return whether an application is WSGI: it takes two arguments, while ASGI takes three."""
     try:
         parameters = inspect.signature(cast(Any, app)).parameters.values()
     except (TypeError, ValueError):

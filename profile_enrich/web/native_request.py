@@ -1,4 +1,4 @@
-"""The connection that identity and consent functions are asked about, made from another framework's request."""
+"""Conversion of other frameworks' requests to connections for identity and consent functions."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from starlette.types import Scope
 __all__ = ["NATIVE_REQUEST", "ask", "is_ready_made", "requirements_of", "scope_of_environ"]
 
 NATIVE_REQUEST = "profile_enrich.request"
-"""Where the framework's own request is in the scope that is made from it."""
+"""The scope key of the framework's request."""
 
 _UNPREFIXED = {"CONTENT_TYPE": b"content-type", "CONTENT_LENGTH": b"content-length"}
 
 
 def ask(function: Callable[[Any], Any], connection: HTTPConnection) -> Any:
-    """Call an identity or consent function with what it takes.
+    """Call an identity or consent function with its kind of request.
 
-    Functions made by this package take the connection; a user's own take the request of the framework in use, which is
-    the connection itself under ASGI.
+    This package's functions take the connection; custom ones take the framework's request, which under ASGI is the
+    connection.
     """
     native = connection.scope.get(NATIVE_REQUEST)
     return function(connection if native is None or is_ready_made(function) else native)
 
 
 def is_ready_made(function: object) -> bool:
-    """Whether an identity or consent function was made by this package."""
+    """Return whether an identity or consent function is one of this package."""
     return type(function).__module__.startswith("profile_enrich.")
 
 
 def requirements_of(function: object) -> tuple[str, ...]:
-    """What a ready-made function looks at beside the headers: `"session"`, `"user"`."""
+    """Return what a ready-made function requires besides the headers: `"session"`, `"user"`."""
     return tuple(getattr(function, "requires", ()))
 
 
 def scope_of_environ(environ: Mapping[str, Any]) -> Scope:
-    """The ASGI scope of a WSGI request (PEP 3333), as far as identity and consent functions look at it."""
+    """Convert a WSGI request (PEP 3333) to an ASGI scope for identity and consent functions."""
     headers: list[tuple[bytes, bytes]] = []
     for name, value in environ.items():
         if name.startswith("HTTP_"):
@@ -57,7 +57,7 @@ def scope_of_environ(environ: Mapping[str, Any]) -> Scope:
 
 
 def _bytes(value: object) -> bytes:
-    # PEP 3333: the bytes of the request, each as the character of its number.
+    # PEP 3333: the bytes of the request, decoded as Latin-1.
     return str(value).encode("latin-1", "replace")
 
 

@@ -1,4 +1,4 @@
-"""The lookup of one request: its profile, when it is looked up, and whether the page read it."""
+"""Lookup of one request: its profile, the time of the lookup, and whether the page read it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from .identification import Identification, Key
 __all__ = ["INSIDE", "SCOPE_KEY", "LookupView", "RequestLookup", "lookup_of", "lookups_of"]
 
 SCOPE_KEY = "profile_enrich."
-"""Where the lookups of a request are in its ASGI scope: under this and the name of the state's attribute."""
+"""The prefix of the scope keys of a request's lookups, followed by the name of the state's attribute."""
 
 INSIDE: ContextVar[tuple[RequestLookup, ...]] = ContextVar("profile_enrich_inside", default=())
-"""The lookups inside whose middleware the code runs: error handlers and middleware outside of it have none of them."""
+"""The lookups of the enclosing middleware; empty in error handlers and outer middleware."""
 
 _AT_ACCEPT = 1.0
-"""Seconds after the start of a WebSocket within which its handler takes the profile that was looked up for `accept`."""
+"""Seconds after the start of a WebSocket in which its handler uses the profile looked up for `accept`."""
 
 _ENDED: Scope = {}
 
@@ -40,13 +40,13 @@ logger = logging.getLogger("profile_enrich")
 
 @dataclass(frozen=True, slots=True)
 class LookupView:
-    """How the lookup of a request went, without what it brought.
+    """Details of a request's lookup, without the profile's data.
 
     Args:
         status: how it was answered.
-        reason: why the profile is empty; `None` when it was found.
+        reason: why the profile is empty; `None` if it was found.
         seconds: how long the request waited.
-        age: seconds since the source was asked; `None` without a record.
+        age: seconds since the record was loaded; `None` without a record.
     """
 
     status: Status
@@ -58,23 +58,23 @@ class LookupView:
 class RequestLookup:
     """The lookup of one request.
 
-    `profile` is made at once and stays the same object. Until the lookup completes it is empty, with
-    `Reason.NOT_LOOKED_UP`.
+    `profile` is created immediately and stays the same object. It is empty with `Reason.NOT_LOOKED_UP` until the lookup
+    completes.
 
     Args:
-        config: of the middleware.
+        config: the middleware's configuration.
         scope: the connection's ASGI scope.
     """
 
-    # Defaults on the class: most requests change few of them, and setting each one would be a third of the cost.
+    # Class-level defaults: most requests change few of them, and setting all would be a third of the cost.
     headers_sent: bool = False
     """Whether the response has started: too late for its headers."""
     completed: bool = False
-    """Whether the response has been sent whole: what is read from now on is in no page."""
+    """Whether the response is complete, so that later reads are not part of a page."""
     read: bool = False
-    """Whether the application read the profile, or declared that it does."""
+    """Whether the application read the profile, or declared so."""
     declared: bool = False
-    """Whether the handler takes the profile as a parameter, so that a cache around it knows of the profile."""
+    """Whether the handler takes the profile as a parameter, so that it is part of a cache's key."""
     resolved: bool = False
     """Whether the lookup was made."""
     sealed: bool = False
@@ -100,10 +100,10 @@ class RequestLookup:
     # --- looking up -------------------------------------------------------------------------------------------------
 
     def resolve_now(self) -> bool:
-        """Make the lookup if that needs no waiting, neither for the user's functions nor for the source. Never raises.
+        """Make the lookup if neither the user's functions nor the source must be awaited. Never raises.
 
         Returns:
-            Whether it was made; else `resolve` goes on from where this stopped.
+            True if it was made; otherwise call `resolve`.
         """
         if self.resolved or self._task is not None or self._pending is not None:
             return self.resolved
@@ -127,9 +127,9 @@ class RequestLookup:
         return True
 
     async def resolve(self) -> Profile:
-        """Make the lookup, once however often it is called, and wait for it within the budget. Never raises.
+        """Make the lookup once, and wait for it within the budget. Never raises.
 
-        It runs as a task of its own: cancelling one that waits spoils nothing for the others.
+        It runs in a separate task, so the cancellation of one waiter does not affect the others.
         """
         if self.resolve_now() or not self._on_asyncio():
             return self.profile
@@ -142,7 +142,7 @@ class RequestLookup:
             except asyncio.CancelledError:
                 if is_own_cancellation() or not task.cancelled():
                     raise
-                # The task was ended by `renew` or `seal`, and not the one that waits for it here.
+                # `renew` or `seal` cancelled the task, not the waiter.
         return self.profile
 
     async def _look_up(self) -> None:
@@ -158,7 +158,7 @@ class RequestLookup:
             self.settle(answer)
 
     async def _answer(self, end: Deadline | None) -> Profile:
-        """Find out who is in session, and look them up."""
+        """Identify the person and look up the profile."""
         answer: Profile | PendingLookup | None = self._pending
         if answer is None:
             found = self._key or await self._identification.find(end or Deadline(HANG))
@@ -171,7 +171,7 @@ class RequestLookup:
         return await answer.wait(None if end is None else end.remaining())
 
     async def prefetch(self) -> None:
-        """Find out who is in session and start the load, without waiting for it."""
+        """Identify the person and start the load, without waiting."""
         if self.resolve_now() or not self._on_asyncio():
             return
         started = time.perf_counter()
@@ -185,7 +185,7 @@ class RequestLookup:
             self.seconds += time.perf_counter() - started
 
     async def _identify(self) -> None:
-        """Find out who is in session, before the lookup itself."""
+        """Identify the person, before the lookup."""
         if self._key is None:
             budget = self.config.budget
             found = await self._identification.find(Deadline(HANG if budget is None else budget))
@@ -195,12 +195,11 @@ class RequestLookup:
                 self._key = found
 
     async def renew(self, scope: Scope, *, rekey: bool = False) -> Profile:
-        """Ask again who is in session, under their consent, and look them up. Never raises.
+        """Repeat consent, identification and lookup. Never raises.
 
         Args:
-            scope: of the connection, as it is now.
-            rekey: whether to move what was laid over the old key's profile to the new key; see `ProfileClient.rekey`.
-                Default false.
+            scope: the current scope of the connection.
+            rekey: whether to move the old key's overlay to the new key; see `ProfileClient.rekey`. Default false.
         """
         if self.sealed:
             return self.profile
@@ -220,7 +219,7 @@ class RequestLookup:
             self.config.client.rekey(old, self._key)
 
     async def current(self, scope: Scope) -> Profile:
-        """The profile for code that asks for it now. On a WebSocket, which may outlive it, it is looked up again."""
+        """Return the current profile. On a WebSocket, which may be long-lived, it is looked up again."""
         looked_up_at, self.looked_up_at = self.looked_up_at, None
         if scope["type"] != "websocket" or not self.resolved:
             return await self.resolve()
@@ -229,18 +228,18 @@ class RequestLookup:
         return await self.renew(scope)
 
     def settle(self, answer: Profile) -> None:
-        """Make an answer this request's profile."""
-        self.profile._facts = answer._facts  # it stays the same object to those who hold it
+        """Set the result of the lookup on this request's profile object."""
+        self.profile._facts = answer._facts  # keep the object, which handlers may hold
         self.resolved = True
         if self.read:
             self._mark_session()
 
     def skip(self, reason: Reason) -> None:
-        """Settle the profile as one that is not looked up."""
+        """Settle the profile without a lookup."""
         self.settle(self.config.client.skip(reason))
 
     def seal(self) -> None:
-        """End the lookup: the profile is empty from now on for all who hold it, and the request is let go."""
+        """End the lookup and drop the request: from now on the profile is empty."""
         self._end_lookup()
         self.sealed = self.resolved = True
         self.scope = _ENDED
@@ -254,13 +253,13 @@ class RequestLookup:
         self._identification.close()
 
     def details(self) -> LookupView:
-        """How the lookup went. Not a reading of the profile."""
+        """Return details of the lookup. This does not count as reading the profile."""
         answer = Profile()
         answer._facts = self.profile._facts
         return LookupView(answer.status, answer.reason, self.seconds, answer.age)
 
     def _on_asyncio(self) -> bool:
-        """Whether there is a loop to wait on; where there is none, the profile is settled as not available."""
+        """Return whether an asyncio loop is running; without one, settle the profile as unavailable."""
         if _on_a_loop():
             return True
         if self.config.once.first("loop"):
@@ -269,7 +268,7 @@ class RequestLookup:
         return False
 
     def _failed(self, error: Exception) -> Profile:
-        """The answer after a failure outside of the source."""
+        """Return an empty profile after a failure outside of the source."""
         config = self.config
         config.once.failed("the lookup", config.client, error, instead="the page is served anonymous")
         status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
@@ -279,15 +278,15 @@ class RequestLookup:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def mark_read(self, *, declared: bool = False) -> None:
-        """Note that the response is made for this person, so that it says so to caches.
+        """Mark the response as personal.
 
         Args:
-            declared: whether that is known of the handler, and not only of this request. Default false.
+            declared: whether the handler always reads the profile, not only in this request. Default false.
         """
         if self.read or self.sealed:
             return
         if self.headers_sent:
-            if self._is_outside():  # and the page has left the middleware as one that anybody may keep
+            if self._is_outside():  # and the page was sent as a cacheable one
                 self.seal()
                 self.config.warn_sealed()
                 return
@@ -304,7 +303,7 @@ class RequestLookup:
         self._mark_session()
 
     def _is_outside(self) -> bool:
-        """Whether the running code is outside of the middleware, such as an error handler."""
+        """Return whether the running code is outside of the middleware, such as an error handler."""
         return self not in INSIDE.get()
 
     def _mark_session(self) -> None:
@@ -315,7 +314,7 @@ class RequestLookup:
                 mark()
 
     def warn_inner_cache(self, remedy: str) -> None:
-        """Log once that a cache inside of the middleware keeps a page that read the profile."""
+        """Log once that an inner cache stores a page that read the profile."""
         if self.config.once.first("inner cache", remedy):
             logger.warning(
                 "%s read the profile inside a cache that may give one person what was made for another: it is %s",
@@ -332,16 +331,16 @@ class RequestLookup:
             self.profile._on_read = None  # once is enough
 
     def _read_early(self) -> None:
-        """The profile is read without having been awaited: take what the cache has, or log how to wait for it."""
+        """Handle a read before the lookup: use a cached profile, or log how to await it."""
         self._reading_early = True
         try:
             if self._key is not None:
                 answer = self.config.client.peek(self._key)
                 if answer is not None:
                     self.settle(answer)
-            elif _on_a_loop():  # and not in a synchronous handler, which is in a thread of its own
+            elif _on_a_loop():  # and not in a synchronous handler, which runs in a thread
                 self.resolve_now()
-                self._pending = None  # what was decided now is out of date when somebody awaits it
+                self._pending = None  # discard the decision, which would be outdated at a later await
         finally:
             self._reading_early = False
         if not self.resolved:
@@ -352,12 +351,12 @@ class RequestLookup:
             )
 
     def _warn(self, what: str, message: str) -> None:
-        """Log something once for each endpoint."""
+        """Log a message once per endpoint."""
         if self.config.once.first(what, self.endpoint()):
             logger.warning(message, self.endpoint())
 
     def endpoint(self) -> str:
-        """The name of the handler, for the log."""
+        """Return the name of the handler, for the log."""
         return getattr(self.scope.get("endpoint"), "__qualname__", "the application")
 
 
@@ -370,11 +369,11 @@ def _on_a_loop() -> bool:
 
 
 def lookup_of(connection: HTTPConnection, attribute: str = "profile") -> RequestLookup | None:
-    """The lookup that `ProfileMiddleware` made for this request; `None` where it is not installed."""
+    """Return `ProfileMiddleware`'s lookup of this request; `None` if it is not installed."""
     lookup: RequestLookup | None = connection.scope.get(SCOPE_KEY + attribute)
     return lookup
 
 
 def lookups_of(connection: HTTPConnection) -> list[RequestLookup]:
-    """All lookups of this request: one for each `ProfileMiddleware` with an attribute of its own."""
+    """Return all lookups of this request, one per `ProfileMiddleware` with another attribute."""
     return [value for value in connection.scope.values() if isinstance(value, RequestLookup)]

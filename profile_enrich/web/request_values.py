@@ -1,4 +1,4 @@
-"""Values of request headers and cookies, where each may be there once."""
+"""Values of request headers and cookies that must not be repeated."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _once = LogOnce()
 
 
 def one_cookie(connection: HTTPConnection, name: str) -> str | None:
-    """The value of a cookie; `None` where it is missing, or there twice.
+    """Return the value of a cookie; `None` if it is missing or repeated.
 
-    Of two cookies of one name, one may have been set by somebody else, for a parent domain or another path (RFC 6265,
-    section 8.6, "weak integrity"), and neither says which it is.
+    If a cookie is repeated, one may have been set by another site of the parent domain, or for another path (RFC 6265,
+    section 8.6, "weak integrity"), and they cannot be told apart.
     """
     parts = _cookie_parts(connection, name)
     if len(parts) > 1:
@@ -54,14 +54,14 @@ def _cookie_parts(connection: HTTPConnection, name: str) -> list[str]:
 
 
 def one_header(connection: HTTPConnection, name: str) -> str | None:
-    """The value of a header as text; `None` where it is missing, or there twice.
+    """Return the value of a header as text; `None` if it is missing or repeated.
 
-    The bytes are UTF-8, or Latin-1 where they are not (RFC 9110, section 5.5, leaves it to the application).
+    The bytes are decoded as UTF-8 or, if invalid, as Latin-1 (RFC 9110, section 5.5, leaves it to the application).
     """
     wanted = name.lower().encode("latin-1")
     values: list[bytes] = [value for key, value in connection.scope["headers"] if key.lower() == wanted]
     if len(values) != 1:
-        if values:  # one may have been added by the client, past a proxy that only appends
+        if values:  # the client may have sent one to a proxy that only appends
             _say_twice("header", name)
         return None
     try:

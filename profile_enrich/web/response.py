@@ -1,4 +1,4 @@
-"""The response of a request with a profile: its headers for caches."""
+"""Response of a request with a profile: its cache headers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ logger = logging.getLogger("profile_enrich")
 
 
 class ProfileResponse:
-    """Send the messages of a response, marked as personal where the profile was read.
+    """Send the messages of a response, marked as personal if the profile was read.
 
     Args:
         lookup: of the request.
-        send: of the server, or of the middleware outside.
+        send: the `send` of the server or outer middleware.
     """
 
     __slots__ = ("_lookup", "_send")
@@ -33,7 +33,7 @@ class ProfileResponse:
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Pass a message on."""
-        # Not a coroutine of its own: most messages only pass through.
+        # Not a coroutine, because most messages only pass through.
         kind = message["type"]
         if kind == "http.response.start":
             return self._start(message)
@@ -46,7 +46,7 @@ class ProfileResponse:
     def _start(self, message: Message) -> Awaitable[None]:
         lookup = self._lookup
         if lookup.read:
-            if type(message.get("headers")) not in (list, tuple):  # an iterator can be read once only
+            if type(message.get("headers")) not in (list, tuple):  # an iterator can be read only once
                 message = {**message, "headers": list(message.get("headers") or [])}
             remedy = inner_cache(lookup.scope, message["headers"], declared=lookup.declared)
             if remedy is not None:
@@ -57,7 +57,7 @@ class ProfileResponse:
         return self._send(message) if lookup.read else self._send_outside(message)
 
     async def _send_outside(self, message: Message) -> None:
-        """Send a part of a page that anybody may keep; what reads the profile meanwhile is outside."""
+        """Send a part of a cacheable page; a later read of the profile is an error."""
         inside = INSIDE.get()
         token = INSIDE.set(tuple(lookup for lookup in inside if lookup is not self._lookup))
         try:
@@ -67,11 +67,11 @@ class ProfileResponse:
 
 
 def start_headers(lookup: RequestLookup, headers: Headers) -> Headers:
-    """The headers of a response: those of a personal one where the profile was read, and `Server-Timing`.
+    """Return the headers of a response, made personal if the profile was read, with `Server-Timing`.
 
     Args:
         lookup: of the request.
-        headers: as the application made them.
+        headers: the application's headers.
     """
     if lookup.read:
         headers = _personal(lookup, headers)
@@ -85,7 +85,7 @@ def start_headers(lookup: RequestLookup, headers: Headers) -> Headers:
 def _personal(lookup: RequestLookup, headers: Headers) -> Headers:
     config, session = lookup.config, lookup.scope.get("session")
     vary_on = config.vary_on if session is None else _vary_on(config, session)
-    if vary_on is config.vary_on and type(headers) is list and is_plain(headers):  # as most are
+    if vary_on is config.vary_on and type(headers) is list and is_plain(headers):  # the usual case
         return headers + config.personal_lines
     headers, invited = personalise(headers, vary_on)
     if invited and config.once.first("shared", lookup.endpoint()):
@@ -98,8 +98,8 @@ def _personal(lookup: RequestLookup, headers: Headers) -> Headers:
 
 
 def _vary_on(config: MiddlewareConfig, session: object) -> tuple[str, ...]:
-    """The request headers that `Vary` has to name, less what a middleware outside of this one will add itself."""
+    """Return the request headers for `Vary`, without those that an outer middleware will add."""
     if getattr(session, "accessed", False) and type(session).__module__ == "starlette.middleware.sessions":
-        # Starlette's SessionMiddleware appends `Cookie` without looking whether it is there.
+        # Starlette's SessionMiddleware appends `Cookie` even if it is already there.
         return tuple(name for name in config.vary_on if name.lower() != "cookie")
     return config.vary_on

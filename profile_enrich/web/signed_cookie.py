@@ -1,4 +1,4 @@
-"""An identity in a cookie that the application signs (extra `session`)."""
+"""Identity from a signed cookie (extra `session`)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ logger = logging.getLogger("profile_enrich")
 
 
 class SignedCookie:
-    """An identity function that reads a signed cookie, and signs its value. `from_signed_cookie` makes it.
+    """An identity function that reads a signed cookie, and signs its value; see `from_signed_cookie`.
 
     Args:
         name: the cookie's name.
         signer: an `itsdangerous.TimestampSigner`.
-        bad_signature: what it raises for a signature that is wrong.
-        expired: what it raises for one that is too old.
-        max_age: seconds for which a signature holds; `None` for ever.
+        bad_signature: its exception for a wrong signature.
+        expired: its exception for an expired signature.
+        max_age: the lifetime of a signature, in seconds; `None` for unlimited.
         type: the type of the profile key.
     """
 
@@ -55,7 +55,7 @@ class SignedCookie:
         self._once = LogOnce()
 
     def sign(self, value: str) -> str:
-        """The text of a cookie that says who somebody is, for `response.set_cookie(name, ...)`.
+        """Sign a key for `response.set_cookie(name, ...)`.
 
         Args:
             value: the key, e.g. the customer's id.
@@ -64,14 +64,14 @@ class SignedCookie:
         return signed.decode()
 
     def __call__(self, connection: HTTPConnection) -> Identity:
-        """The key in the cookie of a request."""
+        """Return the key in a request's cookie."""
         cookie = one_cookie(connection, self._name)
         if not cookie:
             return None
         try:
             value: bytes = self._signer.unsign(cookie, max_age=self._max_age)
         except self._bad_signature as error:
-            # Forged or expired: nobody. An application that signs in another way hears of it.
+            # Forged or expired: nobody. Log it for an application that signs in another way.
             if not isinstance(error, self._expired) and self._once.first("signature"):
                 logger.warning(
                     "a cookie %s has a signature that from_signed_cookie does not accept, so nobody is signed in: it "
@@ -93,30 +93,30 @@ def from_signed_cookie(
     max_age: int | None = 14 * 24 * 3600,
     salt: str | None = None,
 ) -> SignedCookie:
-    """The key is the value of a cookie that the application signs.
+    """Return an identity function that reads the key from a signed cookie.
 
     ```python
     visitor = from_signed_cookie("visitor", secret)            # identify=visitor
     response.set_cookie("visitor", visitor.sign("u1"), httponly=True, secure=True)
     ```
 
-    A cookie whose signature is wrong or too old means nobody, and so does one that is there twice.
+    A cookie with a wrong or expired signature, or a repeated cookie, means nobody.
 
     Args:
         name: the cookie's name.
-        secret_key: what it is signed with. Of several, to rotate them, the last one signs and all are accepted.
+        secret_key: the signing key; or several for rotation, of which the last one signs and all are accepted.
         type: the type of the profile key. Default `"id"`.
-        max_age: seconds for which a signature holds; `None` for ever. Default 14 days.
-        salt: the signer's salt. The default contains the cookie's name, so that what was signed for another cookie is
-            not accepted here. For cookies that were signed with a bare `itsdangerous.TimestampSigner(secret_key)`, say
+        max_age: the lifetime of a signature, in seconds; `None` for unlimited. Default 14 days.
+        salt: the signer's salt. The default contains the cookie's name, so that values of other cookies are rejected.
+            For cookies signed with a plain `itsdangerous.TimestampSigner(secret_key)`, pass
             `salt="itsdangerous.Signer"`.
 
     Returns:
-        The identity function; its `sign` makes the cookie's value.
+        The identity function; its `sign` method makes the cookie's value.
 
     Raises:
         MissingExtraError: itsdangerous is not installed (extra `session`).
-        ConfigurationError: the name, a secret or the salt is empty or no text.
+        ConfigurationError: the name, a secret or the salt is empty or not text.
     """
     check_cookie_name(name)
     check_key_type(type)
@@ -134,10 +134,10 @@ def from_signed_cookie(
 
 
 def secret_texts(argument: str, value: object) -> list[str]:
-    """One secret or several as text.
+    """Return one secret or several as text.
 
     Raises:
-        ConfigurationError: one is empty or no text, such as the `None` of an unset environment variable.
+        ConfigurationError: a secret is empty or not text, such as the `None` of an unset environment variable.
     """
     given: Sequence[object] = (value,)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | Secret):
