@@ -205,7 +205,7 @@ class BlockingLookup:
         return self._run(_awaiting(answer), HANG) if inspect.isawaitable(answer) else answer
 
     def _run(self, work: Coroutine[Any, Any, Any], otherwise: float | None = None) -> Any:
-        """Wait for a coroutine on the client's loop, within the budget even if that loop stands still."""
+        """Wait for a coroutine on the client's loop, within the budget even if the loop is blocked."""
         future = self.config.client.submit(work)
         rest = otherwise if self._end is None else self.remaining()
         try:
@@ -218,7 +218,7 @@ class BlockingLookup:
             future.cancel()
 
     def failed(self, role: str, function: object, error: BaseException) -> Profile:
-        """The answer after a failure outside of the source, which is logged once."""
+        """Return an empty profile after a failure outside of the source, and log it once."""
         self.config.once.failed(role, function, error, instead=_ANONYMOUS)
         status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
         known = error if isinstance(error, ProfileEnrichError) else None
