@@ -4,6 +4,6 @@ Each command is a module. Options are also read from `PROFILE_ENRICH_*` variable
 is on a command line, other users of the machine can see.
 
 Exit codes: 0 done; 1 no such profile (`lookup`), or something is wrong (`doctor`); 2 the command, the configuration or
-the credentials are wrong; 3 the source is unavailable; 130 and 143 interrupted. `enrich` has codes of its own: 0 done,
-2 done with dead letters, 1 failed, 130 interrupted and resumable.
+the credentials are wrong; 3 the source is unavailable; 128 + n ended by signal n (130 for Ctrl-C). `enrich` has codes
+of its own: 0 done, 2 done with dead letters, 1 failed, 128 + n interrupted and resumable.
 """

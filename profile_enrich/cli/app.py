@@ -27,7 +27,7 @@ def cli() -> None:
     other users of the machine can see.
 
     Exit codes: 0 done, 1 no such profile (lookup) or something is wrong (doctor), 2 the command, the configuration or
-    the credentials are wrong, 3 the source is unavailable, 130 interrupted.
+    the credentials are wrong, 3 the source is unavailable, 128 + n ended by signal n (130 for Ctrl-C).
     `enrich` has codes of its own; its --help tells.
     """
 

@@ -177,6 +177,6 @@ async def test_P8_one_key_may_not_take_all_streams(tmp_path: Path) -> None:
             for status, response in made:
                 if status == 200:
                     await response.aclose()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while (await open_stream("all"))[0] != 200:
                     await asyncio.sleep(0.05)

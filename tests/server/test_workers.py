@@ -421,4 +421,4 @@ def test_P9_a_worker_signalled_as_it_is_born_does_not_swallow_it() -> None:
     for _ in range(20):
         began = time.monotonic()
         supervise(idle, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4.5  # the workers would be killed after 5

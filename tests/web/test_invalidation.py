@@ -324,7 +324,7 @@ async def test_a_body_that_does_not_arrive_gets_408() -> None:
     started = time.monotonic()
     sent = await drive(app, [part(b"{", True)], headers_of(b"{}"))
     assert sent[0]["status"] == 408
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8
 
 
 async def test_a_caller_who_goes_away_gets_no_answer() -> None:
