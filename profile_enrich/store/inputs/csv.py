@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,7 +63,10 @@ class CsvReader(TableReader):
             path, self._gzipped = self._copy.path, False
         super().__init__(spec, path, where)
         self._misfitting: set[str] = set()
+        self._header_lines = 1
         delimiter, names = self._header(spec, kind)
+        if self._header_lines > 1:
+            self._shorten_header(delimiter, len(names))
         self._scan = (
             "read_csv($path, auto_detect=false, header=true, columns=$columns, delim=$delimiter, quote='\"',"
             " escape='\"', nullstr='', allow_quoted_nulls=false, strict_mode=true, null_padding=false,"
@@ -106,6 +111,21 @@ class CsvReader(TableReader):
         if self._copy is not None:
             self._copy.close()
 
+    def _shorten_header(self, delimiter: str, columns: int) -> None:
+        """Read a copy whose header is one line: with a longer one, DuckDB gives no rows, and no error."""
+        before = self._copy
+        with open_bytes(self._path, gzipped=self._gzipped) as raw:
+            text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+            last = [text.readline() for _ in range(self._header_lines)][-1]
+            header = delimiter.join(f"c{number}" for number in range(columns)) + last[len(last.rstrip("\r\n")) :]
+            rest = iter(lambda: text.read(1 << 20), "")
+            content = (part.encode("utf-8", "surrogateescape") for part in itertools.chain([header], rest))
+            self._copy = PrivateCopy(content, ".csv", self.where)
+        if before is not None:
+            before.close()
+        self._path, self._gzipped = self._copy.path, False
+        self._pattern = glob.escape(str(self._path))
+
     def _header(self, spec: CollectionSpec, kind: Format) -> tuple[str, list[str]]:
         # Text is decoded in blocks; if malformed lines are rejected, only the header line must be valid.
         errors = "surrogateescape" if self.rejects.kept else "strict"
@@ -121,7 +141,9 @@ class CsvReader(TableReader):
                     line = text.readline()
                     delimiter = max(",;\t|", key=line.count)
                     text.seek(0)
-                first = next(csv.reader(text, delimiter=delimiter, strict=True), first)
+                rows = csv.reader(text, delimiter=delimiter, strict=True)
+                first = next(rows, first)
+                self._header_lines = rows.line_num
             if any("\udc80" <= character <= "\udcff" for name in first for character in name):
                 problem = wrong_encoding(self.where, 1, self._codec)
         except UnicodeDecodeError:
@@ -232,7 +254,7 @@ class CsvReader(TableReader):
         lines: list[int] = []
         with open_bytes(self._path, gzipped=self._gzipped) as file:
             end = 0
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(file, self._header_lines):
                 end += len(line)  # DuckDB counts bytes from 1
                 while len(lines) < len(positions) and positions[len(lines)] <= end:
                     lines.append(number)
