@@ -74,6 +74,11 @@ class SharedLoad(ProfileLoad):
             if answer is not None and self._will_do(answer):
                 return True
             lease = await level.take(key)
+            if isinstance(lease, LoadLease) and lease.number > 1:  # another process may have answered meanwhile
+                self._answer = answer = await level.read(key, again=True)
+                if answer is not None and self._will_do(answer):
+                    self.loader.in_background(level.give_back(lease))
+                    return True
             if lease is None or isinstance(lease, LoadLease):
                 self._lease = lease
                 return False

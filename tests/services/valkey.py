@@ -46,8 +46,9 @@ def free_port() -> int:
 class Valkey:
     """One server in a directory of its own."""
 
-    def __init__(self, *options: str, port: int | None = None) -> None:
+    def __init__(self, *options: str, port: int | None = None, binary: str | None = None) -> None:
         self.port = port or free_port()
+        self._binary = binary or needs_valkey()
         self._options = options
         self._folder = Path(tempfile.mkdtemp(prefix="valkey-"))
         self.process: subprocess.Popen[bytes] | None = None
@@ -58,7 +59,7 @@ class Valkey:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        command = [needs_valkey(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self.process = subprocess.Popen(
             [*command, "--dir", str(self._folder), *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -122,6 +123,10 @@ class Cuttable:
 
     def cut(self) -> None:
         self._is_cut = True
+
+    def lead_to(self, port: int) -> None:
+        """Have new connections go to another server."""
+        self._target = port
 
     def stall(self) -> None:
         self._is_stalled = True

@@ -20,7 +20,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from ..._utils.fork import reset_after_fork
-from .connection import Connections
+from .connection import PARALLEL, Connections
 from .events import Event, Listener, decode_message, encode_message
 from .outbox import Outbox
 from .scripts import FENCE, HEARTBEAT, PUBLISH, RESERVE, ROTATE
@@ -35,6 +35,9 @@ FENCE_MS = 600_000
 
 FORGET_MS = 60_000
 """Milliseconds for which the lease of a process that is gone is waited for."""
+
+REMEMBERED_KEYS = 10_000
+"""Invalidated keys that a process remembers."""
 
 LONGEST_MESSAGE = 2**20
 """Bytes of a message, at most."""
@@ -63,7 +66,6 @@ class Backplane:
         self._names = {
             name: f"{{{prefix}}}:{name}" for name in ("sequence", "epoch", "tags", "cleared", "members", "events")
         }
-        self._failures: tuple[type[Exception], ...] = (*connections.failures, _MissedMessage)
         self._listeners: list[Listener] = []
         self._lock = threading.Lock()
         self._reset()
@@ -83,6 +85,8 @@ class Backplane:
         self.sequence = 0
         """The last sequence number up to which nothing was missed."""
         self.tags: dict[str, int] = {}
+        self.keys: dict[tuple[str, str, str], int] = {}
+        """The last keys that were invalidated, with the sequence numbers: a replica that takes over may lack them."""
         self.cleared = 0
         self.missed = 0
         """How often the first level was dropped because a message was missed."""
@@ -158,7 +162,7 @@ class Backplane:
             self._heard = False
             try:
                 await self._session()
-            except* self._failures as errors:
+            except* Exception as errors:  # noqa: BLE001  # whatever it is: without this thread nothing is announced
                 kind = type(errors.exceptions[0]).__name__
                 said = said and not self._heard
                 if not said and not self._stopping:
@@ -181,6 +185,7 @@ class Backplane:
         listening = self._connections.subscriber(self.lease / 2)
         subscription = listening.pubsub()
         try:
+            await client.initialize()
             await subscription.subscribe(self._names["events"], self._acks(self._member))
             confirmed = 0
             async with asyncio.timeout(self.lease):
@@ -195,11 +200,11 @@ class Backplane:
                 ]
                 group.create_task(self._end(tasks))
         finally:
-            with contextlib.suppress(*self._connections.failures):
+            with contextlib.suppress(Exception):
                 if self._stopping:
                     await client.zrem(self._names["members"], self._member)
             for each in (subscription, listening, client):
-                with contextlib.suppress(*self._connections.failures):
+                with contextlib.suppress(Exception):
                     await each.aclose()
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
@@ -253,6 +258,7 @@ class Backplane:
             self.missed += 1
         if epoch != self.epoch:  # the server lost the list of members: each may hold a lease that nobody sees
             self._members_complete_at = time.monotonic() + self.lease
+            self.keys = {}
         self.epoch, self.sequence = epoch, sequence
         self._early = {number for number in self._early if number > sequence}
         self.tags = {tag.decode(): int(number) for tag, number in tags.items()}
@@ -288,6 +294,12 @@ class Backplane:
                     self.tags[name] = max(sequence, self.tags.get(name, 0))
             elif event.kind == "clear":
                 self.cleared = max(sequence, self.cleared)
+            elif event.kind != "overlay":
+                for type_, value in event.keys:
+                    self.keys.pop(key := (event.namespace, type_, value), None)
+                    self.keys[key] = sequence
+                    if len(self.keys) > REMEMBERED_KEYS:
+                        del self.keys[next(iter(self.keys))]
             for listener in list(self._listeners):
                 if listener.namespace == event.namespace:
                     listener.apply(event)
@@ -389,5 +401,5 @@ class Backplane:
 
 
 async def _in_slices(work: list[Awaitable[None]]) -> None:
-    for start in range(0, len(work), 50):
-        await asyncio.gather(*work[start : start + 50])
+    for start in range(0, len(work), PARALLEL):
+        await asyncio.gather(*work[start : start + PARALLEL])

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ..._utils.optional_import import engine
 from ...errors import ConfigurationError
 from ...sources.http.client_per_loop import LoopClients
 
-__all__ = ["Connections"]
+__all__ = ["PARALLEL", "Connections", "NoConnection"]
+
+T = TypeVar("T")
+
+PARALLEL = 16
+"""Commands of one client at the same time, each on a connection of its own."""
 
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+
+
+class NoConnection(Exception):
+    """More lookups at once than there are connections: nothing is wrong with the server."""
 
 
 class Connections:
@@ -38,34 +50,54 @@ class Connections:
         self._url = url.replace("valkey", "redis", 1) if scheme.startswith("valkey") else url
         self._redis = engine("redis.asyncio", "the shared cache", "redis")
         self._cluster = cluster
-        self._timeout = timeout
         self._options = dict(options)
-        self.clients: LoopClients[Any] = LoopClients(self._quick, _close)
-        """The clients of the running loops, for lookups."""
-        errors = engine("redis.exceptions", "the shared cache", "redis")
-        self.failures: tuple[type[Exception], ...] = (errors.RedisError, OSError, TimeoutError)
-        """What a command raises when the server is not there, slow, or refuses it."""
+        self.timeout = timeout
+        self._clients: LoopClients[_LoopClient] = LoopClients(self._quick, _close)
 
-    def _quick(self) -> Any:
-        return self.open(self._timeout, pool=64)
+    async def run(self, command: Callable[[Any], Awaitable[T]]) -> T:
+        """Run one command of a lookup on the running loop's client.
 
-    def open(self, timeout: float, *, pool: int = 4) -> Any:
-        """Make a client that the caller closes. It connects with its first command.
+        Raises:
+            NoConnection: all connections were in use for the time that a command may take.
+            Exception: the server is not there, slow, or refuses the command.
+        """
+        lease = await self._clients.acquire()
+        slots = lease.client.slots
+        try:
+            if slots.locked():
+                await _wait_for(slots, self.timeout)
+            else:
+                await slots.acquire()
+            try:
+                if self._cluster:  # until it knows the topology, it sends commands to nodes at random
+                    await lease.client.redis.initialize()
+                return await command(lease.client.redis)
+            finally:
+                slots.release()
+        finally:
+            self._clients.release(lease)
+
+    def _quick(self) -> _LoopClient:
+        return _LoopClient(self.open(self.timeout), asyncio.Semaphore(PARALLEL))
+
+    def open(self, timeout: float) -> Any:
+        """Make a client that the caller closes. It connects with its first command, and takes `PARALLEL` at a time.
 
         Args:
             timeout: seconds that a command may take; connecting may take four times as long.
-            pool: connections at the same time, at most.
         """
-        retry = engine("redis.backoff", "the shared cache", "redis").NoBackoff()
-        once = engine("redis.asyncio.retry", "the shared cache", "redis").Retry(retry, 0)
+        pause = engine("redis.backoff", "the shared cache", "redis").NoBackoff()
+        # A client of a cluster that reads its topology anew closes all its connections under the other commands.
+        attempts = 3 if self._cluster else 0
+        retries = engine("redis.asyncio.retry", "the shared cache", "redis").Retry(pause, attempts)
         kind = self._redis.RedisCluster if self._cluster else self._redis.Redis
         return kind.from_url(
             self._url,
             **{
                 "socket_timeout": timeout,
                 "socket_connect_timeout": 4 * timeout,
-                "max_connections": pool,
-                "retry": once,
+                "max_connections": 2 * PARALLEL,
+                "retry": retries,
                 "protocol": 2,
                 **self._options,
             },
@@ -79,11 +111,26 @@ class Connections:
 
     async def aclose(self) -> None:
         """Close the clients of the running loops."""
-        await self.clients.aclose()
+        await self._clients.aclose()
 
     def __repr__(self) -> str:
         return f"<Connections {'to a cluster' if self._cluster else 'to one server'}>"
 
 
-async def _close(client: Any) -> None:
-    await client.aclose()
+async def _wait_for(slots: asyncio.Semaphore, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(slots.acquire(), seconds)
+        return
+    raise NoConnection
+
+
+@dataclass(frozen=True, slots=True)
+class _LoopClient:
+    """A client of one event loop, and how many more commands it takes."""
+
+    redis: Any
+    slots: asyncio.Semaphore
+
+
+async def _close(client: _LoopClient) -> None:
+    await client.redis.aclose()

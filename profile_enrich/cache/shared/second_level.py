@@ -7,6 +7,7 @@ be opened, decoded or trusted is no answer: the second level can only help.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import secrets
 import time
@@ -17,7 +18,7 @@ from typing import Any
 from ...profile import Record
 from ..cache import ProfileCache
 from .backplane import FENCE_MS, Backplane
-from .connection import Connections
+from .connection import Connections, NoConnection
 from .entry_codec import SharedAnswer, decode_answer, encode_answer
 from .events import Event, decode_message
 from .outbox import MOST_KEYS
@@ -158,8 +159,13 @@ class SecondLevel:
             self._counts["skipped"] += 1
         return usable
 
-    async def read(self, key: CacheKey) -> SharedAnswer | None:
-        """The answer that is stored for a key, fresh or stale; `None` when there is none to be trusted."""
+    async def read(self, key: CacheKey, *, again: bool = False) -> SharedAnswer | None:
+        """Return the answer that is stored for a key, fresh or stale; `None` when there is none to be trusted.
+
+        Args:
+            key: of the first level.
+            again: whether this load has looked before, so that it is not one more miss.
+        """
         name = self._sealing.names(key)[0]
         entry, overlay = self._backplane.name_of(name, "entry"), self._backplane.name_of(name, "overlay")
         found = await self._run(lambda client: client.mget(entry, overlay))
@@ -168,7 +174,7 @@ class SecondLevel:
         if found[1] is not None:
             self._lay_over(key, found[1], overlay)
         if found[0] is None:
-            self._counts["misses"] += 1
+            self._counts["misses"] += not again
             return None
         plain = self._sealing.open(found[0], entry, self._limit)
         answer = None if plain is None else decode_answer(plain)
@@ -177,7 +183,7 @@ class SecondLevel:
             return None
         now = time.time()
         if now >= answer.evict_at:
-            self._counts["misses"] += 1
+            self._counts["misses"] += not again
             return None
         self._counts["hits" if now < answer.fresh_until else "stale"] += 1
         return answer
@@ -303,7 +309,7 @@ class SecondLevel:
     def _holds(self, answer: SharedAnswer, key: CacheKey) -> bool:
         """Whether nothing that this process knows of invalidated an answer since it was loaded."""
         backplane = self._backplane
-        if answer.epoch != backplane.epoch or answer.sequence < backplane.cleared:
+        if answer.epoch != backplane.epoch or answer.sequence < max(backplane.cleared, backplane.keys.get(key, -1)):
             return False
         names = (name for tag in answer.tags for name in self._sealing.names((key[0], tag)))
         return all(answer.sequence >= backplane.tags.get(name, -1) for name in names)
@@ -339,20 +345,15 @@ class SecondLevel:
 
     async def _run(self, command: Callable[[Any], Any]) -> Any:
         """The answer to a command; `None` when it failed."""
-        clients = self._connections.clients
-        lease = await clients.acquire()
-        try:
-            answer = await command(lease.client)
-        except self._connections.failures:
-            answer = None
-        except BaseException:
-            clients.release(lease)
-            raise
-        else:
-            clients.release(lease)
+        # Whatever it is: `redis` also fails with errors of its internals when a connection is closed under a command.
+        with contextlib.suppress(Exception):
+            try:
+                answer = await self._connections.run(command)
+            except NoConnection:
+                self._counts["skipped"] += 1
+                return None
             self._failures, self._pause = 0, PAUSE
             return answer
-        clients.release(lease)
         self._counts["errors"] += 1
         self._failures += 1
         if self._failures >= FAILURES:
