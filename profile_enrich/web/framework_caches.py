@@ -55,7 +55,8 @@ def memoizer() -> str | None:
 
     A profile first read inside such a function was not passed as a parameter.
     """
-    if _MEMOIZERS.keys().isdisjoint(sys.modules):
+    modules = sys.modules
+    if not any(name in modules for name in _MEMOIZERS):  # `isdisjoint` would look at each of the thousands of modules
         return None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
