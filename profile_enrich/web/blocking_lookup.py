@@ -23,6 +23,7 @@ from .arguments import check_arguments, is_excluded
 from .cache_headers import Headers, personalise
 from .callbacks import HANG
 from .dependencies import refusal
+from .framework_caches import memoizer, warn_inner_cache
 from .identification import Key, key_of
 from .native_request import ask, requirements_of
 
@@ -260,6 +261,9 @@ class BlockingLookup:
         if self.read or self.sealed:
             return
         self.read = True
+        memo = memoizer()
+        if memo is not None:
+            warn_inner_cache(memo, once=self.config.once, endpoint=self.endpoint())
         if self.headers_sent and self.config.once.first("late", self.endpoint()):
             logger.warning(
                 "the profile was first read after the response had started, in %s: Vary and Cache-Control could not "

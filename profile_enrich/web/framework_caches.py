@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable
 from types import FrameType
 
 from starlette.types import Scope
 
+from .._utils.log_once import LogOnce
 from ..profile import Profile
 
-__all__ = ["inner_cache", "memoizer"]
+__all__ = ["inner_cache", "memoizer", "warn_inner_cache"]
+
+logger = logging.getLogger("profile_enrich")
 
 _LITESTAR = (
     "Litestar's response cache. Leave `cache=` out of this handler, or use profile_enrich.litestar.ProfilePlugin"
@@ -24,11 +28,17 @@ _PARAMETER = (
 )
 _REPR = Profile.__repr__.__code__
 _MEMOIZERS = {
-    "fastapi_cache.decorator": f"fastapi-cache. {_PARAMETER}",
-    "aiocache.decorators": f"aiocache. {_PARAMETER}",
-    "cashews.decorators.cache.simple": f"cashews. {_PARAMETER}",
-    "async_lru": f"async-lru. {_PARAMETER}",
+    "aiocache.decorators": "aiocache",
+    "async_lru": "async-lru",
+    "asyncache": "asyncache",
+    "cachetools._cached": "cachetools",
+    "cachetools._decorator": "cachetools",
+    "cashews.decorators.cache": "cashews",
+    "diskcache.core": "diskcache",
+    "dogpile.cache.region": "dogpile.cache",
+    "fastapi_cache.decorator": "fastapi-cache",
 }
+"""By the module, or the package, whose functions call the one whose result they keep."""
 
 
 def inner_cache(scope: Scope, headers: Iterable[tuple[bytes, bytes]], *, declared: bool) -> str | None:
@@ -47,7 +57,7 @@ def inner_cache(scope: Scope, headers: Iterable[tuple[bytes, bytes]], *, declare
     if declared or "fastapi_cache.decorator" not in sys.modules:
         return None
     kept = any(name.lower() == b"x-fastapi-cache" for name, _ in headers)
-    return _MEMOIZERS["fastapi_cache.decorator"] if kept else None
+    return f"fastapi-cache. {_PARAMETER}" if kept else None
 
 
 def memoizer() -> str | None:
@@ -55,18 +65,34 @@ def memoizer() -> str | None:
 
     A profile first read inside such a function was not passed as a parameter.
     """
-    modules = sys.modules
-    if not any(name in modules for name in _MEMOIZERS):  # `isdisjoint` would look at each of the thousands of modules
+    loaded = tuple(name for name in _MEMOIZERS if name in sys.modules)
+    if not loaded:
         return None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code is _REPR:
             return None  # the profile is part of the cache key
-        found = _MEMOIZERS.get(frame.f_globals.get("__name__", ""))
-        if found is not None:
-            return found
+        module: str = frame.f_globals.get("__name__", "")
+        if module.startswith(loaded):
+            return next(f"{cache}. {_PARAMETER}" for name, cache in _MEMOIZERS.items() if module.startswith(name))
         frame = frame.f_back
     return None
+
+
+def warn_inner_cache(remedy: str, *, once: LogOnce, endpoint: str) -> None:
+    """Log once that an inner cache stores what was made of the profile.
+
+    Args:
+        remedy: which cache, and what to do.
+        once: what was logged already.
+        endpoint: the name of the handler.
+    """
+    if once.first("inner cache", remedy):
+        logger.warning(
+            "%s read the profile inside a cache that may give one person what was made for another: it is %s",
+            endpoint,
+            remedy,
+        )
 
 
 def _django_keeps(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -19,7 +19,7 @@ from ..profile import Profile, ProfileKey, Reason, Status
 from ..profile.profile import pending, seal
 from .callbacks import HANG, is_own_cancellation
 from .config import MiddlewareConfig
-from .framework_caches import memoizer
+from .framework_caches import memoizer, warn_inner_cache
 from .identification import Identification, Key
 
 __all__ = ["INSIDE", "SCOPE_KEY", "LookupView", "RequestLookup", "lookup_of", "lookups_of"]
@@ -298,7 +298,7 @@ class RequestLookup:
                 )
         memo = memoizer()
         if memo is not None:
-            self.warn_inner_cache(memo)
+            warn_inner_cache(memo, once=self.config.once, endpoint=self.endpoint())
         self.read, self.declared = True, declared
         self._mark_session()
 
@@ -312,15 +312,6 @@ class RequestLookup:
             mark = getattr(self.scope.get("session"), "mark_accessed", None)
             if mark is not None:
                 mark()
-
-    def warn_inner_cache(self, remedy: str) -> None:
-        """Log once that an inner cache stores a page that read the profile."""
-        if self.config.once.first("inner cache", remedy):
-            logger.warning(
-                "%s read the profile inside a cache that may give one person what was made for another: it is %s",
-                self.endpoint(),
-                remedy,
-            )
 
     def _on_read(self) -> None:
         if not self.read:

@@ -9,7 +9,7 @@ from starlette.types import Message, Send
 
 from .cache_headers import Headers, is_plain, personalise
 from .config import MiddlewareConfig
-from .framework_caches import inner_cache
+from .framework_caches import inner_cache, warn_inner_cache
 from .request_lookup import INSIDE, RequestLookup
 
 __all__ = ["ProfileResponse", "start_headers"]
@@ -50,7 +50,7 @@ class ProfileResponse:
                 message = {**message, "headers": list(message.get("headers") or [])}
             remedy = inner_cache(lookup.scope, message["headers"], declared=lookup.declared)
             if remedy is not None:
-                lookup.warn_inner_cache(remedy)
+                warn_inner_cache(remedy, once=lookup.config.once, endpoint=lookup.endpoint())
         if lookup.read or lookup.config.server_timing:
             message = {**message, "headers": start_headers(lookup, message.get("headers") or [])}
         lookup.headers_sent = True

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cachetools
 import pytest
 
 pytest.importorskip("flask", reason="Flask is not installed: pip install flask")
@@ -110,6 +111,28 @@ def test_A22_flask_caching_never_serves_one_persons_page_to_another(
     assert sorted(flask_app.made) == ["offers", "offers", "offers", "own", "own", "own", "plain"]
     said = [line for line in loud(caplog) if "Flask-Caching was to keep" in line]
     assert len(said) == len(loud(caplog)) == 5, "once a view"
+
+
+def test_A22_a_function_under_cachetools_that_gets_the_profile_for_itself_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = flask_app.create(client_of(ScriptedSource()))
+
+    @cachetools.cached({})
+    def greeting() -> str:
+        return f"Hello {current_profile.get('id', 'nobody')}"
+
+    @cachetools.cached({}, key=repr)
+    def greeting_of(profile: Any) -> str:
+        return f"Hello {profile.get('id', 'nobody')}"
+
+    app.add_url_rule("/memo", view_func=greeting, endpoint="memo")
+    app.add_url_rule("/memo-of", view_func=lambda: greeting_of(g.profile), endpoint="memo-of")
+    greets_everybody(app, "/memo-of")
+    assert loud(caplog) == []
+    for user in ("u1", "u2"):
+        browser(app, user).get("/memo")
+    assert ["it is cachetools" in text for text in loud(caplog)] == [True]
 
 
 def test_A22_without_the_extension_the_cache_does_serve_it() -> None:
