@@ -209,36 +209,36 @@ def missing_extra() -> list[str]:
 
 
 SITUATIONS: dict[str, tuple[Callable[[], list[str]], str]] = {
-    "A wrong key": (wrong_key, "Set the workspace's own key. Until then pages are served without profiles."),
+    "A wrong key": (wrong_key, "Set the workspace's own key. Until then, pages are served without profiles."),
     "A wrong entity": (wrong_entity, "Names are compared exactly."),
-    "The clock is off": (clock_off, "Tokens are refused, or renewed too late, and signed calls are refused."),
+    "The clock is off": (clock_off, "Tokens and signed calls are rejected, or tokens are renewed too late."),
     "No network": (
         no_network,
-        "Pages go on without profiles; after five failures in a row no more calls are made for a while.",
+        "Pages are served without profiles. After five consecutive failures, the circuit breaker stops the calls for a while.",
     ),
     "The vendor is slow or hangs": (slow_vendor, "No page waits longer than its `budget`."),
     "An id of another type": (
         id_of_another_type,
-        "Keys are text, as the vendor knows them. `from_session` and its like turn a whole number into its digits.",
+        "Keys are text, exactly as in the vendor's data. `from_session` and similar functions convert an integer to its digits.",
     ),
     "The middleware in the wrong order": (
         wrong_order,
         "Starlette calls middleware in the order of the list: `SessionMiddleware` first.",
     ),
     "`SessionMiddleware` is missing": (no_session, "Add it, before `ProfileMiddleware`."),
-    "An identity function of one's own that needs a session": (
+    "A custom identity function that needs a session": (
         session_in_own_function,
-        "`request.session` needs `SessionMiddleware` outside. The lines below the message say where it is.",
+        "`request.session` needs `SessionMiddleware` outside. The lines below the message show its location.",
     ),
     "`ProfileMiddleware` is missing": (
         not_installed,
-        "Add it to the application; `get_profile` finds nothing without it.",
+        "Add it to the application; without it, `get_profile` returns an empty profile.",
     ),
-    "Read before it was looked up": (not_awaited, 'With `attach="lazy"` the lookup starts where it is awaited.'),
+    "Read before it was looked up": (not_awaited, 'With `attach="lazy"`, the lookup starts when it is awaited.'),
     "Two event loops": (
         two_loops,
-        "An HTTP client of one's own belongs to the loop that it was first used on. Leave `transport` out, and each "
-        "loop gets one of its own.",
+        "An HTTP client that you pass is bound to the loop of its first use. Without `transport`, each loop gets "
+        "its own client.",
     ),
     "A WSGI application": (wsgi, "The middleware is for ASGI."),
     "An extra is missing": (missing_extra, "The message has the command."),
@@ -246,25 +246,25 @@ SITUATIONS: dict[str, tuple[Callable[[], list[str]], str]] = {
 
 _HEAD = """# Troubleshooting
 
-What first mistakes look like: each of these was made on purpose by the tests, and this page is written by
-`python -m tools.newcomer`. Start with `profile-enrich doctor`, which looks at settings, network, clock, credentials,
-entity and latency, and says what to do. All errors with their codes are in [When things fail](failing.md).
+Find the messages of common mistakes, with their remedies. Start with `profile-enrich doctor`, which checks settings, network,
+clock, credentials, entity and latency, and prints remedies. The tests provoke each mistake, and `python -m tools.newcomer` writes
+this page. All errors with their codes are in [When things fail](failing.md).
 """
 
 
 def messages() -> dict[str, list[str]]:
-    """What is seen in each situation."""
+    """Return the messages of each situation."""
     with mock.patch.dict(os.environ, {name: "" for name in os.environ if name.startswith("PROFILE_ENRICH_")}):
         return {title: [_plain(line) for line in run()] for title, (run, _) in SITUATIONS.items()}
 
 
 def _plain(line: str) -> str:
-    """The same on every machine: without ports, and without the names of what was measured."""
+    """Replace ports and measured values, so that the page is the same on every machine."""
     return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8787", line).strip()
 
 
 def page(found: dict[str, list[str]]) -> str:
-    """The page, in Markdown."""
+    """Return the page in Markdown."""
     parts = [_HEAD]
     for title, (_, remedy) in SITUATIONS.items():
         lines = "\n".join(found[title])

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["FileLock", "beside", "lock_descriptor", "private_opener", "replace_private", "sync_directory"]
+__all__ = [
+    "FileLock",
+    "beside",
+    "exclusive_lock",
+    "lock_descriptor",
+    "private_opener",
+    "replace_private",
+    "sync_directory",
+]
 
 
 def private_opener(path: str, flags: int) -> int:
@@ -67,6 +76,46 @@ def lock_descriptor(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def exclusive_lock(file: Path, wait: float) -> Generator[None]:
+    """Hold an exclusive lock on a private file, which is created if it does not exist.
+
+    SQLite's file lock works wherever Python's `sqlite3` does, and is released when the process dies.
+
+    Args:
+        file: the lock file.
+        wait: seconds to wait for the lock.
+
+    Raises:
+        TimeoutError: another process (or thread) holds it.
+        OSError: the file cannot be opened or locked.
+    """
+    import sqlite3
+
+    connection: sqlite3.Connection | None = None
+    problem: OSError | None = None
+    try:
+        descriptor = private_opener(str(file), os.O_RDWR | os.O_CREAT)
+        try:
+            if os.fstat(descriptor).st_mode & 0o077:
+                os.fchmod(descriptor, 0o600)  # another user's read lock would block every writer
+        finally:
+            os.close(descriptor)
+        try:
+            connection = sqlite3.connect(file, timeout=wait, isolation_level=None)
+            connection.execute("PRAGMA journal_mode = MEMORY")  # leaves no journal file behind after a kill
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            held = error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED")
+            problem = TimeoutError() if held else OSError(0, error.sqlite_errorname)
+        if problem is not None:
+            raise problem
+        yield
+    finally:
+        if connection is not None:
+            connection.close()
 
 
 class FileLock:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 import traceback
 
 from ..errors import ProfileEnrichError
@@ -13,16 +15,22 @@ logger = logging.getLogger("profile_enrich")
 
 
 class LogOnce:
-    """The messages logged so far. It is thread-safe, except that a simultaneous message can be logged twice."""
+    """The messages logged so far. It is thread-safe, except that a simultaneous message can be logged twice.
 
-    def __init__(self) -> None:
-        self._said: set[tuple[object, ...]] = set()
+    Args:
+        every: seconds after which a message is logged again. Default never.
+    """
+
+    def __init__(self, every: float = math.inf) -> None:
+        self._every = every
+        self._said: dict[tuple[object, ...], float] = {}
 
     def first(self, *what: object) -> bool:
-        """Return whether this is the first call with these arguments."""
-        if what in self._said:
+        """Return whether this is the first call with these arguments, or the first one again after `every` seconds."""
+        now = time.monotonic()
+        if now - self._said.get(what, -math.inf) < self._every:
             return False
-        self._said.add(what)
+        self._said[what] = now
         return True
 
     def failed(self, role: str, function: object, error: BaseException, *, instead: str) -> None:

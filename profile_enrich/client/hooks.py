@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from .._utils.log_once import LogOnce
 from ..cache.shared.second_level import SharedStats
 from ..errors import ConfigurationError
 from ..profile import Reason, Status
@@ -178,8 +178,8 @@ class Observer:
         self.source_errors: dict[str, int] = {}
         self.last_error: str | None = None
         self._lock = threading.Lock()
-        self._said: dict[str, float] = {}
-        self._broken: set[int] = set()
+        self._failures = LogOnce(QUIET_SECONDS)
+        self._broken_hooks = LogOnce()
 
     def lookup(self, key: str, status: Status, reason: Reason | None, seconds: float, error: str | None) -> None:
         """Call the hooks for one lookup."""
@@ -201,11 +201,8 @@ class Observer:
         if failure is not None:
             with self._lock:
                 self.source_errors[outcome] = self.source_errors.get(outcome, 0) + 1
-                now = time.monotonic()
-                say = now - self._said.get(outcome, -QUIET_SECONDS) >= QUIET_SECONDS
-                if say:
-                    self._said[outcome] = now
-            if say:
+                first = self._failures.first(outcome)
+            if first:
                 logger.warning("%s: %s [%s]; pages are served without fresh profiles", self.source, failure, outcome)
         if self.hooks:
             self._call_hooks(LoadDetails(self.source, key, outcome, seconds))
@@ -227,8 +224,7 @@ class Observer:
             try:
                 hook(details)
             except Exception as error:  # noqa: BLE001  # a hook is the user's code: it must not break a page
-                if id(hook) not in self._broken:
-                    self._broken.add(id(hook))
+                if self._broken_hooks.first(id(hook)):
                     logger.error(
                         "a hook raised %s; lookups go on, and its further failures are not logged", type(error).__name__
                     )

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from .._utils.deadline import Deadline
 from .._utils.fork import reset_after_fork
+from .._utils.log_once import LogOnce
 from .._utils.single_flight import Load, SingleFlight
 from ..cache.cache import Entry, LoadToken, ProfileCache
 from ..cache.expiry import Expiry
@@ -205,7 +206,7 @@ class Loader:
         if isinstance(source, BatchSource) and source.batch_size > 1:  # some sources support batches only if configured
             self._batcher = Batcher(source, policy.batch_window, self._slot)
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-        self._truncation_logged = False
+        self._once = LogOnce()
         reset_after_fork(self)
 
     def cache_key(self, key: ProfileKey) -> CacheKey:
@@ -403,8 +404,7 @@ class Loader:
         now, token = self.timer(), load.token
         if isinstance(result, Found) and isinstance(result.record, Record):
             result.record.namespace = self._namespace
-            if result.record.truncated and not self._truncation_logged:
-                self._truncation_logged = True
+            if result.record.truncated and self._once.first("truncated"):
                 logger.warning("%s: the vendor truncates the attributes of some profiles", self._source.name)
             if self.expiry.keeps(result.freshness):
                 self.keep(load, self.expiry.known(result.record, result.freshness, result.tags, now))

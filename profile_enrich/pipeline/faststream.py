@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, cast
 
 from .._utils.deadline import Deadline
+from .._utils.log_once import LogOnce
 from .._utils.optional_import import engine
 from .._utils.validation import check_number
 from ..client.client import ProfileClient
@@ -77,7 +78,7 @@ class MessageProfiles:
         self._key = key
         self._budget = None if budget is None else check_number("budget", budget)
         self._name = name
-        self._said: set[type[BaseException]] = set()
+        self._once = LogOnce()
 
     def __call__(self, msg: Any, /, *, context: Any) -> Any:
         """Called by the broker for each message."""
@@ -127,8 +128,7 @@ class MessageProfiles:
 
     def _say(self, error: Exception) -> None:
         """Log each kind of error once: its location and type, without its text, which may quote the message."""
-        if type(error) not in self._said:
-            self._said.add(type(error))
+        if self._once.first(type(error)):
             trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
             logger.error(
                 "finding a message's key raised %s; the message is handled without a profile\n%s",

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
+from .._utils.files import private_opener
 from .._utils.fork import reset_after_fork
 from .._utils.output_paths import OutputPath, check_output_paths
 from ..errors import ConfigurationError, StoreBusy, StoreError
@@ -88,7 +89,7 @@ class MirrorStore:
         check_output_paths([OutputPath(self._path, "the mirror", kind="database")])
         self._refuse_another_database()
         with contextlib.suppress(OSError):
-            os.close(os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600))
+            os.close(private_opener(str(self._path), os.O_CREAT | os.O_WRONLY))
         with self._writing() as run:
             for statement in _TABLES.split(";\n"):
                 run(statement)

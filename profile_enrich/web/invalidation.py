@@ -35,6 +35,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from .._utils.fork import reset_after_fork
+from .._utils.log_once import LogOnce
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError, SharedCacheUnavailable
 from .invalidation_payload import SLICE, InvalidationPayload, MalformedPayload, parse_changes
@@ -129,7 +130,7 @@ class ProfileInvalidation:
         self._clock = clock
         self._seen = _Seen(remember)
         self._running: dict[tuple[asyncio.AbstractEventLoop, bytes], asyncio.Event] = {}
-        self._said: dict[str, float] = {}
+        self._refused = LogOnce(QUIET_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one call, at any path."""
@@ -214,9 +215,7 @@ class ProfileInvalidation:
         return macs[0]
 
     def _unauthorized(self, how: str) -> _Refused:
-        now = time.monotonic()
-        if now - self._said.get(how, -QUIET_SECONDS) >= QUIET_SECONDS:
-            self._said[how] = now
+        if self._refused.first(how):
             logger.warning("a call that asks to drop profiles came %s; it was refused", how)
         text = "the timestamp or the signature is missing, wrong or too old"
         return _Refused(401, "unauthorized", text, {"WWW-Authenticate": "ProfileSignature"})

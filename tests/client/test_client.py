@@ -406,7 +406,7 @@ class TestAnswers:
 
     async def test_an_unasked_304_is_an_error(self) -> None:
         client = client_of(ScriptedSource(lambda _: NotModified()))
-        with pytest.raises(SourceResponseError, match="not conditional"):
+        with pytest.raises(SourceResponseError, match="unconditional request"):
             await client.get("u1")
 
     @pytest.mark.parametrize("nonsense", [None, {"tier": "gold"}, "alice", Found(None)])  # type: ignore[arg-type]

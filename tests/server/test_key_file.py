@@ -202,12 +202,12 @@ def test_mistakes_are_said(file: KeyFile, tmp_path: Path) -> None:
         file.add("z", expires_in=0)
     with pytest.raises(ConfigurationError, match="grace"):
         file.rotate("k", grace=-1)
-    with pytest.raises(ConfigurationError, match="locked"):
+    with pytest.raises(ConfigurationError, match="does not exist; create it first"):
         KeyFile(tmp_path / "nowhere" / "keys.json").add("k")
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match="is not a file"):
         KeyFile(tmp_path)
     (tmp_path / "keys.json.new").mkdir()
-    with pytest.raises(ConfigurationError, match="cannot be written"):
+    with pytest.raises(ConfigurationError, match="never replaced"):
         file.add("z")
     assert [each.key.id for each in file.stored()] == ["k"]
 

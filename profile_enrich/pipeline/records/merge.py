@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from ..._utils.frozen import thaw
+from ..._utils.log_once import LogOnce
 from ...errors import ConfigurationError, InputError
 from ...profile import Profile
 
@@ -46,7 +47,7 @@ class RecordMerger:
         self._into = into
         self._columns = None if names is None or prefix is None else [(prefix + name, name) for name in names]
         self._prefix = prefix
-        self._said: set[str] = set()
+        self._once = LogOnce()
         self.clashes = 0
         """The number of records that already had one of the fields, and kept its value."""
         self.unseen: set[str] = set(names or ())
@@ -69,8 +70,7 @@ class RecordMerger:
         else:
             self.clashes += 1
             for column in new.keys() & made.keys():
-                if column not in self._said:
-                    self._said.add(column)
+                if self._once.first(column):
                     logger.warning("records have a field %r already; theirs is kept, the profile's is left out", column)
             made = {**made, **{column: value for column, value in new.items() if column not in made}}
         return made

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
+from ..._utils.log_once import LogOnce
 from ...errors import ConfigurationError, InvalidKeyError, ProfileEnrichError, ProfileMissing
 from ...profile import Profile, ProfileKey, Reason
 from ..keys import key_of
@@ -96,7 +97,7 @@ class TablePlan:
         self.key_type = key_type
         self.columns = Columns(fields, prefix)
         self.reason = reason
-        self._said = False
+        self._once = LogOnce()
 
     def new_columns(self, names: Collection[str]) -> list[tuple[str, Any]]:
         """Return the names and Arrow types of the columns to add; existing columns take precedence.
@@ -128,8 +129,7 @@ class TablePlan:
 
     def say_left_out(self, names: Sequence[str]) -> None:
         """Log once which attributes are left out because the table has columns of the same names."""
-        if names and not self._said:
-            self._said = True
+        if names and self._once.first():
             shown = ", ".join(map(repr, names))
             logger.warning("%d attributes are left out, as the table has columns of these names: %s", len(names), shown)
 

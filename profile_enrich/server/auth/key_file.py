@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from ..._utils.files import beside, exclusive_lock, replace_private
 from ..._utils.output_paths import OutputPath, check_output_paths
 from ..._utils.validation import check_number
 from ...errors import ConfigurationError
@@ -273,38 +272,21 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Generator[None]:
-    # SQLite's own file lock works on every system that Python's sqlite3 does, and dies with the process.
-    connection: sqlite3.Connection | None = None
-    problem = ""
-    try:
+    refused = False
+    with contextlib.ExitStack() as stack:
         try:
-            lock = path.with_name(f"{path.name}.lock")
-            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT, 0o600))
-            connection = sqlite3.connect(lock, timeout=_WAIT_FOR_LOCK, isolation_level=None)
-            connection.execute("BEGIN EXCLUSIVE")
-        except (sqlite3.Error, OSError):
-            problem = f"the key file {path} cannot be locked; is its directory there and writable?"
-        if problem:
-            raise ConfigurationError(problem)
+            stack.enter_context(exclusive_lock(beside(path, "lock"), _WAIT_FOR_LOCK))
+        except OSError:
+            refused = True
+        if refused:
+            raise ConfigurationError(f"the key file {path} cannot be locked; is its directory there and writable?")
         yield
-    finally:
-        if connection is not None:
-            connection.close()
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write the file atomically, with mode 0600."""
-    temporary = path.with_name(f"{path.name}.new")
     problem = ""
     try:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_private(path, f"{json.dumps(content, indent=2)}\n".encode())
     except OSError as error:
         problem = f"the key file {path} cannot be written: {error.strerror}"
     if problem:

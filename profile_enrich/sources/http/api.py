@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Secret
 
 from ..._utils.deadline import Deadline
+from ..._utils.log_once import LogOnce
 from ..._version import __version__
 from ...errors import (
     SourceAuthError,
@@ -38,7 +39,7 @@ WRONG_URL = "is base_url the one of this API, with its whole path?"
 _logger = logging.getLogger("profile_enrich.sources")
 _LARGEST_ENVELOPE = 64 * 1024
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "x-amz-request-id")
-_noticed: set[str] = set()
+_once = LogOnce()
 
 
 def fingerprint(secret: str) -> str:
@@ -192,9 +193,8 @@ def _request_id(headers: Headers, envelope: dict[str, Any], needles: Redactor) -
 
 def _notice(vendor: str, headers: Headers) -> None:
     """Log `Deprecation` (RFC 9745) and `Sunset` (RFC 8594), once per process and source."""
-    if vendor in _noticed:
+    if not _once.first(vendor):
         return
-    _noticed.add(vendor)
     facts = [f"{name} {headers[name]}" for name in ("deprecation", "sunset") if _is_date(headers.get(name, ""))]
     _logger.warning(
         "%s announces that this version of its API will end%s; see its changelog",

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import NamedTuple
 from zlib import crc32
 
+from ..._utils.files import private_opener
 from ...errors import StoreError
 from ..bulk_insert import insert_rows
 from ..checksum import record_seed
@@ -55,7 +56,7 @@ class CollectionWriter:
     def __init__(self, file: Path, filterable: int, *, layer: bool = False) -> None:
         require_bitmaps()
         self._file = file
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # personal data: for the owner alone
+        os.close(private_opener(str(file), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         self._connection = sqlite3.connect(file, isolation_level=None)
         # No journal, since an unfinished file is deleted. Small pages, since each read copies a page.
         self._connection.executescript(

@@ -22,18 +22,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
-import sqlite3
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from ..._utils.files import private_opener, replace_private
+from ..._utils.files import exclusive_lock, replace_private
 from ...errors import StoreBusy, StoreError
 from ..model import Collection, Column
 
@@ -179,9 +177,7 @@ def locked(path: Path, wait: float = 0) -> Generator[None]:
 
 @contextlib.contextmanager
 def lock_file(file: Path, wait: float, busy: str) -> Generator[None]:
-    """Hold a lock on a file of the store that only its owner can open.
-
-    SQLite's file lock works wherever Python's `sqlite3` does, and is released when the process dies.
+    """Hold a lock on a file of the store.
 
     Args:
         file: the lock file; created if it does not exist.
@@ -192,32 +188,19 @@ def lock_file(file: Path, wait: float, busy: str) -> Generator[None]:
         StoreBusy: another process (or thread) holds it.
         StoreError: it cannot be locked at all.
     """
-    connection: sqlite3.Connection | None = None
     problem, held = "", False
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            descriptor = private_opener(str(file), os.O_RDWR | os.O_CREAT)
-            try:
-                if os.fstat(descriptor).st_mode & 0o077:
-                    os.fchmod(descriptor, 0o600)  # a read lock of another user would block every refresh
-            finally:
-                os.close(descriptor)
-            connection = sqlite3.connect(file, timeout=wait, isolation_level=None)
-            connection.execute("PRAGMA journal_mode = MEMORY")  # leaves no journal file behind after a kill
-            connection.execute("BEGIN EXCLUSIVE")
+            stack.enter_context(exclusive_lock(file, wait))
+        except TimeoutError:
+            held = True
         except OSError as error:
             problem = error.strerror or type(error).__name__
-        except sqlite3.Error as error:
-            held = error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED")
-            problem = error.sqlite_errorname
         if held:
             raise StoreBusy(busy)
         if problem:
             raise StoreError(f"the store in {file.parent} cannot be locked ({problem}); is the directory writable?")
         yield
-    finally:
-        if connection is not None:
-            connection.close()
 
 
 def data_files(path: Path) -> list[Path]:
