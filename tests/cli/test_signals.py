@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from .signal_rounds import COMMANDS, NUMBERS, Commands, moment
+from .signal_rounds import COMMANDS, NUMBERS, Commands
 
 ROUNDS = int(os.environ.get("SIGNAL_ROUNDS", "1"))
 """`SIGNAL_ROUNDS=200 pytest tests/cli/test_signals.py -k export` tries more, `make attack` 200 of each command."""
@@ -25,5 +25,5 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Generator[Commands]:
 def test_P9_a_signal_ends_each_command_and_nothing_stays(
     commands: Commands, command: str, number: int, attempt: int
 ) -> None:
-    struck = commands.strike(command, number, moment())
+    struck = commands.strike(command, number())
     assert not struck.wrong(number), struck

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from tests.cli.signal_rounds import NUMBERS, Commands, moment
+from tests.cli.signal_rounds import NUMBERS, Commands
 
 __all__ = ["signal_rounds"]
 
@@ -19,7 +19,7 @@ def signal_rounds(directory: Path, command: str, tries: int) -> tuple[bool, str]
     with Commands.prepared(place) as commands:
         for number in range(tries):
             sent = NUMBERS[number % len(NUMBERS)]
-            struck = commands.strike(command, sent, moment())
+            struck = commands.strike(command, sent())
             slowest = max(slowest, struck.seconds)
             if problem := struck.wrong(sent):
                 wrong[problem] += 1
