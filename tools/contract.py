@@ -102,7 +102,8 @@ LINES: dict[str, str] = {
     "streams.",
     "P9": "A worker that cannot start or dies hangs neither the others nor the supervisor; SIGTERM, SIGINT and SIGHUP end "
     "or reload within 2 s, with 128 + the signal's number.",
-    "P10": "A damaged file never yields a wrong record with 200: the record is 503, said in the log, the process lives.",
+    "P10": "A damaged file never yields a wrong record with 200: the record is 503, said in the log (404 where the damage "
+    "hides it in SQLite's index); the process lives.",
     "W1": "A signed webhook is carried out once, also when it arrives many times at once; what failed can be sent again.",
     "W2": "A webhook that cannot be read in one way only is refused, and drops nothing.",
     "W3": "Sign-ins of the console: no made-up address evades the limits, and no failures from elsewhere lock an owner out.",
