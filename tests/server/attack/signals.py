@@ -19,7 +19,7 @@ def signal_rounds(directory: Path, command: str, tries: int) -> tuple[bool, str]
     with Commands.prepared(place) as commands:
         for number in range(tries):
             sent = NUMBERS[number % len(NUMBERS)]
-            struck = commands.strike(command, sent())
+            struck = commands.strike(command, sent, commands.moment())
             slowest = max(slowest, struck.seconds)
             if problem := struck.wrong(sent):
                 wrong[problem] += 1
