@@ -119,6 +119,8 @@ class OpenTelemetryHook:
             ("cache.usage", "By", "Roughly the memory of the profiles in the cache.", _usage),
             ("load.active", "{load}", "Loads under way.", _active),
             ("breaker.status", "1", "Circuit breakers in the state: 1 or 0 for one client.", _breakers),
+            ("shared_cache.available", "{client}", "Clients whose shared second level is in use.", _available),
+            ("shared_cache.waiting", "{event}", "Invalidations not acknowledged by every process yet.", _waiting),
         ):
             meter.create_observable_up_down_counter(
                 f"profile_enrich.{name}",
@@ -126,6 +128,12 @@ class OpenTelemetryHook:
                 unit=unit,
                 description=description,
             )
+        meter.create_observable_counter(
+            "profile_enrich.shared_cache.events",
+            [_callback(self._watched, _shared)],
+            unit="{event}",
+            description="What the shared second level did, by kind.",
+        )
 
     def watch(self, client: ProfileClient) -> None:
         """Report the client's cache, loads and breaker at each collection of metrics.
@@ -248,3 +256,18 @@ def _active(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
 def _breakers(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
     for state in BREAKER_STATES:
         yield totals.breakers[state], {"profile_enrich.breaker.state": state}
+
+
+def _shared(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
+    for event, count in totals.shared.items():
+        yield count, {"profile_enrich.event": event}
+
+
+def _available(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
+    if totals.shared:
+        yield totals.shared_available, {}
+
+
+def _waiting(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
+    if totals.shared:
+        yield totals.shared_waiting, {}

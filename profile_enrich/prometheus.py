@@ -56,7 +56,7 @@ class _State(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return one sample per source, summed over its clients."""
         families = self._families()
-        lookups, calls, errors, breakers, active, entries, size = families
+        lookups, calls, errors, breakers, active, entries, size, events, available, waiting = families
         for source, totals in self.watched.totals().items():
             for status, count in totals.lookups.items():
                 lookups.add_metric([source, status], count)
@@ -69,6 +69,11 @@ class _State(Collector):
             entries.add_metric([source, "known"], totals.entries)
             entries.add_metric([source, "unknown"], totals.negative_entries)
             size.add_metric([source], totals.bytes)
+            for event, count in totals.shared.items():
+                events.add_metric([source, event], count)
+            if totals.shared:
+                available.add_metric([source], totals.shared_available)
+                waiting.add_metric([source], totals.shared_waiting)
         return families
 
     def _families(self) -> list[CounterMetricFamily | GaugeMetricFamily]:
@@ -86,6 +91,9 @@ class _State(Collector):
             gauge("loads_in_progress", "Loads under way."),
             gauge("cache_entries", "Answers in the cache: known profiles, and keys known to have none.", "kind"),
             gauge("cache_bytes", "Roughly the memory of the profiles in the cache."),
+            counter("shared_cache_events", "What the shared second level did, by kind.", "event"),
+            gauge("shared_cache_available", "Clients whose shared second level is in use."),
+            gauge("shared_cache_waiting", "Invalidations that not every process has acknowledged yet."),
         ]
 
 

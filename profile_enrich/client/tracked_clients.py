@@ -9,9 +9,13 @@ from weakref import ref
 from ..errors import ConfigurationError
 from .client import ProfileClient
 
-__all__ = ["BREAKER_STATES", "ClientTotals", "TrackedClients"]
+__all__ = ["BREAKER_STATES", "SHARED_EVENTS", "ClientTotals", "TrackedClients"]
 
 BREAKER_STATES = ("closed", "open", "half_open")
+
+
+SHARED_EVENTS = ("hits", "stale", "misses", "refused", "errors", "skipped", "stored", "waits", "missed")
+"""Counters of `SharedStats` that only grow."""
 
 
 @dataclass(slots=True)
@@ -27,6 +31,9 @@ class ClientTotals:
         entries: known profiles cached.
         negative_entries: unknown keys cached.
         bytes: the approximate memory of the known profiles, in bytes.
+        shared: what the second level did, by the names of the counters in `SharedStats`; empty without one.
+        shared_available: the number of clients that have a second level in use now.
+        shared_waiting: invalidations that not every process has acknowledged yet.
     """
 
     lookups: Counter[str] = field(default_factory=Counter[str])
@@ -37,6 +44,9 @@ class ClientTotals:
     entries: int = 0
     negative_entries: int = 0
     bytes: int = 0
+    shared: Counter[str] = field(default_factory=Counter[str])
+    shared_available: int = 0
+    shared_waiting: int = 0
 
 
 class TrackedClients:
@@ -75,4 +85,8 @@ class TrackedClients:
             total.entries += stats.entries
             total.negative_entries += stats.negative_entries
             total.bytes += stats.bytes
+            if (shared := stats.shared) is not None:
+                total.shared.update({name: getattr(shared, name) for name in SHARED_EVENTS})
+                total.shared_available += shared.available
+                total.shared_waiting += shared.waiting
         return totals

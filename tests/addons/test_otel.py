@@ -29,6 +29,7 @@ from profile_enrich import (
     ProfileClient,
     ProfileKey,
     ProfileMiddleware,
+    SharedCache,
     SourceConnectionError,
     SourceTimeout,
     from_header,
@@ -303,6 +304,21 @@ async def test_watched_clients_of_one_source_are_added_up(backend: Make) -> None
     del client
     gc.collect()
     assert one.points("cache.entries")[labels(entry__kind="known")] == 1
+
+
+async def test_the_shared_level_has_metrics_of_its_own(backend: Make) -> None:
+    one = backend()
+    shared = SharedCache("redis://127.0.0.1:1/0", secrets=["a secret of more than thirty-two characters"])
+    async with client_of(ScriptedSource(), shared=shared) as client:
+        one.hook.watch(client)
+        await client.get("u1")
+        client.invalidate("u1")
+        events = one.points("shared_cache.events")
+        assert (events[labels(event="skipped")], events[labels(event="hits")]) == (1, 0)
+        assert (one.points("shared_cache.available"), one.points("shared_cache.waiting")) == (
+            {labels(): 0},
+            {labels(): 1},
+        )
 
 
 def test_only_clients_can_be_watched(backend: Make) -> None:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from profile_enrich import ConfigurationError, MissingExtraError, SourceConnectionError
+from profile_enrich import ConfigurationError, MissingExtraError, SharedCache, SourceConnectionError
 from profile_enrich.client.hooks import BreakerDetails
 from profile_enrich.profile import Reason
 from profile_enrich.prometheus import PrometheusHook
@@ -65,6 +65,21 @@ async def test_state_is_read_at_the_scrape_without_a_hook() -> None:
     assert sample(registry, "lookup_duration_seconds_count", status="hit") is None
 
 
+async def test_the_shared_level_has_metrics_of_its_own() -> None:
+    registry = CollectorRegistry()
+    shared = SharedCache("redis://127.0.0.1:1/0", secrets=["a secret of more than thirty-two characters"])
+    async with client_of(ScriptedSource(), shared=shared) as client, client_of(ScriptedSource()) as plain:
+        PrometheusHook(registry).watch(client)
+        PrometheusHook(registry).watch(plain)
+        await client.get("u1")
+        await plain.get("u1")
+        assert sample(registry, "shared_cache_events_total", source="scripted", event="skipped") == 1
+        assert sample(registry, "shared_cache_events_total", source="scripted", event="hits") == 0
+        assert sample(registry, "shared_cache_available", source="scripted") == 0
+        client.invalidate("u1")
+        assert sample(registry, "shared_cache_waiting", source="scripted") == 1
+
+
 async def test_breaker_changes_and_state() -> None:
     registry = CollectorRegistry()
     hook = PrometheusHook(registry)
@@ -99,7 +114,7 @@ def test_names_that_are_taken_are_a_clear_error_and_leave_nothing_behind() -> No
     for taken in ("cache_bytes", "lookup_duration_seconds_count", "load_duration_seconds", "breaker_changes_total"):
         registry = CollectorRegistry()
         gauge = Gauge(f"shop_{taken}", "somebody else's", registry=registry)
-        with pytest.raises(ConfigurationError, match="namespace: the registry has metrics called shop_") as caught:
+        with pytest.raises(ConfigurationError, match="namespace: the registry already has metrics named shop_") as caught:
             PrometheusHook(registry, "shop")
         assert caught.value.__context__ is None
         assert list(registry.collect()) == list(gauge.collect())
