@@ -114,7 +114,9 @@ def test_names_that_are_taken_are_a_clear_error_and_leave_nothing_behind() -> No
     for taken in ("cache_bytes", "lookup_duration_seconds_count", "load_duration_seconds", "breaker_changes_total"):
         registry = CollectorRegistry()
         gauge = Gauge(f"shop_{taken}", "somebody else's", registry=registry)
-        with pytest.raises(ConfigurationError, match="namespace: the registry already has metrics named shop_") as caught:
+        with pytest.raises(
+            ConfigurationError, match="namespace: the registry already has metrics named shop_"
+        ) as caught:
             PrometheusHook(registry, "shop")
         assert caught.value.__context__ is None
         assert list(registry.collect()) == list(gauge.collect())
