@@ -50,9 +50,10 @@ test-engines: $(ENGINES:%=test-engine-%)
 test-engine-%: $(VENV)-engines/%/.ready
 	PROFILE_ENRICH_ENGINE=$* $(VENV)-engines/$*/bin/python -m pytest -p no:cacheprovider tests/engines/test_$*.py
 
-# Builds the wheel and the sdist, and installs each in a fresh environment of each Python that is found.
+# Builds the wheel and the sdist, and installs each in a fresh environment of each Python that is found; and runs the steps of
+# the Containerfile by hand.
 test-packaging: $(VENV)/.dev
-	PROFILE_ENRICH_PACKAGING=1 $(BIN)/python -m pytest tests/test_packaging.py
+	PROFILE_ENRICH_PACKAGING=1 $(BIN)/python -m pytest tests/test_packaging.py tests/examples/test_container.py
 
 test-pythons: $(PYTHONS:%=test-python-%)
 

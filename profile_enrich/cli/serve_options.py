@@ -313,6 +313,11 @@ class ServeOptions:
             )
         return [*(ApiKey.from_secret(secret, workspace=self.workspace) for secret in keys), *generated]
 
+    @property
+    def shows_page(self) -> bool:
+        """Whether the page of entities is served."""
+        return on_loopback(self.host) if self.page is None else self.page
+
     def make_api(
         self,
         store: ProfileStore | Path,
@@ -343,7 +348,7 @@ class ServeOptions:
             compress_from=self.compress_from or None,
             metrics=self.metrics,
             shared=shared,
-            page=on_loopback(self.host) if self.page is None else self.page,
+            page=self.shows_page,
             refreshing=refreshing,
             before_read=before_read,
         )

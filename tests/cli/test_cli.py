@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -285,6 +287,27 @@ def test_version_and_help_of_every_command() -> None:
         assert shown.exit_code == 0
         assert "PROFILE_ENRICH_" in shown.output
         assert KEY not in shown.output
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            yield from commands(each, (*path, name))
+
+
+@pytest.mark.parametrize("path", [*commands(cli)], ids=" ".join)
+def test_help_fits_80_columns(path: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli, [*path, "--help"], terminal_width=80)
+    assert shown.exit_code == 0
+    assert [line for line in shown.output.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize(("name", "first"), [("enrich", ["-o, --output", "--key"]), ("export", ["-o, --output"])])
+def test_help_lists_what_is_always_needed_first(name: str, first: list[str]) -> None:
+    shown = CliRunner().invoke(cli, [name, "--help"], terminal_width=80).output.partition("Options:\n")[2]
+    options = re.findall(r"^  (-[^A-Z\n]*?) +(?:[A-Z\[]|$)", shown, re.MULTILINE)
+    assert options[: len(first)] == first
 
 
 def test_what_the_vendor_announces_is_shown_but_not_what_operators_read_in_logs(vendor: VendorServer) -> None:

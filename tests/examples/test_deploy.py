@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from examples import demo
 
@@ -82,6 +83,18 @@ def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+def scraped(port: int, folder: Path) -> set[str]:
+    """What Prometheus would read, asked as `prometheus.yml` says; the names of the metrics."""
+    (job,) = yaml.safe_load(text_of("prometheus.yml"))["scrape_configs"]
+    (folder / "profile-api.key").write_text(f"{KEY}\n", encoding="utf-8")
+    key = (folder / Path(job["authorization"]["credentials_file"]).name).read_text(encoding="utf-8").strip()
+    (target,) = job["static_configs"][0]["targets"]
+    address = f"http://{target.replace('8787', str(port))}{job.get('metrics_path', '/metrics')}"
+    answer = httpx.get(address, headers={"authorization": f"{job['authorization'].get('type', 'Bearer')} {key}"})
+    assert answer.status_code == 200
+    return {family.name for family in text_string_to_metric_families(answer.text)}
+
+
 def test_the_command_of_the_unit_serves_reads_its_file_again_and_stops(tmp_path: Path) -> None:
     port = free_port()
     config = tmp_path / "server.toml"
@@ -97,7 +110,7 @@ def test_the_command_of_the_unit_serves_reads_its_file_again_and_stops(tmp_path:
         url = f"http://127.0.0.1:{port}"
         assert wait_for(f"{url}/healthz", process).status_code == 200
         allowed = {"authorization": f"Bearer {KEY}"}
-        assert "profile_api_requests_total" in httpx.get(f"{url}/metrics", headers=allowed).text
+        assert "profile_api_requests" in scraped(port, tmp_path)
         process.send_signal(signal.SIGHUP)
         for _ in range(20):
             record = httpx.get(f"{url}/api/v1/entities/1/record?record_id=2280", headers=allowed)

@@ -187,13 +187,17 @@ def enrich(
     """Enrich a file: add to each record of INPUT the profile of its key. `-` is standard input or output.
 
     \b
-    profile-enrich enrich orders.csv -o enriched.csv --key user_id --fields tier,ltv --rate 500/s
-    profile-enrich enrich events.parquet -o events2.parquet --key user_id --dead-letter bad.jsonl --max-errors 1%
-    zcat log.jsonl.gz | profile-enrich enrich - --input-format jsonl --key user_id > enriched.jsonl
+    profile-enrich enrich orders.csv -o enriched.csv --key user_id \\
+        --fields tier,ltv --rate 500/s
+    profile-enrich enrich events.parquet -o events2.parquet --key user_id \\
+        --dead-letter bad.jsonl --max-errors 1%
+    zcat log.jsonl.gz | profile-enrich enrich - --input-format jsonl \\
+        --key user_id > enriched.jsonl
 
     Records keep their order and their columns; each key is looked up once. The output appears when it is whole.
     Interrupted or killed, the same command with --resume continues, and the result is the same, byte for byte. A
-    scheduled job can always give --resume: where there is nothing to resume, it starts a run.
+    scheduled job can always give --resume: where there is nothing to resume, it starts a run; with --force, also over
+    the output of the run before.
 
     Exit codes: 0 done; 2 finished, but look: there are dead letters, most records have no key, no record has a
     profile, or an attribute of --fields is in no profile; 1 failed (a wrong command line too); 130 (Ctrl-C) or 143

@@ -92,7 +92,8 @@ def export(
     """Export an index's profiles to CSV, JSONL or Parquet: an Amperity index, or one of your own `serve`.
 
     \b
-    profile-enrich export --index loyalty_members --filter loyalty_tier=gold -o profiles.csv
+    profile-enrich export --index loyalty_members --filter loyalty_tier=gold \\
+        -o profiles.csv
 
     The file appears when it is whole. Interrupted, the command says where it stopped, and --resume continues.
 

@@ -29,7 +29,8 @@ def index() -> None:
     """Fill and refresh a store, which `serve` and StoreSource answer from.
 
     \b
-    profile-enrich index build --store profiles.store --data users.csv --id user_id --filter email
+    profile-enrich index build --store profiles.store --data users.csv \\
+        --id user_id --filter email
     profile-enrich index refresh --store profiles.store
     profile-enrich index status --store profiles.store
     """

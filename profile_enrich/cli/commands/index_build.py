@@ -46,11 +46,15 @@ def build_command(
     """Build collections from files, queries or standard input, and swap them in at once.
 
     \b
-    profile-enrich index build --store profiles.store --data users.csv --id user_id --filter email
-    profile-enrich index build --store profiles.store --sql "SELECT * FROM users" --entity Users --id user_id
-    zcat users.jsonl.gz | profile-enrich index build --store profiles.store --data - --format jsonl --entity Users
+    profile-enrich index build --store profiles.store --data users.csv \\
+        --id user_id --filter email
+    profile-enrich index build --store profiles.store \\
+        --sql "SELECT * FROM users" --entity Users --id user_id
+    zcat users.jsonl.gz | profile-enrich index build --store profiles.store \\
+        --data - --format jsonl --entity Users
     profile-enrich index build --store profiles.store --config profiles.toml
-    profile-enrich index build --database postgresql://user@host/name --data users.csv --id user_id
+    profile-enrich index build --database postgresql://user@host/name \\
+        --data users.csv --id user_id
 
     Collections of the store that are not named stay as they are. What is served is the old data until all is built;
     when something goes wrong, they stay. Progress goes to stderr: a bar on a terminal, JSON lines otherwise.

@@ -99,10 +99,14 @@ def mirror_command(
     """Ask a vendor for its records ahead, and keep what it answers in a mirror that `serve --mirror` serves.
 
     \b
-    profile-enrich index mirror --mirror users.mirror --upstream census --entity Users --id user_id --ids ids.csv
-    profile-enrich index mirror --mirror users.mirror --upstream amperity --upstream-tenant acme --entity Customers
-    profile-enrich index mirror --compare --mirror users.mirror --upstream census --entity Users --ids ids.csv
-    profile-enrich index mirror --compare --store profiles.store --upstream census --entity Users --ids ids.csv
+    profile-enrich index mirror --mirror users.mirror --upstream census \\
+        --entity Users --id user_id --ids ids.csv
+    profile-enrich index mirror --mirror users.mirror --upstream amperity \\
+        --upstream-tenant acme --entity Customers
+    profile-enrich index mirror --compare --mirror users.mirror \\
+        --upstream census --entity Users --ids ids.csv
+    profile-enrich index mirror --compare --store profiles.store \\
+        --upstream census --entity Users --ids ids.csv
 
     The vendor's key is read from PROFILE_ENRICH_UPSTREAM_KEY. What is mirrored and not older than --record-age is not
     asked for again, so that a run that broke off goes on. With --compare, differences are counted by attribute: neither

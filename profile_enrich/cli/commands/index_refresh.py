@@ -83,11 +83,16 @@ def refresh_command(
     """Bring a store up to date, while it is being served.
 
     \b
-    profile-enrich index refresh --store profiles.store                    all of it, from where it was built from
-    profile-enrich index refresh --store profiles.store --changed-only --vanished delete
-    profile-enrich index refresh --store profiles.store --entity Users --changes today.csv --deleted-column gone
-    profile-enrich index refresh --store profiles.store --entity Users --tombstones erased.txt
-    profile-enrich index refresh --mirror users.mirror --data users.csv --entity Users --id user_id
+    # all of it, from where it was built from
+    profile-enrich index refresh --store profiles.store
+    profile-enrich index refresh --store profiles.store --changed-only \\
+        --vanished delete
+    profile-enrich index refresh --store profiles.store --entity Users \\
+        --changes today.csv --deleted-column gone
+    profile-enrich index refresh --store profiles.store --entity Users \\
+        --tombstones erased.txt
+    profile-enrich index refresh --mirror users.mirror --data users.csv \\
+        --entity Users --id user_id
 
     The new data are written beside the old and swapped in at once; when something goes wrong, the old ones stay.
 

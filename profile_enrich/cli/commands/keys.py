@@ -111,7 +111,8 @@ def add(
 
     \b
     profile-enrich keys add website --store profiles.store
-    profile-enrich keys add partner --store profiles.store --field Users:user_id --field Users:tier \\
+    profile-enrich keys add partner --store profiles.store --field Users:user_id \\
+        --field Users:tier \\
         --hash Users:email --rate 100/s --expires 90d
     """
     fields = _scopes(shown, hashed, redacted)

@@ -42,8 +42,10 @@ def openapi(store: Path, name: str | None, keys_file: Path | None, server: str, 
     """Print the OpenAPI 3.1 document of the Profile API over a store, e.g. to hand it to a partner.
 
     \b
-    profile-enrich openapi --store profiles.store --server https://profiles.shop.example
-    profile-enrich openapi --store profiles.store --postman > profiles.postman_collection.json
+    profile-enrich openapi --store profiles.store \\
+        --server https://profiles.shop.example
+    profile-enrich openapi --store profiles.store --postman \\
+        > profiles.postman_collection.json
     """
     with LocalStore(store) as opened:
         key = ANYONE if name is None else _key(KeyFile(keys_file or keys_beside(store)), name)

@@ -45,15 +45,17 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
     """Serve a Profile API of your own: Census's and Amperity's URLs over your files, on this machine.
 
     \b
-    profile-enrich serve --data users.csv --entity Users --id user_id --filter email --generate-key
-    profile-enrich serve --data users.parquet --data accounts.csv --entity Users --entity Accounts --id id
-    profile-enrich serve --store profiles.store          (built before; with the keys made by `profile-enrich keys`)
-
-    profile-enrich serve --database postgresql://… --table Users=crm.users --id user_id
+    profile-enrich serve --data users.csv --entity Users --id user_id \\
+        --filter email --generate-key
+    profile-enrich serve --data users.parquet --data accounts.csv --entity Users \\
+        --entity Accounts --id id
+    # built before; with the keys made by `profile-enrich keys`
+    profile-enrich serve --store profiles.store
+    profile-enrich serve --database postgresql://… --table Users=crm.users \\
+        --id user_id
     profile-enrich serve --from s3://bucket/profiles --store copy.store
-
-    profile-enrich serve --mirror users.mirror --upstream census --entity Users --id user_id
-
+    profile-enrich serve --mirror users.mirror --upstream census --entity Users \\
+        --id user_id
     profile-enrich serve --config server.toml
 
     By default it listens on this machine only and requires a key. With --config, SIGHUP reloads the file (all but data,
@@ -164,6 +166,8 @@ def _log_to_stderr(name: str, level: int) -> None:
 
 def _announce(url: str, store: ProfileStore, options: ServeOptions, *, secret: str | None) -> None:
     lines = [f"Profile API at {url}"]
+    if options.shows_page:
+        lines.append("The same address in a browser: a page of its entities, to look records up.")
     if secret is not None:
         lines += ["", "The new key; it is shown this once:", "", f"    export PROFILE_ENRICH_API_KEY={secret}"]
     collections = store.collections()
