@@ -35,6 +35,8 @@ COMMANDS = {
     "index build": ["index", "build", "--store", "{store}", "--data", "{large}", *_DATA],
     "index build of standard input": ["index", "build", "--store", "{store}", "--data", "-", "--format", "csv", *_DATA],
     "index refresh": ["index", "refresh", "--store", "{built}", "--data", "{large}", *_DATA],
+    "index mirror": ["index", "mirror", "--mirror", "{mirror}", "--upstream", "census", "--entity", "Users", "--id",
+                     "id", "--ids", "{ids}", "--rate", "50/s"],
     "enrich": ["enrich", "{users}", "-o", "{output}.csv", "--key", "id", "--fields", "tier", "--rate", "50/s"],
     "enrich to standard output": ["enrich", "{users}", "-o", "-", "--key", "id", "--rate", "50/s"],
     "export": ["export", "-o", "{output}.csv", "--limit", "1"],
@@ -78,6 +80,7 @@ class Commands:
         for name, rows in (("users", ROWS), ("large", 4 * ROWS)):
             lines = "".join(f"u{n},u{n}@x.example,{n}\n" for n in range(rows))
             (directory / f"{name}.csv").write_text(f"id,email,n\n{lines}")
+        (directory / "ids").write_text("".join(f"u{n}\n" for n in range(ROWS)))
         build_store(directory / "built", [CollectionSpec("Users", [{"id": "u1", "email": "e", "n": 1}])])
         self._kept = {each.name for each in (directory / "built").iterdir()} | KEPT
 
@@ -111,6 +114,7 @@ class Commands:
         names = {
             "users": self._directory / "users.csv", "large": self._directory / "large.csv",
             "built": self._directory / "built", "store": place / "store", "output": place / "output",
+            "mirror": place / "mirror", "ids": self._directory / "ids",
         }  # fmt: skip
         with subprocess.Popen(
             [sys.executable, "-c", _BEGIN, *(each.format(**names) for each in COMMANDS[command])],
@@ -144,6 +148,8 @@ class Commands:
         return Struck(code, seconds, said, left)
 
     def _settings(self, command: str) -> dict[str, str]:
+        if command == "index mirror":
+            return {"PROFILE_ENRICH_UPSTREAM_KEY": _KEY, "PROFILE_ENRICH_UPSTREAM_URL": self._vendor.base_url}
         if command.startswith("enrich"):
             return {
                 "PROFILE_ENRICH_API_KEY": _KEY, "PROFILE_ENRICH_ENTITY": "Users",

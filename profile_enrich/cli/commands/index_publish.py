@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..._utils.signals import run_in_thread
 from ..collection_options import store_option
 from ..exit_codes import guarded
 from ..output import note
@@ -42,7 +43,8 @@ def publish_command(store: Path, url: str, key: str | None, keep: int, options: 
     """
     from ...store.shipping import publish_store
 
-    report = publish_store(store, url, key=key_bytes(key), keep=keep, options=dict(storage_options(options)) or None)
+    signing, more = key_bytes(key), dict(storage_options(options)) or None
+    report = run_in_thread(lambda: publish_store(store, url, key=signing, keep=keep, options=more))
     if report.unchanged:
         note(f"Generation {report.generation} is published already, as number {report.sequence}.")
     else:
