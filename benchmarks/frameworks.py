@@ -170,7 +170,7 @@ def asgi(app: Any, page: str, requests: int) -> Callable[[], Awaitable[float]]:
 
 
 async def measure(quick: bool) -> Table:
-    requests, rounds = (10, 1) if quick else (400, 7)
+    requests, rounds = (10, 1) if quick else (200, 5)
     await client.get("u1")
     stacks: dict[str, tuple[Any, Any, str, str, Any]] = {
         "WSGI, no framework": (

@@ -6,7 +6,7 @@ import os
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["ForkAware", "reset_after_fork"]
+__all__ = ["ForkAware", "notice_fork", "reset_after_fork"]
 
 
 class ForkAware(Protocol):
@@ -18,6 +18,7 @@ class ForkAware(Protocol):
 
 
 _registered: WeakSet[ForkAware] = WeakSet()
+_process = [os.getpid()]
 
 
 def reset_after_fork(thing: ForkAware) -> None:
@@ -25,7 +26,14 @@ def reset_after_fork(thing: ForkAware) -> None:
     _registered.add(thing)
 
 
+def notice_fork() -> None:
+    """Reset the objects of a child process whose fork Python was not told of: uWSGI's own is one."""
+    if os.getpid() != _process[0]:
+        _in_child()
+
+
 def _in_child() -> None:
+    _process[0] = os.getpid()
     for thing in list(_registered):
         thing.after_fork()
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Protocol, TypeVar
 
-from .._utils.fork import reset_after_fork
+from .._utils.fork import notice_fork, reset_after_fork
 from ..profile import Profile, ProfileKey
 
 __all__ = ["BlockingProfileClient"]
@@ -115,6 +115,7 @@ class BlockingProfileClient:
             raise
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
+        notice_fork()  # before the lock, which a thread of the parent may have held
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""Flask and Django under gunicorn: several workers with several threads, forked from a loaded application."""
+"""Flask and Django under gunicorn and uWSGI: several workers with several threads, forked from a loaded application."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -89,5 +90,24 @@ def test_A9_greenlets_instead_of_threads(name: str, vendor: VendorServer) -> Non
     command += ["--bind", f"{HOST}:{port}", "--log-level", "warning", f"tests.frameworks.served_wsgi:{name}"]
     with Served(command, port, {"VENDOR_URL": vendor.base_url}) as served:
         visits(served.wait(60).url)
+    keys = [call.key for call in vendor.calls]
+    assert all(keys.count(user) <= 2 for user in USERS), "one load a worker"
+
+
+@pytest.mark.parametrize(("name", "lazy"), [("flask_app", False), ("django_app", False), ("flask_app", True)])
+def test_A9_uwsgi(name: str, lazy: bool, vendor: VendorServer) -> None:
+    """A9: uWSGI forks its workers from a loaded application, unless it loads one in each of them."""
+    program = Path(sys.executable).with_name("uwsgi")
+    if not program.exists():
+        pytest.skip("uWSGI is not installed: pip install pyuwsgi")
+    port = free_port()
+    command = [str(program), "--http-socket", f"{HOST}:{port}", "--wsgi", f"tests.frameworks.served_wsgi:{name}"]
+    command += ["--master", "--processes", "2", "--threads", "4", "--enable-threads", "--need-app", "--disable-logging"]
+    command += ["--die-on-term", "--pythonpath", str(Path.cwd()), *(["--lazy-apps"] if lazy else [])]
+    command += ["--virtualenv", sys.prefix, "--worker-reload-mercy", "2", "--no-orphans"]
+    environment = {"VENDOR_URL": vendor.base_url, "WARM_UP": "warm"}
+    with Served(command, port, environment) as served:
+        visits(served.wait(60).url)
+        assert ask(served.url, "/", "warm")["tier"] == "tier of warm"
     keys = [call.key for call in vendor.calls]
     assert all(keys.count(user) <= 2 for user in USERS), "one load a worker"
