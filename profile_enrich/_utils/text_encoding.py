@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 
-__all__ = ["Text", "sniff", "without_mark"]
+__all__ = ["Text", "sniff", "why_not_text"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -71,14 +71,21 @@ def sniff(head: bytes, encoding: str | None) -> Text:
     if name in ("utf-16-le", "utf-16-be"):
         mark = codecs.BOM_UTF16_LE if name.endswith("le") else codecs.BOM_UTF16_BE
         return Text(name, mark if head.startswith(mark) else b"")
+    if head.startswith(codecs.BOM_UTF8):  # no text in another encoding begins so
+        return Text("utf-8", codecs.BOM_UTF8)
     return Text(name)
 
 
-def without_mark(head: bytes) -> str | None:
-    """Detect UTF-16 without a byte order mark, by the zero bytes in its first characters.
+def why_not_text(head: bytes, text: Text) -> str | None:
+    """Return why a file's first bytes cannot be text in its encoding, with the remedy; `None` if they may be.
 
-    Returns `None` for other text.
+    Without a byte order mark, UTF-16 shows in the zero bytes of its first characters.
     """
-    if b"\0" not in head[:4]:
+    if head.startswith(b"PK\x03\x04"):
+        return "a ZIP archive or a spreadsheet, not text; unpack it, or export it as CSV"
+    if head.startswith(b"\x1f\x8b"):
+        return "compressed with gzip; let its name end in .gz"
+    if not text.by_bytes or b"\0" not in head[:4]:
         return None
-    return "utf-16-be" if head[:1] == b"\0" else "utf-16-le"
+    codec = "utf-16-be" if head[:1] == b"\0" else "utf-16-le"
+    return f"not {text.codec.upper()}; is it UTF-16? Then pass encoding={codec!r}"

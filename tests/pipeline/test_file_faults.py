@@ -91,6 +91,15 @@ async def test_bad_json_and_bad_bytes_are_dead_letters_of_their_own_line(tmp_pat
     ]
 
 
+async def test_E9_a_number_that_json_does_not_have_is_a_dead_letter(tmp_path: Path) -> None:
+    """E9: the line would be written as it is, and no other program could read it."""
+    content = "".join(f'{{"user_id": "u1", "n": {number}}}\n' for number in ("NaN", "Infinity", "-Infinity", "1e5"))
+    source = write(tmp_path / "in.jsonl", content)
+    report = await enrich(source, tmp_path / "out.jsonl", fields=["tier"], dead_letter=tmp_path / "bad.jsonl")
+    assert report.reasons == {"bad_input": 3}
+    assert [each["n"] for each in lines(tmp_path / "out.jsonl")] == [1e5]
+
+
 async def test_a_field_that_never_ends_ends_the_run(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", "user_id\n" + 'u1,"' + "x" * 200_000 + "\n")
     with pytest.raises(InputError, match="line 2: a quote is opened and not closed, or a field is over 128 KiB"):

@@ -11,9 +11,13 @@ from typing import Any
 
 import duckdb
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from profile_enrich.errors import ConfigurationError, MissingExtraError, StoreError
 from profile_enrich.store import CollectionReport, CollectionSpec, LocalStore, build_store
+from profile_enrich.store.files.row_encoder import RowRejected
+from profile_enrich.store.inputs.open_reader import open_reader
 
 
 def load(path: Path, **options: Any) -> tuple[CollectionReport, dict[str, dict[str, Any]]]:
@@ -172,6 +176,57 @@ def test_E9_a_wrong_encoding_is_said_with_its_line(
     lines = ['{"id": "1"}', '{"id": "2"}', '{"id": "ÿ\xff"}'] if "json" in name else ["id,n", "1,a", "2,ÿÿ", "3,b"]
     with pytest.raises((StoreError, ConfigurationError), match=message):
         load(write(tmp_path / name, "".join(line + "\n" for line in lines).encode(content)), encoding=encoding)
+
+
+@pytest.mark.parametrize("name", ["u.csv", "u.jsonl"])
+def test_E9_a_byte_order_mark_is_believed_before_another_encoding(tmp_path: Path, name: str) -> None:
+    """E9: no column is called `ï»¿id`, and no character becomes two."""
+    content = '{"id": "1", "n": "é"}\n' if "json" in name else "id,n\n1,é\n"
+    assert load(write(tmp_path / name, content.encode("utf-8-sig")), encoding="latin-1")[1]["1"]["n"] == "é"
+
+
+@pytest.mark.parametrize(
+    ("head", "message"), [(b"PK\x03\x04", "a ZIP archive"), (b"\x1f\x8b\x08", "compressed with gzip")]
+)
+def test_E9_a_file_of_another_kind_is_named(tmp_path: Path, head: bytes, message: str) -> None:
+    for name in ("u.csv", "u.jsonl"):
+        with pytest.raises(StoreError, match=message):
+            load(write(tmp_path / name, head + bytes(100)))
+
+
+CONTENTS = {
+    "csv": b'id,n,"a b"\n1,x,"y\nz"\n2,\xc3\xa9,""\n' * 3,
+    "jsonl": b'{"id": "1", "n": [1, {"a": null}]}\n{"id": 2, "n": "\xc3\xa9"}\n' * 3,
+}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["csv", "jsonl", "csv.gz", "jsonl.gz", "parquet"]),
+    edits=st.lists(st.tuples(st.floats(0, 0.999), st.binary(max_size=3)), min_size=1, max_size=4),
+    encoding=st.sampled_from(["utf-8", "utf-8", "cp1252", "utf-16"]),
+    keeps=st.booleans(),
+)
+def test_E9_whatever_bytes_a_file_has_it_is_read_or_it_is_our_error(
+    tmp_path: Path, kind: str, edits: list[tuple[float, bytes]], encoding: str, keeps: bool
+) -> None:
+    """E9: no exception of a library, and no hang, whichever bytes are overwritten."""
+    source = tmp_path / f"u.{kind}"
+    if kind == "parquet":
+        duckdb.execute(f"COPY (SELECT 1 AS id, [1, 2] AS n) TO '{source}' (FORMAT parquet)")
+        content = bytearray(source.read_bytes())
+    else:
+        plain = CONTENTS[kind.partition(".")[0]]
+        content = bytearray(gzip.compress(plain) if kind.endswith("gz") else plain)
+    for place, data in edits:
+        at = int(place * len(content))
+        content[at : at + len(data)] = data
+    source.write_bytes(content)
+    spec = CollectionSpec("U", source, encoding=encoding, rejects=tmp_path / "bad" if keeps else None)
+    with contextlib.suppress(StoreError, ConfigurationError), contextlib.closing(open_reader(spec)) as reader:
+        for _, values in reader.rows():
+            with contextlib.suppress(RowRejected):
+                reader.texts(values)
 
 
 def test_E9_a_byte_that_an_encoding_does_not_have_is_one_reject(tmp_path: Path) -> None:

@@ -118,6 +118,14 @@ class CsvReader(TextReader):
         return dict(zip(self.columns or (), item.record, strict=True))
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+_DECODE = json.JSONDecoder(parse_constant=_refuse).decode
+"""JSON has no NaN and no infinity: a line with one would be written as it is."""
+
+
 class JsonReader(TextReader):
     """A JSON object a line. A line keeps its text as it is."""
 
@@ -136,7 +144,7 @@ class JsonReader(TextReader):
                 continue
             raw = line.strip()
             try:
-                record: Any = json.loads(raw)
+                record: Any = _DECODE(raw)
             except (ValueError, RecursionError):
                 yield Item(number, self._line, None, raw, None, "not JSON")
                 continue

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, BinaryIO
 
-from ..._utils.text_encoding import sniff, without_mark
+from ..._utils.text_encoding import sniff, why_not_text
 from ...errors import InputError
 from .formats import FileSpec
 from .record_reader import RecordReader
@@ -40,8 +40,8 @@ class TextReader(RecordReader):
             while len(head) < 4 and (more := self._file.read(4 - len(head))):  # a pipe gives what is there
                 head += more
         self.text = sniff(head, encoding)
-        if self.text.by_bytes and (wide := without_mark(head)):
-            raise InputError(f"{spec.name}: not {self.text.codec}; is it UTF-16? Then pass encoding={wide!r}")
+        if problem := why_not_text(head, self.text):
+            raise InputError(f"{spec.name}: {problem}")
         joined = _Joined(spec.name, head[len(self.text.mark) :], self._file, self._hash.update)
         self._stream = io.BufferedReader(joined, 2**17)
         self._line = 0

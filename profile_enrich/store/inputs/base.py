@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import zlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol, cast
 
 from ..._utils.file_identity import FileIdentity
-from ..._utils.text_encoding import sniff, without_mark
+from ..._utils.text_encoding import sniff, why_not_text
 from ...errors import ConfigurationError, InputError, StoreError
 from ..input_types import Format
 from ..model import CollectionSpec, ColumnType
@@ -17,6 +18,7 @@ from .rejects import Rejects
 
 __all__ = [
     "MAX_COLUMNS",
+    "UNREADABLE",
     "InputReader",
     "Row",
     "check_columns",
@@ -28,6 +30,9 @@ __all__ = [
     "unchanged",
     "wrong_encoding",
 ]
+
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""What reading a file raises that is damaged, compressed or not."""
 
 MAX_COLUMNS = 2000
 """The largest number of columns; more are probably values used as names."""
@@ -186,13 +191,13 @@ def codec_of(path: Path, encoding: str, where: str, *, gzipped: bool) -> str:
     try:
         with open_bytes(path, gzipped=gzipped) as file:
             head = file.read(4)
-    except (OSError, EOFError):
+    except UNREADABLE:
         problem = f"{where} cannot be {'unpacked; is it whole?' if gzipped else 'read'}"
     if problem:
         raise StoreError(problem)
     text = sniff(head, None if encoding == "utf-8" else encoding)
-    if text.by_bytes and (wide := without_mark(head)):
-        raise StoreError(f"{where}: not {text.codec.upper()}; is it UTF-16? Then pass encoding={wide!r}")
+    if reason := why_not_text(head, text):
+        raise StoreError(f"{where}: {reason}")
     return text.codec
 
 

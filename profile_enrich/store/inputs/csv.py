@@ -14,7 +14,7 @@ from pathlib import Path
 from ...errors import ConfigurationError, StoreError
 from ..input_types import Format
 from ..model import CollectionSpec, ColumnType
-from .base import MAX_COLUMNS, check_columns, codec_of, kept_fields, kind_of, open_bytes, wrong_encoding
+from .base import MAX_COLUMNS, UNREADABLE, check_columns, codec_of, kept_fields, kind_of, open_bytes, wrong_encoding
 from .duckdb_table import (
     _BROKEN,
     _DECLARED,
@@ -150,7 +150,7 @@ class CsvReader(TableReader):
             problem = wrong_encoding(self.where, _wrong_line(self._path, self._gzipped), self._codec)
         except csv.Error:
             problem = f"{self.where}, line 1: the header line is not CSV"
-        except (OSError, EOFError):
+        except UNREADABLE:
             problem = f"{self.where} cannot be unpacked; is it whole?"
         if not problem:
             if not any(first):
@@ -262,7 +262,7 @@ class CsvReader(TableReader):
 
     def _other_line_end(self) -> int | None:
         """Return the first line that ends in LF after others in CRLF, or the other way round; `None` for none."""
-        with contextlib.suppress(OSError, EOFError), open_bytes(self._path, gzipped=self._gzipped) as lines:
+        with contextlib.suppress(*UNREADABLE), open_bytes(self._path, gzipped=self._gzipped) as lines:
             first: bool | None = None
             for number, line in enumerate(lines, 1):
                 ends = line.endswith(b"\r\n")

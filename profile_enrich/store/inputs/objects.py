@@ -15,7 +15,7 @@ from ..._utils.text_encoding import Text
 from ...errors import StoreError
 from ..files.row_encoder import RowRejected, merge_types, to_json, type_of
 from ..model import CollectionSpec, ColumnType
-from .base import MAX_COLUMNS, Row, codec_of, kept_fields, misfit, open_bytes, wrong_encoding
+from .base import MAX_COLUMNS, UNREADABLE, Row, codec_of, kept_fields, misfit, open_bytes, wrong_encoding
 from .rejects import Rejects
 
 __all__ = ["JsonLines", "ObjectReader", "mappings"]
@@ -151,10 +151,13 @@ class JsonLines:
         self._source = source
         self._gzipped = gzipped
         self._where = where or str(source)
+        self._encoding = codecs.lookup(encoding).name
         if isinstance(source, Path) and source.is_file():  # a pipe can be read only once
-            self._encoding = codec_of(source, encoding, self._where, gzipped=gzipped)
-        else:
-            self._encoding = codecs.lookup(encoding).name
+            try:
+                self._encoding = codec_of(source, encoding, self._where, gzipped=gzipped)
+            except StoreError:
+                rejects.close()
+                raise
         self.rejects = rejects
         self.line = 0
         self._raw: IO[bytes] | None = None
@@ -189,7 +192,7 @@ class JsonLines:
             except UnicodeDecodeError:  # UTF-16 only: other encodings are decoded line by line
                 self.line += 1
                 problem = wrong_encoding(self._where, self.line, self._encoding)
-            except (OSError, EOFError):  # a broken gzip file
+            except UNREADABLE:  # a broken gzip file
                 problem = f"{self._where} cannot be {'unpacked' if self._gzipped else 'read'} after line {self.line:,}"
                 problem += "; is it whole?"
         if problem:

@@ -10,6 +10,7 @@ from typing import IO
 from ..._utils.files import private_opener
 from ..._utils.temporary_directory import temporary_directory
 from ...errors import StoreError
+from .base import UNREADABLE
 
 __all__ = ["PrivateCopy", "as_utf8", "blocks"]
 
@@ -37,7 +38,7 @@ class PrivateCopy:
                 with open(self.path, "xb", opener=private_opener) as file:
                     file.writelines(content)
                 self._stack = stack.pop_all()
-            except (OSError, EOFError) as error:
+            except UNREADABLE as error:
                 problem = getattr(error, "strerror", None) or type(error).__name__
         if problem:
             raise StoreError(f"{where} cannot be copied to a temporary file: {problem}; TMPDIR says where")
