@@ -66,12 +66,12 @@ def test_the_sdist_has_all_that_make_needs(built: dict[str, Path]) -> None:
     assert present - inside == set()
 
 
-def test_the_wheel_has_the_package_its_types_and_nothing_else(built: dict[str, Path]) -> None:
+def test_the_wheel_has_the_package_its_command_its_types_and_nothing_else(built: dict[str, Path]) -> None:
     with zipfile.ZipFile(built["wheel"]) as packed:
         names = packed.namelist()
         (metadata,) = [packed.read(name).decode() for name in names if name.endswith(".dist-info/METADATA")]
     assert "profile_enrich/py.typed" in names
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"profile_enrich"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"profile_enrich", "profile_enrich_command.py"}
     assert "](docs/" not in metadata.split("\n\n", 1)[1], "a relative link or picture is broken on an index page"
 
 
