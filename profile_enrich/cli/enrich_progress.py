@@ -42,7 +42,6 @@ class Meter:
         self._task: TaskID | None = None
         self._said = time.monotonic()
         self._begun: float | None = None
-        self._before = (0.0, 0, 0)
         self.last: FileProgress | None = None
 
     def __call__(self, now: FileProgress) -> None:

@@ -16,31 +16,31 @@ class Experiment:
     """Assign people to variants by a hash of their key, without state, equally in every process and release.
 
     The position of a key is the first 8 bytes of SHA-256 over the experiment's name, the key's type and its value, each
-    followed by a zero byte, as a fraction of 2^64. Sides take their share of [0, 1) in the order given, so raising the
-    first side's share moves nobody out of it. Two experiments with different names are independent.
+    followed by a zero byte, as a fraction of 2^64. Variants take their share of [0, 1) in the given order, so raising
+    the first variant's share moves nobody out of it. Experiments with different names are independent.
 
     Args:
         name: the name, which salts the hash.
-        sides: the share of each side in percent, at most 100 in total. The rest is on no side.
+        variants: the share of each variant in percent, at most 100 in total. The rest gets no variant.
 
     Raises:
         ConfigurationError: the name is empty, or the shares are not percentages.
     """
 
-    __slots__ = ("_sides", "name")
+    __slots__ = ("_variants", "name")
 
-    def __init__(self, name: str, sides: Mapping[str, float]) -> None:
+    def __init__(self, name: str, variants: Mapping[str, float]) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError("an experiment needs a name")
-        if not sides or any(isinstance(share, bool) or not 0 <= share <= 100 for share in sides.values()):
-            raise ConfigurationError("each side of an experiment has a share in percent: {'blue': 50, 'green': 50}")
-        if sum(sides.values()) > 100 + 1e-9:
-            raise ConfigurationError("the sides of an experiment have more than 100 percent together")
+        if not variants or any(isinstance(share, bool) or not 0 <= share <= 100 for share in variants.values()):
+            raise ConfigurationError("each variant of an experiment has a share in percent: {'blue': 50, 'green': 50}")
+        if sum(variants.values()) > 100 + 1e-9:
+            raise ConfigurationError("the variants of an experiment have more than 100 percent together")
         self.name = name
-        self._sides = dict(sides)
+        self._variants = dict(variants)
 
-    def side_of(self, who: Profile | ProfileKey | str) -> str | None:
-        """Return the side of a person; `None` for the rest, and for a profile without a key (nobody signed in).
+    def variant_of(self, who: Profile | ProfileKey | str) -> str | None:
+        """Return the variant of a person; `None` for the rest, and for a profile without a key (nobody signed in).
 
         Args:
             who: a profile, found or not; or a key.
@@ -49,25 +49,26 @@ class Experiment:
         if key is None:
             return None
         place = self._place(key)
-        for side, share in self._sides.items():
+        for variant, share in self._variants.items():
             place -= share / 100
             if place < 0:
-                return side
+                return variant
         return None
 
-    def on(self, side: str) -> Predicate:
-        """Return a predicate for an `Audience`: whether a profile is on this side.
+    def on(self, variant: str) -> Predicate:
+        """Return a predicate for an `Audience`: whether a profile gets this variant.
 
         Raises:
-            ConfigurationError: the side does not exist.
+            ConfigurationError: the variant does not exist.
         """
-        if side not in self._sides:
-            raise ConfigurationError(f"the experiment {self.name!r} has no side {side!r}")
-        return lambda profile: self.side_of(profile) == side
+        if variant not in self._variants:
+            raise ConfigurationError(f"the experiment {self.name!r} has no variant {variant!r}")
+        return lambda profile: self.variant_of(profile) == variant
 
     def _place(self, key: ProfileKey) -> float:
         text = f"{self.name}\0{key.type}\0{key.value}\0"
         return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8], "big") / 2**64
 
     def __repr__(self) -> str:
-        return f"<Experiment {self.name}: {', '.join(f'{side} {share:g} %' for side, share in self._sides.items())}>"
+        shares = ", ".join(f"{variant} {share:g} %" for variant, share in self._variants.items())
+        return f"<Experiment {self.name}: {shares}>"

@@ -23,7 +23,7 @@ CAUSES = {
     "An id of another type": r"must be a string, not int; pass str\(value\).*must return a string",
     "The middleware in the wrong order": r"put SessionMiddleware before it",
     "`SessionMiddleware` is missing": r"put SessionMiddleware before it",
-    "An custom identity function that needs a session": r"the identity function raised AssertionError",
+    "A custom identity function that needs a session": r"the identity function raised AssertionError",
     "`ProfileMiddleware` is missing": r"add ProfileMiddleware to the application",
     "Read before it was looked up": r"get it with `await get_profile\(request\)`",
     "Two event loops": r"belongs to another event loop; without it, each loop gets one of its own",

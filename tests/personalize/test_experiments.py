@@ -16,26 +16,26 @@ HALVES = Experiment("hero", {"blue": 50, "green": 50})
 
 
 def test_the_same_person_is_on_the_same_side_in_every_release() -> None:
-    assert [HALVES.side_of(f"u{number}") for number in range(8)] == [
+    assert [HALVES.variant_of(f"u{number}") for number in range(8)] == [
         "blue", "blue", "green", "green", "green", "green", "green", "green",
     ]  # fmt: skip
-    assert HALVES.side_of(ProfileKey("u3", "email")) == Experiment("hero", {"blue": 50, "green": 50}).side_of(
+    assert HALVES.variant_of(ProfileKey("u3", "email")) == Experiment("hero", {"blue": 50, "green": 50}).variant_of(
         ProfileKey("u3", "email")
     )
 
 
-def test_sides_have_the_share_that_they_were_given() -> None:
+def test_variants_have_the_share_that_they_were_given() -> None:
     shares = Experiment("layout", {"a": 10, "b": 30, "c": 0, "d": 40.5})
-    count = Counter(shares.side_of(f"person-{number}") for number in range(40_000))
+    count = Counter(shares.variant_of(f"person-{number}") for number in range(40_000))
     expected = {"a": 4_000, "b": 12_000, "d": 16_200, None: 7_800}
     assert set(count) == set(expected)
     # Chi-square with 3 degrees of freedom: 16.3 is passed by chance once in a thousand, and these keys are fixed.
-    assert sum((count[side] - wanted) ** 2 / wanted for side, wanted in expected.items()) < 16.3
+    assert sum((count[variant] - wanted) ** 2 / wanted for variant, wanted in expected.items()) < 16.3
 
 
 def test_two_experiments_are_independent() -> None:
     other = Experiment("footer", {"blue": 50, "green": 50})
-    together = Counter((HALVES.side_of(f"u{number}"), other.side_of(f"u{number}")) for number in range(10_000))
+    together = Counter((HALVES.variant_of(f"u{number}"), other.variant_of(f"u{number}")) for number in range(10_000))
     assert all(2_300 < count < 2_700 for count in together.values())
     assert len(together) == 4
 
@@ -43,21 +43,21 @@ def test_two_experiments_are_independent() -> None:
 @given(st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable()), st.floats(0, 100), st.floats(0, 100))
 def test_raising_the_first_share_moves_nobody_out_of_it(key: str, one: float, two: float) -> None:
     small, large = sorted((one, two))
-    if Experiment("rollout", {"new": small}).side_of(key) == "new":
-        assert Experiment("rollout", {"new": large}).side_of(key) == "new"
+    if Experiment("rollout", {"new": small}).variant_of(key) == "new":
+        assert Experiment("rollout", {"new": large}).variant_of(key) == "new"
 
 
 def test_all_is_all_and_nothing_is_nothing() -> None:
-    assert {Experiment("x", {"on": 100}).side_of(f"u{number}") for number in range(200)} == {"on"}
-    assert {Experiment("x", {"on": 0}).side_of(f"u{number}") for number in range(200)} == {None}
+    assert {Experiment("x", {"on": 100}).variant_of(f"u{number}") for number in range(200)} == {"on"}
+    assert {Experiment("x", {"on": 0}).variant_of(f"u{number}") for number in range(200)} == {None}
 
 
 def test_takes_profiles_also_of_people_that_the_source_does_not_know() -> None:
     known = Profile(reason=Reason.NOT_FOUND, key=ProfileKey("u3"))
-    assert HALVES.side_of(known) == HALVES.side_of("u3") == "green"
+    assert HALVES.variant_of(known) == HALVES.variant_of("u3") == "green"
     assert HALVES.on("green")(known) is True
     assert HALVES.on("blue")(known) is False
-    assert HALVES.side_of(Profile(reason=Reason.ANONYMOUS)) is None
+    assert HALVES.variant_of(Profile(reason=Reason.ANONYMOUS)) is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_refuses_what_is_no_split(make: Any) -> None:
 
 def test_refuses_a_key_that_is_none() -> None:
     with pytest.raises(InvalidKeyError):
-        HALVES.side_of("")
+        HALVES.variant_of("")
 
 
 def test_says_what_it_is() -> None:
