@@ -18,7 +18,7 @@ from ..profile import Profile, Reason
 from ..templating import TemplateProfile
 from ..web.arguments import check_attribute
 from ..web.blocking_lookup import BlockingConfig
-from ..web.encoding_hint import explain_encoding
+from ..web.encoding_hint import HINT, explain_encoding
 from .flask_caching import guard_caches
 from .lookup import FlaskLookup, current_lookup
 
@@ -114,6 +114,8 @@ class ProfileEnrich:
             lookup.skip(Reason.NOT_LOOKED_UP)
 
     def _finish(self, response: Response) -> Response:
+        if cast(object, response.response) is current_profile:  # Flask takes a proxy for the parts of a body
+            raise ConfigurationError(HINT)
         lookup = current_lookup(self._attribute)
         if lookup is not None:
             headers = lookup.personal_headers(response.headers.items())

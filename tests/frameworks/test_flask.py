@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cachetools
 import pytest
@@ -391,9 +391,14 @@ def test_what_cannot_be_encoded_says_what_to_call() -> None:
     app = flask_app.create(client_of(ScriptedSource()))
     app.testing = True
     app.error_handler_spec.clear()
-    with pytest.raises(TypeError) as raised:
-        browser(app, "u1").get("/encode")
-    assert raised.value.__notes__ == [HINT]
+    app.add_url_rule("/itself", "itself", cast(Any, lambda: current_profile))
+    app.add_url_rule("/itself-of-g", "itself-of-g", lambda: g.profile)
+    for path in ("/encode", "/itself-of-g"):
+        with pytest.raises(TypeError) as raised:
+            browser(app, "u1").get(path)
+        assert raised.value.__notes__ == [HINT]
+    with pytest.raises(ConfigurationError, match="as_dict"):
+        browser(app, "u1").get("/itself")
 
 
 def test_A25_one_attribute_is_for_one_extension() -> None:
