@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib.auth import alogin, alogout, login, logout
 from django.contrib.auth.models import User
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
 from django.views.decorators.cache import cache_page
@@ -101,6 +101,14 @@ def late(request: Any) -> StreamingHttpResponse:
     return StreamingHttpResponse(parts())
 
 
+def encode(request: Any) -> HttpResponse:
+    return JsonResponse({"profile": request.profile})
+
+
+async def aencode(request: Any) -> HttpResponse:
+    return JsonResponse({"profile": await request.aprofile()})
+
+
 def boom(request: Any) -> HttpResponse:
     hello(request.profile)
     raise RuntimeError("boom")
@@ -181,6 +189,8 @@ urlpatterns = [
     path("astream", astream),
     path("late", late),
     path("boom", boom),
+    path("encode", encode),
+    path("aencode", aencode),
     path("members", members),
     path("amembers", amembers),
     path("switch", switch),

@@ -18,6 +18,7 @@ from profile_enrich import NotFound, from_cookie, from_header, from_session, hon
 from profile_enrich.django import lookup
 from profile_enrich.django.testing import attach_profile, override_profiles
 from profile_enrich.web import blocking_lookup
+from profile_enrich.web.encoding_hint import HINT
 from tests.frameworks import django_pages
 from tests.frameworks.broken_functions import BROKEN
 from tests.frameworks.django_site import AFTER, AUTH, OURS, SESSION, Browser, body, site
@@ -226,6 +227,15 @@ def test_A13_an_error_page_says_it_is_personal(asgi: bool) -> None:
         response = Browser(asgi, "1").get("/boom")
     assert (response.status_code, body(response)) == (500, "Sorry 1")
     assert response["Cache-Control"] == "private"
+
+
+@BOTH
+@pytest.mark.parametrize("page", ["/encode", "/aencode"])
+def test_what_cannot_be_encoded_says_what_to_call(asgi: bool, page: str, caplog: pytest.LogCaptureFixture) -> None:
+    with site(client_of(ScriptedSource())):
+        assert Browser(asgi, "1").get(page).status_code == 500
+    errors = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert [getattr(error, "__notes__", None) for error in errors] == [[HINT]]
 
 
 @BOTH

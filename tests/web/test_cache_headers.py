@@ -162,6 +162,14 @@ class TestCacheControl:
         assert personalise(result, COOKIE) == (result, False)
 
 
+@pytest.mark.parametrize("value", ["Thu, 01 Jan 2099 00:00:00 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "0", "-1", "soon"])
+def test_A14_expires_lies_in_the_past(value: str) -> None:
+    """A14: Akamai can be set to honour this field alone, and caches of HTTP/1.0 know no other."""
+    headers, invited = personalise([(b"Expires", value.encode()), (b"cache-control", b"max-age=60")], ["Cookie"])
+    assert headers == [(b"Expires", b"0"), (b"cache-control", b"private, max-age=60"), (b"vary", b"Cookie")]
+    assert not invited
+
+
 TARGETED = {
     "x-accel-expires": ["60", "@1790000000", "off"],
     "surrogate-control": ["max-age=60", 'content="ESI/1.0"'],
