@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from examples.demo.control import CONTROL_VARIABLE, ControlServer
+from examples.demo.launcher import Launcher
+from examples.demo.process import Process
+
 from .browser import browser, needs_browser
 from .console import RunningConsole
 from .shop import Shop
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = needs_browser
 
 WIDTHS = (390, 1280)
+BETWEEN = (640, 700, 900, 1000, 1100)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 ANONYMOUS = ["/", "/sign-in"]
 SIGNED_IN = ["/", "/department/snacks", "/product/995242", "/account"]
@@ -40,14 +45,32 @@ Array.from(document.querySelectorAll("main, main section")).flatMap((parent) => 
 
 @pytest.fixture(scope="module")
 def shop() -> Generator[Shop]:
-    with Shop({"STOREFRONT_TTL": "600", "STOREFRONT_STALE_TTL": "600"}).running() as running:
-        yield running
+    """With the launcher's button."""
+    processes: dict[str, Process] = {}
+    with ControlServer.serving(Launcher(processes)) as control:
+        settings = {CONTROL_VARIABLE: str(control.path), "STOREFRONT_TTL": "600", "STOREFRONT_STALE_TTL": "600"}
+        shop = Shop(settings)
+        processes["api"] = shop.api
+        with shop.running():
+            yield shop
 
 
 @pytest.fixture(scope="module")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningConsole]:
     with RunningConsole(tmp_path_factory.mktemp("console")).running() as running:
         yield running
+
+
+def check_layout(tab: Tab, width: int) -> None:
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width, (tab.url, width)
+    assert tab.evaluate(TOUCHING) == [], (tab.url, width)
+    if tab.locator(".strip").count():
+        box = tab.locator(".strip").bounding_box()
+        assert box is not None
+        assert box["height"] <= 170, (tab.url, width, box)
+        for part in tab.locator(".strip dl, .strip-what, .strip button").all():
+            here = part.bounding_box()
+            assert here is None or here["x"] + here["width"] <= width, (tab.url, width)
 
 
 def violations(label: str, enter: Callable[[Tab], None], addresses: list[str]) -> list[str]:
@@ -65,12 +88,14 @@ def violations(label: str, enter: Callable[[Tab], None], addresses: list[str]) -
         enter(tab)
         for address in addresses:
             tab.goto(address)
+            for width in BETWEEN:
+                tab.set_viewport_size({"width": width, "height": 844})
+                check_layout(tab, width)
             tab.evaluate(axe)
             for scheme, width in itertools.product(SCHEMES, WIDTHS):
                 tab.emulate_media(color_scheme=scheme)
                 tab.set_viewport_size({"width": width, "height": 844})
-                assert tab.evaluate("document.documentElement.scrollWidth") <= width, (address, width)
-                assert tab.evaluate(TOUCHING) == [], (address, width)
+                check_layout(tab, width)
                 if directory := os.environ.get("SCREENSHOTS"):
                     name = re.sub(r"\W+", "-", address.split("/", 3)[3]) or "home"
                     tab.screenshot(path=f"{directory}/{label}-{name}-{width}-{scheme}.png", full_page=True)
