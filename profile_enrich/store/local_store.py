@@ -10,18 +10,16 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from .._utils.validation import check_int
-from ..errors import ConfigurationError, StoreError
+from ..errors import StoreError
 from .files.collection_reader import CollectionReader
 from .files.layer import FileGone, Layer
 from .files.manifest import CollectionFiles, Manifest, read_manifest, signature
-from .files.page_token import filter_scope, open_cursor, sign_cursor
 from .index.postings import CACHE_BYTES, PostingCache
-from .model import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
-from .profile_store import WRITE_WAIT
+from .model import Collection, CollectionChanges, Dialect
+from .profile_store import WRITE_WAIT, ProfileStore, check_filters
 from .writes.single_records import delete_record, put_record
 
 __all__ = ["LocalStore"]
@@ -47,7 +45,7 @@ class _PerThread(threading.local):
         self.parts: dict[int, CollectionFiles] = {}
 
 
-class LocalStore:
+class LocalStore(ProfileStore):
     """A store that `build_store` wrote. It is thread-safe and fork-safe; lookups take microseconds.
 
     Each thread opens the files read-only. Every read verifies a checksum. A new generation is picked up by the first
@@ -126,27 +124,6 @@ class LocalStore:
         """Return the collection with this index id, or `None`."""
         return self._current().by_index_id.get(index_id)
 
-    def collection(self, ref: str | int) -> Collection:
-        """Return the collection with this name, index id (`"idx-…"`) or entity id (an integer).
-
-        Raises:
-            StoreError: there is none; the message lists the existing ones.
-        """
-        found = self.find(ref)
-        if found is None:
-            names = ", ".join(repr(item.name) for item in self.collections()[:20]) or "none"
-            raise StoreError(f"the store in {self._path} has no collection {ref!r}; there are: {names}")
-        return found
-
-    def get(self, collection: str | int | Collection, record_id: str) -> StoredRecord | None:
-        """Return the record with this key, or `None`.
-
-        Raises:
-            StoreError: the collection does not exist or cannot be read.
-        """
-        payload = self.get_payload(collection, record_id)
-        return None if payload is None else StoredRecord(record_id, _attributes(payload))
-
     def get_many(self, collection: str | int | Collection, record_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the attributes of the existing records, by key.
 
@@ -159,78 +136,11 @@ class LocalStore:
     def get_payload(
         self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
     ) -> bytes | None:
-        """Return the record with this key as the JSON body of a vendor's response, or `None`.
-
-        Census: `{"data":{…}}`; Amperity: `{"id":…,"index_id":…,"attributes":{…}}`, `None` also when the collection has
-        no Amperity view.
-
-        Raises:
-            StoreError: the collection does not exist or cannot be read.
-        """
-        found, reader = self._reader(collection)
+        """See `ProfileStore.get_payload`."""
+        found, reader = self._reader(collection)  # once, because this is what every lookup does
         if dialect == "amperity" and found.index_fields is None:
             return None
         return reader.payload(record_id, dialect)
-
-    def page(
-        self,
-        collection: str | int | Collection,
-        filters: Mapping[str, str] | None = None,
-        *,
-        limit: int = 25,
-        cursor: str | None = None,
-        with_total: bool = False,
-        dialect: Dialect = "amperity",
-    ) -> StorePage:
-        """Return one page of the records that match all filters exactly (case-sensitive, not trimmed).
-
-        Records are ordered by their first insertion, and updates do not move them: paging during refreshes returns each
-        remaining record exactly once, in its current version. New records come last. Values are compared as text, as
-        the Amperity view shows them.
-
-        Args:
-            collection: the collection, by name or id.
-            filters: text values by attribute; only `filterable` attributes.
-            limit: the number of records, 1 to 1,000.
-            cursor: the `next_cursor` of the previous page.
-            with_total: also count all matches.
-            dialect: the form of the payloads.
-
-        Raises:
-            CursorError: the cursor was modified, or belongs to another collection or filter.
-            ConfigurationError: an attribute is not filterable, or the limit is out of range.
-            StoreError: the collection does not exist or cannot be read.
-        """
-        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-            raise ConfigurationError(f"limit is 1 to {MAX_PAGE:,}")
-        wanted = dict(filters or {})
-        found, reader = self._reader(collection)
-        _check_filters(found, wanted)
-        if dialect == "amperity" and found.index_fields is None:
-            raise ConfigurationError(f"the collection {found.name!r} has no Amperity view; see the report of its build")
-        scope, secret = filter_scope(f"{found.index_id}\0{dialect}", wanted), self._snapshot.manifest.secret
-        after = 0 if cursor is None else open_cursor(secret, scope, found.id, cursor)
-        rows = reader.page(wanted, after=after, limit=limit + 1, dialect=dialect)
-        following = None
-        if len(rows) > limit:
-            rows = rows[:limit]
-            following = sign_cursor(secret, scope, found.id, rows[-1][0])
-        total = reader.count(wanted) if with_total else None
-        return StorePage(tuple(payload for _, _, payload in rows), following, total)
-
-    def search(
-        self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
-    ) -> list[StoredRecord]:
-        """Return the first records that match all filters exactly, with their own types.
-
-        Raises:
-            ConfigurationError: an attribute is not filterable.
-            StoreError: the collection does not exist or cannot be read.
-        """
-        found, reader = self._reader(collection)
-        _check_filters(found, filters)
-        rows = reader.page(filters, after=0, limit=limit, dialect="census")
-        return [StoredRecord(key, _attributes(payload)) for _, key, payload in rows]
 
     def changes_since(
         self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
@@ -293,16 +203,30 @@ class LocalStore:
         self._open.clear()
         self._local = _PerThread()
 
-    def __enter__(self) -> LocalStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<LocalStore {self._path}, {len(self._snapshot.by_id)} collections>"
+
+    @property
+    def _description(self) -> str:
+        return f"the store in {self._path}"
+
+    def _payload(self, known: Collection, record_id: str, dialect: Dialect) -> bytes | None:
+        return self._reader(known)[1].payload(record_id, dialect)
+
+    def _rows(
+        self,
+        known: Collection,
+        filters: Mapping[str, str],
+        after: int | None,
+        limit: int,
+        *,
+        dialect: Dialect,
+        with_total: bool,
+    ) -> tuple[Sequence[tuple[int, str, bytes]], int | None]:
+        found, reader = self._reader(known)
+        check_filters(found, filters)  # again: another generation may have come meanwhile
+        rows = reader.page(filters, after=after or 0, limit=limit, dialect=dialect)
+        return rows, reader.count(filters) if with_total else None
 
     def _current(self) -> _Snapshot:
         if self._timer() >= self._next_check:
@@ -378,15 +302,3 @@ def _files_in_common(before: _Snapshot, after: _Snapshot) -> set[str]:
 
 def _ref(ref: str | int | Collection) -> str | int:
     return ref.id if isinstance(ref, Collection) else ref
-
-
-def _attributes(payload: bytes) -> dict[str, Any]:
-    return cast("dict[str, Any]", json.loads(payload)["data"])
-
-
-def _check_filters(collection: Collection, filters: Mapping[str, str]) -> None:
-    for name in filters:
-        if name not in collection.filterable:
-            # The name is not repeated, because it is user input.
-            allowed = ", ".join(collection.filterable) or "none"
-            raise ConfigurationError(f"a filter names an attribute that is not filterable; filterable are: {allowed}")

@@ -4,54 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json.encoder import encode_basestring as quote
 from pathlib import Path
-from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
-from .._utils.files import private_opener
-from .._utils.fork import reset_after_fork
-from .._utils.output_paths import OutputPath, check_output_paths
-from ..errors import ConfigurationError, StoreBusy, StoreError
-from .files.page_token import filter_scope, open_cursor, sign_cursor
+from ..errors import ConfigurationError
 from .files.row_encoder import MAX_RECORD_BYTES, RowEncoder, RowRejected, key_text, to_json, type_of
 from .inputs.open_reader import open_reader
+from .mirror_file import MirrorFile
 from .model import (
     MAX_INDEX_FIELDS,
-    MAX_PAGE,
     Collection,
     CollectionChanges,
     CollectionSpec,
     Column,
     Dialect,
-    StoredRecord,
-    StorePage,
 )
-from .profile_store import WRITE_WAIT
-from .record_text import amperity_payload, census_payload, storable, stored_values
+from .profile_store import WRITE_WAIT, ProfileStore
+from .record_text import payload, storable, stored_values
 from .writes.build import index_id_of
 
 __all__ = ["MirrorStore", "MirroredRecord"]
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS meta (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), secret BLOB, generation INTEGER);
-CREATE TABLE IF NOT EXISTS collection (id INTEGER PRIMARY KEY, index_id TEXT UNIQUE, name TEXT UNIQUE, key TEXT,
-    columns TEXT, filterable TEXT, generation INTEGER, created_at REAL, updated_at REAL);
-CREATE TABLE IF NOT EXISTS record (place INTEGER PRIMARY KEY AUTOINCREMENT, collection INTEGER NOT NULL,
-    key TEXT NOT NULL, record TEXT, fetched_at REAL NOT NULL, generation INTEGER NOT NULL, UNIQUE (collection, key));
-CREATE INDEX IF NOT EXISTS record_generation ON record (collection, generation);
-CREATE TABLE IF NOT EXISTS value (collection INTEGER, name TEXT, value TEXT, place INTEGER,
-    PRIMARY KEY (collection, name, value, place)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS value_place ON value (place);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +44,7 @@ class MirroredRecord:
     fetched_at: float
 
 
-class MirrorStore:
+class MirrorStore(ProfileStore):
     """A store in one SQLite file that is filled record by record. It is thread-safe and fork-safe; readers never wait.
 
     Unlike a built store, it needs no columns in advance. It records when each record was fetched, and which keys have
@@ -84,36 +61,8 @@ class MirrorStore:
     def __init__(self, path: Path | str, *, clock: Callable[[], float] = time.time) -> None:
         self._path = Path(path)
         self._clock = clock
-        self.after_fork()
-        reset_after_fork(self)
-        check_output_paths([OutputPath(self._path, "the mirror", kind="database")])
-        self._refuse_another_database()
-        with contextlib.suppress(OSError):
-            os.close(private_opener(str(self._path), os.O_CREAT | os.O_WRONLY))
-        with self._writing() as run:
-            for statement in _TABLES.split(";\n"):
-                run(statement)
-            run("INSERT OR IGNORE INTO meta VALUES (1, ?, 0)", (secrets.token_bytes(32),))
-        self._secret = bytes(self._rows("SELECT secret FROM meta")[0][0])
-
-    def _refuse_another_database(self) -> None:
-        """Refuse a SQLite file of another program, whose tables would get company."""
-        if not self._path.exists() or not self._path.stat().st_size:
-            return
-        tables = {"meta"}
-        url = f"{self._path.absolute().as_uri()}?mode=ro"
-        with (
-            contextlib.suppress(sqlite3.Error),  # what is no database is reported when it is opened
-            contextlib.closing(sqlite3.connect(url, uri=True)) as found,
-        ):
-            tables = {row[0] for row in found.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        if tables and "meta" not in tables:
-            raise ConfigurationError(f"the mirror {self._path} is another database; give a new file")
-
-    def after_fork(self) -> None:
-        """Connections do not cross a fork: the child opens its own."""
-        self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
+        self._file = MirrorFile(self._path)
+        self._secret = bytes(self._file.rows("SELECT secret FROM meta")[0][0])
 
     @property
     def namespace(self) -> str:
@@ -133,7 +82,7 @@ class MirrorStore:
     @property
     def generation(self) -> int:
         """The number of changes so far."""
-        return int(self._rows("SELECT generation FROM meta")[0][0])
+        return int(self._file.rows("SELECT generation FROM meta")[0][0])
 
     @property
     def secret(self) -> bytes:
@@ -163,7 +112,7 @@ class MirrorStore:
             filterable: the columns that pages can be filtered by. They cannot be changed later.
         """
         chosen = json.dumps(list(filterable))
-        with self._writing() as run:
+        with self._file.writing() as run:
             now = self._clock()
             run(
                 "INSERT OR IGNORE INTO collection VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)",
@@ -173,7 +122,7 @@ class MirrorStore:
 
     def collections(self) -> tuple[Collection, ...]:
         """All collections, by id."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT c.*, (SELECT count(*) FROM record r WHERE r.collection = c.id AND r.record IS NOT NULL)"
             " FROM collection c ORDER BY id"
         )
@@ -181,100 +130,32 @@ class MirrorStore:
 
     def find(self, ref: str | int) -> Collection | None:
         """Return the collection with this name, index id or entity id, or `None`."""
-        rows = self._rows("SELECT * FROM collection WHERE id = ? OR name = ? OR index_id = ?", (ref, ref, ref))
+        rows = self._file.rows("SELECT * FROM collection WHERE id = ? OR name = ? OR index_id = ?", (ref, ref, ref))
         return _collection(rows[0], 0) if rows else None
 
     def find_index(self, index_id: str) -> Collection | None:
         """Return the collection with this index id, or `None`."""
         if not storable(index_id):
             return None
-        rows = self._rows("SELECT * FROM collection WHERE index_id = ?", (index_id,))
+        rows = self._file.rows("SELECT * FROM collection WHERE index_id = ?", (index_id,))
         return _collection(rows[0], 0) if rows else None
-
-    def collection(self, ref: str | int) -> Collection:
-        """Return the collection with this name, index id or entity id.
-
-        Raises:
-            StoreError: there is none; the message lists the existing ones.
-        """
-        found = self.find(ref)
-        if found is None:
-            names = ", ".join(repr(item.name) for item in self.collections()[:20]) or "none"
-            raise StoreError(f"the mirror {self._path} has no collection {ref!r}; there are: {names}")
-        return found
 
     def look(self, collection: Collection, record_id: str) -> MirroredRecord | None:
         """Return the state of a key; `None` if it was never fetched."""
         if not storable(record_id):
             return None
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT record IS NOT NULL, fetched_at FROM record WHERE collection = ? AND key = ?",
             (collection.id, record_id),
         )
         return MirroredRecord(bool(rows[0][0]), rows[0][1]) if rows else None
 
-    def get(self, collection: str | int | Collection, record_id: str) -> StoredRecord | None:
-        """Return the record with this key, or `None`."""
-        found = self._record(self._find(collection), record_id)
-        return None if found is None else StoredRecord(record_id, json.loads(found))
-
-    def get_payload(
-        self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
-    ) -> bytes | None:
-        """Return the record with this key as the JSON body of a vendor's response, or `None`."""
-        known = self._find(collection)
-        found = self._record(known, record_id)
-        if found is None or (dialect == "amperity" and known.index_fields is None):
-            return None
-        return census_payload(found) if dialect == "census" else amperity_payload(known, record_id, found)
-
-    def page(
-        self,
-        collection: str | int | Collection,
-        filters: Mapping[str, str] | None = None,
-        *,
-        limit: int = 25,
-        cursor: str | None = None,
-        with_total: bool = False,
-        dialect: Dialect = "amperity",
-    ) -> StorePage:
-        """Return one page of the mirrored records that match all filters exactly, in order of insertion.
-
-        Raises:
-            CursorError: the cursor was modified, or belongs to another collection or filter.
-            ConfigurationError: an attribute is not filterable, or the limit is out of range.
-        """
-        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-            raise ConfigurationError(f"limit is 1 to {MAX_PAGE:,}")
-        wanted, known = dict(filters or {}), self._find(collection)
-        if dialect == "amperity" and known.index_fields is None:
-            raise ConfigurationError(f"the collection {known.name!r} has no Amperity view: it has more than 30 columns")
-        scope = filter_scope(f"{known.index_id}\0{dialect}", wanted)
-        after = 0 if cursor is None else open_cursor(self._secret, scope, known.id, cursor)
-        rows = self._page(known, wanted, after, limit + 1)
-        following = None
-        if len(rows) > limit:
-            rows = rows[:limit]
-            following = sign_cursor(self._secret, scope, known.id, rows[-1][0])
-        total = len(self._page(known, wanted, 0, -1)) if with_total else None
-        payloads = [
-            census_payload(text) if dialect == "census" else amperity_payload(known, key, text) for _, key, text in rows
-        ]
-        return StorePage(tuple(payloads), following, total)
-
-    def search(
-        self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
-    ) -> list[StoredRecord]:
-        """Return the first records that match all filters exactly, with their own types."""
-        rows = self._page(self._find(collection), filters, 0, limit)
-        return [StoredRecord(key, json.loads(text)) for _, key, text in rows]
-
     def changes_since(
         self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
     ) -> CollectionChanges | None:
         """Return the keys written or deleted after a generation; `None` if there are more than `limit`."""
-        known = self._find(collection)
-        rows = self._rows(
+        known = self._known(collection)
+        rows = self._file.rows(
             "SELECT key, record IS NOT NULL FROM record WHERE collection = ? AND generation > ? LIMIT ?",
             (known.id, generation, limit + 1),
         )
@@ -312,10 +193,10 @@ class MirrorStore:
             ConfigurationError: a record cannot be stored; none is written.
             StoreBusy: another writer held the file for longer than `wait` seconds.
         """
-        known = self._find(collection)
+        known = self._known(collection)
         columns = {column.name: column.type for column in known.columns}
         added = 0
-        with self._writing(wait) as run:
+        with self._file.writing(wait) as run:
             for record_id, record in records:
                 text = _encode(known, record_id, record)
                 for name, value in record.items():
@@ -333,16 +214,16 @@ class MirrorStore:
         Raises:
             StoreBusy: another writer held the file for longer than `wait` seconds.
         """
-        known = self._find(collection)
+        known = self._known(collection)
         there = self._record(known, record_id) is not None
         if storable(record_id):
-            with self._writing(wait) as run:
+            with self._file.writing(wait) as run:
                 self._write(run, known, record_id, None)
         return there
 
     def touch(self, collection: Collection, record_id: str) -> None:
         """Set the fetch time of an unchanged record to now."""
-        with self._writing() as run:
+        with self._file.writing() as run:
             run(
                 "UPDATE record SET fetched_at = ? WHERE collection = ? AND key = ?",
                 (self._clock(), collection.id, record_id),
@@ -363,7 +244,7 @@ class MirrorStore:
         encoder = RowEncoder(key=spec.key, index_id=known.index_id, index_fields=None, filterable=())
         encoder.with_index = False
         try:
-            with self._writing() as run:
+            with self._file.writing() as run:
                 for names, values in reader.rows():
                     with contextlib.suppress(RowRejected):
                         row = encoder.encode(names, reader.texts(values), values)
@@ -384,49 +265,45 @@ class MirrorStore:
 
     def close(self) -> None:
         """Close all connections. The next use opens them again."""
-        connections, self._open = self._open, []
-        self._local = threading.local()
-        for connection in connections:
-            connection.close()
-
-    def __enter__(self) -> MirrorStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._file.close()
 
     def __repr__(self) -> str:
         return f"<MirrorStore {self._path}>"
 
-    def _find(self, ref: str | int | Collection) -> Collection:
-        return self.collection(ref.id if isinstance(ref, Collection) else ref)
-
     def _record(self, collection: Collection, record_id: str) -> str | None:
         if not storable(record_id):
             return None
-        rows = self._rows("SELECT record FROM record WHERE collection = ? AND key = ?", (collection.id, record_id))
+        rows = self._file.rows("SELECT record FROM record WHERE collection = ? AND key = ?", (collection.id, record_id))
         return rows[0][0] if rows else None
 
-    def _page(self, known: Collection, filters: Mapping[str, str], after: int, limit: int) -> list[tuple[Any, ...]]:
-        for name in filters:
-            if name not in known.filterable:
-                allowed = ", ".join(known.filterable) or "none"
-                raise ConfigurationError(
-                    f"a filter names an attribute that is not filterable; filterable are: {allowed}"
-                )
+    @property
+    def _description(self) -> str:
+        return f"the mirror {self._path}"
+
+    def _payload(self, known: Collection, record_id: str, dialect: Dialect) -> bytes | None:
+        text = self._record(known, record_id)
+        return None if text is None else payload(known, record_id, text, dialect)
+
+    def _rows(
+        self,
+        known: Collection,
+        filters: Mapping[str, str],
+        after: int | None,
+        limit: int,
+        *,
+        dialect: Dialect,
+        with_total: bool,
+    ) -> tuple[list[tuple[int, str, bytes]], int | None]:
         if not all(storable(value) or value == "" for value in filters.values()):
-            return []
-        matches = " AND place IN (SELECT place FROM value WHERE collection = ? AND name = ? AND value = ?)" * len(
-            filters
+            return [], 0 if with_total else None
+        matches = " AND place IN (SELECT place FROM value WHERE collection = ? AND name = ? AND value = ?)"
+        matching = f"FROM record WHERE collection = ? AND record IS NOT NULL{matches * len(filters)}"
+        values = [known.id, *(part for name, value in filters.items() for part in (known.id, name, value))]
+        rows = self._file.rows(
+            f"SELECT place, key, record {matching} AND place > ? ORDER BY place LIMIT ?", (*values, after or 0, limit)
         )
-        values = [part for name, value in filters.items() for part in (known.id, name, value)]
-        return self._rows(
-            f"SELECT place, key, record FROM record WHERE collection = ? AND place > ? AND record IS NOT NULL{matches}"  # noqa: S608
-            " ORDER BY place LIMIT ?",
-            (known.id, after, *values, limit),
-        )
+        total = self._file.rows(f"SELECT count(*) {matching}", values)[0][0] if with_total else None
+        return [(place, key, payload(known, key, text, dialect)) for place, key, text in rows], total
 
     def _write(self, run: Callable[..., Any], known: Collection, record_id: str, text: str | None) -> int:
         """Write a record, or mark it as missing; return 1 if it is new, else 0."""
@@ -449,44 +326,6 @@ class MirrorStore:
                 if value is not None:
                     run("INSERT OR IGNORE INTO value VALUES (?, ?, ?, ?)", (known.id, name, value, place))
         return int(text is not None and (old is None or old[1] is None))
-
-    def _connection(self) -> sqlite3.Connection:
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            found = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=WRITE_WAIT)
-            found.execute("PRAGMA journal_mode = WAL")
-            found.execute("PRAGMA synchronous = NORMAL")
-            self._local.connection = found
-            self._open.append(found)
-        return found
-
-    def _rows(self, statement: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-        problem = ""
-        try:
-            return cast("list[tuple[Any, ...]]", self._connection().execute(statement, tuple(values)).fetchall())
-        except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
-            problem = getattr(error, "sqlite_errorname", type(error).__name__)
-        raise StoreError(f"the mirror {self._path} cannot be read ({problem})")
-
-    @contextlib.contextmanager
-    def _writing(self, wait: float = WRITE_WAIT) -> Generator[Callable[..., sqlite3.Cursor]]:
-        problem = ""
-        try:
-            connection = self._connection()
-            connection.execute(f"PRAGMA busy_timeout = {max(1, round(wait * 1000))}")
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection.execute
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            problem = getattr(error, "sqlite_errorname", type(error).__name__)
-        if problem in ("SQLITE_BUSY", "SQLITE_LOCKED"):
-            raise StoreBusy(f"another process writes the mirror {self._path}; try again")
-        if problem:
-            raise StoreError(f"the mirror {self._path} cannot be written ({problem})")
 
 
 def _collection(row: tuple[Any, ...], rows: int) -> Collection:

@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from json.encoder import encode_basestring as quote
 
-from .model import Collection
+from .model import Collection, Dialect
 
-__all__ = ["amperity_payload", "census_payload", "comparable", "content_hash", "storable"]
+__all__ = ["comparable", "content_hash", "payload", "storable", "stored_values"]
 
 _LONGEST = 256
 """Longer values are compared by digest, because a PostgreSQL index entry has at most 2,704 bytes."""
@@ -40,13 +40,10 @@ def content_hash(attributes: str) -> bytes:
     return hashlib.blake2b(attributes.encode(), digest_size=16).digest()
 
 
-def census_payload(attributes: str) -> bytes:
-    """Return the body of Census's response."""
-    return b'{"data":' + attributes.encode() + b"}"
-
-
-def amperity_payload(collection: Collection, key: str, attributes: str) -> bytes:
-    """Return the body of Amperity's response: values as strings, without nulls, only fields of the index."""
+def payload(collection: Collection, key: str, attributes: str, dialect: Dialect) -> bytes:
+    """Return the body of a vendor's response; Amperity's has strings, without nulls, of the fields of the index."""
+    if dialect == "census":
+        return b'{"data":' + attributes.encode() + b"}"
     shown = None if collection.index_fields is None else frozenset(collection.index_fields)
     parts = [
         f"{quote(name)}:{_as_string(text)}"

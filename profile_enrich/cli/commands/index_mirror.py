@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -206,7 +206,7 @@ async def _compare(order: _Order, store: ProfileStore) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _counted(verb: str, order: _Order) -> Iterator[Iterator[str]]:
+def _counted(verb: str, order: _Order) -> Generator[Iterator[str]]:
     """The ids, with their number shown as they are taken."""
     with showing_progress(verb, lines=True) as show:
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, cast
 
-from ...errors import ConfigurationError, StoreError
-from ..files.page_token import filter_scope, open_cursor, sign_cursor
-from ..model import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
-from ..profile_store import WRITE_WAIT
-from ..record_text import amperity_payload, census_payload, comparable, storable
+from ...errors import StoreError
+from ..model import Collection, CollectionChanges, Dialect
+from ..profile_store import WRITE_WAIT, ProfileStore, check_filters
+from ..record_text import comparable, payload, storable
 from .connections import Database, Rows
 from .driver import pg
 from .notifications import ChangeListener
@@ -24,7 +21,7 @@ from .single_records import delete_record, put_record
 __all__ = ["PostgresStore"]
 
 
-class PostgresStore:
+class PostgresStore(ProfileStore):
     """Read and write a store that `build_database` filled. It is thread-safe and fork-safe.
 
     Each read is one statement, hence one transaction. Reads use the replicas in turn; if a replica is behind the
@@ -115,97 +112,6 @@ class PostgresStore:
         found = self._current().find(ref)
         return None if found is None else found.collection
 
-    def find_index(self, index_id: str) -> Collection | None:
-        """Return the collection with this index id, or `None`. Never waits."""
-        found = self._current().find_index(index_id)
-        return None if found is None else found.collection
-
-    def collection(self, ref: str | int) -> Collection:
-        """Return the collection with this name, index id or entity id.
-
-        Raises:
-            StoreError: there is none; the message lists the existing ones.
-        """
-        return self._stored(ref).collection
-
-    def get(self, collection: str | int | Collection, record_id: str) -> StoredRecord | None:
-        """Return the record with this key, or `None`.
-
-        Raises:
-            StoreError: the collection does not exist or cannot be read.
-        """
-        found = self._record(self._stored(collection), record_id)
-        return None if found is None else StoredRecord(record_id, json.loads(found))
-
-    def get_payload(
-        self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
-    ) -> bytes | None:
-        """Return the record with this key as the JSON body of a vendor's response, or `None`.
-
-        Raises:
-            StoreError: the collection does not exist or cannot be read.
-        """
-        stored = self._stored(collection)
-        if dialect == "amperity" and stored.collection.index_fields is None:
-            return None
-        found = self._record(stored, record_id)
-        if found is None:
-            return None
-        return census_payload(found) if dialect == "census" else amperity_payload(stored.collection, record_id, found)
-
-    def page(
-        self,
-        collection: str | int | Collection,
-        filters: Mapping[str, str] | None = None,
-        *,
-        limit: int = 25,
-        cursor: str | None = None,
-        with_total: bool = False,
-        dialect: Dialect = "amperity",
-    ) -> StorePage:
-        """Return one page of the records that match all filters exactly, in order of first insertion.
-
-        Updates do not move records, so paging returns each remaining record exactly once.
-
-        Raises:
-            CursorError: the cursor was modified, or belongs to another collection or filter.
-            ConfigurationError: an attribute is not filterable, or the limit is out of range.
-            StoreError: the collection does not exist or cannot be read.
-        """
-        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-            raise ConfigurationError(f"limit is 1 to {MAX_PAGE:,}")
-        wanted = dict(filters or {})
-        stored = self._stored(collection)
-        found = stored.collection
-        check_filters(found, wanted)
-        if dialect == "amperity" and found.index_fields is None:
-            raise ConfigurationError(f"the collection {found.name!r} has no Amperity view; see the report of its build")
-        scope = filter_scope(f"{found.index_id}\0{dialect}", wanted)
-        after = 0 if cursor is None else open_cursor(self.secret, scope, found.id, cursor)
-        rows, total = self._page(stored, wanted, after, limit + 1, with_total=with_total)
-        following = None
-        if len(rows) > limit:
-            rows = rows[:limit]
-            following = sign_cursor(self.secret, scope, found.id, rows[-1][0])
-        payloads = [
-            census_payload(text) if dialect == "census" else amperity_payload(found, key, text) for _, key, text in rows
-        ]
-        return StorePage(tuple(payloads), following, total)
-
-    def search(
-        self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
-    ) -> list[StoredRecord]:
-        """Return the first records that match all filters exactly, with their own types.
-
-        Raises:
-            ConfigurationError: an attribute is not filterable.
-            StoreError: the collection does not exist or cannot be read.
-        """
-        stored = self._stored(collection)
-        check_filters(stored.collection, filters)
-        rows, _ = self._page(stored, filters, 0, limit, with_total=False)
-        return [StoredRecord(key, json.loads(text)) for _, key, text in rows]
-
     def changes_since(
         self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
     ) -> CollectionChanges | None:
@@ -218,7 +124,7 @@ class PostgresStore:
         Raises:
             StoreError: the collection does not exist or cannot be read.
         """
-        known = self._stored(collection).collection
+        known = self._known(collection)
 
         def read(connection: Any) -> tuple[tuple[Any, ...] | None, Rows]:
             with connection.transaction():
@@ -259,7 +165,7 @@ class PostgresStore:
             StoreBusy: another writer held the collection for longer than `wait` seconds.
             StoreError: there is no such collection, or the database cannot be written.
         """
-        name = self._stored(collection).collection.name
+        name = self._known(collection).name
         new = put_record(self._database.primary, self._schema, name, record_id, record, wait=wait)
         self.refresh()
         return new
@@ -271,7 +177,7 @@ class PostgresStore:
             StoreBusy: another writer held the collection for longer than `wait` seconds.
             StoreError: there is no such collection, or the database cannot be written.
         """
-        name = self._stored(collection).collection.name
+        name = self._known(collection).name
         there = delete_record(self._database.primary, self._schema, name, record_id, wait=wait)
         self.refresh()
         return there
@@ -297,14 +203,6 @@ class PostgresStore:
         self._listener.close()
         self._database.close()
 
-    def __enter__(self) -> PostgresStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<PostgresStore {self._database.name}, {len(self._catalog.by_id)} collections>"
 
@@ -315,28 +213,34 @@ class PostgresStore:
     def _read_catalog(self) -> Catalog:
         return read_catalog(self._database.primary, self._schema, self._database.name)
 
-    def _stored(self, ref: str | int | Collection) -> Stored:
-        if isinstance(ref, Collection):
-            ref = ref.id
-        found = self._current().find(ref)
+    def _stored(self, known: Collection) -> Stored:
+        found = self._current().by_id.get(known.id)
         if found is None:
-            names = ", ".join(repr(item.name) for item in self.collections()[:20]) or "none"
-            raise StoreError(f"the store has no collection {ref!r}; there are: {names}")
+            raise StoreError(f"the store has no collection {known.name!r} any more")
         return found
 
-    def _record(self, stored: Stored, record_id: str) -> str | None:
+    def _payload(self, known: Collection, record_id: str, dialect: Dialect) -> bytes | None:
         if not storable(record_id):
             return None
         rows = self._read(
-            stored,
+            self._stored(known),
             lambda table, seen: f"SELECT {seen}, r.record FROM (SELECT 1) one LEFT JOIN {table} r ON r.key = %s",
             (record_id,),
         )
-        return cast("str | None", rows[0][1])
+        return None if rows[0][1] is None else payload(known, record_id, rows[0][1], dialect)
 
-    def _page(
-        self, stored: Stored, filters: Mapping[str, str], after: int, limit: int, *, with_total: bool
-    ) -> tuple[Rows, int | None]:
+    def _rows(
+        self,
+        known: Collection,
+        filters: Mapping[str, str],
+        after: int | None,
+        limit: int,
+        *,
+        dialect: Dialect,
+        with_total: bool,
+    ) -> tuple[list[tuple[int, str, bytes]], int | None]:
+        stored = self._stored(known)
+        check_filters(stored.collection, filters)  # again: another generation may have come meanwhile
         names = stored.collection.filterable
         matches = " AND ".join(f"v{names.index(name)} = %s" for name in filters)
         values = tuple(comparable(value) for value in filters.values())
@@ -352,9 +256,9 @@ class PostgresStore:
             # The outer join returns the total even for a page without rows.
             return f"SELECT {seen}, {total}, p.place, p.key, p.record FROM (SELECT 1) one LEFT JOIN ({page}) p ON TRUE"
 
-        rows = self._read(stored, statement, (*(values if with_total else ()), *values, after))
+        rows = self._read(stored, statement, (*(values if with_total else ()), *values, after or 0))
         page = sorted((row[2:] for row in rows if row[2] is not None), key=lambda row: cast("int", row[0]))
-        return page, rows[0][1]
+        return [(place, key, payload(known, key, text, dialect)) for place, key, text in page], rows[0][1]
 
     def _read(self, stored: Stored, statement: Callable[[str, str], str], values: tuple[Any, ...]) -> Rows:
         """Run one statement on the collection's records: on an up-to-date replica, otherwise on the primary.
@@ -387,15 +291,3 @@ def _fetch(statement: bytes, values: tuple[Any, ...], connection: Any) -> Rows:
 
 
 _ATTEMPTS = 10  # a build may swap during the read
-
-
-def check_filters(collection: Collection, filters: Mapping[str, str]) -> None:
-    """Check that all filters are of filterable attributes.
-
-    Raises:
-        ConfigurationError: an attribute is not filterable. The message omits its name, which is user input.
-    """
-    for name in filters:
-        if name not in collection.filterable:
-            allowed = ", ".join(collection.filterable) or "none"
-            raise ConfigurationError(f"a filter names an attribute that is not filterable; filterable are: {allowed}")

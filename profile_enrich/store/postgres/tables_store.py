@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import secrets as random_secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, cast
 
 from ...errors import ConfigurationError, StoreError
-from ..files.page_token import filter_scope, open_key_cursor, sign_key_cursor
-from ..model import MAX_PAGE, Collection, CollectionChanges, CollectionSpec, Dialect, StoredRecord, StorePage
-from ..profile_store import WRITE_WAIT
-from ..record_text import amperity_payload, census_payload
+from ..files.page_token import open_key_cursor, sign_key_cursor
+from ..model import Collection, CollectionChanges, CollectionSpec, Dialect
+from ..profile_store import WRITE_WAIT, ProfileStore
+from ..record_text import payload
 from ..writes.build import check_specs
 from .connections import Database, Rows
 from .driver import pg
-from .postgres_store import check_filters
 from .table_columns import record_json
 from .table_specs import ServedTable, TableSpec, describe_table
 
 __all__ = ["PostgresTables"]
 
 
-class PostgresTables:
+class PostgresTables(ProfileStore):
     """Serve existing tables and views of a PostgreSQL database. It never writes to the database.
 
     Every read is one statement in a read-only transaction with the privileges of the URL's role, so row-level security
@@ -137,96 +134,6 @@ class PostgresTables:
         """Return the collection with this name, index id or entity id, or `None`. Never waits."""
         return next((each for each in self.collections() if ref in (each.id, each.name, each.index_id)), None)
 
-    def find_index(self, index_id: str) -> Collection | None:
-        """Return the collection with this index id, or `None`. Never waits."""
-        return next((each for each in self.collections() if each.index_id == index_id), None)
-
-    def collection(self, ref: str | int) -> Collection:
-        """Return the collection with this name, index id or entity id.
-
-        Raises:
-            StoreError: there is none; the message lists the existing ones.
-        """
-        return self._table(ref).collection
-
-    def get(self, collection: str | int | Collection, record_id: str) -> StoredRecord | None:
-        """Return the record with this key, or `None`.
-
-        Raises:
-            StoreError: the collection does not exist or cannot be read, or several rows have this key.
-        """
-        found = self._record(self._table(collection), record_id)
-        return None if found is None else StoredRecord(record_id, json.loads(found))
-
-    def get_payload(
-        self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
-    ) -> bytes | None:
-        """Return the record with this key as the JSON body of a vendor's response, or `None`.
-
-        Raises:
-            StoreError: the collection does not exist or cannot be read, or several rows have this key.
-        """
-        table = self._table(collection)
-        if dialect == "amperity" and table.collection.index_fields is None:
-            return None
-        found = self._record(table, record_id)
-        if found is None:
-            return None
-        return census_payload(found) if dialect == "census" else amperity_payload(table.collection, record_id, found)
-
-    def page(
-        self,
-        collection: str | int | Collection,
-        filters: Mapping[str, str] | None = None,
-        *,
-        limit: int = 25,
-        cursor: str | None = None,
-        with_total: bool = False,
-        dialect: Dialect = "amperity",
-    ) -> StorePage:
-        """Return one page of the records that match all filters exactly, ordered by key.
-
-        Paging returns each remaining record exactly once, since its key does not change.
-
-        Raises:
-            CursorError: the cursor was modified, or belongs to another collection or filter.
-            ConfigurationError: an attribute is not filterable, or the limit is out of range.
-            StoreError: the collection does not exist or cannot be read.
-        """
-        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-            raise ConfigurationError(f"limit is 1 to {MAX_PAGE:,}")
-        wanted = dict(filters or {})
-        table = self._table(collection)
-        found = table.collection
-        check_filters(found, wanted)
-        if dialect == "amperity" and found.index_fields is None:
-            raise ConfigurationError(f"the collection {found.name!r} has no Amperity view: it has more than 30 columns")
-        scope = filter_scope(f"{found.index_id}\0{dialect}", wanted)
-        after = None if cursor is None else open_key_cursor(self._secret, scope, cursor)
-        rows, total = self._page(table, wanted, after, limit + 1, with_total=with_total)
-        following = None
-        if len(rows) > limit:
-            rows = rows[:limit]
-            following = sign_key_cursor(self._secret, scope, rows[-1][0])
-        payloads = [
-            census_payload(text) if dialect == "census" else amperity_payload(found, key, text) for key, text in rows
-        ]
-        return StorePage(tuple(payloads), following, total)
-
-    def search(
-        self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
-    ) -> list[StoredRecord]:
-        """Return the first records that match all filters exactly, with their own types.
-
-        Raises:
-            ConfigurationError: an attribute is not filterable.
-            StoreError: the collection does not exist or cannot be read.
-        """
-        table = self._table(collection)
-        check_filters(table.collection, filters)
-        rows, _ = self._page(table, filters, None, limit, with_total=False)
-        return [StoredRecord(key, json.loads(text)) for key, text in rows]
-
     def changes_since(
         self, collection: str | int | Collection, generation: int, *, limit: int = 100_000
     ) -> CollectionChanges | None:
@@ -264,36 +171,36 @@ class PostgresTables:
         """Close all connections. The next use opens them again."""
         self._database.close()
 
-    def __enter__(self) -> PostgresTables:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<PostgresTables {self._database.name}, {len(self._tables)} collections>"
 
-    def _table(self, ref: str | int | Collection) -> ServedTable:
-        found = ref if isinstance(ref, Collection) else self.find(ref)
-        if found is None or found.id not in self._tables:
-            names = ", ".join(repr(item.name) for item in self.collections()[:20])
-            raise StoreError(f"the store has no collection {ref!r}; there are: {names}")
-        return self._tables[found.id]
+    def _open_cursor(self, scope: bytes, known: Collection, cursor: str) -> str:
+        return open_key_cursor(self._secret, scope, cursor)
 
-    def _record(self, table: ServedTable, record_id: str) -> str | None:
+    def _sign_cursor(self, scope: bytes, known: Collection, place: str) -> str:
+        return sign_key_cursor(self._secret, scope, place)
+
+    def _payload(self, known: Collection, record_id: str, dialect: Dialect) -> bytes | None:
+        table = self._tables[known.id]
         if not table.key.takes(record_id):
             return None
         columns = ", ".join(column.selected for column in table.columns)
         rows = self._read(f"SELECT {columns} FROM {table.source} WHERE {table.key.condition} LIMIT 2", (record_id,))
         if len(rows) > 1:
             raise StoreError(f"several rows of {table.source} have one key; the key column must be unique")
-        return record_json(table.columns, rows[0]) if rows else None
+        return payload(known, record_id, record_json(table.columns, rows[0]), dialect) if rows else None
 
-    def _page(
-        self, table: ServedTable, filters: Mapping[str, str], after: str | None, limit: int, *, with_total: bool
-    ) -> tuple[list[tuple[str, str]], int | None]:
+    def _rows(
+        self,
+        known: Collection,
+        filters: Mapping[str, str],
+        after: str | None,
+        limit: int,
+        *,
+        dialect: Dialect,
+        with_total: bool,
+    ) -> tuple[list[tuple[str, str, bytes]], int | None]:
+        table = self._tables[known.id]
         chosen = [table.column(name) for name in filters]
         values = tuple(filters.values())
         if not all(column.takes(value) for column, value in zip(chosen, values, strict=True)):
@@ -314,7 +221,7 @@ class PostgresTables:
             (*(values if with_total else ()), *values, *(() if after is None else (after,))),
         )
         found = [(str(row[1]), record_json(table.columns, row[2:])) for row in rows if row[1] is not None]
-        return found, rows[0][0]
+        return [(key, key, payload(known, key, text, dialect)) for key, text in found], rows[0][0]
 
     def _read(self, statement: str, values: tuple[Any, ...]) -> Rows:
         work = partial(_fetch, statement.encode(), values)
