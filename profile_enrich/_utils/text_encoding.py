@@ -61,7 +61,9 @@ def sniff(head: bytes, encoding: str | None) -> Text:
     except (LookupError, TypeError):
         name = ""
     if not name or name.startswith("utf-32") or name in ("utf-7", "idna", "punycode"):
-        raise ConfigurationError("encoding must be the name of a text encoding such as utf-8, latin-1 or utf-16")
+        raise ConfigurationError(
+            f"encoding={encoding!r} is not a text encoding that can be read by lines; use e.g. utf-8, cp1252 or utf-16"
+        )
     if name in ("utf-8", "utf-8-sig"):
         return Text("utf-8", codecs.BOM_UTF8 if head.startswith(codecs.BOM_UTF8) else b"")
     if name == "utf-16":

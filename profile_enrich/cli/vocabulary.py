@@ -18,6 +18,7 @@ _FUNCTIONS: Mapping[str, str] = {
     "list_indexes()": "`profile-enrich indexes`",
     "indexes()": "`profile-enrich indexes`",
     "entities()": "`profile-enrich entities`",
+    "build_store() or ": "",
 }
 
 _PHRASES: Mapping[str, str] = {"allow it to shrink": "allow_shrink"}

@@ -238,7 +238,7 @@ def test_a_full_refresh_takes_the_source_as_it_is_now(store: Path, users: Path) 
     users.write_text("user_id,email,zip\nu9,z@b.example,1\n")
     refused = index("refresh", store=store)
     assert refused.exit_code == 2
-    assert "If this is intended, allow it to shrink" in refused.stderr
+    assert "If this is intended, give --allow-shrink" in refused.stderr
     assert index("status", "--json", store=store).exit_code == 1
     result = index("refresh", "--allow-shrink", store=store)
     assert event(result, "built")["generation"] == 2
@@ -445,6 +445,15 @@ def test_E8_a_build_that_can_store_nothing_is_not_success(tmp_path: Path, packed
     assert "none of its 2 rows can be stored" in done.stderr
     assert not (tmp_path / "s" / "CURRENT").exists()
     assert len(bad.read_text().splitlines()) == 2 if options else not bad.exists()
+
+
+@pytest.mark.parametrize(("name", "content"), [("u.csv", "id,x\n"), ("u.jsonl", "")])
+def test_E8_a_build_from_a_source_without_rows_is_not_success(tmp_path: Path, name: str, content: str) -> None:
+    """E8: unless it is said that it may be."""
+    (tmp_path / name).write_text(content)
+    done = index("build", "--data", tmp_path / name, store=tmp_path / "s")
+    assert (done.exit_code, "the source has no rows" in done.stderr) == (2, True)
+    assert index("build", "--data", tmp_path / name, "--allow-shrink", store=tmp_path / "s").exit_code == 0
 
 
 @pytest.mark.parametrize("command", ["build", "refresh"])

@@ -87,6 +87,7 @@ def test_E9_no_option_is_called_by_the_name_of_an_argument(command: click.Comman
         ("index mirror", "check base_url", "check --upstream-url"),
         ("index refresh", "allow it to shrink", "give --allow-shrink"),
         ("index status", "allow it to shrink", "allow it to shrink"),
+        ("index status", "build one with build_store() or `x`", "build one with `x`"),
     ],
 )
 def test_E9_what_a_command_says(command: str, message: str, shown: str) -> None:

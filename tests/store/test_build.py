@@ -183,7 +183,7 @@ def test_duplicate_keys(tmp_path: Path) -> None:
         ({"fields": ["a"], "filterable": ["b"]}, "must also be among fields"),
         ({"index_fields": ["a"], "filterable": ["b"]}, "must also be among index_fields"),
         ({"delimiter": ";;"}, "one character"),
-        ({"encoding": "ebcdic"}, "encoding must be the name of a text encoding"),
+        ({"encoding": "ebcdic"}, "is not a text encoding"),
         ({"description": "\ud800"}, "valid Unicode"),
         ({"source": {"id": "1"}}, "path or an iterable"),
         ({"source": 5}, "path or an iterable"),

@@ -15,7 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from profile_enrich.errors import ConfigurationError, MissingExtraError, StoreError
-from profile_enrich.store import CollectionReport, CollectionSpec, LocalStore, build_store
+from profile_enrich.store import (
+    CollectionReport,
+    CollectionSpec,
+    LocalStore,
+    RefreshSpec,
+    build_store,
+    refresh_store,
+)
 from profile_enrich.store.files.row_encoder import RowRejected
 from profile_enrich.store.inputs.open_reader import open_reader
 
@@ -165,8 +172,8 @@ def test_E9_every_text_encoding_is_read(tmp_path: Path, name: str, end: str, enc
         ("cp1252", "utf-8", "line 3: not valid UTF-8; pass encoding='cp1252'"),
         ("cp1252", "shift_jis", "line 3: not valid SHIFT_JIS"),
         ("cp1252", "ascii", "line 3: not valid ASCII"),
-        ("utf-8", "utf-9", "encoding must be the name of a text encoding"),
-        ("utf-8", "base64", "encoding must be the name of a text encoding"),
+        ("utf-8", "utf-9", "is not a text encoding"),
+        ("utf-8", "base64", "is not a text encoding"),
     ],
 )
 def test_E9_a_wrong_encoding_is_said_with_its_line(
@@ -174,8 +181,12 @@ def test_E9_a_wrong_encoding_is_said_with_its_line(
 ) -> None:
     """E9: file, line, and what to do."""
     lines = ['{"id": "1"}', '{"id": "2"}', '{"id": "ÿ\xff"}'] if "json" in name else ["id,n", "1,a", "2,ÿÿ", "3,b"]
+    source = write(tmp_path / name, "".join(line + "\n" for line in lines).encode(content))
     with pytest.raises((StoreError, ConfigurationError), match=message):
-        load(write(tmp_path / name, "".join(line + "\n" for line in lines).encode(content)), encoding=encoding)
+        load(source, encoding=encoding)
+    build_store(tmp_path / "other", [CollectionSpec("U", [{"id": "1", "n": None}])])
+    with pytest.raises((StoreError, ConfigurationError), match=message):
+        refresh_store(tmp_path / "other", [RefreshSpec("U", source, encoding=encoding)])
 
 
 @pytest.mark.parametrize("name", ["u.csv", "u.jsonl"])

@@ -209,10 +209,9 @@ def enrich(
     if output == "-" and form is None:
         form = _like(input)
     if settings.store is not None:  # the library checks all other paths
-        written = [path for path in (None if output == "-" else Path(output), dead_letter) if path is not None]
-        check_output_paths(
-            [OutputPath(path, "an output", replace=True) for path in written], {"the store": settings.store}
-        )
+        written = {"the output": None if output == "-" else Path(output), "the dead letters": dead_letter}
+        outputs = [OutputPath(path, role, replace=True) for role, path in written.items() if path is not None]
+        check_output_paths(outputs, {"the store": settings.store})
     options: dict[str, Any] = {
         "key": key,
         "fields": fields,

@@ -10,14 +10,14 @@ from typing import Literal
 import click
 
 from ..._utils.signals import run_in_thread
-from ...store import CollectionSpec
+from ...store import BuildReport, CollectionSpec
 from ...store.inputs.source_config import write_recipe
 from ...store.model import MAX_SHRINK
 from ...store.writes.refresh_status import note_refresh
 from ..build_progress import build, end_if_most_were_left_out, showing_progress, tell
 from ..collection_options import Given, collection_options, shrink_option
 from ..database_options import either, place_options
-from ..exit_codes import guarded
+from ..exit_codes import USAGE, guarded
 from ..output import note
 
 __all__ = ["build_command"]
@@ -59,8 +59,8 @@ def build_command(
     Collections of the store that are not named stay as they are. What is served is the old data until all is built;
     when something goes wrong, they stay. Progress goes to stderr: a bar on a terminal, JSON lines otherwise.
 
-    Exit codes: 0 done; 2 failed, or finished, but look: more than half of the rows were left out; 3 a source is
-    unavailable.
+    Exit codes: 0 done; 2 failed, or finished, but look: a source has no rows, or more than half of its rows were
+    left out; 3 a source is unavailable.
     """
     specs = given.specs()
     share = 1.0 if allow_shrink else MAX_SHRINK
@@ -72,7 +72,7 @@ def build_command(
     note_refresh(store, began, None)
     for name in write_recipe(store, specs):
         note(f"{name} came from standard input, so `index refresh` will need its source said again.")
-    end_if_most_were_left_out(report)
+    _end_if_little_was_stored(report, allow_empty=allow_shrink)
 
 
 def _build_database(
@@ -92,4 +92,13 @@ def _build_database(
             )
         )
     tell(report, specs, lines=True)
+    _end_if_little_was_stored(report, allow_empty=max_shrink == 1.0)
+
+
+def _end_if_little_was_stored(report: BuildReport, *, allow_empty: bool) -> None:
+    """End with exit code 2 when a collection has no record, unless that was said, or most rows were left out."""
+    empty = [each.collection.name for each in report.collections if not each.stored]
+    if empty and not allow_empty:
+        note(f"{', '.join(empty)}: the source has no rows. If that is meant, say --allow-shrink.")
+        raise click.exceptions.Exit(USAGE)
     end_if_most_were_left_out(report)

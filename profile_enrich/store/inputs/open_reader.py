@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ..._utils.text_encoding import sniff
 from ...errors import ConfigurationError, StoreError
 from ..input_types import FORMATS, SqlQuery, Stream
 from ..model import CollectionSpec, ColumnType
@@ -32,6 +33,7 @@ def open_reader(spec: CollectionSpec, expected: Mapping[str, ColumnType] | None 
     source = spec.source
     if spec.format is not None and spec.format not in FORMATS:
         raise ConfigurationError(f"the format {spec.format!r} is not known; there are: {', '.join(FORMATS)}")
+    sniff(b"", spec.encoding)  # it raises for an encoding that does not exist
     if isinstance(source, SqlQuery):
         from .sql import SqlReader  # imports SQLAlchemy
 
