@@ -16,6 +16,7 @@ import pytest
 
 from profile_enrich import CensusSource, ProfileClient, ProfileKey, RetryPolicy, SourcePolicy, SourceTimeout, Status
 from profile_enrich._utils.deadline import Deadline
+from profile_enrich._utils.log_once import LogOnce
 from profile_enrich.client import background
 from profile_enrich.sources.base import SourceResult, Validators
 from profile_enrich.testing import ManualClock, VendorServer, faults
@@ -46,7 +47,7 @@ async def test_A27_an_application_that_blocks_its_own_loop_fails_no_lookup(
     transport: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A27: a blocked loop never counts against the source; the load gets its remaining time, the log names the loop."""
-    monkeypatch.setattr("profile_enrich._utils.process_stall._once._said", set())
+    monkeypatch.setattr("profile_enrich._utils.process_stall._once", LogOnce())
     with VendorServer({f"u{number}": {"a": "1"} for number in range(7)}, key=None) as vendor:
         source = CensusSource("k", entity=vendor.entity_id, base_url=vendor.base_url, transport=transport)  # type: ignore[arg-type]
         async with ProfileClient(source, deadline=1.0, source_policy=NO_RETRY) as client:
