@@ -1,4 +1,4 @@
-"""The command line as a whole."""
+"""The root command `profile-enrich`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["cli"]
 def cli() -> None:
     """Customer profiles on every request, and on every record of a pipeline.
 
-    Every option can be given as a PROFILE_ENRICH_* variable too. Give secrets that way: what is on a command line,
-    other users of the machine can see.
+    Every option can also be set as a PROFILE_ENRICH_* variable. Use variables for secrets, because other users of the
+    machine can see command lines.
 
     Exit codes: 0 done, 1 no such profile (lookup) or something is wrong (doctor), 2 the command, the configuration or
-    the credentials are wrong, 3 the source is unavailable, 128 + n ended by signal n (130 for Ctrl-C).
-    `enrich` has codes of its own; its --help tells.
+    the credentials are wrong, 3 the source is unavailable, 128 + n ended by signal n (130 for Ctrl-C). `enrich` has its
+    own exit codes; see its --help.
     """
 
 

@@ -1,4 +1,4 @@
-"""Building a store, with progress for people and for programs."""
+"""Build of a store with progress output: a bar on a terminal, JSON lines otherwise."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ __all__ = [
 ]
 
 _LINE_EVERY = 1.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between lines of progress without a terminal."""
 
 
 class RowsPerSecond(ProgressColumn):
-    """How fast it goes."""
+    """The column for the speed."""
 
     def render(self, task: Task) -> Text:
-        """The speed, or nothing before there is one."""
+        """Render the speed, if known."""
         speed = task.finished_speed or task.speed
         return Text(f"{speed:,.0f} rows/s" if speed else "", style="progress.data.speed")
 
 
 class Remaining(TimeRemainingColumn):
-    """How long it still takes, where the number of rows is known beforehand."""
+    """The column for the remaining time, if the number of rows is known in advance."""
 
     def render(self, task: Task) -> Text:
-        """The time, or nothing when it cannot be told."""
+        """Render the remaining time, if known."""
         if task.total is None:
             return Text("")
         return Text("ETA ").append_text(super().render(task))
@@ -66,16 +66,16 @@ class Remaining(TimeRemainingColumn):
 def specifications(
     data: Sequence[Path | SqlQuery | Stream], entities: Sequence[str], ids: Sequence[str], filters: Sequence[str]
 ) -> list[CollectionSpec]:
-    """One specification a source.
+    """Make one specification per source.
 
     Args:
         data: the files, queries and streams.
-        entities: their names, in the same order; the files' stems when there are none.
+        entities: their names, in the same order; by default the files' stems.
         ids: their key columns, in the same order; one for all of them, or none: `id`.
         filters: `COLUMN` when there is one source, else `ENTITY:COLUMN`.
 
     Raises:
-        ConfigurationError: the numbers do not fit, a name occurs twice, a filter names no entity.
+        ConfigurationError: the numbers do not match, a name occurs twice, or a filter names an unknown entity.
     """
     if not entities and not all(isinstance(source, Path) for source in data):
         raise ConfigurationError("a query or standard input has no name: give --entity NAME, e.g. --entity Users")
@@ -101,10 +101,10 @@ def specifications(
 
 
 def by_entity(names: Sequence[str], given: Sequence[str], option: str) -> dict[str, list[str]]:
-    """What was given for each entity: `VALUE` when there is one, else `ENTITY:VALUE`.
+    """Return the values by entity: `VALUE` for a single entity, otherwise `ENTITY:VALUE`.
 
     Raises:
-        ConfigurationError: it is not said for which.
+        ConfigurationError: the entity is missing.
     """
     chosen: dict[str, list[str]] = {name: [] for name in names}
     for text in given:
@@ -123,10 +123,10 @@ def by_entity(names: Sequence[str], given: Sequence[str], option: str) -> dict[s
 
 @contextmanager
 def showing_progress(verb: str, *, lines: bool = False) -> Generator[Callable[[BuildProgress], None]]:
-    """Show how far it is: on a terminal a bar, with rows, rows/s and ETA; otherwise nothing, or JSON lines.
+    """Show the progress: on a terminal a bar with rows, rows/s and ETA; otherwise nothing, or JSON lines.
 
     Args:
-        verb: what is done, e.g. `Building`.
+        verb: the activity, e.g. `Building`.
         lines: print a JSON line a second to stderr where it is no terminal.
     """
     console = stderr_console()
@@ -178,7 +178,7 @@ def _progress_lines() -> Callable[[BuildProgress], None]:
 
 
 def line(event: str, **facts: object) -> None:
-    """One JSON line on stderr."""
+    """Print one JSON line to stderr."""
     click.echo(json.dumps({"event": event, **facts}, ensure_ascii=False), err=True)
 
 
@@ -194,7 +194,7 @@ def build(
 
     Args:
         path: the store.
-        specs: what to build.
+        specs: the specifications.
         on_duplicate: as in `build_store`.
         max_shrink: as in `build_store`.
         lines: where stderr is no terminal, show progress and the result as JSON lines.
@@ -236,7 +236,7 @@ def tell(report: BuildReport, specs: Sequence[CollectionSpec], *, lines: bool = 
 
 
 def end_if_most_were_left_out(report: BuildReport | RefreshReport) -> None:
-    """End with exit code 2 when more than half of a source's rows were left out: that is no success."""
+    """Exit with 2 if more than half of a source's rows were rejected."""
     found = False
     for each in report.collections:
         if 2 * (count := sum(each.rejected.values())) > each.read:
@@ -253,7 +253,7 @@ def _tell(report: CollectionReport, rejects: Path | str | None) -> None:
             f"  {rows(report.duplicates)} had the id of an earlier row and replaced it (the first: "
             f"row {report.first_duplicate or 0:,}). Is {report.collection.key!r} the right --id column?"
         )
-    # Where there are several reasons, it is not known which of them was the first.
+    # With several reasons, the first one is unknown.
     first = report.first_rejected if len(report.rejected) == 1 else None
     for reason, count in report.rejected.items():
         where = f" (the first: row {first:,})" if first is not None else ""
@@ -265,5 +265,5 @@ def _tell(report: CollectionReport, rejects: Path | str | None) -> None:
 
 
 def rows(count: int) -> str:
-    """So many rows, in words."""
+    """Return a number of rows in words."""
     return "1 row" if count == 1 else f"{count:,} rows"

@@ -1,4 +1,4 @@
-"""The options that say what collections are built from, and the TOML file that can say it instead."""
+"""Options for the sources of collections, and the TOML file that can replace them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Given:
-    """What the options say."""
+    """The values of the options."""
 
     data: Sequence[Path] = ()
     sql: Sequence[str] = ()
@@ -43,20 +43,20 @@ class Given:
 
     @property
     def sources(self) -> bool:
-        """Whether a source was said."""
+        """Whether a source was given."""
         return bool(self.data or self.sql or self.config is not None)
 
     def specs(self) -> list[CollectionSpec]:
         """The collections.
 
         Raises:
-            ConfigurationError: the options contradict each other, or the TOML file is wrong.
+            ConfigurationError: the options are inconsistent, or the TOML file is invalid.
         """
         if self.config is not None:
             more = ("data", "sql", "ids", "filters", "types", "format", "encoding", "delimiter", "rejects")
             if extra := [name for name in more if getattr(self, name)]:
                 raise ConfigurationError(
-                    f"--config says it all; leave out {_flag(extra[0])}, or write it into the file"
+                    f"--config replaces the other options; leave out {_flag(extra[0])}, or write it into the file"
                 )
             return self.only(specs_from_file(self.config))
         if not self.data and not self.sql:
@@ -74,10 +74,10 @@ class Given:
         ]
 
     def only(self, specs: list[CollectionSpec]) -> list[CollectionSpec]:
-        """Those that --entity names; all, if it names none.
+        """Return the collections named by --entity; all by default.
 
         Raises:
-            ConfigurationError: it names one that is not there.
+            ConfigurationError: it names an unknown collection.
         """
         known = {spec.name: spec for spec in specs}
         for name in self.entities:
@@ -115,10 +115,10 @@ def _flag(name: str) -> str:
 
 
 def specs_from_file(path: Path) -> list[CollectionSpec]:
-    """The `[collections.NAME]` tables of a TOML file; what else is in it is for `serve`.
+    """Read the `[collections.NAME]` tables of a TOML file; other tables are for `serve`.
 
     Raises:
-        ConfigurationError: it cannot be read, is not TOML, or has no such table.
+        ConfigurationError: the file cannot be read, is not TOML, or has no such table.
     """
     problem = ""
     content: dict[str, Any] = {}
@@ -152,7 +152,7 @@ _OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     ),
     (
         ("--sql",),
-        {"multiple": True, "metavar": "QUERY", "help": "A SELECT statement in place of a file; needs --url."},
+        {"multiple": True, "metavar": "QUERY", "help": "A SELECT statement instead of a file; needs --url."},
     ),
     (
         ("--url",),
@@ -160,7 +160,7 @@ _OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
             "metavar": "URL",
             "envvar": SQL_URL,
             "show_envvar": True,
-            "help": "Of the database, as SQLAlchemy writes it; env:NAME takes it from that variable.",
+            "help": "The database URL, in SQLAlchemy's form; env:NAME reads it from that variable.",
         },
     ),
     (
@@ -168,29 +168,33 @@ _OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
         {
             "type": click.Path(path_type=Path, dir_okay=False),
             "metavar": "FILE",
-            "help": "A TOML file with [collections.NAME] tables, in place of the options here.",
+            "help": "A TOML file with [collections.NAME] tables, instead of these options.",
         },
     ),
     (
         ("--entity", "entities"),
-        {"multiple": True, "metavar": "NAME", "help": "What the records are, e.g. Users. Default: the file's name."},
+        {
+            "multiple": True,
+            "metavar": "NAME",
+            "help": "The name of the collection, e.g. Users. Default: the file's name.",
+        },
     ),
     (("--id", "ids"), {"multiple": True, "metavar": "COLUMN", "help": "The column that identifies a record. [id]"}),
     (
         ("--filter", "filters"),
-        {"multiple": True, "metavar": "COLUMN", "help": "Allow filtering by it; with several sources: ENTITY:COLUMN."},
+        {"multiple": True, "metavar": "COLUMN", "help": "A column to filter by; with several sources: ENTITY:COLUMN."},
     ),
     (
         ("--type", "types"),
         {
             "multiple": True,
             "metavar": "COLUMN=TYPE",
-            "help": "Of a CSV column: text, integer, number or boolean. Default: found out, where nothing is lost.",
+            "help": "Type of a CSV column: text, integer, number or boolean. Default: detected, if lossless.",
         },
     ),
-    (("--format",), {"type": click.Choice(FORMATS), "help": "Of files whose suffix does not say it, and of -."}),
+    (("--format",), {"type": click.Choice(FORMATS), "help": "Format of files with another suffix, and of -."}),
     (("--encoding",), {"metavar": "NAME", "help": "Of CSV and JSONL: utf-8, cp1252, latin-1, utf-16 … [utf-8]"}),
-    (("--delimiter",), {"metavar": "CHARACTER", "help": "Of CSV. Default: found out from the header line."}),
+    (("--delimiter",), {"metavar": "CHARACTER", "help": "Delimiter of CSV. Default: detected from the header line."}),
     (
         ("--rejects",),
         {
@@ -204,7 +208,7 @@ _OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 
 
 def collection_options(command: F) -> F:
-    """Add the options to a command, which gets them as its first argument, a `Given`."""
+    """Add the options to a command, which gets a `Given` as its first argument."""
     names = {each.name for each in fields(Given)}
 
     @functools.wraps(command)
@@ -222,7 +226,7 @@ def shrink_option(command: F) -> F:
     option = click.option(
         "--allow-shrink",
         is_flag=True,
-        help=f"Let a collection lose more than {MAX_SHRINK:.0%} of its records.",
+        help=f"Allow a collection to lose more than {MAX_SHRINK:.0%} of its records.",
     )
     return option(command)
 

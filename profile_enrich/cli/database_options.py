@@ -1,4 +1,4 @@
-"""The options that name a PostgreSQL database in the place of a local store."""
+"""Options for a PostgreSQL database instead of a local store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
     "serving_options",
 ]
 
-if TYPE_CHECKING:  # psycopg, only when it is needed
+if TYPE_CHECKING:  # imports psycopg
     from ..store.postgres import PostgresStore
 
 Refresh = Callable[..., RefreshReport]
@@ -58,7 +58,7 @@ def database_option(command: F) -> F:
 
 
 def place_options(command: F) -> F:
-    """Add `--store`, `--database` and `--schema`, of which `either` then wants one."""
+    """Add `--store`, `--database` and `--schema`; see `either`."""
     store = click.option(
         "--store",
         type=click.Path(path_type=Path, file_okay=False),
@@ -78,7 +78,7 @@ def serving_options(command: F) -> F:
             "tables",
             multiple=True,
             metavar="ENTITY=TABLE",
-            help="With --database: serve this table or view as it is, read-only; --id and --filter describe it.",
+            help="With --database: serve this existing table or view, read-only; --id and --filter describe it.",
         ),
         click.option(
             "--replica",
@@ -87,7 +87,7 @@ def serving_options(command: F) -> F:
             metavar="URL",
             envvar="PROFILE_ENRICH_REPLICAS",
             show_envvar=True,
-            help="With --database: a read replica; several: repeat.",
+            help="With --database: a read replica. Can be repeated.",
         ),
         click.option(
             "--page-secret",
@@ -105,10 +105,10 @@ def serving_options(command: F) -> F:
 
 
 def either(store: Path | None, database: str | None) -> str:
-    """Return the URL of the database, where `--database` is what is given.
+    """Return the URL of the database, if `--database` is given.
 
     Raises:
-        ConfigurationError: neither `--store` nor `--database` is, or both.
+        ConfigurationError: neither or both of `--store` and `--database` are given.
     """
     if store is not None and database is not None:
         raise ConfigurationError(f"--store and --database (or {DATABASE}) contradict each other; leave one out")
@@ -121,8 +121,8 @@ def open_place(store: Path | None, database: str | None, schema: str) -> LocalSt
     """Open the store that `--store` or `--database` names.
 
     Raises:
-        ConfigurationError: neither does, or both do.
-        StoreError: there is none, or the database cannot be used.
+        ConfigurationError: neither or both are given.
+        StoreError: the store does not exist, or the database cannot be used.
     """
     if store is not None and database is None:
         return LocalStore(store)
@@ -134,10 +134,10 @@ def open_place(store: Path | None, database: str | None, schema: str) -> LocalSt
 def refreshing(
     store: Path | None, database: str | None, schema: str, on_duplicate: Literal["last", "fail"], max_shrink: float
 ) -> Refresh:
-    """Return what refreshes the store that `--store` or `--database` names; it takes specifications, and `progress`.
+    """Return the refresh function of the store named by `--store` or `--database`.
 
     Raises:
-        ConfigurationError: neither does, or both do.
+        ConfigurationError: neither or both are given.
     """
     if store is not None and database is None:
         return partial(refresh_store, store, on_duplicate=on_duplicate, max_shrink=max_shrink)
@@ -150,10 +150,10 @@ def refreshing(
 def check_elsewhere(
     *, database: str | None, from_url: str | None, mirror: Path | None, local: bool, store: Path | None
 ) -> bool:
-    """Whether what is served is not built here: it is in a database, or published by another machine.
+    """Return whether the served data are not built here: they are in a database, or published by another machine.
 
     Raises:
-        ConfigurationError: several places are named.
+        ConfigurationError: several places are given.
     """
     named = [name for name, value in (("--database", database), ("--from", from_url), ("--mirror", mirror)) if value]
     if len(named) > 1:
@@ -179,10 +179,10 @@ def open_database(
     filters: Sequence[str],
     page_secret: str | None,
 ) -> ProfileStore:
-    """The store in a database: the user's own tables where some are named, else the one that `index build` made.
+    """Open the store in a database: the tables given by `--table`, otherwise the one that `index build` made.
 
     Raises:
-        ConfigurationError: an option does not fit.
+        ConfigurationError: an option is invalid.
         StoreError: the database cannot be used.
         MissingExtraError: the extra `postgres` is not installed.
     """

@@ -1,4 +1,4 @@
-"""What `doctor` looks at, one check after the other. No secret and no personal data gets into a finding."""
+"""The checks of `doctor`. Findings hold no secrets and no personal data."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ Verdict = Literal["ok", "warning", "wrong", "skipped"]
 
 _SKEW_WARNING, _SKEW_WRONG = 30.0, 300.0
 _BUDGET = 0.05
-"""Seconds that a page waits by default (`ProfileMiddleware(budget=…)`)."""
+"""The default budget of a page, in seconds (`ProfileMiddleware(budget=…)`)."""
 _NOBODY = "profile-enrich-doctor"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Args:
-        check: what was looked at.
-        verdict: how it is.
-        found: what is so.
-        fix: what to do, where something is to be done.
+        check: the name of the check.
+        verdict: the verdict.
+        found: the observation.
+        fix: the remedy, if any.
     """
 
     check: str
@@ -59,12 +59,12 @@ class Finding:
 
 
 async def examine(settings: Settings, kind: Kind, *, calls: int) -> AsyncIterator[Finding]:
-    """All checks for this source, each as soon as it is done; after a wrong one, those that build on it are skipped.
+    """Run all checks for this source, and yield each result; after a failure, dependent checks are skipped.
 
     Args:
         settings: the options.
-        kind: the source.
-        calls: how many calls to measure the latency with.
+        kind: the kind of source.
+        calls: the number of calls to measure the latency.
     """
     if kind == "store":
         async for finding in _examine_store(settings, calls):
@@ -109,7 +109,7 @@ def _word(kind: Kind) -> str:
 
 
 def _shape(settings: Settings, kind: Kind) -> Finding:
-    """What can be said about a key or token without sending it."""
+    """Describe a key or token without sending it."""
     secret = (settings.api_key if kind == "census" else settings.token) or ""
     what = "API key" if kind == "census" else "token"
     if kind == "census":
@@ -134,7 +134,7 @@ def _span(seconds: float) -> str:
 
 
 async def _reach(settings: Settings, base_url: str) -> AsyncIterator[Finding]:
-    """One request without credentials: whether anything answers, and what time it is there."""
+    """Send one request without credentials, to check the connection and the clock."""
     transport = open_transport("auto" if settings.transport == "auto" else _named(settings.transport))
     request = HttpRequest("GET", base_url, {"accept": "application/json", "user-agent": USER_AGENT})
     began = time.perf_counter()
@@ -208,7 +208,9 @@ async def _credentials(
 
 def _refused(source: CensusSource | AmperitySource, status: int | None) -> str:
     if isinstance(source, CensusSource):
-        return "Copy the workspace's key again; a key of the EU works with --region eu only, and the other way round."
+        return (
+            "Copy the workspace's key again; an EU key works only with --region eu, and a US key only with --region us."
+        )
     if status == 403:
         return "Check --tenant (a sandbox has its own), and that the API key's policy allows reading profiles."
     return "Make a new token (they expire), or use --client-id; a sandbox needs keys of its own."
@@ -232,7 +234,7 @@ def _collection(settings: Settings, kind: Kind, listed: list[tuple[str, str]]) -
 
 
 async def _measure(source: ProfileSource, calls: int, seconds: float) -> Finding:
-    """Lookups of an id that nobody has, the first one not counted: it opens the connection."""
+    """Measure lookups of an unknown id, without the first one, which opens the connection."""
     times: list[float] = []
     try:
         for _ in range(calls + 1):

@@ -1,4 +1,4 @@
-"""How far an enrichment is: a bar for people, lines of JSON for programs."""
+"""Progress of an enrichment: a bar on a terminal, JSON lines otherwise."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from .output import fitting, note, stderr_console
 __all__ = ["Meter", "metered"]
 
 _EVERY = 5.0
-"""Seconds between two lines of JSON."""
+"""Seconds between lines of JSON."""
 
 
 class _TimeLeft(ProgressColumn):
-    """How long it will take."""
+    """The column for the remaining time."""
 
     def render(self, task: Task) -> Text:
-        """The time left, by the share of the input that this process has read."""
+        """Render the remaining time, by the share of the input that this process has read."""
         return Text(task.fields["left"], style="progress.remaining")
 
 
 class Meter:
-    """Takes what the run tells.
+    """Receives the progress of a run.
 
     Args:
-        bar: of rich; `None`: lines of JSON.
+        bar: a rich progress bar; `None` for JSON lines.
     """
 
     def __init__(self, bar: Progress | None) -> None:
@@ -56,7 +56,7 @@ class Meter:
             _line("progress", self.facts(now))
 
     def facts(self, now: FileProgress) -> dict[str, Any]:
-        """The state in numbers."""
+        """Return the state in numbers."""
         own = now.rows - now.resumed
         seconds = max(now.seconds, 1e-9)
         left = self._left(now)
@@ -96,7 +96,7 @@ class Meter:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def summary(self, report: FileReport, where: str) -> None:
-        """What became of the records."""
+        """Print the summary."""
         own = report.rows - report.resumed
         if self._bar is None:
             facts = {
@@ -131,7 +131,7 @@ class Meter:
             if count:
                 note(f"{what}: {count:,}.")
         for problem in report.problems:
-            note(f"Look at this: {problem}.")
+            note(f"Problem: {problem}.")
         for name, count in report.clashes.items():
             note(f"The column {name} was there already, and was kept, in {count:,} records.")
         for reason, count in sorted(report.reasons.items()):
@@ -139,7 +139,7 @@ class Meter:
 
 
 def _hits(rows: int, calls: int) -> float:
-    """The share of records that needed no call of their own."""
+    """Return the share of records without their own call."""
     return round(100 * max(0, rows - calls) / rows, 1) if rows else 0.0
 
 
@@ -149,10 +149,10 @@ def _line(event: str, facts: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def metered(*, to_stdout: bool) -> Generator[Meter]:
-    """A bar where stderr is a terminal, lines of JSON where it is not.
+    """Yield a meter: a bar if stderr is a terminal, otherwise JSON lines.
 
     Args:
-        to_stdout: the records go to standard output: on the same terminal, a bar would draw over them.
+        to_stdout: whether the records go to standard output, where a bar on the same terminal would overwrite them.
     """
     console = stderr_console()
     if not console.is_terminal or (to_stdout and sys.stdout.isatty()):

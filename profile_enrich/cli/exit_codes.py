@@ -1,4 +1,4 @@
-"""From errors to messages and exit codes, and from asynchronous code to a command."""
+"""Mapping of errors to messages and exit codes, and running of coroutines in commands."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from .vocabulary import in_words_of_the_command
 __all__ = ["NOT_FOUND", "UNAVAILABLE", "USAGE", "Interrupted", "code_of", "guarded", "run"]
 
 NOT_FOUND = 1
-"""`lookup`: there is no such profile. `doctor`: something is wrong."""
+"""`lookup`: the profile does not exist. `doctor`: there is a problem."""
 USAGE = 2
 """The command, the configuration or the credentials are wrong."""
 UNAVAILABLE = 3
-"""The source could not answer."""
+"""The source is unavailable."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def code_of(error: ProfileEnrichError) -> int:
-    """The exit code that an error stands for."""
+    """Return the exit code of an error."""
     if isinstance(error, SourceAuthError | SourceRequestError):
-        return USAGE  # asking again changes nothing
+        return USAGE  # a retry would not help
     return UNAVAILABLE if isinstance(error, ProfileUnavailable) else USAGE
 
 
 class Interrupted(Exception):
-    """A signal stopped the command, which has put things in order.
+    """A signal stopped the command, which has cleaned up.
 
     Args:
         number: the signal's.
@@ -49,10 +49,10 @@ class Interrupted(Exception):
 
 
 def guarded(command: Callable[P, T]) -> Callable[P, T]:
-    """A command whose expected failures become one line on stderr and an exit code, never a traceback.
+    """Turn expected errors of a command into one line on stderr and an exit code, without a traceback.
 
-    SIGINT, SIGTERM and SIGHUP end it at once with 128 + the signal's number; inside `run`, they cancel the coroutine
-    first.
+    SIGINT, SIGTERM and SIGHUP end it immediately with 128 + the signal's number; inside `run`, they cancel the
+    coroutine first.
     """
 
     @functools.wraps(command)
@@ -88,17 +88,17 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         assert task is not None  # noqa: S101  # `asyncio.run` makes one
         loop = asyncio.get_running_loop()
         cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
-        if received:  # before there was a task to cancel
+        if received:  # the signal arrived before the task existed
             task.cancel()
         return await main
 
     def stop() -> None:
         for call in cancel:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 call()
 
-    # What the lookup core logs for operators ("pages go on without …"), the command says itself. A filter takes only
-    # that logger's own records: what a vendor announces (`profile_enrich.sources`) still shows.
+    # The command prints its own messages instead of the lookup core's log. The filter drops only that logger's records;
+    # a vendor's announcements (`profile_enrich.sources`) are still shown.
     core = logging.getLogger("profile_enrich")
     core.addFilter(_nothing)
     with stopping_on_signals(stop) as received:
@@ -107,11 +107,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
             if not received:
                 return result
         except BaseException:
-            if not received:  # else it is what became of the cancellation
+            if not received:  # otherwise it results from the cancellation
                 raise
         finally:
             core.removeFilter(_nothing)
-            main.close()  # it was never begun, when the signal came first
+            main.close()  # never started, if the signal came first
     raise Interrupted(received[0])
 
 

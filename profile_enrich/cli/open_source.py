@@ -1,4 +1,4 @@
-"""From options to sources."""
+"""Construction of sources from options."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _needed(value: str | None, option: str, why: str) -> str:
 
 @contextlib.contextmanager
 def open_store(settings: Settings) -> Generator[LocalStore]:
-    """The local store, closed at the end."""
+    """Open the local store, and close it at the end."""
     if settings.store is None:
         raise ConfigurationError("which store? Give PROFILE_ENRICH_STORE or --store")
     with LocalStore(settings.store) as store:
@@ -38,12 +38,12 @@ def open_store(settings: Settings) -> Generator[LocalStore]:
 async def open_source(
     settings: Settings, kind: Kind | None = None, *, need_collection: bool = True
 ) -> AsyncGenerator[ProfileSource]:
-    """The source that the options describe, closed at the end.
+    """Open the source described by the options, and close it at the end.
 
     Args:
         settings: the options.
-        kind: which source; told by the options when not given.
-        need_collection: whether the entity or index must be said.
+        kind: the kind of source; determined by the options by default.
+        need_collection: whether the entity or index is required.
 
     Raises:
         ConfigurationError: an option is missing or wrong; the message names it.
@@ -56,7 +56,7 @@ async def open_source(
 
 
 def make_source(settings: Settings, kind: Kind, *, need_collection: bool = True) -> ProfileSource:
-    """The source that the options describe."""
+    """Make the source described by the options."""
     if settings.batch:
         _check_batch(settings, kind)
     if kind == "store":
@@ -76,7 +76,7 @@ def make_source(settings: Settings, kind: Kind, *, need_collection: bool = True)
         entity = settings.entity
         if need_collection:
             entity = _needed(entity, "--entity", "which entity? (`profile-enrich entities` lists them)")
-        return CensusSource(key, entity=entity or 0, batch=settings.batch, **common)  # 0: listing asks for none
+        return CensusSource(key, entity=entity or 0, batch=settings.batch, **common)  # 0: listing needs no entity
     tenant = _needed(settings.tenant, "--tenant", "Amperity wants a tenant")
     index = settings.index
     if need_collection:
@@ -85,7 +85,7 @@ def make_source(settings: Settings, kind: Kind, *, need_collection: bool = True)
 
 
 def _check_batch(settings: Settings, kind: Kind) -> None:
-    """Refuse `--batch` for a source that has no call for many records."""
+    """Check that the source supports `--batch`."""
     if kind == "store":
         raise ConfigurationError("--batch is for a server; a store is read many records at a time without it")
     if kind == "amperity" or settings.base_url is None:
@@ -100,7 +100,9 @@ def _check_batch(settings: Settings, kind: Kind) -> None:
 def _auth(settings: Settings, tenant: str) -> TokenAuth:
     if settings.token is not None:
         return cast("TokenAuth", StaticToken(settings.token))
-    if settings.client_id is None and settings.api_key is not None:  # an embedded Profile API takes its keys as tokens
+    if (
+        settings.client_id is None and settings.api_key is not None
+    ):  # an embedded Profile API accepts its keys as tokens
         return cast("TokenAuth", StaticToken(settings.api_key))
     if settings.client_id is None:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs, both safe to show."""
+"""Output of commands: tables on a terminal, JSON otherwise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["clean", "fitting", "note", "print_json", "print_mapping", "print_tab
 
 
 def clean(value: object) -> str:
-    """A value as one readable line. Control characters are spelled out: profile data must not steer a terminal."""
+    """Return a value as one printable line, with escaped control characters, which could control a terminal."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     if text.isprintable():
         return text
@@ -30,7 +30,7 @@ def clean(value: object) -> str:
 
 
 def shows_table(as_json: bool) -> bool:
-    """Whether to print a table: on a terminal, unless JSON was asked for."""
+    """Return whether to print a table: on a terminal, unless JSON was requested."""
     return not as_json and sys.stdout.isatty()
 
 
@@ -59,12 +59,12 @@ def print_mapping(data: Mapping[str, object], *, title: str | None = None) -> No
 
 
 def note(text: str) -> None:
-    """One line to the person at the terminal, on stderr so that it stays out of the data."""
+    """Print one line to stderr."""
     click.echo(text, err=True)
 
 
 def stderr_console() -> Console:
-    """For progress bars."""
+    """Return the console for progress bars."""
     return Console(stderr=True)
 
 
@@ -72,8 +72,8 @@ def fitting(width: int, *columns: tuple[ProgressColumn, int, int]) -> list[Progr
     """Return the columns of a progress bar that fit on one line of the terminal, in their order.
 
     Args:
-        width: of the terminal, in characters.
-        columns: each with its width, and its rank: the lower one stays when there is too little space.
+        width: the width of the terminal, in characters.
+        columns: the columns with width and rank; those with a low rank are kept if space is limited.
     """
     space = width
     kept: set[int] = set()

@@ -1,4 +1,4 @@
-"""Profiles as lines of CSV or JSONL, or as a Parquet file."""
+"""Encoding of profiles as CSV, JSONL or Parquet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Format", "ProfileRowEncoder", "flat"]
 Format = Literal["csv", "jsonl", "parquet"]
 
 _GROUP = 65_536
-"""Rows in a row group of a Parquet file, at most."""
+"""The largest number of rows in a row group of a Parquet file."""
 
 _TEXT = frozenset({str, type(None)})
 
@@ -30,9 +30,9 @@ _json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def flat(row: ProfileRow) -> dict[str, object]:
-    """A profile as columns: `id`, then its attributes.
+    """Return a profile as columns: `id`, then its attributes.
 
-    An attribute that is itself called `id` becomes `attributes.id`, unless it says the same as the profile's id.
+    An attribute named `id` becomes `attributes.id`, unless it equals the profile's id.
     """
     if "id" not in row.attributes:
         return {"id": row.id, **row.attributes}
@@ -46,16 +46,16 @@ def flat(row: ProfileRow) -> dict[str, object]:
 
 
 class ProfileRowEncoder:
-    """Makes bytes of pages of profiles.
+    """Encode pages of profiles.
 
-    CSV follows RFC 4180: UTF-8, CRLF, fields quoted where they need it. JSONL holds each profile as the vendor sent it.
+    CSV follows RFC 4180: UTF-8, CRLF, fields quoted where they need it. JSONL has each profile as the vendor sent it.
     Parquet is written at the end, when the types of all columns are known; its pages are JSON lines until then.
 
     Args:
         format: `"csv"`, `"jsonl"` or `"parquet"`.
-        columns: of the CSV or Parquet; `None`: those of the first page of a CSV, and all those of a Parquet file, in
-            order of appearance.
-        strict: a column that is not among those of the CSV is an error instead of left out and counted.
+        columns: of the CSV or Parquet; `None` for those of the first page (CSV), or all (Parquet), in order of
+            appearance.
+        strict: whether an unknown column of a CSV is an error; otherwise it is left out and counted.
     """
 
     def __init__(self, format: Format, columns: Sequence[str] | None = None, *, strict: bool = False) -> None:
@@ -64,19 +64,19 @@ class ProfileRowEncoder:
         self.strict = strict
         self.chosen = columns is not None
         self.left_out: Counter[str] = Counter()
-        """Columns that came after the first page, and in how many rows."""
+        """Columns that appeared after the first page, with their number of rows."""
         self.kinds: dict[str, str] = {"id": "null"} if columns is None else dict.fromkeys(columns, "null")
-        """Of the values of a Parquet file, by column; see `notice`."""
+        """The kinds of the values of a Parquet file, by column; see `notice`."""
 
     def page(self, rows: Iterable[ProfileRow], *, header: bool) -> bytes:
-        """One page as bytes.
+        """Encode one page.
 
         Args:
             rows: the profiles.
-            header: put the CSV's header line first.
+            header: whether to start with the CSV header.
 
         Raises:
-            ConfigurationError: a row has a column that the file has not, and `strict` was said.
+            ConfigurationError: a row has an unknown column, and `strict` is true.
         """
         if self.format == "csv":
             text = self._csv([flat(row) for row in rows], header=header)
@@ -86,7 +86,7 @@ class ProfileRowEncoder:
             text = "".join(
                 [_json({"id": row.id, "index_id": row.index_id, "attributes": row.attributes}) + "\n" for row in rows]
             )
-        # A lone surrogate has no UTF-8; its escape is what JSON would have written.
+        # UTF-8 cannot encode a lone surrogate, so write its JSON escape.
         return text.encode("utf-8", "backslashreplace")
 
     def _csv(self, rows: list[dict[str, object]], *, header: bool) -> str:
@@ -124,7 +124,7 @@ class ProfileRowEncoder:
 
         Args:
             journal: the bytes of the pages.
-            file: takes the Parquet file.
+            file: the output file.
 
         Raises:
             MissingExtraError: pyarrow is not installed.

@@ -1,4 +1,4 @@
-"""The options of serving a mirror, and of asking a vendor for what it lacks."""
+"""Options for serving a mirror and its upstream vendor."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ UPSTREAM_KEY = "PROFILE_ENRICH_UPSTREAM_KEY"
 
 @dataclass(frozen=True)
 class Upstream:
-    """The vendor behind a relay, as the options say it."""
+    """The options of the vendor behind a relay."""
 
     vendor: str
     key: str | None = field(default=None, repr=False)
@@ -52,18 +52,18 @@ def mirror_option(command: F) -> F:
         "--mirror",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
-        help="The mirror: what the vendor answered. With serve and --upstream, it is asked for what is lacking or old.",
+        help="The mirror file. With serve and --upstream, missing and outdated records are fetched from the vendor.",
     )
     return option(command)
 
 
 def upstream_options(command: F) -> F:
-    """Add `--upstream` and what it needs."""
+    """Add `--upstream` and its options."""
     options = (
         click.option(
             "--upstream",
             type=click.Choice(["census", "amperity"]),
-            help="The vendor behind --mirror. Name what it has with --entity, and a Census id column with --id.",
+            help="The vendor behind --mirror. Name its entities with --entity, and a Census id column with --id.",
         ),
         click.option(
             "--upstream-key",
@@ -77,7 +77,7 @@ def upstream_options(command: F) -> F:
             metavar="URL",
             envvar="PROFILE_ENRICH_UPSTREAM_URL",
             show_envvar=True,
-            help="With --upstream: the vendor's base URL, if not the usual.",
+            help="With --upstream: the vendor's base URL, if not the default.",
         ),
         click.option(
             "--upstream-tenant",
@@ -96,7 +96,11 @@ def upstream_options(command: F) -> F:
 def record_age_option(default: str) -> Callable[[F], F]:
     """Add `--record-age`."""
     return click.option(
-        "--record-age", default=default, show_default=True, metavar="SPAN", help="With --upstream: ask again after it."
+        "--record-age",
+        default=default,
+        show_default=True,
+        metavar="SPAN",
+        help="With --upstream: the age after which a record is fetched again.",
     )
 
 
@@ -116,11 +120,11 @@ def vendor_source(upstream: Upstream, name: str) -> AmperitySource | CensusSourc
 
 
 async def ensure_collection(store: MirrorStore, source: AmperitySource | CensusSource, name: str, key: str) -> None:
-    """Add a collection that the mirror does not have, with the numbers that it has at the vendor.
+    """Add a missing collection to the mirror, with the vendor's ids.
 
     Raises:
         ConfigurationError: the vendor has no such entity.
-        SourceError: the vendor does not answer.
+        SourceError: the vendor is unavailable.
     """
     if store.find(name) is not None:
         return
@@ -134,13 +138,13 @@ async def ensure_collection(store: MirrorStore, source: AmperitySource | CensusS
 
 
 def open_relay(mirror: Path, upstream: Upstream | None, *, max_age: float) -> Relay:
-    """Return the relay over a mirror; without a vendor it serves what is there.
+    """Return the relay over a mirror; without a vendor, it serves only mirrored records.
 
-    Collections that are new to the mirror get the numbers that they have at the vendor, so it must answer then.
+    New collections get the vendor's ids, which requires a call to the vendor.
 
     Raises:
-        ConfigurationError: an option does not fit, or the vendor has no such entity.
-        SourceError: a collection is new, and the vendor does not answer.
+        ConfigurationError: an option is invalid, or the vendor has no such entity.
+        SourceError: a collection is new, and the vendor is unavailable.
         StoreError: the mirror cannot be opened.
     """
     if upstream is None:
@@ -165,4 +169,4 @@ async def _ensure_and_close(store: MirrorStore, source: AmperitySource | CensusS
     try:
         await ensure_collection(store, source, name, key)
     finally:
-        await source.aclose()  # its connections belong to this loop; the server has another
+        await source.aclose()  # its connections are bound to this loop; the server uses another

@@ -1,4 +1,4 @@
-"""The options of `serve`: what they are, what contradicts what, and the application that they describe."""
+"""Options of `serve`, their validation, and the application that they describe."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _OPTIONS = (
         "entities",
         multiple=True,
         metavar="NAME",
-        help="What the records are, e.g. Users. Default: the file's name.",
+        help="The name of the collection, e.g. Users. Default: the file's name.",
     ),
     click.option(
         "--id", "ids", multiple=True, metavar="COLUMN", help="The column that identifies a record. Default: id."
@@ -54,14 +54,14 @@ _OPTIONS = (
         "filters",
         multiple=True,
         metavar="COLUMN",
-        help="Allow filtering by this column; with several --data: ENTITY:COLUMN.",
+        help="A column to filter by; with several --data: ENTITY:COLUMN.",
     ),
     click.option(
         "--store",
         type=click.Path(path_type=Path),
         envvar="PROFILE_ENRICH_STORE",
         show_envvar=True,
-        help="Build the store here, or serve the one that is here. Default: a temporary one, removed at the end.",
+        help="The store to build or serve. Default: a temporary one, removed at the end.",
     ),
     click.option(
         "--host",
@@ -69,7 +69,7 @@ _OPTIONS = (
         show_default=True,
         envvar="PROFILE_ENRICH_HOST",
         show_envvar=True,
-        help="The address to listen on; 0.0.0.0 for all of this machine's.",
+        help="The address to listen on; 0.0.0.0 for all interfaces.",
     ),
     click.option(
         "--port",
@@ -78,18 +78,18 @@ _OPTIONS = (
         type=click.IntRange(0, 65535),
         envvar="PROFILE_ENRICH_PORT",
         show_envvar=True,
-        help="0 takes any free one.",
+        help="The port; 0 for any free one.",
     ),
     click.option(
         "--key",
         "keys",
         multiple=True,
         metavar="SECRET",
-        help="A key that may ask, at least 16 characters; several: repeat. Default: those in PROFILE_ENRICH_API_KEY,"
+        help="An API key of at least 16 characters. Can be repeated. Default: those in PROFILE_ENRICH_API_KEY,"
         " separated by spaces, unless there is a key file.",
     ),
-    click.option("--generate-key", is_flag=True, help="Make a new key and show it, once."),
-    click.option("--no-auth", is_flag=True, help="Answer everybody who can reach the port. Only for trying out."),
+    click.option("--generate-key", is_flag=True, help="Generate a key and show it once."),
+    click.option("--no-auth", is_flag=True, help="Serve without authentication. Only for trials."),
     click.option(
         "--workspace",
         default="default",
@@ -99,7 +99,7 @@ _OPTIONS = (
         show_envvar=True,
         help="The workspace (Amperity: tenant) that the keys belong to.",
     ),
-    click.option("--access-log", is_flag=True, help="Log one line a request, without ids."),
+    click.option("--access-log", is_flag=True, help="Log one line per request, without ids."),
     click.option(
         "--workers",
         default=1,
@@ -107,13 +107,13 @@ _OPTIONS = (
         type=click.IntRange(1, MAX_WORKERS),
         envvar="PROFILE_ENRICH_WORKERS",
         show_envvar=True,
-        help="Processes that share the port.",
+        help="The number of processes that share the port.",
     ),
     click.option(
         "--max-age",
         type=click.IntRange(0),
         metavar="SECONDS",
-        help="Clients may use an answer for so long without asking again. Default: they decide.",
+        help="The max-age of responses, in seconds. Default: none.",
     ),
     click.option(
         "--compress-from",
@@ -121,21 +121,21 @@ _OPTIONS = (
         show_default=True,
         type=click.IntRange(0),
         metavar="BYTES",
-        help="Send answers from this size on as gzip to clients that take it; 0 for none.",
+        help="The size in bytes from which responses are gzipped; 0 for never.",
     ),
     click.option(
         "--metrics",
         default="off",
         show_default=True,
         type=click.Choice(["off", "keys", "open"]),
-        help="Prometheus metrics at /metrics: for nobody, for holders of a key, for everybody.",
+        help="Prometheus metrics at /metrics: off, with a key, or without a key.",
     ),
     click.option(
         "--refresh-every",
         metavar="SPAN",
         envvar="PROFILE_ENRICH_REFRESH_EVERY",
         show_envvar=True,
-        help="Refresh the store from its sources every 90s, 15m, 2h or 1d, give or take a tenth.",
+        help="Refresh the store from its sources every 90s, 15m, 2h or 1d (varied by a tenth).",
     ),
     shrink_option,
     click.option(
@@ -143,34 +143,34 @@ _OPTIONS = (
         type=click.Path(path_type=Path),
         envvar="PROFILE_ENRICH_KEYS_FILE",
         show_envvar=True,
-        help="Who may ask: the file that `profile-enrich keys` made. Default: STORE.keys.json, where it is there.",
+        help="The key file written by `profile-enrich keys`. Default: STORE.keys.json, if it exists.",
     ),
     click.option(
         "--rate",
         metavar="RATE",
         envvar="PROFILE_ENRICH_RATE",
         show_envvar=True,
-        help="How often each key may ask that has no rate of its own: 100/s, 700/m, or a vendor's: amperity.",
+        help="The rate limit of keys without their own: 100/s, 700/m, or a vendor's: amperity.",
     ),
     click.option(
         "--audit-log",
         type=click.Path(path_type=Path),
         envvar="PROFILE_ENRICH_AUDIT_LOG",
         show_envvar=True,
-        help="Note here who asked for whose profile, as JSON lines with hashed ids.",
+        help="Write an audit log to this file: JSON lines with hashed ids.",
     ),
     click.option(
         "--page/--no-page",
         default=None,
         envvar="PROFILE_ENRICH_PAGE",
         show_envvar=True,
-        help="The page of entities at /, for a browser. Default: only where --host is the loopback address.",
+        help="Serve the entities page at /. Default: only if --host is the loopback address.",
     ),
 )
 
 
 def serve_options(command: F) -> F:
-    """Add all options of `serve` but `--config`."""
+    """Add all options of `serve` except `--config`."""
     wrapped: Any = serving_options(following_options(mirror_option(upstream_options(record_age_option("1h")(command)))))
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)
@@ -179,7 +179,7 @@ def serve_options(command: F) -> F:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """What the options say, by their names on the command line."""
+    """The values of the options, by their names on the command line."""
 
     config: Path | None
     data: tuple[Path, ...]
@@ -225,13 +225,13 @@ class ServeOptions:
         """Seconds between two refreshes; `None` for none.
 
         Raises:
-            ConfigurationError: it is no time.
+            ConfigurationError: the value is not a duration.
         """
         return None if self.refresh_every is None else seconds_of(self.refresh_every)
 
     @property
     def max_shrink(self) -> float:
-        """Share of its records that a refresh may take from a collection."""
+        """The share of records that a refresh may remove from a collection."""
         return 1.0 if self.allow_shrink else MAX_SHRINK
 
     @property
@@ -239,7 +239,7 @@ class ServeOptions:
         """The vendor behind a relay.
 
         Raises:
-            ConfigurationError: there is nothing that it could fill, or several workers.
+            ConfigurationError: there is no mirror, or there are several workers.
         """
         if self.upstream is None:
             return None
@@ -252,13 +252,13 @@ class ServeOptions:
         )
 
     def specs(self, *, described: bool) -> list[CollectionSpec]:
-        """Return what the store is built from; nothing for one that is there, or elsewhere.
+        """Return the sources of the store; empty for an existing store, or one that is not built here.
 
         Args:
             described: whether the configuration file has collections.
 
         Raises:
-            ConfigurationError: there is nothing to serve, or options contradict each other.
+            ConfigurationError: there is nothing to serve, or options are inconsistent.
         """
         if described and self.data:
             raise ConfigurationError("--data contradicts the [collections] of the configuration file; leave one out")

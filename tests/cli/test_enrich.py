@@ -533,7 +533,7 @@ def test_a_bar_shows_the_numbers_and_the_summary_the_rest(
         "Without a profile: 3.",
         "Without a key: 2.",
         "Left out: 5.",
-        "Look at this: no profile has the attribute 'b'.",
+        "Problem: no profile has the attribute 'b'.",
         "The column profile_a was there already, and was kept, in 7 records.",
         "Dead letters, bad_input: 15.",
     ]

@@ -212,8 +212,8 @@ def test_a_toml_file_says_it_all(tmp_path: Path, users: Path) -> None:
         (["--config", "nowhere.toml"], "nowhere.toml cannot be read: No such file"),
         (["--config", "{latin}"], "latin.toml is not UTF-8"),
         (["--config", "{empty}"], "empty.toml has no [collections.NAME] table"),
-        (["--config", "{good}", "--id", "x"], "--config says it all; leave out --id"),
-        (["--config", "{good}", "--data", "x"], "--config says it all; leave out --data"),
+        (["--config", "{good}", "--id", "x"], "--config replaces the other options; leave out --id"),
+        (["--config", "{good}", "--data", "x"], "--config replaces the other options; leave out --data"),
         (["--config", "{good}", "--entity", "X"], "there is no collection 'X'; there are: U"),
     ],
 )

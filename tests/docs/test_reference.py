@@ -141,7 +141,7 @@ def test_every_option_that_names_a_source_is_an_environment_variable() -> None:
 
 
 def test_every_status_of_the_server_has_a_cause_and_a_remedy() -> None:
-    section = text_of("failing.md").split("\n## What the embedded server answers\n", 1)[1].split("\n## ", 1)[0]
+    section = text_of("failing.md").split("\n## Responses of the embedded server\n", 1)[1].split("\n## ", 1)[0]
     rows = {
         int(status): (cause, remedy)
         for status, cause, remedy in re.findall(r"^\| (\d{3}) \| (.+) \| (.+) \|$", section, re.MULTILINE)

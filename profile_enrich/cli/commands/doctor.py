@@ -1,4 +1,4 @@
-"""`profile-enrich doctor`: what is wrong, and what to do about it."""
+"""`profile-enrich doctor`: checks of settings and connection, with remedies."""
 
 from __future__ import annotations
 
@@ -25,16 +25,20 @@ _MARKS = {
 @click.command()
 @source_options
 @click.option(
-    "--calls", type=click.IntRange(1, 100), default=5, show_default=True, help="Lookups to measure the latency with."
+    "--calls",
+    type=click.IntRange(1, 100),
+    default=5,
+    show_default=True,
+    help="The number of lookups to measure the latency.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @guarded
 def doctor(settings: Settings, calls: int, as_json: bool) -> None:
-    """Check the settings, the API, the credentials, the clock, the entity or index, and the latency; say what to fix.
+    """Check the settings, the API, the credentials, the clock, the entity or index, and the latency; print remedies.
 
-    It looks up an id that nobody has. It prints no secret and no personal data.
+    It looks up an unknown id. It prints no secrets and no personal data.
 
-    Exit codes: 0 nothing is wrong, 1 something is.
+    Exit codes: 0 no problems, 1 problems.
     """
     kind = settings.kind()
     findings = run(_examine(settings, kind, calls, show=not as_json))

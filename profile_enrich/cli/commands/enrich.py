@@ -1,4 +1,4 @@
-"""`profile-enrich enrich`: a file of records, each with the profile of its key."""
+"""`profile-enrich enrich`: enrichment of a file of records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ P = ParamSpec("P")
 
 FAILED = 1
 ATTENTION = 2
-"""Finished, with dead letters, or with a result that looks like a mistake."""
+"""Finished with dead letters, or with a suspicious result."""
 
 
 class _Wrong(click.UsageError):
@@ -42,10 +42,10 @@ class _Wrong(click.UsageError):
 
 
 class _Command(click.Command):
-    """Ends with 1 for a wrong command line: 2 means that there are dead letters."""
+    """A command that exits with 1 for a wrong command line, since 2 means dead letters."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """As `click` does it, with another exit code."""
+        """Make the context as click does, with another exit code."""
         try:
             return super().make_context(*args, **kwargs)
         except click.UsageError as error:
@@ -53,7 +53,7 @@ class _Command(click.Command):
 
 
 def _coded(command: Callable[P, int]) -> Callable[P, None]:
-    """End with the exit codes of this command: what `guarded` tells apart by source and usage is one failure here."""
+    """Map the exit codes of `guarded` to those of this command."""
     guarded_command = guarded(command)
 
     @functools.wraps(command)
@@ -79,7 +79,7 @@ def _rate(context: click.Context, parameter: click.Parameter, given: str | None)
 
 
 def _most(context: click.Context, parameter: click.Parameter, given: str) -> float:
-    """A number of records, or a fraction of `1%`."""
+    """Parse a number of records, or a share such as `1%`."""
     found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)\s*%", given.strip())
     if found is None or (found[2] is not None and float(found[2]) > 100):
         raise click.BadParameter("write a number of records, e.g. 100, or a share of them, e.g. 1%")
@@ -87,7 +87,7 @@ def _most(context: click.Context, parameter: click.Parameter, given: str) -> flo
 
 
 def _fields(context: click.Context, parameter: click.Parameter, given: str | None) -> dict[str, str | None] | None:
-    """Attributes, each with a type or without."""
+    """Parse attributes, with or without types."""
     if given is None:
         return None
     named: dict[str, str | None] = {}
@@ -104,23 +104,23 @@ def _fields(context: click.Context, parameter: click.Parameter, given: str | Non
 @click.command(cls=_Command)
 @click.argument("input", metavar="INPUT")
 @click.option("-o", "--output", default="-", metavar="FILE", help="CSV, JSONL or Parquet. Default: -, standard output.")
-@click.option("--key", required=True, metavar="COLUMN", help="The column to look up by.")
+@click.option("--key", required=True, metavar="COLUMN", help="The column with the key.")
 @click.option(
     "--fields",
     callback=_fields,
     metavar="A,B,…",
     help="The attributes to add; for Parquet also with types: tier:string,ltv:double. Default: all.",
 )
-@click.option("--prefix", default="profile_", show_default=True, help="Put before each attribute's name.")
-@click.option("--into", metavar="COLUMN", help="Instead, one column with all of them: an object; in CSV as JSON.")
+@click.option("--prefix", default="profile_", show_default=True, help="The prefix of the new columns.")
 @click.option(
-    "--resume", is_flag=True, help="Resume the interrupted run to this output; where there is none, start one."
+    "--into", metavar="COLUMN", help="Write all attributes to this column instead: an object; in CSV as JSON."
 )
-@click.option("--force", is_flag=True, help="Replace output files that exist, and an interrupted run of another job.")
+@click.option("--resume", is_flag=True, help="Resume the interrupted run to this output, or start one.")
+@click.option("--force", is_flag=True, help="Replace existing output files, and an interrupted run of another job.")
 @click.option(
     "--dead-letter",
     type=click.Path(path_type=Path),
-    help="JSONL for the records that cannot be enriched, with reasons. Without it the first one ends the run.",
+    help="A JSONL file for failed records, with reasons. Without it, the first one ends the run.",
 )
 @click.option(
     "--max-errors",
@@ -128,23 +128,31 @@ def _fields(context: click.Context, parameter: click.Parameter, given: str | Non
     default="1%",
     show_default=True,
     metavar="N|N%",
-    help="End the run when more fail: a number, or a share of the records so far, of at least 1,000.",
+    help="End the run if more records fail: a number, or a share of the records so far, of at least 1,000.",
 )
 @click.option(
     "--on-missing",
     type=click.Choice(["null", "drop", "dead-letter", "raise"]),
     default="null",
     show_default=True,
-    help="What becomes of records whose profile the source does not have, and of those without a key.",
+    help="The handling of records without a profile or key.",
 )
 @click.option(
     "--rate", callback=_rate, metavar="N/s", help="Calls per second at most: 500/s, 30000/m. Default: no limit."
 )
 @click.option(
-    "--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Concurrent calls at most."
+    "--concurrency",
+    type=click.IntRange(1, 10_000),
+    default=64,
+    show_default=True,
+    help="The largest number of concurrent calls.",
 )
 @click.option(
-    "--window", type=click.IntRange(1, 1_000_000), default=4096, show_default=True, help="Records in progress at most."
+    "--window",
+    type=click.IntRange(1, 1_000_000),
+    default=4096,
+    show_default=True,
+    help="The largest number of records in progress.",
 )
 @click.option("--encoding", metavar="NAME", help="Of CSV and JSONL: utf-8, cp1252, latin-1, utf-16 … Default: utf-8.")
 @click.option("--delimiter", metavar="CHAR", help="Of CSV: e.g. ';'. Default: a comma; a tab for .tsv.")
@@ -155,9 +163,9 @@ def _fields(context: click.Context, parameter: click.Parameter, given: str | Non
     type=click.IntRange(1),
     default=50_000,
     show_default=True,
-    help="A checkpoint after so many records, and every 5 seconds.",
+    help="The number of records between checkpoints, which are also written every 5 seconds.",
 )
-@click.option("--batch", is_flag=True, help="Ask for 100 keys in each call. Only the embedded server can answer that.")
+@click.option("--batch", is_flag=True, help="Look up 100 keys per call. Only the embedded server supports this.")
 @click.option("--dry-run", is_flag=True, help="Read and count only: records, keys, calls, time. No lookup is made.")
 @source_options
 @_coded
@@ -194,13 +202,12 @@ def enrich(
     zcat log.jsonl.gz | profile-enrich enrich - --input-format jsonl \\
         --key user_id > enriched.jsonl
 
-    Records keep their order and their columns; each key is looked up once. The output appears when it is whole.
-    Interrupted or killed, the same command with --resume continues, and the result is the same, byte for byte. A
-    scheduled job can always give --resume: where there is nothing to resume, it starts a run; with --force, also over
-    the output of the run before.
+    Records keep their order and columns; each key is looked up once. The output appears when it is complete. After an
+    interruption or kill, repeat the command with --resume; the result is byte for byte the same. A scheduled job can
+    always pass --resume: without a checkpoint, it starts a new run; with --force, it also replaces the previous output.
 
-    Exit codes: 0 done; 2 finished, but look: there are dead letters, most records have no key, no record has a
-    profile, or an attribute of --fields is in no profile; 1 failed (a wrong command line too); 130 (Ctrl-C) or 143
+    Exit codes: 0 done; 2 finished with problems: there are dead letters, most records have no key, no record has a
+    profile, or an attribute of --fields is in no profile; 1 failed, including a wrong command line; 130 (Ctrl-C) or 143
     (SIGTERM) interrupted, and --resume continues.
     """
     if dry_run:
@@ -268,7 +275,7 @@ def _like(input: str) -> FileFormat:
 
 
 def _say_where(meter: Meter | None, output: str) -> None:
-    """Print how far the run is, and how to continue. Nothing is printed for a run that did not begin."""
+    """Print the progress and how to continue, for a run that has started."""
     if meter is None or meter.last is None:
         return
     if output == "-":
@@ -286,7 +293,7 @@ def _dry_run(
     form: FileFormat | None,
     rate: float | None,
 ) -> int:
-    """Print what there is to do."""
+    """Print the survey of the input."""
     found = survey_file(input, key=key, encoding=encoding, delimiter=delimiter, source_format=form)
     size = run(_batch_size(settings))
     calls = -(-found.distinct // size)
@@ -309,7 +316,7 @@ def _dry_run(
 
 
 async def _batch_size(settings: Settings) -> int:
-    """Return how many keys one call of the source takes."""
+    """Return the number of keys per call to the source."""
     async with open_source(settings) as source:
         return source.batch_size if isinstance(source, BatchSource) else 1
 

@@ -1,4 +1,4 @@
-"""`profile-enrich export`: an index, page after page, as CSV, JSONL or Parquet."""
+"""`profile-enrich export`: export of an index to CSV, JSONL or Parquet."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _LONGEST_WAIT = 60.0
 _FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 
 _CHECKPOINT_EVERY = 1.0
-"""Seconds between two checkpoints: a killed export repeats at most the pages of so long."""
+"""Seconds between checkpoints."""
 
 ATTENTION = 2
-"""The file was written, and lacks attributes."""
+"""The file was written without some attributes."""
 
 
 @click.command()
@@ -63,14 +63,10 @@ ATTENTION = 2
 @click.option(
     "--filter", "filters", multiple=True, metavar="NAME=VALUE", help="Only profiles whose attribute is exactly this."
 )
-@click.option(
-    "--resume", is_flag=True, help="Resume the interrupted export to this file; where there is none, start one."
-)
-@click.option(
-    "--force", is_flag=True, help="Replace the file when it exists, and an interrupted export of another kind."
-)
+@click.option("--resume", is_flag=True, help="Resume the interrupted export to this file, or start one.")
+@click.option("--force", is_flag=True, help="Replace an existing file, and an interrupted export of another kind.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=1000, show_default=True, help="Profiles per page.")
-@click.option("--with-total", is_flag=True, help="Ask for the number of profiles, so that the bar knows its end.")
+@click.option("--with-total", is_flag=True, help="Request the number of profiles, for the progress bar.")
 @click.option(
     "--retries", type=click.IntRange(0, 100), default=5, show_default=True, help="Per page, while the API fails."
 )
@@ -95,12 +91,13 @@ def export(
     profile-enrich export --index loyalty_members --filter loyalty_tier=gold \\
         -o profiles.csv
 
-    The file appears when it is whole. Interrupted, the command says where it stopped, and --resume continues.
+    The file appears when it is complete. After an interruption, the command prints its position, and --resume
+    continues.
 
-    CSV: a column `id`, then the attributes of the first page. Attributes that show up later are left out and reported
+    CSV: a column `id`, then the attributes of the first page. Attributes that appear later are left out and reported
     at the end, and the exit code is 2; name all columns with --columns, or stop at the first such attribute with
-    --strict-columns. JSONL holds every profile as it came. Parquet (extra arrow) has a column for each attribute, of
-    the narrowest type that holds all its values.
+    --strict-columns. JSONL has every profile unchanged. Parquet (extra arrow) has a column for each attribute, with
+    the narrowest type for all its values.
     """
     kind = settings.kind("amperity")
     if kind != "amperity":
@@ -113,7 +110,7 @@ def export(
         raise ConfigurationError("--columns wants different names, separated by commas")
     form: Format = format or ("csv" if path is None else _FORMATS.get(path.suffix, "csv"))
     if form == "parquet":
-        arrow()  # a missing extra is said before the work
+        arrow()  # report a missing extra before the work
     encoder = ProfileRowEncoder(form, chosen, strict=strict_columns)
     job = _Job(settings, _parse(filters), encoder, limit=limit, with_total=with_total, retries=retries)
     target: RecordOutput
@@ -145,7 +142,9 @@ def _parse(filters: tuple[str, ...]) -> dict[str, str]:
     for given in filters:
         name, equals, value = given.partition("=")
         if not equals or not name:
-            raise ConfigurationError("--filter wants NAME=VALUE")  # without what was given: it may be a person's e-mail
+            raise ConfigurationError(
+                "--filter wants NAME=VALUE"
+            )  # without the value, which may be a person's e-mail address
         if name in parsed:
             raise ConfigurationError(
                 f"--filter {name} is given twice; filters are ANDed, so one would exclude the other"
@@ -156,15 +155,15 @@ def _parse(filters: tuple[str, ...]) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _State:
-    """How far an export is.
+    """The state of an export.
 
     Args:
-        rows: written so far.
-        token: where the next page begins; `None` before the first and after the last.
-        columns: of the CSV.
-        kinds: of the values, by column of a Parquet file.
-        left_out: columns that came later, and in how many rows.
-        total: rows in all, where the API said it.
+        rows: the rows written so far.
+        token: the token of the next page; `None` before the first and after the last.
+        columns: the columns of the CSV.
+        kinds: the kinds of the values, by column of a Parquet file.
+        left_out: columns that appeared later, with their number of rows.
+        total: the number of all rows, if the API sent it.
     """
 
     rows: int = 0
@@ -176,7 +175,7 @@ class _State:
 
 
 class _Job:
-    """One export: what it is of, and how far it is."""
+    """One export: its settings and state."""
 
     def __init__(
         self,
@@ -209,7 +208,7 @@ class _Job:
         }
 
     def restore(self, target: RecordOutput) -> None:
-        """Take over what an interrupted export knew."""
+        """Restore the state of an interrupted export."""
         self.state = _State(**(target.state or {}))
         if self.state.columns is not None:
             self._encoder.columns = list(self.state.columns)
@@ -217,7 +216,7 @@ class _Job:
         self._encoder.left_out.update(self.state.left_out)
 
     async def export(self, target: RecordOutput) -> None:
-        """Write pages until the last. The next page is asked for while one is encoded and written."""
+        """Write all pages. The next page is fetched while one is encoded and written."""
         state, saved = self.state, time.monotonic()
         if state.rows and state.token is None:
             return  # every page was written before the run was killed
@@ -233,7 +232,7 @@ class _Job:
                             raise SourceResponseError("the API gave the same page token twice, which would never end")
                         if page.next_token is not None:
                             coming = asyncio.create_task(self._page(source, page.next_token, first=False))
-                            await asyncio.sleep(0)  # its request leaves before this page is written
+                            await asyncio.sleep(0)  # its request is sent before this page is written
                         data = self._encoder.page(page.data, header=state.token is None)
                         target.write(data)
                         state.rows += len(page.data)
@@ -257,7 +256,7 @@ class _Job:
                     await asyncio.gather(coming, return_exceptions=True)
 
     def say_where(self, output: Path | None, *, whole: bool, expected: bool) -> None:
-        """Print how far the export is, and how to continue."""
+        """Print the progress of the export and how to continue."""
         state = self.state
         of = f" of {state.total:,}" if state.total is not None else ""
         if whole:
@@ -290,14 +289,14 @@ class _Job:
             attempt += 1
             if attempt > self._retries:
                 raise failure
-            # Exponential with full jitter, as the vendor asks for; never before the time that it named.
+            # Exponential backoff with full jitter, but at least the vendor's Retry-After.
             backoff = random.uniform(0, min(_LONGEST_WAIT, 0.5 * 2**attempt))  # noqa: S311  # not a secret
             await asyncio.sleep(max(backoff, min(_LONGEST_WAIT, failure.retry_after or 0.0)))
 
 
 def _bar(*, stdout: bool) -> Progress:
     console = stderr_console()
-    # Data and a moving bar on one terminal would draw over each other.
+    # Data and a progress bar on one terminal would overwrite each other.
     mixed = stdout and sys.stdout.isatty()
     columns = fitting(
         console.width,

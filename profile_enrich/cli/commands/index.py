@@ -1,4 +1,4 @@
-"""`profile-enrich index`: a store, from building it to dropping what is in it."""
+"""`profile-enrich index`: commands for stores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["index"]
 
 @click.group()
 def index() -> None:
-    """Fill and refresh a store, which `serve` and StoreSource answer from.
+    """Fill and refresh a store, for `serve` and StoreSource.
 
     \b
     profile-enrich index build --store profiles.store --data users.csv \\
@@ -41,9 +41,9 @@ def index() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON also on a terminal.")
 @guarded
 def status(store: Path | None, database: str | None, schema: str, as_json: bool) -> None:
-    """Tell how old a store is, how its last refresh went, and how large it is.
+    """Show the age and size of a store, and the outcome of its last refresh.
 
-    Exits with 1 when the last refresh failed. Of a store in a database, the last refresh and the size are not known.
+    Exits with 1 if the last refresh failed. For a store in a database, the last refresh and the size are unknown.
     """
     with open_place(store, database, schema) as opened:
         collections = opened.collections()
@@ -133,7 +133,7 @@ def list_command(store: Path | None, database: str | None, schema: str, as_json:
 def drop(store: Path | None, database: str | None, schema: str, names: tuple[str, ...], yes: bool) -> None:
     """Remove collections from a store, with their data.
 
-    What serves the store stops answering for them within a second.
+    Running servers stop serving them within a second.
     """
     with open_place(store, database, schema) as opened:
         found = [opened.collection(name) for name in dict.fromkeys(names)]

@@ -1,4 +1,4 @@
-"""`profile-enrich index build`: fills a store."""
+"""`profile-enrich index build`: build of a store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["build_command"]
     type=click.Choice(["last", "fail"]),
     default="last",
     show_default=True,
-    help="When two rows have the same id: the last one wins, or nothing is built.",
+    help="If two rows have the same id: the last one wins, or the build fails.",
 )
 @shrink_option
 @guarded
@@ -56,8 +56,8 @@ def build_command(
     profile-enrich index build --database postgresql://user@host/name \\
         --data users.csv --id user_id
 
-    Collections of the store that are not named stay as they are. What is served is the old data until all is built;
-    when something goes wrong, they stay. Progress goes to stderr: a bar on a terminal, JSON lines otherwise.
+    Other collections of the store do not change. The old data are served until the build is complete, and stay if it
+    fails. Progress goes to stderr: a bar on a terminal, JSON lines otherwise.
 
     Exit codes: 0 done; 2 failed, or finished, but look: a source has no rows, or more than half of its rows were
     left out; 3 a source is unavailable.

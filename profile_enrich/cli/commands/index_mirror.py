@@ -1,4 +1,4 @@
-"""`profile-enrich index mirror`: fills a mirror from the vendor, or compares what both have."""
+"""`profile-enrich index mirror`: fill a mirror from the vendor, or compare both."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["mirror_command"]
 
 @dataclass(frozen=True)
 class _Order:
-    """What is mirrored or compared, and how."""
+    """The settings of a run."""
 
     upstream: Upstream
     entity: str
@@ -53,7 +53,9 @@ class _Order:
 @place_options
 @upstream_options
 @click.option("--entity", required=True, metavar="NAME", help="The vendor's entity (Amperity: index).")
-@click.option("--id", "key", default="id", show_default=True, metavar="COLUMN", help="The column that identifies it.")
+@click.option(
+    "--id", "key", default="id", show_default=True, metavar="COLUMN", help="The column that identifies a record."
+)
 @click.option(
     "--ids",
     type=click.Path(path_type=Path, allow_dash=True),
@@ -61,8 +63,8 @@ class _Order:
     help="Ids to ask for: CSV, JSONL or Parquet with a column --id; any other file, and - (standard input), an id a"
     " line. Census needs them, because it lists none; an Amperity index is paged through.",
 )
-@click.option("--sql", metavar="QUERY", help="A query that gives the ids, in place of --ids; needs --url.")
-@click.option("--url", metavar="URL", envvar=SQL_URL, show_envvar=True, help="Of that database, for SQLAlchemy.")
+@click.option("--sql", metavar="QUERY", help="A query for the ids, instead of --ids; needs --url.")
+@click.option("--url", metavar="URL", envvar=SQL_URL, show_envvar=True, help="The database URL, in SQLAlchemy's form.")
 @record_age_option("1d")
 @click.option("--rate", metavar="N/s", help="Calls per second at most: 50/s, 3000/m. Default: no limit.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=8, show_default=True, help="Concurrent calls.")
@@ -96,7 +98,7 @@ def mirror_command(
     compares: bool,
     as_json: bool,
 ) -> None:
-    """Ask a vendor for its records ahead, and keep what it answers in a mirror that `serve --mirror` serves.
+    """Fetch a vendor's records in advance, and keep them in a mirror for `serve --mirror`.
 
     \b
     profile-enrich index mirror --mirror users.mirror --upstream census \\
@@ -108,9 +110,8 @@ def mirror_command(
     profile-enrich index mirror --compare --store profiles.store \\
         --upstream census --entity Users --ids ids.csv
 
-    The vendor's key is read from PROFILE_ENRICH_UPSTREAM_KEY. What is mirrored and not older than --record-age is not
-    asked for again, so that a run that broke off goes on. With --compare, differences are counted by attribute: neither
-    ids nor values are shown.
+    The vendor's key is read from PROFILE_ENRICH_UPSTREAM_KEY. Records not older than --record-age are skipped, so an
+    interrupted run can be repeated. With --compare, differences are counted by attribute, without ids and values.
 
     Exit codes: 0 all is mirrored, or nothing differs; 1 something differs; 2 the command or the key is wrong; 3 the
     vendor could not be asked for some records: run it again.

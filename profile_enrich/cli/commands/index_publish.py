@@ -1,4 +1,4 @@
-"""`profile-enrich index publish`: publishes a store's generation through object storage."""
+"""`profile-enrich index publish`: publish a store's generation through object storage."""
 
 from __future__ import annotations
 
@@ -24,22 +24,26 @@ __all__ = ["publish_command"]
     metavar="TEXT",
     envvar=SHIPPING_KEY,
     show_envvar=True,
-    help="What the manifest is signed with.",
+    help="The key that signs the manifest.",
 )
 @click.option("--keep", type=click.IntRange(1), default=3, show_default=True, help="Publications to keep.")
 @click.option(
-    "--storage-option", "options", multiple=True, metavar="NAME=VALUE", help="Of the object storage, e.g. endpoint=URL."
+    "--storage-option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the object storage, e.g. endpoint=URL.",
 )
 @guarded
 def publish_command(store: Path, url: str, key: str | None, keep: int, options: tuple[str, ...]) -> None:
-    """Publish the generation that a store has now, for servers that follow the URL.
+    """Publish the current generation of a store, for servers that follow the URL.
 
     \b
     profile-enrich index refresh --store profiles.store
     profile-enrich index publish --store profiles.store --to s3://bucket/profiles
 
-    Only files that are not there yet are uploaded, and the signed manifest last: a publication that breaks off changes
-    nothing. The credentials come from the environment (AWS_ACCESS_KEY_ID, …).
+    Only new files are uploaded, and the signed manifest last, so an interrupted publication changes nothing. The
+    credentials come from the environment (AWS_ACCESS_KEY_ID, …).
     """
     from ...store.shipping import publish_store
 

@@ -1,4 +1,4 @@
-"""`profile-enrich index refresh`: brings a store up to date."""
+"""`profile-enrich index refresh`: refresh of a store."""
 
 from __future__ import annotations
 
@@ -35,33 +35,37 @@ Vanished = Literal["keep", "delete"]
 @click.command("refresh")
 @place_options
 @collection_options
-@click.option("--changed-only", is_flag=True, help="Compare all rows with what is stored, and write what is different.")
+@click.option(
+    "--changed-only", is_flag=True, help="Compare all rows with the stored records, and write the differences."
+)
 @click.option(
     "--changes",
     type=click.Path(path_type=Path, allow_dash=True),
     metavar="FILE",
-    help="Take in these changed rows only; - is standard input.",
+    help="Apply only these changed rows; - is standard input.",
 )
-@click.option("--deleted-column", metavar="COLUMN", help="Of --changes: true, 1, t, y, yes delete the row's record.")
+@click.option(
+    "--deleted-column", metavar="COLUMN", help="A column of --changes: true, 1, t, y or yes deletes the row's record."
+)
 @click.option(
     "--tombstones",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Delete the records with these ids, one a line.",
+    help="Delete the records with these ids, one per line.",
 )
 @click.option(
     "--vanished",
     type=click.Choice(["keep", "delete"]),
     default="keep",
     show_default=True,
-    help="With --changed-only: what becomes of records that the source does not have any more.",
+    help="With --changed-only: the handling of records that the source no longer has.",
 )
 @click.option(
     "--on-duplicate",
     type=click.Choice(["last", "fail"]),
     default="last",
     show_default=True,
-    help="What to do with a key that occurs twice: keep the last record, or fail.",
+    help="The handling of duplicate keys: keep the last record, or fail.",
 )
 @shrink_option
 @mirror_option
@@ -80,7 +84,7 @@ def refresh_command(
     on_duplicate: Literal["last", "fail"],
     allow_shrink: bool,
 ) -> None:
-    """Bring a store up to date, while it is being served.
+    """Refresh a store while it is being served.
 
     \b
     # all of it, from where it was built from
@@ -94,10 +98,10 @@ def refresh_command(
     profile-enrich index refresh --mirror users.mirror --data users.csv \\
         --entity Users --id user_id
 
-    The new data are written beside the old and swapped in at once; when something goes wrong, the old ones stay.
+    The new data are written next to the old and swapped in atomically; if the refresh fails, the old data stay.
 
-    Exit codes: 0 done; 2 failed, or finished, but look: an id of --tombstones matches no record, or more than half of
-    the rows were left out; 3 a source is unavailable.
+    Exit codes: 0 done; 2 failed, or an id of --tombstones matches no record, or more than half of the rows were
+    rejected; 3 a source is unavailable.
     """
     if mirror is not None:
         if store is not None or database is not None:
@@ -193,7 +197,7 @@ def _compare_database(refresh: Refresh, specs: Sequence[CollectionSpec], vanishe
 
 
 def _refuse_more(given: Given) -> None:
-    """What describes a source means nothing without one."""
+    """Reject options that describe a source if there is none."""
     for option in ("ids", "filters", "types", "format", "encoding", "delimiter", "rejects"):
         if getattr(given, option):
             raise ConfigurationError(
@@ -244,7 +248,7 @@ def _take_in(refresh: Refresh, spec: RefreshSpec) -> None:
             f"{found.unmatched_deletes:,} of the {found.asked_deletes:,} ids to delete match no record. Ids are"
             " compared exactly: look for quotes, spaces and lost zeros."
         )
-        # A list of people to erase must match; in a feed of changes, a record may be gone before it was ever seen.
+        # Ids to erase must match; a feed of changes may delete records that were never stored.
         if spec.deleted or found.unmatched_deletes == found.asked_deletes:
             raise click.exceptions.Exit(USAGE)
 

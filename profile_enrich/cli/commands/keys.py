@@ -1,4 +1,4 @@
-"""`profile-enrich keys`: the keys of the embedded Profile API."""
+"""`profile-enrich keys`: API keys of the embedded Profile API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class _Span(click.ParamType[float]):
-    """A time as `90d`, `12h`, `30m`, `45s`; `0` for none."""
+    """A duration such as `90d`, `12h`, `30m`, `45s`; `0` for none."""
 
     name = "time"
 
@@ -46,14 +46,14 @@ def _file_options(command: Any) -> Any:
         type=click.Path(path_type=Path),
         envvar="PROFILE_ENRICH_KEYS_FILE",
         show_envvar=True,
-        help="The file of the keys. Default: beside the store, STORE.keys.json.",
+        help="The key file. Default: STORE.keys.json, next to the store.",
     )(command)
     return click.option(
         "--store",
         type=click.Path(path_type=Path),
         envvar="PROFILE_ENRICH_STORE",
         show_envvar=True,
-        help="The store that the keys are for.",
+        help="The store of the keys.",
     )(command)
 
 
@@ -67,9 +67,9 @@ def _open(store: Path | None, keys_file: Path | None) -> KeyFile:
 
 @click.group()
 def keys() -> None:
-    """Make, list, take back and renew the keys of the embedded Profile API.
+    """Add, list, rotate and revoke API keys of the embedded Profile API.
 
-    A server that runs sees a change within a second. Secrets are shown once and stored as hashes.
+    Running servers apply changes within a second. Secrets are shown once and stored as hashes.
     """
 
 
@@ -85,14 +85,15 @@ def keys() -> None:
     "shown",
     multiple=True,
     metavar="ENTITY:FIELD",
-    help="A field that it sees. With one --field, --hash or --redact of an entity it sees only the fields named so, and"
-    " only the entities named.",
+    help="A visible field. With --field, --hash or --redact, only the named fields and entities are visible.",
 )
-@click.option("--hash", "hashed", multiple=True, metavar="ENTITY:FIELD", help="A field that it sees as a keyed hash.")
-@click.option("--redact", "redacted", multiple=True, metavar="ENTITY:FIELD", help="A field that it sees is there.")
-@click.option("--rate", metavar="RATE", help="How often it may ask: 100/s, 700/m, 5000/h, or a vendor's: amperity.")
-@click.option("--expires", type=_Span(), metavar="TIME", help="When it ends, from now: 90d, 12h. Default: never.")
-@click.option("--admin", is_flag=True, help="It may also change single records.")
+@click.option("--hash", "hashed", multiple=True, metavar="ENTITY:FIELD", help="A field visible as a keyed hash.")
+@click.option(
+    "--redact", "redacted", multiple=True, metavar="ENTITY:FIELD", help="A field of which only the presence is visible."
+)
+@click.option("--rate", metavar="RATE", help="The rate limit: 100/s, 700/m, 5000/h, or a vendor's: amperity.")
+@click.option("--expires", type=_Span(), metavar="TIME", help="The time until it expires: 90d, 12h. Default: never.")
+@click.option("--admin", is_flag=True, help="It may also write single records.")
 @guarded
 def add(
     name: str,
@@ -107,7 +108,7 @@ def add(
     expires: float | None,
     admin: bool,
 ) -> None:
-    """Make a key and print its secret, once, on stdout.
+    """Add a key and print its secret once, on stdout.
 
     \b
     profile-enrich keys add website --store profiles.store
@@ -156,7 +157,7 @@ def list_(store: Path | None, keys_file: Path | None, as_json: bool) -> None:
 @_file_options
 @guarded
 def revoke(name: str, store: Path | None, keys_file: Path | None) -> None:
-    """Take a key back: within a second it opens nothing any more, nor do the tokens made of it."""
+    """Revoke a key: within a second, the key and its tokens are invalid."""
     _open(store, keys_file).revoke(name)
     note(f"The key {name} is gone.")
 
@@ -165,11 +166,16 @@ def revoke(name: str, store: Path | None, keys_file: Path | None) -> None:
 @click.argument("name")
 @_file_options
 @click.option(
-    "--grace", type=_Span(), default="24h", show_default=True, metavar="TIME", help="How long the old secret is good."
+    "--grace",
+    type=_Span(),
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="How long the old secret stays valid.",
 )
 @guarded
 def rotate(name: str, store: Path | None, keys_file: Path | None, grace: float) -> None:
-    """Give a key a new secret and print it, once, on stdout. The old one is good for a while."""
+    """Replace the secret of a key and print it once, on stdout. The old one stays valid for --grace."""
     secret = _open(store, keys_file).rotate(name, grace=grace)
     until = "ends now" if not grace else f"is good for {grace / 3600:g} h more"
     note(f"The new secret of {name} is shown this once; the old one {until}:")
@@ -184,7 +190,7 @@ def _scopes(shown: Iterable[str], hashed: Iterable[str], redacted: Iterable[str]
         ("redact", "--redact", redacted),
     ):
         for text in texts:
-            # At the first colon: entities are named by people, columns come as they are.
+            # Split at the first colon, since column names may have colons.
             entity, colon, field = text.partition(":")
             if not colon or not entity or not field:
                 raise ConfigurationError(f"{option} is written ENTITY:FIELD, e.g. Users:email")
@@ -196,10 +202,10 @@ def _scopes(shown: Iterable[str], hashed: Iterable[str], redacted: Iterable[str]
 
 
 def _check_names(store: Path | None, entities: Iterable[str], fields: Mapping[str, FieldScope]) -> None:
-    """Check that the store has what a key is to see; without a store nothing can be checked.
+    """Check that the store has the entities and fields of a key, if a store is given.
 
     Raises:
-        ConfigurationError: it has no such entity or field.
+        ConfigurationError: an entity or field does not exist.
     """
     if store is None or not (store / "CURRENT").exists():
         return

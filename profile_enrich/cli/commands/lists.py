@@ -1,4 +1,4 @@
-"""`profile-enrich entities` and `profile-enrich indexes`: what there is to look things up in."""
+"""`profile-enrich entities` and `profile-enrich indexes`: lists of collections."""
 
 from __future__ import annotations
 

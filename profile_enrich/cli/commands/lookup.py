@@ -1,4 +1,4 @@
-"""`profile-enrich lookup`: one profile, as the middleware would get it."""
+"""`profile-enrich lookup`: lookup of one profile."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ __all__ = ["lookup"]
 
 @click.command()
 @click.argument("key")
-@click.option("--type", "key_type", default="id", metavar="TYPE", help="What KEY is: id (default), or an attribute.")
+@click.option(
+    "--type", "key_type", default="id", metavar="TYPE", help="The type of KEY: id (default), or an attribute."
+)
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON also on a terminal.")
 @guarded
 def lookup(settings: Settings, key: str, key_type: str, as_json: bool) -> None:
-    """Look one profile up, and print it: on a terminal as a table, otherwise (or with --json) as JSON.
+    """Look up one profile and print it: on a terminal as a table, otherwise (or with --json) as JSON.
 
     KEY is the identifier; `-` reads it from standard input, which keeps it out of the shell's history.
 
-    Exit codes: 0 found, 1 there is no such profile (or it is excluded), 2 the command, the configuration or the
-    credentials are wrong, 3 the source is unavailable.
+    Exit codes: 0 found, 1 not found or excluded, 2 the command, the configuration or the credentials are wrong, 3 the
+    source is unavailable.
     """
     text = sys.stdin.readline().rstrip("\r\n") if key == "-" else key
     profile = run(_lookup(settings, ProfileKey(text, key_type)))
@@ -41,7 +43,7 @@ def lookup(settings: Settings, key: str, key_type: str, as_json: bool) -> None:
     else:
         print_json(profile.as_dict())
     if profile.truncated:
-        note("The source cut attributes off; this is not the whole profile.")
+        note("The source truncated the attributes; the profile is incomplete.")
 
 
 async def _lookup(settings: Settings, key: ProfileKey) -> Profile:

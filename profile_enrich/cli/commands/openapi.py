@@ -1,4 +1,4 @@
-"""`profile-enrich openapi`: the OpenAPI document of the server, for a store."""
+"""`profile-enrich openapi`: the OpenAPI document of the server for a store."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ __all__ = ["openapi"]
     type=click.Path(path_type=Path),
     envvar="PROFILE_ENRICH_STORE",
     show_envvar=True,
-    help="The store that is served.",
+    help="The store to describe.",
 )
-@click.option("--key", "name", metavar="NAME", help="As the key of this name sees it. Default: everything.")
+@click.option("--key", "name", metavar="NAME", help="Restrict it to the scope of this key. Default: everything.")
 @click.option(
     "--keys-file",
     type=click.Path(path_type=Path),
     envvar="PROFILE_ENRICH_KEYS_FILE",
     show_envvar=True,
-    help="The file of the keys. Default: beside the store, STORE.keys.json.",
+    help="The key file. Default: STORE.keys.json, next to the store.",
 )
 @click.option("--server", default="/", show_default=True, metavar="URL", help="Base URL of the server.")
 @click.option("--postman", is_flag=True, help="Print a Postman collection instead.")
 @guarded
 def openapi(store: Path, name: str | None, keys_file: Path | None, server: str, postman: bool) -> None:
-    """Print the OpenAPI 3.1 document of the Profile API over a store, e.g. to hand it to a partner.
+    """Print the OpenAPI 3.1 document of the Profile API over a store, e.g. for a partner.
 
     \b
     profile-enrich openapi --store profiles.store \\

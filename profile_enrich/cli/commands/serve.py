@@ -1,4 +1,4 @@
-"""`profile-enrich serve`: the embedded Profile API over the user's own files."""
+"""`profile-enrich serve`: the embedded Profile API over the user's data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..serve_options import ServeOptions, serve_options
 from ..shipping_options import FIRST_GENERATION, open_follower
 from ..toml_config import Configured, config_option
 
-if TYPE_CHECKING:  # obstore, only when it is needed
+if TYPE_CHECKING:  # imports obstore
     from ...relay import Relay
     from ...store.shipping import GenerationFollower
 
@@ -42,7 +42,7 @@ __all__ = ["serve"]
 @click.pass_context
 @guarded
 def serve(ctx: click.Context, /, **given: Any) -> None:
-    """Serve a Profile API of your own: Census's and Amperity's URLs over your files, on this machine.
+    """Serve your own Profile API: Census's and Amperity's URLs over your data.
 
     \b
     profile-enrich serve --data users.csv --entity Users --id user_id \\
@@ -58,9 +58,9 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
         --id user_id
     profile-enrich serve --config server.toml
 
-    By default it listens on this machine only and requires a key. With --config, SIGHUP reloads the file (all but data,
-    store, host, port and workers), except in a terminal. SIGTERM, SIGINT and other SIGHUPs end it within two seconds,
-    with the exit code 128 + the signal's number.
+    By default, it listens only on this machine and requires a key. With --config, SIGHUP reloads the file (all but
+    data, store, host, port and workers), except in a terminal. SIGTERM, SIGINT and other SIGHUPs end it within two
+    seconds, with the exit code 128 + the signal's number.
     """
     options = ServeOptions(**given)
     described = options.config is not None and bool(ctx.meta.get("collections"))
@@ -104,7 +104,7 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
             run_in_thread(partial(follower.wait_until_ready, FIRST_GENERATION))
         elif specs and not (described and (path / "CURRENT").exists()):
             run_in_thread(lambda: build(path, specs, max_shrink=options.max_shrink))
-            if options.store is not None:  # so that `index refresh` knows the sources
+            if options.store is not None:  # for `index refresh`
                 write_recipe(path, specs)
         if opened is not None:
             stack.callback(opened.close)
