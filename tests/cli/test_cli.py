@@ -156,7 +156,7 @@ def test_usage_errors_have_exit_code_2_and_name_the_option(vendor: VendorServer)
         (["lookup", ""], "must not be empty"),
         (["lookup", "u1", "--type", "email"], "id"),
         (["lookup", "u1", "--timeout", "0"], "--timeout"),
-        (["lookup", "u1", "--base-url", "ftp://x"], "base_url"),
+        (["lookup", "u1", "--base-url", "ftp://x"], "--base-url"),
         (["lookup", "u1", "--entity", "Nobodies"], "Nobodies"),
         (["lookup", "u1", "--source", "amperity"], "--tenant"),
         (["lookup", "u1", "--source", "amperity", "--tenant", "t"], "--index"),
