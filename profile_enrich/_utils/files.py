@@ -8,6 +8,8 @@ from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 
+from .signals import removed_on_signal
+
 __all__ = [
     "FileLock",
     "beside",
@@ -119,7 +121,7 @@ def exclusive_lock(file: Path, wait: float) -> Generator[None]:
 
 
 class FileLock:
-    """An exclusive lock on a name, held through a lock file that exists as long as the lock.
+    """An exclusive lock on a name, held through a lock file that exists as long as the lock. A signal removes it, too.
 
     Args:
         path: the lock file. A killed process leaves it behind; it then locks nothing.
@@ -132,6 +134,7 @@ class FileLock:
         self.path = path
         self.abandoned = False
         self._descriptor: int | None = None
+        self._registered = contextlib.ExitStack()
 
     def acquire(self) -> bool:
         """Take the lock without waiting.
@@ -152,6 +155,7 @@ class FileLock:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), self.path.lstat()):
                     self._descriptor = descriptor
+                    self._registered.enter_context(removed_on_signal(self.path))
                     return True
             os.close(descriptor)
 
@@ -163,6 +167,7 @@ class FileLock:
         try:
             with contextlib.suppress(OSError):
                 self.path.unlink()
+            self._registered.close()
         finally:
             os.close(descriptor)
 
