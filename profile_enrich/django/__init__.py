@@ -1,4 +1,4 @@
-"""The profile in Django: `request.profile` and `await request.aprofile()`, under WSGI and ASGI.
+"""Django integration: `request.profile` and `await request.aprofile()`, under WSGI and ASGI.
 
 ```python
 INSTALLED_APPS = [..., "profile_enrich.django"]

@@ -1,4 +1,4 @@
-"""The Django application: it registers the system checks."""
+"""Django application, which registers the system checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ProfileEnrichConfig"]
 
 
 class ProfileEnrichConfig(AppConfig):
-    """`"profile_enrich.django"` in `INSTALLED_APPS`: `manage.py check` then looks at the settings."""
+    """The application `"profile_enrich.django"` for `INSTALLED_APPS`; it adds checks to `manage.py check`."""
 
     name = "profile_enrich.django"
     label = "profile_enrich"

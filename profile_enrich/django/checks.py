@@ -1,4 +1,4 @@
-"""System checks: what is wrong with the set-up, before the first request."""
+"""System checks of the setup, before the first request."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _processor_alone() -> list[CheckMessage]:
 
 
 def _missing_before(config: DjangoConfig) -> list[CheckMessage]:
-    """What the identity function needs and no middleware provides."""
+    """Find what the identity function requires and no middleware provides."""
     order: list[str] = list(settings.MIDDLEWARE)
     at = order.index(_installed()[0])
     messages: list[CheckMessage] = []

@@ -1,4 +1,4 @@
-"""The profile in Django's templates."""
+"""Context processor for Django's templates."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["DjangoTemplateProfile", "profile"]
 
 
 class DjangoTemplateProfile:
-    """A profile as Django's templates see it: each name is an attribute of the customer's, a missing one is empty.
+    """A profile wrapped for Django's templates: each name is an attribute, and a missing one is empty.
 
-    `{% cache 60 greeting profile %}` keeps one fragment a person.
+    `{% cache 60 greeting profile %}` caches one fragment per person.
 
     Args:
-        profile: of the request.
+        profile: the profile of the request.
     """
 
     __slots__ = ("__profile",)
@@ -29,7 +29,7 @@ class DjangoTemplateProfile:
 
     def __getitem__(self, name: str) -> Any:
         value = self.__profile[name]
-        if value is None:  # as one that is missing, not as the word "None"
+        if value is None:  # like a missing value, not as the text "None"
             raise KeyError(name)
         return value
 
@@ -55,6 +55,6 @@ class DjangoTemplateProfile:
 
 
 def profile(request: HttpRequest) -> Mapping[str, Any]:
-    """Context processor: `{{ profile.first_name|default:"there" }}`. The profile counts as read where it is used."""
+    """Add the profile to templates: `{{ profile.first_name|default:"there" }}`. It counts as read when used."""
     lookup = lookup_of(request)
     return {} if lookup is None else {lookup.attribute: DjangoTemplateProfile(lookup.profile)}

@@ -1,4 +1,4 @@
-"""A view that only answers people with a profile."""
+"""Decorator for views that require a profile."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def profile_required(view: View) -> View:
-    """Answer with an error unless the person in session has a profile; for synchronous and asynchronous views.
+    """Reject requests without a profile, in synchronous and asynchronous views.
 
-    The status is 401 when nobody is signed in, 403 without consent or for somebody whom the vendor
-    excludes, 404 without a profile, 503 when the source is not available.
+    The status is 401 if nobody is signed in, 403 without consent or for an excluded profile, 404 without a profile, 503
+    if the source is unavailable.
 
     Args:
         view: a view function; for a class, use `django.utils.decorators.method_decorator`.

@@ -1,4 +1,4 @@
-"""The lookup of one Django request, in threads and on event loops."""
+"""Lookup of one Django request, in threads and on event loops."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DjangoLookup(BlockingLookup):
 
     Args:
         config: the configuration.
-        request: the request; its user and session are looked at when the profile is first read.
+        request: the request; its user and session are read when the profile is first read.
     """
 
     def __init__(self, config: DjangoConfig, request: HttpRequest) -> None:
@@ -51,30 +51,30 @@ class DjangoLookup(BlockingLookup):
         setattr(request, f"a{config.attribute}", self.aprofile)
 
     async def aprofile(self) -> Profile:
-        """The profile, looked up now if it was not yet. Never raises."""
+        """Return the profile, looked up now if necessary. Never raises."""
         self.mark_read()
         while not self.resolved:
             if self._task is None:
                 self._task = asyncio.get_running_loop().create_task(self._look_up())
-            # A task of its own: cancelling one that waits spoils nothing for the others.
+            # In a separate task, so the cancellation of one waiter does not affect the others.
             await asyncio.shield(self._task)
         return self.profile
 
     def mark_read(self) -> None:
-        """The response is made for this person: neither Django's page cache nor another one may give it to others."""
+        """Mark the response as personal, and keep it out of Django's page cache."""
         if not self.read:
             keep_out_of_page_cache(self._request)
         super().mark_read()
 
     def renew(self) -> None:
-        """Forget who was looked up: the identity changed within the request, and the next read asks for it again."""
+        """Reset the lookup after a change of identity within the request; the next read repeats it."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
         super().renew()
 
     def end(self) -> None:
-        """The request has left the middleware: from now on its profile is empty for everybody who still holds it."""
+        """Seal the profile at the end of the request: from now on it is empty."""
         if self._task is not None:
             self._task.cancel()
         super().end()
@@ -105,12 +105,12 @@ class DjangoLookup(BlockingLookup):
         fresh = config.client.fresh(key)
         if fresh is not None:
             return fresh
-        # On the client's own loop here, too: under WSGI, Django ends the view's loop with the request.
+        # On the client's loop, because under WSGI, Django ends the view's loop with the request.
         work = config.client.submit(config.profiles.lookup(key, budget=self.remaining()))
         return await self._within(asyncio.wrap_future(work))
 
     async def _answer(self, function: Callable[[Any], Any]) -> Callable[[], object]:
-        """Ask an identity or consent function, and return what gives its answer, or raises what it raised."""
+        """Call an identity or consent function, and return a function that returns its result or raises its error."""
         try:
             rest = self.remaining()
             answer = await await_within(self._ask_async(function), HANG if rest is None else rest + GRACE)
@@ -124,7 +124,7 @@ class DjangoLookup(BlockingLookup):
         if is_async(function) or _looks_at_headers_only(function):
             answer = self.ask(function)
         else:
-            # Sessions and users come from the database, which Django lets synchronous code alone use.
+            # Sessions and users are read from the database, which Django allows only in synchronous code.
             answer = await sync_to_async(self.ask, thread_sensitive=True)(function)
         return await answer if inspect.isawaitable(answer) else answer
 
@@ -134,7 +134,7 @@ class DjangoLookup(BlockingLookup):
             return await answer
 
     def read_early(self) -> None:
-        """In a thread, wait; in an asynchronous view nothing can wait, and the log says how to."""
+        """Wait for the lookup in a thread; in an asynchronous view, log how to await it."""
         if not _in_a_task():
             self.wait()
         elif self.config.once.first("early", self.endpoint()):
@@ -147,7 +147,7 @@ class DjangoLookup(BlockingLookup):
             )
 
     def endpoint(self) -> str:
-        """The name of the view, for the log."""
+        """Return the name of the view, for the log."""
         match = getattr(self._request, "resolver_match", None)
         return "the application" if match is None else cast(str, match._func_path)
 
@@ -174,12 +174,12 @@ _PROVIDERS = {"session": "SessionMiddleware", "user": "AuthenticationMiddleware"
 
 
 def lookup_of(request: HttpRequest) -> DjangoLookup | None:
-    """The lookup that the middleware made for this request; `None` where it is not installed."""
+    """Return the middleware's lookup of this request; `None` if it is not installed."""
     return cast("DjangoLookup | None", getattr(request, _ATTRIBUTE, None))
 
 
 def renew_after_sign_in(*, request: HttpRequest | None, **_: Any) -> None:
-    """Receive Django's `user_logged_in` and `user_logged_out`: the profile of the request is looked up again."""
+    """Handle Django's `user_logged_in` and `user_logged_out`: reset the request's lookup."""
     lookup = None if request is None else lookup_of(request)
     if lookup is not None:
         lookup.renew()
@@ -197,12 +197,12 @@ def refresh_profile(request: HttpRequest) -> None:
 
 
 def is_async(function: object) -> bool:
-    """Whether a function is asynchronous, or marked as such: `inspect` sees the mark from Python 3.12 on only."""
+    """Return whether a function is asynchronous or marked as such, which `inspect` detects only from Python 3.12 on."""
     return iscoroutinefunction(cast(Any, function))  # pyright: ignore[reportDeprecated]
 
 
 def _in_a_task() -> bool:
-    """Whether asynchronous code runs here. Not just whether a loop does: gevent runs all of them in one thread."""
+    """Return whether a task is running here. A running loop is not enough: gevent runs all greenlets in one thread."""
     try:
         return asyncio.current_task() is not None
     except RuntimeError:
@@ -210,7 +210,7 @@ def _in_a_task() -> bool:
 
 
 def _looks_at_headers_only(function: object) -> bool:
-    """Whether a ready-made function needs neither the session nor the user."""
+    """Return whether a ready-made function requires neither session nor user."""
     return is_ready_made(function) and not requirements_of(function)
 
 

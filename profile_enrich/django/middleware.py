@@ -1,4 +1,4 @@
-"""The Django middleware: attach the profile of the person in session to each request."""
+"""Django middleware: attach the signed-in person's profile to each request."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["DjangoProfileMiddleware"]
 class DjangoProfileMiddleware:
     """Attach the profile to each request, as `request.profile` and `await request.aprofile()`.
 
-    It is configured by the `PROFILE_ENRICH` setting. The lookup is made where the profile is first read. A page that
-    reads it gets `Vary` and `Cache-Control: private`, and Django's page cache does not store it.
+    It is configured by the `PROFILE_ENRICH` setting. The lookup runs when the profile is first read. A page that reads
+    it gets `Vary` and `Cache-Control: private`, and Django's page cache does not store it.
 
     Args:
         get_response: the next middleware, or the view.
 
     Raises:
-        ImproperlyConfigured: the setting cannot be used; `manage.py check` says the same.
+        ImproperlyConfigured: the setting is invalid; `manage.py check` reports it, too.
     """
 
     sync_capable = True
@@ -42,7 +42,7 @@ class DjangoProfileMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Serve one request."""
-        if lookup_of(request) is not None:  # installed twice: the outer one has made the lookup
+        if lookup_of(request) is not None:  # if installed twice, the outer one has made the lookup
             return cast("HttpResponseBase | Awaitable[HttpResponseBase]", self.get_response(request))
         lookup = self._begin(request)
         if self._is_async:
@@ -63,7 +63,7 @@ class DjangoProfileMiddleware:
         return self._finish(lookup, response)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
-        """Add to an exception of a view what to call for a profile that is not JSON."""
+        """Add a hint to an exception about a profile that cannot be encoded as JSON."""
         explain_encoding(exception)
 
     def _begin(self, request: HttpRequest) -> DjangoLookup:
@@ -83,7 +83,7 @@ class DjangoProfileMiddleware:
                 if response.get(name) != value:
                     response[name.title()] = value
         if response.streaming:
-            # Its body is made after all middleware, so the request has not ended here.
+            # The body is generated after all middleware, so the request has not ended here.
             cast(Any, response)._resource_closers.append(lookup.end)
         else:
             lookup.end()

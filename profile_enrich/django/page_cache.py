@@ -1,4 +1,4 @@
-"""Django's page cache (`UpdateCacheMiddleware`, `cache_page`) must not keep a personal page."""
+"""Guard that keeps personal pages out of Django's page cache (`UpdateCacheMiddleware`, `cache_page`)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["keep_out_of_page_cache"]
 
 
 def keep_out_of_page_cache(request: HttpRequest) -> None:
-    """Have Django's page cache leave the response to this request alone, wherever in the chain it stands.
+    """Prevent Django's page cache from storing the response to this request, at any position in the chain.
 
-    The cache looks at the headers where it stands itself: `cache_page` inside of all middleware, before this package's
-    headers are set. What it also looks at is `request._cache_update_cache`, which its request phase sets. That may come
-    after the profile was read, so from now on the attribute stays false.
+    The cache checks the headers at its own position: `cache_page` inside of all middleware, before this package sets
+    its headers. It also checks `request._cache_update_cache`, which its request phase sets, possibly after the profile
+    was read. So from now on the attribute stays false.
     """
     kind = type(request)
     if not issubclass(kind, _Uncached):
@@ -23,7 +23,7 @@ def keep_out_of_page_cache(request: HttpRequest) -> None:
 
 
 class _Uncached:
-    """A request that is never stored, whatever is set."""
+    """A request whose response is never stored."""
 
     @property
     def _cache_update_cache(self) -> bool:

@@ -1,4 +1,4 @@
-"""The `PROFILE_ENRICH` setting: read once, checked, and shared by all requests."""
+"""The `PROFILE_ENRICH` setting: read once, validated, and shared by all requests."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _loaded: list[DjangoConfig] = []
 
 
 class SettingProblem(ConfigurationError):
-    """The `PROFILE_ENRICH` setting cannot be used.
+    """The `PROFILE_ENRICH` setting is invalid.
 
     Args:
-        message: what is wrong.
-        hint: what to do.
+        message: the problem.
+        hint: the remedy.
         check_id: the id under which `manage.py check` reports it.
     """
 
@@ -45,7 +45,7 @@ class SettingProblem(ConfigurationError):
 
 
 class DjangoConfig(BlockingConfig):
-    """The setting, checked.
+    """The validated setting.
 
     Args:
         attribute: the name on the request.
@@ -58,10 +58,10 @@ class DjangoConfig(BlockingConfig):
 
 
 def load_config() -> DjangoConfig:
-    """The configuration that all middleware instances of this process share.
+    """Return the configuration shared by all middleware instances of this process.
 
     Raises:
-        ImproperlyConfigured: the setting cannot be used; it says why.
+        ImproperlyConfigured: the setting is invalid; the message has the reason.
     """
     with _lock:
         if not _loaded:
@@ -73,7 +73,7 @@ def load_config() -> DjangoConfig:
 
 
 def _forget(*, setting: str, **_: Any) -> None:
-    """After `override_settings`, in tests."""
+    """Forget the configuration after `override_settings`, in tests."""
     if setting == "PROFILE_ENRICH":
         with _lock:
             _loaded.clear()
@@ -83,10 +83,10 @@ setting_changed.connect(_forget, dispatch_uid="profile_enrich")
 
 
 def read_config() -> DjangoConfig:
-    """Read and check the setting.
+    """Read and validate the setting.
 
     Raises:
-        SettingProblem: the first thing that is wrong with it.
+        SettingProblem: the first problem found.
     """
     given = getattr(settings, "PROFILE_ENRICH", None)
     if not isinstance(given, Mapping):

@@ -1,4 +1,4 @@
-"""Help for the tests of Django projects: profiles from memory, and a profile on a bare request."""
+"""Test helpers for Django projects: profiles from memory, and a profile on a bare request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["attach_profile", "override_profiles"]
 
 
 class override_profiles(override_settings):  # noqa: N801  # as Django spells its own
-    """Answer lookups from memory: a context manager, and a decorator of test functions and `SimpleTestCase` classes.
+    """Use profiles from memory: a context manager, and a decorator of test functions and `SimpleTestCase` classes.
 
     ```python
     with override_profiles({"1": {"tier": "gold"}}):
@@ -26,7 +26,7 @@ class override_profiles(override_settings):  # noqa: N801  # as Django spells it
         self.client.get("/")
     ```
 
-    The rest of `PROFILE_ENRICH` stays as it is.
+    Other settings in `PROFILE_ENRICH` are kept.
 
     Args:
         profiles: attributes by id, as for `MemorySource`.
@@ -39,14 +39,14 @@ class override_profiles(override_settings):  # noqa: N801  # as Django spells it
         self._more = options
 
     def enable(self) -> None:
-        """Begin to answer from memory."""
+        """Start to use profiles from memory."""
         client = ProfileClient(MemorySource(self._profiles))
         given: Mapping[str, Any] = getattr(settings, "PROFILE_ENRICH", None) or {}
         self.options = {"PROFILE_ENRICH": {**given, **self._more, "CLIENT": client}}
         super().enable()
 
     def disable(self) -> None:
-        """Go back to what was configured."""
+        """Restore the configuration."""
         load_config().client.close()
         super().disable()
 
@@ -54,11 +54,11 @@ class override_profiles(override_settings):  # noqa: N801  # as Django spells it
 def attach_profile(
     request: HttpRequest, attributes: Mapping[str, Any] | None, *, attribute: str = "profile"
 ) -> Profile:
-    """Put a profile on a request that no middleware has seen, such as one of `RequestFactory`.
+    """Attach a profile to a request without middleware, such as one of `RequestFactory`.
 
     Args:
         request: the request.
-        attributes: the profile's; `None` for an anonymous visitor.
+        attributes: the profile's attributes; `None` for an anonymous visitor.
         attribute: the name on the request. Default `"profile"`.
 
     Returns:

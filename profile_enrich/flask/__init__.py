@@ -1,4 +1,4 @@
-"""The profile in Flask: `flask.g.profile` and `current_profile`.
+"""Flask integration: `flask.g.profile` and `current_profile`.
 
 ```python
 profiles = ProfileClient(source)

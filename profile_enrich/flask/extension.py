@@ -1,4 +1,4 @@
-"""The Flask extension."""
+"""Flask extension `ProfileEnrich`, and its view helpers."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ _once = LogOnce()
 
 
 class ProfileEnrich:
-    """Attach the profile of the person in session to each request, as `flask.g.profile` and `current_profile`.
+    """Attach the signed-in person's profile to each request, as `flask.g.profile` and `current_profile`.
 
-    The lookup is made where the profile is first read, in the thread that serves the request. Whatever goes wrong, the
-    page is served. A page that reads the profile gets `Vary` and `Cache-Control: private`, and Flask-Caching does not
-    store it.
+    The lookup runs when the profile is first read, in the request's thread. If it fails, the profile is empty and the
+    page is still served. A page that reads the profile gets `Vary` and `Cache-Control: private`, and Flask-Caching does
+    not store it.
 
     Args:
         app: the Flask application; or call `init_app` later.
-        client: makes the lookups, on one event loop in a thread of its own, however many threads serve requests.
-        identify: says who is in session: `from_session(...)` and its like, or a function that takes Flask's request and
+        client: the client, which all request threads share; it runs on one event loop in a separate thread.
+        identify: the identity function, such as `from_session(...)`, or a function that takes Flask's request and
             returns a key or `None`. `from_user(...)` takes Flask-Login's user.
-        budget: seconds that a page waits for a profile at most; `None` waits for the client's `deadline`. Default 0.05.
-        consent: says whether the lookup is allowed: `honour_gpc()`, or a function that takes Flask's request and
-            returns `True` for yes.
-        exclude: path prefixes without a lookup. Whole segments are compared.
+        budget: the longest that a page waits for a profile, in seconds; `None` waits for the client's `deadline`.
+            Default 0.05.
+        consent: the consent function: `honour_gpc()`, or a function that takes Flask's request and returns a bool.
+        exclude: path prefixes without lookups, compared by whole segments.
         attribute: the name on `flask.g` and in templates. Default `"profile"`.
-        vary_on: request headers that the identity comes from; by default what `identify` knows, `Cookie` for a function
-            of your own.
-        server_timing: adds a `Server-Timing` header with the lookup's status and duration. Default false.
+        vary_on: the request headers that determine the identity; by default those of `identify`, or `Cookie` for a
+            function of yours.
+        server_timing: whether to add a `Server-Timing` header with the lookup's status and duration. Default false.
 
     Raises:
-        ConfigurationError: an argument is not usable; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class ProfileEnrich:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Attach profiles to the requests of an application. Several applications may share one extension.
+        """Register the extension with an application. Several applications can share one extension.
 
         Args:
             app: the application.
 
         Raises:
-            ConfigurationError: the application has an extension with this `attribute` already.
+            ConfigurationError: the application already has an extension with this `attribute`.
         """
         name = f"profile_enrich.{self._attribute}"
         if name in app.extensions:
@@ -104,7 +104,7 @@ class ProfileEnrich:
         app.context_processor(self._template_context)
 
     def close(self) -> None:
-        """Close the client, and end its thread. A process that ends needs no such call."""
+        """Close the client and end its thread. Not needed at the end of the process."""
         self._config.client.close()
 
     def _begin(self, app: Flask, **_: object) -> None:
@@ -121,11 +121,11 @@ class ProfileEnrich:
             headers = lookup.personal_headers(response.headers.items())
             if headers is not None:
                 response.headers = Headers(headers)
-            response.call_on_close(lookup.end)  # a stream reads the profile after the request's context is gone
+            response.call_on_close(lookup.end)  # a stream reads the profile after the end of the request context
         return response
 
     def _renew(self, app: Flask, **_: object) -> None:
-        """Receive Flask-Login's signals: the profile of the request is looked up again."""
+        """Handle Flask-Login's signals: reset the request's lookup."""
         lookup = current_lookup(self._attribute)
         if lookup is not None:
             lookup.renew()
@@ -140,22 +140,22 @@ class ProfileEnrich:
         return {} if lookup is None else {self._attribute: TemplateProfile(lookup.profile)}
 
     def _lookup(self) -> FlaskLookup:
-        """The lookup of this request, also where a function runs before Flask says that the request has started."""
+        """Return the lookup of this request, also before Flask's `request_started`."""
         return current_lookup(self._attribute) or FlaskLookup(self._config, self._attribute)
 
 
 def refresh_profile(*, attribute: str = "profile") -> Profile:
-    """Look up the profile of whoever is in session now. Never raises.
+    """Look up the profile again, for the person now signed in. Never raises.
 
-    Call it after a view has signed somebody in or out by `flask.session`, or has switched users: until then the profile
-    is the one of whoever was in session before. `current_profile` and `flask.g.profile` show the new answer. After
-    `login_user()` and `logout_user()` of Flask-Login it is not needed.
+    Call it after a view has signed a person in or out through `flask.session`, or has switched users; until then, the
+    profile is that of the previous person. `current_profile` and `flask.g.profile` are updated. It is not needed after
+    Flask-Login's `login_user()` and `logout_user()`.
 
     Args:
         attribute: the `attribute` of the `ProfileEnrich`. Default `"profile"`.
 
     Returns:
-        The profile; empty and falsy when nobody is in session, or when there is none.
+        The profile; empty and falsy if nobody is signed in, or there is none.
     """
     lookup = current_lookup(attribute)
     if lookup is None:
@@ -194,10 +194,10 @@ current_profile: Profile = cast(Profile, LocalProxy(_current))
 
 
 def profile_required(view: View) -> View:
-    """Answer with an error unless the person in session has a profile.
+    """Decorator of views that rejects requests without a profile.
 
-    The status is 401 when nobody is signed in, 403 without consent or for somebody whom the vendor excludes, 404
-    without a profile, 503 when the source is not available.
+    The status is 401 if nobody is signed in, 403 without consent or for an excluded profile, 404 without a profile, 503
+    if the source is unavailable.
 
     Args:
         view: a view function; put the route's decorator above this one.

@@ -1,8 +1,8 @@
-"""Flask-Caching must not keep what was made for one person.
+"""Guard that keeps personal responses out of Flask-Caching.
 
-`@cache.cached` stores what a view returns, before any header is set, under the path. So the store is guarded: in a
-request that read the profile, nothing is stored for `@cache.cached` and `{% cache %}`, and for `@cache.memoize` nothing
-whose making read the profile. What the application itself sets, with `cache.set()`, is stored as always.
+`@cache.cached` stores the result of a view under the path, before headers are set. So in a request that read the
+profile, nothing is stored for `@cache.cached` and `{% cache %}`, nor for a `@cache.memoize` function that read the
+profile. `cache.set()` calls of the application are not affected.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Caller = Literal["page", "memoize", "application"]
 
 
 def guard_caches(app: Flask, attribute: str) -> None:
-    """Guard the stores of Flask-Caching that the application has by now.
+    """Guard the Flask-Caching stores of an application.
 
     Args:
         app: the application.
-        attribute: of the extension whose profile counts.
+        attribute: the `attribute` of the extension.
     """
     caches = app.extensions.get("cache")
     if not isinstance(caches, dict):
@@ -79,7 +79,7 @@ def _is_personal(lookup: FlaskLookup, key: str) -> bool:
 
 
 def _caller() -> Caller:
-    """What in Flask-Caching stores something: the outermost of its functions on the stack."""
+    """Return the Flask-Caching function that stores a value: the outermost one on the stack."""
     frame: FrameType | None = sys._getframe(3)
     name = ""
     while frame is not None and str(frame.f_globals.get("__name__", "")).startswith("flask_caching"):

@@ -1,4 +1,4 @@
-"""The lookup of one Flask request."""
+"""Lookup of one Flask request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEY = "profile_enrich."
 
 
 class FlaskLookup(BlockingLookup):
-    """The lookup of one request. It counts reads, so that a memoized function that reads the profile is known.
+    """The lookup of one request. It counts reads, to detect memoized functions that read the profile.
 
     Args:
         config: the configuration.
@@ -39,12 +39,12 @@ class FlaskLookup(BlockingLookup):
         self.reads += 1
 
     def endpoint(self) -> str:
-        """The name of the view, for the log."""
+        """Return the name of the view, for the log."""
         return (request.endpoint if has_request_context() else None) or "the application"
 
 
 def current_lookup(attribute: str) -> FlaskLookup | None:
-    """The lookup of the request under way; `None` where there is none."""
+    """Return the lookup of the current request, or `None`."""
     if not has_request_context():
         return None
     return cast("FlaskLookup | None", request.environ.get(_KEY + attribute))
@@ -56,7 +56,7 @@ def _scope() -> Scope:
     scope[NATIVE_REQUEST] = native
     scope[SESSION_COOKIE] = current_app.config["SESSION_COOKIE_NAME"]
     context = cast(Any, request_ctx)._get_current_object()
-    # Not `flask.session`: looking is not using, and must not mark the session as accessed.
+    # Not `flask.session`, which would mark the session as accessed.
     held = cast("dict[str, object]", vars(context))
     session = held.get("_session", held.get("session"))
     if session is not None:

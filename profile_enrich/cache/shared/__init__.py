@@ -1,1 +1,1 @@
-"""A second cache level in Valkey or Redis, with a backplane that carries invalidations to every process."""
+"""Second cache level in Valkey or Redis, with a backplane that distributes invalidations to all processes."""

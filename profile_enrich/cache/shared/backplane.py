@@ -1,10 +1,10 @@
-"""The backplane: what one process drops, every process drops, before the dropping is acknowledged.
+"""Backplane: distributes invalidations to all processes and acknowledges them.
 
 Each message has a sequence number, and each process renews a lease with a heartbeat that also reads the last number: a
-message that was missed is noticed at the next heartbeat, and healed by dropping the first level. An event is
-acknowledged when every process that holds a lease has applied it. A process that cannot (stopped, cut off) serves
-only what it loaded within the length of a lease, so that waiting for one lease is as good as its word. A server that
-was emptied has lost the list of those processes: until a lease has passed, every acknowledgement takes one.
+missed message is detected at the next heartbeat, and the first level is then cleared. An event is acknowledged when
+every process with a lease has applied it. A stopped or disconnected process serves only entries loaded within the
+length of a lease, so waiting for one lease is equivalent to its acknowledgement. A flushed server has lost the list of
+processes: for the length of a lease, every acknowledgement takes that long.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ __all__ = ["Backplane"]
 logger = logging.getLogger("profile_enrich")
 
 FENCE_MS = 600_000
-"""Milliseconds for which an invalidation refuses answers of loads that began before it: longer than any load."""
+"""Milliseconds for which an invalidation rejects results of earlier loads: longer than any load."""
 
 FORGET_MS = 60_000
-"""Milliseconds for which the lease of a process that is gone is waited for."""
+"""Milliseconds after which a lost process is forgotten."""
 
 REMEMBERED_KEYS = 10_000
 """Invalidated keys that a process remembers."""
 
 LONGEST_MESSAGE = 2**20
-"""Bytes of a message, at most."""
+"""The largest message, in bytes."""
 
 
 class _MissedMessage(Exception):
-    """Another process began a new epoch, or the connection lost a message."""
+    """Another process started a new epoch, or a message was lost."""
 
 
 class Backplane:
-    """One thread a process, with its own event loop: no blocked or ended loop of the application delays it.
+    """A thread with its own event loop, one per process, independent of the application's loops.
 
     Args:
-        connections: to the server.
-        prefix: of all names on the server.
+        connections: the connections to the server.
+        prefix: the prefix of all names on the server.
         sealing: encrypts messages.
-        lease: seconds for which a process may serve its first level without another heartbeat.
+        lease: seconds for which a process may serve its first level without a heartbeat.
     """
 
     def __init__(self, connections: Connections, prefix: str, sealing: Sealing, lease: float) -> None:
@@ -83,13 +83,13 @@ class Backplane:
         self._members_complete_at = 0.0
         self.epoch: str | None = None
         self.sequence = 0
-        """The last sequence number up to which nothing was missed."""
+        """The last sequence number without missed messages."""
         self.tags: dict[str, int] = {}
         self.keys: dict[tuple[str, str, str], int] = {}
         """The last keys that were invalidated, with the sequence numbers: a replica that takes over may lack them."""
         self.cleared = 0
         self.missed = 0
-        """How often the first level was dropped because a message was missed."""
+        """How often the first level was cleared because of a missed message."""
         self._early: set[int] = set()
         self._expected: dict[int, set[str]] = {}
         self._all_there: dict[int, asyncio.Event] = {}
@@ -98,7 +98,7 @@ class Backplane:
 
     @property
     def available(self) -> bool:
-        """Whether the lease holds, so that the second level may be read."""
+        """Whether the lease is valid, so that the second level may be read."""
         return time.monotonic() < self._until
 
     def join(self, listener: Listener) -> None:
@@ -108,7 +108,7 @@ class Backplane:
                 self._listeners.append(listener)
 
     def leave(self, listener: Listener) -> None:
-        """Remove the first level of a client. With the last one the thread ends."""
+        """Remove the first level of a client. The thread ends with the last one."""
         with self._lock:
             if listener in self._listeners:
                 self._listeners.remove(listener)
@@ -117,7 +117,7 @@ class Backplane:
                 return
             self._stopping = True
         if loop is not None:
-            with contextlib.suppress(RuntimeError):  # the thread is ending by itself
+            with contextlib.suppress(RuntimeError):  # the thread is already ending
                 loop.call_soon_threadsafe(self._stop)
         thread.join(timeout=2 * self.lease)
 
@@ -136,7 +136,7 @@ class Backplane:
                 self._thread.start()
 
     def announce(self, event: Event) -> None:
-        """Have every process make a change, in the background. This process has made it already."""
+        """Send a change to all other processes, in the background."""
         self.outbox.put(event)
         self.start()
         loop, wake = self._loop, self._wake
@@ -145,7 +145,7 @@ class Backplane:
                 loop.call_soon_threadsafe(wake.set)
 
     def after_fork(self) -> None:
-        """In a forked child: the thread and the lease are the parent's."""
+        """Forget the parent's thread and lease in a forked child."""
         self._lock = threading.Lock()
         self.outbox.renew_lock()
         self._reset()
@@ -180,7 +180,7 @@ class Backplane:
             self._ended.set()
 
     async def _session(self) -> None:
-        """Run one connection, until it fails or the thread has to end."""
+        """Run one connection until it fails or the thread ends."""
         client = self._connections.open(self.lease / 2)
         listening = self._connections.subscriber(self.lease / 2)
         subscription = listening.pubsub()
@@ -218,11 +218,11 @@ class Backplane:
             await self._heartbeat(client)
 
     async def _heartbeat(self, client: Any, *, first: bool = False) -> None:
-        began, seen = time.monotonic(), self.sequence  # a message may arrive while the answer is on its way
+        began, seen = time.monotonic(), self.sequence  # a message may arrive before the response
         sequence, epoch = await self._beat_once(client)
         if self.epoch is None or epoch != self.epoch:
             await self._adopt(client, epoch, sequence)
-        elif sequence < seen:  # a replica took over that lacks what was acknowledged, or a restart lost it
+        elif sequence < seen:  # a failover or restart lost acknowledged events
             fresh = secrets.token_hex(8)
             names = [self._names[name] for name in ("epoch", "sequence", "tags", "cleared")]
             epoch = (await client.eval(ROTATE, 4, *names, self.epoch, fresh, self.sequence)).decode()
@@ -244,19 +244,19 @@ class Backplane:
         return int(sequence), epoch.decode()
 
     async def _catch_up(self, sequence: int) -> None:
-        """Wait a moment for messages that are on their way."""
+        """Wait briefly for messages in transit."""
         for _ in range(50):
             if self.sequence >= sequence:
                 return
             await asyncio.sleep(self.lease / 200)
 
     async def _adopt(self, client: Any, epoch: str, sequence: int) -> None:
-        """Begin anew from what the server says: everything in the first level may be too old."""
+        """Adopt the server's state and clear the first level, which may be outdated."""
         tags = await client.hgetall(self._names["tags"])
         cleared = await client.get(self._names["cleared"])
         if self.epoch is not None:
             self.missed += 1
-        if epoch != self.epoch:  # the server lost the list of members: each may hold a lease that nobody sees
+        if epoch != self.epoch:  # the server lost the list of members, each of which may still hold a lease
             self._members_complete_at = time.monotonic() + self.lease
             self.keys = {}
         self.epoch, self.sequence = epoch, sequence
@@ -275,7 +275,7 @@ class Backplane:
             channel = message["channel"].decode()
             data = self._sealing.open(message["data"], channel, LONGEST_MESSAGE)
             if data is None:
-                continue  # not written with our secret
+                continue  # written with another secret
             if message["channel"] == own_acks:
                 number, _, member = data.decode().partition(":")
                 self._acknowledged(int(number), member)
@@ -378,7 +378,7 @@ class Backplane:
         await client.eval(FENCE, 3, entry, fence, overlay, sequence, FENCE_MS, content, left)
 
     def name_of(self, name: str, part: str) -> str:
-        """The name on the server of a part of what is kept for a key."""
+        """Return the server's name for a part of a key's data."""
         return f"{self._prefix}:{{{name}}}:{part}"
 
     def _acks(self, member: str) -> str:
@@ -393,7 +393,7 @@ class Backplane:
             waiting.discard(member)
             if not waiting:
                 there.set()
-        else:  # before the list of members came back
+        else:  # before the list of members was restored
             waiting.add(member)
 
     def __repr__(self) -> str:

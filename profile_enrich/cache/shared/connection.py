@@ -1,4 +1,4 @@
-"""Connections to Valkey or Redis: one client for each event loop, errors without addresses, keys or values."""
+"""Connections to Valkey or Redis: one client per event loop; errors hold no addresses, keys or values."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class NoConnection(Exception):
 
 
 class Connections:
-    """Opens clients of the `redis` package.
+    """Open clients of the `redis` package.
 
     Args:
         url: `redis://`, `rediss://` (TLS), `valkey://`, `valkeys://` (TLS) or `unix://`.
         cluster: whether the server is a cluster.
-        timeout: seconds that one command of a lookup may take.
+        timeout: the timeout of one command of a lookup, in seconds.
         options: further arguments of `redis.asyncio.Redis`, e.g. `ssl_ca_certs`.
 
     Raises:
-        ConfigurationError: the URL is not one.
+        ConfigurationError: the URL is invalid.
         MissingExtraError: `redis` is not installed (extra `redis`).
     """
 
@@ -84,7 +84,7 @@ class Connections:
         """Make a client that the caller closes. It connects with its first command, and takes `PARALLEL` at a time.
 
         Args:
-            timeout: seconds that a command may take; connecting may take four times as long.
+            timeout: the timeout of a command, in seconds; connecting may take four times as long.
         """
         pause = engine("redis.backoff", "the shared cache", "redis").NoBackoff()
         # A client of a cluster that reads its topology anew closes all its connections under the other commands.
@@ -104,13 +104,13 @@ class Connections:
         )
 
     def subscriber(self, timeout: float) -> Any:
-        """Make a client for publish and subscribe: a node of the cluster, since each message reaches all nodes."""
+        """Make a client for publish and subscribe. In a cluster, it uses one node, since messages reach all nodes."""
         plain = Connections.__new__(Connections)
         plain.__dict__.update(self.__dict__, _cluster=False)
         return plain.open(timeout)
 
     async def aclose(self) -> None:
-        """Close the clients of the running loops."""
+        """Close the clients of the event loops."""
         await self._clients.aclose()
 
     def __repr__(self) -> str:

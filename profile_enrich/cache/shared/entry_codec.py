@@ -1,4 +1,4 @@
-"""Answers as bytes, and back."""
+"""Encoding and decoding of second-level entries."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedAnswer:
-    """What the second level holds for a key. Times are seconds since the epoch: processes share no monotonic clock.
+    """An entry of the second level. Times are in seconds since the epoch, since processes share no monotonic clock.
 
     Args:
-        record: what the source returned; `None` for a negative answer.
+        record: the record from the source; `None` for a negative entry.
         reason: why there is no record.
-        fresh_until: until when it is fresh.
-        stale_until: until when it may be served while a refresh runs.
-        evict_at: until when it may replace the answer of a failing source.
+        fresh_until: the end of freshness.
+        stale_until: the end of stale-while-revalidate.
+        evict_at: the time until which it may be served while the source fails.
         tags: names under which it can be invalidated together with others.
         validators: for a conditional request.
-        epoch: the epoch of the backplane in which it was loaded.
-        sequence: the last invalidation that its process had seen when the load began.
+        epoch: the epoch of the backplane at its load.
+        sequence: the last sequence number that its process had seen at the start of the load.
     """
 
     record: Record | None
@@ -43,7 +43,7 @@ class SharedAnswer:
 
 
 def encode_answer(answer: SharedAnswer) -> bytes | None:
-    """Encode an answer as JSON; `None` where its attributes are not JSON, which only sources of one's own return."""
+    """Encode an entry as JSON; `None` if its attributes are not JSON, which only custom sources return."""
     record, validators = answer.record, answer.validators
     content: list[Any] = [
         VERSION,
@@ -66,7 +66,7 @@ def encode_answer(answer: SharedAnswer) -> bytes | None:
 
 
 def decode_answer(data: bytes) -> SharedAnswer | None:
-    """Decode an answer; `None` for anything that this version did not write."""
+    """Decode an entry; `None` if another version wrote it."""
     try:
         content = cast("list[Any]", json.loads(data))
         version, epoch, sequence, fresh, stale, evict, reason, tags, validators, record = content

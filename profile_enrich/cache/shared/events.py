@@ -1,4 +1,4 @@
-"""What one process tells the others: keys, tags and overlays that changed."""
+"""Events of the backplane: changed keys, tags and overlays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EventKind = Literal["keys", "tag", "clear", "overlay", "rekey"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One change of the first level that every process has to make.
+    """One change of the first level, for all processes.
 
     Args:
         kind: `keys`: drop these; `tag`: drop what carries it; `clear`: drop everything; `overlay`: lay attributes over
@@ -40,7 +40,7 @@ class Event:
 
 
 class Listener(Protocol):
-    """The first level of one client, as the backplane sees it. All methods are called from the backplane's thread."""
+    """The backplane's interface to the first level of one client. The backplane's thread calls all methods."""
 
     @property
     def namespace(self) -> str:
@@ -48,15 +48,15 @@ class Listener(Protocol):
         ...
 
     def apply(self, event: Event) -> None:
-        """Make a change that another process, or this one, announced."""
+        """Apply a change announced by any process."""
         ...
 
     def drop(self) -> None:
-        """Drop everything: a message was missed."""
+        """Clear the first level after a missed message."""
         ...
 
     def connected_for(self, seconds: float) -> None:
-        """Entries may be served for so long without another word; afterwards only those loaded a moment ago."""
+        """Set how long entries may be served without a heartbeat; after that, only recently loaded ones."""
         ...
 
 

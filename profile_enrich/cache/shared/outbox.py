@@ -1,4 +1,4 @@
-"""Events on their way: kept until every process has applied them, also while the server is away."""
+"""Outbox: unacknowledged events, kept while the server is unavailable."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .events import Event
 __all__ = ["Outbox"]
 
 MOST_EVENTS = 10_000
-"""Events kept while the server is away; beyond, one clearing takes the place of all of them."""
+"""The largest number of events kept while the server is unavailable; beyond that, one clear event replaces them."""
 
 MOST_KEYS = 250
-"""Keys of one message, at most."""
+"""The largest number of keys in a message."""
 
 
 class Outbox:
-    """A queue of events, safe under threads, whose senders can wait for them."""
+    """A thread-safe queue of events whose senders can wait for the acknowledgement."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._events: deque[tuple[Event, int]] = deque()
-        """Each with the number of calls of `put` that it stands for."""
+        """Each event with the number of `put` calls that it represents."""
         self._keys: Counter[tuple[str, str, str]] = Counter()
         self._wide = 0
         self._put = 0
@@ -64,7 +64,7 @@ class Outbox:
             return [event for event, _ in self._sending]
 
     def fenced(self) -> None:
-        """Note that no old value of what `take` returned last can come from the second level any more."""
+        """Mark the events that `take` returned last as fenced: the second level no longer returns old values."""
         with self._lock:
             if not self._is_fenced:
                 self._is_fenced = True
@@ -72,7 +72,7 @@ class Outbox:
                     self._count(event, -1)
 
     def sent(self) -> None:
-        """Note that every process has applied the events that `take` returned last."""
+        """Mark the events that `take` returned last as applied by all processes."""
         with self._lock:
             self._done += sum(weight for _, weight in self._sending)
             self._sending = []
@@ -83,12 +83,12 @@ class Outbox:
                 future.set_result(None)
 
     def holds(self, key: tuple[str, str, str]) -> bool:
-        """Whether an event that concerns a key is not fenced yet, so that the second level may hold an old value."""
-        # Without the lock: counters of which each read is atomic.
+        """Return whether an event for a key is not fenced yet, so the second level may hold an old value."""
+        # Without the lock, because reads of the counters are atomic.
         return self._wide > 0 or (bool(self._keys) and key in self._keys)
 
     def acknowledgement(self) -> Future[None]:
-        """A future that is done when every process has applied what was put before."""
+        """Return a future that completes when all processes have applied the events put so far."""
         future: Future[None] = Future()
         with self._lock:
             if self._done < self._put:
@@ -99,12 +99,12 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """Events that are not acknowledged yet."""
+        """The number of unacknowledged events."""
         return self._put - self._done
 
     def renew_lock(self) -> None:
-        """After a fork."""
-        Outbox.__init__(self)  # what the parent announces is the parent's
+        """Replace the lock and forget the parent's events in a forked child."""
+        Outbox.__init__(self)  # the parent announces its own events
 
     def _count(self, event: Event, step: int) -> None:
         if event.kind in ("tag", "clear"):

@@ -1,7 +1,7 @@
-"""Lua scripts: what must happen at once on the server (EVAL; valid in Valkey 7.2 and later, and in Redis 7).
+"""Lua scripts for atomic operations on the server (Valkey 7.2 and later, Redis 7).
 
-Keys of one script share a hash slot, so that the scripts also run on a cluster: all keys of the backplane carry the tag
-`{prefix}`, those of one profile the tag `{name}`.
+The keys of one script share a hash slot, so the scripts run on a cluster: all keys of the backplane have the hash tag
+`{prefix}`, those of one profile the hash tag `{name}`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ end
 for i = 3, #ARGV do redis.call('HSET', KEYS[3], ARGV[i], sequence) end
 return {sequence, redis.call('GET', KEYS[2])}
 """
-"""Take the next sequence number, and note the tags, or the clearing, that it stands for."""
+"""Take the next sequence number, and store its tags or clear event."""
 
 FENCE = """
 -- KEYS: entry, fence, overlay. ARGV: sequence, milliseconds of the fence, overlay, milliseconds of the overlay
@@ -29,7 +29,7 @@ end
 if ARGV[3] ~= '' then redis.call('SET', KEYS[3], ARGV[3], 'PX', ARGV[4]) return 0 end
 return redis.call('DEL', KEYS[1], KEYS[3])
 """
-"""Delete an entry and refuse what loads that began earlier bring; or set an overlay."""
+"""Delete an entry and reject results of earlier loads; or set an overlay."""
 
 PUBLISH = """
 -- KEYS: members. ARGV: channel, message, milliseconds after which a lost member is forgotten
@@ -59,7 +59,7 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then
 end
 return redis.call('GET', KEYS[1])
 """
-"""Begin a new epoch: all entries of the old one are void."""
+"""Start a new epoch, which invalidates all entries of the old one."""
 
 STORE = """
 -- KEYS: entry, fence, lease, writer. ARGV: value, milliseconds to live, sequence, token and number of the lease,
@@ -71,14 +71,14 @@ redis.call('SET', KEYS[4], ARGV[5], 'PX', ARGV[6])
 if redis.call('GET', KEYS[3]) == ARGV[4] then redis.call('DEL', KEYS[3]) end
 return 1
 """
-"""Store an answer, unless its key was invalidated, or a later load answered it, since the load began; end the lease."""
+"""Store an entry, unless its key was invalidated or a later load finished meanwhile; end the lease."""
 
 RENEW = """
 -- KEYS: lease. ARGV: token, milliseconds
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0
 """
-"""Keep a lease for as long as its load runs; with 1 millisecond, give it back."""
+"""Extend a lease while its load runs; with 1 millisecond, release it."""
 
 LEASE = """
 -- KEYS: lease, number. ARGV: token, milliseconds, milliseconds that the number is remembered
@@ -87,4 +87,4 @@ local number = redis.call('INCR', KEYS[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return number
 """
-"""Take the lease of a key, with a fencing number that grows with each holder; 0 when somebody has it."""
+"""Take the lease of a key and return an increasing fencing number; 0 if it is held."""

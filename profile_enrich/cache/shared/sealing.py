@@ -1,4 +1,4 @@
-"""Encrypt what leaves the process: names as keyed hashes, values with AES-GCM (NIST SP 800-38D)."""
+"""Encryption of second-level data: names as keyed hashes, values with AES-GCM (NIST SP 800-38D)."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from ...errors import ConfigurationError
 __all__ = ["Plaintext", "Sealer", "Sealing", "check_secrets"]
 
 SHORTEST_SECRET = 32
-"""Characters of a secret, at least: as many as `secrets.token_urlsafe(24)` makes."""
+"""The shortest secret, in characters, as from `secrets.token_urlsafe(24)`."""
 
 SMALLEST_COMPRESSED = 512
-"""Bytes below which compression costs more than it saves."""
+"""The size below which values are not compressed, in bytes."""
 
 _PLAIN, _DEFLATED = b"\x00", b"\x01"
 
 
 class Sealing(Protocol):
-    """What turns keys into names and values into opaque bytes."""
+    """The conversion of keys to names, and of values to opaque bytes."""
 
     def names(self, key: tuple[str, ...]) -> list[str]:
-        """The names of a key, one for each secret; the first one is written, all are invalidated."""
+        """Return the names of a key, one per secret. The first one is written, all are invalidated."""
         ...
 
     def seal(self, plain: bytes, bound_to: str) -> bytes:
-        """Seal bytes so that they open only under the name that they are bound to."""
+        """Seal bytes and bind them to a name."""
         ...
 
     def open(self, sealed: bytes, bound_to: str, limit: int) -> bytes | None:
-        """Return what `seal` was given, or `None` for anything else, and for more than `limit` bytes."""
+        """Return the sealed bytes; `None` if they are invalid, bound to another name, or larger than `limit` bytes."""
         ...
 
 
@@ -44,7 +44,7 @@ def check_secrets(secrets: Sequence[str]) -> list[bytes]:
     """Check the secrets of a shared cache.
 
     Raises:
-        ConfigurationError: there is none, or one is not a text of at least 32 characters.
+        ConfigurationError: there is none, or one has fewer than 32 characters.
     """
     if isinstance(secrets, str):
         secrets = [secrets]
@@ -62,7 +62,7 @@ def check_secrets(secrets: Sequence[str]) -> list[bytes]:
 
 
 class Sealer:
-    """Names by HMAC-SHA-256, values by AES-256-GCM, each with a key of its own derived from a secret (RFC 5869).
+    """Names by HMAC-SHA-256, values by AES-256-GCM, with separate keys derived from a secret (RFC 5869).
 
     Args:
         secrets: the first one seals; all of them open, so that a secret can be rotated.
@@ -106,7 +106,7 @@ class Sealer:
 
 
 class Plaintext:
-    """No encryption: for tests, and where the server itself is trusted with personal data. Names are plain hashes."""
+    """No encryption, for tests and for servers trusted with personal data. Names are plain hashes."""
 
     def names(self, key: tuple[str, ...]) -> list[str]:
         """See `Sealing.names`."""

@@ -1,7 +1,7 @@
-"""The second level of one client's cache: read before the source is asked, written after it answered.
+"""Second level of one client's cache: read before a call to the source, written after it.
 
-A command that fails or takes too long counts as a miss, several in a row stop further ones for a moment. What cannot
-be opened, decoded or trusted is no answer: the second level can only help.
+A failed or slow command counts as a miss, and several consecutive ones disable the second level temporarily. Entries
+that cannot be opened, decoded or trusted are ignored.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ __all__ = ["BUSY", "LoadLease", "SecondLevel", "SharedStats"]
 CacheKey = tuple[str, str, str]
 
 BUSY = "busy"
-"""Another process loads the key."""
+"""Another process is loading the key."""
 
 FAILURES = 3
-"""Commands that fail in a row before further ones are not tried for a moment."""
+"""The number of consecutive failed commands after which the second level is disabled temporarily."""
 
 PAUSE, LONGEST_PAUSE = 0.5, 5.0
-"""Seconds for which they are not tried, the first time and at most."""
+"""Seconds for which it is disabled, at first and at most."""
 
 POLL = 0.01
-"""Seconds between two looks at a key that another process loads; doubled each time, up to eight times as long."""
+"""Seconds between checks of a key that another process loads; doubled each time, up to eight times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +47,17 @@ class SharedStats:
     """Counters of the second level, since the client was made.
 
     Args:
-        hits: answers that were fresh.
-        stale: answers that were stale.
-        misses: keys that it did not hold.
+        hits: fresh entries read.
+        stale: stale entries read.
+        misses: keys without an entry.
         refused: entries that could not be opened, decoded or trusted.
         errors: commands that failed or took too long.
-        skipped: lookups that went on without it because it was not available.
-        stored: answers written.
+        skipped: lookups without it, because it was unavailable.
+        stored: entries written.
         waits: loads that waited for another process's load.
-        missed: how often the first level was dropped because a message was missed.
-        waiting: invalidations that not every process has acknowledged yet.
-        available: whether it is in use now.
+        missed: how often the first level was cleared because of a missed message.
+        waiting: invalidations without acknowledgement from all processes.
+        available: whether it is available now.
     """
 
     hits: int = 0
@@ -74,7 +74,7 @@ class SharedStats:
 
 
 class LoadLease:
-    """The right to load a key, of one process at a time."""
+    """The lease for loading a key, held by one process at a time."""
 
     __slots__ = ("epoch", "name", "number", "sequence", "timer", "token")
 
@@ -88,16 +88,16 @@ class LoadLease:
 
 
 class SecondLevel:
-    """The second level, as one client's loader uses it; and the client's first level, as the backplane changes it.
+    """The second level for one client's loader, and the backplane's access to the client's first level.
 
     Args:
-        namespace: of the client's source.
+        namespace: the namespace of the client's source.
         cache: the first level.
-        connections: to the server.
-        sealing: encrypts what is stored.
-        backplane: of the process.
-        lease: seconds after which another process takes over a load whose process died.
-        max_entry_bytes: larger answers are not stored.
+        connections: the connections to the server.
+        sealing: the encryption of stored data.
+        backplane: the backplane of the process.
+        lease: seconds after which another process takes over the load of a dead process.
+        max_entry_bytes: the largest entry to store, in bytes.
         eager_refresh: the share of its time to live after which an entry is refreshed early; `None` for never.
         timer: the clock of the first level.
     """
@@ -149,7 +149,7 @@ class SecondLevel:
         await self._connections.aclose()
 
     def usable(self, key: CacheKey) -> bool:
-        """Whether the second level may be asked for a key now."""
+        """Return whether the second level may be read for a key now."""
         usable = (
             self._backplane.available
             and time.monotonic() >= self._blocked_until
@@ -217,7 +217,7 @@ class SecondLevel:
                 return
 
     async def store(self, lease: LoadLease, answer: SharedAnswer | None) -> None:
-        """Store what a load brought, and give the lease back. `None` removes what is stored."""
+        """Store the result of a load and release the lease. `None` removes the entry."""
         self._drop_timer(lease)
         entry, fence, held, writer = (
             self._backplane.name_of(lease.name, part) for part in ("entry", "fence", "lease", "writer")
@@ -232,7 +232,7 @@ class SecondLevel:
         self._counts["stored"] += bool(stored and value)
 
     async def give_back(self, lease: LoadLease) -> None:
-        """Give a lease back without an answer: the load failed."""
+        """Release a lease after a failed load."""
         self._drop_timer(lease)
         name = self._backplane.name_of(lease.name, "lease")
         await self._run(lambda client: client.eval(RENEW, 1, name, lease.token, 1))
@@ -247,18 +247,18 @@ class SecondLevel:
     # --- for the client: what it has changed in its own first level ---------------------------------------------------
 
     def invalidated(self, keys: Sequence[tuple[str, str]], *tags: str) -> None:
-        """Have every process remove keys, and what has one of the tags."""
+        """Send the removal of keys and tags to all processes."""
         for start in range(0, len(keys), MOST_KEYS):
             self._announce(Event(kind="keys", namespace=self.namespace, keys=tuple(keys[start : start + MOST_KEYS])))
         for tag in tags:
             self._announce(Event(kind="tag", namespace=self.namespace, tag=tag))
 
     def cleared(self) -> None:
-        """Have every process remove everything."""
+        """Send the removal of everything to all processes."""
         self._announce(Event(kind="clear", namespace=self.namespace))
 
     def laid_over(self, key: tuple[str, str]) -> None:
-        """Have every process lay over a profile what this one has laid over it."""
+        """Send an overlay to all processes."""
         now = self._timer()
         overlay = self._cache.overlay_until((self.namespace, *key), now)
         if overlay is not None:
@@ -269,7 +269,7 @@ class SecondLevel:
             )
 
     def rekeyed(self, old: tuple[str, str], new: tuple[str, str]) -> None:
-        """Have every process move an overlay; this process's own is what a process that starts later finds."""
+        """Send the move of an overlay to all processes, and store it for processes that start later."""
         self._announce(Event(kind="rekey", namespace=self.namespace, keys=(old, new)))
         self.laid_over(new)
 
@@ -307,7 +307,7 @@ class SecondLevel:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _holds(self, answer: SharedAnswer, key: CacheKey) -> bool:
-        """Whether nothing that this process knows of invalidated an answer since it was loaded."""
+        """Return whether an entry was not invalidated since its load, as far as this process knows."""
         backplane = self._backplane
         if answer.epoch != backplane.epoch or answer.sequence < max(backplane.cleared, backplane.keys.get(key, -1)):
             return False
@@ -328,7 +328,7 @@ class SecondLevel:
                 self._overlay(key, event)
 
     def _keep(self, lease: LoadLease) -> None:
-        """Renew the lease for as long as the load runs."""
+        """Renew the lease while the load runs."""
         loop = asyncio.get_running_loop()
         name = self._backplane.name_of(lease.name, "lease")
 
@@ -344,7 +344,7 @@ class SecondLevel:
             lease.timer.cancel()
 
     async def _run(self, command: Callable[[Any], Any]) -> Any:
-        """The answer to a command; `None` when it failed."""
+        """Run a command and return its result; `None` if it failed."""
         # Whatever it is: `redis` also fails with errors of its internals when a connection is closed under a command.
         with contextlib.suppress(Exception):
             try:

@@ -1,4 +1,4 @@
-"""The settings of a shared cache, and the parts that all clients of a process share."""
+"""`SharedCache`: settings of the second level, shared by all clients of a process."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ class SharedCache:
     profiles = ProfileClient(source, shared=shared)
     ```
 
-    A lookup goes from the first level to the second one, and from there to the source; one process at a time loads a
-    key. An invalidation, an overlay or a `rekey` in one process reaches all others; `await client.acknowledged()`
-    returns when each has applied it. While the server is down or slow, lookups go on without it.
+    A lookup reads the first level, then the second one, then the source; one process at a time loads a key.
+    Invalidations, overlays and `rekey` are sent to all processes; `await client.acknowledged()` returns when all have
+    applied them. While the server is down or slow, lookups continue without it.
 
-    Names on the server are HMACs, and values are encrypted, so that neither ids nor attributes can be read there.
+    Names on the server are HMACs, and values are encrypted, so ids and attributes cannot be read there.
 
     Args:
         url: `redis://`, `rediss://` (TLS), `valkey://`, `valkeys://` (TLS) or `unix://`.
         secrets: texts of at least 32 characters. The first one encrypts, all of them decrypt. To rotate, add the new
             one at the end in all processes, then move it to the front.
-        prefix: of all names on the server. Processes with the same prefix, secrets and source share their entries.
+        prefix: the prefix of all names on the server. Processes with the same prefix, secrets and source share entries.
             Default `"profile_enrich"`.
         cluster: whether the server is a cluster. Default false.
-        timeout: seconds that one command may take before the lookup goes on without it. Default 0.02.
-        lease: seconds without a heartbeat after which a process serves only what it loaded within that time; also how
-            long an acknowledgement waits for a process that does not answer. Default 1.
-        load_lease: seconds after which another process takes over the load of one that died. Default 1.
+        timeout: the timeout of one command, in seconds, after which the lookup continues without it. Default 0.02.
+        lease: seconds without a heartbeat after which a process serves only entries loaded within that time; also how
+            long an acknowledgement waits for a process that does not respond. Default 1.
+        load_lease: seconds after which another process takes over the load of a dead process. Default 1.
         eager_refresh: the share of its `ttl`, between 0 and 1, after which a lookup of an entry starts a refresh in one
             of the processes, before the entry is stale. Default none.
-        insecure_plaintext: store values without encryption. Default false.
+        insecure_plaintext: whether to store values without encryption. Default false.
         options: further arguments of `redis.asyncio.Redis`, e.g. `{"ssl_ca_certs": "ca.pem"}`.
 
     Raises:
-        ConfigurationError: an argument is not usable; the message names it.
+        ConfigurationError: an argument is invalid; the message names it.
         MissingExtraError: `redis` or `cryptography` is not installed (extra `redis`).
     """
 
@@ -83,7 +83,7 @@ class SharedCache:
     def level(
         self, namespace: str, *, cache: ProfileCache[CacheKey], max_entry_bytes: int, timer: Callable[[], float]
     ) -> SecondLevel:
-        """The second level of one client. Internal: `ProfileClient` calls it."""
+        """Make the second level of one client. Internal: `ProfileClient` calls it."""
         return SecondLevel(
             namespace,
             cache=cache,
@@ -97,13 +97,13 @@ class SharedCache:
         )
 
     async def acknowledged(self, timeout: float) -> None:
-        """Wait until every process has applied what this one invalidated before.
+        """Wait until all processes have applied the invalidations of this one so far.
 
         Args:
             timeout: seconds to wait.
 
         Raises:
-            SharedCacheUnavailable: not within that time. The invalidation goes on in the background.
+            SharedCacheUnavailable: the timeout passed. The invalidation is repeated in the background.
         """
         waiting = asyncio.wrap_future(self.backplane.outbox.acknowledgement())
         done, _ = await asyncio.wait({waiting}, timeout=timeout)
@@ -115,7 +115,7 @@ class SharedCache:
             )
 
     async def aclose(self) -> None:
-        """Close the connections that lookups on the running loop opened."""
+        """Close the connections of lookups on the running loop."""
         await self._connections.aclose()
 
     def __repr__(self) -> str:
