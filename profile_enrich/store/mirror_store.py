@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,9 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from .files.row_encoder import MAX_RECORD_BYTES, RowEncoder, RowRejected, key_text, to_json, type_of
+from .inputs.base import unchanged
 from .inputs.open_reader import open_reader
+from .inputs.rejects import check_paths
 from .mirror_file import MirrorFile
 from .model import (
     MAX_INDEX_FIELDS,
@@ -26,7 +27,7 @@ from .model import (
 )
 from .profile_store import WRITE_WAIT, ProfileStore
 from .record_text import payload, storable, stored_values
-from .writes.build import index_id_of
+from .writes.build import check_any_stored, index_id_of
 
 __all__ = ["MirrorStore", "MirroredRecord"]
 
@@ -235,28 +236,37 @@ class MirrorStore(ProfileStore):
         The collection keeps its ids, so URLs stay the same. A row that cannot be stored is skipped.
 
         Raises:
-            StoreError: the source cannot be read, or the collection does not exist.
+            ConfigurationError: the file for rejected rows would overwrite other data.
+            StoreError: the source cannot be read, changes meanwhile, or has no row that can be stored; or the
+                collection does not exist.
         """
         known = self.collection(spec.name)
-        reader = open_reader(spec)
-        number = 0
+        check_paths([spec])
+        read = number = 0
         columns: dict[str, Any] = {}
         encoder = RowEncoder(key=spec.key, index_id=known.index_id, index_fields=None, filterable=())
         encoder.with_index = False
-        try:
-            with self._file.writing() as run:
-                for names, values in reader.rows():
-                    with contextlib.suppress(RowRejected):
+        with self._file.writing() as run, unchanged(spec.source):
+            reader = open_reader(spec)
+            try:
+                for read, (names, values) in enumerate(reader.rows(), 1):
+                    reason = ""
+                    try:
                         row = encoder.encode(names, reader.texts(values), values)
                         self._write(run, known, row.key, row.census[len(b'{"data":') : -1].decode())
                         number += 1
+                    except RowRejected as error:
+                        reason = error.reason
+                    if reason:
+                        reader.reject(read, names, values, reason)
+                check_any_stored(reader.where, read + reader.rejects.broken, reader.rejects)
                 columns = dict(reader.columns())
                 run(
                     "UPDATE collection SET columns = ?, key = ?, updated_at = ? WHERE id = ?",
                     (json.dumps(list(columns.items())), spec.key, self._clock(), known.id),
                 )
-        finally:
-            reader.close()
+            finally:
+                reader.close()
         return number
 
     def refresh(self) -> bool:

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from profile_enrich.cli.app import cli
 from profile_enrich.store import CollectionSpec, build_store
+from profile_enrich.store.mirror_store import MirrorStore
 from profile_enrich.testing import VendorServer
 
 KEY = "k" * 20
@@ -40,6 +41,8 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "mine.txt").write_text("mine\n")
     (tmp_path / "server.toml").write_text("[server]\nno_auth = true\n")
     build_store(tmp_path / "a.store", [CollectionSpec("users", tmp_path / "users.csv", key="user_id")])
+    with MirrorStore(tmp_path / "users.mirror") as mirror:
+        mirror.add_collection("users", key="user_id")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("mine.txt")
@@ -84,6 +87,10 @@ WRITTEN: dict[str, Arguments] = {
     ],
     "index refresh --mirror": lambda at, path: [
         *("index", "refresh", "--mirror", path, "--data", at / "users.csv", "--id", "user_id")
+    ],
+    "index refresh --mirror --rejects": lambda at, path: [
+        *("index", "refresh", "--mirror", at / "users.mirror", "--data", at / "users.csv", "--id", "user_id"),
+        *("--entity", "users", "--rejects", path),
     ],
     "keys add --keys-file": lambda at, path: ["keys", "add", "someone", "--keys-file", path],
     "keys rotate --keys-file": lambda at, path: ["keys", "rotate", "someone", "--keys-file", path],
@@ -145,7 +152,9 @@ def path_options(command: click.Command, name: str = "") -> Iterator[str]:
 
 def test_E6_no_path_option_is_missing_here() -> None:
     """E6: a new option has to say whether it is written, and is then tried with every kind of path."""
-    assert set(path_options(cli)) == (set(WRITTEN) - {"serve --from --store"}) | READ
+    assert (
+        set(path_options(cli)) == (set(WRITTEN) - {"serve --from --store", "index refresh --mirror --rejects"}) | READ
+    )
 
 
 # --- paths that must not be written -----------------------------------------------------------------------------------

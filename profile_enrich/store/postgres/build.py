@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from ...errors import StoreError
 from ..files.row_encoder import RowEncoder, RowRejected
-from ..inputs.base import InputReader, check_columns
+from ..inputs.base import InputReader, check_columns, unchanged
 from ..inputs.open_reader import open_reader
+from ..inputs.rejects import check_paths
 from ..model import (
     MAX_INDEX_FIELDS,
     MAX_SHRINK,
@@ -71,6 +72,7 @@ def build_database(
     specs = list(collections)
     check_specs(specs, on_duplicate)
     check_max_shrink(max_shrink)
+    check_paths(specs)
     database = Database(url, pool_size=1)
     try:
         create_schema(database.primary, check_schema_name(schema))
@@ -79,7 +81,10 @@ def build_database(
     reports: list[CollectionReport] = []
     with writing(database.url, schema, [spec.name for spec in specs]) as connection:
         known = connection.execute(sql("SELECT generation FROM {s}.store", schema)).fetchone()[0]
-        ready = [_fill(connection, schema, spec, on_duplicate=on_duplicate, progress=progress) for spec in specs]
+        ready: list[tuple[str, CollectionReport]] = []
+        for spec in specs:
+            with unchanged(spec.source):
+                ready.append(_fill(connection, schema, spec, on_duplicate=on_duplicate, progress=progress))
         generation = 0
         for spec, (table, report) in zip(specs, ready, strict=True):
             old = _lock(connection, schema, spec.name)

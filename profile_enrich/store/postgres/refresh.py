@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 from ...errors import ConfigurationError, StoreError
-from ..inputs.base import check_columns
+from ..inputs.base import check_columns, unchanged
 from ..inputs.open_reader import open_reader
+from ..inputs.rejects import check_paths
 from ..model import MAX_SHRINK, BuildProgress, RefreshedCollection, RefreshReport, RefreshSpec
 from ..writes.build import check_shrink, expected_types
 from ..writes.refresh import ChangeApplier, check_refresh_specs, keys_of, source_of
@@ -60,6 +61,7 @@ def refresh_database(
     specs = list(collections)
     check_refresh_specs(specs, on_duplicate)
     check_max_shrink(max_shrink)
+    check_paths(specs)
     database = Database(url, pool_size=1)
     check_schema_name(schema)
     reports: list[RefreshedCollection] = []
@@ -67,9 +69,10 @@ def refresh_database(
     with writing(database.url, schema, [spec.name for spec in specs]) as connection:
         known = connection.execute(sql("SELECT generation FROM {s}.store", schema)).fetchone()[0]
         for spec in specs:
-            generation, report = _refresh_one(
-                connection, schema, spec, known, generation, on_duplicate, max_shrink, progress
-            )
+            with unchanged(spec.source):
+                generation, report = _refresh_one(
+                    connection, schema, spec, known, generation, on_duplicate, max_shrink, progress
+                )
             reports.append(report)
     return RefreshReport(None, generation or known, tuple(reports), time.monotonic() - began)
 
