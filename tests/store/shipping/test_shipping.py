@@ -10,13 +10,15 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from profile_enrich.errors import ConfigurationError, StoreError
 from profile_enrich.store import CollectionSpec, LocalStore, RefreshSpec, build_store, refresh_store
-from profile_enrich.store.shipping import GenerationFollower, publish_store
+from profile_enrich.store.shipping import GenerationFollower, follower, publish_store
 from tests.services.requirements import need
+from tests.services.valkey import Cuttable
 
 KEY = b"the key of the manifests"
 ROWS = [{"id": f"u{n}", "tier": ["gold", "silver"][n % 2], "text": f"{n:0200}"} for n in range(2000)]
@@ -204,6 +206,43 @@ def test_a_server_that_is_killed_mid_download_resumes(
     assert min(asked) == 100_000
     with LocalStore(tmp_path / "copy") as store:
         assert store.get("Users", "u1999") is not None
+
+
+def test_a_network_that_is_cut_mid_download_costs_what_was_under_way(
+    built: Path, s3: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+
+    httpx.put(f"{s3['endpoint']}/cut").raise_for_status()
+    publish_store(built, "s3://cut/profiles", key=KEY, options=s3)
+    wire = Cuttable(urlsplit(s3["endpoint"]).port or 0)
+    options = {**s3, "endpoint": f"http://127.0.0.1:{wire.port}"}
+    monkeypatch.setattr(follower, "_CHUNK", 20_000)
+    one = GenerationFollower(tmp_path / "copy", "s3://cut/profiles", key=KEY, options=options)
+    asked: list[int] = []
+    real = one._bucket.get_range
+
+    def counting(path: str, start: int, end: int) -> bytes | None:
+        asked.append(start)
+        if asked == [0, 20_000, 40_000, 60_000, 80_000, 100_000]:
+            wire.cut()
+        return real(path, start, end)
+
+    monkeypatch.setattr(one._bucket, "get_range", counting)
+    try:
+        with pytest.raises(StoreError, match="cannot be read"):
+            one.poll()
+        assert asked[-1] == 100_000
+        with pytest.raises(StoreError, match="there is no store"):
+            LocalStore(tmp_path / "copy")
+        wire.mend()
+        asked.clear()
+        assert one.poll()
+        assert min(asked) == 100_000
+        with LocalStore(tmp_path / "copy") as store:
+            assert store.get("Users", "u1999") is not None
+    finally:
+        wire.close()
 
 
 def test_it_starts_from_what_it_has_when_the_bucket_is_away(built: Path, tmp_path: Path) -> None:
