@@ -68,12 +68,13 @@ class ProfileRowEncoder:
         self.kinds: dict[str, str] = {"id": "null"} if columns is None else dict.fromkeys(columns, "null")
         """The kinds of the values of a Parquet file, by column; see `notice`."""
 
-    def page(self, rows: Iterable[ProfileRow], *, header: bool) -> bytes:
+    def page(self, rows: Iterable[ProfileRow], *, header: bool, texts: Sequence[str] = ()) -> bytes:
         """Encode one page.
 
         Args:
             rows: the profiles.
             header: whether to start with the CSV header.
+            texts: the rows as the vendor sent them, each on one line; JSONL holds these.
 
         Raises:
             ConfigurationError: a row has an unknown column, and `strict` is true.
@@ -82,6 +83,8 @@ class ProfileRowEncoder:
             text = self._csv([flat(row) for row in rows], header=header)
         elif self.format == "parquet":
             text = self._journal(map(flat, rows))
+        elif texts:
+            text = "\n".join(texts) + "\n"
         else:
             text = "".join(
                 [_json({"id": row.id, "index_id": row.index_id, "attributes": row.attributes}) + "\n" for row in rows]

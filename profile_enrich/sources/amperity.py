@@ -272,6 +272,7 @@ class AmperitySource:
         next_token: str | None = None,
         with_total: bool = False,
         timeout: float = 10.0,
+        keep_text: bool = False,
     ) -> Page[ProfileRow]:
         """Fetch one page of the profiles that match all filters (`GET /indexes/{id}/profiles`).
 
@@ -281,6 +282,7 @@ class AmperitySource:
             next_token: of the page before; `None`: the first page.
             with_total: ask for the number of all rows, which can be slow.
             timeout: seconds for the whole call.
+            keep_text: keep the text of each profile as well, in `Page.texts`, where the answer's layout allows it.
 
         Raises:
             ConfigurationError: there is no such index, or none was given.
@@ -293,7 +295,7 @@ class AmperitySource:
         response = await self._in_index(path, deadline, private=tuple(wanted.values()))
         if response is None:
             raise ConfigurationError("the index does not exist; list_indexes() shows those that do")
-        return read_page(response.body, read_profile)
+        return read_page(response.body, read_profile, keep_text=keep_text)
 
     @hide_frames
     async def get_profile(self, id: str, *, timeout: float = 10.0) -> ProfileRow | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from ..errors import SourceResponseError
-from .http.json_body import array, decode_json, obj
+from .http.json_body import array, decode_json, decode_list, obj
 
 __all__ = [
     "Index",
@@ -32,11 +32,13 @@ class Page(Generic[T]):
         data: the rows, in the vendor's order.
         next_token: the token of the next page; `None` on the last page.
         total: the number of rows on all pages, if it was requested and the vendor sent it.
+        texts: the text of each row, where it was asked for and each fits one line.
     """
 
     data: tuple[T, ...]
     next_token: str | None = None
     total: int | None = None
+    texts: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +104,24 @@ def read_profile(value: object) -> ProfileRow:
     )
 
 
-def read_page(body: bytes, read: Callable[[object], T]) -> Page[T]:
+def read_page(body: bytes, read: Callable[[object], T], *, keep_text: bool = False) -> Page[T]:
     """Parse one page; an empty `next_token` counts as none.
+
+    Args:
+        body: of the answer.
+        read: parses one row.
+        keep_text: keep the text of each row as well.
 
     Raises:
         SourceResponseError: the data are not as documented.
     """
-    answer = obj(decode_json(body), "the answer")
+    whole = decode_list(body, "data") if keep_text else None
+    answer, texts = (obj(decode_json(body), "the answer"), list[str]()) if whole is None else whole
     rows = tuple(read(row) for row in array(answer.get("data"), "data"))
     total = answer.get("total")
     if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 0):
         raise SourceResponseError("amperity's answer is not as documented: total is not a number of rows")
-    return Page(rows, _text(answer, "next_token") or None, total)
+    return Page(rows, _text(answer, "next_token") or None, total, tuple(texts))
 
 
 def says_not_found(body: bytes) -> bool:

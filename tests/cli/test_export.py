@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from profile_enrich.cli.app import cli
 from profile_enrich.cli.profile_rows import ProfileRowEncoder, flat
 from profile_enrich.pipeline.files.resumable_output import ResumableOutput
 from profile_enrich.sources.amperity import ProfileRow
+from profile_enrich.sources.amperity_messages import read_page, read_profile
 from profile_enrich.testing import Call, VendorServer, faults
 from tests.cli.test_cli import on_a_terminal
 
@@ -87,6 +89,26 @@ def test_jsonl_holds_every_profile_as_it_came(vendor: VendorServer, tmp_path: Pa
     lines = [json.loads(line) for line in target.read_text().splitlines()]
     assert lines == [{"id": id, "index_id": vendor.index_id, "attributes": dict(row)} for id, row in PEOPLE.items()]
     assert len(pages(vendor)) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.dictionaries(st.text(max_size=3), st.text('a"{}[],:\\\r\n\u2028é\U0001f600', max_size=6)), max_size=4),
+    st.sampled_from([(",", ":"), (", ", ": ")]),
+    st.booleans(),
+)
+def test_the_text_of_a_profile_is_its_own(
+    people: list[dict[str, str]], separators: tuple[str, str], ascii_only: bool
+) -> None:
+    """A page is read the same with texts, and each text is the profile as it was sent."""
+    data = [{"id": f"p{n}", "index_id": "i", "attributes": each} for n, each in enumerate(people)]
+    answer = {"data": data, "next_token": ']}{"', "total": 7}
+    body = json.dumps(answer, separators=separators, ensure_ascii=ascii_only).encode()
+    plain, kept = read_page(body, read_profile), read_page(body, read_profile, keep_text=True)
+    assert (plain.data, plain.next_token, plain.total) == (kept.data, kept.next_token, kept.total)
+    whole = separators[1] == ":" and not re.search(rb"\\u[dD][89a-fA-F]", body)
+    assert [json.loads(text) for text in kept.texts] == (data if whole else [])
+    assert all(text in body.decode() and "\n" not in text for text in kept.texts)
 
 
 def test_parquet_has_a_column_for_every_attribute(vendor: VendorServer, tmp_path: Path) -> None:

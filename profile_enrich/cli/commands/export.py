@@ -233,7 +233,7 @@ class _Job:
                         if page.next_token is not None:
                             coming = asyncio.create_task(self._page(source, page.next_token, first=False))
                             await asyncio.sleep(0)  # its request is sent before this page is written
-                        data = self._encoder.page(page.data, header=state.token is None)
+                        data = self._encoder.page(page.data, header=state.token is None, texts=page.texts)
                         target.write(data)
                         state.rows += len(page.data)
                         state.token = page.next_token
@@ -283,6 +283,7 @@ class _Job:
                     next_token=token,
                     with_total=self._with_total and first,
                     timeout=self._settings.timeout,
+                    keep_text=self._encoder.format == "jsonl",
                 )
             except _PASSING as error:
                 failure: SourceError = error

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ...errors import SourceResponseError
 
-__all__ = ["array", "decode_json", "is_json_object", "obj"]
+__all__ = ["array", "decode_json", "decode_list", "is_json_object", "obj"]
 
 # An escaped surrogate; matches of whole pairs are sorted out afterwards.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -53,6 +53,37 @@ def _finite(text: str) -> float:
 _decoder = json.JSONDecoder(
     parse_constant=_no_constant, parse_float=_finite
 )  # made once: `json.loads` would make one a call
+
+
+def decode_list(body: bytes, name: str) -> tuple[Any, list[str]] | None:
+    """The value that a body holds, and the text of each object of the list that it begins with.
+
+    Args:
+        body: an object in JSON whose first member is the list, without white space before its first entry.
+        name: of that member.
+
+    Returns:
+        `None` for all else, and where the texts may hold more than one line or half a surrogate pair.
+    """
+    start = f'{{"{name}":['
+    rows: list[object] = []
+    texts: list[str] = []
+    try:
+        text = body.decode()
+        if not text.startswith(start) or _SURROGATE.search(body) or "\n" in text or "\r" in text:
+            return None
+        at = len(start)
+        while text[at] == "{":
+            row, end = _decoder.raw_decode(text, at)
+            rows.append(row)
+            texts.append(text[at:end])
+            at = end + (text[end : end + 2] == ",{")
+        rest: Any = _decoder.decode(start + text[at:])
+    except (ValueError, IndexError, RecursionError):
+        return None
+    if rest.get(name) != []:
+        return None
+    return {**rest, name: rows}, texts
 
 
 def is_json_object(body: bytes) -> bool:
