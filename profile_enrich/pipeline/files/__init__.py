@@ -1,4 +1,4 @@
-"""Enrich whole files: CSV, JSONL and Parquet in and out, with checkpoints that a later run can resume."""
+"""Enrichment of files: CSV, JSONL and Parquet, with checkpoints that a later run can resume."""
 
 from .dry_run import FileSurvey, survey_file
 from .file_enrichment import enrich_file

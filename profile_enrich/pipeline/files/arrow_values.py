@@ -1,4 +1,4 @@
-"""Values of Arrow columns as Python has them, also those that Python's own types cannot hold."""
+"""Conversion of Arrow values to Python, including those that Python's types cannot represent."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _OFFSET = re.compile(r"([+-]\d\d)(\d\d)$")
 
 
 class Unreadable:
-    """Stands for a value that has no form in Python or JSON.
+    """A value that Python and JSON cannot represent.
 
     Args:
-        why: without the value itself.
+        why: the reason, without the value.
     """
 
     __slots__ = ("why",)
@@ -29,9 +29,10 @@ class Unreadable:
 
 
 def python_values(column: Any) -> list[Any]:
-    """Return the values of a column. One that cannot be converted does not stop the others.
+    """Return the values of a column. An unconvertible value does not affect the others.
 
-    Nanoseconds (without pandas) and years beyond 9999 come as text in ISO 8601; what has no such text is `Unreadable`.
+    Nanoseconds (without pandas) and years beyond 9999 become ISO 8601 text; other unconvertible values are
+    `Unreadable`.
     """
     try:
         return list(column.to_pylist())

@@ -1,4 +1,4 @@
-"""The types of columns that nobody declared: the narrowest that hold every value of the whole run."""
+"""Inference of undeclared column types: the narrowest for all values of a run."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _ALIASES = {"bool": "bool", "int": "int64", "float": "double"}
 
 
 def notice(kinds: dict[str, str], values: Mapping[str, Any]) -> None:
-    """Widen the kinds of columns to hold these values too. The order in which values come does not matter.
+    """Widen the kinds of columns to include these values. The result does not depend on the order of values.
 
     Args:
-        kinds: `null`, `bool`, `int`, `float` or `text` by column, in the order of first appearance. Changed in place.
-        values: of one record.
+        kinds: `null`, `bool`, `int`, `float` or `text` by column, in the order of first appearance. Modified in place.
+        values: the values of one record.
     """
     for name, value in values.items():
         before = kinds.get(name)
@@ -52,12 +52,12 @@ def _kind(value: object) -> str:
 
 
 def alias(kind: str) -> str:
-    """The name of the Arrow type. A column in which nothing ever was is text."""
+    """Return the name of the Arrow type. A column without values is text."""
     return _ALIASES.get(kind, "string")
 
 
 def plain(value: object) -> object:
-    """A value as JSON has it: dates in ISO 8601, decimals as text, bytes in base64, what is no number as null."""
+    """Convert a value to plain JSON data: dates in ISO 8601, decimals as text, bytes in base64, NaN as null."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -76,7 +76,7 @@ def plain(value: object) -> object:
 
 
 def json_text(value: object, *, ascii_only: bool = False) -> str:
-    """A value as JSON. A lone surrogate, which no encoding has, is written as its escape."""
+    """Encode a value as JSON. A lone surrogate, which cannot be encoded, is escaped."""
     kind = type(value)
     if kind is not dict or not _AS_THEY_ARE.issuperset(map(type, cast("dict[str, object]", value).values())):
         value = plain(value)
@@ -92,7 +92,7 @@ def json_text(value: object, *, ascii_only: bool = False) -> str:
 
 
 def cell(value: object) -> str:
-    """A value as a field of a CSV: empty for nothing, text as it is, all else as JSON."""
+    """Return a value as a CSV field: empty for null, text unchanged, other values as JSON."""
     if value is None:
         return ""
     if isinstance(value, str):

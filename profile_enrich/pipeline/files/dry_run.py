@@ -1,4 +1,4 @@
-"""`survey_file`: count what a run over a file would look up, without looking it up."""
+"""`survey_file`: count the records and keys of a file, without lookups."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MOST = 2**20
 
 @dataclass(frozen=True, slots=True)
 class FileSurvey:
-    """What is in a file.
+    """The counts of a file.
 
     Args:
         rows: records.
-        unreadable: records that are not what they should be, and would be dead letters.
+        unreadable: malformed records, which would be dead letters.
         without_key: records whose key is empty.
-        unusable: records whose key cannot be looked up.
-        distinct: different keys; each is one question to the source.
+        unusable: records with an invalid key.
+        distinct: distinct keys; each is one lookup in the source.
         exact: whether `distinct` was counted; above a million it is an estimate, within 1 %.
     """
 
@@ -40,7 +40,7 @@ class FileSurvey:
 
 
 class Distinct:
-    """Counts different texts in bounded memory: exactly, then by those whose hash is small."""
+    """Count distinct strings in bounded memory: exactly at first, then estimated by their smallest hashes."""
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
@@ -48,7 +48,7 @@ class Distinct:
         self._seen: set[int] = set()
 
     def add(self, text: str) -> None:
-        """Count one."""
+        """Add one string."""
         digest = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
         if digest >= self._below:
             return
@@ -59,12 +59,12 @@ class Distinct:
 
     @property
     def exact(self) -> bool:
-        """Whether all were counted."""
+        """Whether the count is exact."""
         return self._below == _SPACE
 
     @property
     def count(self) -> int:
-        """How many."""
+        """The count, or its estimate."""
         return round(len(self._seen) * (_SPACE / self._below))
 
 
@@ -80,16 +80,16 @@ def survey_file(
 
     Args:
         source: as for `enrich_file`.
-        key: the column to look up by.
-        encoding: of the text; default: what a byte order mark says, else UTF-8.
-        delimiter: between the fields of a CSV. Default: a tab for `.tsv`, else a comma.
-        source_format: where its name does not say it.
+        key: the column of the keys.
+        encoding: the encoding of the text. Default: by the byte order mark, otherwise UTF-8.
+        delimiter: the delimiter of a CSV. Default: a tab for `.tsv`, otherwise a comma.
+        source_format: the format of a file with another suffix.
 
     Returns:
         The counts.
 
     Raises:
-        ConfigurationError: there is no such column.
+        ConfigurationError: the column does not exist.
         InputError: the file cannot be read.
     """
     reader = open_reader(FileSpec.of(source, source_format, delimiter=delimiter), key, encoding=encoding, whole=False)

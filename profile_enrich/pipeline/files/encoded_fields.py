@@ -1,4 +1,4 @@
-"""What the keys of a file add to its records, looked up a block of records at a time."""
+"""Added fields of records, looked up in blocks of records."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["ReadyFields", "blocks"]
 
 
 class ReadyFields:
-    """The added fields of keys, each key looked up once while it is remembered.
+    """The added fields of keys; recent keys are cached.
 
     Args:
         lookup: reads the profiles.
-        attributes: makes fields of them.
+        attributes: encodes the profiles as fields.
     """
 
     def __init__(self, lookup: BlockLookup | BatchLookup, attributes: Attributes) -> None:
@@ -33,16 +33,16 @@ class ReadyFields:
         self._without: dict[str, Profile | InvalidKeyError] = {}
 
     async def prepare(self, block: Sequence[Item]) -> ReadyBlock:
-        """Look up the keys of these records that are not known yet."""
+        """Look up the unknown keys of these records."""
         if len(self._ready) + len(self._without) > self._lookup.remembered:
-            self._ready, self._without = {}, {}  # not cleared: the block before this one may still use them
+            self._ready, self._without = {}, {}  # not cleared, because the previous block may still use it
         ready, without = self._ready, self._without
         asked: dict[str, None] = {}
         for item in block:
             key = item.key
             if type(key) is not str:
                 if type(key) is not int:
-                    continue  # looked at record by record: nothing to look up, most often
+                    continue  # handled singly: mostly there is nothing to look up
                 key = item.key = str(key)
             if key not in ready and key not in without and key and item.fault is None:
                 asked[key] = None
@@ -59,7 +59,7 @@ class ReadyFields:
 
 
 class ReadyBlock:
-    """The added fields of one block of records. Made by `ReadyFields.prepare`."""
+    """The added fields of one block of records, from `ReadyFields.prepare`."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class ReadyBlock:
         self._without = without
 
     async def add(self, ids: list[str]) -> None:
-        """Look these ids up."""
+        """Look up these ids."""
         for key, answer in (await self._lookup.read(ids)).items():
             if isinstance(answer, Profile):
                 self._without[key] = answer
@@ -82,7 +82,7 @@ class ReadyBlock:
                 self._ready[key] = self._attributes.of_attributes(answer)
 
     def fields(self, item: Item) -> AddedFields | None:
-        """Return what is added to a record; `None` when it has no profile, or cannot be written as it is."""
+        """Return the fields added to a record; `None` if it has no profile, or cannot be written."""
         key = item.key
         if item.fault is not None or type(key) is not str:
             return None
@@ -114,7 +114,7 @@ class ReadyBlock:
 
 
 async def blocks(items: Iterator[Item], ready: ReadyFields, size: int) -> AsyncGenerator[tuple[list[Item], ReadyBlock]]:
-    """Yield blocks of records with their fields. The next block is looked up while the consumer has one."""
+    """Yield blocks of records with their fields. The next block is looked up meanwhile."""
     coming: asyncio.Task[ReadyBlock] | None = None
     try:
         block = list(itertools.islice(items, size))
@@ -122,7 +122,7 @@ async def blocks(items: Iterator[Item], ready: ReadyFields, size: int) -> AsyncG
             prepared = await ready.prepare(block) if coming is None else await coming
             following = list(itertools.islice(items, size))
             coming = asyncio.create_task(ready.prepare(following))
-            await asyncio.sleep(0)  # its requests leave before this block is written
+            await asyncio.sleep(0)  # its requests are sent before this block is written
             yield block, prepared
             block = following
     finally:

@@ -1,4 +1,4 @@
-"""How far a run over a file is, and what became of the records."""
+"""Progress and report of a run over a file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ __all__ = ["FileProgress", "FileReport"]
 
 @dataclass(frozen=True, slots=True)
 class FileProgress:
-    """How far a run is. Counts continue those of the run that is resumed.
+    """The progress of a run. Counts continue those of a resumed run.
 
     Args:
-        rows: records done.
+        rows: finished records.
         written: records in the output.
-        missing: records whose profile the source does not have, or excludes.
+        missing: records whose profile is missing or excluded.
         failed: records that could not be enriched.
-        calls: of the source, by this process.
-        fraction: of the input that was read, from 0 to 1; `None` when that cannot be known.
-        seconds: since this process began.
-        resumed: records that were done before.
+        calls: calls to the source by this process.
+        fraction: the part of the input read so far, from 0 to 1; `None` if unknown.
+        seconds: the duration of this process.
+        resumed: records finished by earlier processes.
     """
 
     rows: int
@@ -34,23 +34,23 @@ class FileProgress:
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """What became of the records of a file. `rows` is the sum of `written`, `dropped` and `dead`.
+    """The result of a run over a file. `rows` is the sum of `written`, `dropped` and `dead`.
 
     Args:
         rows: records of the input.
         written: records in the output.
-        missing: records whose profile the source does not have, or excludes.
+        missing: records whose profile is missing or excluded.
         keyless: records without a key.
-        dropped: records left out because of `on_missing="drop"`.
+        dropped: records dropped by `on_missing="drop"`.
         dead: records in the dead letters.
-        reasons: of those, how many for which reason.
-        clashes: columns that the records had already and kept, and in how many records.
-        unseen: of the fields, those that no profile has; empty for a run that was resumed.
-        calls: of the source, by this process.
-        seconds: that this process took.
-        resumed: records that were done by an earlier process.
-        problems: what makes a finished run look like a mistake, in sentences: most records have no key, no record has a
-            profile, or an attribute in `fields` is in no profile. Look at them before you use the output.
+        reasons: the dead letters by reason.
+        clashes: existing columns that were kept, with their number of records.
+        unseen: the names in `fields` that no profile has; empty for a resumed run.
+        calls: calls to the source by this process.
+        seconds: the duration of this process.
+        resumed: records finished by earlier processes.
+        problems: sentences about suspicious results: most records have no key, no record has a profile, or an attribute
+            in `fields` is in no profile. Check them before you use the output.
     """
 
     rows: int

@@ -1,4 +1,4 @@
-"""Tell what a file is by its name."""
+"""Detection of a file's format by its name."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class FileSpec:
     """One file, or standard input or output.
 
     Args:
-        path: `None` for standard input or output.
-        format: of the records.
-        delimiter: of a CSV.
+        path: the path; `None` for standard input or output.
+        format: the format of the records.
+        delimiter: the delimiter of a CSV.
         gzip: whether it is compressed.
     """
 
@@ -52,13 +52,13 @@ class FileSpec:
         delimiter: str | None = None,
         what: str = "the input",
     ) -> FileSpec:
-        """Understand a path by its suffix: `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.parquet`, `.pq`, with `.gz` or not.
+        """Parse a path by its suffix: `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.parquet`, `.pq`, with `.gz` or not.
 
         Args:
             given: the path; `-` for standard input or output.
-            format: what it is, whatever its name says.
+            format: the format, overriding the suffix.
             delimiter: between the fields of a CSV: one character. Default: a tab for `.tsv`, else a comma.
-            what: what to call it in a message.
+            what: its name in messages.
 
         Raises:
             ConfigurationError: the suffix is unknown, or the format is not available there.
@@ -86,7 +86,7 @@ class FileSpec:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it is a pipe or a device, which can be read once only."""
+        """Whether it is a pipe or device, which can be read only once."""
         return _is_stream(self.path)
 
     @property
@@ -106,7 +106,7 @@ def open_binary(spec: FileSpec) -> BinaryIO:
     """Open a text file for reading, decompressed.
 
     Raises:
-        InputError: it cannot be opened.
+        InputError: the file cannot be opened.
     """
     failed = ""
     try:
@@ -114,7 +114,7 @@ def open_binary(spec: FileSpec) -> BinaryIO:
             return _standard_input()
         if spec.gzip:
             return cast(BinaryIO, io.BufferedReader(cast(Any, gzip.open(spec.path, "rb")), 2**17))
-        # A pipe gives what is there: a buffer would wait until it is full.
+        # Unbuffered for a pipe, since a buffer would wait until it is full.
         return spec.path.open("rb", buffering=0 if spec.is_stream else 2**17)
     except OSError as error:
         failed = error.strerror or "it cannot be opened"
@@ -122,10 +122,10 @@ def open_binary(spec: FileSpec) -> BinaryIO:
 
 
 def _standard_input() -> BinaryIO:
-    """What is there is read, not waited for what would fill a buffer; and the end of the process finds no lock held."""
+    """Return standard input, unbuffered and without a lock at the end of the process."""
     try:
         return cast(BinaryIO, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))
-    except (OSError, ValueError):  # it was replaced by something that is no file
+    except (OSError, ValueError):  # it was replaced by an object without a file
         return cast(BinaryIO, sys.stdin.buffer)
 
 

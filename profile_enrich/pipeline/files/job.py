@@ -1,4 +1,4 @@
-"""What is to be done with a file: its arguments, checked before a file is touched."""
+"""`FileJob`: the arguments of a run, validated before a file is opened."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fields_of(given: Mapping[str, str | None] | Iterable[str] | None) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class FileJob:
-    """What is to be done."""
+    """The arguments of a run over a file."""
 
     source: FileSpec
     target: FileSpec
@@ -63,16 +63,16 @@ class FileJob:
 
     @property
     def inputs(self) -> dict[str, Path]:
-        """The files that are read, by role."""
+        """The input files, by role."""
         return {} if self.source.path is None else {"the input": self.source.path}
 
     @property
     def more_outputs(self) -> dict[str, Path]:
-        """The files that are written beside the output, by role."""
+        """The further output files, by role."""
         return {} if self.dead is None else {"the dead letters": self.dead}
 
     def check(self, resume: bool) -> None:
-        """Refuse what cannot work.
+        """Validate the arguments.
 
         Raises:
             ConfigurationError: the message names the argument.
@@ -104,13 +104,13 @@ class FileJob:
             raise ConfigurationError("resume=True: only a run from a regular file to a file can be resumed")
 
     def merger(self) -> RecordMerger:
-        """Return what makes the columns of a profile, as `enrich` does."""
+        """Return the merger that makes the columns of a profile."""
         if self.into is not None:
             return RecordMerger(self.fields, self.into, None)
         return RecordMerger(self.fields, "profile", self.prefix)
 
     def columns(self) -> list[str]:
-        """Return the columns that a CSV gets."""
+        """Return the columns added to a CSV."""
         return [self.into] if self.into is not None else [self.prefix + name for name in self.fields or ()]
 
     def fingerprint(self, client: ProfileClient, identity: FileIdentity | None) -> dict[str, str]:

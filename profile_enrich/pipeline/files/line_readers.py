@@ -1,4 +1,4 @@
-"""Records of CSV and JSONL files."""
+"""Readers of CSV and JSONL files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["CsvReader", "JsonReader"]
 
 
 class CsvReader(TextReader):
-    """A header, then a record a row. A row can go over several lines, and keeps its text as it is."""
+    """Reader of CSV: a header, then one record per row. A row can span several lines, and keeps its text unchanged."""
 
     def __init__(self, spec: FileSpec, key: str, encoding: str | None, file: BinaryIO) -> None:
         super().__init__(spec, key, encoding, file)
@@ -39,7 +39,7 @@ class CsvReader(TextReader):
         self._at = row.index(key)
 
     def _check_header(self, row: list[str], text: str) -> None:
-        """Recognise a header that was read by the wrong rules."""
+        """Detect a header that was read with the wrong options."""
         name, body = self.spec.name, text.rstrip("\r\n")
         if "\r" in body and '"' not in body:
             raise InputError(f"{name}: its lines end in CR alone; convert them first, e.g. with tr '\\r' '\\n'")
@@ -65,7 +65,7 @@ class CsvReader(TextReader):
         return line
 
     def _next(self) -> tuple[list[str] | None, str | None]:
-        """The next row that is not blank, or what is wrong with it; twice `None` at the end."""
+        """Return the next row that is not blank, or its problem; `None` for both at the end."""
         while True:
             self._taken.clear()
             failed = False
@@ -127,7 +127,7 @@ _DECODE = json.JSONDecoder(parse_constant=_refuse).decode
 
 
 class JsonReader(TextReader):
-    """A JSON object a line. A line keeps its text as it is."""
+    """Reader of JSONL: one JSON object per line. A line keeps its text unchanged."""
 
     def __iter__(self) -> Iterator[Item]:
         number = 0

@@ -1,4 +1,4 @@
-"""The fields that are added to a record, and the record with them as a line of CSV or JSONL."""
+"""Writing of records with added fields as lines of CSV or JSONL."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _REMEMBERED = 4096
 
 
 class AddedFields:
-    """What one profile adds to a record.
+    """The fields that a profile adds to a record.
 
     Args:
-        values: by column.
-        fault: why it cannot be added.
+        values: the values by column.
+        fault: the reason why they cannot be added.
     """
 
     __slots__ = ("fault", "source", "tail", "values")
@@ -43,11 +43,11 @@ class AddedFields:
 
 
 class Attributes:
-    """Makes the added fields of profiles, and remembers those of the latest ones.
+    """Make the added fields of profiles, and cache the latest ones.
 
     Args:
-        make: the columns of a profile's attributes, or of none.
-        columns: those with declared types, which values must fit.
+        make: returns the columns of a profile's attributes, or of none.
+        columns: the columns with declared types, which values must fit.
     """
 
     def __init__(self, make: Callable[[Mapping[str, Any] | None], dict[str, Any]], columns: Columns | None) -> None:
@@ -57,7 +57,7 @@ class Attributes:
         self.missing = AddedFields(make(None))
 
     def of(self, profile: Profile) -> AddedFields:
-        """Return what a profile adds. The same for the same record, as long as it is remembered."""
+        """Return the fields that a profile adds, cached by record."""
         if not profile.found:
             return self.missing
         attributes: Mapping[str, Any] = profile.attributes
@@ -67,11 +67,11 @@ class Attributes:
         if len(self._ready) >= _REMEMBERED:
             self._ready.clear()
         added = self._ready[id(attributes)] = self.of_attributes(attributes)
-        added.source = attributes  # an id is of a living object
+        added.source = attributes  # keep the object, since ids are reused
         return added
 
     def of_attributes(self, attributes: Mapping[str, Any]) -> AddedFields:
-        """Return what these attributes add."""
+        """Return the fields that these attributes add."""
         values = self._make(attributes)
         fault = None
         if self._columns is not None:
@@ -82,7 +82,7 @@ class Attributes:
 
 
 def csv_line(cells: list[str], delimiter: str) -> str:
-    """A line of CSV without its end, quoted where it must be."""
+    """Return a line of CSV without its line ending, quoted if necessary."""
     line = delimiter.join(cells)
     if len(cells) > 1 and line.count(delimiter) == len(cells) - 1 and _SPECIAL.isdisjoint(line):
         return line
@@ -93,7 +93,7 @@ def csv_line(cells: list[str], delimiter: str) -> str:
 
 
 def encoded(line: str, text: Text) -> bytes | None:
-    """The bytes of a line; `None` when a character has none."""
+    """Encode a line; `None` if a character cannot be encoded."""
     try:
         return line.encode(text.codec)
     except UnicodeEncodeError:
@@ -101,13 +101,13 @@ def encoded(line: str, text: Text) -> bytes | None:
 
 
 class Lines:
-    """Make lines of records and what is added to them. Columns that the record has already stay as they are.
+    """Make lines of records with added fields. Existing columns are not changed.
 
     Args:
         reader: of the records.
-        spec: of the output.
-        added: the columns that are added to a CSV; without meaning for JSONL.
-        clashes: counts columns that the record had already. Changed in place.
+        spec: the output file.
+        added: the columns added to a CSV; unused for JSONL.
+        clashes: counts existing columns. Modified in place.
     """
 
     def __init__(self, reader: RecordReader, spec: FileSpec, added: list[str], clashes: dict[str, int]) -> None:
@@ -132,7 +132,7 @@ class Lines:
             self._template = "{" + ", ".join(f"{name}: %s" for name in names)
 
     def header(self) -> bytes:
-        """Return what comes before the first record."""
+        """Return the text before the first record."""
         if self._spec.format != "csv":
             return self.text.mark
         line = csv_line([*(self._reader.columns or ()), *self._added], self._spec.delimiter) + self._end

@@ -1,4 +1,4 @@
-"""Records of Parquet files."""
+"""Reader of Parquet files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = 8192
 
 
 class ParquetReader(RecordReader):
-    """Batches of a Parquet file. Values become Python's only where they are asked for."""
+    """Read batches of a Parquet file. Values are converted to Python only when needed."""
 
     def __init__(self, spec: FileSpec, key: str, *, whole: bool, as_text: bool) -> None:
         super().__init__(spec, key)
@@ -44,7 +44,7 @@ class ParquetReader(RecordReader):
         self._done = 0
 
     def batches(self, size: int = BATCH) -> Iterator[Any]:
-        """Record batches with all columns that were asked for."""
+        """Iterate over record batches with the requested columns."""
         broken = False
         batches = self._file.iter_batches(batch_size=size, columns=self._wanted)
         while True:
@@ -72,7 +72,7 @@ class ParquetReader(RecordReader):
                 yield Item(number, 0, key if fault is None else None, None, (batch, place), fault)
 
     def _faults(self, batch: Any) -> dict[int, str]:
-        """Return what cannot be written as text, by place."""
+        """Return the values that cannot be written as text, by position."""
         faults: dict[int, str] = {}
         for name in self._checked:
             for place, value in enumerate(python_values(batch.column(name))):

@@ -1,4 +1,4 @@
-"""Open an input file with the reader of its format."""
+"""Selection of the reader for an input file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def open_reader(
     Args:
         spec: the file.
         key: the column to look up by.
-        encoding: of the text; `None`: what the byte order mark says, else UTF-8.
+        encoding: the encoding of the text; `None` for that of the byte order mark, otherwise UTF-8.
         whole: `False` reads only the key of a Parquet file.
-        as_text: the values of a Parquet file will be written as text: those that have none are faults.
+        as_text: whether the values of a Parquet file will be written as text, so that values without one are faults.
 
     Raises:
-        InputError: it cannot be read.
-        ConfigurationError: it has no such column.
+        InputError: the file cannot be read.
+        ConfigurationError: the column does not exist.
     """
     if spec.format == "parquet":
         return ParquetReader(spec, key, whole=whole or as_text, as_text=as_text)

@@ -1,4 +1,4 @@
-"""What every reader of input files is: it yields items, one per record, each with its place or its fault."""
+"""`RecordReader`: the base of the readers of input files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Item:
     """One record of the input.
 
     Args:
-        number: of the record, from 1.
-        line: in which it begins, from 1; 0 where there are no lines.
-        key: what to look up, as it stands there.
-        raw: its text without the end of the line; `None` where it is no text.
-        record: its values: a list (CSV), a dict (JSONL), a batch and the place in it (Parquet).
-        fault: why it cannot be used; `None` when it can.
+        number: the number of the record, from 1.
+        line: its first line, from 1; 0 without lines.
+        key: the raw key.
+        raw: its text without the line ending; `None` if it is not text.
+        record: its values: a list (CSV), a dict (JSONL), or a batch and a position in it (Parquet).
+        fault: why it is invalid; `None` if valid.
     """
 
     __slots__ = ("fault", "key", "line", "number", "raw", "record")
@@ -37,7 +37,7 @@ class Item:
 
     @property
     def place(self) -> str:
-        """Where it stands, for messages."""
+        """Return its position, for messages."""
         return f"line {self.line:,}" if self.line else f"row {self.number:,}"
 
 
@@ -67,19 +67,19 @@ class RecordReader:
 
     @property
     def digest(self) -> str:
-        """A digest of what was read so far; once all records were read, two readers of one file agree in it."""
+        """A digest of the input read so far; after all records, it is equal for two readers of one file."""
         return self._hash.hexdigest()
 
     def __iter__(self) -> Iterator[Item]:
         raise NotImplementedError
 
     def values(self, item: Item) -> dict[str, Any]:
-        """The record as a dict."""
+        """Return the record as a dict."""
         raise NotImplementedError
 
     @property
     def fraction(self) -> float | None:
-        """How much of the input was read, from 0 to 1; `None` when that cannot be known."""
+        """The part of the input read so far, from 0 to 1; `None` if unknown."""
         return None
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class RecordReader:
 
 
 def no_column(spec: FileSpec, key: str, columns: list[str]) -> str:
-    """Return the message that there is no such column, with the likely reason."""
+    """Return the error message for a missing column, with the likely reason."""
     listed = ", ".join(columns[:50]) + (", …" if len(columns) > 50 else "")
     if len(columns) == 1 and spec.format == "csv":
         inside = next((each for each in ";\t|, " if each != spec.delimiter and each in columns[0]), None)

@@ -1,4 +1,4 @@
-"""Atomic output files that a later run can resume. One writer for the whole life of each file."""
+"""Atomic output files that a later run can resume."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LEFT = ("part", "making", "new")
 
 @contextlib.contextmanager
 def naming(path: Path) -> Generator[None]:
-    """Name the file in an error of the system (a full disk, a lost mount), which does not say it by itself."""
+    """Add the file's name to a system error (a full disk, a lost mount) without one."""
     failure: OSError | None = None
     try:
         yield
@@ -41,7 +41,7 @@ def naming(path: Path) -> Generator[None]:
 
 
 class _Part:
-    """A file that grows beside its final place. Only its owner can read it."""
+    """A private file next to the final path, which is appended to."""
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
@@ -73,28 +73,29 @@ class _Part:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        # What could not be flushed on a full disk is after the last checkpoint, and is written again.
+        # Data that could not be flushed on a full disk are after the last checkpoint, and are written again.
         with contextlib.suppress(OSError):
             self._file.close()
 
 
 class ResumableOutput:
-    """Write an output file, and further ones, so that they appear whole, and so that a killed run can be resumed.
+    """Write output files that appear complete, and that a killed run can resume.
 
-    `NAME.part` grows; `NAME.resume`, the checkpoint, says how much of it counts. A checkpoint first syncs the parts,
-    then replaces the note; after a crash the parts are cut to what the note says. So nothing is lost or written twice.
-    `NAME.lock` is held from before the first look at these files until the last rename.
+    `NAME.part` is appended to; `NAME.resume`, the checkpoint, holds its valid length. A checkpoint syncs the parts and
+    then replaces that file; after a crash, the parts are truncated to the valid length, so nothing is lost or written
+    twice. `NAME.lock` is held from before the first access to these files until the last rename.
 
     Args:
         path: the output.
         more: further outputs by role, e.g. `{"the dead letters": path}`. One that stays empty does not appear.
-        job: what is done; only the same job can be resumed. It is written to disk, so it holds no secret.
-        resume: resume an interrupted run of this job. Where there is none, a new one starts.
-        force: replace output files that exist, and an interrupted run of another job.
-        inputs: what is read, by role.
+        job: the settings of the run; only the same job can be resumed. It is written to disk, so it must not hold
+            secrets.
+        resume: resume an interrupted run of this job, or start a new one.
+        force: replace existing output files, and an interrupted run of another job.
+        inputs: the input files, by role.
 
     Attributes:
-        state: what the checkpoint of the resumed run holds; `None` for a new run.
+        state: the state in the checkpoint of the resumed run; `None` for a new run.
 
     Raises:
         ConfigurationError: a path cannot be written or would destroy something, another run writes it, or an
@@ -153,7 +154,7 @@ class ResumableOutput:
         return beside(self.path, "resume")
 
     def _read_note(self, *, resume: bool, force: bool) -> dict[str, Any] | None:
-        """Return the checkpoint to resume from; `None` to begin a new run."""
+        """Return the checkpoint to resume from; `None` for a new run."""
         try:
             raw: Any = json.loads(self._note.read_bytes())
         except FileNotFoundError:
@@ -177,7 +178,7 @@ class ResumableOutput:
         raise ConfigurationError(f"{problem}, or pass force=True to start over")
 
     def _mismatch(self, note: Any) -> str | None:
-        """Say why a checkpoint cannot be used."""
+        """Return the reason why a checkpoint cannot be used."""
         found = cast("dict[str, Any]", note) if isinstance(note, dict) else {}
         job, state, sizes = found.get("job"), found.get("state"), found.get("sizes")
         usable = isinstance(job, dict) and isinstance(state, dict) and isinstance(sizes, dict)
@@ -194,7 +195,7 @@ class ResumableOutput:
         )
 
     def _check_existing(self, note: dict[str, Any] | None, *, force: bool) -> None:
-        """Refuse to replace what no run of this job made."""
+        """Check that existing files may be replaced."""
         known = note is not None or self._note.exists()
         for path, lock in zip(self._outputs.values(), self._locks, strict=True):
             for suffix in _LEFT:
@@ -210,7 +211,7 @@ class ResumableOutput:
 
     @property
     def size(self) -> int:
-        """Bytes of the output so far."""
+        """The size of the output so far, in bytes."""
         part = self._parts.get("the output")
         return 0 if part is None else part.size
 
@@ -219,11 +220,11 @@ class ResumableOutput:
         self._parts[role].write(data)
 
     def save(self, state: Mapping[str, Any], *, done: bool = False) -> None:
-        """Write a checkpoint: what was written before it will not be written again.
+        """Write a checkpoint: data written before it are not written again.
 
         Args:
-            state: what a resumed run needs to know, as JSON has it.
-            done: every record is written; only renaming is left.
+            state: the state for a resumed run, as JSON data.
+            done: whether all records are written, so that only the renames are left.
         """
         for role, part in self._parts.items():
             part.sync()
@@ -243,11 +244,11 @@ class ResumableOutput:
 
     @property
     def part(self) -> Path:
-        """Where the output grows."""
+        """The path of the incomplete output."""
         return beside(self.path, "part")
 
     def make(self, write: Callable[[BinaryIO], None], *, packed: bool) -> None:
-        """Make the whole output out of the part, once every record is done. Killed within, it is made again.
+        """Make the output from the part after the last record. After a kill, it is made again.
 
         Args:
             write: writes the output to a binary file.
@@ -255,7 +256,7 @@ class ResumableOutput:
         """
         made = beside(self.path, "new")
         if made.exists() or not self.part.exists():
-            return  # it was made before the run was killed
+            return  # made before the run was killed
         making = beside(self.path, "making")
         making.unlink(missing_ok=True)
         with naming(making), open(making, "xb", buffering=2**18, opener=private_opener) as raw:
@@ -269,15 +270,16 @@ class ResumableOutput:
         making.replace(made)
 
     def copy_part(self, file: BinaryIO) -> None:
-        """Write the part as it is: what `make` needs for a compressed output of one pass."""
+        """Copy the part unchanged, for `make` with a compressed output of one pass."""
         with self.part.open("rb") as plain:
             shutil.copyfileobj(plain, file, 2**18)
 
     def finish(self) -> None:
-        """Rename the whole files to their places, and remove the checkpoint. Killed within, it can be done again.
+        """Rename the complete files to their final paths, and remove the checkpoint. After a kill, this can be
+        repeated.
 
         Raises:
-            ConfigurationError: somebody else made a file of that name meanwhile, and `force` was not given.
+            ConfigurationError: the file was created meanwhile, and `force` is false.
         """
         self._close_parts()
         for role, path in self._outputs.items():
@@ -298,7 +300,7 @@ class ResumableOutput:
         ResumableOutput.close(self)
 
     def discard(self) -> None:
-        """Remove everything that this run has written and not put in its place; then close."""
+        """Remove all files of this run that were not renamed, and close."""
         if self._owns:
             self._close_parts()
             for path in self._outputs.values():
@@ -308,7 +310,7 @@ class ResumableOutput:
         ResumableOutput.close(self)
 
     def close(self) -> None:
-        """Close the files and release the locks; without `finish`, what a later run needs to resume stays."""
+        """Close the files and release the locks. Without `finish`, a later run can resume."""
         self._close_parts()
         self._owns = False
         for lock in self._locks:

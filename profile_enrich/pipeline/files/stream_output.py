@@ -1,4 +1,4 @@
-"""Standard output as the output of a run, with dead letters in a file of their own."""
+"""Standard output as the output of a run, with dead letters in a file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _FLUSH_AFTER = 0.2
 
 
 class RecordOutput(Protocol):
-    """Where the records of a run go. `ResumableOutput` is the one for files."""
+    """The output of a run; see `ResumableOutput` for files."""
 
     @property
     def state(self) -> dict[str, Any] | None:
-        """What an interrupted run knew; `None` for a new run."""
+        """The state of an interrupted run; `None` for a new run."""
         ...
 
     @property
     def size(self) -> int:
-        """Bytes of the output so far."""
+        """The size of the output so far, in bytes."""
         ...
 
     def write(self, data: bytes, role: str = "the output") -> None:
@@ -37,15 +37,15 @@ class RecordOutput(Protocol):
         ...
 
     def save(self, state: Mapping[str, Any], *, done: bool = False) -> None:
-        """Write a checkpoint, where there can be one."""
+        """Write a checkpoint, if supported."""
         ...
 
     def make(self, write: Callable[[BinaryIO], None], *, packed: bool) -> None:
-        """Make the whole output out of what was written."""
+        """Make the output from the written part."""
         ...
 
     def finish(self) -> None:
-        """Put the whole files in their places."""
+        """Rename the complete files to their final paths."""
         ...
 
     def close(self) -> None:
@@ -54,12 +54,12 @@ class RecordOutput(Protocol):
 
 
 class StreamOutput:
-    """Write records to standard output as they come. There is nothing to resume.
+    """Write records directly to standard output. It cannot be resumed.
 
     Args:
-        more: further outputs by role; they appear whole at the end.
-        force: replace files that exist.
-        inputs: what is read, by role.
+        more: further outputs by role, which appear at the end.
+        force: replace existing files.
+        inputs: the input files, by role.
     """
 
     state: dict[str, Any] | None = None
@@ -73,7 +73,7 @@ class StreamOutput:
         self.size = 0
 
     def write(self, data: bytes, role: str = "the output") -> None:
-        """Append to standard output, which is flushed soon: the next record may take long to come."""
+        """Append to standard output, which is flushed soon, since the next record may take long."""
         if role != "the output":
             self._files[role].write(data)
             return
@@ -92,7 +92,7 @@ class StreamOutput:
         self._stream.flush()
 
     def make(self, write: Callable[[BinaryIO], None], *, packed: bool) -> None:
-        """Do nothing: the output was written as it came."""
+        """Do nothing, since the output is already written."""
 
     def finish(self) -> None:
         """Put the files in their places."""
@@ -105,7 +105,7 @@ class StreamOutput:
                 file.discard()
 
     def close(self) -> None:
-        """Drop the files of a run that failed: its output is gone, so that they could not be resumed."""
+        """Remove the files of a failed run, which cannot be resumed."""
         if self._flushing is not None:
             self._flushing.cancel()
         for file in self._files.values():
@@ -125,7 +125,7 @@ class SpooledOutput(ResumableOutput):
         super().__init__(path, job={}, resume=False, force=force, more=more, inputs=inputs)
 
     def finish(self) -> None:
-        """Put the other files in their places, and copy the whole output to standard output."""
+        """Rename the other files to their final paths, and copy the output to standard output."""
         super().finish()
         with self.path.open("rb") as whole:
             shutil.copyfileobj(whole, sys.stdout.buffer, 2**18)
@@ -133,6 +133,6 @@ class SpooledOutput(ResumableOutput):
         self.close()
 
     def close(self) -> None:
-        """Remove the temporary file, and the other files of a run that failed: they could not be resumed."""
+        """Remove the temporary file, and the other files of a failed run, which cannot be resumed."""
         self.discard()
         self._temporary.close()

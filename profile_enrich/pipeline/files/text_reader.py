@@ -1,4 +1,4 @@
-"""Lines of a text file: decompressed, decoded, counted."""
+"""Reader of text lines: decompressed, decoded, counted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SOME = 2**16
 
 
 class TextReader(RecordReader):
-    """Reads lines of text, decompressed and decoded, and counts them.
+    """Read, decompress, decode and count lines of text.
 
     Args:
         spec: the file.
@@ -37,7 +37,7 @@ class TextReader(RecordReader):
         self._read = 0
         head = b""
         with _readable(spec.name):
-            while len(head) < 4 and (more := self._file.read(4 - len(head))):  # a pipe gives what is there
+            while len(head) < 4 and (more := self._file.read(4 - len(head))):  # unbuffered for a pipe
                 head += more
         self.text = sniff(head, encoding)
         if problem := why_not_text(head, self.text):
@@ -49,17 +49,17 @@ class TextReader(RecordReader):
         self._decoded: io.TextIOWrapper | None = None
 
     def _lines(self) -> Iterator[bytes]:
-        """The lines, with their ends, without the byte order mark. Counts them."""
+        """Yield the lines with their endings, without the byte order mark, and count them."""
         for raw in self._stream:
             self._read += len(raw)
             self._line += 1
             yield raw
 
     def _some_strings(self) -> list[str]:
-        """Return the next lines as text, without counting them; nothing at the end.
+        """Return the next lines as text, without counting them; empty at the end.
 
         Raises:
-            InputError: the next line is not written in the encoding.
+            InputError: the next line has another encoding.
         """
         codec = self.text.codec
         if not self.text.by_bytes:
@@ -114,7 +114,7 @@ class TextReader(RecordReader):
 
 
 class _Joined(io.RawIOBase):
-    """The bytes that were read to look at them, then the rest of the file."""
+    """A stream of the bytes read for detection, followed by the rest of the file."""
 
     def __init__(self, name: str, head: bytes, file: BinaryIO, update: Callable[[bytes], None]) -> None:
         self._name = name
@@ -139,7 +139,7 @@ class _Joined(io.RawIOBase):
 
 @contextlib.contextmanager
 def _readable(name: str) -> Generator[None]:
-    """Say which file cannot be read on, and why."""
+    """Convert read errors to an `InputError` with the file and the reason."""
     problem = ""
     try:
         yield
@@ -152,7 +152,7 @@ def _readable(name: str) -> Generator[None]:
 
 
 def decoded(raw: bytes, codec: str) -> str | None:
-    """Return the text of some bytes; `None` when they are not written in the encoding."""
+    """Decode bytes; `None` if they have another encoding."""
     try:
         return raw.decode(codec)
     except UnicodeDecodeError:

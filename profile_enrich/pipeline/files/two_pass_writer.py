@@ -1,8 +1,8 @@
-"""The second pass over the input: it writes outputs whose columns are known only when all records are done.
+"""Second pass over the input, for outputs whose columns are known only after all records.
 
-The first pass writes a journal: one line per record that stays, with its number and what is added to it. A journal can
-be cut and continued after a crash, which a Parquet file cannot. The output depends on nothing but the input and the
-journal, so it is the same bytes however often the run was interrupted.
+The first pass writes a journal: one line per kept record, with its number and its added fields. Unlike a Parquet file,
+a journal can be truncated and continued after a crash. The output depends only on the input and the journal, so
+interruptions do not change its bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Entry = tuple[int, dict[str, Any]]
 
 
 def entry(number: int, text: bytes) -> bytes:
-    """Return a line of the journal: the number of a record, and what is added to it, as JSON."""
+    """Return a line of the journal: the number of a record and its added fields, as JSON."""
     return b"[%d, %s]\n" % (number, text)
 
 
@@ -41,7 +41,7 @@ def _entries(journal: BinaryIO) -> Iterator[Entry]:
 
 
 def _matched(reader: RecordReader, entries: Iterator[Entry]) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """Yield the records that the journal names, with what it says; read the input to its end."""
+    """Yield the records in the journal with their added fields, and read the input to its end."""
     items = iter(reader)
     for number, values in entries:
         for item in items:
@@ -50,7 +50,7 @@ def _matched(reader: RecordReader, entries: Iterator[Entry]) -> Iterator[tuple[I
                 break
         else:
             raise _shorter(reader)
-    for _ in items:  # to the end: the digest of the input is of all of it
+    for _ in items:  # to the end, since the digest covers the whole input
         pass
 
 
@@ -71,16 +71,16 @@ def assemble(
     """Write the output.
 
     Args:
-        reader: of the input, from its beginning. It is read to its end.
-        journal: what the first pass wrote.
-        file: takes the output.
-        spec: of the output.
-        kinds: of the columns to add, in their order.
-        read_kinds: of the input's columns, where its format does not say them.
-        declared: types of columns to add, by name, instead of those that follow from the values.
+        reader: the reader of the input, from its beginning. It is read to its end.
+        journal: the journal of the first pass.
+        file: the output file.
+        spec: the output file's specification.
+        kinds: the kinds of the columns to add, in order.
+        read_kinds: the kinds of the input's columns, if its format has no types.
+        declared: declared types of columns to add, by name, instead of inferred ones.
 
     Returns:
-        The columns that were not added, because the input has them already.
+        The columns that were not added, because the input already has them.
 
     Raises:
         InputError: the input has fewer records than the first pass saw, or a value that the output cannot hold.
@@ -123,7 +123,7 @@ def _csv(
 def _from_rows(
     reader: RecordReader, entries: Iterator[Entry], file: BinaryIO, own: Columns, added: Columns | None
 ) -> None:
-    """CSV (all text) and JSONL (the types that hold all values) as Parquet."""
+    """Convert CSV (all text) and JSONL (inferred types) to Parquet."""
     pa, parquet = arrow(), arrow("pyarrow.parquet")
     schema = _schema([*own.schema(), *(added.schema() if added else [])])
     with parquet.ParquetWriter(file, schema) as writer:
@@ -141,7 +141,7 @@ def _schema(pairs: list[tuple[str, Any]], metadata: Any = None) -> Any:
 
 
 def _from_parquet(reader: ParquetReader, entries: Iterator[Entry], file: BinaryIO, added: Columns | None) -> None:
-    """The input's columns as they are, types and all, and the new ones after them."""
+    """Write the input's columns unchanged, followed by the new ones."""
     pa, parquet = arrow(), arrow("pyarrow.parquet")
     schema = reader.schema
     for name, kind in added.schema() if added else []:
@@ -170,7 +170,7 @@ def _from_parquet(reader: ParquetReader, entries: Iterator[Entry], file: BinaryI
 
 
 def _compression(reader: ParquetReader) -> str:
-    """How the input's first column is compressed."""
+    """Return the compression of the input's first column."""
     metadata = reader.metadata
     if not metadata.num_row_groups or not metadata.num_columns:
         return "snappy"
