@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import secrets
+import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -292,3 +295,47 @@ def test_page_tokens_work_on_another_server_with_the_same_secret(
         assert len(other.page("Users", limit=1000, cursor=token).payloads) == 55
         with pytest.raises(CursorError):
             third.page("Users", cursor=token)
+
+
+def test_D6_a_table_filled_in_parallel_is_swapped_in_under_reads(postgres: Postgres) -> None:
+    """What the page on scaling says to do from a cluster: each thread is one of its writers."""
+    name = f"people_{secrets.token_hex(4)}"
+
+    def fill(table: str, tier: str) -> None:
+        def write(part: int) -> None:
+            with (
+                psycopg.connect(postgres.dsn(), autocommit=True) as connection,
+                connection.cursor() as cursor,
+                cursor.copy(f"COPY {table} FROM STDIN".encode()) as copy,
+            ):
+                for number in range(part, 400, 4):
+                    copy.write_row((f"u{number}", tier))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(4)))
+
+    postgres.execute(f"CREATE TABLE {name}_a (id text PRIMARY KEY, tier text)")
+    fill(f"{name}_a", "gold")
+    postgres.execute(f"CREATE VIEW {name} AS SELECT * FROM {name}_a")
+    with PostgresTables(postgres.dsn(), [TableSpec("Users", name)]) as store, ThreadPoolExecutor(1) as reader:
+        ended = threading.Event()
+
+        def read() -> list[str]:
+            found: list[str] = []
+            while not ended.is_set():
+                record = store.get("Users", "u7")
+                assert record is not None
+                found.append(record.attributes["tier"])
+            return found
+
+        reading = reader.submit(read)
+        postgres.execute(f"CREATE TABLE {name}_b (LIKE {name}_a INCLUDING ALL)")
+        fill(f"{name}_b", "silver")
+        postgres.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM {name}_b")
+        assert store.page("Users", limit=1, with_total=True).total == 400
+        ended.set()
+        tiers = reading.result(30)
+        record = store.get("Users", "u7")
+        assert record is not None
+        assert record.attributes["tier"] == "silver"
+        assert tiers == sorted(tiers)  # gold, then silver, and never gold again
