@@ -93,7 +93,7 @@ def stopping_on_signals(stop: Callable[[], None]) -> Generator[list[int]]:
         if received:
             _end(number, frame)
         received.append(number)
-        _set_alarm(lambda *_: _end(number, None))
+        _set_alarm(lambda: _end(number, None))
         stop()
 
     try:
@@ -120,11 +120,17 @@ def _handling(handler: Handler, *, taking_over: tuple[object, ...]) -> Generator
             signal.signal(number, before[number])
 
 
-def _set_alarm(handler: Handler | None) -> None:
-    """Call a handler in `_GRACE` seconds, also during a blocking system call of the main thread; `None` cancels it."""
+def _set_alarm(action: Callable[[], None] | None) -> None:
+    """Call a function in `_GRACE` seconds, also while the main thread waits for the system; `None` for not at all."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        if action is not None:
+            action()
+
     if hasattr(signal, "setitimer"):  # not on Windows
-        signal.setitimer(signal.ITIMER_REAL, 0.0 if handler is None else _GRACE)
-        signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)
+        # Again and again: one that arrives just before the main thread begins to wait is not seen by Python.
+        signal.setitimer(signal.ITIMER_REAL, 0.0 if action is None else _GRACE, 0.2)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if action is None else ring)
 
 
 def run_in_thread(work: Callable[[], T]) -> T:
@@ -156,11 +162,12 @@ def run_in_thread(work: Callable[[], T]) -> T:
 
 def _end(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
+    _set_alarm(None)
     for pid, callback in reversed(_callbacks):
         if pid == os.getpid():
             with contextlib.suppress(Exception):  # run the remaining ones
                 callback(name)
-    _set_alarm(lambda *_: os._exit(128 + number))  # the next step may block on a full pipe
+    _set_alarm(lambda: os._exit(128 + number))  # the next step may block on a full pipe
     if not any(pid != os.getpid() for pid, _ in _callbacks):
         with contextlib.suppress(OSError):
             terminal = _SHOW_CURSOR if os.isatty(2) else b""

@@ -221,14 +221,16 @@ class ProfileAPI:
             # Not the exception itself, whose text may quote the request.
             _log.error("%s in the answer to a %s request", type(failure).__name__, kind)
             response = dialect.error(500, "An internal error occurred.")
-        if self._audit is not None:
-            self._note(self._audit, kind, request, 200 if isinstance(response, ChangeStream) else response.status)
+        personal = kind != "healthz" and not kind.startswith("page.")
+        if self._audit is not None and personal:
+            status = 200 if isinstance(response, ChangeStream) else response.status
+            self._audit.note(self._store.secret, kind, request, status)
         if isinstance(response, ChangeStream):
             self._count(kind, 200, began)
             await response.run(receive, send, head=request.method == "HEAD")
             return
         headers = [*response.headers, *request.limits]
-        if kind != "healthz" and not kind.startswith("page."):
+        if personal:
             headers.append(VARY)
         if response.status not in (204, 304):  # these statuses have no body and no headers about one
             if not any(name == b"content-type" for name, _ in response.headers):
@@ -375,10 +377,6 @@ class ProfileAPI:
         if self._before_read is not None:
             await self._before_read(collection, ids)
         return await self._calls.run(batch.answer, kind, request, ids, self._store, collection, key)
-
-    def _note(self, audit: AuditLog, kind: str, request: Request, status: int) -> None:
-        if kind != "healthz" and not kind.startswith("page."):
-            audit.note(self._store.secret, kind, request, status)
 
     def _describe(self, kind: str, request: Request, key: ApiKey, tenant: str | None) -> Response:
         collections = self._store.collections()

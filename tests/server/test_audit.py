@@ -63,7 +63,7 @@ def test_a_line_for_each_record_without_values_and_ids(store: LocalStore, tmp_pa
         ("k1", "amperity.profile", "Users", seven, 200),
         ("k1", "census.batch", "Users", seven, 200),
         ("k1", "census.batch", "Users", planted, 404),
-        (None, "unknown", None, None, 405),
+        (None, "unknown", None, None, 404),
     ]
     assert rows[-1]["method"] == "other"
     text = path.read_text(encoding="utf-8").lower()
