@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..errors import ProfileEnrichError
 
 __all__ = ["hide_frames"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
-def hide_frames(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+def hide_frames(function: F) -> F:
     """Raise this package's errors without the frames in which they arose.
 
     Error trackers write down the variables of every frame, and those of a source hold the answer that it refuses. The
@@ -22,7 +21,7 @@ def hide_frames(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Co
     """
 
     @functools.wraps(function)
-    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return await function(*args, **kwargs)
         except ProfileEnrichError as raised:
@@ -30,4 +29,4 @@ def hide_frames(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Co
         error.__context__ = None
         raise error.with_traceback(None)
 
-    return call
+    return cast("F", call)

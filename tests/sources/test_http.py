@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profile_enrich._utils.deadline import Deadline
+from profile_enrich._utils.log_once import LogOnce
 from profile_enrich.errors import (
     ConfigurationError,
     InvalidKeyError,
@@ -376,7 +377,7 @@ def test_a_long_message_is_cut() -> None:
 async def test_deprecation_is_said_once_per_process_and_source(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_http, "_noticed", set())
+    monkeypatch.setattr(_http, "_once", LogOnce())
     gone = {"deprecation": "@1735689599", "sunset": "Sun, 06 Nov 2033 08:49:37 GMT"}
     odd = {"sunset": "planted nonsense"}
     ok = [response(200, b"{}", **gone), response(200, b"{}", **gone), response(404, b"{}", **gone)]
