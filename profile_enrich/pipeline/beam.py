@@ -1,5 +1,5 @@
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false Elements
-# have any type, and the engine's types are not available here.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
+# Elements have any type, and the engine's types are not available here.
 """Apache Beam transform: enriched, missing and failed elements as three outputs.
 
 Reference: the Beam programming guide (4.2.1 ParDo, 4.5 additional outputs, 8 windowing) and its Enrichment transform.

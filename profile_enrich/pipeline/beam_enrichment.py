@@ -1,5 +1,5 @@
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false Rows have
-# any type, and the engine's types are not available here.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
+# Rows have any type, and the engine's types are not available here.
 """Source handler for Beam's Enrichment transform.
 
 Reference: `apache_beam.transforms.enrichment`, which imports `google.api_core` (extra `apache-beam[gcp]`).

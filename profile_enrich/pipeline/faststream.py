@@ -1,5 +1,5 @@
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false Messages have any type, and the engine's
-# types are not available here.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# Messages have any type, and the engine's types are not available here.
 """FastStream middleware: the customer's profile for every message of Kafka, NATS, RabbitMQ, Redis and other brokers.
 
 ```python

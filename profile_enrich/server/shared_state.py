@@ -1,4 +1,4 @@
-"""What the worker processes of one server share: counters, the rate buckets of the API keys, and their places."""
+"""State shared by the workers of one server: counters, the rate buckets of the API keys, and the workers' slots."""
 
 from __future__ import annotations
 

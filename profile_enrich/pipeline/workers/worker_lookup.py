@@ -1,4 +1,4 @@
-"""What an engine's worker asks its client, and what it takes over of the answers: plain data on its way there."""
+"""Lookups on an engine's workers: the arguments sent to them, and the attributes taken from the results."""
 
 from __future__ import annotations
 
