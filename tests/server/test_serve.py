@@ -112,7 +112,7 @@ def test_addresses_that_cannot_be_had(host: str, port: int, message: str) -> Non
     assert caught.value.__context__ is None
 
 
-@pytest.mark.parametrize(("error", "message"), [(13, "needs special rights"), (5, "cannot be listened on: Input")])
+@pytest.mark.parametrize(("error", "message"), [(13, "needs special privileges"), (5, "cannot be listened on: Input")])
 def test_what_the_system_refuses_is_said(monkeypatch: pytest.MonkeyPatch, error: int, message: str) -> None:
     import os
 
