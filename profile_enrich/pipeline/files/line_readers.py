@@ -12,10 +12,10 @@ from .formats import FileSpec
 from .record_reader import Item, no_column
 from .text_reader import TextReader, decoded
 
-__all__ = ["CsvReader", "JsonReader"]
+__all__ = ["CsvRecordReader", "JsonReader"]
 
 
-class CsvReader(TextReader):
+class CsvRecordReader(TextReader):
     """Reader of CSV: a header, then one record per row. A row can span several lines, and keeps its text unchanged."""
 
     def __init__(self, spec: FileSpec, key: str, encoding: str | None, file: BinaryIO) -> None:

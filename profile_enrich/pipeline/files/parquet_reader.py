@@ -10,13 +10,13 @@ from .arrow_values import Unreadable, python_values
 from .formats import FileSpec, arrow
 from .record_reader import Item, RecordReader, no_column
 
-__all__ = ["ParquetReader"]
+__all__ = ["ParquetRecordReader"]
 
 BATCH = 8192
 """Records of a Parquet file that are in memory at a time."""
 
 
-class ParquetReader(RecordReader):
+class ParquetRecordReader(RecordReader):
     """Read batches of a Parquet file. Values are converted to Python only when needed."""
 
     def __init__(self, spec: FileSpec, key: str, *, whole: bool, as_text: bool) -> None:

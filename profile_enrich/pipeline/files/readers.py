@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .formats import FileSpec, open_binary
-from .line_readers import CsvReader, JsonReader
-from .parquet_reader import ParquetReader
+from .line_readers import CsvRecordReader, JsonReader
+from .parquet_reader import ParquetRecordReader
 from .record_reader import Item, RecordReader
 
 __all__ = ["Item", "RecordReader", "open_reader"]
@@ -27,8 +27,8 @@ def open_reader(
         ConfigurationError: the column does not exist.
     """
     if spec.format == "parquet":
-        return ParquetReader(spec, key, whole=whole or as_text, as_text=as_text)
-    made = CsvReader if spec.format == "csv" else JsonReader
+        return ParquetRecordReader(spec, key, whole=whole or as_text, as_text=as_text)
+    made = CsvRecordReader if spec.format == "csv" else JsonReader
     file = open_binary(spec)
     try:
         return made(spec, key, encoding, file)

@@ -18,7 +18,7 @@ from ..tables.columns import Columns
 from .column_types import alias, cell, plain
 from .formats import FileSpec, arrow
 from .line_writer import csv_line, encoded
-from .parquet_reader import ParquetReader
+from .parquet_reader import ParquetRecordReader
 from .readers import Item, RecordReader
 
 __all__ = ["assemble", "entry"]
@@ -94,7 +94,7 @@ def assemble(
         else:
             types = {name: (declared or {}).get(name) or alias(kind) for name, kind in added.items()}
             columns = Columns(types, "") if types else None
-            if isinstance(reader, ParquetReader):
+            if isinstance(reader, ParquetRecordReader):
                 _from_parquet(reader, _entries(lines), file, columns)
             else:
                 own_types = {name: alias(read_kinds.get(name, "text")) for name in own}
@@ -140,7 +140,7 @@ def _schema(pairs: list[tuple[str, Any]], metadata: Any = None) -> Any:
     return arrow().schema(pairs, metadata=metadata)
 
 
-def _from_parquet(reader: ParquetReader, entries: Iterator[Entry], file: BinaryIO, added: Columns | None) -> None:
+def _from_parquet(reader: ParquetRecordReader, entries: Iterator[Entry], file: BinaryIO, added: Columns | None) -> None:
     """Write the input's columns unchanged, followed by the new ones."""
     pa, parquet = arrow(), arrow("pyarrow.parquet")
     schema = reader.schema
@@ -169,7 +169,7 @@ def _from_parquet(reader: ParquetReader, entries: Iterator[Entry], file: BinaryI
             raise _shorter(reader)
 
 
-def _compression(reader: ParquetReader) -> str:
+def _compression(reader: ParquetRecordReader) -> str:
     """Return the compression of the input's first column."""
     metadata = reader.metadata
     if not metadata.num_row_groups or not metadata.num_columns:

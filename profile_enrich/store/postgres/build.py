@@ -31,7 +31,7 @@ from ..writes.build import check_any_stored, check_shrink, check_specs, expected
 from .connections import Database
 from .schema import Stored, check_schema_name, create_schema, select_collection, sql, stored
 from .single_records import swap
-from .staging import Progress, Staging, check_max_shrink, writing
+from .staging import ProgressReporter, Staging, check_max_shrink, writing
 
 __all__ = ["build_database", "drop_database_collections"]
 
@@ -160,7 +160,7 @@ def _copy(
         key=spec.key, index_id=index_id_of(spec.name), index_fields=spec.index_fields, filterable=spec.filterable
     )
     encoder.with_index = False
-    shown = Progress(spec.name, progress, reader.total)
+    shown = ProgressReporter(spec.name, progress, reader.total)
     number = 0
     for number, (names, values) in enumerate(reader.rows(), 1):
         reason = ""

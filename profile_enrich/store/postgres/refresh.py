@@ -18,7 +18,7 @@ from ..writes.refresh import ChangeApplier, check_refresh_specs, keys_of, source
 from .connections import Database
 from .schema import Stored, check_schema_name, select_collection, sql, stored
 from .single_records import MAX_CHANGES, lock_collection, swap
-from .staging import Progress, Staging, check_max_shrink, writing
+from .staging import ProgressReporter, Staging, check_max_shrink, writing
 
 __all__ = ["refresh_database"]
 
@@ -135,7 +135,7 @@ def _stage(
     source = source_of(spec, old.collection)
     reader = open_reader(source, expected_types(old.collection, old.collection.key))
     applier = ChangeApplier(spec, old.collection, staging, reader)
-    shown = Progress(spec.name, progress, reader.total)
+    shown = ProgressReporter(spec.name, progress, reader.total)
     number = 0
     try:
         if reader.columns():

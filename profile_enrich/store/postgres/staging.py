@@ -17,7 +17,7 @@ from .driver import pg, psycopg
 from .schema import sql
 from .single_records import attributes_of
 
-__all__ = ["Duplicates", "Progress", "Staging", "check_max_shrink", "writing"]
+__all__ = ["Duplicates", "ProgressReporter", "Staging", "check_max_shrink", "writing"]
 
 _PROGRESS_EVERY = 0.1
 _SWAP_WAIT = 60.0  # seconds for the writers of single records to be done
@@ -74,7 +74,7 @@ def writing(url: str, schema: str, names: Sequence[str]) -> Generator[Any]:
         raise StoreBusy(problem) if busy else StoreError(problem)
 
 
-class Progress:
+class ProgressReporter:
     """Report the progress, at most ten times per second."""
 
     def __init__(self, name: str, tell: Callable[[BuildProgress], None] | None, total: int | None) -> None:
