@@ -58,7 +58,7 @@ class _Items:
         return reversed(list(super().__iter__()))  # type: ignore[misc]
 
     def __len__(self) -> int:
-        size: int = super().__len__()  # type: ignore[misc]
+        size = cast(int, super().__len__())  # type: ignore[misc]
         return size or int(_called_by(_TAKE_ONE))
 
 
