@@ -29,8 +29,4 @@ def hide_frames(function: F) -> F:
         error.__context__ = None
         raise error.with_traceback(None)
 
-<<<<<<< HEAD
     return cast("F", call)
-=======
-    return cast(F, call)
->>>>>>> f0cbe01 (Keep the types of what hides frames; write the contract page)
