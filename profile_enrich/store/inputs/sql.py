@@ -136,11 +136,12 @@ class SqlReader(ObjectReader):
 def _keep_times_as_text(connection: Any) -> None:
     """Have psycopg give the times that Python does not have as text: `infinity`, `0044-03-15 BC`, `15000-01-01`."""
     import psycopg
+    from psycopg.adapt import Loader
 
     for name in ("date", "time", "timetz", "timestamp", "timestamptz", "interval"):
         given = connection.adapters.get_loader(connection.adapters.types[name].oid, psycopg.pq.Format.TEXT)
 
-        class AsText(psycopg.adapt.Loader):
+        class AsText(Loader):
             kind = given
 
             def __init__(self, oid: int, context: Any = None) -> None:
