@@ -52,9 +52,10 @@ from .sources.base import BatchSource, Excluded, Found, NotFound, NotModified, P
 from .sources.census import CensusSource
 from .sources.http import TransportOptions
 from .sources.memory import MemorySource
-from .web.callbacks import in_thread
 from .web.consent import honour_gpc
-from .web.dependencies import (
+from .web.identity_functions import first_of, from_cookie, from_header, from_session, from_user, hashed_email
+from .web.middleware import ProfileMiddleware
+from .web.profile_dependencies import (
     ProfileDependency,
     get_profile,
     lookup_details,
@@ -62,9 +63,8 @@ from .web.dependencies import (
     refresh_profile,
     require_profile,
 )
-from .web.identity_functions import first_of, from_cookie, from_header, from_session, from_user, hashed_email
-from .web.middleware import ProfileMiddleware
 from .web.signed_cookie import SignedCookie, from_signed_cookie
+from .web.user_callbacks import in_thread
 
 if TYPE_CHECKING:
     from .sources.store import StoreSource

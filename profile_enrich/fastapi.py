@@ -23,7 +23,7 @@ from starlette.requests import HTTPConnection
 
 from .errors import MissingExtraError
 from .profile import Profile
-from .web.dependencies import get_profile, require_profile
+from .web.profile_dependencies import get_profile, require_profile
 
 try:
     from fastapi import Depends

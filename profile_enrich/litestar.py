@@ -23,9 +23,9 @@ from .errors import ConfigurationError, MissingExtraError, ProfileRequired
 from .profile import Profile
 from .web.config import Attach
 from .web.consent import Consent
-from .web.dependencies import ProfileDependency, get_profile, refusal
 from .web.identity_functions import Identify
 from .web.middleware import ProfileMiddleware
+from .web.profile_dependencies import ProfileDependency, get_profile, refusal
 from .web.request_lookup import lookups_of
 
 try:

@@ -36,7 +36,7 @@ from profile_enrich import (
 from profile_enrich._utils.log_once import LogOnce
 from profile_enrich.cli.app import cli
 from profile_enrich.testing import VendorServer, faults
-from profile_enrich.web import dependencies
+from profile_enrich.web import profile_dependencies
 
 PAGE = Path(__file__).parent.parent / "docs" / "troubleshooting.md"
 KEY = "secret-token:sk_live_4242424242"
@@ -170,7 +170,7 @@ def session_in_own_function() -> list[str]:
 
 
 def not_installed() -> list[str]:
-    with mock.patch.object(dependencies, "_once", LogOnce()):
+    with mock.patch.object(profile_dependencies, "_once", LogOnce()):
         return shop(page=get_profile)
 
 

@@ -27,7 +27,7 @@ from ..sources.auth import token_expiry
 from ..sources.base import Found, ProfileSource
 from ..sources.census import CensusSource
 from ..sources.http import HttpRequest, open_transport
-from ..sources.http.api import USER_AGENT
+from ..sources.http.vendor_api import USER_AGENT
 from .open_source import make_source, open_store
 from .source_options import Kind, Settings
 

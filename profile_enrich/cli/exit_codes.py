@@ -14,7 +14,7 @@ import click
 
 from .._utils.signals import SAID, ending_on_signals, stopping_on_signals
 from ..errors import ProfileEnrichError, ProfileUnavailable, SourceAuthError, SourceRequestError
-from .vocabulary import in_words_of_the_command
+from .cli_wording import in_words_of_the_command
 
 __all__ = ["NOT_FOUND", "UNAVAILABLE", "USAGE", "Interrupted", "code_of", "guarded", "run"]
 

@@ -14,13 +14,13 @@ from .._utils.output_paths import OutputKind, OutputPath, check_output_paths
 from ..errors import ConfigurationError
 from ..server import ApiKey, AuditLog, KeyFile, ProfileAPI, Rate
 from ..server.auth.key_file import keys_beside
+from ..server.cross_worker_state import SharedState
 from ..server.http.gzip import FROM_BYTES
 from ..server.process.sockets import on_loopback
 from ..server.process.supervisor import MAX_WORKERS
 from ..server.scheduled_refresh import seconds_of
-from ..server.shared_state import SharedState
 from ..store import Collection, CollectionSpec, ProfileStore
-from ..store.model import MAX_SHRINK
+from ..store.data_classes import MAX_SHRINK
 from .build_progress import specifications
 from .collection_options import shrink_option, specs_from_file
 from .database_options import check_elsewhere, serving_options

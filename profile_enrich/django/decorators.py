@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from django.http import HttpRequest, HttpResponse
 
 from ..errors import ConfigurationError, ProfileRequired
-from ..web.dependencies import refusal
+from ..web.profile_dependencies import refusal
 from .lookup import DjangoLookup, is_async, lookup_of
 
 __all__ = ["profile_required"]

@@ -18,9 +18,9 @@ from starlette.types import Scope
 from ..errors import BudgetExceeded
 from ..profile import Profile
 from ..web.blocking_lookup import GRACE, BlockingLookup
-from ..web.callbacks import HANG, await_within, is_own_cancellation
 from ..web.native_request import NATIVE_REQUEST, is_ready_made, requirements_of, scope_of_environ
 from ..web.request_values import SESSION_COOKIE
+from ..web.user_callbacks import HANG, await_within, is_own_cancellation
 from .page_cache import keep_out_of_page_cache
 from .settings import DjangoConfig
 

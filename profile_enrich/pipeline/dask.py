@@ -11,7 +11,7 @@ from .._utils.validation import check_int
 from ..errors import ConfigurationError
 from .frames import enrich_with
 from .options import EnrichOptions
-from .tables.plan import TablePlan
+from .tables.table_plan import TablePlan
 from .workers.client_config import ClientConfig
 from .workers.worker_clients import worker_client
 

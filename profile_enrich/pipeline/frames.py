@@ -13,7 +13,7 @@ from ..profile import Profile
 from .options import EnrichOptions
 from .records.block_lookup import BlockLookup
 from .tables.columns import Fields, arrow
-from .tables.plan import AddedColumns, TablePlan
+from .tables.table_plan import AddedColumns, TablePlan
 
 __all__ = ["column_names", "enrich_table", "enrich_with", "enrich_with_async", "key_column"]
 

@@ -14,7 +14,7 @@ from ..sources.amperity import AmperitySource
 from ..sources.base import Found, ProfileSource
 from ..store import ProfileStore
 from ..store.files.row_encoder import to_json
-from .calls import Calls
+from .paced_calls import Calls
 
 __all__ = ["Comparison", "compare", "compare_index"]
 

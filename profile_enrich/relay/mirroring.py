@@ -11,7 +11,7 @@ from ..client.waiting_lookup import run_workers
 from ..sources.amperity import AmperitySource
 from ..sources.base import Found, ProfileSource
 from ..store.mirror_store import MirrorStore
-from .calls import Calls
+from .paced_calls import Calls
 from .recording_source import RecordingSource
 
 __all__ = ["MirrorReport", "mirror_ids", "mirror_index"]

@@ -14,8 +14,8 @@ from ..errors import ConfigurationError, InvalidKeyError, StoreError
 from ..profile import ProfileKey, Reason
 from ..server import ProfileAPI
 from ..sources.base import ProfileSource
+from ..store.data_classes import Collection
 from ..store.mirror_store import MirrorStore
-from ..store.model import Collection
 from .recording_source import RecordingSource
 
 __all__ = ["Relay"]

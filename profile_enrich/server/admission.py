@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from ..errors import ConfigurationError
 from .auth.api_keys import ANYONE, ApiKey, KeyRing, Keys, bearer_of
 from .auth.rate_limits import Quotas, Rate
+from .cross_worker_state import BucketTable
 from .dialects import amperity, census
 from .endpoints.amperity_tokens import TokenIssuer
 from .http.messages import Request
 from .routing import Dialect
-from .shared_state import BucketTable
 
 __all__ = ["Admission"]
 

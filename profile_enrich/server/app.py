@@ -18,6 +18,7 @@ from .audit import AuditLog
 from .auth.api_keys import ANYONE, NOBODY, ApiKey, Keys
 from .auth.rate_limits import Rate
 from .counters import SharedCounters
+from .cross_worker_state import SharedState
 from .dialects import amperity
 from .endpoints import batch, openapi
 from .endpoints import records as writing
@@ -40,7 +41,6 @@ from .http.messages import (
 )
 from .page import page_response
 from .routing import Dialect, Headers, route
-from .shared_state import SharedState
 from .store_threads import StoreCalls
 
 __all__ = ["ProfileAPI"]

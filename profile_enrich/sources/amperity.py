@@ -32,9 +32,9 @@ from .amperity_urls import base_of, filters_of, index_path, query
 from .auth import StaticToken, TokenAuth
 from .base import ChangeBatch, Found, Freshness, NotFound, NotModified, SourceResult, Validators
 from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
-from .http.api import WRONG_URL, HttpApi
 from .http.caching_headers import freshness
 from .http.json_body import decode_json
+from .http.vendor_api import WRONG_URL, HttpApi
 from .named_collection import NamedCollection
 from .record_from_json import id_tag, make_record
 from .urls import check_base_url, check_header, check_timeout, path_segment

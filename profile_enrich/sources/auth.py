@@ -18,8 +18,8 @@ from .._utils.deadline import Deadline
 from .._utils.validation import check_number
 from ..errors import ConfigurationError, SourceAuthError, SourceRequestError, SourceResponseError
 from .http import HttpResponse, Transport
-from .http.api import HttpApi
 from .http.json_body import decode_json, obj
+from .http.vendor_api import HttpApi
 from .shared_call import SharedCall
 from .urls import check_base_url, check_header, path_segment
 

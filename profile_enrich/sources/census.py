@@ -20,9 +20,9 @@ from ..profile import ProfileKey
 from .base import ChangeBatch, Found, NotFound, NotModified, SourceResult, Validators
 from .embedded_batch import MAX_BATCH, NO_BATCHES, batch_base, fetch_records
 from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
-from .http.api import WRONG_URL, HttpApi, fingerprint
 from .http.caching_headers import freshness
 from .http.json_body import array, decode_json, is_json_object, obj
+from .http.vendor_api import WRONG_URL, HttpApi, fingerprint
 from .named_collection import NamedCollection
 from .record_from_json import make_record
 from .urls import check_base_url, check_header, check_timeout, query_value

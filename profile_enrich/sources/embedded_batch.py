@@ -11,8 +11,8 @@ from ..errors import ConfigurationError, SourceResponseError
 from ..profile import ProfileKey
 from .base import Found, NotFound, SourceResult
 from .freshness import Freshness
-from .http.api import HttpApi
 from .http.json_body import array, decode_json, obj
+from .http.vendor_api import HttpApi
 from .record_from_json import make_record
 
 __all__ = ["MAX_BATCH", "NO_BATCHES", "batch_base", "fetch_records"]

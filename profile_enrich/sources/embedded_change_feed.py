@@ -13,13 +13,13 @@ from ..errors import ProfileEnrichError, SourceConnectionError, SourceResponseEr
 from ..profile import ProfileKey
 from .base import ChangeBatch
 from .http import Headers, HttpResponse, TransportOptions
-from .http.api import USER_AGENT, HttpApi
 from .http.failures import connection_failed, cut_short, not_connected, unexpected
 from .http.json_body import array, decode_json, obj
 from .http.proxies import Proxies
 from .http.quiet_logging import quiet, silence_loggers
 from .http.server_sent_events import EventReader, ServerEvent
 from .http.tls import default_tls
+from .http.vendor_api import USER_AGENT, HttpApi
 
 __all__ = ["read_changes"]
 

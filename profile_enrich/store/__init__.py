@@ -9,9 +9,7 @@ with LocalStore("profiles.store") as store:
 
 from __future__ import annotations
 
-from .input_types import SqlQuery, Stream
-from .local_store import LocalStore
-from .model import (
+from .data_classes import (
     BuildProgress,
     BuildReport,
     Collection,
@@ -25,6 +23,8 @@ from .model import (
     StoredRecord,
     StorePage,
 )
+from .input_types import SqlQuery, Stream
+from .local_store import LocalStore
 from .profile_store import ProfileStore
 from .writes.build import build_store, drop_collections
 from .writes.refresh import refresh_store

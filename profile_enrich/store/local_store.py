@@ -14,11 +14,11 @@ from typing import Any
 
 from .._utils.validation import check_int
 from ..errors import StoreError
+from .data_classes import Collection, CollectionChanges, Dialect
 from .files.collection_reader import CollectionReader
-from .files.layer import FileGone, Layer
+from .files.layer_reader import FileGone, Layer
 from .files.manifest import CollectionFiles, Manifest, read_manifest, signature
 from .index.postings import CACHE_BYTES, PostingCache
-from .model import Collection, CollectionChanges, Dialect
 from .profile_store import WRITE_WAIT, ProfileStore, check_filters
 from .writes.single_records import delete_record, put_record
 

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import ConfigurationError, StoreError
+from .data_classes import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
 from .files.page_token import filter_scope, open_cursor, sign_cursor
-from .model import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
 
 __all__ = ["WRITE_WAIT", "ProfileStore", "check_filters"]
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from json.encoder import encode_basestring as quote
 
-from .model import Collection, Dialect
+from .data_classes import Collection, Dialect
 
 __all__ = ["comparable", "content_hash", "payload", "storable", "stored_values"]
 

@@ -15,8 +15,8 @@ from starlette.types import Scope
 from .._utils.deadline import Deadline
 from ..errors import InvalidKeyError, ProfileEnrichError
 from ..profile import Profile, ProfileKey, Reason, Status
-from .callbacks import await_within, call, is_own_cancellation
 from .config import MiddlewareConfig
+from .user_callbacks import await_within, call, is_own_cancellation
 
 __all__ = ["Identification", "Key"]
 

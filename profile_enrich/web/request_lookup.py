@@ -17,10 +17,10 @@ from ..client.lookup_decision import PendingLookup
 from ..errors import ProfileEnrichError
 from ..profile import Profile, ProfileKey, Reason, Status
 from ..profile.profile import pending, seal
-from .callbacks import HANG, is_own_cancellation
 from .config import MiddlewareConfig
 from .framework_caches import memoizer, warn_inner_cache
 from .identification import Identification, Key
+from .user_callbacks import HANG, is_own_cancellation
 
 __all__ = ["INSIDE", "SCOPE_KEY", "LookupView", "RequestLookup", "lookup_of", "lookups_of"]
 

@@ -14,7 +14,7 @@ from profile_enrich.cli.app import cli
 from profile_enrich.cli.commands import keys as module
 from profile_enrich.cli.commands import serve as serving
 from profile_enrich.server import FieldScope, KeyFile, ProfileAPI, Rate
-from profile_enrich.server.shared_state import SharedState
+from profile_enrich.server.cross_worker_state import SharedState
 from profile_enrich.store import LocalStore
 
 from ..server.helpers import ask, bearer, build

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 import profile_enrich
 from profile_enrich.cli.app import cli
-from profile_enrich.cli.vocabulary import in_words_of_the_command
+from profile_enrich.cli.cli_wording import in_words_of_the_command
 from profile_enrich.store import CollectionSpec, build_store
 from profile_enrich.testing import VendorServer, faults
 

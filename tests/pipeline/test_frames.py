@@ -31,7 +31,7 @@ from profile_enrich.pipeline import EnrichOptions
 from profile_enrich.pipeline.frames import enrich_table
 from profile_enrich.pipeline.keys import key_of
 from profile_enrich.pipeline.tables.columns import Columns
-from profile_enrich.pipeline.tables.plan import TablePlan
+from profile_enrich.pipeline.tables.table_plan import TablePlan
 from profile_enrich.testing import VendorServer, faults
 from tests.pipeline.helpers import with_options
 
@@ -452,7 +452,7 @@ def test_the_package_needs_no_pyarrow_until_a_table_comes() -> None:
         "import profile_enrich.pipeline.frames, profile_enrich.pipeline.spark, profile_enrich.pipeline.ray\n"
         "import profile_enrich.pipeline.dask\n"
         "from profile_enrich import MissingExtraError\n"
-        "from profile_enrich.pipeline.tables.plan import TablePlan\n"
+        "from profile_enrich.pipeline.tables.table_plan import TablePlan\n"
         "try: TablePlan('k')\n"
         "except MissingExtraError as error: print(error)\n"
     )

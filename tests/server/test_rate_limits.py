@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from profile_enrich.errors import ConfigurationError
 from profile_enrich.server import ApiKey, ProfileAPI, Rate
 from profile_enrich.server.auth.rate_limits import Quotas
-from profile_enrich.server.shared_state import SharedState
+from profile_enrich.server.cross_worker_state import SharedState
 from profile_enrich.store import LocalStore
 from profile_enrich.testing import ManualClock
 

@@ -24,9 +24,9 @@ from profile_enrich.errors import ConfigurationError, MissingExtraError
 from profile_enrich.server import serve
 from profile_enrich.server.config import read_config
 from profile_enrich.server.counters import SharedCounters
+from profile_enrich.server.cross_worker_state import SharedState
 from profile_enrich.server.process import supervisor as supervisor_module
 from profile_enrich.server.process.supervisor import Supervisor
-from profile_enrich.server.shared_state import SharedState
 
 from .helpers import KEYS, LIMITED, SECRET, amperity, api, ask, bearer, build
 

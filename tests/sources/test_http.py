@@ -28,10 +28,10 @@ from profile_enrich.errors import (
 )
 from profile_enrich.sources.base import Freshness, Validators
 from profile_enrich.sources.http import Headers, HttpRequest, HttpResponse
-from profile_enrich.sources.http import api as _http
-from profile_enrich.sources.http.api import HttpApi, fingerprint
+from profile_enrich.sources.http import vendor_api as _http
 from profile_enrich.sources.http.caching_headers import conditional_headers, freshness, http_date, retry_after
 from profile_enrich.sources.http.json_body import array, decode_json, obj
+from profile_enrich.sources.http.vendor_api import HttpApi, fingerprint
 from profile_enrich.sources.record_from_json import make_record
 from profile_enrich.sources.redactor import Redactor
 from profile_enrich.sources.urls import check_base_url, check_header, check_timeout, path_segment, query_value

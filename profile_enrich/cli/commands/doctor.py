@@ -6,11 +6,11 @@ import dataclasses
 
 import click
 
+from ..cli_wording import in_words_of_the_command
 from ..doctor_checks import Finding, examine
 from ..exit_codes import NOT_FOUND, guarded, run
 from ..output import clean, print_json
 from ..source_options import Kind, Settings, source_options
-from ..vocabulary import in_words_of_the_command
 
 __all__ = ["doctor"]
 

@@ -13,11 +13,11 @@ from ..._utils.signals import run_in_thread
 from ..._utils.temporary_directory import temporary_directory
 from ...errors import ConfigurationError
 from ...server import ApiKey, ProfileAPI
+from ...server.cross_worker_state import SharedState
 from ...server.process.serve import serve_app
 from ...server.process.sockets import bind
 from ...server.process.worker import on_terminal, require_uvicorn
 from ...server.scheduled_refresh import RefreshSchedule, seconds_of
-from ...server.shared_state import SharedState
 from ...store import LocalStore, ProfileStore
 from ...store.inputs.source_config import write_recipe
 from ..build_progress import build

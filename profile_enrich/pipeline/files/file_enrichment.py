@@ -25,9 +25,9 @@ from ..records.thread_reader import iterate_in_thread
 from ..tables.columns import Columns
 from .column_types import json_text, notice, plain
 from .encoded_fields import ReadyBlock, ReadyFields, blocks
+from .file_job import FileJob, fields_of
 from .file_report import FileProgress, FileReport
 from .formats import FileFormat, FileSpec
-from .job import FileJob, fields_of
 from .line_writer import AddedFields, Attributes, Lines
 from .readers import Item, RecordReader, open_reader
 from .resumable_output import ResumableOutput

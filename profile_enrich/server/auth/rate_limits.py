@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ..._utils.validation import check_int
 from ...errors import ConfigurationError
-from ..shared_state import BucketTable
+from ..cross_worker_state import BucketTable
 
 __all__ = ["PRESETS", "Quotas", "Rate", "Taken"]
 

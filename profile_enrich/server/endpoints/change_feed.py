@@ -35,7 +35,7 @@ from starlette.types import Receive, Send
 
 from ...errors import StoreError
 from ...store import Collection, ProfileStore
-from ..shared_state import Places
+from ..cross_worker_state import Places
 
 __all__ = ["ChangeFeed", "ChangeStream"]
 

@@ -14,7 +14,7 @@ from ...errors import ConfigurationError
 from ...store import ProfileStore
 from ..app import ProfileAPI
 from ..auth.api_keys import ApiKey, Keys
-from ..shared_state import SharedState
+from ..cross_worker_state import SharedState
 from .sockets import bind, listen, url_of
 from .supervisor import MAX_WORKERS, Supervisor
 from .worker import DRAIN, require_uvicorn, run_worker

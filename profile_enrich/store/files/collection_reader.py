@@ -14,10 +14,10 @@ from zlib import crc32
 from ..._utils.log_once import LogOnce
 from ...errors import StoreError
 from ..checksum import DamagedData, record_seed
+from ..data_classes import Collection, Dialect
 from ..index.matching import HiddenDocids, count, matching
 from ..index.postings import PostingList
-from ..model import Collection, Dialect
-from .layer import Layer
+from .layer_reader import Layer
 
 __all__ = ["CollectionReader", "FoundRow"]
 

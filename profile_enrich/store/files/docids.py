@@ -8,11 +8,11 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 from ...errors import StoreError
+from ..data_classes import Collection
 from ..index.bitmaps import BitMap64
-from ..model import Collection
 from .collection_reader import CollectionReader
 from .collection_writer import duplicates_found
-from .layer import Layer
+from .layer_reader import Layer
 from .row_encoder import EncodedRow
 
 __all__ = ["DocIdAllocator", "Numbering"]

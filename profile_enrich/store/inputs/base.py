@@ -12,8 +12,8 @@ from typing import IO, Protocol, cast
 from ..._utils.file_identity import FileIdentity
 from ..._utils.text_encoding import sniff, why_not_text
 from ...errors import ConfigurationError, InputError, StoreError
+from ..data_classes import CollectionSpec, ColumnType
 from ..input_types import Format
-from ..model import CollectionSpec, ColumnType
 from .rejects import Rejects
 
 __all__ = [

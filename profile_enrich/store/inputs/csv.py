@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...errors import ConfigurationError, StoreError
+from ..data_classes import CollectionSpec, ColumnType
 from ..input_types import Format
-from ..model import CollectionSpec, ColumnType
 from .base import MAX_COLUMNS, UNREADABLE, check_columns, codec_of, kept_fields, kind_of, open_bytes, wrong_encoding
 from .duckdb_table import (
     _BROKEN,

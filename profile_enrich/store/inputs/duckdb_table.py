@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MissingExtraError, StoreError
+from ..data_classes import CollectionSpec, ColumnType
 from ..files.row_encoder import MAX_KEY_BYTES, MAX_RECORD_BYTES, RowRejected, to_json
-from ..model import CollectionSpec, ColumnType
 from .base import Row, misfit
 from .rejects import Rejects
 

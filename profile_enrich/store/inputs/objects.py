@@ -13,8 +13,8 @@ from typing import IO, Any, cast
 
 from ..._utils.text_encoding import Text
 from ...errors import StoreError
+from ..data_classes import CollectionSpec, ColumnType
 from ..files.row_encoder import RowRejected, merge_types, to_json, type_of
-from ..model import CollectionSpec, ColumnType
 from .base import MAX_COLUMNS, UNREADABLE, Row, codec_of, kept_fields, misfit, open_bytes, wrong_encoding
 from .rejects import Rejects
 

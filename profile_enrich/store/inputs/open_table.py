@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..data_classes import CollectionSpec, ColumnType
 from ..input_types import Format
-from ..model import CollectionSpec, ColumnType
 from .base import InputReader
 
 __all__ = ["open_table"]

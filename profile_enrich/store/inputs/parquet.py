@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigurationError, StoreError
+from ..data_classes import CollectionSpec, ColumnType
 from ..files.row_encoder import to_json
-from ..model import CollectionSpec, ColumnType
 from .base import check_columns, kept_fields
 from .duckdb_table import TableReader, literal, rows_are_valid, validity_facts
 

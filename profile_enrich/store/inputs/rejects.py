@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 from ..._utils.files import private_opener
 from ..._utils.output_paths import OutputPath, check_output_paths
 from ...errors import StoreError
-from ..model import CollectionSpec, RefreshSpec
+from ..data_classes import CollectionSpec, RefreshSpec
 
 __all__ = ["Rejects", "check_paths"]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from ...errors import ConfigurationError, MissingExtraError, StoreError
+from ..data_classes import CollectionSpec, ColumnType
 from ..files.row_encoder import RowRejected, to_json
 from ..input_types import SqlQuery
-from ..model import CollectionSpec, ColumnType
 from .base import check_columns
 from .objects import ObjectReader
 from .rejects import Rejects

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ...errors import ConfigurationError
+from ..data_classes import CollectionSpec, ColumnType
 from ..input_types import FORMATS, Stream
-from ..model import CollectionSpec, ColumnType
 from .base import InputReader, Row
 from .objects import JsonLines, ObjectReader
 from .open_table import open_table

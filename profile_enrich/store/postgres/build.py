@@ -11,11 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ...errors import StoreError
-from ..files.row_encoder import RowEncoder, RowRejected
-from ..inputs.base import InputReader, check_columns, unchanged
-from ..inputs.open_reader import open_reader
-from ..inputs.rejects import check_paths
-from ..model import (
+from ..data_classes import (
     MAX_INDEX_FIELDS,
     MAX_SHRINK,
     BuildProgress,
@@ -26,6 +22,10 @@ from ..model import (
     Column,
     ColumnType,
 )
+from ..files.row_encoder import RowEncoder, RowRejected
+from ..inputs.base import InputReader, check_columns, unchanged
+from ..inputs.open_reader import open_reader
+from ..inputs.rejects import check_paths
 from ..record_text import comparable, stored_values
 from ..writes.build import check_any_stored, check_shrink, check_specs, expected_types, index_id_of
 from .connections import Database

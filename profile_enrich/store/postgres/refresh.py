@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 from ...errors import ConfigurationError, StoreError
+from ..data_classes import MAX_SHRINK, BuildProgress, RefreshedCollection, RefreshReport, RefreshSpec
 from ..inputs.base import check_columns, unchanged
 from ..inputs.open_reader import open_reader
 from ..inputs.rejects import check_paths
-from ..model import MAX_SHRINK, BuildProgress, RefreshedCollection, RefreshReport, RefreshSpec
 from ..writes.build import check_shrink, expected_types
 from ..writes.refresh import ChangeApplier, check_refresh_specs, keys_of, source_of
 from .connections import Database

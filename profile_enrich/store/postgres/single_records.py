@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import ConfigurationError, StoreBusy, StoreError
+from ..data_classes import Collection, Column
 from ..files.row_encoder import EncodedRow, RowEncoder, RowRejected, to_json, type_of
-from ..model import Collection, Column
 from ..record_text import comparable, content_hash, storable
 from .connections import Pool
 from .driver import pg

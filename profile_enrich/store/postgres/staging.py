@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from ..._utils.validation import check_number
 from ...errors import StoreBusy, StoreError
+from ..data_classes import BuildProgress
 from ..files.row_encoder import EncodedRow
-from ..model import BuildProgress
 from ..record_text import comparable, content_hash, storable
 from .connections import Unreachable, new_connection
 from .driver import pg, psycopg

@@ -10,8 +10,8 @@ from json.encoder import encode_basestring as quote
 from typing import Any
 
 from ...errors import ConfigurationError
+from ..data_classes import ColumnType
 from ..files.row_encoder import to_json
-from ..model import ColumnType
 from ..record_text import storable
 from .driver import Identifier
 

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, cast
 
 from ...errors import ConfigurationError, StoreError
+from ..data_classes import Collection, CollectionChanges, CollectionSpec, Dialect
 from ..files.page_token import open_key_cursor, sign_key_cursor
-from ..model import Collection, CollectionChanges, CollectionSpec, Dialect
 from ..profile_store import WRITE_WAIT, ProfileStore
 from ..record_text import payload
 from ..writes.build import check_specs

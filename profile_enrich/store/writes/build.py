@@ -14,16 +14,7 @@ from typing import Literal, NamedTuple
 
 from ..._utils.text_encoding import sniff
 from ...errors import ConfigurationError, StoreError
-from ..files.collection_writer import CollectionWriter
-from ..files.docids import DocIdAllocator
-from ..files.layer import FileGone, Layer
-from ..files.manifest import MANIFEST, CollectionFiles, DataFile, Manifest, data_files, new_manifest, read_manifest
-from ..files.row_encoder import RowEncoder, RowRejected
-from ..files.transaction import change_store
-from ..inputs.base import InputReader, check_columns, unchanged
-from ..inputs.open_reader import open_reader
-from ..inputs.rejects import Rejects, check_paths
-from ..model import (
+from ..data_classes import (
     MAX_INDEX_FIELDS,
     BuildProgress,
     BuildReport,
@@ -33,6 +24,15 @@ from ..model import (
     Column,
     ColumnType,
 )
+from ..files.collection_writer import CollectionWriter
+from ..files.docids import DocIdAllocator
+from ..files.layer_reader import FileGone, Layer
+from ..files.manifest import MANIFEST, CollectionFiles, DataFile, Manifest, data_files, new_manifest, read_manifest
+from ..files.row_encoder import RowEncoder, RowRejected
+from ..files.transaction import change_store
+from ..inputs.base import InputReader, check_columns, unchanged
+from ..inputs.open_reader import open_reader
+from ..inputs.rejects import Rejects, check_paths
 from .duckdb_rows import BulkRows, bulk_rows, checked
 
 __all__ = ["build_store", "drop_collections"]

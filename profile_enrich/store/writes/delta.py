@@ -18,13 +18,13 @@ from typing import Literal
 
 from ...errors import StoreError
 from ..checksum import record_checksum
+from ..data_classes import Collection
 from ..files.collection_reader import CollectionReader
 from ..files.collection_writer import CollectionWriter
-from ..files.layer import Layer
+from ..files.layer_reader import Layer
 from ..files.manifest import CollectionFiles, DataFile, Manifest
 from ..files.row_encoder import EncodedRow, stored_values
 from ..index.bitmaps import BitMap64
-from ..model import Collection
 
 __all__ = ["Delta", "missing_file"]
 

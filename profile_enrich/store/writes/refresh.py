@@ -10,16 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from ...errors import ConfigurationError, StoreError
-from ..files.collection_writer import duplicates_found
-from ..files.layer import FileGone
-from ..files.manifest import Manifest, read_manifest
-from ..files.row_encoder import EncodedRow, RowEncoder, RowRejected, key_text
-from ..files.transaction import change_store
-from ..input_types import Stream
-from ..inputs.base import InputReader, check_columns, kind_of, unchanged
-from ..inputs.open_reader import open_reader
-from ..inputs.rejects import check_paths
-from ..model import (
+from ..data_classes import (
     MAX_SHRINK,
     BuildProgress,
     Collection,
@@ -29,6 +20,15 @@ from ..model import (
     RefreshReport,
     RefreshSpec,
 )
+from ..files.collection_writer import duplicates_found
+from ..files.layer_reader import FileGone
+from ..files.manifest import Manifest, read_manifest
+from ..files.row_encoder import EncodedRow, RowEncoder, RowRejected, key_text
+from ..files.transaction import change_store
+from ..input_types import Stream
+from ..inputs.base import InputReader, check_columns, kind_of, unchanged
+from ..inputs.open_reader import open_reader
+from ..inputs.rejects import check_paths
 from .build import check_shrink, expected_types
 from .delta import Delta, missing_file
 from .single_records import apply, encoder_of, find_collection

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import ConfigurationError, StoreError
-from ..files.layer import FileGone
+from ..data_classes import Collection, Column
+from ..files.layer_reader import FileGone
 from ..files.manifest import Manifest
 from ..files.row_encoder import RowEncoder, RowRejected, key_text, to_json, type_of
 from ..files.transaction import change_store
 from ..inputs.base import MAX_COLUMNS
-from ..model import Collection, Column
 from ..profile_store import WRITE_WAIT
 from .delta import Delta, missing_file
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ...errors import StoreError
+from ..data_classes import Collection
 from ..index.bitmaps import require_bitmaps
 from ..index.postings import PostingCache, PostingList, PostingReader, listed
-from ..model import Collection
 
 __all__ = ["FileGone", "Layer"]
 

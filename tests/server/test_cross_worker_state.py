@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from profile_enrich.server.shared_state import Places, SharedState
+from profile_enrich.server.cross_worker_state import Places, SharedState
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="several workers need fork")
 
