@@ -8,6 +8,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -25,7 +26,7 @@ from .framework_caches import memoizer, warn_inner_cache
 from .identification import Key, key_of
 from .native_request import ask, requirements_of
 from .profile_dependencies import refusal
-from .user_callbacks import HANG
+from .user_callbacks import HANG, call
 
 __all__ = ["GRACE", "BlockingConfig", "BlockingLookup"]
 
@@ -189,10 +190,12 @@ class BlockingLookup:
         if self._connection is None:
             self._connection = HTTPConnection(self._load_scope())
         session = self._connection.scope.get("session")
+        role = "consent" if function is self.config.consent else "identity"
+        watched = partial(call, role, partial(ask, function), self._connection, self.config.once)
         if session is None or getattr(session, "accessed", None) is not False:
-            return ask(function, self._connection)
+            return watched()
         try:
-            return ask(function, self._connection)
+            return watched()
         finally:
             if session.accessed and not getattr(session, "modified", False):
                 session.accessed = False

@@ -32,7 +32,7 @@ _abandoned: set[asyncio.Future[Any]] = set()
 
 
 def call(role: str, function: Callable[[HTTPConnection], Any], connection: HTTPConnection, once: LogOnce) -> Any:
-    """Call a user's function with a connection, and log once if it blocks the event loop.
+    """Call a user's function with a connection, and log once if it blocks its thread for long.
 
     Args:
         role: the role of the function, such as `"identity"`.
@@ -48,8 +48,8 @@ def call(role: str, function: Callable[[HTTPConnection], Any], connection: HTTPC
     took = time.perf_counter() - started
     if took > BLOCKING and once.first("blocking", role):
         logger.warning(
-            "the %s function took %.0f ms without awaiting anything; if it runs on the event loop, all requests wait "
-            "for it. Make it async, or wrap it: in_thread(function)",
+            "the %s function took %.0f ms without awaiting anything; the page waits for it whatever its budget, and on "
+            "an event loop all requests do. Make it async, or wrap it: in_thread(function)",
             role,
             1000 * took,
         )

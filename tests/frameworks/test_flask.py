@@ -16,7 +16,16 @@ pytest.importorskip("flask", reason="Flask is not installed: pip install flask")
 
 from flask import Flask, g, session
 
-from profile_enrich import ConfigurationError, NotFound, Reason, from_cookie, from_session, from_user, honour_gpc
+from profile_enrich import (
+    ConfigurationError,
+    NotFound,
+    Reason,
+    from_cookie,
+    from_session,
+    from_user,
+    honour_gpc,
+    in_thread,
+)
 from profile_enrich.flask import ProfileEnrich, current_profile, refresh_profile
 from profile_enrich.web import blocking_lookup
 from profile_enrich.web.encoding_hint import HINT
@@ -323,6 +332,26 @@ def test_A31_a_function_that_hangs_or_cancels_counts_as_no_within_its_bound(
     assert time.monotonic() - started < 10
     assert source.calls == []
     assert len([text for text in loud(caplog) if "function raised" in text]) == 1
+
+
+@pytest.mark.parametrize("role", ["consent", "identify"])
+def test_A31_a_function_that_takes_long_is_logged_once_and_in_a_thread_it_costs_the_budget(
+    role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A31: a thread of a server waits for a synchronous function whatever the budget."""
+
+    def slow(request: object) -> object:
+        time.sleep(0.3)
+        return True if role == "consent" else "u1"
+
+    given: dict[str, Any] = {role: slow}
+    pages = browser(flask_app.create(client_of(ScriptedSource()), budget=0.05, **given), "u1")
+    for _ in range(2):
+        pages.get("/read")
+    assert [f"the {role.removesuffix('ify')}" in text for text in loud(caplog)].count(True) == 1
+    given = {role: in_thread(slow)}
+    pages = browser(flask_app.create(client_of(ScriptedSource()), budget=0.05, **given), "u1")
+    assert pages.get("/read").text == "Hello nobody"
 
 
 def test_A10_views_that_require_a_profile_answer_with_the_reason() -> None:

@@ -265,7 +265,7 @@ async def test_E9_what_is_missing_is_said_before_the_work(tmp_path: Path, monkey
             r"line 2: not utf-8; pass the encoding of the file, e\.g\. encoding='cp1252'",
         ),
         ("user_id,n\nu1,2\n".encode("utf-16-le"), "is it UTF-16? Then pass encoding='utf-16-le'"),
-        (gzip.compress(b"user_id,n\nu1,2\n"), "compressed with gzip; let its name end in .gz"),
+        (gzip.compress(b"user_id,n\nu1,2\n", mtime=0), "compressed with gzip; let its name end in .gz"),
         (b"PK\x03\x04\x14\x00\x06\x00", "a ZIP archive or a spreadsheet, not text"),
         ("User_ID,n\nu1,2\n", "did you mean 'User_ID'?"),
         (" user_id,n\nu1,2\n", "did you mean ' user_id'?"),
