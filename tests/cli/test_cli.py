@@ -215,8 +215,8 @@ def test_a_key_that_sees_nothing_is_told_so(vendor: VendorServer) -> None:
 # --- a terminal -------------------------------------------------------------------------------------------------------
 
 
-def on_a_terminal(arguments: list[str], env: dict[str, str]) -> tuple[int, str]:
-    """Runs the command with a pseudo-terminal as its output."""
+def on_a_terminal(arguments: list[str], env: dict[str, str], *, until: bytes | None = None) -> tuple[int, str]:
+    """Runs the command with a pseudo-terminal as its output; ends it by SIGTERM when it has shown `until`."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "profile_enrich", *arguments],
@@ -230,6 +230,9 @@ def on_a_terminal(arguments: list[str], env: dict[str, str]) -> tuple[int, str]:
         try:
             while piece := os.read(ours, 65536):
                 shown += piece
+                if until is not None and until in shown:
+                    process.terminate()
+                    until = None
         except OSError:  # the other side is closed
             pass
         os.close(ours)
