@@ -1,6 +1,7 @@
 # Everything sets itself up: Python 3.11 or newer and make are enough.
 #   make demo   the storefront and the embedded Profile API, as two processes
-#   make test   lint, layers, types and all tests;   make coverage   the tests again and the long ones, counting branches
+#   make test   lint, layers, types and the tests;   make test-long   those that take many seconds each
+#   make coverage   all of both, counting the branches they reach
 #   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
 #   make test-pythons   the tests under each other Python that is found (PYTHONS='3.12 3.13')
 #   make test-stacks   inside other people's libraries (error trackers, response caches, frameworks), in one more environment
@@ -36,6 +37,10 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev lint types
 	$(BIN)/python -m pytest $(SPREAD)
+
+# The tests that are marked "long", alone.
+test-long: $(VENV)/.dev
+	PROFILE_ENRICH_LONG=1 $(BIN)/python -m pytest -m long
 
 # By itself, because counting doubles the time; with the tests that are marked "long". Fails below 95 %.
 coverage: $(VENV)/.dev

@@ -1,4 +1,4 @@
-"""What holds for every test: the long ones run under `make coverage`, and the longest files start first."""
+"""What holds for every test: the long ones run under `make test-long`, and the longest files start first."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes many seconds; `make test` leaves it to `make coverage`")
+    config.addinivalue_line("markers", "long: takes many seconds; `make test` leaves it to `make test-long`")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not os.environ.get("PROFILE_ENRICH_LONG"):
-        skip = pytest.mark.skip(reason="takes many seconds; run it with: make coverage")
+        skip = pytest.mark.skip(reason="takes many seconds; run it with: make test-long")
         for item in items:
             if "long" in item.keywords:
                 item.add_marker(skip)

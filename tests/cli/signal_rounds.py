@@ -53,15 +53,19 @@ class Struck:
         seconds: from the signal to its end.
         said: on standard error.
         left: what it left behind.
+        done: it had done its work before the signal.
     """
 
     code: int | None
     seconds: float
     said: str
     left: list[str]
+    done: bool
 
     def wrong(self, number: int) -> str:
         """Return what is wrong, or nothing."""
+        if self.done:
+            return "traceback" if "Traceback" in self.said else ""
         # While the libraries are loaded, the system's own handling ends it: a shell shows the same code.
         if self.code not in (128 + number, -number):
             return f"signal {number} gave {self.code}"
@@ -130,6 +134,7 @@ class Commands:
                     process.stdin.write(b"id,tier\n" + b"u1,gold\n" * 4000)
                     process.stdin.flush()
             time.sleep(moment)
+            ended = process.poll() is not None
             process.send_signal(number)
             began = time.monotonic()
             code: int | None = None
@@ -145,7 +150,7 @@ class Commands:
         left += [each.name for each in (self._directory / "built").iterdir() if each.name not in self._kept]
         left += [each.name for each in place.glob("output*") if each.suffix not in (".part", ".resume")]
         shutil.rmtree(place)
-        return Struck(code, seconds, said, left)
+        return Struck(code, seconds, said, left, done=ended or '"event": "done"' in said)
 
     def _settings(self, command: str) -> dict[str, str]:
         if command == "index mirror":

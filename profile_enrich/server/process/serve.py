@@ -68,6 +68,7 @@ def serve(
             store, keys=keys, no_auth=no_auth, workspace=workspace, access_log=access_log, shared=shared, **options
         )
 
+    require_uvicorn()
     with contextlib.closing(bind(host, port)) as listener:
         serve_app(make, listener, workers=workers, log_level=log_level, on_ready=on_ready)
 
