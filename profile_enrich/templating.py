@@ -163,7 +163,7 @@ class TemplateProfile(_Items, Withheld, dict[str, Any]):
     def __init__(self, profile: Profile | Mapping[str, Any]) -> None:
         super().__init__(profile.attributes if isinstance(profile, Profile) else profile)
         self._found = bool(profile)
-        self._text = repr(profile) if isinstance(profile, Profile) else f"<TemplateProfile, {len(self)} values>"
+        self._text = repr(profile) if isinstance(profile, Profile) else super().__repr__()
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -44,6 +44,23 @@ class TestTellingPeopleApart:
         ):
             assert not any(value in text for value in ("user-17", "Ada", "London", "city", "name", "census:one"))
 
+    def test_A24_what_is_inside_differs_between_people_too_and_its_views_hold_no_value(self) -> None:
+        """A24: an object of a profile is the argument of a cached function, or a variable in a report."""
+
+        def inside(city: str) -> list[object]:
+            profile = of("u1", address={"city": city}, visited=[city], nested={"deep": [{"city": city}]})
+            attributes = profile.attributes
+            return [attributes, *attributes.values(), profile.items(), profile.values(), profile["address"].items()]
+
+        ann, bob = ([repr(each) for each in inside(city)] for city in ("Planted-Lyon", "Planted-Oslo"))
+        differing = [one for one, other in zip(ann, bob, strict=True) if one != other]
+        assert len(differing) >= 7
+        assert ann == [repr(each) for each in inside("Planted-Lyon")], "one value has one text in one process"
+        assert not any("Planted" in text for text in ann + bob)
+        profile = of("u1", address={"city": "Lyon"})
+        assert list(profile["address"].items()) == [("city", "Lyon")]
+        assert list(profile["address"].values()) == ["Lyon"]
+
     def test_A24_by_another_type_of_key_or_by_the_vendors_id_too(self) -> None:
         keys = [ProfileKey("u1"), ProfileKey("u1", "email"), None]
         profiles = [Profile(Record(ADA, id=id), key=key) for key in keys for id in ("a", "b")]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import os
+from collections.abc import ItemsView, Iterator, ValuesView
 from typing import Any, NoReturn
 
 __all__ = ["FrozenDict", "FrozenList", "Withheld"]
+
+_DIGEST_KEY = os.urandom(32)
 
 _READ_ONLY = "a profile's values are read-only; as_dict() returns a copy that may be changed"
 
@@ -20,7 +24,11 @@ class Withheld:
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}, {len(self)} values>"  # type: ignore[arg-type]  # mixed into containers
+        # Different for different values, by a digest with a key per process: caches of functions and pages make their
+        # keys of the `repr` of arguments.
+        plain = super().__repr__()
+        digest = hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8, key=_DIGEST_KEY).hexdigest()
+        return f"<{type(self).__name__}, {len(self)} values, #{digest}>"  # type: ignore[arg-type]
 
     __str__ = __repr__
 
@@ -42,6 +50,26 @@ class Withheld:
 _refused: Any = Withheld._refuse  # typed as `Any`, because it replaces methods with different parameters
 
 
+class _HiddenItems(ItemsView[str, Any]):
+    """A view whose `repr` is that of its dictionary, without values."""
+
+    __slots__ = ()
+    _mapping: FrozenDict
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return iter(super(FrozenDict, self._mapping).items())
+
+
+class _HiddenValues(ValuesView[Any]):
+    """A view whose `repr` is that of its dictionary, without values."""
+
+    __slots__ = ()
+    _mapping: FrozenDict
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(super(FrozenDict, self._mapping).values())
+
+
 class FrozenDict(Withheld, dict[str, Any]):
     """A read-only dictionary. It serializes, compares and unpacks as a `dict`; changes raise `TypeError`."""
 
@@ -49,6 +77,14 @@ class FrozenDict(Withheld, dict[str, Any]):
 
     __setitem__ = __delitem__ = __ior__ = _refused
     update = pop = popitem = clear = setdefault = _refused
+
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # dictionaries have classes of their own
+        """Return a view whose `repr` holds no values."""
+        return _HiddenItems(self)
+
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
+        """Return a view whose `repr` holds no values."""
+        return _HiddenValues(self)
 
     def __copy__(self) -> FrozenDict:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -90,6 +91,21 @@ def test_A22_A24_fastapi_cache_and_aiocache_key_on_the_person(
             assert "private" in control
             assert "x-user" in vary
     assert own_records(caplog) == []
+
+
+def test_A24_a_value_of_the_profile_is_part_of_the_key_too() -> None:
+    """A24: `repr` is what aiocache makes its keys of, and fastapi-cache."""
+    from profile_enrich import Profile, Record
+
+    @cached(cache=SimpleMemoryCache, ttl=60, namespace="values")
+    async def delivery(address: Any) -> str:
+        return str(address["city"])
+
+    async def ask() -> list[str]:
+        people = [Profile(Record({"address": {"city": city}, "tags": [city]})) for city in ("Lyon", "Oslo")]
+        return [await delivery(profile["address"]) for profile in people]
+
+    assert asyncio.run(ask()) == ["Lyon", "Oslo"]
 
 
 def test_A22_A24_a_required_profile_is_part_of_the_key_too(client: ProfileClient) -> None:
