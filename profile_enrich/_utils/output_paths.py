@@ -35,6 +35,7 @@ class OutputPath:
         kind: how it is written. Default `"file"`.
         working: suffixes of the working files next to it, e.g. `("part", "resume")`.
         remedy: the remedy if it exists, e.g. `"pass force=True to replace it"`.
+        stdout: whether `-` can be given in its place for standard output. Default false.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class OutputPath:
     kind: OutputKind = "file"
     working: tuple[str, ...] = ()
     remedy: str = "choose another path, or move it away"
+    stdout: bool = False
 
 
 def check_output_paths(outputs: Iterable[OutputPath], inputs: Mapping[str, Path] | None = None) -> None:
@@ -54,7 +56,7 @@ def check_output_paths(outputs: Iterable[OutputPath], inputs: Mapping[str, Path]
 
     Raises:
         ConfigurationError: a path is an input, another output or one of its working files, or inside of a directory
-            that is one; is a device, a pipe, a socket, a symbolic link or of the wrong kind; exists and may not be
+            that is one; is `-`, a device, a pipe, a socket, a symbolic link or of the wrong kind; exists and may not be
             replaced; or its directory is missing or not writable. The message names the path and its role.
     """
     taken = [(role, path, _where(path)) for role, path in (inputs or {}).items()]
@@ -64,7 +66,7 @@ def check_output_paths(outputs: Iterable[OutputPath], inputs: Mapping[str, Path]
         own = [(output.role, output.path, _where(output.path))]
         for suffix in output.working:
             working = beside(output.path, suffix)
-            _check_kind(working, f"a working file of {output.role}", "file")
+            _check_kind(working, f"a working file of {output.role}", "file", stdout=False)
             own.append((f"a working file of {output.role}", working, _where(working)))
         for role, path, place in own:
             for other_role, other, other_place in taken:
@@ -90,6 +92,9 @@ def _same_file(one: Path, other: Path) -> bool:
 
 def _check_place(output: OutputPath) -> None:
     path, role = output.path, output.role
+    if str(path) == "-":
+        wanted = "directory" if output.kind == "directory" else "file"
+        raise ConfigurationError(f"{role}: - is standard output, which this option cannot write to; name a {wanted}")
     if not path.name or "\0" in str(path):
         raise ConfigurationError(f"{role}: {str(path)!r} is not the name of a {output.kind}")
     longest = max((len(os.fsencode(beside(path, suffix).name)) for suffix in output.working), default=0)
@@ -102,7 +107,7 @@ def _check_place(output: OutputPath) -> None:
     if not parent.is_dir():
         what = "is not a directory" if parent.exists() else "does not exist; create it first"
         raise ConfigurationError(f"{role} {path}: the directory {parent} {what}")
-    _check_kind(path, role, output.kind)
+    _check_kind(path, role, output.kind, stdout=output.stdout)
     if output.kind == "file" and os.path.lexists(path) and not output.replace:
         raise ConfigurationError(f"{role} {path} exists; {output.remedy}")
     if output.kind != "file" and path.exists():
@@ -117,7 +122,7 @@ def _may_write(path: Path) -> bool:
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _check_kind(path: Path, role: str, kind: OutputKind) -> None:
+def _check_kind(path: Path, role: str, kind: OutputKind, *, stdout: bool) -> None:
     """Refuse what a rename would destroy although it is no file that could be replaced, or what cannot be written."""
     # A rename replaces a symbolic link itself; the others write to what it leads to.
     if kind != "file" and path.is_symlink() and not path.exists():
@@ -130,7 +135,7 @@ def _check_kind(path: Path, role: str, kind: OutputKind) -> None:
     wanted = "directory" if kind == "directory" else "file"
     if found == wanted or (kind == "log" and (found == "character device" or _is_stream_of_process(path))):
         return
-    hint = "; write - for standard output" if kind == "file" and str(path).startswith("/dev/") else ""
+    hint = "; write - for standard output" if stdout and str(path).startswith("/dev/") else ""
     never = " and is never replaced" if kind == "file" else " and is left alone"
     raise ConfigurationError(f"{role} {path} is a {found}, not a {wanted},{never}{hint}")
 

@@ -67,6 +67,8 @@ class ProfileRowEncoder:
         """Columns that appeared after the first page, with their number of rows."""
         self.kinds: dict[str, str] = {"id": "null"} if columns is None else dict.fromkeys(columns, "null")
         """The kinds of the values of a Parquet file, by column; see `notice`."""
+        self.unseen = set(columns or ())
+        """The chosen columns that no profile has had."""
 
     def page(self, rows: Iterable[ProfileRow], *, header: bool, texts: Sequence[str] = ()) -> bytes:
         """Encode one page.
@@ -82,7 +84,7 @@ class ProfileRowEncoder:
         if self.format == "csv":
             text = self._csv([flat(row) for row in rows], header=header)
         elif self.format == "parquet":
-            text = self._journal(map(flat, rows))
+            text = self._journal(list(map(flat, rows)))
         elif texts:
             text = "\n".join(texts) + "\n"
         else:
@@ -93,6 +95,7 @@ class ProfileRowEncoder:
         return text.encode("utf-8", "backslashreplace")
 
     def _csv(self, rows: list[dict[str, object]], *, header: bool) -> str:
+        self._see(rows)
         if self.columns is None:
             self.columns = list(dict.fromkeys(["id", *(name for row in rows for name in row)]))
         known = set(self.columns)
@@ -114,7 +117,12 @@ class ProfileRowEncoder:
             writer.writerow(cells if _TEXT.issuperset(map(type, cells)) else map(_cell, cells))
         return buffer.getvalue()
 
-    def _journal(self, rows: Iterable[dict[str, object]]) -> str:
+    def _see(self, rows: Iterable[dict[str, object]]) -> None:
+        for row in rows if self.unseen else ():
+            self.unseen.difference_update(row)
+
+    def _journal(self, rows: list[dict[str, object]]) -> str:
+        self._see(rows)
         lines: list[str] = []
         for row in rows:
             kept = {name: row.get(name) for name in self.columns} if self.columns is not None else row

@@ -105,6 +105,33 @@ def test_E2_a_file_is_enriched_and_each_key_asked_once(vendor: VendorServer, tmp
     }
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("words", [["--into", "n"], ["--prefix", "", "--fields", "n"]])
+def test_columns_that_are_all_there_already_are_refused(
+    vendor: VendorServer, tmp_path: Path, form: str, words: list[str]
+) -> None:
+    source = orders(tmp_path / "in.csv", 3)
+    if form == "parquet":
+        pa_csv, pq = pytest.importorskip("pyarrow.csv"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa_csv.read_csv(source), source := tmp_path / "in.parquet")
+    done = enrich(vendor, source, "-o", tmp_path / "out.csv", *words)
+    assert done.exit_code == 1
+    assert "column 'n' was in every record" in done.stderr
+    assert f"choose another {words[0]}" in done.stderr
+    assert (vendor.calls, (tmp_path / "out.csv").exists()) == ([], False)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_run_that_added_nothing_ends_with_a_problem(vendor: VendorServer, tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "in.jsonl").write_text('{"user_id": "u1", "n": 1}\n{"user_id": "u2", "n": 2}\n')
+    done = enrich(vendor, tmp_path / "in.jsonl", "-o", tmp_path / f"out.{suffix}", "--into", "n")
+    assert done.exit_code == 2
+    assert "column 'n' was there already, so nothing was added to any record" in events(done)[-1]["problems"][0]
+    (tmp_path / "in.jsonl").write_text('{"user_id": "u1", "n": 1}\n{"user_id": "u2"}\n')
+    some = enrich(vendor, tmp_path / "in.jsonl", "-o", tmp_path / f"o.{suffix}", "--into", "n")
+    assert some.exit_code == (0 if suffix == "jsonl" else 2)  # a CSV has the column in all records
+
+
 def test_from_standard_input_to_standard_output(vendor: VendorServer, tmp_path: Path) -> None:
     line = b'{"user_id": "u5"}\n'
     done = enrich(vendor, "-", "--input-format", "jsonl", "--fields", "tier", input=line)

@@ -211,6 +211,26 @@ def test_columns_that_come_later_are_left_out_and_reported(vendor: VendorServer,
     assert (got[0], got[1], got[201]) == (["vip", "id"], ["", "p000"], ["yes", "p200"])
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_column_that_no_profile_has_is_reported(vendor: VendorServer, tmp_path: Path, form: str) -> None:
+    target = tmp_path / f"a.{form}"
+    done = export(vendor, "-o", target, "--columns", "id,tire,tier")
+    assert done.exit_code == 2
+    assert "no profile has the attribute 'tire' of --columns" in done.stderr
+    assert "'tier'" not in done.stderr
+    assert target.exists()
+
+
+def test_a_column_that_was_seen_before_the_interruption_is_not_reported(vendor: VendorServer, tmp_path: Path) -> None:
+    vendor.add_collection("odd", {f"q{n}": {"a": "1", "b": "2"} if n < 10 else {"a": "1"} for n in range(30)})
+    break_at(vendor, 3)
+    odd = ["--index", "odd", "--limit", "10", "--retries", "0", "-o", str(tmp_path / "odd.csv"), "--columns", "a,b,c"]
+    assert export(vendor, *odd).exit_code == 3
+    vendor.heal()
+    done = export(vendor, *odd, "--resume")
+    assert (done.exit_code, "'c'" in done.stderr, "'b'" in done.stderr) == (2, True, False)
+
+
 def test_an_attribute_called_id_does_not_hide_the_profiles_id() -> None:
     assert flat(ProfileRow("p1", "i", {"id": "p1", "a": "x"})) == {"id": "p1", "a": "x"}
     assert flat(ProfileRow("p1", "i", {"id": "other"})) == {"id": "p1", "attributes.id": "other"}

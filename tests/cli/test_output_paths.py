@@ -239,6 +239,32 @@ def as_nobody(path: Path) -> Generator[None]:
         os.seteuid(0)
 
 
+NO_DASH = {
+    *("enrich --output", "export --output"),  # standard output
+    *("index publish --to", "index refresh --mirror"),  # a URL; and what must be there already
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(WRITTEN) - NO_DASH))
+def test_E6_a_dash_is_no_file(place: Path, vendor: VendorServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """E6: an option that cannot write to standard output makes no file called `-`, and does not suggest it."""
+    monkeypatch.chdir(place)
+    before, calls = tree(place), len(vendor.calls)
+    done = invoke(vendor, *WRITTEN[name](place, Path("-")))
+    assert done.exit_code in (1, 2), done.output
+    assert ": - is standard output, which this option cannot write to; name a " in " ".join(done.stderr.split())
+    assert len(vendor.calls) == calls
+    assert tree(place) == before
+    if name != "serve --audit-log":
+        assert "write -" not in invoke(vendor, *WRITTEN[name](place, Path("/dev/null"))).stderr
+
+
+def test_E6_dead_letters_of_standard_output_are_no_dash_either(place: Path, vendor: VendorServer) -> None:
+    done = invoke(vendor, "enrich", place / "users.csv", "--key", "user_id", "--dead-letter", "-")
+    assert (done.exit_code, "dead letters: - is standard output, which" in done.stderr) == (1, True)
+    assert done.stdout == ""
+
+
 @pytest.mark.parametrize("kind", BAD)
 @pytest.mark.parametrize("name", WRITTEN)
 def test_E6_nothing_is_written_that_must_not_be(place: Path, vendor: VendorServer, name: str, kind: str) -> None:
@@ -268,7 +294,9 @@ def test_E6_the_users_databases_are_not_taken_for_data_of_a_store(place: Path, v
         (place / folder).mkdir(exist_ok=True)
         (place / folder / "crm.db").write_text("mine")
     build: list[str | Path] = ["index", "build", "--data", place / "users.csv", "--id", "user_id", "--store"]
+    before = tree(place)
     refused = invoke(vendor, *build, place / "new")
+    assert tree(place) == before  # also no lock file
     assert refused.exit_code == 2
     assert "holds other files" in refused.stderr
     assert invoke(vendor, *build, place / "a.store").exit_code == 0

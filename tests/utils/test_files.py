@@ -177,7 +177,7 @@ def test_E6_nothing_but_a_file_is_ever_replaced(tmp_path: Path, kind: str, suffi
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/stdout", "/dev/full"])
 def test_E6_devices_are_refused(device: str) -> None:
     with pytest.raises(ConfigurationError, match="never replaced; write - for standard output"):
-        check_output_paths([OutputPath(Path(device), "the output", replace=True)])
+        check_output_paths([OutputPath(Path(device), "the output", replace=True, stdout=True)])
 
 
 NAMES = st.sampled_from(["a", "b", "a.part", "a.resume", "b.part", "sub/../a", "./b", "link/a"])

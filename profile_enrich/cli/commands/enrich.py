@@ -207,8 +207,8 @@ def enrich(
     always pass --resume: without a checkpoint, it starts a new run; with --force, it also replaces the previous output.
 
     Exit codes: 0 done; 2 finished with problems: there are dead letters, most records have no key, no record has a
-    profile, or an attribute of --fields is in no profile; 1 failed, including a wrong command line; 130 (Ctrl-C) or 143
-    (SIGTERM) interrupted, and --resume continues.
+    profile, an attribute of --fields is in no profile, or all new columns were there already; 1 failed, including a
+    wrong command line; 130 (Ctrl-C) or 143 (SIGTERM) interrupted, and --resume continues.
     """
     if dry_run:
         return _dry_run(settings, input, key, encoding, delimiter, input_format, rate)
@@ -217,7 +217,11 @@ def enrich(
         form = _like(input)
     if settings.store is not None:  # the library checks all other paths
         written = {"the output": None if output == "-" else Path(output), "the dead letters": dead_letter}
-        outputs = [OutputPath(path, role, replace=True) for role, path in written.items() if path is not None]
+        outputs = [
+            OutputPath(path, role, replace=True, stdout=role == "the output")
+            for role, path in written.items()
+            if path is not None
+        ]
         check_output_paths(outputs, {"the store": settings.store})
     options: dict[str, Any] = {
         "key": key,

@@ -48,7 +48,7 @@ _CHECKPOINT_EVERY = 1.0
 """Seconds between checkpoints."""
 
 ATTENTION = 2
-"""The file was written without some attributes."""
+"""The file was written without some attributes, or with columns that no profile has."""
 
 
 @click.command()
@@ -96,8 +96,8 @@ def export(
 
     CSV: a column `id`, then the attributes of the first page. Attributes that appear later are left out and reported
     at the end, and the exit code is 2; name all columns with --columns, or stop at the first such attribute with
-    --strict-columns. JSONL has every profile unchanged. Parquet (extra arrow) has a column for each attribute, with
-    the narrowest type for all its values.
+    --strict-columns. The exit code is also 2 if no profile has an attribute of --columns. JSONL has every profile
+    unchanged. Parquet (extra arrow) has a column for each attribute, with the narrowest type for all its values.
     """
     kind = settings.kind("amperity")
     if kind != "amperity":
@@ -132,8 +132,12 @@ def export(
                 target.discard()
             raise
     job.say_where(path, whole=True, expected=True)
+    unseen = sorted(encoder.unseen) if job.state.rows and form != "jsonl" else []
+    for name in unseen:
+        note(f"Problem: no profile has the attribute {name!r} of --columns.")
     if encoder.left_out:
         _report_left_out(encoder)
+    if encoder.left_out or unseen:
         raise click.exceptions.Exit(ATTENTION)
 
 
@@ -164,6 +168,7 @@ class _State:
         kinds: the kinds of the values, by column of a Parquet file.
         left_out: columns that appeared later, with their number of rows.
         total: the number of all rows, if the API sent it.
+        unseen: the chosen columns that no profile has had; `None` before the first page.
     """
 
     rows: int = 0
@@ -172,6 +177,7 @@ class _State:
     kinds: dict[str, str] = field(default_factory=dict[str, str])
     left_out: dict[str, int] = field(default_factory=dict[str, int])
     total: int | None = None
+    unseen: list[str] | None = None
 
 
 class _Job:
@@ -214,6 +220,8 @@ class _Job:
             self._encoder.columns = list(self.state.columns)
         self._encoder.kinds.update(self.state.kinds)
         self._encoder.left_out.update(self.state.left_out)
+        if self.state.unseen is not None:
+            self._encoder.unseen = set(self.state.unseen)
 
     async def export(self, target: RecordOutput) -> None:
         """Write all pages. The next page is fetched while one is encoded and written."""
@@ -240,6 +248,7 @@ class _Job:
                         state.columns = self._encoder.columns
                         state.kinds = dict(self._encoder.kinds)
                         state.left_out = dict(self._encoder.left_out)
+                        state.unseen = sorted(self._encoder.unseen)
                         state.total = state.total if page.total is None else page.total
                         bar.update(task, completed=state.rows, total=state.total)
                         if state.token is None or time.monotonic() - saved >= _CHECKPOINT_EVERY:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from ..._utils.file_identity import FileIdentity
 from ..._utils.validation import check_int, check_number
 from ...client.client import ProfileClient
-from ...errors import InputError
+from ...errors import ConfigurationError, InputError
 from ...profile import Profile
 from ..options import EnrichOptions, options_of
 from ..outcome_stream import Outcome, run
@@ -161,6 +161,7 @@ class _Run:
         whole = not job.two_passes or job.dead is not None
         self.reader: RecordReader = self._open(whole=whole)
         try:
+            self._check_columns()
             self._out = self._output(resume=resume, force=force)
         except BaseException:
             self.reader.close()
@@ -187,6 +188,15 @@ class _Run:
         job = self._job
         as_text = job.target.format != "parquet"
         return open_reader(job.source, job.key, encoding=job.encoding, whole=whole, as_text=as_text)
+
+    def _check_columns(self) -> None:
+        """Refuse a run that could add nothing, where the input's columns are known before its records."""
+        added = self._job.columns()
+        if added and set(added).issubset(self.reader.columns or ()):
+            raise ConfigurationError(
+                f"{_listed(added)} in every record of {self._job.source.name} already, so nothing would be added: "
+                f"choose another {'into=' if self._job.into is not None else 'prefix='}"
+            )
 
     def _output(self, *, resume: bool, force: bool) -> RecordOutput:
         job = self._job
@@ -435,8 +445,17 @@ class _Run:
         looked_up = stats.enriched + stats.missing
         if looked_up and not stats.enriched:
             return [f"no record has a profile: does {key!r} hold the ids of this source, and is it the right source?"]
+        added, clashes = self._job.columns(), self._state.clashes
+        if stats.enriched and added and all(clashes.get(name) == stats.passed for name in added):
+            return [f"{_listed(added)} there already, so nothing was added to any record"]
         return [f"no profile has the attribute {name!r}" for name in unseen] if stats.enriched else []
 
     def close(self) -> None:
         self.reader.close()
         self._out.close()
+
+
+def _listed(columns: list[str]) -> str:
+    """Say that columns are there, e.g. `column 'tier' was`."""
+    named = ", ".join(map(repr, columns))
+    return f"columns {named} were" if len(columns) > 1 else f"column {named} was"

@@ -119,7 +119,11 @@ class ResumableOutput:
         self._parts: dict[str, _Part] = {}
         self._owns = False
         check_output_paths(
-            [OutputPath(each, role, replace=True, working=_WORKING) for role, each in self._outputs.items()], inputs
+            [
+                OutputPath(each, role, replace=True, working=_WORKING, stdout=role == "the output")
+                for role, each in self._outputs.items()
+            ],
+            inputs,
         )
         self._locks = [FileLock(beside(each, "lock")) for each in self._outputs.values()]
         try:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from ..._utils.output_paths import OutputPath, check_output_paths
 from ..._utils.temporary_directory import temporary_directory
 from .resumable_output import ResumableOutput
 
@@ -65,6 +66,7 @@ class StreamOutput:
     state: dict[str, Any] | None = None
 
     def __init__(self, *, more: Mapping[str, Path], force: bool, inputs: Mapping[str, Path]) -> None:
+        check_output_paths([OutputPath(path, role, replace=True) for role, path in more.items()], inputs)
         self._files = {
             role: ResumableOutput(path, job={}, resume=False, force=force, inputs=inputs) for role, path in more.items()
         }

@@ -78,6 +78,8 @@ def build_store(
     path = Path(path)
     check_paths(specs, path)
     problem = ""
+    if path.is_dir():
+        _start(path)  # before the lock file is made in a directory that is refused
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
