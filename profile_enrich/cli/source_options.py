@@ -71,7 +71,13 @@ class Settings:
 
 
 _OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    ("source", {"type": click.Choice(["census", "amperity", "store"]), "help": "Whom to ask. Told by the others."}),
+    (
+        "source",
+        {
+            "type": click.Choice(["census", "amperity", "store"]),
+            "help": "The kind of source. Default: derived from the other options.",
+        },
+    ),
     ("api_key", {"metavar": "KEY", "help": "Census: the workspace's API key."}),
     ("entity", {"metavar": "NAME|ID", "help": "Census and store: the entity."}),
     (

@@ -106,6 +106,9 @@ def test_a_walk_through_the_page(chromium: Browser, url: str) -> None:
     # Filter, with the total.
     page.get_by_role("button", name="Add a condition").click()
     page.get_by_label("Column", exact=True).select_option("tier")
+    page.get_by_role("button", name="Count and show").click()  # a condition without a value is not sent
+    assert page.evaluate("document.activeElement.validity.valueMissing")
+    assert page.locator("#filter-url").inner_text() == ""
     page.get_by_label("Value").fill("gold")
     page.get_by_role("button", name="Count and show").click()
     page.get_by_text(re.compile("30 of 62 profiles")).wait_for()
@@ -146,6 +149,7 @@ def test_it_fits_and_is_accessible(chromium: Browser, url: str) -> None:
     page.get_by_label("Id", exact=True).fill("u1")
     page.get_by_role("button", name="Look up").click()
     page.get_by_role("button", name="Add a condition").click()
+    page.get_by_label("Value").fill("gold")
     page.get_by_role("button", name="Count and show").click()
     page.get_by_text(re.compile("profiles, in")).wait_for()
     page.wait_for_timeout(3500)  # a second sample, so that all charts are there
@@ -153,6 +157,7 @@ def test_it_fits_and_is_accessible(chromium: Browser, url: str) -> None:
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("#snippet").evaluate("each => each.scrollWidth <= each.clientWidth")
         if directory := os.environ.get("SCREENSHOTS"):
             page.screenshot(path=f"{directory}/page-{width}-{scheme}.png", full_page=True)
         violations = Axe().run(page).response["violations"]

@@ -14,6 +14,8 @@ from tests.stacks import needs
 needs("fastapi_cache", "aiocache", "litestar", "django")
 
 from aiocache import SimpleMemoryCache, cached  # noqa: E402
+from cachetools import TTLCache  # noqa: E402
+from cachetools import cached as memoized  # noqa: E402
 from fastapi import FastAPI, Request  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
 from fastapi_cache import FastAPICache  # noqa: E402
@@ -22,7 +24,7 @@ from fastapi_cache.decorator import cache  # noqa: E402
 from litestar import Litestar, get  # noqa: E402
 from litestar import Request as LitestarRequest  # noqa: E402
 
-from profile_enrich import ProfileClient, ProfileMiddleware, from_header, get_profile  # noqa: E402
+from profile_enrich import Profile, ProfileClient, ProfileMiddleware, Record, from_header, get_profile  # noqa: E402
 from profile_enrich.fastapi import CurrentProfile, RequiredProfile  # noqa: E402
 from profile_enrich.web.config import Attach  # noqa: E402
 from tests.helpers import own_records  # noqa: E402
@@ -95,8 +97,6 @@ def test_A22_A24_fastapi_cache_and_aiocache_key_on_the_person(
 
 def test_A24_a_value_of_the_profile_is_part_of_the_key_too() -> None:
     """A24: `repr` is what aiocache makes its keys of, and fastapi-cache."""
-    from profile_enrich import Profile, Record
-
     @cached(cache=SimpleMemoryCache, ttl=60, namespace="values")
     async def delivery(address: Any) -> str:
         return str(address["city"])
@@ -106,6 +106,37 @@ def test_A24_a_value_of_the_profile_is_part_of_the_key_too() -> None:
         return [await delivery(profile["address"]) for profile in people]
 
     assert asyncio.run(ask()) == ["Lyon", "Oslo"]
+
+
+@pytest.mark.parametrize("path", ["/parameter", "/state"])
+def test_A22_cachetools_keys_on_the_key_that_its_function_makes(
+    path: str, client: ProfileClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The key is that of docs/web-developers.md: a profile is not hashable."""
+    calls: list[str] = []
+
+    @memoized(TTLCache(maxsize=100, ttl=60), key=lambda profile: (profile.key, profile.id))
+    def greeting(profile: Profile) -> str:
+        calls.append(profile.get("first_name", "there"))
+        return calls[-1]
+
+    app = FastAPI()
+
+    @app.get("/parameter")
+    async def parameter(profile: CurrentProfile) -> dict[str, str]:
+        return {"hello": greeting(profile)}
+
+    @app.get("/state")
+    async def state(request: Request) -> dict[str, str]:
+        return {"hello": greeting(request.state.profile)}
+
+    app.add_middleware(ProfileMiddleware, client=client, identify=WHO)
+    with TestClient(app) as client_:
+        for user, hello, control, _ in answers(client_, path):
+            assert hello == NAMES[user]
+            assert "private" in control
+    assert calls == list(NAMES.values())
+    assert own_records(caplog) == []
 
 
 def test_A22_A24_a_required_profile_is_part_of_the_key_too(client: ProfileClient) -> None:

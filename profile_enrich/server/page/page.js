@@ -188,7 +188,7 @@ function addCondition() {
   if (!item || !item.filterable.length) return;
   conditionNumber += 1;
   const column = make("select", { id: `column-${conditionNumber}` }, ...item.filterable.map((name) => make("option", {}, name)));
-  const value = make("input", { id: `value-${conditionNumber}`, autocomplete: "off", spellcheck: "false" });
+  const value = make("input", { id: `value-${conditionNumber}`, autocomplete: "off", spellcheck: "false", required: "" });
   const remove = make("button", { type: "button", class: "quiet" }, "Remove");
   const row = make("div", { class: "condition" },
     make("span", {}, make("label", { for: column.id }, "Column"), column),
