@@ -97,6 +97,7 @@ def test_A22_A24_fastapi_cache_and_aiocache_key_on_the_person(
 
 def test_A24_a_value_of_the_profile_is_part_of_the_key_too() -> None:
     """A24: `repr` is what aiocache makes its keys of, and fastapi-cache."""
+
     @cached(cache=SimpleMemoryCache, ttl=60, namespace="values")
     async def delivery(address: Any) -> str:
         return str(address["city"])
@@ -108,7 +109,7 @@ def test_A24_a_value_of_the_profile_is_part_of_the_key_too() -> None:
     assert asyncio.run(ask()) == ["Lyon", "Oslo"]
 
 
-@pytest.mark.parametrize("path", ["/parameter", "/state"])
+@pytest.mark.parametrize("path", ["/parameter", "/awaited"])
 def test_A22_cachetools_keys_on_the_key_that_its_function_makes(
     path: str, client: ProfileClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -126,9 +127,9 @@ def test_A22_cachetools_keys_on_the_key_that_its_function_makes(
     async def parameter(profile: CurrentProfile) -> dict[str, str]:
         return {"hello": greeting(profile)}
 
-    @app.get("/state")
-    async def state(request: Request) -> dict[str, str]:
-        return {"hello": greeting(request.state.profile)}
+    @app.get("/awaited")
+    async def awaited(request: Request) -> dict[str, str]:
+        return {"hello": greeting(await get_profile(request))}
 
     app.add_middleware(ProfileMiddleware, client=client, identify=WHO)
     with TestClient(app) as client_:
