@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, cast
 
 from flask import Request, current_app, g, has_request_context, request
 from flask.globals import request_ctx
+from flask.sessions import NullSession
 from starlette.types import Scope
 
 from ..web.blocking_lookup import BlockingConfig, BlockingLookup
@@ -14,6 +16,12 @@ from ..web.request_values import SESSION_COOKIE
 
 __all__ = ["FlaskLookup", "current_lookup"]
 
+logger = logging.getLogger("profile_enrich")
+
+_REMEDIES = {
+    "session": "set app.secret_key, or a session interface of your own",
+    "user": "set up Flask-Login, LoginManager(app)",
+}
 _KEY = "profile_enrich."
 """Where the lookup is in the `environ`: `flask.g` may outlive a request, for example in tests that push a context."""
 
@@ -27,7 +35,7 @@ class FlaskLookup(BlockingLookup):
     """
 
     def __init__(self, config: BlockingConfig, attribute: str) -> None:
-        super().__init__(config, _scope)
+        super().__init__(config, self._load)
         self.reads = 0
         self.reads_at_miss: dict[str, int] = {}
         """How often the profile had been read when a key was missing in Flask-Caching."""
@@ -37,6 +45,16 @@ class FlaskLookup(BlockingLookup):
     def _on_read(self) -> None:
         super()._on_read()
         self.reads += 1
+
+    def _load(self) -> Scope:
+        scope = _scope()
+        for name, remedy in _REMEDIES.items():
+            missing = name not in scope or isinstance(scope[name], NullSession)
+            if missing and name in self.config.requires() and self.config.once.first("required", name):
+                logger.warning(
+                    "there is no %s for the identity function: %s; until then pages are served anonymous", name, remedy
+                )
+        return scope
 
     def endpoint(self) -> str:
         """Return the name of the view, for the log."""

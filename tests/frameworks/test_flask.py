@@ -334,6 +334,20 @@ def test_A31_a_function_that_hangs_or_cancels_counts_as_no_within_its_bound(
     assert len([text for text in loud(caplog) if "function raised" in text]) == 1
 
 
+@pytest.mark.parametrize(
+    ("identify", "remedy"), [(from_session("user_id"), "app.secret_key"), (from_user("id"), "LoginManager(app)")]
+)
+def test_A26_what_an_identity_function_needs_and_flask_does_not_have_is_logged_once(
+    identify: Any, remedy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A26: an application without a secret key has no session, one without Flask-Login no user."""
+    app = Flask(__name__)
+    ProfileEnrich(app, client=client_of(ScriptedSource()), identify=identify)
+    app.add_url_rule("/read", view_func=lambda: f"Hello {current_profile.get('id', 'nobody')}")
+    assert [browser(app).get("/read").text for _ in range(2)] == ["Hello nobody"] * 2
+    assert [remedy in text for text in loud(caplog)] == [True]
+
+
 @pytest.mark.parametrize("role", ["consent", "identify"])
 def test_A31_a_function_that_takes_long_is_logged_once_and_in_a_thread_it_costs_the_budget(
     role: str, caplog: pytest.LogCaptureFixture
