@@ -79,10 +79,9 @@ class ProfileClient:
         source_policy: SourcePolicy | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not isinstance(source, ProfileSource):
-            raise ConfigurationError(
-                f"source must be a ProfileSource such as CensusSource(...), not {type(source).__name__}"
-            )
+        if isinstance(source, type) or not isinstance(source, ProfileSource):
+            given = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
+            raise ConfigurationError(f"source must be a ProfileSource such as CensusSource(...), not {given}")
         cache_policy = CachePolicy() if cache_policy is None else cache_policy
         if not isinstance(cache_policy, CachePolicy):
             raise ConfigurationError(f"cache_policy must be a CachePolicy(...), not {type(cache_policy).__name__}")

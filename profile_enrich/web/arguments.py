@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from inspect import isfunction
 from typing import cast
 
 from .._utils.validation import check_bool, check_number
@@ -47,10 +48,9 @@ def check_arguments(
     """
     if not isinstance(client, ProfileClient):
         raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
-    if not callable(identify):
-        raise ConfigurationError("identify must be callable, e.g. from_session('user_id')")
-    if consent is not None and not callable(consent):
-        raise ConfigurationError("consent must be callable, e.g. honour_gpc()")
+    _check_function("identify", identify, "from_session('user_id')")
+    if consent is not None:
+        _check_function("consent", consent, "honour_gpc()")
     if budget is not None:
         check_number("budget", budget)
     check_bool("server_timing", server_timing)
@@ -59,6 +59,13 @@ def check_arguments(
     else:
         headers = vary_of(identify) if consent is None else (*vary_of(consent, "consent"), *vary_of(identify))
     return _path_prefixes(exclude), headers
+
+
+def _check_function(argument: str, value: object, example: str) -> None:
+    if isfunction(value) and value.__module__.startswith(__package__ or ""):  # it makes the function
+        raise ConfigurationError(f"{argument} is {value.__name__} itself: call it, e.g. {example}")
+    if not callable(value):
+        raise ConfigurationError(f"{argument} must be callable, e.g. {example}")
 
 
 def _path_prefixes(exclude: object) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from profile_enrich import (
     Excluded,
     Found,
     InvalidKeyError,
+    MemorySource,
     NotModified,
     PendingLookup,
     Profile,
@@ -833,6 +834,8 @@ class TestBadInput:
     def test_a_source_must_be_one(self) -> None:
         with pytest.raises(ConfigurationError, match="source must be a ProfileSource"):
             ProfileClient("https://example.com")  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="not the class MemorySource"):
+            ProfileClient(MemorySource)  # type: ignore[arg-type]
 
     def test_A9_nothing_exists_before_the_first_lookup(self) -> None:
         """A9: nothing bound to a loop or a socket exists before a fork."""

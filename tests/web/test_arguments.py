@@ -9,12 +9,15 @@ import pytest
 
 from profile_enrich import (
     ConfigurationError,
+    MemorySource,
     ProfileMiddleware,
+    first_of,
     from_cookie,
     from_header,
     from_session,
     from_signed_cookie,
     from_user,
+    honour_gpc,
 )
 from profile_enrich.web.arguments import is_excluded
 from profile_enrich.web.blocking_lookup import BlockingConfig
@@ -63,6 +66,7 @@ class BadVary:
     ("argument", "value"),
     [
         ("client", "x"), ("client", None), ("identify", "user_id"), ("identify", None), ("identify", BadVary()),
+        ("identify", from_session), ("identify", first_of), ("consent", honour_gpc), ("client", MemorySource),
         ("budget", -1), ("budget", "50ms"), ("budget", True), ("budget", float("nan")),
         ("exclude", "/static"), ("exclude", ["static"]), ("exclude", [None]), ("exclude", 7),
         ("consent", True), ("consent", "yes"), ("consent", BadVary()),
