@@ -14,11 +14,23 @@ _NAME = re.compile(r"(?<![\w/.`'\"=-])[a-z]+(?:_[a-z]+)+\b(?![=_(])")
 
 _ARGUMENT = re.compile(r"(?<![\w/.`-])([a-z][a-z_]*)=(True|False|None|'[^']*'|(?=[\s,;.)\d]|$))")
 
+_ROLE = re.compile(r"^(fields|expires_in)(?=:| must )|(?<= \()(key|fields|filterable|types)(?=\))")
+"""An argument that a message begins with, or that it names after a column, e.g. `no column 'x' (key)`."""
+
+_ROLES: Mapping[str, str] = {
+    "key": "id",
+    "expires_in": "expires",
+    "fields": "fields",
+    "filterable": "filter",
+    "types": "type",
+}
+
 _FUNCTIONS: Mapping[str, str] = {
     "list_indexes()": "`profile-enrich indexes`",
     "indexes()": "`profile-enrich indexes`",
     "entities()": "`profile-enrich entities`",
     "build_store() or ": "",
+    ", or a pyarrow.DataType": "",
 }
 
 _PHRASES: Mapping[str, str] = {"allow it to shrink": "allow_shrink"}
@@ -61,6 +73,17 @@ def in_words_of_the_command(message: str) -> str:
         name = found[0] if found[0] in options else _OF_UPSTREAM.get(found[0], "")
         return f"--{name.replace('_', '-')}" if name in options else found[0]
 
+    written = {word for parameter in context.command.params for word in parameter.opts} if context else set[str]()
+
+    def role(found: re.Match[str]) -> str:
+        option = f"--{_ROLES[found[0]]}"
+        return option if option in written else found[0]
+
+    if "--id" in written:
+        message = message.replace(
+            "say which one identifies a record: key, or --id", "say with --id which one identifies a record"
+        )
+    message = _ROLE.sub(role, message)
     for phrase, option in _PHRASES.items():
         if option in options:
             message = message.replace(phrase, f"give --{option.replace('_', '-')}")

@@ -33,8 +33,8 @@ from .auth import StaticToken, TokenAuth
 from .base import ChangeBatch, Found, Freshness, NotFound, NotModified, SourceResult, Validators
 from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
 from .http.caching_headers import freshness
-from .http.json_body import decode_json
-from .http.vendor_api import WRONG_URL, HttpApi
+from .http.json_body import WRONG_URL, decode_json
+from .http.vendor_api import HttpApi
 from .named_collection import NamedCollection
 from .record_from_json import id_tag, make_record
 from .urls import check_base_url, check_header, check_timeout, path_segment

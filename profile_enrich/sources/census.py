@@ -21,8 +21,8 @@ from .base import ChangeBatch, Found, NotFound, NotModified, SourceResult, Valid
 from .embedded_batch import MAX_BATCH, NO_BATCHES, batch_base, fetch_records
 from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
 from .http.caching_headers import freshness
-from .http.json_body import array, decode_json, is_json_object, obj
-from .http.vendor_api import WRONG_URL, HttpApi, fingerprint
+from .http.json_body import WRONG_URL, array, decode_json, is_json_object, obj
+from .http.vendor_api import HttpApi, fingerprint
 from .named_collection import NamedCollection
 from .record_from_json import make_record
 from .urls import check_base_url, check_header, check_timeout, query_value

@@ -121,6 +121,30 @@ def test_columns_that_are_all_there_already_are_refused(
     assert (vendor.calls, (tmp_path / "out.csv").exists()) == ([], False)
 
 
+@pytest.mark.parametrize("words", [[], ["--fields", "tier"]])
+def test_an_input_without_records_cannot_be_a_parquet_file(
+    vendor: VendorServer, tmp_path: Path, words: list[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "in.jsonl").write_text("")
+    done = enrich(vendor, tmp_path / "in.jsonl", "-o", tmp_path / "out.parquet", *words)
+    assert (done.exit_code, "has no records, and a Parquet file needs columns" in done.stderr) == (1, True)
+    (tmp_path / "in.jsonl").write_text('{"user_id": "u1"}\n')
+    done = enrich(vendor, tmp_path / "in.jsonl", "-o", tmp_path / "out.parquet", "--force", "--fields", "tier:strin")
+    assert done.exit_code == 1
+    assert "--fields: the type of 'profile_tier' must be the name of an Arrow type" in done.stderr
+    assert "pyarrow" not in done.stderr
+
+
+def test_a_page_of_html_is_not_the_api(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("user_id\nu1\n")
+    with VendorServer(dict(PEOPLE), entity="Users", key=KEY) as page:
+        page.always(faults.Respond(200, b"\n<!doctype html><title>Hello</title>"))
+        done = enrich(page, tmp_path / "in.csv", "-o", tmp_path / "out.csv")
+    assert done.exit_code == 1
+    assert "is HTML, not JSON; is --base-url the one of this API" in done.stderr
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_run_that_added_nothing_ends_with_a_problem(vendor: VendorServer, tmp_path: Path, suffix: str) -> None:
     (tmp_path / "in.jsonl").write_text('{"user_id": "u1", "n": 1}\n{"user_id": "u2", "n": 2}\n')

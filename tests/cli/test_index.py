@@ -196,8 +196,8 @@ def test_a_toml_file_says_it_all(tmp_path: Path, users: Path) -> None:
     [
         ([], "give --data FILE, --sql QUERY or --config FILE"),
         (["--data", "nowhere.csv"], "nowhere.csv is not there"),
-        (["--data", "{users}"], "has no column 'id' (key); its columns are: user_id, email, zip"),
-        (["--data", "{users}", "--id", "user_id", "--filter", "mail"], "has no column 'mail' (filterable)"),
+        (["--data", "{users}"], "has no column 'id' (--id); its columns are: user_id, email, zip"),
+        (["--data", "{users}", "--id", "user_id", "--filter", "mail"], "has no column 'mail' (--filter)"),
         (["--data", "-"], "standard input (-) needs --format: csv, tsv, jsonl, parquet"),
         (["--data", "-", "--format", "csv"], "a query or standard input has no name: give --entity NAME"),
         (["--sql", "SELECT 1"], "--sql needs the database's URL: put it into PROFILE_ENRICH_SQL_URL"),
@@ -281,7 +281,7 @@ def test_changes_and_tombstones(store: Path, tmp_path: Path) -> None:
         (["--changes", "nowhere.csv"], "nowhere.csv is not there"),
         (["--changes", "{users}", "--entity", "a", "--entity", "b"], "has no collection 'a'; there are: 'users'"),
         (["--changes", "{users}", "--entity", "users", "--entity", "users"], "say with one --entity NAME which"),
-        (["--vanished", "delete"], "what has vanished is asked with changed-only"),
+        (["--vanished", "delete"], "--vanished 'delete' needs --changed-only"),
         (["--id", "x"], "to describe them differently, name them again"),
         (["--entity", "x"], "there is no collection 'x'; there are: users"),
     ],
@@ -497,3 +497,24 @@ def test_P11_a_build_that_would_empty_a_collection_is_refused(store: Path, users
     assert records(store) == before
     assert index(*build, "--allow-shrink", store=store).exit_code == 0
     assert records(store) == {}
+
+
+def test_a_shrink_by_rejected_rows_names_them(tmp_path: Path) -> None:
+    source, store = tmp_path / "users.csv", tmp_path / "s.store"
+    source.write_text("user_id,n\nu1,1\nu2,2\nu3,3\nu4,4\n")
+    assert index("build", "--data", str(source), "--id", "user_id", store=store).exit_code == 0
+    source.write_text("user_id,n\nu1,1\nu2,2\nu3,3\n,4\n")
+    result = index("refresh", store=store)
+    assert result.exit_code == 2
+    assert "is unchanged. Rows were left out: " in result.stderr
+    assert " (1). Is the source complete" in result.stderr
+
+
+def test_vanished_and_rejects_name_the_collection(tmp_path: Path) -> None:
+    source, store = tmp_path / "users.csv", tmp_path / "s.store"
+    source.write_text("user_id\nu1\n")
+    words = ["--data", str(source), "--id", "user_id", "--rejects", str(tmp_path / "bad.csv")]
+    assert index("build", *words, store=store).exit_code == 0
+    result = index("refresh", "--changed-only", "--vanished", "delete", store=store)
+    assert result.exit_code == 2
+    assert "users: --rejects (given now, or when it was built) and --vanished 'delete' contradict" in result.stderr

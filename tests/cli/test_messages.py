@@ -87,6 +87,12 @@ def test_E9_no_option_is_called_by_the_name_of_an_argument(command: click.Comman
         ("index mirror", "check base_url", "check --upstream-url"),
         ("index refresh", "allow it to shrink", "give --allow-shrink"),
         ("index status", "allow it to shrink", "allow it to shrink"),
+        ("enrich", "fields: type of 'a': 'x', or a pyarrow.DataType", "--fields: type of 'a': 'x'"),
+        ("keys add", "expires_in must be a number", "--expires must be a number"),
+        ("index build", "a.csv has no column 'x' (filterable); its", "a.csv has no column 'x' (--filter); its"),
+        ("index build", "a.csv has no column 'x' (key); its", "a.csv has no column 'x' (--id); its"),
+        ("enrich", "no column 'x' (filterable)", "no column 'x' (filterable)"),
+        ("index refresh", "vanished='delete' needs changed_only=True", "--vanished 'delete' needs --changed-only"),
         ("index status", "build one with build_store() or `x`", "build one with `x`"),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_schedule_that_makes_no_sense_is_refused(store: Path, tmp_path: Path) 
         RefreshSchedule(store, every=60, jitter=2)
     with pytest.raises(ConfigurationError, match="can be read only once"):
         RefreshSchedule(store, [CollectionSpec("U", Stream(sys.stdin.buffer, "csv"))], every=60)
-    with pytest.raises(ConfigurationError, match="asked with changed-only"):
+    with pytest.raises(ConfigurationError, match="needs changed_only=True"):
         RefreshSchedule(store, every=60, vanished="delete")
     with pytest.raises(StoreError, match="there is no store"):
         RefreshSchedule(tmp_path / "nowhere", every=60)

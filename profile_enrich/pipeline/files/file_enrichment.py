@@ -383,6 +383,9 @@ class _Run:
 
         def write(file: BinaryIO) -> None:
             with contextlib.closing(self._open(whole=True)) as reader:
+                if self._job.target.format == "parquet" and not (reader.columns or self._state.read_kinds):
+                    what = "columns" if self.stats.rows else "records"
+                    raise InputError(f"{self._job.source.name} has no {what}, and a Parquet file needs columns")
                 clashes = assemble(
                     reader,
                     out.part,

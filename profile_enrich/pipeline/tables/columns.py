@@ -115,7 +115,8 @@ def _type(pa: Any, name: str, given: object) -> Any:
         except ValueError:
             pass
     raise ConfigurationError(
-        f"fields: the type of {name!r} must be a pyarrow.DataType or the name of one, such as 'string' or 'int64'"
+        f"fields: the type of {name!r} must be the name of an Arrow type, such as 'string' or 'int64'"
+        ", or a pyarrow.DataType"
     )
 
 

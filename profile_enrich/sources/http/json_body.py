@@ -9,7 +9,10 @@ from typing import Any, cast
 
 from ...errors import SourceResponseError
 
-__all__ = ["array", "decode_json", "decode_list", "is_json_object", "obj"]
+__all__ = ["WRONG_URL", "array", "decode_json", "decode_list", "is_json_object", "obj"]
+
+WRONG_URL = "is base_url the one of this API, with its whole path?"
+"""The hint for an answer that is not of the API, such as a 404 that does not concern a record."""
 
 # An escaped surrogate; matches of whole pairs are sorted out afterwards.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -33,7 +36,7 @@ def decode_json(body: bytes) -> Any:
     except RecursionError:
         fault = "is nested too deeply"
     except ValueError:  # JSONDecodeError holds the whole document
-        fault = "is not JSON"
+        fault = f"is HTML, not JSON; {WRONG_URL}" if body.lstrip()[:1] == b"<" else "is not JSON"
     if fault:
         raise SourceResponseError(f"the source's answer {fault}")
     return value

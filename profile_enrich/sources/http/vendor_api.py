@@ -29,12 +29,9 @@ from . import Headers, HttpRequest, HttpResponse, Transport
 from .caching_headers import conditional_headers, http_date, retry_after
 from .json_body import decode_json
 
-__all__ = ["USER_AGENT", "WRONG_URL", "HttpApi", "fingerprint"]
+__all__ = ["USER_AGENT", "HttpApi", "fingerprint"]
 
 USER_AGENT = f"profile-enrich/{__version__}"
-
-WRONG_URL = "is base_url the one of this API, with its whole path?"
-"""The hint for a 404 that does not concern a record."""
 
 _logger = logging.getLogger("profile_enrich.sources")
 _LARGEST_ENVELOPE = 64 * 1024

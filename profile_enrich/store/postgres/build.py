@@ -92,7 +92,8 @@ def build_database(
                 _keep_newer(connection, schema, spec, old, table, known)
             count = connection.execute(f"SELECT count(*) FROM {schema}.{table}".encode()).fetchone()[0]
             if old is not None:
-                check_shrink(spec.name, old.collection.rows, old.collection.rows - count, max_shrink)
+                lost = old.collection.rows - count
+                check_shrink(spec.name, old.collection.rows, lost, max_shrink, report.rejected)
             generation = generation or swap(connection, schema)
             reports.append(_swap_in(connection, schema, old, table, report, count, generation))
     return BuildReport(None, generation, tuple(reports), time.monotonic() - began)

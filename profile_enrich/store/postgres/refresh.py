@@ -108,7 +108,7 @@ def _refresh_one(
     now = lock_collection(connection, schema, spec.name, _WAIT)
     _keep_newer(connection, schema, now, known)
     inserted, updated, removed, vanished, missed = _compare(connection, schema, now, others=staging.others_deleted)
-    check_shrink(spec.name, now.collection.rows, vanished, max_shrink)
+    check_shrink(spec.name, now.collection.rows, vanished, max_shrink, report.rejected)
     report = replace(
         report,
         inserted=inserted,

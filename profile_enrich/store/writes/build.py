@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -178,17 +178,30 @@ def check_specs(specs: Sequence[CollectionSpec], on_duplicate: str) -> None:
         sniff(b"", spec.encoding)  # it raises for an encoding that does not exist
 
 
-def check_shrink(name: str, rows: int, lost: int, max_shrink: float) -> None:
+def check_shrink(name: str, rows: int, lost: int, max_shrink: float, rejected: Mapping[str, int]) -> None:
     """Check that a change does not lose too many records of a collection.
+
+    Args:
+        name: the collection.
+        rows: its records.
+        lost: how many of them the change would lose.
+        max_shrink: the share that it may lose, from 0 to 1.
+        rejected: why rows of the source were left out, each with their number.
 
     Raises:
         StoreError: more than this share would be lost.
     """
     if lost > rows * max_shrink:
+        why = f" Rows were left out: {_listed(rejected)}." if rejected else ""
         raise StoreError(
-            f"{name} would lose {lost:,} of its {rows:,} records, more than {max_shrink:.0%}; the store is unchanged."
+            f"{name} would lose {lost:,} of its {rows:,} records, more than {max_shrink:.0%}; the store is"
+            f" unchanged.{why}"
             " Is the source complete, and its key column unchanged? If this is intended, allow it to shrink"
         )
+
+
+def _listed(reasons: Mapping[str, int]) -> str:
+    return "; ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
 
 
 def check_any_stored(where: str, read: int, rejects: Rejects) -> None:
@@ -198,8 +211,9 @@ def check_any_stored(where: str, read: int, rejects: Rejects) -> None:
         StoreError: all were left out; it says why.
     """
     if read and sum(rejects.reasons.values()) == read:
-        reasons = "; ".join(f"{reason} ({count:,})" for reason, count in rejects.reasons.items())
-        raise StoreError(f"{where}: none of its {read:,} rows can be stored: {reasons}; the store is unchanged")
+        raise StoreError(
+            f"{where}: none of its {read:,} rows can be stored: {_listed(rejects.reasons)}; the store is unchanged"
+        )
 
 
 def expected_types(collection: Collection, key: str) -> dict[str, ColumnType]:
@@ -255,7 +269,7 @@ def _build_one(
                 written = writer.finish(fail_on_duplicate=on_duplicate == "fail", row_of=placing.row_of)
         if before is not None:
             kept = written.rows if placing.kept is None else placing.kept
-            check_shrink(spec.name, before.rows, before.rows - kept, max_shrink)
+            check_shrink(spec.name, before.rows, before.rows - kept, max_shrink, reader.rejects.reasons)
         check_any_stored(reader.where, counts.read, reader.rejects)
         files = [DataFile(f"{name}.db", written.rows)]
         if placing.late:

@@ -40,8 +40,8 @@ Item = TypeVar("Item")
 _PROGRESS_EVERY = 0.1
 
 VANISHED_AND_REJECTS = (
-    "leaving out broken lines (rejects) and deleting what has vanished contradict each other: the record of a"
-    " broken line would be deleted"
+    "{}: rejects= (given now, or when it was built) and vanished='delete' contradict each other: the record of a broken"
+    " line, which is left out, would be deleted"
 )
 
 _YES = ("true", "1", "t", "y", "yes")
@@ -115,7 +115,7 @@ def check_refresh_specs(specs: Sequence[RefreshSpec], on_duplicate: str) -> None
         if spec.source is None and (spec.vanished == "delete" or spec.tombstone is not None):
             raise ConfigurationError("vanished='delete' and a tombstone column need a source")
         if spec.vanished == "delete" and spec.rejects is not None:
-            raise ConfigurationError(VANISHED_AND_REJECTS)
+            raise ConfigurationError(VANISHED_AND_REJECTS.format(spec.name))
 
 
 def _refresh_one(
@@ -182,7 +182,7 @@ def _take_in(
     if on_duplicate == "fail" and taking.first_repeated is not None:
         raise StoreError(duplicates_found(taking.repeated, taking.first_repeated))
     if spec.vanished == "delete":
-        check_shrink(old.name, old.rows, delta.delete_others(), max_shrink)
+        check_shrink(old.name, old.rows, delta.delete_others(), max_shrink, rejects.reasons)
     if progress is not None:
         progress(BuildProgress(spec.name, number, number))
     return RefreshedCollection(

@@ -105,10 +105,11 @@ def check_vanished(vanished: str, changed_only: bool, specs: Sequence[Collection
     """
     if vanished == "delete" and not changed_only:
         raise ConfigurationError(
-            "a full refresh has what the sources have, nothing else; what has vanished is asked with changed-only"
+            "a full refresh has what the sources have, nothing else; vanished='delete' needs changed_only=True"
         )
-    if vanished == "delete" and any(spec.rejects is not None for spec in specs):
-        raise ConfigurationError(VANISHED_AND_REJECTS)
+    for spec in specs if vanished == "delete" else ():
+        if spec.rejects is not None:
+            raise ConfigurationError(VANISHED_AND_REJECTS.format(spec.name))
 
 
 def _changes(spec: CollectionSpec, vanished: Literal["keep", "delete"]) -> RefreshSpec:
