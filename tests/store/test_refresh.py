@@ -421,7 +421,7 @@ def test_progress_is_told(path: Path) -> None:
 
 def test_deleting_what_has_vanished_needs_all_rows(path: Path, tmp_path: Path) -> None:
     spec = RefreshSpec("Users", PEOPLE, vanished="delete", rejects=tmp_path / "bad.jsonl")
-    with pytest.raises(ConfigurationError, match="the record of a broken line would be deleted"):
+    with pytest.raises(ConfigurationError, match="the record of a broken line, which is left out, would be deleted"):
         refresh_store(path, [spec])
     assert not (tmp_path / "bad.jsonl").exists()
 
