@@ -62,7 +62,7 @@ def check_arguments(
 
 
 def _check_function(argument: str, value: object, example: str) -> None:
-    if isfunction(value) and value.__module__.startswith(__package__ or ""):  # it makes the function
+    if isfunction(value) and str(value.__module__).startswith(f"{__package__}."):  # it makes the function
         raise ConfigurationError(f"{argument} is {value.__name__} itself: call it, e.g. {example}")
     if not callable(value):
         raise ConfigurationError(f"{argument} must be callable, e.g. {example}")

@@ -82,6 +82,15 @@ def test_A25_what_cannot_be_used_is_refused_by_name(make: Callable[..., object],
         make(**{**good, argument: value})
 
 
+def test_a_function_without_a_module_is_one_of_the_users() -> None:
+    """Such as one that `exec` has made."""
+    names: dict[str, Any] = {}
+    exec("def who(connection): return None", {"__name__": None}, names)
+    assert names["who"].__module__ is None
+    for make in INTEGRATIONS.values():
+        make(client=client_of(ScriptedSource()), identify=names["who"])
+
+
 @pytest.mark.parametrize("name", ["asgi", "flask", "litestar"])
 @pytest.mark.parametrize("value", ["my profile", "", None, 7])
 def test_A25_the_attribute_is_a_name(name: str, value: Any) -> None:
