@@ -120,7 +120,7 @@ def test_parquet_has_a_column_for_every_attribute(vendor: VendorServer, tmp_path
         assert export(vendor, "--index", "odd", "-o", target, "--retries", "0", "--force", *more).exit_code == 3
         vendor.heal()
         done = export(vendor, "--index", "odd", "-o", target, "--resume", "--force", *more)
-        assert done.exit_code == 0, done.output
+        assert done.exit_code == (2 if "nothing" in names else 0), done.output
         whole = export(vendor, "--index", "odd", "-o", "-", "--format", "parquet", *more)
         assert whole.stdout_bytes == target.read_bytes()
         table = parquet.read_table(target)

@@ -110,7 +110,7 @@ def test_the_file_can_be_named(tmp_path: Path) -> None:
         (["add", "k", "--store", "{s}", "--field", "U:a", "--hash", "U:a"], "twice"),
         (["add", "k", "--store", "{s}", "--rate", "many"], "a rate is written"),
         (["add", "k", "--store", "{s}", "--expires", "soon"], "a time is written"),
-        (["add", "k", "--store", "{s}", "--expires", "0"], "expires_in"),
+        (["add", "k", "--store", "{s}", "--expires", "0"], "--expires must be"),
         (["add", "k", "--store", "{s}", "--admin", "--field", "U:a"], "whole records"),
         (["add", "a b", "--store", "{s}"], "the id of a key"),
         (["revoke", "k", "--store", "{s}"], "there is no key 'k'"),
