@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,8 +56,11 @@ def test_A9_several_workers_and_threads(name: str, preload: bool, vendor: Vendor
     environment = {"VENDOR_URL": vendor.base_url, **({"WARM_UP": "warm"} if preload else {})}
     with Served(command, port, environment) as served:
         answers = visits(served.wait(60).url)
+        end = time.monotonic() + 30
+        while len({answer["pid"] for answer in answers}) < 2:  # one worker may take all while the other one starts
+            assert time.monotonic() < end
+            answers += visits(served.url)
         assert ask(served.url, "/", "warm")["tier"] == "tier of warm"
-    assert len({answer["pid"] for answer in answers}) == 2
     assert len({answer["thread"] for answer in answers}) > 4
     assert {answer["own"] for answer in answers} <= {0, 1}, "hits need no loop; misses one, however many threads"
     keys = [call.key for call in vendor.calls]
