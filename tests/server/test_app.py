@@ -147,7 +147,8 @@ def test_a_bug_is_500_in_the_vendors_envelope_and_quotes_nothing(
 
 
 def test_P2_logs_show_no_id_and_no_key(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
+    for name in (None, "profile_enrich", "profile_enrich.server", "profile_enrich.server.access"):
+        caplog.set_level(logging.DEBUG, logger=name)  # a test that serves in this process may have set another one
     with LocalStore(path) as store:
         app = api(store, access_log=True)
         ask(app, "/api/v1/entities/1/record?record_id=planted-id", headers=bearer())

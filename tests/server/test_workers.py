@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 import resource
@@ -384,12 +385,15 @@ def test_P9_without_descriptors_it_tries_again_while_others_serve(caplog: pytest
             os.kill(os.getpid(), signal.SIGTERM)
 
     left: list[bool] = []
+    gc.collect()
+    gc.disable()  # what it closes meanwhile would be descriptors for a worker
     opened = [os.open(os.devnull, os.O_RDONLY)]
     try:
         while opened[-1] < highest_descriptor():
             opened.append(os.open(os.devnull, os.O_RDONLY))  # until there is no gap
         supervise(idle, threading.Thread(target=play).start)
     finally:
+        gc.enable()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for descriptor in opened:
             os.close(descriptor)
