@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Protocol
 from weakref import WeakSet
 
@@ -19,6 +20,7 @@ class ForkAware(Protocol):
 
 _registered: WeakSet[ForkAware] = WeakSet()
 _process = [os.getpid()]
+_noticing = threading.Lock()
 
 
 def reset_after_fork(thing: ForkAware) -> None:
@@ -29,13 +31,15 @@ def reset_after_fork(thing: ForkAware) -> None:
 def notice_fork() -> None:
     """Reset the objects of a child process whose fork Python was not told of: uWSGI's own is one."""
     if os.getpid() != _process[0]:
-        _in_child()
+        with _noticing:  # the other threads of the child wait until all is reset
+            if os.getpid() != _process[0]:
+                _in_child()
 
 
 def _in_child() -> None:
-    _process[0] = os.getpid()
     for thing in list(_registered):
         thing.after_fork()
+    _process[0] = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):
