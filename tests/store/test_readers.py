@@ -240,6 +240,28 @@ def test_E9_whatever_bytes_a_file_has_it_is_read_or_it_is_our_error(
                 reader.texts(values)
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "shortened", "followed"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_E9_a_damaged_gzip_file_is_an_error(
+    tmp_path: Path, suffix: str, damage: str, encoding: str, keeps: bool
+) -> None:
+    """E9: also one that can be unpacked, and whose checksum or length is wrong. No copy of it is left open."""
+    line = b'{"id": "k%d"}\n' if suffix == "jsonl" else b"k%d\n"
+    content = (b"" if suffix == "jsonl" else b"id\n") + b"".join(line % number for number in range(2000))
+    whole = gzip.compress(content, compresslevel=0, mtime=0)
+    packed = {
+        "changed": whole.replace(b"k1500", b"kX500"),
+        "cut": whole[:-8],
+        "shortened": whole[: len(whole) // 2],
+        "followed": whole + b"more",
+    }[damage]
+    file = write(tmp_path / f"u.{suffix}.gz", packed)
+    with pytest.raises(StoreError, match=r"cannot be unpacked.*; is it whole"):
+        load(file, encoding=encoding, rejects=tmp_path / "bad" if keeps else None)
+
+
 def test_E9_a_byte_that_an_encoding_does_not_have_is_one_reject(tmp_path: Path) -> None:
     """E9: the rest of the file is read."""
     source = write(tmp_path / "u.csv", b"id,n\n1,\x80\n2,\x81\n3,c\n")
@@ -275,7 +297,7 @@ _MANY = b"id,n\n" + b"".join(b"%d,%d\n" % (n, n * n) for n in range(50_000))
         ("u.csv", b"id,n\n1,a\n2," + _SECRET.encode() + b"\xe9\n", "line 3: not valid UTF-8; pass encoding='cp1252'"),
         ("u.csv", b"id,n\n" + b"1,abcdefghij\n" * 2000 + b"2,\xe9\n", "line 2,002: not valid UTF-8"),
         ("u.csv", "id,n\n1," + "x" * 5_000_000 + "\n", "line 2: longer than 4 MB"),
-        ("big.csv.gz", gzip.compress(_MANY, mtime=0)[:-2000], "big.csv.gz: cannot be read to its end; is it whole"),
+        ("big.csv.gz", gzip.compress(_MANY, mtime=0)[:-2000], "big.csv.gz cannot be unpacked; is it whole"),
         ("u.csv", "user,n\n1,a\n", r"no column 'id' \(key\); its columns are: user, n"),
         ("u.csv.gz", b"not gzip", "cannot be unpacked"),
         ("u.jsonl", '{"id": 1}\n[1]\n', "line 2: not a JSON object"),

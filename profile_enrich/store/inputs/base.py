@@ -17,6 +17,7 @@ from ..input_types import Format
 from .rejects import Rejects
 
 __all__ = [
+    "DAMAGED",
     "MAX_COLUMNS",
     "UNREADABLE",
     "InputReader",
@@ -31,7 +32,10 @@ __all__ = [
     "wrong_encoding",
 ]
 
-UNREADABLE = (OSError, EOFError, zlib.error)
+DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
+"""What unpacking a damaged file raises."""
+
+UNREADABLE = (OSError, *DAMAGED)
 """What reading a file raises that is damaged, compressed or not."""
 
 MAX_COLUMNS = 2000

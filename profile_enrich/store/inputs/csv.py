@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import csv
 import glob
@@ -40,6 +41,18 @@ def _wrong_line(path: Path, gzipped: bool) -> int:
     return 1
 
 
+def _check_checksum(path: Path, where: str) -> None:
+    """Unpack a file once: DuckDB looks at neither the checksum nor the length at its end (RFC 1952, 2.3.1)."""
+    damaged = False
+    with open_bytes(path, gzipped=True) as file:
+        try:
+            collections.deque(blocks(file), maxlen=0)
+        except UNREADABLE:
+            damaged = True
+    if damaged:
+        raise StoreError(f"{where} cannot be unpacked; is it whole?")
+
+
 class CsvReader(TableReader):
     """A CSV or TSV file with a header line.
 
@@ -56,6 +69,8 @@ class CsvReader(TableReader):
             )
         self._gzipped = kind_of(path, kind)[1]
         self._codec = codec_of(path, spec.encoding, where, gzipped=self._gzipped)
+        if self._gzipped:
+            _check_checksum(path, where)
         self._copy: PrivateCopy | None = None
         if self._codec != "utf-8":
             with open_bytes(path, gzipped=self._gzipped) as file:
@@ -64,6 +79,14 @@ class CsvReader(TableReader):
         super().__init__(spec, path, where)
         self._misfitting: set[str] = set()
         self._header_lines = 1
+        try:
+            self._prepare(spec, kind, expected)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, spec: CollectionSpec, kind: Format, expected: Mapping[str, ColumnType]) -> None:
+        """Read the header, find the types and reject the malformed lines."""
         delimiter, names = self._header(spec, kind)
         if self._header_lines > 1:
             self._shorten_header(delimiter, len(names))
@@ -84,14 +107,10 @@ class CsvReader(TableReader):
         }
         self._place = {name: f"c{number}" for number, name in enumerate(names)}
         kept = names if spec.fields is None else kept_fields(spec)
-        try:
-            check_columns(spec, names, where)
-            self._types = self._find_types(spec, kept, expected)
-            if self.rejects.kept:
-                self._take_broken_lines()
-        except StoreError:
-            self.close()
-            raise
+        check_columns(spec, names, self.where)
+        self._types = self._find_types(spec, kept, expected)
+        if self.rejects.kept:
+            self._take_broken_lines()
         self._declared = {
             place: (name, self._types[name], re.compile(_DECLARED[self._types[name]]))
             for place, name in enumerate(kept)
@@ -170,7 +189,6 @@ class CsvReader(TableReader):
             elif len(first) > MAX_COLUMNS:
                 problem = f"{self.where} has more than {MAX_COLUMNS:,} columns"
         if problem:
-            self.close()
             raise StoreError(problem)
         return delimiter, first
 

@@ -10,7 +10,7 @@ from typing import IO
 from ..._utils.files import private_opener
 from ..._utils.temporary_directory import temporary_directory
 from ...errors import StoreError
-from .base import UNREADABLE
+from .base import DAMAGED, UNREADABLE
 
 __all__ = ["PrivateCopy", "as_utf8", "blocks"]
 
@@ -38,10 +38,13 @@ class PrivateCopy:
                 with open(self.path, "xb", opener=private_opener) as file:
                     file.writelines(content)
                 self._stack = stack.pop_all()
+            except DAMAGED:
+                problem = "be unpacked; is it whole?"
             except UNREADABLE as error:
-                problem = getattr(error, "strerror", None) or type(error).__name__
+                reason = getattr(error, "strerror", None) or type(error).__name__
+                problem = f"be copied to a temporary file: {reason}; TMPDIR says where"
         if problem:
-            raise StoreError(f"{where} cannot be copied to a temporary file: {problem}; TMPDIR says where")
+            raise StoreError(f"{where} cannot {problem}")
 
     def close(self) -> None:
         """Remove the file."""
