@@ -12,8 +12,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cachetools import LRUCache, TTLCache
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import CollectorRegistry
 
 from profile_enrich import MemorySource, ProfileClient, ProfileKey
+from profile_enrich.client.hooks import Hook
+from profile_enrich.otel import OpenTelemetryHook
+from profile_enrich.prometheus import PrometheusHook
 
 from ._measure import Spread, Stopwatch, interleave
 from ._peers import SIZE, TTL, async_peers, missing, note_on_missing
@@ -59,10 +65,16 @@ async def measure(quick: bool) -> Table:
     seconds, rounds = (0.0, 1) if quick else (0.1, 9)
     people = {key: attributes(key) for key in keys}
     client = ProfileClient(MemorySource(people), ttl=3600)
-    watched = ProfileClient(MemorySource(people), ttl=3600, hooks=[lambda details: None])
+    meters = MeterProvider([InMemoryMetricReader()])
+    hooks: dict[str, Hook] = {
+        "a hook": lambda details: None,
+        "Prometheus": PrometheusHook(CollectorRegistry()),
+        "OpenTelemetry": OpenTelemetryHook(meter_provider=meters),
+    }
+    watched = {name: ProfileClient(MemorySource(people), ttl=3600, hooks=[hook]) for name, hook in hooks.items()}
     for key in keys:
-        await client.get(key)
-        await watched.get(key)
+        for one in (client, *watched.values()):
+            await one.get(key)
 
     async def load(key: str) -> dict[str, Any]:
         return people[key]
@@ -85,7 +97,7 @@ async def measure(quick: bool) -> Table:
         OURS: _awaited(client.lookup),
         "profile_enrich get": _awaited(client.get),
         "profile_enrich lookup, a ProfileKey": _awaited(client.lookup),
-        "profile_enrich lookup, with a hook": _awaited(watched.lookup),
+        **{f"profile_enrich lookup, with {name}": _awaited(one.lookup) for name, one in watched.items()},
         **{name: _awaited(get) for name, get in peers.items()},
     }
     if "cachebox" not in missing():
@@ -109,6 +121,7 @@ async def measure(quick: bool) -> Table:
 
     contenders = {name: await contender(name, loop) for name, loop in {"": _bare, **loops}.items()}
     found = await interleave(contenders, rounds)
+    meters.shutdown()
     return _table({name: _less(figures, found[""]) for name, figures in found.items() if name}, list(peers))
 
 
@@ -122,6 +135,12 @@ def _table(found: dict[str, Spread], peers: list[str]) -> Table:
         table.add(name, figures, figures.range, *(f"{figures.over(found[base]):.2f}" for base in ("dict.get", OURS)))
     ours = found[OURS].median
     table.verdicts.append(Verdict("under 1 µs CPU", f"{ours:,.0f} ns", ours < 1_000))
+    slowest = max(found[f"profile_enrich lookup, with {name}"].median for name in ("Prometheus", "OpenTelemetry"))
+    table.verdicts.append(
+        Verdict(
+            "with Prometheus or OpenTelemetry at most 1.5 µs more", f"{slowest - ours:,.0f} ns", slowest - ours <= 1_500
+        )
+    )
     if peers:
         best = min(peers, key=lambda name: found[name].median)
         said = f"{ours:,.0f} ns, the best of them ({best}) {found[best].median:,.0f} ns"

@@ -3,7 +3,6 @@
 ```python
 telemetry = OpenTelemetryHook()
 profiles = ProfileClient(source, hooks=[telemetry])
-telemetry.watch(profiles)
 ```
 
 OpenTelemetry has no semantic convention for lookups and caches, so the names start with `profile_enrich.`. Naming,
@@ -63,9 +62,9 @@ _watched_globally = TrackedClients()
 class OpenTelemetryHook:
     """Report each lookup, load and circuit breaker change to OpenTelemetry.
 
-    One hook can serve several clients. The metrics are `profile_enrich.lookup.duration` and
-    `profile_enrich.load.duration` (histograms in seconds, which also count lookups and loads) and
-    `profile_enrich.breaker.changes`. Clients passed to `watch` also report `profile_enrich.cache.entries`,
+    One hook can serve several clients. The metrics are `profile_enrich.lookup.duration` (a histogram in seconds, without
+    fresh hits, which take a microsecond), `profile_enrich.load.duration` and `profile_enrich.breaker.changes`. Those of
+    the clients' state are `profile_enrich.lookups`, which counts every lookup, `profile_enrich.cache.entries`,
     `profile_enrich.cache.usage`, `profile_enrich.load.active` and `profile_enrich.breaker.status`.
 
     Each load has a root span, because several lookups share it. Each lookup that had to wait has a span within the
@@ -79,6 +78,9 @@ class OpenTelemetryHook:
     Raises:
         MissingExtraError: on import of this module, when opentelemetry-api is not installed.
     """
+
+    hits = False
+    """It need not be called for fresh hits: a collection reads their number from the clients."""
 
     def __init__(
         self,
@@ -128,18 +130,19 @@ class OpenTelemetryHook:
                 unit=unit,
                 description=description,
             )
-        meter.create_observable_counter(
-            "profile_enrich.shared_cache.events",
-            [_callback(self._watched, _shared)],
-            unit="{event}",
-            description="What the shared second level did, by kind.",
-        )
+        for name, unit, description, observe in (
+            ("lookups", "{lookup}", "Lookups, by how they were answered.", _answered),
+            ("shared_cache.events", "{event}", "What the shared second level did, by kind.", _shared),
+        ):
+            meter.create_observable_counter(
+                f"profile_enrich.{name}", [_callback(self._watched, observe)], unit=unit, description=description
+            )
 
     def watch(self, client: ProfileClient) -> None:
-        """Report the client's cache, loads and breaker at each collection of metrics.
+        """Report the client's counters, cache, loads and breaker at each collection of metrics.
 
-        The values of several clients of one source are summed. Lookups do not become slower. The client need not have
-        this hook, and is not kept alive by it.
+        A client that has this hook calls it itself. The values of several clients of one source are summed. Lookups do
+        not become slower, and the client is not kept alive.
 
         Raises:
             ConfigurationError: `client` is not a `ProfileClient`.
@@ -256,6 +259,11 @@ def _active(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
 def _breakers(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
     for state in BREAKER_STATES:
         yield totals.breakers[state], {"profile_enrich.breaker.state": state}
+
+
+def _answered(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:
+    for status, count in totals.lookups.items():
+        yield count, {"profile_enrich.lookup.status": status}
 
 
 def _shared(totals: ClientTotals) -> Iterable[tuple[int, Labels]]:

@@ -3,7 +3,6 @@
 ```python
 metrics = PrometheusHook()
 profiles = ProfileClient(source, hooks=[metrics])
-metrics.watch(profiles)
 ```
 
 The names follow https://prometheus.io/docs/practices/naming/: seconds, bytes, `_total`. Labels hold no identifier and
@@ -12,6 +11,7 @@ no attribute value, only statuses, error codes and the names of sources.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterable
@@ -143,7 +143,9 @@ _sharing = threading.Lock()
 class PrometheusHook:
     """Report each lookup, load and circuit breaker change to a Prometheus registry.
 
-    One hook can serve several clients, and several hooks on one registry share their metrics.
+    One hook can serve several clients, and several hooks on one registry share their metrics. The durations are without
+    fresh hits, which take a microsecond: a scrape reads their number from the clients. In prometheus_client's
+    multiprocess mode, which cannot read it, they are included.
 
     Args:
         registry: the registry of the metrics; by default prometheus_client's global one.
@@ -158,14 +160,16 @@ class PrometheusHook:
         if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
             raise ConfigurationError("namespace must consist of letters, digits and underscores, as in 'shop_profiles'")
         self._instruments = _instruments(REGISTRY if registry is None else registry, namespace)
+        self.hits = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        """Whether it must be called for fresh hits."""
         # `labels()` takes longer than the observation, so its result is cached.
         self._lookups: dict[tuple[str, str], Histogram] = {}
 
     def watch(self, client: ProfileClient) -> None:
         """Report the client's counters, cache and breaker at each collection of the registry.
 
-        The values of several clients of one source are summed. Lookups do not become slower. The client need not have
-        this hook, and is not kept alive by it.
+        A client that has this hook calls it itself. The values of several clients of one source are summed. Lookups do
+        not become slower, and the client is not kept alive.
 
         Raises:
             ConfigurationError: `client` is not a `ProfileClient`.

@@ -39,6 +39,7 @@ def test_a_fresh_hit_has_ours_the_dictionaries_and_each_installed_peer() -> None
     fixed = {
         "dict.get", "cachetools LRUCache.get", "cachetools TTLCache.get", "profile_enrich lookup", "profile_enrich get",
         "profile_enrich find", "profile_enrich lookup, a ProfileKey", "profile_enrich lookup, with a hook",
+        "profile_enrich lookup, with Prometheus", "profile_enrich lookup, with OpenTelemetry",
         "cachetools TTLCache.get under a lock",
     }  # fmt: skip
     cachebox = {"cachebox LRUCache.get", "cachebox TTLCache.get"} if importlib.util.find_spec("cachebox") else set()

@@ -141,6 +141,9 @@ class ProfileClient:
         self._warm_up_timeout = source_policy.warm_up_timeout
         self._owners = 0
         self._timer = timer
+        for hook in self._observer.hooks:
+            if (watch := getattr(hook, "watch", None)) is not None:
+                watch(self)
 
     # --- one lookup -------------------------------------------------------------------------------------------------
 
@@ -430,7 +433,7 @@ class ProfileClient:
     def blocking(self) -> BlockingProfileClient:
         """Return this client for synchronous code, on an event loop in a separate thread."""
         # Hooks are called only on the client's loop.
-        return BlockingProfileClient(self, _nothing if self._observer.hooks else self._lookups.fresh)
+        return BlockingProfileClient(self, _nothing if self._observer.hit_hooks else self._lookups.fresh)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:

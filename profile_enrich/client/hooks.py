@@ -85,6 +85,11 @@ class BreakerDetails(NamedTuple):
 Details = LookupDetails | LoadDetails | BreakerDetails
 
 Hook = Callable[[Details], None]
+"""A function that receives each event of a client.
+
+A hook that is an object can have two attributes: the method `watch(client)`, which each client that it is passed to calls
+once, and `hits = False`, so that it is not called for fresh hits, which `ProfileClient.stats` counts anyway.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,7 @@ class Observer:
         if callable(hooks) or not all(callable(hook) for hook in hooks):
             raise ConfigurationError("hooks must be a sequence of functions")
         self.hooks = tuple(hooks)
+        self.hit_hooks = tuple(hook for hook in hooks if getattr(hook, "hits", True))
         self.lookups: dict[Status, int] = dict.fromkeys(Status, 0)
         self.source_calls = 0
         self.source_errors: dict[str, int] = {}
@@ -183,7 +189,8 @@ class Observer:
 
     def lookup(self, key: str, status: Status, reason: Reason | None, seconds: float, error: str | None) -> None:
         """Call the hooks for one lookup."""
-        self._call_hooks(LookupDetails(self.source, key, status, reason, seconds, error))
+        hooks = self.hit_hooks if status is Status.HIT else self.hooks
+        self._call_hooks(LookupDetails(self.source, key, status, reason, seconds, error), hooks)
 
     def count(self, status: Status) -> None:
         """Count one lookup."""
@@ -205,7 +212,7 @@ class Observer:
             if first:
                 logger.warning("%s: %s [%s]; pages are served without fresh profiles", self.source, failure, outcome)
         if self.hooks:
-            self._call_hooks(LoadDetails(self.source, key, outcome, seconds))
+            self._call_hooks(LoadDetails(self.source, key, outcome, seconds), self.hooks)
 
     def breaker(self, state: Literal["closed", "open", "half_open"]) -> None:
         """Log a change of the circuit breaker, and call the hooks."""
@@ -213,14 +220,14 @@ class Observer:
             logger.warning("%s: circuit breaker opened; pages are served without new profiles", self.source)
         elif state == "closed":
             logger.warning("%s: answers again", self.source)
-        self._call_hooks(BreakerDetails(self.source, state))
+        self._call_hooks(BreakerDetails(self.source, state), self.hooks)
 
     def renew_lock(self) -> None:
         """Replace the lock, in a forked child: a thread that exists only in the parent may hold it."""
         self._lock = threading.Lock()
 
-    def _call_hooks(self, details: Details) -> None:
-        for hook in self.hooks:
+    def _call_hooks(self, details: Details, hooks: Sequence[Hook]) -> None:
+        for hook in hooks:
             try:
                 hook(details)
             except Exception as error:  # noqa: BLE001  # a hook is the user's code: it must not break a page

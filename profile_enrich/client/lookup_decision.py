@@ -107,10 +107,10 @@ class Lookups:
     def find(self, key: str | ProfileKey) -> Profile | PendingLookup:
         """Return a cached profile or a pending lookup; see `ProfileClient.find`."""
         observer = self._observer
-        started = time.perf_counter() if observer.hooks else 0.0
+        started = time.perf_counter() if observer.hit_hooks else 0.0
         fresh = self.fresh(key)
         if fresh is not None:
-            if observer.hooks and fresh.key is not None:  # the key of the cached view remembers its digest
+            if started and fresh.key is not None:  # the key of the cached view remembers its digest
                 observer.lookup(fresh.key.digest(), Status.HIT, None, time.perf_counter() - started, None)
             return fresh
         started = started or time.perf_counter()

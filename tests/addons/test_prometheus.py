@@ -30,7 +30,6 @@ async def test_L11_each_lookup_and_load_is_counted() -> None:
     hook = PrometheusHook(registry)
     switch = Switch()
     client = client_of(ScriptedSource(switch, delay=0.02), hooks=[hook])
-    hook.watch(client)
     for _ in range(3):
         await client.lookup("u1")
     switch.error = SourceConnectionError("down")
@@ -38,16 +37,26 @@ async def test_L11_each_lookup_and_load_is_counted() -> None:
     client.skip(Reason.ANONYMOUS)
     counts = {"hit": 2, "miss": 1, "error": 1, "skipped": 1}
     for status, count in counts.items():
-        assert sample(registry, "lookup_duration_seconds_count", status=status) == count
+        timed = None if status == "hit" else count  # a hit takes a microsecond: less than its observation
+        assert sample(registry, "lookup_duration_seconds_count", status=status) == timed
         assert sample(registry, "lookups_total", status=status) == count
     assert sample(registry, "lookups_total", status="stale") == 0
     assert 0.02 <= (sample(registry, "lookup_duration_seconds_sum", status="miss") or 0) < 2
     assert sample(registry, "lookup_duration_seconds_bucket", status="miss", le="0.01") == 0
-    assert sample(registry, "lookup_duration_seconds_bucket", status="hit", le="5.0") == 2
     assert sample(registry, "load_duration_seconds_count", outcome="found") == 1
     assert sample(registry, "load_duration_seconds_count", outcome="source_connection") == 1
     assert sample(registry, "source_errors_total", code="source_connection") == 1
     assert (sample(registry, "source_calls_total") or 0) >= 2
+
+
+async def test_L11_the_workers_of_a_multiprocess_registry_time_hits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L11: there, nothing but what is written at the event is read."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "set")
+    registry = CollectorRegistry()
+    client = client_of(ScriptedSource(), hooks=[PrometheusHook(registry)])
+    for _ in range(3):
+        await client.lookup("u1")
+    assert sample(registry, "lookup_duration_seconds_count", status="hit") == 2
 
 
 async def test_state_is_read_at_the_scrape_without_a_hook() -> None:
@@ -84,7 +93,6 @@ async def test_breaker_changes_and_state() -> None:
     registry = CollectorRegistry()
     hook = PrometheusHook(registry)
     client = client_of(ScriptedSource(Switch(SourceConnectionError("down"))), hooks=[hook])
-    hook.watch(client)
     assert sample(registry, "breaker_state", state="closed") == 1
     for number in range(30):
         await client.lookup(f"u{number}")
@@ -154,7 +162,6 @@ async def test_neither_client_nor_registry_is_kept_alive() -> None:
     registry = CollectorRegistry()
     hook = PrometheusHook(registry)
     client = client_of(ScriptedSource(), hooks=[hook])
-    hook.watch(client)
     await client.get("u1")
     await client.aclose()
     gone: list[ref[Any]] = [ref(client), ref(registry)]
@@ -168,7 +175,6 @@ async def test_A18_a_scrape_is_valid_and_holds_nothing_personal() -> None:
     hook = PrometheusHook(registry)
     source = ScriptedSource(lambda key: found(email=key.value, city="plantedville"))
     client = client_of(source, hooks=[hook])
-    hook.watch(client)
     for _ in range(2):
         await client.lookup(PLANTED)
     source.answer = Switch(SourceConnectionError("down"))

@@ -21,6 +21,7 @@ from profile_enrich import (
     Excluded,
     Found,
     InvalidKeyError,
+    LookupDetails,
     MemorySource,
     NotModified,
     PendingLookup,
@@ -36,6 +37,7 @@ from profile_enrich import (
     Status,
 )
 from profile_enrich.cache.cache import ProfileCache
+from profile_enrich.client.hooks import Details
 from profile_enrich.sources.freshness import Freshness, Validators
 from profile_enrich.testing import ManualClock, VendorServer, faults
 from tests.helpers import ScriptedSource, Switch, client_of, found, nobody, own_records, own_tasks, settle
@@ -563,6 +565,34 @@ class TestVisible:
         assert [details.outcome for details in flights].count("found") == 2
         assert all(details.seconds >= 0 for details in [*lookups, *flights])
         assert "u1" not in repr(told)
+
+    async def test_L11_a_hook_can_leave_fresh_hits_to_the_counters(self) -> None:
+        """L11: with `hits = False` it gets everything else, and `watch` gives it the client whose counters it reads."""
+
+        class Metrics:
+            hits = False
+
+            def __init__(self) -> None:
+                self.clients: list[ProfileClient] = []
+                self.statuses: list[Status] = []
+
+            def watch(self, client: ProfileClient) -> None:
+                self.clients.append(client)
+
+            def __call__(self, details: Details) -> None:
+                if isinstance(details, LookupDetails):
+                    self.statuses.append(details.status)
+
+        metrics = Metrics()
+        clock = ManualClock()
+        client = client_of(ScriptedSource(), hooks=[metrics], timer=clock, ttl=60)
+        for _ in range(3):
+            await client.lookup("u1")
+        clock.advance(61)
+        await client.lookup("u1")
+        assert metrics.clients == [client]
+        assert metrics.statuses == [Status.MISS, Status.STALE]
+        assert client.stats().lookups[Status.HIT] == 2
 
     async def test_L11_a_broken_hook_disturbs_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         """L11: hooks see, they do not decide."""
