@@ -62,10 +62,11 @@ _watched_globally = TrackedClients()
 class OpenTelemetryHook:
     """Report each lookup, load and circuit breaker change to OpenTelemetry.
 
-    One hook can serve several clients. The metrics are `profile_enrich.lookup.duration` (a histogram in seconds, without
-    fresh hits, which take a microsecond), `profile_enrich.load.duration` and `profile_enrich.breaker.changes`. Those of
-    the clients' state are `profile_enrich.lookups`, which counts every lookup, `profile_enrich.cache.entries`,
-    `profile_enrich.cache.usage`, `profile_enrich.load.active` and `profile_enrich.breaker.status`.
+    One hook can serve several clients. The metrics are `profile_enrich.lookup.duration` (a histogram in seconds,
+    without fresh hits, which take a microsecond), `profile_enrich.load.duration` and
+    `profile_enrich.breaker.changes`. Those of the clients' state are `profile_enrich.lookups`, which counts every
+    lookup, `profile_enrich.cache.entries`, `profile_enrich.cache.usage`, `profile_enrich.load.active` and
+    `profile_enrich.breaker.status`.
 
     Each load has a root span, because several lookups share it. Each lookup that had to wait has a span within the
     request's span, linked to its load.

@@ -87,8 +87,8 @@ Details = LookupDetails | LoadDetails | BreakerDetails
 Hook = Callable[[Details], None]
 """A function that receives each event of a client.
 
-A hook that is an object can have two attributes: the method `watch(client)`, which each client that it is passed to calls
-once, and `hits = False`, so that it is not called for fresh hits, which `ProfileClient.stats` counts anyway.
+A hook that is an object can have two attributes: the method `watch(client)`, which each client that it is passed to
+calls once, and `hits = False`, so that it is not called for fresh hits, which `ProfileClient.stats` counts anyway.
 """
 
 
