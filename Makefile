@@ -1,6 +1,7 @@
 # Everything sets itself up: Python 3.11 or newer and make are enough.
 #   make demo   the storefront and the embedded Profile API, as two processes
-#   make test   lint, layers, types and the tests;   make test-long   those that take many seconds each
+#   make test   lint, layers, types and the tests;   make test-long   those that take many seconds each, and more examples
+#   make test-random   the property tests with other examples each time (EXAMPLES=5: so many times as many; SEED=7)
 #   make coverage   all of both, counting the branches they reach
 #   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
 #   make test-pythons   the tests under each other Python that is found (PYTHONS='3.12 3.13')
@@ -19,6 +20,7 @@ SHOP_PORT ?= 8000
 MINUTES ?= 3
 CHAOS_SECONDS ?= 60
 TRIES ?= 200
+EXAMPLES ?= 5
 # Every other minor version on the path, or installed by pyenv.
 PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do test "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = $$v \
 	|| { $(FIND_PYTHON) >/dev/null && echo $$v; }; done)
@@ -29,18 +31,23 @@ ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: chaos demo test coverage test-services test-engines test-packaging test-pythons test-stacks lint types docs docs-serve soak attack hostile paging bench bench-pipelines \
+.PHONY: chaos demo test coverage test-services test-engines test-packaging test-pythons test-stacks test-long test-random lint types mypy pyright docs docs-serve soak attack hostile paging bench bench-pipelines \
 	bench-server mutants format clean
 
 demo: $(VENV)/.demo
 	@API_PORT=$(API_PORT) SHOP_PORT=$(SHOP_PORT) $(BIN)/python -m examples.demo
 
-test: $(VENV)/.dev lint types
+test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory -j 2 lint mypy pyright
 	$(BIN)/python -m pytest $(SPREAD)
 
-# The tests that are marked "long", alone.
+# The tests that are marked "long", alone; and the property tests with more examples.
 test-long: $(VENV)/.dev
 	PROFILE_ENRICH_LONG=1 $(BIN)/python -m pytest -m long
+	PROFILE_ENRICH_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest $(SPREAD) -m 'hypothesis and not long'
+
+test-random: $(VENV)/.dev
+	PROFILE_ENRICH_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest $(SPREAD) -m hypothesis --hypothesis-profile=random $(SEED:%=--hypothesis-seed=%)
 
 # By itself, because counting doubles the time; with the tests that are marked "long". Fails below 95 %.
 coverage: $(VENV)/.dev
@@ -75,8 +82,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 
-types: $(VENV)/.dev
+types: mypy pyright
+
+mypy: $(VENV)/.dev
 	$(BIN)/mypy
+
+pyright: $(VENV)/.dev
 	$(BIN)/pyright
 
 # Four workers, a Valkey and a vendor under faults at random, for so many seconds.

@@ -1,11 +1,24 @@
-"""What holds for every test: the long ones run under `make test-long`, and the longest files start first."""
+"""What holds for every test: the long ones run under `make test-long`, the longest files start first, and the examples
+of property tests are the same in each run."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+try:
+    import hypothesis
+    from hypothesis.internal.conjecture import providers
+except ModuleNotFoundError:  # the environments of the engines and stacks do without
+    hypothesis = None  # type: ignore[assignment]
+else:
+    REPEATABLE = hypothesis.settings.get_profile("ci")
+    """The seed follows from the test; and no limit of time, which a busy machine would exceed."""
+    hypothesis.settings.register_profile("random", REPEATABLE, derandomize=False)
+    hypothesis.settings.load_profile("ci")
 
 # Two processes share the files. A file of a minute that starts last would leave one of them idle.
 LONGEST = (
@@ -27,6 +40,10 @@ LONGEST = (
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes many seconds; `make test` leaves it to `make test-long`")
+    if hypothesis is not None and hypothesis.settings.default is REPEATABLE:
+        # Hypothesis draws constants from the modules of this project that are imported at that moment, so that examples
+        # would depend on the tests that the process has run before.
+        setattr(providers, "is_local_module_file", lambda path: False)  # noqa: B010  # it is not typed
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -35,5 +52,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "long" in item.keywords:
                 item.add_marker(skip)
+    factor = float(os.environ.get("PROFILE_ENRICH_EXAMPLES", "1"))
+    if factor != 1:
+        for item in items:
+            _draw(item, factor)
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(Path(item.path).name, len(order)))
+
+
+def _draw(item: Any, factor: float) -> None:
+    """Multiply the number of examples of a property test."""
+    test = getattr(item.obj, "__func__", item.obj)
+    if hasattr(test, "_hypothesis_internal_use_settings"):
+        holder, name = test, "_hypothesis_internal_use_settings"
+    elif hypothesis is not None and hypothesis.is_hypothesis_test(test):  # a state machine
+        holder, name = item.cls, "settings"
+    else:
+        return
+    settings = getattr(holder, name)
+    setattr(holder, name, hypothesis.settings(settings, max_examples=max(1, round(factor * settings.max_examples))))

@@ -5,14 +5,21 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
+from pathlib import Path
 
-__all__ = ["Checker", "say"]
+__all__ = ["Checker", "frames_of", "say"]
 
 
 def say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def frames_of(error: BaseException) -> str:
+    """Where an exception came from, without its words."""
+    return " > ".join(f"{Path(each.filename).name}:{each.lineno}" for each in traceback.extract_tb(error.__traceback__))
 
 
 class Checker:

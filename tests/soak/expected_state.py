@@ -71,9 +71,12 @@ class Sight:
 
     @classmethod
     def of(cls, profile: Profile) -> Sight:
-        at = time.monotonic()
-        reason = None if profile.reason is None else profile.reason.value
-        return cls(profile.as_dict(), profile.status.value, reason, profile.age, at)
+        """What all reads agree on: until its lookup is awaited, a profile takes what another thread has cached."""
+        while True:
+            facts, at = profile._facts, time.monotonic()
+            attributes, status, reason, age = profile.as_dict(), profile.status, profile.reason, profile.age
+            if profile._facts is facts:
+                return cls(attributes, status.value, None if reason is None else reason.value, age, at)
 
 
 class ExpectedState:

@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 import threading
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from profile_enrich._utils.deadline import Deadline
 from profile_enrich.client.breaker import Permit
 from profile_enrich.sources.base import Found, ProfileSource, SourceResult, Validators
 
-from .checker import Checker
+from .checker import Checker, frames_of
 from .expected_state import ExpectedState
 
 __all__ = ["WHO", "Held", "LogWatcher", "WatchedBreaker", "WatchedRetry", "WatchedSource"]
@@ -66,10 +65,7 @@ class WatchedSource:
             result = await self._inner.fetch(key, deadline=deadline, validators=validators)
         except asyncio.CancelledError as error:
             if not self.closing and loop not in self.mortal:
-                frames = [
-                    f"{Path(each.filename).name}:{each.lineno}" for each in traceback.extract_tb(error.__traceback__)
-                ]
-                check(False, "L2: a load was cancelled", " > ".join(frames))
+                check(False, "L2: a load was cancelled", frames_of(error))
             raise
         finally:
             with self._lock:
