@@ -9,48 +9,15 @@ import sys
 import threading
 from collections.abc import Mapping
 
-from examples.storefront.featured import FEATURED
-
 from .commands import profile_api, storefront
 from .control import CONTROL_VARIABLE, ControlServer
-from .keyboard import read_key, single_keys
 from .launcher import Launcher
 from .ports import Ports
-from .process import HOST, DemoError
+from .process import DemoError
+from .terminal import read_key, single_keys, wrapped
+from .wording import welcome
 
 KEYS = {"a": "api", "s": "shop"}
-
-
-def welcome(ports: Ports, key: str, terminal: bool) -> str:
-    """Return what is printed once both processes answer."""
-    people = "\n".join(f"    {item.number:>5}  {item.title}: {item.line}" for item in FEATURED)
-    keys = (
-        "  Keys:  a  stop or start the Profile API    s  stop or start the shop    q  quit"
-        if terminal
-        else "  Ctrl-C stops both."
-    )
-    return f"""
-  The shop          http://{HOST}:{ports.shop}
-  The Profile API   http://{HOST}:{ports.api}
-
-  Sign in to the shop as one of these, or as any other household number up to 2500:
-{people}
-
-  Ask the Profile API yourself, in another terminal:
-
-    export PROFILE_ENRICH_API_KEY={key}
-    curl -H "Authorization: Bearer $PROFILE_ENRICH_API_KEY" '{record_url(ports)}'
-
-  Stop the Profile API and reload a page of the shop: it keeps coming. Start it again. The button at the bottom of
-  each page stops and starts it, too.
-
-{keys}
-"""
-
-
-def record_url(ports: Ports) -> str:
-    """Return the address of one household's record."""
-    return f"http://{HOST}:{ports.api}/api/v1/entities/1/record?record_id={FEATURED[0].number}"
 
 
 def main(environment: Mapping[str, str] = os.environ) -> int:
@@ -62,7 +29,7 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
     try:
         ports = Ports.from_environment(environment)
     except DemoError as error:
-        print(f"demo: {error}", file=sys.stderr, flush=True)
+        print(wrapped(f"demo: {error}"), file=sys.stderr, flush=True)
         return 1
     key = secrets.token_urlsafe(32)
     launcher = Launcher({"api": profile_api(ports.api, key)}, say=lambda line: print(line, flush=True))
@@ -84,7 +51,7 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
                 launcher.report_deaths()
             print("\nStopping.", flush=True)
         except DemoError as error:
-            print(f"demo: {error}", file=sys.stderr, flush=True)
+            print(wrapped(f"demo: {error}"), file=sys.stderr, flush=True)
             return 1
         finally:
             launcher.stop_all()
@@ -96,7 +63,7 @@ def run_key(launcher: Launcher, name: str) -> None:
     try:
         launcher.toggle(name)
     except DemoError as error:
-        print(f"demo: {error}", file=sys.stderr, flush=True)
+        print(wrapped(f"demo: {error}"), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

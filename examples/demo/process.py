@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from .terminal import wrapped
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
 READY_SECONDS = 60.0
@@ -118,7 +120,7 @@ class Process:
             return ""
         self._output.seek(0)
         lines = self._output.read().decode(errors="replace").splitlines()
-        return "\n".join(f"  | {line}" for line in lines[-15:])
+        return wrapped("\n".join(lines[-15:]), "  | ")
 
 
 def _answers(address: str) -> bool:

@@ -58,6 +58,18 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
+def ask_as_printed(said: str) -> dict[str, object]:
+    """Paste the printed `export` and `curl` lines into a shell, and return the record that the Profile API answers."""
+    lines = re.search(r"^ +export .*?entities/1/record$", said, re.DOTALL | re.MULTILINE)
+    assert lines is not None, said
+    printed = subprocess.run(
+        ["bash", "-e"], input=lines[0].replace("curl", "curl -s"), capture_output=True, text=True, timeout=20,
+        env={name: value for name, value in os.environ.items() if name != "PROFILE_ENRICH_API_KEY"},
+    )  # fmt: skip
+    record: dict[str, object] = json.loads(printed.stdout)["data"]
+    return record
+
+
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((demo.HOST, port)) == 0
@@ -95,13 +107,8 @@ def test_it_starts_both_says_where_and_stops_both(ending: signal.Signals) -> Non
             (key,) = keys
             assert len(key) >= 32
             assert all(key not in command for command in commands.values())
-            (command,) = re.findall(r"^ +curl (.+)$", said, re.MULTILINE)
-            assert f"export PROFILE_ENRICH_API_KEY={key}\n" in said
-            printed = subprocess.run(
-                ["bash", "-c", f"curl -s {command}"], env={**os.environ, "PROFILE_ENRICH_API_KEY": key},
-                capture_output=True, text=True, timeout=20,
-            )  # fmt: skip
-            assert json.loads(printed.stdout)["data"]["household_id"] == "2280"
+            assert key in said
+            assert ask_as_printed(said)["household_id"] == "2280"
         finally:
             process.send_signal(ending)
         assert process.wait(15) == 0
@@ -130,11 +137,15 @@ def test_when_one_dies_the_other_one_stays(victim: str, name: str) -> None:
 class Terminal:
     """The launcher in a terminal of its own."""
 
-    def __init__(self, **ports: int) -> None:
+    def __init__(self, columns: int = 80, **ports: int) -> None:
+        import termios
+
         self.ours, theirs = os.openpty()
+        termios.tcsetwinsize(theirs, (40, columns))
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "examples.demo"], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs,
-            env={**os.environ, **{name: str(port) for name, port in ports.items()}},
+            env={**environment, **{name: str(port) for name, port in ports.items()}},
         )  # fmt: skip
         os.close(theirs)
         self._said = ""
@@ -176,6 +187,24 @@ def test_keys_in_the_terminal_stop_and_start_each_process() -> None:
         if terminal.process.poll() is None:
             terminal.process.terminate()
             terminal.process.wait(15)
+        os.close(terminal.ours)
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal, which this system does not have")
+@pytest.mark.parametrize("columns", [60, 80])
+def test_no_line_is_wider_than_the_terminal_and_commands_can_be_pasted(columns: int) -> None:
+    api, shop = free_port(), free_port()
+    terminal = Terminal(columns, API_PORT=api, SHOP_PORT=shop)
+    try:
+        said = terminal.wait_for("q  quit").replace("\r\n", "\n")
+        (victim,) = [pid for pid, command in children(terminal.process.pid).items() if "uvicorn" in command]
+        os.kill(victim, signal.SIGKILL)
+        said += terminal.wait_for("(exit code -9).")
+        assert ask_as_printed(said)["household_id"] == "2280"
+        assert [line for line in said.splitlines() if len(line) > columns] == []
+    finally:
+        terminal.process.terminate()
+        terminal.process.wait(15)
         os.close(terminal.ours)
 
 
