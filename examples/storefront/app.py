@@ -11,7 +11,16 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from profile_enrich import CachePolicy, CensusSource, ProfileClient, ProfileMiddleware, ProfileSource, from_session
+from profile_enrich import (
+    Breaker,
+    CachePolicy,
+    CensusSource,
+    ProfileClient,
+    ProfileMiddleware,
+    ProfileSource,
+    SourcePolicy,
+    from_session,
+)
 
 from .catalogue import Catalogue
 from .pages import Pages
@@ -39,6 +48,7 @@ def create_app(settings: Settings | None = None, source: ProfileSource | None = 
         stale_ttl=settings.stale_ttl,
         negative_ttl=settings.negative_ttl,
         cache_policy=CachePolicy(throttle=min(5.0, max(settings.ttl, 0.1))),
+        source_policy=SourcePolicy(breaker=Breaker(open_for=1.0, max_open=1.0)),  # the demo's visitors restart the API
         follow_changes=settings.follow_changes,
     )
     pages = Pages(profiles, Catalogue.load(), Jinja2Templates(HERE / "templates"), settings.control)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 from collections import Counter
@@ -29,7 +31,7 @@ PER_PAGE = 24
 CHECK_SECONDS = 0.5
 """How long signing in waits to hear whether there is such a household."""
 ACT_SECONDS = 2.0
-"""How long the refresh button waits for the Profile API."""
+"""How long the refresh button, and the one that starts the Profile API, wait for an answer."""
 
 
 class Pages:
@@ -191,13 +193,29 @@ class Pages:
             raise HTTPException(404)
         async with request.form(max_fields=10, max_files=0) as form:
             runs = await ask_launcher(self.control, "start" if form.get("api") == "start" else "stop")
+        if runs:
+            await self._wait_for_api(request)
         notice = {
             True: "The Profile API is running.",
-            False: "The Profile API is stopped. Pages keep coming: from the cache first, then without a profile.",
+            False: "The Profile API is stopped. Pages still appear: first with cached profiles, then without.",
             None: "The launcher of the demo does not answer.",
         }
         sessions.leave_notice(request, notice[runs])
         return await self._back(request)
+
+    async def _wait_for_api(self, request: Request) -> None:
+        """Refresh the visitor's profile as soon as the circuit breaker permits it, so that the next page has it."""
+        household = sessions.signed_in(request)
+        if household is None or not sessions.consents(request):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ACT_SECONDS):
+                while True:
+                    try:
+                        await self.client.refresh(household)
+                        return
+                    except ProfileEnrichError:
+                        await asyncio.sleep(0.1)
 
     async def _back(self, request: Request) -> Response:
         async with request.form(max_fields=10, max_files=0) as form:

@@ -24,6 +24,8 @@ OWN_BRAND_FANS = 0.35
 WITH_CHILDREN = ("Fruit snacks", "Juice boxes", "Yogurt multipack", "Kids’ cereal", "String cheese", "Lunch kit",
                  "Granola bars", "Chocolate milk", "Applesauce", "Fruit cups")  # fmt: skip
 
+LAST_DAY = date(2017, 12, 31)
+"""The last day of the data."""
 
 HERO_PICTURES = ["strawberry", "croissant", "cheese-wedge"]
 
@@ -345,10 +347,15 @@ def _terms(coupon: Coupon) -> str:
     return f"{amount} one of {count} products" if count > 1 else f"{amount} one product"
 
 
-def day_of(text: str) -> str:
-    """`2017-12-31` as `31 December`; empty when it is no date."""
+def day_of(text: str, today: date | None = None) -> str:
+    """Return a date of the data, `YYYY-MM-DD`, as if the data ended today: `28 February`; empty when it is no date.
+
+    Args:
+        text: the date as stored.
+        today: Default: the current day.
+    """
     try:
-        day = date.fromisoformat(text)
-    except ValueError:
+        day = date.fromisoformat(text) + ((today or date.today()) - LAST_DAY)
+    except (ValueError, OverflowError):
         return ""
     return f"{day.day} {day:%B}"

@@ -17,7 +17,6 @@ MEANINGS = {
     Status.MISS: "asked the Profile API",
     Status.COALESCED: "shared another page’s question to the Profile API",
     Status.TIMEOUT: "the Profile API took too long; the page went on without",
-    Status.ERROR: "the Profile API cannot be reached; the page went on without",
 }
 
 
@@ -52,8 +51,11 @@ def strip_of(request: Request, client: ProfileClient, api_runs: bool | None = No
     stats = client.stats()
     status = Status.SKIPPED if details is None else details.status
     meaning = MEANINGS.get(status, "nobody is signed in, so nobody is looked up")
+    failing = "failed a moment ago and will be asked again" if api_runs else "cannot be reached"
+    if status is Status.ERROR:
+        meaning = f"the Profile API {failing}; the page went on without"
     if status is Status.STALE and request.state.profile.error is not None:
-        meaning = "from the cache; the Profile API cannot be reached"
+        meaning = f"from the cache; the Profile API {failing}"
     if details is not None and details.reason is Reason.NOT_FOUND and status is Status.MISS:
         meaning = "asked the Profile API: there is no such profile"
     if details is not None and details.reason is Reason.NO_CONSENT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sys
@@ -13,13 +14,18 @@ import click
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from ..client.client import ProfileClient
 from ..pipeline.files.file_report import FileProgress, FileReport
+from ..profile import Status
 from .output import fitting, note, stderr_console
 
-__all__ = ["Meter", "metered"]
+__all__ = ["Meter", "metered", "report_outages"]
 
 _EVERY = 5.0
 """Seconds between lines of JSON."""
+
+_OUTAGE = 3.0
+"""Seconds without an answer of the source before the run says that it waits."""
 
 
 class _TimeLeft(ProgressColumn):
@@ -55,6 +61,19 @@ class Meter:
             self._said = time.monotonic()
             _line("progress", self.facts(now))
 
+    def waiting(self, seconds: float, error: str | None) -> None:
+        """Say that the source does not answer.
+
+        Args:
+            seconds: the time without an answer.
+            error: the code of the last error; `None` if every call is still open.
+        """
+        if self._bar is None:
+            _line("waiting", {"seconds": round(seconds, 1), "error": error})
+            return
+        state = "its calls are still open" if error is None else f"last error: {error}; retrying"
+        self._bar.console.print(f"The source has not answered for {seconds:.0f} s ({state}).", highlight=False)
+
     def facts(self, now: FileProgress) -> dict[str, Any]:
         """Return the state in numbers."""
         own = now.rows - now.resumed
@@ -63,7 +82,7 @@ class Meter:
         return {
             "rows": now.rows,
             "rows_per_second": round(own / seconds),
-            "hit_percent": _hits(own, now.calls),
+            "calls_saved_percent": _saved(own, now.calls),
             "calls": now.calls,
             "calls_per_second": round(now.calls / seconds, 1),
             "missing": now.missing,
@@ -83,7 +102,7 @@ class Meter:
         shown: dict[str, Any] = {
             "rows": f"{now.rows:,} rows",
             "speed": f"{facts['rows_per_second']:,} rows/s",
-            "hits": f"{facts['hit_percent']:.1f} % hits",
+            "saved": f"{facts['calls_saved_percent']:.1f} % calls saved",
             "calls": f"{facts['calls_per_second']:,.0f} calls/s",
             "errors": f"{now.failed:,} errors",
             "left": "" if left is None else f"{left // 60}:{left % 60:02} left",
@@ -111,7 +130,7 @@ class Meter:
                 "unseen": report.unseen,
                 "problems": report.problems,
                 "calls": report.calls,
-                "hit_percent": _hits(own, report.calls),
+                "calls_saved_percent": _saved(own, report.calls),
                 "seconds": round(report.seconds, 2),
                 "resumed_at": report.resumed,
             }
@@ -119,8 +138,8 @@ class Meter:
             return
         speed = own / max(report.seconds, 1e-9)
         note(f"Wrote {report.written:,} of {report.rows:,} records{where}.")
-        hits = _hits(own, report.calls)
-        note(f"{report.seconds:.1f} s, {speed:,.0f} rows/s, {report.calls:,} calls, {hits:.1f} % hits.")
+        saved = _saved(own, report.calls)
+        note(f"{report.seconds:.1f} s, {speed:,.0f} rows/s, {report.calls:,} calls, {saved:.1f} % fewer than records.")
         if report.resumed:
             note(f"{report.resumed:,} of them were done before.")
         for count, what in (
@@ -138,9 +157,23 @@ class Meter:
             note(f"Dead letters, {reason}: {count:,}.")
 
 
-def _hits(rows: int, calls: int) -> float:
-    """Return the share of records without their own call."""
+def _saved(rows: int, calls: int) -> float:
+    """Return the percentage of calls that one call per record would need and the run did not make."""
     return round(100 * max(0, rows - calls) / rows, 1) if rows else 0.0
+
+
+async def report_outages(client: ProfileClient, meter: Meter) -> None:
+    """Say once an outage, after `_OUTAGE` seconds without an answer, that the run waits for the source."""
+    answers, since, said = 0, time.monotonic(), False
+    while True:
+        stats, error = client.stats(), client.health().last_error
+        waits = stats.in_flight > 0 or stats.breaker != "closed"
+        if stats.lookups[Status.MISS] != answers or not (waits or error):
+            answers, since, said = stats.lookups[Status.MISS], time.monotonic(), False
+        elif waits and not said and time.monotonic() - since >= _OUTAGE:
+            said = True
+            meter.waiting(time.monotonic() - since, error)
+        await asyncio.sleep(_OUTAGE / 10)
 
 
 def _line(event: str, facts: dict[str, Any]) -> None:
@@ -158,7 +191,7 @@ def metered(*, to_stdout: bool) -> Generator[Meter]:
     if not console.is_terminal or (to_stdout and sys.stdout.isatty()):
         yield Meter(None)
         return
-    numbers = {name: TextColumn(f"{{task.fields[{name}]}}") for name in ("rows", "speed", "hits", "calls", "errors")}
+    numbers = {name: TextColumn(f"{{task.fields[{name}]}}") for name in ("rows", "speed", "saved", "calls", "errors")}
     columns = fitting(
         console.width,
         (TextColumn("{task.description}"), 9, 6),
@@ -166,7 +199,7 @@ def metered(*, to_stdout: bool) -> Generator[Meter]:
         (TextColumn("{task.percentage:>3.0f} %"), 5, 1),
         (numbers["rows"], 16, 2),
         (numbers["speed"], 14, 4),
-        (numbers["hits"], 12, 8),
+        (numbers["saved"], 19, 8),
         (numbers["calls"], 14, 9),
         (numbers["errors"], 12, 3),
         (TimeElapsedColumn(), 7, 7),

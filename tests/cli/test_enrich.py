@@ -95,12 +95,12 @@ def test_E2_a_file_is_enriched_and_each_key_asked_once(vendor: VendorServer, tmp
     assert [row["n"] for row in rows] == [str(n) for n in range(500)]
     assert all(row["profile_ltv"] == str(PEOPLE[row["user_id"]]["ltv"]) for row in rows)
     (summary,) = events(done)
-    assert {name: summary[name] for name in ("event", "rows", "written", "calls", "hit_percent", "dead")} == {
+    assert {name: summary[name] for name in ("event", "rows", "written", "calls", "calls_saved_percent", "dead")} == {
         "event": "summary",
         "rows": 500,
         "written": 500,
         "calls": 60,
-        "hit_percent": 88.0,
+        "calls_saved_percent": 88.0,
         "dead": 0,
     }
 
@@ -251,6 +251,46 @@ def test_failures_of_the_source_are_dead_letters_with_their_reason(vendor: Vendo
     assert len((tmp_path / "out.csv").read_text().splitlines()) - 1 + len(letters) == 100
 
 
+@pytest.mark.parametrize(
+    ("fault", "errors"),
+    [(faults.Hang(), (None, "source_timeout")), (faults.Respond(429), ("source_rate_limited", "circuit_open"))],
+    ids=["open calls", "refused calls"],
+)
+def test_an_outage_is_said_once_and_within_seconds(
+    vendor: VendorServer, tmp_path: Path, fault: faults.Fault, errors: tuple[str | None, ...]
+) -> None:
+    """A source that is down from the start: the line names the error and no key, and the run goes on afterwards."""
+    vendor.always(fault)
+    arguments = [str(orders(tmp_path / "in.csv", 100)), "-o", str(tmp_path / "o.csv"), "--key", "user_id"]
+    command = [sys.executable, "-m", "profile_enrich", "enrich", *arguments]
+    with subprocess.Popen(
+        command, env={**os.environ, **env(vendor)}, stderr=subprocess.PIPE, text=True
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        line = json.loads(process.stderr.readline())
+        assert line.keys() == {"event", "seconds", "error"}
+        assert line["event"] == "waiting"
+        assert 3 <= line["seconds"] < 30
+        assert line["error"] in errors
+        vendor.heal()
+        vendor.release()
+        rest = [json.loads(each) for each in process.stderr]
+    assert process.returncode == 0
+    assert [each["event"] for each in rest if each["event"] != "progress"] == ["summary"]
+
+
+def test_a_bar_says_an_outage_above_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=60, color_system=None)
+    monkeypatch.setattr("profile_enrich.cli.enrich_progress.stderr_console", lambda: console)
+    with metered(to_stdout=False) as meter:
+        meter.waiting(3.2, "source_connection")
+        meter.waiting(3.2, None)
+    words = " ".join(shown.getvalue().split())
+    assert "The source has not answered for 3 s (last error: source_connection; retrying)." in words
+    assert "The source has not answered for 3 s (its calls are still open)." in words
+
+
 @pytest.mark.parametrize(("given", "kept", "missing"), [("null", 40, None), ("drop", None, None), ("raise", None, 1)])
 def test_what_becomes_of_missing_profiles(
     vendor: VendorServer, tmp_path: Path, given: str, kept: int | None, missing: int | None
@@ -329,7 +369,7 @@ def test_E1_batches_of_the_embedded_server_give_the_same_bytes(tmp_path: Path, t
             assert (tmp_path / target).read_bytes() == (tmp_path / f"1-{target}").read_bytes()
             one, other = (events(done)[-1] for done in (single, batch))
             assert other["calls"] == asked["census.batch"]
-            for known in ("calls", "seconds", "hit_percent"):
+            for known in ("calls", "seconds", "calls_saved_percent"):
                 del one[known], other[known]
             assert one == other
         counted, asked = embedded(app, url, source, "--batch", "--dry-run")
@@ -366,7 +406,7 @@ def test_on_a_terminal_a_bar_and_a_summary_show(vendor: VendorServer, tmp_path: 
     for part in (
         "Enriching",
         "rows/s",
-        "% hits",
+        "% calls saved",
         "calls/s",
         "0 errors",
         "Wrote 400 of 400 records to ",
@@ -383,7 +423,7 @@ def test_progress_tells_how_much_is_left() -> None:
     assert meter.facts(now) == {
         "rows": 1500,
         "rows_per_second": 100,
-        "hit_percent": 95.0,
+        "calls_saved_percent": 95.0,
         "calls": 50,
         "calls_per_second": 5.0,
         "missing": 3,
@@ -559,7 +599,7 @@ def test_a_bar_shows_the_numbers_and_the_summary_the_rest(
         meter(FileProgress(100, 100, 0, 0, 0, 0.1, 0.1, 100))
         meter(FileProgress(1100, 1090, 3, 10, 50, 0.5, 61.0, 100))
     shown = console.file.getvalue() if isinstance(console.file, io.StringIO) else ""
-    for part in ("1,100 rows", "16 rows/s", "95.0 % hits", "1 calls/s", "10 errors", "1:16 left"):
+    for part in ("1,100 rows", "16 rows/s", "95.0 % calls saved", "1 calls/s", "10 errors", "1:16 left"):
         assert part in shown, shown
     report = FileReport(
         rows=1100,
@@ -579,7 +619,7 @@ def test_a_bar_shows_the_numbers_and_the_summary_the_rest(
     meter.summary(report, " to out.csv")
     assert capsys.readouterr().err.splitlines() == [
         "Wrote 1,080 of 1,100 records to out.csv.",
-        "61.0 s, 16 rows/s, 50 calls, 95.0 % hits.",
+        "61.0 s, 16 rows/s, 50 calls, 95.0 % fewer than records.",
         "100 of them were done before.",
         "Without a profile: 3.",
         "Without a key: 2.",

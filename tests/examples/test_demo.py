@@ -222,8 +222,13 @@ def test_the_button_of_the_shop_stops_the_profile_api_and_pages_keep_coming() ->
                 assert "Start the Profile API" in page.text
                 assert not answers(api)
                 assert "Household 2280" in visitor.get("/").text
+                visitor.post("/profile/drop", data={"next": "/"})
+                for _ in range(8):  # the circuit breaker opens
+                    page = visitor.get("/")
+                assert "the Profile API cannot be reached" in page.text
                 page = visitor.post("/profile-api", data={"api": "start", "next": "/"})
                 assert "The Profile API is running." in page.text
+                assert 'data-strip="status">hit<' in page.text
                 assert answers(api)
         finally:
             process.terminate()

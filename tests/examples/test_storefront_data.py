@@ -231,3 +231,12 @@ def test_templates_hold_nothing_that_the_policy_forbids() -> None:
         text = template.read_text("utf-8")
         assert "|safe" not in text
         assert not re.search(r"<script|<style|\sstyle=|\son[a-z]+=|https?://", text), template.name
+
+
+def test_dates_are_shown_as_if_the_data_ended_today() -> None:
+    assert recommend.day_of("2017-12-31", date(2026, 3, 1)) == "1 March"
+    assert recommend.day_of("2017-12-30", date(2026, 3, 1)) == "28 February"
+    assert recommend.day_of("2018-02-28", date(2026, 3, 1)) == "29 April"
+    today = date.today()
+    assert recommend.day_of("2017-12-31") in {f"{day.day} {day:%B}" for day in (today, date.today())}
+    assert [recommend.day_of(text) for text in ("", "soon", "9999-12-31")] == [""] * 3

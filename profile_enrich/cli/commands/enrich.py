@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from ...pipeline.files.file_report import FileReport
 from ...pipeline.files.formats import FileFormat, FileSpec
 from ...pipeline.options import EnrichOptions, OnMissing
 from ...sources.base import BatchSource
-from ..enrich_progress import Meter, metered
+from ..enrich_progress import Meter, metered, report_outages
 from ..exit_codes import guarded, run
 from ..open_source import open_source
 from ..output import note
@@ -269,7 +270,11 @@ async def _enrich(
             source, deadline=settings.timeout, source_policy=SourcePolicy(rate_limit=limit, max_in_flight=concurrency)
         )
         async with client:
-            return await enrich_file(input, output, client=client, progress=meter, **options)
+            outages = asyncio.create_task(report_outages(client, meter))
+            try:
+                return await enrich_file(input, output, client=client, progress=meter, **options)
+            finally:
+                outages.cancel()
 
 
 def _like(input: str) -> FileFormat:
