@@ -122,7 +122,10 @@ class Leg:
         if facts["code"] != 0:
             sys.exit(f"it failed: {self._said()}")
         summary = json.loads(self._said().splitlines()[-1])
-        return {**facts, **{name: summary[name] for name in ("rows", "written", "missing", "calls", "calls_saved_percent")}}
+        return {
+            **facts,
+            **{name: summary[name] for name in ("rows", "written", "missing", "calls", "calls_saved_percent")},
+        }
 
     def _ended(self) -> dict[str, Any]:
         _, status, usage = os.wait4(self._process.pid, 0)
