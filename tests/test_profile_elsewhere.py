@@ -14,7 +14,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.exceptions import ResponseValidationError
 from fastapi.testclient import TestClient
-from starlette.responses import JSONResponse
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from profile_enrich import ConfigurationError, MemorySource, ProfileClient, ProfileMiddleware, from_header
 from profile_enrich.fastapi import CurrentProfile
@@ -72,6 +77,8 @@ class TestTellingPeopleApart:
 
         one, other = pending(lambda: None), pending(lambda: None)
         assert len({repr(one), repr(one), repr(other)}) == 3
+        assert len({pickle.dumps(one), pickle.dumps(one), pickle.dumps(other)}) == 3  # joblib's and diskcache's key
+        assert pickle.loads(pickle.dumps(one)).reason is Reason.NOT_LOOKED_UP
         assert one != other
         assert one == one
 
@@ -229,6 +236,35 @@ def test_a_model_of_all_defaults_is_not_taken_for_the_profile() -> None:
 def test_encoders_take_it_with_their_hook() -> None:
     assert json.loads(json.dumps({"profile": of()}, default=Profile.as_dict)) == {"profile": ADA}
     assert msgspec.json.decode(msgspec.json.encode([of()], enc_hook=Profile.as_dict)) == [ADA]
+
+
+@pytest.mark.parametrize("encoder", ["json.dumps", "msgspec.json.encode", "orjson.dumps"])
+def test_A24_outside_of_a_request_it_is_the_encoders_own_error_without_a_value(encoder: str) -> None:
+    """A24: no encoder asks an object that it does not know; docs/web-developers.md says what to pass."""
+    module, _, name = encoder.rpartition(".")
+    encode = getattr(pytest.importorskip(module, reason=f"{module} is not installed: pip install {module}"), name)
+    for value in (of(), {"profile": of()}, [of()]):
+        with pytest.raises(TypeError, match=r"Profile|profile_enrich") as raised:
+            encode(value)
+        assert "London" not in str(raised.value)
+        assert not [note for note in getattr(raised.value, "__notes__", ()) if "London" in note]
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_session_that_cannot_hold_it_says_what_to_call(outside: bool) -> None:
+    async def page(request: Request) -> Response:
+        request.session["profile"] = request.state.profile
+        return Response()
+
+    client = ProfileClient(MemorySource({"u1": ADA}))
+    layers = [
+        Middleware(SessionMiddleware, secret_key="secret"),
+        Middleware(ProfileMiddleware, client=client, identify=from_header("x-user", trusted=True)),
+    ]
+    app = Starlette(routes=[Route("/", page)], middleware=layers if outside else layers[::-1])
+    with pytest.raises(TypeError, match="Profile") as raised:
+        TestClient(app).get("/", headers={"x-user": "u1"})
+    assert raised.value.__notes__[-1] == HINT
 
 
 def test_an_error_about_something_else_gets_no_note() -> None:

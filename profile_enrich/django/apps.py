@@ -5,9 +5,11 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.core.checks import register
+from django.core.signals import got_request_exception
 
 from .checks import check_setup
 from .lookup import renew_after_sign_in
+from .middleware import explain_current
 
 __all__ = ["ProfileEnrichConfig"]
 
@@ -20,7 +22,8 @@ class ProfileEnrichConfig(AppConfig):
     verbose_name = "profile_enrich"
 
     def ready(self) -> None:
-        """Register the checks, under a tag of their own, and follow sign-in and sign-out within a request."""
+        """Register the checks, under a tag of their own, and follow sign-in, sign-out and exceptions of requests."""
         register(check_setup, "profile_enrich")
         for signal in (user_logged_in, user_logged_out):
             signal.connect(renew_after_sign_in, dispatch_uid="profile_enrich")
+        got_request_exception.connect(explain_current, dispatch_uid="profile_enrich")

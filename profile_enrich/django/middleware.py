@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from ..web.encoding_hint import explain_encoding
 from .lookup import DjangoLookup, is_async, lookup_of
 from .settings import load_config
 
-__all__ = ["DjangoProfileMiddleware"]
+__all__ = ["DjangoProfileMiddleware", "explain_current"]
 
 
 class DjangoProfileMiddleware:
@@ -62,10 +63,6 @@ class DjangoProfileMiddleware:
             raise
         return self._finish(lookup, response)
 
-    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
-        """Add a hint to an exception about a profile that cannot be encoded as JSON."""
-        explain_encoding(exception)
-
     def _begin(self, request: HttpRequest) -> DjangoLookup:
         lookup = DjangoLookup(self._config, request)
         if self._config.exclude and self._config.excludes(request.path_info):
@@ -88,3 +85,10 @@ class DjangoProfileMiddleware:
         else:
             lookup.end()
         return response
+
+
+def explain_current(**_: Any) -> None:
+    """Add a hint to an exception about a profile that cannot be encoded as JSON, in a view or in another middleware."""
+    error = sys.exception()
+    if error is not None:
+        explain_encoding(error)

@@ -189,7 +189,14 @@ def _current_lookup() -> FlaskLookup | None:
     return None
 
 
-current_profile: Profile = cast(Profile, LocalProxy(_current))
+class ProfileProxy(LocalProxy[Profile]):
+    """A proxy that is pickled as its profile, for caches and task queues."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return self._get_current_object().__reduce__()
+
+
+current_profile: Profile = cast(Profile, ProfileProxy(_current))
 """The profile of the request under way; outside of a request it raises `RuntimeError`, as Flask's own proxies do."""
 
 

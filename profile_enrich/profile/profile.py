@@ -272,7 +272,8 @@ class Profile:
     def __reduce__(self) -> tuple[Any, ...]:
         self._read()
         facts = self._facts
-        return (_restored, (facts.record, facts.status, facts.reason, facts.key))
+        unique = next(_unresolved) if facts is _PENDING else 0  # as in `repr`: some caches use the pickle as their key
+        return (_restored, (facts.record, facts.status, facts.reason, facts.key, unique))
 
     if not TYPE_CHECKING:  # otherwise type checkers would accept any name
 
@@ -345,6 +346,8 @@ def _detached(facts: _Facts) -> Profile:
     return profile
 
 
-def _restored(record: Record | None, status: Status, reason: Reason | None, key: ProfileKey | None) -> Profile:
+def _restored(
+    record: Record | None, status: Status, reason: Reason | None, key: ProfileKey | None, unique: int
+) -> Profile:
     """Restore a pickled profile."""
     return Profile(record, status=status, reason=reason, key=key)

@@ -36,10 +36,6 @@ class MiddlewareConfig:
     server_timing: bool = False
     attach: Attach = "eager"
     exclude: tuple[str, ...] = ()
-    have_it_outside: str = field(
-        default="wrap the application from outside: app = ProfileMiddleware(app, ...)", compare=False
-    )
-    """The remedy for error handlers and outer middleware that read the profile, for the log."""
     personal_lines: Headers = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -50,7 +46,6 @@ class MiddlewareConfig:
         if self.once.first("sealed"):
             logger.warning(
                 "a profile was read after its request had left the middleware, by an error handler, a middleware "
-                "outside of it, or a task that went on: it is empty there. For the first two, %s; for tasks, keep "
-                "profile.detached() or as_dict()",
-                self.have_it_outside,
+                "outside of it, or a task that went on: it is empty there. For the first two, wrap the application "
+                "from outside: app = ProfileMiddleware(app, ...); for tasks, keep profile.detached() or as_dict()"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import logging
 import sys
 from collections.abc import Iterable
@@ -20,23 +21,26 @@ _LITESTAR = (
     "Litestar's response cache. Leave `cache=` out of this handler, or use profile_enrich.litestar.ProfilePlugin"
 )
 _DJANGO = (
-    "Django's response cache. Use profile_enrich.django.ProfileMiddleware in MIDDLEWARE, which sets the headers where "
-    "that cache looks"
+    "Django's response cache. Use profile_enrich.django.DjangoProfileMiddleware in MIDDLEWARE, which sets the headers "
+    "where that cache looks"
 )
 _PARAMETER = (
-    "Pass the profile to the function as a parameter, so that it is part of the cache key, or do not use the cache"
+    "Read the profile before, and pass it to the function as a parameter, so that it is part of the cache key, or do "
+    "not use the cache"
 )
-_REPR = Profile.__repr__.__code__
+_KEYS = (Profile.__repr__.__code__, Profile.__reduce__.__code__)
+"""The functions by which caches make a key of a profile: of its text, or of its pickle."""
+
 _MEMOIZERS = {
     "aiocache.decorators": "aiocache",
-    "async_lru": "async-lru",
-    "asyncache": "asyncache",
+    "beaker.cache": "Beaker",
     "cachetools._cached": "cachetools",
     "cachetools._decorator": "cachetools",
     "cashews.decorators.cache": "cashews",
     "diskcache.core": "diskcache",
     "dogpile.cache.region": "dogpile.cache",
     "fastapi_cache.decorator": "fastapi-cache",
+    "joblib.memory": "joblib",
 }
 """By the module, or the package, whose functions call the one whose result they keep."""
 
@@ -51,7 +55,8 @@ def inner_cache(scope: Scope, headers: Iterable[tuple[bytes, bytes]], *, declare
     """
     handler = scope.get("route_handler")
     if handler is not None and getattr(handler, "cache", False) and type(handler).__module__.startswith("litestar."):
-        return _LITESTAR
+        keep = scope["litestar_app"].response_cache_config.cache_response_filter
+        return None if keep.__module__ == "profile_enrich.litestar" else _LITESTAR  # the plugin's filter keeps it out
     if "django.middleware.cache" in sys.modules and _django_keeps(headers):
         return _DJANGO
     if declared or "fastapi_cache.decorator" not in sys.modules:
@@ -63,17 +68,20 @@ def inner_cache(scope: Scope, headers: Iterable[tuple[bytes, bytes]], *, declare
 def memoizer() -> str | None:
     """Return the memoizing cache that calls the running code, and the remedy; `None` if there is none.
 
-    A profile first read inside such a function was not passed as a parameter.
+    A profile first read inside such a function was neither passed as a parameter nor read by a key function. Caches
+    that call the function in a task of its own (async-lru), or without a frame (`functools.lru_cache`), are not found.
     """
     loaded = tuple(name for name in _MEMOIZERS if name in sys.modules)
     if not loaded:
         return None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code is _REPR:
+        if frame.f_code in _KEYS:
             return None  # the profile is part of the cache key
         module: str = frame.f_globals.get("__name__", "")
         if module.startswith(loaded):
+            if "key" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+                return None  # likewise: the cache calls a key function, as in `k = key(*args, **kwargs)`
             return next(f"{cache}. {_PARAMETER}" for name, cache in _MEMOIZERS.items() if module.startswith(name))
         frame = frame.f_back
     return None

@@ -348,7 +348,8 @@ class RequestLookup:
 
     def endpoint(self) -> str:
         """Return the name of the handler, for the log."""
-        return getattr(self.scope.get("endpoint"), "__qualname__", "the application")
+        handler = self.scope.get("endpoint") or getattr(self.scope.get("route_handler"), "fn", None)  # or Litestar's
+        return getattr(handler, "__qualname__", "the application")
 
 
 def _on_a_loop() -> bool:

@@ -109,6 +109,15 @@ async def aencode(request: Any) -> HttpResponse:
     return JsonResponse({"profile": await request.aprofile()})
 
 
+def encode_itself(request: Any) -> HttpResponse:
+    return JsonResponse(request.profile)
+
+
+def encode_in_session(request: Any) -> HttpResponse:
+    request.session["profile"] = request.profile
+    return HttpResponse()
+
+
 def boom(request: Any) -> HttpResponse:
     hello(request.profile)
     raise RuntimeError("boom")
@@ -191,6 +200,8 @@ urlpatterns = [
     path("boom", boom),
     path("encode", encode),
     path("aencode", aencode),
+    path("encode-itself", encode_itself),
+    path("encode-in-session", encode_in_session),
     path("members", members),
     path("amembers", amembers),
     path("switch", switch),

@@ -230,7 +230,7 @@ def test_A13_an_error_page_says_it_is_personal(asgi: bool) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("page", ["/encode", "/aencode"])
+@pytest.mark.parametrize("page", ["/encode", "/aencode", "/encode-itself", "/encode-in-session"])
 def test_what_cannot_be_encoded_says_what_to_call(asgi: bool, page: str, caplog: pytest.LogCaptureFixture) -> None:
     with site(client_of(ScriptedSource())):
         assert Browser(asgi, "1").get(page).status_code == 500

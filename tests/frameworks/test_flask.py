@@ -436,7 +436,8 @@ def test_what_cannot_be_encoded_says_what_to_call() -> None:
     app.error_handler_spec.clear()
     app.add_url_rule("/itself", "itself", cast(Any, lambda: current_profile))
     app.add_url_rule("/itself-of-g", "itself-of-g", lambda: g.profile)
-    for path in ("/encode", "/itself-of-g"):
+    app.add_url_rule("/in-session", "in-session", lambda: session.update(profile=current_profile) or "")
+    for path in ("/encode", "/itself-of-g", "/in-session"):
         with pytest.raises(TypeError) as raised:
             browser(app, "u1").get(path)
         assert raised.value.__notes__ == [HINT]

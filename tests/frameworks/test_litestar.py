@@ -12,7 +12,7 @@ pytest.importorskip("litestar", reason="Litestar is not installed: pip install l
 
 from litestar import Litestar, Request, WebSocket, get, websocket
 from litestar.config.response_cache import ResponseCacheConfig
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import WebSocketDisconnect
 from litestar.middleware.session.client_side import CookieBackendConfig
 from litestar.params import FromPath
@@ -73,6 +73,15 @@ async def cached_state(request: AnyRequest) -> str:
     return f"Hello {request.state.profile.get('id', 'nobody')}"
 
 
+async def derived(profile: CurrentProfile) -> str:
+    return f"Hello {profile.get('id', 'nobody')}"
+
+
+@get("/cached/derived", cache=60, dependencies={"greeting": Provide(derived)})
+async def cached_derived(greeting: NamedDependency[str]) -> str:
+    return greeting
+
+
 @get("/cached/members", cache=60, guards=[profile_required])
 async def cached_members(request: AnyRequest) -> str:
     return f"Hello {request.state.profile['id']}"
@@ -119,7 +128,7 @@ async def members_talk(socket: WebSocket[Any, Any, Any]) -> None:
 
 HANDLERS: list[Any] = [
     read, whole, in_a_dict, from_state, plain, cached_read, cached_unread, cached_state, cached_members, cached_plain,
-    cached_stream, members, sign_in, talk, members_talk,
+    cached_derived, cached_stream, members, sign_in, talk, members_talk,
 ]  # fmt: skip
 
 
@@ -155,17 +164,18 @@ def test_A20_the_profile_of_whoever_is_in_session(browser: TestClient[Litestar],
     assert "cache-control" not in visit(browser, "/plain", "u1").headers
 
 
-@pytest.mark.parametrize("path", ["read", "state", "members", "unread"])
+@pytest.mark.parametrize("path", ["read", "state", "members", "derived", "unread"])
 def test_A22_the_response_cache_never_serves_one_persons_page_to_another(
-    browser: TestClient[Litestar], path: str
+    browser: TestClient[Litestar], path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A22: `cache=60`, with the profile as a dependency, on the state, and behind a guard."""
+    """A22: `cache=60`, with the profile as a dependency, itself or of another one, on the state, and behind a guard."""
     for user in ["u1", "u2", "u2", "u1"]:
         response = visit(browser, f"/cached/{path}", user)
         assert response.text == ("the same for all" if path == "unread" else f"Hello {user}")
         assert response.headers["cache-control"] == "private"
     if path == "members":
         assert visit(browser, "/cached/members").status_code == 401
+    assert own_records(caplog) == []
 
 
 def test_A22_what_is_for_all_is_still_cached(browser: TestClient[Litestar]) -> None:
