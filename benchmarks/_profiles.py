@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["attributes", "payload"]
+__all__ = ["attributes", "flat", "payload"]
 
 _PRODUCTS = ("espresso machine", "hiking boots", "rain jacket", "desk lamp", "travel mug", "wool socks", "tent")
 
@@ -37,6 +37,29 @@ def attributes(key: str, kilobytes: float = 1.0) -> dict[str, Any]:
         size += len(json.dumps(item)) + 2
         customer["purchases"].append(item)
     return customer
+
+
+def flat(key: str) -> bytes:
+    """A customer of 14 attributes and some 260 bytes, as JSON: what most warehouses' tables have."""
+    number = int(key[1:])
+    return json.dumps(
+        {
+            "id": key,
+            "first_name": ("Ada", "Bo", "Cleo", "Dan")[number % 4],
+            "last_name": ("Smith", "Jones", "Lee")[number % 3],
+            "email": f"{key}@example.test",
+            "tier": ("gold", "silver")[number % 2],
+            "city": ("Berlin", "Paris", "Lyon")[number % 3],
+            "country": ("DE", "FR")[number % 2],
+            "language": "en",
+            "segment": ("outdoor", "coffee")[number % 2],
+            "last_order": f"2026-{number % 12 + 1:02d}-{number % 28 + 1:02d}",
+            "lifetime_value": number % 5000 + 0.5,
+            "orders": number % 60,
+            "subscribed": True,
+            "churn_risk": number % 100 / 100,
+        }
+    ).encode()
 
 
 def payload(key: str, kilobytes: float = 1.0) -> bytes:

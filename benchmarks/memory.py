@@ -1,8 +1,9 @@
-"""Memory that a cached profile takes, per KB of its JSON, by tracemalloc: the values and the cache's own structures."""
+"""Memory that a cached profile takes, by tracemalloc: its values, and with them the cache's own structures."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import json
 import tracemalloc
@@ -12,14 +13,17 @@ from typing import Any
 from cachetools import LRUCache, TTLCache
 
 from profile_enrich import MemorySource, ProfileClient
+from profile_enrich.profile import Record
 
-from ._profiles import payload
-from ._table import Table, main
+from ._profiles import flat, payload
+from ._table import Table, Verdict, main
 
 OURS = "profile_enrich"
+BASE = "dict of dicts"
 
 Texts = dict[str, bytes]
 Fill = Callable[[Texts], Awaitable[tuple[object, str]]]
+Make = Callable[[str], bytes]
 
 
 async def _ours(texts: Texts) -> tuple[object, str]:
@@ -43,7 +47,8 @@ def _in(make: Callable[[], Any], decode: Callable[[bytes], Any]) -> Fill:
 
 CONTENDERS: dict[str, Fill] = {
     OURS: _ours,
-    "dict of dicts": _in(dict, json.loads),
+    f"{OURS}, values alone": _in(dict, lambda text: Record(json.loads(text)).attributes),
+    BASE: _in(dict, json.loads),
     "LRUCache of dicts": _in(lambda: LRUCache(10**6), json.loads),
     "TTLCache of dicts": _in(lambda: TTLCache(10**6, 60), json.loads),
     "dict of JSON bytes": _in(dict, lambda text: bytes(bytearray(text))),
@@ -68,19 +73,24 @@ async def measure(fill: Fill, texts: Texts) -> tuple[float, str]:
 
 
 def run(quick: bool) -> list[Table]:
-    """Memory of cached profiles of 1, 4 and 16 KB of JSON."""
+    """Memory of cached profiles: flat ones, and nested ones of 1, 4 and 16 KB of JSON."""
     count = 10 if quick else 2_000
     table = Table(
         f"Memory of {count:,} cached profiles",
-        ("contender", "JSON bytes", "bytes a profile", "bytes per KB of JSON", "× the JSON", "counted by the client"),
+        ("contender", "JSON bytes", "bytes a profile", f"× {BASE}", "× the JSON", "counted by the client"),
     )
-    for kilobytes in (1.0, 4.0, 16.0):
-        texts = {f"u{number:08d}": payload(f"u{number:08d}", kilobytes) for number in range(count)}
+    keys = [f"u{number:08d}" for number in range(count)]
+    makes: list[Make] = [flat, *(functools.partial(payload, kilobytes=size) for size in (1.0, 4.0, 16.0))]
+    for make in makes:
+        texts = {key: make(key) for key in keys}
         size = sum(map(len, texts.values())) / count
-        for name, fill in CONTENDERS.items():
-            used, counted = asyncio.run(measure(fill, texts))
-            cells = (f"{size:,.0f}", f"{used:,.0f}", f"{used / size * 1024:,.0f}", f"{used / size:.2f}", counted)
-            table.add(name, *cells)
+        found = {name: asyncio.run(measure(fill, texts)) for name, fill in CONTENDERS.items()}
+        base = found[BASE][0]
+        for name, (used, counted) in found.items():
+            table.add(name, f"{size:,.0f}", f"{used:,.0f}", f"{used / base:.2f}", f"{used / size:.2f}", counted)
+        if make is flat:
+            values = found[f"{OURS}, values alone"][0] / base
+            table.verdicts.append(Verdict(f"flat values: at most 0.4 × a {BASE}", f"{values:.2f} ×", values <= 0.4))
     table.notes.append(
         "One round: tracemalloc counts bytes, it does not sample. The keys' own text is not counted. 'Counted by the "
         "client' is what `max_bytes` bounds."

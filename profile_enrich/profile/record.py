@@ -46,7 +46,7 @@ class Record:
         """The namespace of the source, set by the client."""
         self.truncated = truncated
         self.loaded_at = time.time() if loaded_at is None else loaded_at
-        self.size = size + 200  # the record and its cache entry
+        self.size = size + 950  # the record, its cache entry and its place in the cache
         """Its approximate memory, in bytes."""
 
     def renewed(self) -> Record:

@@ -160,7 +160,7 @@ class TestSecondChance:
             self.cache().popitem()
 
     def test_what_does_not_fit_at_all_leaves_nothing_lock_free_index(self) -> None:
-        cache: SecondChanceCache[str] = SecondChanceCache(1_000, lambda item: item.size)
+        cache: SecondChanceCache[str] = SecondChanceCache(2_000, lambda item: item.size)
         small = entry("a")
         cache["a"] = small
         cache.lock_free_index["a"] = small
