@@ -127,6 +127,7 @@ class AuditLog:
         entity: str | None = None,
         record_id: str | None = None,
         status: int,
+        profiles: int | None = None,
     ) -> None:
         """Write one answer. It never waits for the disk, and never raises because of it.
 
@@ -138,6 +139,7 @@ class AuditLog:
             entity: the requested collection, if the key may read it.
             record_id: the requested record; `None` for lists.
             status: the status of the response.
+            profiles: the number of profiles on a page; `None` for other requests.
         """
         shown: str | None = None
         if record_id is not None and self._ids != "none":
@@ -152,6 +154,8 @@ class AuditLog:
             "record": shown,
             "status": status,
         }
+        if profiles is not None:
+            facts["profiles"] = profiles
         if self._thread is None or self._process != os.getpid():
             self._start()
         try:
@@ -180,6 +184,7 @@ class AuditLog:
                 entity=noted.entity,
                 record_id=record_id,
                 status=own or status,
+                profiles=noted.profiles,
             )
 
     def close(self, timeout: float = 5.0) -> None:

@@ -104,9 +104,10 @@ def test_files_are_served_in_both_dialects_and_nothing_stays_behind(users: Path,
     with serving(temporary, *arguments, PROFILE_ENRICH_API_KEY=KEY) as served:
         assert served.url.startswith("http://127.0.0.1:")
         assert "Users: 2 records by user_id; entity 1" in served.shown
-        assert f'curl -H "Authorization: Bearer $PROFILE_ENRICH_API_KEY" {served.url}/api/v1/entities' in served.shown
-        printed = re.findall("^    (curl .+)$", served.shown, re.MULTILINE)
+        printed = re.findall(r"^    (curl (?:.+\\\n)*.+)$", served.shown, re.MULTILINE)
         assert len(printed) == 2
+        assert '-H "Authorization: Bearer $PROFILE_ENRICH_API_KEY"' in printed[0]
+        assert max(map(len, served.shown.splitlines())) <= 80
         for line in printed:
             typed = subprocess.run(
                 ["bash", "-c", line.replace("curl", "curl --silent --fail --noproxy '*'", 1)],

@@ -66,10 +66,21 @@ def test_a_line_for_each_record_without_values_and_ids(store: LocalStore, tmp_pa
         (None, "unknown", None, None, 404),
     ]
     assert rows[-1]["method"] == "other"
+    assert [row.get("profiles") for row in rows] == [None] * 4 + [0] + [None] * 4
     text = path.read_text(encoding="utf-8").lower()
     for value in ("planted", "u7@x.example", SECRET, "gold"):
         assert value not in text
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_page_of_an_index_is_one_line_with_the_number_of_its_profiles(store: LocalStore, tmp_path: Path) -> None:
+    app, audit = make(store, tmp_path / "audit.jsonl")
+    users = store.collection("Users")
+    answer = ask(app, f"/api/indexes/{users.index_id}/profiles?limit=3", headers=amperity())
+    audit.close()
+    (row,) = lines(tmp_path / "audit.jsonl")
+    assert (row["record"], row["profiles"], row["entity"]) == (None, len(answer.json["data"]), "Users")
+    assert row["profiles"] == min(3, users.rows)
 
 
 @pytest.mark.parametrize(("ids", "shown"), [("none", None), ("clear", "u7")])

@@ -175,13 +175,18 @@ def _announce(url: str, store: ProfileStore, options: ServeOptions, *, secret: s
     for each in collections:
         index = f"index {each.index_id}" if each.index_fields is not None else "no index: more than 30 columns"
         lines.append(f"    {each.name}: {each.rows:,} records by {each.key}; entity {each.id}, {index}")
-    auth = "" if options.no_auth else ' -H "Authorization: Bearer $PROFILE_ENRICH_API_KEY"'
-    lines += ["", "Try it:", "", f"    curl{auth} {url}/api/v1/entities"]
+    auth = [] if options.no_auth else ['-H "Authorization: Bearer $PROFILE_ENRICH_API_KEY"']
+    lines += ["", "Try it:", "", _curl(*auth, f"{url}/api/v1/entities")]
     if collections:
         first = collections[0]
         if first.index_fields is not None:
-            tenant = f' -H "amperity-tenant: {options.workspace}" -H "api-version: 2025-07-31"'
-            lines.append(f"    curl{auth}{tenant} '{url}/api/indexes/{first.index_id}/profiles?limit=5'")
-        lines += ["", f"One record, by its id: {url}/api/v1/entities/{first.id}/record?record_id=ID"]
+            tenant = f'-H "amperity-tenant: {options.workspace}" -H "api-version: 2025-07-31"'
+            lines += ["", _curl(*auth, tenant, "-G -d limit=5", f"{url}/api/indexes/{first.index_id}/profiles")]
+        lines += ["", "One record, by its id:", "", f"    {url}/api/v1/entities/{first.id}/record?record_id=ID"]
     lines += ["", "Ctrl-C stops it."]
     click.echo("\n".join(lines))
+
+
+def _curl(*arguments: str) -> str:
+    """Return a command that can be pasted, in lines of less than 80 columns."""
+    return "    curl " + " \\\n        ".join(arguments)

@@ -170,6 +170,7 @@ def _list_profiles(request: Request, store: ProfileStore, index: Collection, key
         page = store.page(index, filters, limit=limit, cursor=token, with_total=with_total)
         # The stored profiles are joined without decoding, for a key without field scopes.
         payloads = page.payloads if view is None else [view.amperity(payload) for payload in page.payloads]
+        request.noted.profiles = len(payloads)
         body = b'{"data":[' + b",".join(payloads) + b"]"
         if page.next_cursor is not None:
             body += b',"next_token":"' + page.next_cursor.encode() + b'"'

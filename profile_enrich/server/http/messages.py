@@ -88,11 +88,13 @@ class AuditContext:
         key: the id of the API key.
         entity: the requested collection, if the key may read it.
         records: the requested ids, each with its status if it differs from the response's.
+        profiles: the number of profiles on a page of an index; `None` for other requests.
     """
 
     key: str | None = None
     entity: str | None = None
     records: list[tuple[str, int | None]] = field(default_factory=list[tuple[str, int | None]], repr=False)
+    profiles: int | None = None
 
 
 class Request:
