@@ -22,7 +22,7 @@ class Visitor:
 
     def __init__(self, port: int, retry_timeout: float) -> None:
         self._port = port
-        self._patience = retry_timeout
+        self._retry_timeout = retry_timeout
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._open = 0
 
@@ -30,7 +30,7 @@ class Visitor:
         """Whether a whole 200 came in time."""
         connection = None
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._retry_timeout):
                 connection = await self._connection()
                 if connection is None:
                     return False

@@ -15,7 +15,7 @@ from typing import Any
 
 from ._child import say
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 """Seconds that are waited for the last answers."""
 
 
@@ -98,7 +98,7 @@ async def open_loop(port: int, requests: list[bytes], rate: float, connections: 
         queue.append((due, request))
         send()
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await done.wait()
     for connection in everyone:
         connection.transport.abort()

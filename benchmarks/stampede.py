@@ -21,7 +21,7 @@ from ._table import Table, Verdict, main
 OURS = "profile_enrich"
 BY_HAND = "TTLCache by hand"
 UPSTREAM_SECONDS = 0.05
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 
 class Upstream:
@@ -64,7 +64,7 @@ async def _round(name: str, peers: dict[str, Build], keys: list[str], found: Fou
         get = peers[name](upstream.load)
     with Stopwatch(collect=True) as watch:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 answers = await asyncio.gather(*[get(key) for key in keys])
         except TimeoutError:
             found.gave_up = True
@@ -90,7 +90,7 @@ async def measure(title: str, keys: list[str], rounds: int, check: Callable[[dic
     ours = statistics.median(found[OURS].cpu)
     for name, figures in found.items():
         if figures.gave_up:
-            table.add(name, "-", f"over {PATIENCE * 1e3:,.0f}", "-", "-", "-")
+            table.add(name, "-", f"over {TIMEOUT * 1e3:,.0f}", "-", "-", "-")
             continue
         cpu = statistics.median(figures.cpu)
         table.add(

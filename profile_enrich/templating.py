@@ -48,17 +48,17 @@ class _Items:
 
     def __iter__(self) -> Iterator[Any]:
         items = super().__iter__()  # type: ignore[misc]  # mixed into containers
-        if not super().__len__() and _called_by(_TAKE_ONE):  # type: ignore[misc]
+        if not super().__len__() and _called_by(_TAKE_ONE):  # type: ignore[misc]  # as above
             return iter((_MISSING,))
         return cast("Iterator[Any]", items)
 
     def __reversed__(self) -> Iterator[Any]:
-        if not super().__len__() and _called_by(_TAKE_ONE):  # type: ignore[misc]
+        if not super().__len__() and _called_by(_TAKE_ONE):  # type: ignore[misc]  # as above
             return iter((_MISSING,))
-        return reversed(list(super().__iter__()))  # type: ignore[misc]
+        return reversed(list(super().__iter__()))  # type: ignore[misc]  # as above
 
     def __len__(self) -> int:
-        size = cast(int, super().__len__())  # type: ignore[misc]
+        size = cast(int, super().__len__())  # type: ignore[misc]  # as above
         return size or int(_called_by(_TAKE_ONE))
 
 
@@ -71,7 +71,7 @@ class _Missing(_Items, str):
     """
 
     __slots__ = ("_method",)
-    __class__ = property(lambda self: ChainableUndefined)  # pyright: ignore[reportIncompatibleMethodOverride]
+    __class__ = property(lambda self: ChainableUndefined)  # pyright: ignore[reportIncompatibleMethodOverride]  # `isinstance` takes it for an `Undefined`
     _method: Callable[[], Any]
 
     def __getattribute__(self, name: str) -> Any:

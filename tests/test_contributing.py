@@ -75,3 +75,13 @@ def test_every_decision_has_its_parts_and_its_number() -> None:
         assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
         assert f"]({record.name})" in overview
         assert text.startswith(f"# {int(record.name[:4])}. ")
+
+
+def test_every_switched_off_check_of_the_package_has_its_reason() -> None:
+    """A `noqa` or an `ignore` ends with a comment that says why."""
+    bare = re.compile(r"# *(?:noqa|type: ignore|pyright: ignore)(?:: ?[A-Z0-9, ]+|\[[\w, -]+\])?\s*$", re.MULTILINE)
+    assert [
+        f"{path.relative_to(ROOT)}: {found[0]}"
+        for path in sorted((ROOT / "profile_enrich").rglob("*.py"))
+        for found in bare.finditer(path.read_text("utf-8"))
+    ] == []

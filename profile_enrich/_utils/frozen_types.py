@@ -28,7 +28,7 @@ class Withheld:
         # keys of the `repr` of arguments.
         plain = super().__repr__()
         digest = hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8, key=_DIGEST_KEY).hexdigest()
-        return f"<{type(self).__name__}, {len(self)} values, #{digest}>"  # type: ignore[arg-type]
+        return f"<{type(self).__name__}, {len(self)} values, #{digest}>"  # type: ignore[arg-type]  # mixed into containers, which have a length
 
     __str__ = __repr__
 
@@ -39,9 +39,9 @@ class Withheld:
         return repr(self)
 
     def __rich_repr__(self) -> Iterator[str]:
-        yield f"{len(self)} values"  # type: ignore[arg-type]
+        yield f"{len(self)} values"  # type: ignore[arg-type]  # mixed into containers, which have a length
 
-    __rich_repr__.angular = True  # type: ignore[attr-defined]
+    __rich_repr__.angular = True  # type: ignore[attr-defined]  # an attribute that rich reads of the function
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError(_READ_ONLY)
@@ -82,7 +82,7 @@ class FrozenDict(Withheld, dict[str, Any]):
         """Return a view whose `repr` holds no values."""
         return _HiddenItems(self)
 
-    def values(self) -> ValuesView[Any]:  # type: ignore[override]
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]  # as for `items`
         """Return a view whose `repr` holds no values."""
         return _HiddenValues(self)
 

@@ -132,7 +132,7 @@ class Follower:
             except Exception as error:  # noqa: BLE001  # a source of the user's; without its feed, lookups go on
                 pause = self._failed(SourceError(f"the change feed failed ({type(error).__name__})"))
             # Full jitter, so that many clients do not reconnect to a restarted server at the same time.
-            await asyncio.sleep(random.uniform(0.0, pause))  # noqa: S311
+            await asyncio.sleep(random.uniform(0.0, pause))  # noqa: S311  # no cryptography
 
     async def _follow(self) -> float:
         """Read one stream to its end. Return the longest wait before the next one."""

@@ -82,7 +82,7 @@ class SharedLoad(ProfileLoad):
             if lease is None or isinstance(lease, LoadLease):
                 self._lease = lease
                 return False
-            assert lease == BUSY  # noqa: S101
+            assert lease == BUSY  # noqa: S101  # the only other outcome; narrows the type
             if answer is not None and (self.base is not None or time.time() < answer.stale_until):
                 return True  # the other process refreshes it
             if time.monotonic() >= end:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from ..errors import MissingExtraError
 
 try:
-    import django as _django  # pyright: ignore[reportUnusedImport]  # noqa: F401
+    import django as _django  # pyright: ignore[reportUnusedImport]  # noqa: F401  # only checks that it is installed
 except ImportError:
     raise MissingExtraError("profile_enrich.django", "django") from None
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
-from asgiref.sync import iscoroutinefunction, sync_to_async  # pyright: ignore[reportDeprecated]
+from asgiref.sync import iscoroutinefunction, sync_to_async  # pyright: ignore[reportDeprecated]  # see `is_async`
 from django.conf import settings
 from django.http import HttpRequest
 from starlette.types import Scope
@@ -198,7 +198,7 @@ def refresh_profile(request: HttpRequest) -> None:
 
 def is_async(function: object) -> bool:
     """Return whether a function is asynchronous or marked as such, which `inspect` detects only from Python 3.12 on."""
-    return iscoroutinefunction(cast(Any, function))  # pyright: ignore[reportDeprecated]
+    return iscoroutinefunction(cast(Any, function))  # pyright: ignore[reportDeprecated]  # works before 3.12, too
 
 
 def _in_a_task() -> bool:

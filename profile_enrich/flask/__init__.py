@@ -15,7 +15,7 @@ from __future__ import annotations
 from ..errors import MissingExtraError
 
 try:
-    import flask as _flask  # pyright: ignore[reportUnusedImport]  # noqa: F401
+    import flask as _flask  # pyright: ignore[reportUnusedImport]  # noqa: F401  # only checks that it is installed
 except ImportError:
     raise MissingExtraError("profile_enrich.flask", "flask") from None
 

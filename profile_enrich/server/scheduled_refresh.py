@@ -254,7 +254,7 @@ class RefreshSchedule:
 def _ask(child: subprocess.Popen[str], order: dict[str, Any]) -> dict[str, Any] | None:
     """Return the child's outcome; `None` if it ended without one."""
     assert child.stdin is not None  # noqa: S101  # they are pipes
-    assert child.stdout is not None  # noqa: S101
+    assert child.stdout is not None  # noqa: S101  # as above
     with contextlib.suppress(OSError, ValueError):
         child.stdin.write(json.dumps(order) + "\n")
         child.stdin.flush()

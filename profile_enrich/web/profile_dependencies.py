@@ -104,7 +104,7 @@ async def require_profile(connection: HTTPConnection, profile: Profile | None = 
 
 # Frameworks that inject parameters see only the connection; `profile_enrich.fastapi` adds the profile for FastAPI.
 _seen = inspect.signature(require_profile, eval_str=True)
-require_profile.__signature__ = _seen.replace(parameters=[_seen.parameters["connection"]])  # type: ignore[attr-defined]
+require_profile.__signature__ = _seen.replace(parameters=[_seen.parameters["connection"]])  # type: ignore[attr-defined]  # `inspect` reads it
 
 
 _REFUSALS: dict[Reason, tuple[int, str]] = {

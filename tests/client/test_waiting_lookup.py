@@ -282,7 +282,7 @@ class TestAFailingSource:
             clock.advance(2)
             assert (await asyncio.wait_for(run, 5))["u3"]
 
-    async def test_a_pause_longer_than_the_patience_is_not_waited_out(self) -> None:
+    async def test_a_pause_longer_than_the_retry_timeout_is_not_waited_out(self) -> None:
         def busy(key: ProfileKey, call: int) -> SourceResult:
             raise SourceRateLimited("too many requests", status=429, retry_after=30)
 
@@ -313,7 +313,7 @@ class TestAFailingSource:
             assert isinstance((await client.lookup_many(["u1"]))["u1"].error, SourceRequestError)
         assert source.calls["u1"] == 1
 
-    async def test_without_patience_nothing_is_repeated(self) -> None:
+    async def test_without_a_retry_timeout_nothing_is_repeated(self) -> None:
         source = CountingSource(always_failing)
         async with client_for(source, retry=RetryPolicy(attempts=1)) as client:
             await client.lookup_many(["u1"], retry_timeout=0)

@@ -176,8 +176,8 @@ class Chapter:
             check(stats.entries <= settings.max_entries, "L8: too many entries", stats.entries)
             check(stats.bytes <= settings.max_bytes, "L8: too many bytes", stats.bytes)
             check(stats.negative_entries <= settings.max_negative_entries, "L8: too many negative entries")
-            seats = self._client._cache.sweep_span / 2
-            check(seats <= 2 * settings.max_entries, "L8: the list that is swept outgrows the cache", seats)
+            slots = self._client._cache.sweep_span / 2
+            check(slots <= 2 * settings.max_entries, "L8: the list that is swept outgrows the cache", slots)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 import { load, pattern } from "./settings.js";
 
 const LONGEST = 320; // characters; more is no id and no e-mail address
-const PATIENCE = 10_000; // milliseconds
+const TIMEOUT = 10_000; // milliseconds
 
 const shown = document.querySelector("#shown");
 // A panel is about the active tab of its window; one that was opened as a page of its own, about the tab in its address.
@@ -71,7 +71,7 @@ async function ask(settings, question) {
     body: JSON.stringify(question),
     cache: "no-store",
     redirect: "error",
-    signal: AbortSignal.timeout(PATIENCE),
+    signal: AbortSignal.timeout(TIMEOUT),
   });
   return { status: answer.status, body: await answer.json() };
 }

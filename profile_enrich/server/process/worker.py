@@ -33,8 +33,8 @@ def require_uvicorn() -> None:
     """
     missing = False
     try:
-        import httptools  # pyright: ignore[reportUnusedImport]  # noqa: F401
-        import uvicorn  # pyright: ignore[reportUnusedImport]  # noqa: F401
+        import httptools  # pyright: ignore[reportUnusedImport]  # noqa: F401  # only checks that it is installed
+        import uvicorn  # pyright: ignore[reportUnusedImport]  # noqa: F401  # only checks that it is installed
     except ImportError:
         missing = True
     if missing:

@@ -80,14 +80,14 @@ class TableReader:
             config={"autoinstall_known_extensions": False, "autoload_known_extensions": False, "threads": 2},
         )
         self._connection.execute("SET enable_progress_bar = false")  # it would draw over the caller's output
-        self._aside = self._connection  # what is kept is asked for beside the rows
+        self._kept_cursor = self._connection  # replaced by `keep`, for queries beside the scan
 
     def columns(self) -> dict[str, ColumnType]:
-        """The columns and their types."""
+        """Return the columns and their types."""
         return self._types
 
     def texts(self, values: Sequence[object]) -> list[str]:
-        """The values of a row as JSON."""
+        """Return the values of a row as JSON texts."""
         for place, (name, kind, pattern) in self._declared.items():
             value = values[place]
             if value is not None and not pattern.fullmatch(str(value)):
@@ -95,17 +95,17 @@ class TableReader:
         return [encode(value) for encode, value in zip(self._encoders, values, strict=True)]
 
     def reject(self, number: int, names: Sequence[str], values: Sequence[object], reason: str) -> None:
-        """Leave out the row that `rows` gave last."""
+        """Write the last row of `rows` to the rejected rows."""
         self.rejects.add(reason, row=number, data=dict(zip(names, values, strict=True)))
 
     def close(self) -> None:
         """Close DuckDB."""
-        self._aside.close()
+        self._kept_cursor.close()
         self._connection.close()
         self.rejects.close()
 
     def rows(self) -> Iterator[Row]:
-        """Names and values of each row."""
+        """Yield the names and values of each row."""
         names = tuple(self._types)
         batch = self._fetch(self._query)
         count = 0
@@ -118,12 +118,12 @@ class TableReader:
 
     @property
     def places(self) -> Mapping[str, str]:
-        """SQL for each kept column as text, where all of them can be had so; else nothing."""
+        """Return the SQL of each kept column as text; empty if a column has none."""
         return {}
 
     def batches(self, expressions: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
-        """The values of SQL expressions over the columns, in the order of the file."""
-        batch = self._fetch(f"SELECT {', '.join(expressions)} FROM {self._scan}")  # noqa: S608  # quoted by its maker
+        """Yield batches of the values of SQL expressions over the columns, in the order of the file."""
+        batch = self._fetch(f"SELECT {', '.join(expressions)} FROM {self._scan}")  # noqa: S608  # its names are quoted
         count = 0
         while batch:
             yield batch
@@ -132,22 +132,22 @@ class TableReader:
         self._check_count(count)
 
     def keep(self, expressions: Sequence[str], spill: Path) -> None:
-        """Keep the values of SQL expressions in a table `kept`: columns `f0`, `f1`, …; `rowid` counts from 0.
+        """Store the values of SQL expressions in the table `kept`: columns `f0`, `f1`, …; `rowid` counts from 0.
 
-        Another thread may go through `batches` meanwhile.
+        Another thread may read `batches` at the same time.
 
         Args:
             expressions: over the columns.
             spill: a directory for what does not fit into memory; made when it is needed, and removed by `close`.
         """
-        self._aside = self._connection.cursor()
-        self._aside.execute("SET temp_directory = $path", {"path": str(spill)})
+        self._kept_cursor = self._connection.cursor()
+        self._kept_cursor.execute("SET temp_directory = $path", {"path": str(spill)})
         columns = ", ".join([f"{expression} AS f{number}" for number, expression in enumerate(expressions)])
         keep = f"CREATE TEMP TABLE kept AS SELECT {columns} FROM {self._scan}"  # noqa: S608  # as above
-        self._check_count(self._fetch(keep, self._aside)[0][0])
+        self._check_count(self._fetch(keep, self._kept_cursor)[0][0])
 
     def ask(self, query: str, parameters: Mapping[str, object] | None = None) -> Iterator[list[tuple[Any, ...]]]:
-        """The answer to a statement about what was kept. It begins at once, whether the answer is asked for or not."""
+        """Run a query on the table `kept` now, and return an iterator over batches of its rows."""
         return self._answer(self._try(query, parameters or {}))
 
     def _answer(self, batch: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
@@ -159,8 +159,8 @@ class TableReader:
         problem = ""
         try:
             if query is not None:
-                self._aside.execute(query, parameters)
-            return self._aside.fetchmany(_BATCH)
+                self._kept_cursor.execute(query, parameters)
+            return self._kept_cursor.fetchmany(_BATCH)
         except self._errors as error:
             problem = type(error).__name__
         raise StoreError(f"{self.where}: its values cannot be sorted ({problem}); is there enough memory and disk?")

@@ -8,8 +8,8 @@ __all__ = ["ClientCursor", "Identifier", "conninfo_to_dict", "make_conninfo", "p
 
 engine("psycopg", "PostgreSQL", "postgres")
 
-import psycopg  # noqa: E402
-from psycopg import ClientCursor  # noqa: E402
-from psycopg import errors as pg  # noqa: E402
-from psycopg.conninfo import conninfo_to_dict, make_conninfo  # noqa: E402
-from psycopg.sql import Identifier  # noqa: E402
+import psycopg  # noqa: E402  # after the check for the extra
+from psycopg import ClientCursor  # noqa: E402  # after the check for the extra
+from psycopg import errors as pg  # noqa: E402  # after the check for the extra
+from psycopg.conninfo import conninfo_to_dict, make_conninfo  # noqa: E402  # after the check for the extra
+from psycopg.sql import Identifier  # noqa: E402  # after the check for the extra
