@@ -40,7 +40,8 @@ class MemorySource:
         ConfigurationError: `profiles` is neither a mapping nor a function.
     """
 
-    __slots__ = ("__weakref__", "_lookup", "_name", "_profiles", "calls")  # some error trackers walk every `__dict__`
+    # Some error trackers walk every `__dict__`, and some every slot: so none holds the mapping, only its methods.
+    __slots__ = ("__weakref__", "_count", "_get", "_lookup", "_name", "calls")
 
     def __init__(
         self,
@@ -49,14 +50,15 @@ class MemorySource:
         name: str = "memory",
     ) -> None:
         self._name = check_text("name", name)
-        self._profiles: Mapping[Any, Attributes] = {}
         self._lookup: Lookup | None = None
+        mapping: Mapping[Any, Attributes] = {}
         if isinstance(profiles, Mapping):
-            self._profiles = profiles
+            mapping = cast("Mapping[Any, Attributes]", profiles)
         elif callable(profiles):
             self._lookup = profiles
         elif profiles is not None:
             raise ConfigurationError("profiles must be a mapping of attributes by id, or a function of the key")
+        self._get, self._count = mapping.get, mapping.__len__
         self.calls = 0
         """The number of lookups so far."""
 
@@ -101,12 +103,12 @@ class MemorySource:
         return {each: attributes for each, attributes in found if attributes is not None}
 
     def _stored(self, key: ProfileKey) -> Attributes | None:
-        found = self._profiles.get((key.type, key.value))
-        return self._profiles.get(key.value) if found is None and key.type == "id" else found
+        found = self._get((key.type, key.value))
+        return self._get(key.value) if found is None and key.type == "id" else found
 
     async def aclose(self) -> None:
         """Do nothing."""
 
     def __repr__(self) -> str:
-        what = "a function" if self._lookup is not None else f"{len(self._profiles)} profiles"
+        what = "a function" if self._lookup is not None else f"{self._count()} profiles"
         return f"<MemorySource {self._name!r}, {what}>"

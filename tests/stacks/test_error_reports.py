@@ -7,10 +7,12 @@ import copy
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import pytest
 
 from tests.stacks import needs
 
-needs("sentry_sdk", "loguru", "structlog", "pythonjsonlogger", "rich", "rollbar", "elasticapm", "posthog", "django")
+needs("sentry_sdk", "loguru", "structlog", "pythonjsonlogger", "rich")
+needs("rollbar", "elasticapm", "posthog", "ddtrace", "django")
 
 import django  # noqa: E402
 import elasticapm  # noqa: E402
@@ -29,6 +32,7 @@ import rich.traceback  # noqa: E402
 import rollbar  # noqa: E402
 import sentry_sdk  # noqa: E402
 import structlog  # noqa: E402
+from ddtrace.debugging._signal.utils import capture_pairs  # noqa: E402
 from pythonjsonlogger.json import JsonFormatter  # noqa: E402
 from starlette.applications import Starlette  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
@@ -196,6 +200,11 @@ def by_posthog(error: BaseException, *, code_variables: bool = True) -> str:
     return json.dumps(sent, default=repr)
 
 
+def by_datadog(error: BaseException) -> str:
+    """As Exception Replay captures the variables of each frame, but three levels deeper."""
+    return json.dumps([capture_pairs(frame.items(), level=5) for frame in frames_of(error)])
+
+
 def by_django(error: BaseException) -> str:
     from django.conf import settings
     from django.views.debug import ExceptionReporter
@@ -209,7 +218,7 @@ def by_django(error: BaseException) -> str:
 
 REPORTERS = [
     by_sentry, by_traceback, by_rich, by_loguru, by_structlog, by_python_json_logger, by_rollbar, by_elastic_apm,
-    by_posthog, by_django,
+    by_posthog, by_datadog, by_django,
 ]  # fmt: skip
 
 
@@ -251,6 +260,22 @@ def test_A24_those_that_walk_every_dictionary_have_a_setting(
     assert not any(value in report for value in VALUES)
 
 
+def test_A24_datadog_shows_no_id_either_under_its_setting() -> None:
+    """A24: it walks every slot. The setting is that of docs/web-developers.md, which it reads when it is imported."""
+    code = """
+import asyncio
+from ddtrace.debugging._signal.utils import capture_value
+from profile_enrich import MemorySource, ProfileClient
+client = ProfileClient(MemorySource({"the-id": {"name": "Ann"}}))
+profile = asyncio.run(client.get("the-id"))
+print(capture_value([profile, profile.key, profile._facts.record, client], level=5))
+"""
+    setting = {"DD_DYNAMIC_INSTRUMENTATION_REDACTED_TYPES": "Profile,ProfileKey,Record,ProfileClient"}
+    run = partial(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "the-id" in run(env=dict(os.environ)).stdout
+    assert "the-id" not in run(env={**os.environ, **setting}).stdout
+
+
 @pytest.mark.filterwarnings("ignore:The send_default_pii option")
 def test_A24_the_reporters_would_have_found_a_plain_dictionary() -> None:
     """Each of them shows the values of a dictionary in a frame, so that the test above can fail."""
@@ -262,7 +287,7 @@ def test_A24_the_reporters_would_have_found_a_plain_dictionary() -> None:
     found = [reporter.__name__ for reporter in REPORTERS if VALUES[0] in reporter(error)]
     assert set(found) >= {
         "by_sentry", "by_traceback", "by_rich", "by_loguru", "by_structlog", "by_rollbar", "by_elastic_apm",
-        "by_posthog", "by_django"
+        "by_posthog", "by_datadog", "by_django",
     }  # fmt: skip
 
 
