@@ -51,16 +51,18 @@ class MemorySource:
     ) -> None:
         self._name = check_text("name", name)
         self._lookup: Lookup | None = None
-        mapping: Mapping[Any, Attributes] = {}
+        self._use({})
         if isinstance(profiles, Mapping):
-            mapping = cast("Mapping[Any, Attributes]", profiles)
+            self._use(profiles)
         elif callable(profiles):
             self._lookup = profiles
         elif profiles is not None:
             raise ConfigurationError("profiles must be a mapping of attributes by id, or a function of the key")
-        self._get, self._count = mapping.get, mapping.__len__
         self.calls = 0
         """The number of lookups so far."""
+
+    def _use(self, profiles: Mapping[Any, Attributes]) -> None:
+        self._get, self._count = profiles.get, profiles.__len__
 
     @property
     def name(self) -> str:
