@@ -15,7 +15,7 @@ _LONGEST = 256
 """Longer values are compared by digest, because a PostgreSQL index entry has at most 2,704 bytes."""
 
 _DECODER = json.JSONDecoder()
-_scan: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]  # not in typeshed  # pyright: ignore
+_scan: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]  # pyright: ignore  # not in typeshed
 
 
 def comparable(value: str | None) -> str | None:

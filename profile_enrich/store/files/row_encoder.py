@@ -202,7 +202,7 @@ def stored_values(census: bytes, filterable: Sequence[str]) -> tuple[str | None,
 
 
 _DECODER = json.JSONDecoder()
-scanstring: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]  # not in typeshed  # pyright: ignore
+scanstring: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]  # pyright: ignore  # not in typeshed
 
 
 class RowEncoder:

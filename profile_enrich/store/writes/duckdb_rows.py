@@ -136,4 +136,4 @@ def bulk_rows(reader: object, spec: CollectionSpec, index_id: str) -> BulkRows |
     # Only the row-by-row path can write rejected rows to a file.
     if spec.rejects is not None or not getattr(reader, "places", None):
         return None
-    return BulkRows(reader, spec, index_id)  # type: ignore[arg-type]  # it has places  # pyright: ignore
+    return BulkRows(reader, spec, index_id)  # type: ignore[arg-type]  # pyright: ignore  # it has places
