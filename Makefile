@@ -43,8 +43,7 @@ test: $(VENV)/.dev
 
 # The tests that are marked "long", alone; and the property tests with more examples.
 test-long: $(VENV)/.dev
-	PROFILE_ENRICH_LONG=1 $(BIN)/python -m pytest -m long
-	PROFILE_ENRICH_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest $(SPREAD) -m 'hypothesis and not long'
+	PROFILE_ENRICH_LONG=1 PROFILE_ENRICH_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest $(SPREAD) -m 'long or hypothesis'
 
 test-random: $(VENV)/.dev
 	PROFILE_ENRICH_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest $(SPREAD) -m hypothesis --hypothesis-profile=random $(SEED:%=--hypothesis-seed=%)

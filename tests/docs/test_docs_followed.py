@@ -86,6 +86,7 @@ class Mover(Reader):
         return super().type(command, output)
 
 
+@pytest.mark.long
 def test_R7_moving_off_the_hosted_census_profile_api(tmp_path: Path) -> None:
     records = {id: {"user_id": id, **each} for id, each in PEOPLE.items()}
     with VendorServer(records, key=KEY, id_column="user_id") as hosted:
@@ -99,6 +100,7 @@ def test_R7_moving_off_the_hosted_census_profile_api(tmp_path: Path) -> None:
     assert reader.typed.count("python ask.py") == 4
 
 
+@pytest.mark.long
 def test_asking_with_curl_key_by_key(tmp_path: Path) -> None:
     with Reader("curl.md", tmp_path).at_work() as reader:
         secrets = {reader.environment[name] for name in ("SHOP_KEY", "PARTNER_KEY", "NEW_KEY", "ADMIN_KEY")}

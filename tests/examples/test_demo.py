@@ -117,6 +117,7 @@ def test_it_starts_both_says_where_and_stops_both(ending: signal.Signals) -> Non
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which only Linux has")
 @pytest.mark.parametrize(("victim", "name"), [("profile_enrich serve", "The Profile API"), ("uvicorn", "The shop")])
+@pytest.mark.long
 def test_when_one_dies_the_other_one_stays(victim: str, name: str) -> None:
     api, shop = free_port(), free_port()
     with launch(API_PORT=api, SHOP_PORT=shop) as process:
@@ -208,6 +209,7 @@ def test_no_line_is_wider_than_the_terminal_and_commands_can_be_pasted(columns: 
         os.close(terminal.ours)
 
 
+@pytest.mark.long
 def test_the_button_of_the_shop_stops_the_profile_api_and_pages_keep_coming() -> None:
     api, shop = free_port(), free_port()
     with launch(API_PORT=api, SHOP_PORT=shop) as process:

@@ -156,6 +156,7 @@ echo $! > {folder}/$port.pid
 
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not here: apt-get install nginx")
+@pytest.mark.long
 async def test_a_rolling_restart_under_load_fails_no_request(tmp_path: Path) -> None:
     api, front, *instances = (free_port() for _ in range(4))
     folder = tmp_path / "nginx"

@@ -78,6 +78,7 @@ def test_the_extension_asks_for_little() -> None:
         assert "<script>" not in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 @needs_chromium
 def test_the_console_and_the_side_panel_in_chromium(tmp_path: Path) -> None:
     said: list[str] = []

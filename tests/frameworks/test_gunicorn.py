@@ -71,6 +71,7 @@ def test_A9_several_workers_and_threads(name: str, preload: bool, vendor: Vendor
     assert served.unclean() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", ["/", "/async"])
 def test_A9_django_under_asgi_workers(path: str, vendor: VendorServer) -> None:
     """A9: the same, with Django's ASGI handler and views of both kinds."""
@@ -85,6 +86,7 @@ def test_A9_django_under_asgi_workers(path: str, vendor: VendorServer) -> None:
     assert served.unclean() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["flask_app", "django_app"])
 def test_A9_greenlets_instead_of_threads(name: str, vendor: VendorServer) -> None:
     """A9: gevent runs all loops and requests of a worker in one thread."""
@@ -98,6 +100,7 @@ def test_A9_greenlets_instead_of_threads(name: str, vendor: VendorServer) -> Non
     assert all(keys.count(user) <= 2 for user in USERS), "one load a worker"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "lazy"), [("flask_app", False), ("django_app", False), ("flask_app", True)])
 def test_A9_uwsgi(name: str, lazy: bool, vendor: VendorServer) -> None:
     """A9: uWSGI forks its workers from a loaded application, unless it loads one in each of them."""

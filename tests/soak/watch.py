@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -44,7 +44,7 @@ class WatchedSource:
         self.closing = False
         self.mortal: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         """Loops that may end at any moment, and their loads with them."""
-        self.busy: Counter[int] = Counter()
+        self._calls: dict[object, tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = {}
         self._inner = inner
         self._expected = expected
         self._checker = checker
@@ -57,9 +57,10 @@ class WatchedSource:
         self._checker.count("retry" if _again.get() else "load")
         _again.set(True)  # a load has a context of its own, so this is seen by its own retry alone
         loop = asyncio.get_running_loop()
+        call = object()
         with self._lock:
-            self.busy[id(loop)] += 1
-            busy = self.busy[id(loop)]
+            self._calls[call] = loop, asyncio.current_task()
+            busy = sum(each is loop for each, _ in self._calls.values())
         check(busy <= self._most, "L10: more calls in flight than max_in_flight", busy)
         try:
             result = await self._inner.fetch(key, deadline=deadline, validators=validators)
@@ -69,15 +70,37 @@ class WatchedSource:
             raise
         finally:
             with self._lock:
-                self.busy[id(loop)] -= 1
+                del self._calls[call]
         if isinstance(result, Found):
             tag = self._expected.tag_of(key.value)
             if tag is not None:
                 return replace(result, tags=frozenset({tag}))
         return result
 
+    def calls_under_way(self) -> list[str]:
+        """The state of each call's loop, and where its task waits."""
+        with self._lock:
+            calls = list(self._calls.values())
+        return [
+            f"{loop} {'mortal' if loop in self.mortal else 'lasting'}: "
+            + " > ".join(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" for frame in _stack(task))
+            for loop, task in calls
+        ]
+
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def _stack(task: asyncio.Task[Any] | None) -> list[FrameType]:
+    """The frames of a suspended task, outermost first. `Task.get_stack` knows the first of them alone."""
+    found: list[FrameType] = []
+    step: Any = None if task is None else task.get_coro()
+    while step is not None:
+        frame = getattr(step, "cr_frame", None) or getattr(step, "ag_frame", None)
+        if frame is not None:
+            found.append(frame)
+        step = getattr(step, "cr_await", None) or getattr(step, "ag_await", None)
+    return found
 
 
 class WatchedBreaker(Breaker):
