@@ -90,8 +90,15 @@ def with_policies(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def own_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What the package logged; other libraries' records depend on how the log is set up."""
-    return [record for record in caplog.records if record.name.startswith("profile_enrich")]
+    """What the package logged; other libraries' records depend on how the log is set up.
+
+    That the event loop stood still is left out: it does, wherever the machine has too much to do.
+    """
+    return [
+        record
+        for record in caplog.records
+        if record.name.startswith("profile_enrich") and record.module != "process_stall"
+    ]
 
 
 async def settle(rounds: int = 5) -> None:

@@ -121,6 +121,8 @@ class ProfileEnrich:
             headers = lookup.personal_headers(response.headers.items())
             if headers is not None:
                 response.headers = Headers(headers)
+            if response.is_streamed and not lookup.resolved:
+                lookup.hold_scope()
             response.call_on_close(lookup.end)  # a stream reads the profile after the end of the request context
         return response
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 from flask import Request, current_app, g, has_request_context, request
 from flask.globals import request_ctx
 from flask.sessions import NullSession
+from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from ..web.blocking_lookup import BlockingConfig, BlockingLookup
@@ -45,6 +46,10 @@ class FlaskLookup(BlockingLookup):
     def _on_read(self) -> None:
         super()._on_read()
         self.reads += 1
+
+    def hold_scope(self) -> None:
+        """Take what the lookup needs from the request: a stream runs after the end of the request context."""
+        self._connection = HTTPConnection(self._load())
 
     def _load(self) -> Scope:
         scope = _scope()

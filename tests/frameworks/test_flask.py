@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("flask", reason="Flask is not installed: pip install flask")
 
-from flask import Flask, g, session
+from flask import Flask, Response, g, session
 
 from profile_enrich import (
     ConfigurationError,
@@ -142,6 +142,37 @@ def test_A22_a_function_under_cachetools_that_gets_the_profile_for_itself_is_log
     for user in ("u1", "u2"):
         browser(app, user).get("/memo")
     assert ["it is cachetools" in text for text in loud(caplog)] == [True]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_A16_a_stream_that_reads_it_first_is_logged(before: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A16: the headers are gone, unless the view has read it."""
+    app = flask_app.create(client_of(ScriptedSource()))
+
+    def late() -> Response:
+        profile = current_profile.detached() if before else g.profile
+        return Response(f"Hello {profile.get('id', 'nobody')}" for _ in range(1))
+
+    app.add_url_rule("/late", view_func=late)
+    response = browser(app, "u1").get("/late")
+    assert response.text == "Hello u1"
+    assert response.headers.get("Cache-Control") == ("private" if before else None)
+    assert ["could not be set" in text for text in loud(caplog)] == ([] if before else [True])
+
+
+def test_A16_a_late_stream_has_the_session_of_its_request(caplog: pytest.LogCaptureFixture) -> None:
+    app = flask_app.create(client_of(ScriptedSource()), identify=from_session("user_id"))
+
+    def late() -> Response:
+        profile = g.profile
+        return Response(f"Hello {profile.get('id', 'nobody')}" for _ in range(1))
+
+    app.add_url_rule("/late", view_func=late)
+    visitor = browser(app)
+    with visitor.session_transaction() as signed_in:
+        signed_in["user_id"] = "u2"
+    assert visitor.get("/late").text == "Hello u2"
+    assert ["could not be set" in text for text in loud(caplog)] == [True]
 
 
 def test_A22_without_the_extension_the_cache_does_serve_it() -> None:

@@ -189,6 +189,27 @@ def test_A16_what_a_fastapi_dependency_reads_after_its_yield_is_on_no_page(caplo
     assert own_records(caplog) == []
 
 
+@pytest.mark.parametrize("around", ["inside", "keeps", "outside"])
+def test_A13_a_middleware_that_replaces_a_personal_response_loses_its_headers_unless_it_is_inside(around: str) -> None:
+    """A13: what an outer middleware throws away is not seen from inside; docs/web-developers.md says what to do."""
+
+    async def shout(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        body = b"".join([part async for part in response.body_iterator])  # type: ignore[attr-defined]
+        kept = {name: response.headers[name] for name in ("cache-control", "vary")} if around == "keeps" else None
+        return Response(body.upper(), headers=kept)
+
+    if around == "outside":
+        app: ASGIApp = Starlette(routes=[Route("/", read)], middleware=[Middleware(BaseHTTPMiddleware, dispatch=shout)])
+        app = ProfileMiddleware(app, client=client_of(ScriptedSource()), identify=WHO)
+    else:
+        app = shop(read, Middleware(BaseHTTPMiddleware, dispatch=shout))
+    answer = ask(app)
+    assert "U1" in answer.text
+    assert answer.headers.get("cache-control") == (None if around == "inside" else "private")
+    assert answer.headers.get("vary") == (None if around == "inside" else "x-user")
+
+
 @pytest.mark.parametrize("attach", ATTACH)
 def test_A13_a_profile_that_was_got_before_a_stream_makes_it_private(
     attach: Attach, caplog: pytest.LogCaptureFixture
