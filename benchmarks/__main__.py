@@ -17,27 +17,27 @@ ALL = {
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
-_HEAD = """# What it costs
+_HEAD = """# Benchmark results
 
 Measured side by side in one run: contenders take turns in every round, each round in another order; the figures are
 medians over the rounds, ratios are medians of the rounds' own ratios. CPU is `time.process_time()` of the measuring
-process. Before each measurement garbage is collected and what is alive is frozen (`gc.freeze`); whether the collector
-runs meanwhile is said below each table.
+process. Before each measurement, garbage is collected and live objects are frozen (`gc.freeze`); a note below each
+table says whether the collector runs during it.
 
-To reproduce, on a machine that does nothing else:
+To reproduce on an idle machine:
 
 ```console
 $ make bench                                # all of it; writes this file
 $ .venv/bin/python -m benchmarks.hit        # one table; also request, frameworks, miss, stampede, expiry, memory, page
 $ .venv/bin/python -m benchmarks --only hit --replace   # one table, into this file
-$ .venv/bin/python -m benchmarks --quick    # tiny sizes: shows that it works, not what it costs
+$ .venv/bin/python -m benchmarks --quick    # tiny sizes, only to check that it works
 ```
 """
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not what it costs")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, only to check that it works")
     parser.add_argument("--only", nargs="+", choices=list(ALL), metavar="NAME", help=f"some of: {', '.join(ALL)}")
     parser.add_argument("--replace", action="store_true", help=f"with --only: replace these tables in {RESULTS.name}")
     parser.add_argument("--output", type=Path, help=f"where to write; default: {RESULTS.name}, nothing when partial")

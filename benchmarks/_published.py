@@ -29,8 +29,8 @@ PUBLISHED: dict[int, dict[int, Published]] = {
 }
 """By the number of filters, then of rows."""
 
-NOTE = """The vendor's columns are what it publishes of its hosted service (operator's guide, "Index response times").
-Its requests crossed a continent, with TLS, to several endpoints at the same time, on machines and with filters that it
-does not describe; here there are one tenant, no network, no TLS, and client and server on one machine. So the
-milliseconds of no and of one filter compare networks and not stores. What the table does say is how each answers when
-filters are added: a network takes the same time for three filters as for one."""
+NOTE = """The vendor's columns are the published figures of its hosted service (operator's guide, "Index response
+times"). Its requests crossed a continent, with TLS, to several endpoints at the same time, on machines and with filters
+that it does not describe; here there is one tenant, no network and no TLS, and client and server share a machine. So
+the rows without and with one filter compare networks, not stores. The table does show the effect of further filters: a
+network takes the same time for three filters as for one."""

@@ -74,6 +74,6 @@ def _line(cells: Iterable[str]) -> str:
 def main(run: Callable[[bool], list[Table]]) -> None:
     """Runs one script from the command line."""
     parser = argparse.ArgumentParser(description=run.__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not what it costs")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, only to check that it works")
     for table in run(parser.parse_args().quick):
         print(table.text())

@@ -21,14 +21,14 @@ _HEAD = """# The embedded Profile API at scale
 ```console
 $ make bench-server                             # all of it; writes this file
 $ BIG=1 make bench-server                       # ten million profiles, too: needs 40 GB of disk
-$ .venv/bin/python -m benchmarks.store --quick  # tiny sizes: shows that it works, not what it costs
+$ .venv/bin/python -m benchmarks.store --quick  # tiny sizes, only to check that it works
 ```
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.at_scale", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not what it costs")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, only to check that it works")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="some parts; nothing is written then")
     parser.add_argument("--output", type=Path, help=f"where to write; default: {RESULTS.name}, nothing when partial")
     options = parser.parse_args()

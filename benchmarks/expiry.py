@@ -125,9 +125,9 @@ def _table(found: dict[str, Spread], size: int) -> Table:
     ours = found[OURS].median
     table.verdicts.append(Verdict("under 1 ms", f"{ours:.2f} ms", ours < 1))
     table.notes.append(
-        "Values are 1 KB profiles, each an object of its own. For ours the clock runs until the sweeper has dropped "
-        "all that expired. The garbage collector is off: its full collections block any application with so many "
-        "objects. `clear()` does not expire anything; it is here because it, too, is one call on as many entries."
+        "Values are profiles of 1 KB, each a separate object. Our time includes the sweeper's removal of all expired"
+        " entries. The garbage collector is off: its full collections block any application with so many objects. "
+        "`clear()` expires nothing; it is listed because it is also one call on as many entries."
     )
     return table
 

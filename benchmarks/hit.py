@@ -147,8 +147,8 @@ def _table(found: dict[str, Spread], peers: list[str]) -> Table:
         table.verdicts.append(Verdict("ahead of every async peer", said, ours < found[best].median))
     table.notes.extend(
         [
-            "Values are 1 KB profiles. The garbage collector is off while the clock runs. "
-            "The peers' rows are their decorators, awaited; rows with `.get` are plain calls.",
+            "Values are profiles of 1 KB. The garbage collector is off during the measurement. The rows of other "
+            "libraries are their decorated functions, awaited; rows with `.get` are plain calls.",
             *note_on_missing(),
         ]
     )

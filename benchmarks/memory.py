@@ -92,8 +92,8 @@ def run(quick: bool) -> list[Table]:
             values = found[f"{OURS}, values alone"][0] / base
             table.verdicts.append(Verdict(f"flat values: at most 0.4 × a {BASE}", f"{values:.2f} ×", values <= 0.4))
     table.notes.append(
-        "One round: tracemalloc counts bytes, it does not sample. The keys' own text is not counted. 'Counted by the "
-        "client' is what `max_bytes` bounds."
+        "One round, since tracemalloc counts all bytes. The text of the keys is not counted. `max_bytes` limits the "
+        "bytes 'counted by the client'."
     )
     return [table]
 

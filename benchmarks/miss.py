@@ -114,8 +114,8 @@ def _table(found: dict[str, Spread], installed: list[str]) -> Table:
         ratio = found[f"{transport} client"].over(raw)
         table.verdicts.append(Verdict(f"{transport}: at most 1.25 × the raw client", f"{ratio:.2f} ×", ratio <= 1.25))
     table.notes.append(
-        "The answer is a 1 KB record, which every contender decodes. The raw clients have their default settings; ours "
-        "adds the deadline, the body limit, detached loads, one load a key, freezing and the cache."
+        "The response is a record of 1 KB, which every contender decodes. The raw clients have their default "
+        "settings; ours adds the deadline, the body limit, detached loads, single flight, freezing and the cache."
     )
     return table
 

@@ -112,9 +112,9 @@ def _table(found: dict[tuple[str, str], list[dict[str, Any]]], plan: Plan) -> Ta
     ]
     table.notes.append(
         f"Medians of {plan.rounds} rounds of {plan.visits:,} visits; {plan.newcomers:.0%} newcomers, {plan.regulars} "
-        f"regulars. Latency counts from when a visit was due; after {plan.retry_timeout:g} s a visitor gives up, the "
-        "page counts as failed. uvicorn runs on asyncio's own loop. A healthy vendor takes 20 ms. The hand-written "
-        "middleware fails open (no profile on any httpx error)."
+        "regulars. Latency is measured from the scheduled time of a visit; a page that takes over "
+        f"{plan.retry_timeout:g} s counts as failed. uvicorn runs on asyncio's own loop. A healthy vendor takes 20 "
+        "ms. The hand-written middleware fails open (no profile on any httpx error)."
     )
     return table
 

@@ -34,15 +34,15 @@ SLOW_EVERY = 100
 
 _HEAD = """# Enriching records, side by side
 
-Events of customers, of whom a few come often and most seldom (Zipf, s = 1); an upstream of 5 ms in another process,
-which counts its calls; 64 calls at the same time. Each run is a process of its own; contenders take turns in every
-round, each round in another order; figures are medians over the rounds, ratios medians of the rounds' own ratios.
-Memory is how much the process grew at its peak (`ru_maxrss`). Ways without a cache do each record alike, so they run
-with a part of the records.
+Events of customers with Zipf-distributed frequencies (s = 1); an upstream of 5 ms in another process, which counts
+its calls; 64 concurrent calls. Each run is a separate process; contenders take turns in every round, each round in
+another order; figures are medians over the rounds, ratios are medians of the rounds' own ratios. Memory is the peak
+growth of the process (`ru_maxrss`). Contenders without a cache take the same time for every record, so they run with
+a part of the records.
 
 ```console
 $ make bench-pipelines                              # all of it; writes this file; on an idle machine
-$ .venv/bin/python -m benchmarks.pipelines --quick  # tiny sizes: shows that it works, not what it costs
+$ .venv/bin/python -m benchmarks.pipelines --quick  # tiny sizes, only to check that it works
 ```
 """
 
@@ -184,8 +184,8 @@ def ways(upstream: Child, quick: bool) -> Table:
             ratio = _ratio(ours, found[SEQUENTIAL])
             table.verdicts.append(Verdict("aiohttp: at least 100 × sequential httpx", f"{ratio:.0f} ×", ratio >= 100))
     table.notes.append(
-        f"Own pattern: gather + semaphore with the same HTTP client. It makes {records // keys} calls where ours makes "
-        "one, so that many times its rate is the most that fewer calls can bring while the CPU is what bounds it."
+        f"Own pattern: gather + semaphore with the same HTTP client. It makes {records // keys} calls for each of "
+        "ours, so while the CPU is the limit, fewer calls can raise its rate by that factor at most."
     )
     most = max(each.most for results in found.values() for each in results)
     table.verdicts.append(Verdict("at most 64 calls in flight", f"{most}", most <= 64))
@@ -215,12 +215,13 @@ def slow_calls(upstream: Child, quick: bool) -> Table:
         (keys * ((1 - 1 / SLOW_EVERY) * UPSTREAM_SECONDS + 0.5 / SLOW_EVERY) / 64) / each.seconds
         for each in unordered
     )
-    table.notes.append(f"64 calls at a time cannot bring the keys faster than in {share:.0%} of unordered's time.")
+    table.notes.append(f"With 64 concurrent calls, looking up the keys takes at least {share:.0%} of unordered's time.")
     bound = 4096 / 0.5
     table.notes.append(
-        "Ordered, a window of 4,096 records always holds some that wait for a slow call, so that no more than 4,096 "
-        f"can leave in 0.5 s: {bound:,.0f} records/s, of which "
-        f"{_median(badly[ours[0].name], lambda each: each.rate) / bound:.0%} are reached. A larger `window` lifts that."
+        "If ordered, the window of 4,096 records always contains one that waits for a slow call, so at most 4,096 "
+        f"records come out per 0.5 s: {bound:,.0f} records/s, of which "
+        f"{_median(badly[ours[0].name], lambda each: each.rate) / bound:.0%} are reached. A larger `window` raises "
+        "this limit."
     )
     return table
 
@@ -260,7 +261,7 @@ def run(quick: bool, only: Iterable[str] = (*PARTS, ENGINES)) -> Iterator[Table]
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipelines", description=run.__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not what it costs")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, only to check that it works")
     everything = [*PARTS, ENGINES]
     parser.add_argument("--only", nargs="+", choices=everything, default=everything, help="some of the tables")
     parser.add_argument("--replace", action="store_true", help=f"with --only: replace these tables in {RESULTS.name}")

@@ -108,9 +108,9 @@ def _measure(path: Path, size: int, workers: int, targets: dict[str, list[str]],
             "vendor a second",
         ),
         notes=[
-            f"{RATE:,} requests/s in an open loop for {seconds:g} s a row, each latency from when its request was due, "
-            "64 connections; then as many as 64 busy connections get answered. Authentication on; each request about "
-            "another person. Where the client's CPU is near 100 %, the client is what was measured."
+            f"{RATE:,} requests/s in an open loop for {seconds:g} s a row over 64 connections, with latencies from "
+            "the scheduled time of each request; then the highest rate of 64 busy connections. Authentication is on;"
+            " each request is about another person. If the client's CPU is near 100 %, the row measures the client."
         ],
     )
     worst: list[tuple[float, str]] = []

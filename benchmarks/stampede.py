@@ -104,8 +104,8 @@ async def measure(title: str, keys: list[str], rounds: int, check: Callable[[dic
     table.verdicts.append(check(found))
     table.notes.extend(
         [
-            "CPU includes making and gathering the tasks, which is the same for all. No peer bounds its calls in "
-            "flight, so ours is told to allow all of them; by default it makes 100 at a time.",
+            "CPU includes creating and gathering the tasks, which is the same for all. The other libraries do not "
+            "limit concurrent calls, so our limit is raised accordingly; its default is 100.",
             *note_on_missing(),
         ]
     )

@@ -69,9 +69,10 @@ def run(quick: bool) -> list[Table]:
                 if file.is_file():
                     file.unlink()
     building.notes.append(
-        "Anonymous memory is a worker's own; mapped memory is the page cache, shared by all workers and given back when"
-        " it is needed. A swap is: notice the new generation, open its files, answer one lookup. The vendor's time is"
-        ' published for a workflow that makes such an index with 5 filters (its guide, "Index response times").'
+        "Anonymous memory belongs to one worker; mapped memory is page cache, which all workers share and the system"
+        " reclaims. A swap is the time to detect the new generation, open its files and answer one lookup. The "
+        'vendor publishes its time for a workflow that builds such an index with 5 filters (its guide, "Index '
+        'response times").'
     )
     return tables
 
@@ -208,7 +209,7 @@ def _pages(store: LocalStore, csv: Path, folder: Path, rows: int, columns: int) 
     deep = _timed([nothing] * 200, lambda _: store.page("Users", {"city": "Berlin"}, limit=_LIMIT, cursor=cursor))
     table.add("a deep page of one city", *_percentiles(deep), *["-"] * (1 + 2 * len(beside)))
     table.notes.append(
-        "Values of each filter are those of rows chosen at random (seeded), so every query finds something. SQLite and"
+        "The filters have the values of random rows (seeded), so every query matches. SQLite and"
         " PostgreSQL (over a socket, statements prepared, 2 GB of shared buffers) have an index for each filtered"
         " column and the same payload; DuckDB scans a table."
     )

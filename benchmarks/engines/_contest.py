@@ -151,9 +151,9 @@ class Contest:
         target = f"{self._ours[0]} ≥ 10 × {self._own}, both with httpx"
         table.verdicts.append(Verdict(target, f"{best:.1f} ×", best >= 10))
         table.notes.append(
-            f"Contenders that call for each row had {sample:,} rows: their rows/s do not depend on how many there are. "
-            "The time is that of the job on an engine that is started and warm; the memory is the most that all its "
-            "processes together had, pages that they share counted in each."
+            f"Contenders that make one call for each row had {sample:,} rows: their rows/s do not depend on the number "
+            "of rows. The time is that of the job on a started and warm engine; the memory is the peak of all its "
+            "processes together, with shared pages counted in each."
         )
         table.notes.extend(self._notes)
         return [table]

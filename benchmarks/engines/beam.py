@@ -129,8 +129,8 @@ def run(quick: bool = False) -> list[Table]:
     best = rates[TRANSFORM, "httpx"] / rates[BEAMS, "httpx"]
     table.verdicts.append(Verdict("EnrichProfiles ≥ 10 × Enrichment, both with httpx", f"{best:.1f} ×", best >= 10))
     table.notes.append(
-        f"Enrichment without a cache asks for each row, so that its rows/s do not depend on how many: {sample:,} were "
-        "taken. All others had all rows."
+        "Enrichment without a cache makes one call for each row, so its rows/s do not depend on the number of rows: it "
+        f"had {sample:,}. All others had all rows."
     )
     if not _redis_is_there():
         table.notes.append(
