@@ -1,4 +1,4 @@
-"""Four workers, a vendor and a Valkey, and faults at random: `CHAOS_SECONDS=60 make test-services`."""
+"""Four workers of uvicorn and gunicorn, a vendor and a Valkey, and faults at random: `CHAOS_SECONDS=60 make chaos`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ USERS = [f"u{number}" for number in range(12)]
 
 
 class Worker:
-    """One uvicorn process, whose connections to Valkey go through a proxy of its own."""
+    """One process of uvicorn, or gunicorn with one, whose connections to Valkey go through a proxy of its own."""
 
-    def __init__(self, vendor: VendorServer, valkey: Valkey, ttl: float, timeout: float) -> None:
+    def __init__(self, vendor: VendorServer, valkey: Valkey, ttl: float, timeout: float, *, gunicorn: bool) -> None:
         self.port = free_port()
+        uvicorn = ["uvicorn", "--port", str(self.port), "--log-level", "error"]
+        under = ["gunicorn", "--worker-class", "uvicorn_worker.UvicornWorker", "--bind", f"127.0.0.1:{self.port}"]
+        self._command = [*under, "--log-level", "critical"] if gunicorn else uvicorn
         self.wire = Cuttable(valkey.port)
         self._environment = {
             **os.environ,
@@ -49,39 +52,32 @@ class Worker:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "uvicorn",
-                "tests.services.chaos_app:app",
-                "--port",
-                str(self.port),
-                "--log-level",
-                "error",
-            ],
+            [sys.executable, "-m", *self._command, "tests.services.chaos_app:app"],
             cwd=ROOT,
             env=self._environment,
+            start_new_session=True,  # signals reach gunicorn and its worker at once
         )
 
-    async def listens(self) -> None:
+    async def answers(self, browser: httpx.AsyncClient) -> None:
+        """Wait until it serves pages: gunicorn listens before it has loaded the application."""
         end = time.monotonic() + 60
         while True:
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.close()
-                await writer.wait_closed()
+            with contextlib.suppress(httpx.HTTPError):
+                await browser.get(f"{self.url}/stats")
                 return
             assert time.monotonic() < end, "a worker did not start"
             await asyncio.sleep(0.05)
 
     def send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, number)
+            os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self.process.wait(10)
 
     def stop(self) -> None:
-        self.send(signal.SIGCONT)
-        self.process.kill()
-        self.process.wait(10)
+        self.kill()
         self.wire.close()
 
 
@@ -92,7 +88,7 @@ class Town:
         self.people = {user: {"user": user, "version": 1} for user in USERS}
         self.vendor = VendorServer(self.people, entity="Users", key="secret").__enter__()
         self.valkey = Valkey()
-        self.workers = [Worker(self.vendor, self.valkey, ttl, timeout) for _ in range(4)]
+        self.workers = [Worker(self.vendor, self.valkey, ttl, timeout, gunicorn=number % 2 == 1) for number in range(4)]
 
     async def ready(self, browser: httpx.AsyncClient) -> None:
         end = time.monotonic() + 60
@@ -163,7 +159,7 @@ async def test_S1_S2_through_faults_at_random_no_old_page_no_failed_page_nobody_
                     acknowledged[user] = max(version, acknowledged[user])
             await asyncio.sleep(0.1)
 
-    async def disturb() -> None:
+    async def disturb(browser: httpx.AsyncClient) -> None:
         while time.monotonic() < end:
             await asyncio.sleep(rng.uniform(0.2, 1.0))
             worker, seconds = rng.choice(town.workers), rng.uniform(0.1, 1.5)
@@ -186,20 +182,20 @@ async def test_S1_S2_through_faults_at_random_no_old_page_no_failed_page_nobody_
                 worker.disturbed_until = time.monotonic() + 2
             elif fault == "kill":
                 worker.disturbed_until = float("inf")  # a process takes long to start where many do
-                worker.process.kill()
-                worker.process.wait(10)
+                worker.kill()
                 worker.start()
-                await worker.listens()
+                await worker.answers(browser)
                 worker.disturbed_until = time.monotonic() + 2
             else:
                 await asyncio.to_thread(town.valkey.kill)
                 await asyncio.sleep(seconds)
                 await asyncio.to_thread(town.valkey.start)
 
-    async with httpx.AsyncClient(timeout=10) as browser:
+    # The servers close what is unused for 2 s (gunicorn) or 5 s (uvicorn), also in the moment of a request.
+    async with httpx.AsyncClient(timeout=10, limits=httpx.Limits(keepalive_expiry=1)) as browser:
         await town.ready(browser)
         end = time.monotonic() + SECONDS
-        await asyncio.gather(*(visit(browser) for _ in range(8)), write(browser), disturb())
+        await asyncio.gather(*(visit(browser) for _ in range(8)), write(browser), disturb(browser))
     log.warning("%d pages, %d acknowledged invalidations, %d calls; seed %d", pages, acks, town.vendor.call_count, seed)
     assert not found, (seed, found[:5], len(found))
     assert pages > 10 * SECONDS / 2

@@ -16,14 +16,13 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Awaitable
 from typing import Any
 
 from ..._utils.fork import reset_after_fork
 from .connection import PARALLEL, Connections
 from .events import Event, Listener, decode_message, encode_message
 from .outbox import Outbox
-from .scripts import FENCE, HEARTBEAT, PUBLISH, RESERVE, ROTATE
+from .scripts import FENCE, HEARTBEAT, PUBLISH, RESERVE, ROTATE, STATE
 from .sealing import Sealing
 
 __all__ = ["Backplane"]
@@ -163,7 +162,10 @@ class Backplane:
             try:
                 await self._session()
             except* Exception as errors:  # noqa: BLE001  # whatever it is: without this thread nothing is announced
-                kind = type(errors.exceptions[0]).__name__
+                first: BaseException = errors
+                while isinstance(first, BaseExceptionGroup):
+                    first = first.exceptions[0]
+                kind = type(first).__name__
                 said = said and not self._heard
                 if not said and not self._stopping:
                     said = True
@@ -185,7 +187,6 @@ class Backplane:
         listening = self._connections.subscriber(self.lease / 2)
         subscription = listening.pubsub()
         try:
-            await client.initialize()
             await subscription.subscribe(self._names["events"], self._acks(self._member))
             confirmed = 0
             async with asyncio.timeout(self.lease):
@@ -202,7 +203,7 @@ class Backplane:
         finally:
             with contextlib.suppress(Exception):
                 if self._stopping:
-                    await client.zrem(self._names["members"], self._member)
+                    await client.run("ZREM", self._names["members"], self._member)
             for each in (subscription, listening, client):
                 with contextlib.suppress(Exception):
                     await each.aclose()
@@ -225,7 +226,7 @@ class Backplane:
         elif sequence < seen:  # a failover or restart lost acknowledged events
             fresh = secrets.token_hex(8)
             names = [self._names[name] for name in ("epoch", "sequence", "tags", "cleared")]
-            epoch = (await client.eval(ROTATE, 4, *names, self.epoch, fresh, self.sequence)).decode()
+            epoch = (await client.run("EVAL", ROTATE, 4, *names, self.epoch, fresh, self.sequence)).decode()
             await self._adopt(client, epoch, self.sequence)
         elif sequence > self.sequence:
             if not first:
@@ -240,7 +241,9 @@ class Backplane:
     async def _beat_once(self, client: Any) -> tuple[int, str]:
         names = [self._names[name] for name in ("sequence", "epoch", "members")]
         milliseconds = int(self.lease * 1000)
-        sequence, epoch = await client.eval(HEARTBEAT, 3, *names, secrets.token_hex(8), self._member, milliseconds)
+        sequence, epoch = await client.run(
+            "EVAL", HEARTBEAT, 3, *names, secrets.token_hex(8), self._member, milliseconds
+        )
         return int(sequence), epoch.decode()
 
     async def _catch_up(self, sequence: int) -> None:
@@ -252,8 +255,7 @@ class Backplane:
 
     async def _adopt(self, client: Any, epoch: str, sequence: int) -> None:
         """Adopt the server's state and clear the first level, which may be outdated."""
-        tags = await client.hgetall(self._names["tags"])
-        cleared = await client.get(self._names["cleared"])
+        tags, cleared = await client.run("EVAL", STATE, 2, self._names["tags"], self._names["cleared"])
         if self.epoch is not None:
             self.missed += 1
         if epoch != self.epoch:  # the server lost the list of members, each of which may still hold a lease
@@ -261,7 +263,7 @@ class Backplane:
             self.keys = {}
         self.epoch, self.sequence = epoch, sequence
         self._early = {number for number in self._early if number > sequence}
-        self.tags = {tag.decode(): int(number) for tag, number in tags.items()}
+        self.tags = {tag.decode(): int(number) for tag, number in zip(tags[::2], tags[1::2], strict=True)}
         self.cleared = int(cleared or 0)
         for listener in list(self._listeners):
             listener.drop()
@@ -284,7 +286,7 @@ class Backplane:
             if origin != self._member:
                 self._apply(sequence, events)
                 ack = self._acks(origin)
-                await client.publish(ack, self._sealing.seal(f"{sequence}:{self._member}".encode(), ack))
+                await client.run("PUBLISH", ack, self._sealing.seal(f"{sequence}:{self._member}".encode(), ack))
             self._saw(sequence)
 
     def _apply(self, sequence: int, events: list[Event]) -> None:
@@ -326,7 +328,11 @@ class Backplane:
 
     async def _send(self, client: Any, events: list[Event]) -> None:
         sequence = await self._reserve(client, events)
-        await _in_slices([self._fence(client, sequence, *each) for each in self._fences(events)])
+        fences = self._fences(events)
+        for start in range(0, len(fences), PARALLEL):
+            async with asyncio.TaskGroup() as group:  # the first failure ends the others, before the client is closed
+                for each in fences[start : start + PARALLEL]:
+                    group.create_task(self._fence(client, sequence, *each))
         self._apply(sequence, events)  # again: a load may have read the old value from the second level meanwhile
         self.outbox.fenced()
         channel = self._names["events"]
@@ -334,7 +340,7 @@ class Backplane:
         there = self._all_there[sequence] = asyncio.Event()
         self._expected[sequence] = set()
         try:
-            members = await client.eval(PUBLISH, 1, self._names["members"], channel, message, FORGET_MS)
+            members = await client.run("EVAL", PUBLISH, 1, self._names["members"], channel, message, FORGET_MS)
             published = time.monotonic()
             waiting = {member.decode() for member in members} - {self._member}
             self._expected[sequence] = waiting - self._expected[sequence]
@@ -356,7 +362,7 @@ class Backplane:
             if event.kind == "tag"
             for name in self._sealing.names((event.namespace, event.tag))
         ]
-        sequence, epoch = await client.eval(RESERVE, 4, *names, secrets.token_hex(8), kind, *tags)
+        sequence, epoch = await client.run("EVAL", RESERVE, 4, *names, secrets.token_hex(8), kind, *tags)
         if epoch.decode() != self.epoch:
             raise _MissedMessage
         return int(sequence)
@@ -375,7 +381,7 @@ class Backplane:
         if event.kind == "overlay":
             left = max(1, int((event.until - time.time()) * 1000))
             content = self._sealing.seal(encode_message(sequence, "", [event]), overlay)
-        await client.eval(FENCE, 3, entry, fence, overlay, sequence, FENCE_MS, content, left)
+        await client.run("EVAL", FENCE, 3, entry, fence, overlay, sequence, FENCE_MS, content, left)
 
     def name_of(self, name: str, part: str) -> str:
         """Return the server's name for a part of a key's data."""
@@ -398,8 +404,3 @@ class Backplane:
 
     def __repr__(self) -> str:
         return f"<Backplane {'available' if self.available else 'not available'}, {self.outbox.waiting} events waiting>"
-
-
-async def _in_slices(work: list[Awaitable[None]]) -> None:
-    for start in range(0, len(work), PARALLEL):
-        await asyncio.gather(*work[start : start + PARALLEL])

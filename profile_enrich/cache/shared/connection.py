@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ..._utils.optional_import import engine
 from ...errors import ConfigurationError
 from ...sources.http.client_per_loop import LoopClients
+from .pipelined_connection import PipelinedClient
 
 __all__ = ["PARALLEL", "Connections", "NoConnection"]
 
-T = TypeVar("T")
-
 PARALLEL = 16
-"""Commands of one client at the same time, each on a connection of its own."""
+"""Commands to a cluster at the same time, each on a connection of its own."""
 
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
 class NoConnection(Exception):
-    """More lookups at once than there are connections: nothing is wrong with the server."""
+    """More lookups at once than a cluster's client has connections: nothing is wrong with the server."""
 
 
 class Connections:
@@ -51,46 +49,39 @@ class Connections:
         self._redis = engine("redis.asyncio", "the shared cache", "redis")
         self._cluster = cluster
         self._options = dict(options)
-        self.timeout = timeout
-        self._clients: LoopClients[_LoopClient] = LoopClients(self._quick, _close)
+        self._clients: LoopClients[_LoopClient] = LoopClients(lambda: self.open(timeout), _close)
 
-    async def run(self, command: Callable[[Any], Awaitable[T]]) -> T:
+    async def run(self, *words: str | bytes | int) -> Any:
         """Run one command of a lookup on the running loop's client.
 
         Raises:
-            NoConnection: all connections were in use for the time that a command may take.
+            NoConnection: a cluster's connections were all in use for the time that a command may take.
             Exception: the server is not there, slow, or refuses the command.
         """
         lease = await self._clients.acquire()
-        slots = lease.client.slots
         try:
-            if slots.locked():
-                await _wait_for(slots, self.timeout)
-            else:
-                await slots.acquire()
-            try:
-                if self._cluster:  # until it knows the topology, it sends commands to nodes at random
-                    await lease.client.redis.initialize()
-                return await command(lease.client.redis)
-            finally:
-                slots.release()
+            return await lease.client.run(*words)
         finally:
             self._clients.release(lease)
 
-    def _quick(self) -> _LoopClient:
-        return _LoopClient(self.open(self.timeout), asyncio.Semaphore(PARALLEL))
-
-    def open(self, timeout: float) -> Any:
-        """Make a client that the caller closes. It connects with its first command, and takes `PARALLEL` at a time.
+    def open(self, timeout: float) -> _LoopClient:
+        """Make a client that the caller closes. It connects with its first command.
 
         Args:
             timeout: the timeout of a command, in seconds; connecting may take four times as long.
         """
+        return (_ClusterClient if self._cluster else PipelinedClient)(self._make(timeout, self._cluster), timeout)
+
+    def subscriber(self, timeout: float) -> Any:
+        """Make a client for publish and subscribe. In a cluster, it uses one node, since messages reach all nodes."""
+        return self._make(timeout, False)
+
+    def _make(self, timeout: float, cluster: bool) -> Any:
         pause = engine("redis.backoff", "the shared cache", "redis").NoBackoff()
         # A client of a cluster that reads its topology anew closes all its connections under the other commands.
-        attempts = 3 if self._cluster else 0
+        attempts = 3 if cluster else 0
         retries = engine("redis.asyncio.retry", "the shared cache", "redis").Retry(pause, attempts)
-        kind = self._redis.RedisCluster if self._cluster else self._redis.Redis
+        kind = self._redis.RedisCluster if cluster else self._redis.Redis
         return kind.from_url(
             self._url,
             **{
@@ -103,12 +94,6 @@ class Connections:
             },
         )
 
-    def subscriber(self, timeout: float) -> Any:
-        """Make a client for publish and subscribe. In a cluster, it uses one node, since messages reach all nodes."""
-        plain = Connections.__new__(Connections)
-        plain.__dict__.update(self.__dict__, _cluster=False)
-        return plain.open(timeout)
-
     async def aclose(self) -> None:
         """Close the clients of the event loops."""
         await self._clients.aclose()
@@ -117,20 +102,45 @@ class Connections:
         return f"<Connections {'to a cluster' if self._cluster else 'to one server'}>"
 
 
-async def _wait_for(slots: asyncio.Semaphore, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(slots.acquire(), seconds)
-        return
-    raise NoConnection
+class _LoopClient(Protocol):
+    """A client of one event loop."""
+
+    async def run(self, *words: str | bytes | int) -> Any: ...
+
+    async def aclose(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _LoopClient:
-    """A client of one event loop, and how many more commands it takes."""
+class _ClusterClient:
+    """A client of a cluster, with a bound on its commands at the same time."""
 
-    redis: Any
-    slots: asyncio.Semaphore
+    def __init__(self, redis: Any, timeout: float) -> None:
+        self._redis = redis
+        self._timeout = timeout
+        self._slots = asyncio.Semaphore(PARALLEL)
+
+    async def run(self, *words: str | bytes | int) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout if self._slots.locked() else None):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise NoConnection from None
+        try:
+            await self._redis.initialize()  # until it knows the topology, it sends commands to nodes at random
+            return await self._redis.execute_command(*words)
+        finally:
+            self._slots.release()
+
+    async def aclose(self) -> None:
+        with contextlib.suppress(TimeoutError):  # commands that run would open new connections
+            async with asyncio.timeout(self._timeout):
+                for _ in range(PARALLEL):
+                    await self._slots.acquire()
+        # Its own `aclose` does nothing while it reads the topology anew, or right after a failure.
+        for nodes in ("nodes_cache", "startup_nodes"):
+            with contextlib.suppress(Exception):
+                await self._redis.nodes_manager.aclose(nodes)
+        await self._redis.aclose()
 
 
 async def _close(client: _LoopClient) -> None:
-    await client.redis.aclose()
+    await client.aclose()

@@ -6,7 +6,7 @@ The keys of one script share a hash slot, so the scripts run on a cluster: all k
 
 from __future__ import annotations
 
-__all__ = ["FENCE", "HEARTBEAT", "LEASE", "PUBLISH", "RENEW", "RESERVE", "ROTATE", "STORE"]
+__all__ = ["FENCE", "HEARTBEAT", "LEASE", "PUBLISH", "RENEW", "RESERVE", "ROTATE", "STATE", "STORE"]
 
 RESERVE = """
 -- KEYS: sequence, epoch, tags, cleared. ARGV: new epoch, 'keys' | 'tags' | 'clear', names of tags ...
@@ -60,6 +60,12 @@ end
 return redis.call('GET', KEYS[1])
 """
 """Start a new epoch, which invalidates all entries of the old one."""
+
+STATE = """
+-- KEYS: tags, cleared
+return {redis.call('HGETALL', KEYS[1]), redis.call('GET', KEYS[2])}
+"""
+"""Read the sequence numbers of invalidated tags, with their names, and of the last clear event."""
 
 STORE = """
 -- KEYS: entry, fence, lease, writer. ARGV: value, milliseconds to live, sequence, token and number of the lease,

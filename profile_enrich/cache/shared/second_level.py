@@ -168,7 +168,7 @@ class SecondLevel:
         """
         name = self._sealing.names(key)[0]
         entry, overlay = self._backplane.name_of(name, "entry"), self._backplane.name_of(name, "overlay")
-        found = await self._run(lambda client: client.mget(entry, overlay))
+        found = await self._run("MGET", entry, overlay)
         if found is None:
             return None
         if found[1] is not None:
@@ -194,9 +194,7 @@ class SecondLevel:
         name = self._sealing.names(key)[0]
         token = secrets.token_hex(8)
         lease, number = self._backplane.name_of(name, "lease"), self._backplane.name_of(name, "number")
-        taken = await self._run(
-            lambda client: client.eval(LEASE, 2, lease, number, token, self._lease_ms, 2 * FENCE_MS)
-        )
+        taken = await self._run("EVAL", LEASE, 2, lease, number, token, self._lease_ms, 2 * FENCE_MS)
         if taken is None or epoch is None:
             return None
         if not taken:
@@ -213,7 +211,7 @@ class SecondLevel:
         while True:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 8 * POLL)
-            if not await self._run(lambda client: client.exists(name)):
+            if not await self._run("EXISTS", name):
                 return
 
     async def store(self, lease: LoadLease, answer: SharedAnswer | None) -> None:
@@ -228,14 +226,14 @@ class SecondLevel:
         value = b"" if plain is None else self._sealing.seal(plain, entry)
         left = 1 if answer is None else max(1, int((answer.evict_at - time.time()) * 1000))
         arguments = (value, left, lease.sequence, lease.token, lease.number, FENCE_MS)
-        stored = await self._run(lambda client: client.eval(STORE, 4, entry, fence, held, writer, *arguments))
+        stored = await self._run("EVAL", STORE, 4, entry, fence, held, writer, *arguments)
         self._counts["stored"] += bool(stored and value)
 
     async def give_back(self, lease: LoadLease) -> None:
         """Release a lease after a failed load."""
         self._drop_timer(lease)
         name = self._backplane.name_of(lease.name, "lease")
-        await self._run(lambda client: client.eval(RENEW, 1, name, lease.token, 1))
+        await self._run("EVAL", RENEW, 1, name, lease.token, 1)
 
     def stats(self) -> SharedStats:
         """The counters so far."""
@@ -333,7 +331,7 @@ class SecondLevel:
         name = self._backplane.name_of(lease.name, "lease")
 
         def renew() -> None:
-            task = loop.create_task(self._run(lambda client: client.eval(RENEW, 1, name, lease.token, self._lease_ms)))
+            task = loop.create_task(self._run("EVAL", RENEW, 1, name, lease.token, self._lease_ms))
             lease.timer = loop.call_later(self._lease_ms / 3000, renew)
             task.add_done_callback(lambda _: None)
 
@@ -343,12 +341,12 @@ class SecondLevel:
         if lease.timer is not None:
             lease.timer.cancel()
 
-    async def _run(self, command: Callable[[Any], Any]) -> Any:
+    async def _run(self, *words: str | bytes | int) -> Any:
         """Run a command and return its result; `None` if it failed."""
         # Whatever it is: `redis` also fails with errors of its internals when a connection is closed under a command.
         with contextlib.suppress(Exception):
             try:
-                answer = await self._connections.run(command)
+                answer = await self._connections.run(*words)
             except NoConnection:
                 self._counts["skipped"] += 1
                 return None
