@@ -11,21 +11,16 @@ from typing import Any
 import pytest
 
 from profile_enrich import (
-    Found,
     MemorySource,
-    NotFound,
-    NotModified,
     ProfileClient,
     ProfileKey,
     Reason,
-    Record,
     SharedCache,
     SharedCacheUnavailable,
     SourceUnavailable,
     Status,
 )
 from profile_enrich.cache.shared.second_level import LoadLease
-from profile_enrich.sources.freshness import Freshness, Validators
 
 from .valkey import Cuttable, Valkey
 
@@ -188,30 +183,6 @@ class TestSecondLevel:
             assert {(await each.lookup("u1")).status for each in processes} == {Status.HIT}
             await asyncio.sleep(0.02)
         assert 1 <= vendor.calls - calls <= 3
-
-    async def test_S6_a_conditional_request_works_across_processes(self, start: Process) -> None:
-        asked: list[Validators | None] = []
-
-        class Conditional(MemorySource):
-            async def fetch(self, key: ProfileKey, *, deadline: Any, validators: Validators | None = None) -> Any:
-                asked.append(validators)
-                if validators is not None:
-                    return NotModified(Freshness(validators=validators))
-                if key.value != "u1":
-                    return NotFound()
-                return Found(Record({"tier": "gold"}), Freshness(validators=Validators(etag='"1"')))
-
-        class Conditionals(Vendor):
-            def source(self) -> MemorySource:
-                return Conditional({}, name="vendor")
-
-        first = await start(Conditionals(), ttl=0.1, stale_ttl=0.0)
-        await first.get("u1")
-        await until(lambda: shared_of(first).stored >= 1)
-        second = await start(Conditionals(), ttl=0.1, stale_ttl=60)
-        await asyncio.sleep(0.2)
-        asked.clear()
-        assert (await second.get("u1"))["tier"] == "gold"
 
     async def test_S3_nothing_on_the_server_can_be_read(self, start: Process, valkey: Valkey) -> None:
         vendor = Vendor()
