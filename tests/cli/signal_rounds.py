@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,9 +13,11 @@ import sys
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from profile_enrich.store import CollectionSpec, build_store
+from profile_enrich.store.shipping import publish_store
 from profile_enrich.testing import VendorServer, faults
 
 __all__ = ["COMMANDS", "NUMBERS", "Commands"]
@@ -27,16 +30,21 @@ KEPT = {"LOCK", "REFRESHING", "REFRESHED"}
 # It says when it begins: before that, Python itself is starting, and what a signal does is not up to the command.
 _BEGIN = "import sys, profile_enrich_command as c; sys.stderr.write('begun\\n'); sys.stderr.flush(); c.main()"
 _KEY = "secret-token:sk_live_4242424242"
+_SHIPPING_KEY = "the key of the manifests"
 _DATA = ["--entity", "Users", "--id", "id"]
 
 COMMANDS = {
     "serve": ["serve", "--data", "{users}", *_DATA, "--port", "0"],
     "serve with two workers": ["serve", "--data", "{users}", *_DATA, "--port", "0", "--workers", "2"],
+    "serve of a published store": ["serve", "--from", "{published}", "--store", "{copy}", "--port", "0"],
+    "serve of a relay": ["serve", "--mirror", "{mirror}", "--upstream", "census", "--entity", "Users", "--id", "id",
+                         "--port", "0"],
     "index build": ["index", "build", "--store", "{store}", "--data", "{large}", *_DATA],
     "index build of standard input": ["index", "build", "--store", "{store}", "--data", "-", "--format", "csv", *_DATA],
     "index refresh": ["index", "refresh", "--store", "{built}", "--data", "{large}", *_DATA],
     "index mirror": ["index", "mirror", "--mirror", "{mirror}", "--upstream", "census", "--entity", "Users", "--id",
                      "id", "--ids", "{ids}", "--rate", "50/s"],
+    "index publish": ["index", "publish", "--store", "{source}", "--to", "{bucket}"],
     "enrich": ["enrich", "{users}", "-o", "{output}.csv", "--key", "id", "--fields", "tier", "--rate", "50/s"],
     "enrich to standard output": ["enrich", "{users}", "-o", "-", "--key", "id", "--rate", "50/s"],
     "export": ["export", "-o", "{output}.csv", "--limit", "1"],
@@ -51,6 +59,7 @@ class Struck:
     Args:
         code: its exit code; `None` when it hung.
         seconds: from the signal to its end.
+        cpu: seconds of processor time in that span, with its workers'.
         said: on standard error.
         left: what it left behind.
         done: it had done its work before the signal.
@@ -58,6 +67,7 @@ class Struck:
 
     code: int | None
     seconds: float
+    cpu: float
     said: str
     left: list[str]
     done: bool
@@ -100,7 +110,15 @@ class Commands:
             vendor.always(faults.Latency(0.02))
             yield cls(directory, vendor)
 
-    def moment(self) -> float:
+    @cached_property
+    def _source(self) -> Path:
+        """A store that takes a while to publish, and is published."""
+        path = self._directory / "source"
+        build_store(path, [CollectionSpec("Users", self._directory / "large.csv", key="id")])
+        publish_store(path, str(self._directory / "published"), key=_SHIPPING_KEY.encode())
+        return path
+
+    def moment(self, command: str) -> float:
         """Return seconds after the beginning: while libraries are loaded, or while the command works."""
         if self._asked % 20 == 0:  # the machine has other work, and takes longer at times
             began = time.monotonic()
@@ -108,7 +126,11 @@ class Commands:
             self._loaded = time.monotonic() - began
         self._asked += 1
         loaded = self._loaded
-        return random.uniform(0.001, loaded) if random.random() < 0.3 else random.uniform(loaded, 1.5 * loaded + 2)
+        return (
+            random.uniform(0.001, loaded)
+            if random.random() < 0.3
+            else random.uniform(loaded, 1.5 * loaded + (0.2 if command == "index publish" else 2))
+        )
 
     def strike(self, command: str, number: int, moment: float) -> Struck:
         """Start a command, send it a signal `moment` seconds after it began, and wait for its end."""
@@ -118,8 +140,12 @@ class Commands:
         names = {
             "users": self._directory / "users.csv", "large": self._directory / "large.csv",
             "built": self._directory / "built", "store": place / "store", "output": place / "output",
-            "mirror": place / "mirror", "ids": self._directory / "ids",
+            "mirror": place / "mirror", "ids": self._directory / "ids", "copy": place / "copy",
+            "bucket": place / "bucket", "published": self._directory / "published",
         }  # fmt: skip
+        if command in ("index publish", "serve of a published store"):
+            names["source"] = self._source
+        spent = _processor_time()
         with subprocess.Popen(
             [sys.executable, "-c", _BEGIN, *(each.format(**names) for each in COMMANDS[command])],
             env={**os.environ, "TMPDIR": str(place / "t"), **self._settings(command)},
@@ -135,6 +161,7 @@ class Commands:
                     process.stdin.flush()
             time.sleep(moment)
             ended = process.poll() is not None
+            spent += _processor_time(process.pid)
             process.send_signal(number)
             began = time.monotonic()
             code: int | None = None
@@ -143,18 +170,24 @@ class Commands:
             except subprocess.TimeoutExpired:
                 process.kill()
             seconds = time.monotonic() - began
+            cpu = 0.0 if ended else _processor_time() - spent
             said = process.stderr.read().decode()
         left = [each.name for each in (place / "t").iterdir()]
         if (place / "store").is_dir():
             left += [each.name for each in (place / "store").iterdir() if each.name not in KEPT]
         left += [each.name for each in (self._directory / "built").iterdir() if each.name not in self._kept]
         left += [each.name for each in place.glob("output*") if each.suffix not in (".part", ".resume")]
+        left += [each.name for each in (place / "bucket").rglob("*") if "#" in each.name]
         shutil.rmtree(place)
-        return Struck(code, seconds, said, left, done=ended or '"event": "done"' in said)
+        return Struck(code, seconds, cpu, said, left, done=ended or '"event": "done"' in said)
 
     def _settings(self, command: str) -> dict[str, str]:
-        if command == "index mirror":
-            return {"PROFILE_ENRICH_UPSTREAM_KEY": _KEY, "PROFILE_ENRICH_UPSTREAM_URL": self._vendor.base_url}
+        if command in ("index mirror", "serve of a relay"):
+            return {
+                "PROFILE_ENRICH_API_KEY": "the-secret-of-the-server",
+                "PROFILE_ENRICH_UPSTREAM_KEY": _KEY,
+                "PROFILE_ENRICH_UPSTREAM_URL": self._vendor.base_url,
+            }
         if command.startswith("enrich"):
             return {
                 "PROFILE_ENRICH_API_KEY": _KEY, "PROFILE_ENRICH_ENTITY": "Users",
@@ -165,4 +198,16 @@ class Commands:
                 "PROFILE_ENRICH_TOKEN": _KEY, "PROFILE_ENRICH_TENANT": "acme", "PROFILE_ENRICH_INDEX": "Users",
                 "PROFILE_ENRICH_BASE_URL": self._vendor.amperity_url,
             }  # fmt: skip
-        return {"PROFILE_ENRICH_API_KEY": "the-secret-of-the-server"}
+        return {"PROFILE_ENRICH_API_KEY": "the-secret-of-the-server", "PROFILE_ENRICH_SHIPPING_KEY": _SHIPPING_KEY}
+
+
+def _processor_time(pid: int | None = None) -> float:
+    """Return the seconds used by a running process and its ended children, or by all our ended children."""
+    if pid is None:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # not Linux
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -25,5 +25,5 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Generator[Commands]:
 def test_P9_a_signal_ends_each_command_and_nothing_stays(
     commands: Commands, command: str, number: int, attempt: int
 ) -> None:
-    struck = commands.strike(command, number, commands.moment())
+    struck = commands.strike(command, number, commands.moment(command))
     assert not struck.wrong(number), struck

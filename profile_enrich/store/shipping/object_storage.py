@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from ..._utils.optional_import import engine
+from ..._utils.signals import on_signal
 from ...errors import ConfigurationError, StoreError
 
 __all__ = ["Bucket"]
@@ -34,6 +37,7 @@ class Bucket:
         self.name = url.partition("?")[0]
         if "://" not in url:
             url = Path(url).absolute().as_uri()
+        self._directory = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
         more: dict[str, Any] = {"mkdir": True}
         if not url.startswith("file:"):
             plain = str((options or {}).get("endpoint", "")).startswith("http://")
@@ -89,13 +93,20 @@ class Bucket:
                 return None
 
     def put(self, path: str, content: bytes | Path) -> None:
-        """Write an object atomically.
+        """Write an object atomically. A signal, and the next attempt, remove the unfinished file in a directory.
 
         Raises:
             StoreError: the object storage refuses the request or does not respond.
         """
-        with self._saying("written"):
+        with self._saying("written"), on_signal(lambda _: self._remove_unfinished(path)):
+            self._remove_unfinished(path)
             obstore.put(self._store, path, content)
+
+    def _remove_unfinished(self, path: str) -> None:
+        if self._directory is not None:  # obstore adds "#" and a number to the name until the file is complete
+            final = self._directory / path
+            for file in final.parent.glob(f"{glob.escape(final.name)}#*"):
+                file.unlink(missing_ok=True)
 
     def names(self, prefix: str) -> list[str]:
         """List the names of the objects below a prefix, in order.
