@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import ConfigurationError, StoreError
 from ..store import Collection, LocalStore, ProfileStore
+from ..store.files.integrity import Scrubber
 from .admission import Admission
 from .audit import AuditLog
 from .auth.api_keys import ANYONE, NOBODY, ApiKey, Keys
@@ -57,6 +58,10 @@ _CHALLENGE: Headers = ((b"www-authenticate", b"Bearer"),)
 _LATER: Headers = ((b"retry-after", b"5"),)
 
 _CHECK_EVERY = 0.1
+_SCRUB_RATE = 10_000_000
+"""The bytes of data files that are verified per second: below one percent of a core."""
+_SCRUB_PAUSE = 60.0
+"""Seconds from one verification of all data files to the next."""
 _MAX_RECORD = 1024 * 1024
 
 
@@ -135,6 +140,11 @@ class ProfileAPI:
         self._admission = Admission(keys, no_auth=no_auth, workspace=workspace, rate=rate, buckets=shared.buckets)
         self._owns = isinstance(store, Path | str)
         self._store = LocalStore(store, check_every=_CHECK_EVERY) if isinstance(store, Path | str) else store
+        self._scrubber = (
+            Scrubber(self._store.verify, rate=_SCRUB_RATE, pause=_SCRUB_PAUSE)
+            if isinstance(self._store, LocalStore)
+            else None
+        )
         self._calls = StoreCalls(blocking=self._store.blocking)
         self._feed = ChangeFeed(self._store, places=shared.streams, **(feed or {}))
         self._tokens = self._admission.issuer(self._store.secret)
@@ -172,12 +182,19 @@ class ProfileAPI:
         self._feed.limit(count)
 
     def started(self) -> None:
-        """Allow streams again. The lifespan calls it at startup; it is optional for an application without lifespan."""
+        """Allow streams again, and start to verify the data files of a local store.
+
+        The lifespan calls it at startup; it is optional for an application without lifespan.
+        """
         self._feed.begin()
+        if self._scrubber is not None:
+            self._scrubber.start()
 
     def close(self) -> None:
         """End the streams, flush the audit log, and close the store if the application opened it."""
         self._feed.end()
+        if self._scrubber is not None:
+            self._scrubber.stop()
         self._totals.write()
         self._calls.close()
         if self._audit is not None:

@@ -16,6 +16,7 @@ from .._utils.validation import check_int
 from ..errors import StoreError
 from .data_classes import Collection, CollectionChanges, Dialect
 from .files.collection_reader import CollectionReader
+from .files.integrity import FileIntegrity
 from .files.layer_reader import FileGone, Layer
 from .files.manifest import CollectionFiles, Manifest, read_manifest, signature
 from .index.postings import CACHE_BYTES, PostingCache
@@ -26,13 +27,23 @@ __all__ = ["LocalStore"]
 
 
 class _Snapshot:
-    """One generation: its manifest, without data."""
+    """One generation: its manifest, and the state of its data files, without data."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, before: _Snapshot | None = None) -> None:
         self.manifest = manifest
+        known: dict[str, FileIntegrity] = {}
+        if before is not None and before.manifest.secret == manifest.secret:  # else a store of files of the same names
+            known = before.files
+        self.files: dict[str, FileIntegrity] = {
+            file.name: known.get(file.name) or FileIntegrity(path / file.name, file.sha256) for file in manifest.files()
+        }
         self.by_id = manifest.collections
         self.by_index_id = {item.index_id: item for item in manifest.collections.values()}
         self.by_name = {item.name: item for item in manifest.collections.values()}
+
+    def files_in_common(self, before: _Snapshot) -> set[str]:
+        """Return the names of the data files that an earlier generation has, too."""
+        return {name for name, state in self.files.items() if before.files.get(name) is state}
 
 
 class _PerThread(threading.local):
@@ -49,7 +60,8 @@ class LocalStore(ProfileStore):
     """A store that `build_store` wrote. It is thread-safe and fork-safe; lookups take microseconds.
 
     Each thread opens the files read-only. Every read verifies a checksum. A new generation is picked up by the first
-    call after `check_every` seconds.
+    call after `check_every` seconds. If a data file is written to while it is open, what is not found in it is an error
+    until the file is verified, which happens in a thread at that check; `verify` finds other damage.
 
     Args:
         path: the store's directory.
@@ -73,7 +85,8 @@ class LocalStore(ProfileStore):
         self._check_every = check_every
         self._cache = PostingCache(check_int("index_cache", index_cache, least=0))
         self._timer = timer
-        self._snapshot = _Snapshot(read_manifest(self._path))
+        self._snapshot = _Snapshot(self._path, read_manifest(self._path))
+        self._verifying: threading.Thread | None = None
         self._next_check = timer() + check_every
         self._local = _PerThread()
         self._open: weakref.WeakSet[Layer] = weakref.WeakSet()
@@ -181,6 +194,8 @@ class LocalStore(ProfileStore):
         """Delete one record; see `profile_enrich.store.delete_record`. Return true if it existed."""
         there = delete_record(self._path, self.collection(_ref(collection)).name, record_id, wait=wait)
         self.refresh()
+        if not there:
+            self.get_payload(collection, record_id)  # an error if damage may have hidden the record
         return there
 
     def refresh(self) -> bool:
@@ -190,11 +205,38 @@ class LocalStore(ProfileStore):
             StoreError: the store is missing or damaged.
         """
         self._next_check = self._timer() + self._check_every
-        if signature(self._path) == self._snapshot.manifest.signature:
+        before = self._snapshot
+        if signature(self._path) == before.manifest.signature:
+            if any(state.changed() for state in before.files.values()) and self._verifying is None:
+                self._verifying = threading.Thread(target=self._verify_changed, daemon=True)
+                self._verifying.start()
             return False
-        before, self._snapshot = self._snapshot, _Snapshot(read_manifest(self._path))
-        self._cache.forget(_files_in_common(before, self._snapshot))
+        self._snapshot = _Snapshot(self._path, read_manifest(self._path), before)
+        self._cache.forget(self._snapshot.files_in_common(before))
         return True
+
+    def verify(self, rate: float = 0, stop: threading.Event | None = None, *, changed_only: bool = False) -> bool:
+        """Compare the data files with the digests of the manifest; return whether all are intact.
+
+        Damage is logged. From then on, everything that is not found in a damaged file is an error, until the file is
+        restored; what is found passes a checksum.
+
+        Args:
+            rate: bytes per second; 0, the default, for no limit.
+            stop: ends the verification.
+            changed_only: verify only files that were written to since they were opened or verified.
+        """
+        snapshot = self._snapshot
+        for name, state in snapshot.files.items():
+            if (state.changed() or not changed_only) and state.verify(rate=rate, stop=stop) and state.intact:
+                # Nothing that was read meanwhile may stay in a cache.
+                self._cache.forget(set(snapshot.files) - {name})
+                self._snapshot = _Snapshot(self._path, self._snapshot.manifest, self._snapshot)
+        return all(state.intact for state in snapshot.files.values())
+
+    def _verify_changed(self) -> None:
+        self.verify(changed_only=True)
+        self._verifying = None
 
     def close(self) -> None:
         """Close all connections; the next use opens them again. No other thread may use the store meanwhile."""
@@ -248,7 +290,9 @@ class LocalStore(ProfileStore):
             parts = snapshot.manifest.parts[found.id]
             # A missing file: a build replaced it after this snapshot was taken.
             with contextlib.suppress(FileGone):
-                reader = CollectionReader([self._layer(local, file.name, found) for file in parts.files], found)
+                reader = CollectionReader(
+                    [self._layer(local, snapshot, file.name, found) for file in parts.files], found
+                )
                 local.readers[found.id] = reader
                 return found, reader
             self.refresh()
@@ -257,10 +301,10 @@ class LocalStore(ProfileStore):
             " `profile-enrich index build`"
         )
 
-    def _layer(self, local: _PerThread, name: str, collection: Collection) -> Layer:
+    def _layer(self, local: _PerThread, snapshot: _Snapshot, name: str, collection: Collection) -> Layer:
         layer = local.layers.get(name)
         if layer is None:
-            layer = local.layers[name] = Layer(self._path / name, collection, self._cache)
+            layer = local.layers[name] = Layer(self._path / name, collection, self._cache, snapshot.files[name])
             self._open.add(layer)
         return layer
 
@@ -268,8 +312,8 @@ class LocalStore(ProfileStore):
     def _close_old(local: _PerThread, snapshot: _Snapshot) -> None:
         """Close the files that the new generation does not have. The others stay open, with warm caches."""
         local.readers = {}
-        kept: set[str] = set() if local.snapshot is None else _files_in_common(local.snapshot, snapshot)
-        for name in [name for name in local.layers if name not in kept]:
+        kept: set[str] = set() if local.snapshot is None else snapshot.files_in_common(local.snapshot)
+        for name in [name for name, layer in local.layers.items() if name not in kept or layer.outdated()]:
             local.layers.pop(name).close()
         local.snapshot, local.parts = snapshot, snapshot.manifest.parts
 
@@ -278,6 +322,7 @@ class LocalStore(ProfileStore):
         self._inherited = self._local
         self._local = _PerThread()
         self._open = weakref.WeakSet()
+        self._verifying = None
 
 
 _ATTEMPTS = 10  # a build may swap while this reader opens its files
@@ -291,13 +336,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _files_in_common(before: _Snapshot, after: _Snapshot) -> set[str]:
-    """Return the names of the data files that two generations share; another store may have files of the same names."""
-    if before.manifest.secret != after.manifest.secret:
-        return set()
-    return {file.name for parts in after.manifest.parts.values() for file in parts.files}
 
 
 def _ref(ref: str | int | Collection) -> str | int:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import random
 import shutil
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from profile_enrich.errors import StoreError
-from profile_enrich.store import CollectionSpec, LocalStore, RefreshSpec, build_store, refresh_store
+from profile_enrich.store import CollectionSpec, LocalStore, RefreshSpec, StoredRecord, build_store, refresh_store
+from profile_enrich.store.shipping import publish_store
+from profile_enrich.store.writes import delta
 
 SIZE = 600
 ROUNDS = int(os.environ.get("FLIP_ROUNDS", "40"))
@@ -35,20 +40,24 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+EXPECTED = [{**person(number), **({"tier": "gold"} if number % 40 == 0 else {})} for number in range(SIZE)]
+
+
 def answers(store: LocalStore, choose: random.Random) -> tuple[int, int]:
     """Check answers; return how many were right and how many were errors."""
     right = wrong = 0
     for _ in range(25):
         number = choose.randrange(SIZE)
-        expected = {**person(number), **({"tier": "gold"} if number % 40 == 0 else {})}
+        expected = EXPECTED[number]
         asked: list[dict[str, str]] = [{"tier": expected["tier"], "city": expected["city"]}, {"mail": expected["mail"]}]
         try:
             record = store.get("Users", f"u{number}")
-            assert record is None or record.attributes == expected
-            right += record is not None
+            assert record is not None
+            assert record.attributes == expected
+            right += 1
             for filters in asked:
                 page = store.page("Users", filters, limit=1000, with_total=True)
-                assert page.total == len(page.payloads)
+                assert page.total == len(page.payloads) == sum(filters.items() <= each.items() for each in EXPECTED)
                 for payload in map(json.loads, page.payloads):
                     found = payload["attributes"]
                     other = person(int(payload["id"][1:]))
@@ -73,11 +82,114 @@ def test_P10_flipped_bits_never_give_a_wrong_record(sound: Path, tmp_path: Path)
             content[choose.randrange(len(content))] ^= 1 << choose.randrange(8)
         file.write_bytes(content)
         with LocalStore(path) as store:
+            store.verify()
             right, wrong = answers(store, choose)
         assert right + wrong
         damaged += bool(wrong)
         shutil.rmtree(path)
     assert damaged
+
+
+def misspelt(file: Path) -> bytes:
+    """Return a data file whose index of the keys does not find "u567" any more: SQLite finds nothing amiss."""
+    content = bytearray(file.read_bytes())
+    for start in range(0, len(content), 2048):
+        if content[start] in (2, 10):  # a page of an index
+            content[start : start + 2048] = content[start : start + 2048].replace(b"u567", b"v567")
+    return bytes(content)
+
+
+def eventually(store: LocalStore) -> StoredRecord | None:
+    """Read until no file has to be verified any more."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(StoreError):
+            return store.get("Users", "u567")
+        time.sleep(0.01)
+    raise AssertionError("not readable again")
+
+
+def test_P10_a_record_whose_index_page_is_damaged_is_an_error_until_the_file_is_restored(
+    sound: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "s"
+    shutil.copytree(sound, path)
+    file = min(path.glob("*.db"))
+    content, facts = file.read_bytes(), file.stat()
+    with LocalStore(path, check_every=0) as store, caplog.at_level(logging.ERROR, "profile_enrich.store"):
+        assert store.get("Users", "nobody") is None
+        file.write_bytes(misspelt(file))
+        for record_id in ("u567", "nobody"):
+            with pytest.raises(StoreError, match="is damaged"):
+                store.get("Users", record_id)
+        with pytest.raises(StoreError, match="is damaged"):
+            store.get_many("Users", ["u1", "u567"])
+        with pytest.raises(StoreError, match="is damaged"):
+            store.delete_record("Users", "u567")
+        assert store.get("Users", "u1") is not None
+        assert store.verify() is False
+        assert "its digest does not match" in caplog.text
+        file.write_bytes(content)
+        assert eventually(store) is not None
+        assert store.get("Users", "nobody") is None
+        # Damage that no write made does not show in the file's times.
+        file.write_bytes(misspelt(file))
+        os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    with LocalStore(path) as store:
+        assert store.get("Users", "u567") is None, "as far as can be known yet"
+        assert store.verify() is False
+        with pytest.raises(StoreError, match="is damaged"):
+            store.get("Users", "u567")
+        with pytest.raises(StoreError, match="is damaged"):
+            store.page("Users")
+
+
+def test_P10_an_older_version_of_a_record_is_not_found_in_the_place_of_a_damaged_one(
+    sound: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    shutil.copytree(sound, path)
+    layer = max(path.glob("*.db"))
+    with sqlite3.connect(layer) as connection:
+        connection.execute("DELETE FROM record WHERE key = 'u40'")  # and so from the index, not from the posting lists
+    connection.close()
+    with LocalStore(path) as store:
+        with pytest.raises(StoreError, match="is damaged"):
+            store.get("Users", "u40")
+        with pytest.raises(StoreError, match="is damaged"):
+            store.get_many("Users", ["u40"])
+
+
+def test_P10_a_damaged_file_is_neither_merged_nor_published(
+    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    shutil.copytree(sound, path)
+    base, layer = sorted(path.glob("*.db"))
+    changes = [RefreshSpec("Users", [person(number) for number in range(0, SIZE, 40)])]
+    content = layer.read_bytes()
+    layer.write_bytes(content + b"x")
+    with pytest.raises(StoreError, match=r"000002\.db is damaged"):
+        refresh_store(path, changes)
+    layer.write_bytes(content)
+    base.write_bytes(misspelt(base))
+    monkeypatch.setattr(delta, "_MERGE_FROM", 0)
+    monkeypatch.setattr(delta, "_MERGE_SHARE", 0)
+    with pytest.raises(StoreError, match=r"000001\.db is damaged"):
+        refresh_store(path, changes)
+    with pytest.raises(StoreError, match=r"000001\.db is damaged"):
+        publish_store(path, str(tmp_path / "bucket"), key=b"the key of the manifests")
+    assert sorted(path.glob("*.db")) == [base, layer]
+
+
+def test_P10_a_file_that_was_rebuilt_or_removed_in_the_meantime_is_complete(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    shutil.copytree(sound, path)
+    with LocalStore(path, check_every=3600) as store:
+        assert store.get("Users", "nobody") is None
+        build_store(path, [CollectionSpec("Users", [person(1)])])  # deletes the files that this one has open
+        assert store.get("Users", "nobody") is None
+        assert store.get("Users", "u7") is not None
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])

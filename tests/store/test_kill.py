@@ -52,7 +52,7 @@ def test_P4_killed_at_any_point_the_old_data_or_the_new_are_whole(work: str, old
         # The next writer finds nothing in its way, and leaves no litter.
         assert put_record(path, "Users", "after", {"v": 3}) is True
         named = {
-            name for item in json.loads((path / "CURRENT").read_bytes())["collections"] for name, _ in item["files"]
+            name for item in json.loads((path / "CURRENT").read_bytes())["collections"] for name, *_ in item["files"]
         }
         assert {file.name for file in path.glob("*.db*")} == named
         with LocalStore(path) as store:

@@ -250,7 +250,7 @@ def test_damaged_stores_are_said(path: Path, tmp_path: Path) -> None:
         (b"{", "not JSON"),
         (b"[]", "has format None"),
         (b'{"format": 99}', "has format 99"),
-        (b'{"format": 3}', "is incomplete"),
+        (b'{"format": 4}', "is incomplete"),
     ):
         (tmp_path / "bad").mkdir(exist_ok=True)
         (tmp_path / "bad" / "CURRENT").write_bytes(content)
@@ -352,7 +352,7 @@ def test_a_store_can_be_moved(path: Path, tmp_path: Path) -> None:
 
 def test_P2_P3_a_manifest_cannot_point_outside(path: Path) -> None:
     content = json.loads((path / "CURRENT").read_bytes())
-    content["collections"][0]["files"] = [["../../etc/passwd", 1]]
+    content["collections"][0]["files"] = [["../../etc/passwd", 1, "0"]]
     del content["checksum"]
     (path / "CURRENT").write_text(json.dumps({**content, "checksum": _checksum(content)}))
     with LocalStore(path) as store, pytest.raises(StoreError, match="a data file is missing"):

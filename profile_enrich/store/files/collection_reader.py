@@ -64,7 +64,7 @@ class CollectionReader:
     """Read one collection, in one thread.
 
     A docid in a newer layer hides the same docid in older layers. Every read verifies a checksum, so a damaged record
-    is an error, never another record.
+    is an error, never another record. What is not found is not there only if the files are intact.
 
     Args:
         layers: the data files: the base, then the layers above it, oldest first. The reader does not close them.
@@ -93,13 +93,14 @@ class CollectionReader:
         failed: Exception
         try:
             sql = _PAYLOAD[dialect]
-            for execute in self._executes:
+            for hidden, execute in zip(self._hidden, self._executes, strict=True):
                 row: tuple[int, bytes | None, int] | None = execute(sql, (key,)).fetchone()
                 if row is not None:
                     docid, payload, checksum = row
-                    if crc32(payload or b"", record_seed(docid, key)) != checksum:
+                    if crc32(payload or b"", record_seed(docid, key)) != checksum or _is_hidden(hidden, docid):
                         raise DamagedData
                     return payload
+            self._require_complete()
             return None
         except UnicodeEncodeError:  # a lone surrogate, which no stored key contains
             return None
@@ -113,16 +114,17 @@ class CollectionReader:
         found: dict[str, bytes] = {}
         rest = [key for key in keys if not any("\ud800" <= letter <= "\udfff" for letter in key)]
         try:
-            for execute in self._executes:
+            for hidden, execute in zip(self._hidden, self._executes, strict=True):
                 seen: set[str] = set()
                 for docid, key, payload, checksum in execute(_MANY, (json.dumps(rest, ensure_ascii=False),)):
-                    if crc32(payload or b"", record_seed(docid, key)) != checksum:
+                    if crc32(payload or b"", record_seed(docid, key)) != checksum or _is_hidden(hidden, docid):
                         raise DamagedData
                     seen.add(key)
                     if payload is not None:
                         found[key] = payload
-                if execute is not self._executes[-1]:
-                    rest = [key for key in rest if key not in seen]
+                rest = [key for key in rest if key not in seen]
+            if rest:
+                self._require_complete()
             return found
         except _DAMAGE as error:
             failed = error
@@ -158,6 +160,7 @@ class CollectionReader:
             asked = filters.get(self._collection.key)
             if asked is not None and any(key != asked for _, key, _ in found):  # the index points to another record
                 raise DamagedData
+            self._require_complete()
             return found
         except UnicodeEncodeError:
             return []
@@ -171,10 +174,12 @@ class CollectionReader:
             return self._collection.rows
         failed: Exception
         try:
-            return sum(
+            total = sum(
                 count(self._layers[rank].postings, postings, self._hidden[rank])
                 for rank, postings in self._postings(filters)
             )
+            self._require_complete()
+            return total
         except UnicodeEncodeError:
             return 0
         except _DAMAGE as error:
@@ -206,6 +211,7 @@ class CollectionReader:
                     seen.setdefault(key, bool(there))
                 if len(seen) > limit:
                     return None
+            self._require_complete()
             return list(seen.items())
         except _DAMAGE as error:
             failed = error
@@ -245,10 +251,16 @@ class CollectionReader:
             rows.sort()
         return rows
 
+    def _require_complete(self) -> None:
+        for layer in self._layers:
+            if not layer.complete():
+                raise DamagedData("written to since it was built, or its digest does not match")
+
     def _failure(self, error: Exception) -> StoreError:
         """Log that a file is damaged, once, and return the error for the caller."""
         files = ", ".join(str(layer.file) for layer in reversed(self._layers))
-        what = getattr(error, "sqlite_errorname", "a checksum does not match")
+        checked = str(error) if isinstance(error, DamagedData) else ""
+        what = getattr(error, "sqlite_errorname", checked or "a checksum does not match")
         if _REPORTED.first(files, what):
             logger.error(
                 "a data file of the collection %r is damaged (%s): %s; reads of the damaged part fail;"
@@ -261,6 +273,11 @@ class CollectionReader:
 
 
 _REPORTED = LogOnce()
+
+
+def _is_hidden(hidden: HiddenDocids | None, docid: int) -> bool:
+    """Return whether a newer layer has this record, though its index did not find it."""
+    return hidden is not None and docid in hidden
 
 
 def _checked(rows: Iterable[_StoredRow]) -> Iterator[PageRow]:

@@ -16,6 +16,8 @@ from ..bulk_insert import insert_rows
 from ..checksum import record_seed
 from ..index.bitmaps import require_bitmaps
 from ..index.builder import FIRST_ROWS, PostingsBuilder
+from .integrity import digest_of
+from .manifest import DataFile
 from .row_encoder import EncodedRow
 
 __all__ = ["CollectionWriter", "Written", "duplicates_found"]
@@ -37,11 +39,13 @@ class Written(NamedTuple):
         rows: the number of records.
         duplicates: rows replaced by a later row with the same key.
         first_duplicate: the number of the first row with an earlier row's key, or `None`.
+        file: the file, as the manifest lists it.
     """
 
     rows: int
     duplicates: int
     first_duplicate: int | None
+    file: DataFile
 
 
 class CollectionWriter:
@@ -147,7 +151,8 @@ class CollectionWriter:
         self.close()
         with self._file.open("rb") as file:
             os.fsync(file.fileno())
-        return Written(self._rows - duplicates, duplicates, first)
+        rows = self._rows - duplicates
+        return Written(rows, duplicates, first, DataFile(self._file.name, rows, digest_of(self._file)))
 
     def _drop_duplicates(self, fail: bool, row_of: Callable[[int], int]) -> tuple[int, int]:
         execute = self._connection.execute

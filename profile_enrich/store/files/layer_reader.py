@@ -12,6 +12,7 @@ from ...errors import StoreError
 from ..data_classes import Collection
 from ..index.bitmaps import require_bitmaps
 from ..index.postings import PostingCache, PostingList, PostingReader, listed
+from .integrity import FileIntegrity, file_signature
 
 __all__ = ["FileGone", "Layer"]
 
@@ -30,6 +31,7 @@ class Layer:
         file: the data file.
         collection: the collection in the file.
         cache: the cache of decoded bitmaps; a new one by default.
+        integrity: the state of the file, which `complete` asks; by default it is intact.
 
     Attributes:
         execute: run a statement.
@@ -41,12 +43,20 @@ class Layer:
         MissingExtraError: `pyroaring` is not installed.
     """
 
-    def __init__(self, file: Path, collection: Collection, cache: PostingCache | None = None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        collection: Collection,
+        cache: PostingCache | None = None,
+        integrity: FileIntegrity | None = None,
+    ) -> None:
         require_bitmaps()
         self.file = file
+        self._integrity = integrity
+        self._opened = file_signature(file)
         self._columns = {name: number for number, name in enumerate(collection.filterable)}
         self._key = collection.key
-        if not file.exists():
+        if self._opened is None:
             raise FileGone
         problem = ""
         try:
@@ -90,6 +100,17 @@ class Layer:
     def keys(self, after: int = 0) -> Iterator[tuple[int, str, bool]]:
         """Yield docid, key, and whether the record exists (false for a tombstone), in ascending order."""
         return self.execute("SELECT docid, key, census NOT NULL FROM record WHERE docid > ? ORDER BY docid", (after,))
+
+    def complete(self) -> bool:
+        """Return whether what was not found is not there: no damaged page can have hidden it."""
+        state = self._integrity
+        return state is None or (
+            state.intact and state.judged == self._opened and file_signature(self.file) in (self._opened, None)
+        )
+
+    def outdated(self) -> bool:
+        """Return whether the file was found intact after it was written, so that it must be opened again."""
+        return self._integrity is not None and self._integrity.judged != self._opened
 
     def close(self) -> None:
         """Close the file."""

@@ -37,7 +37,7 @@ from ..data_classes import Collection, Column
 
 __all__ = ["FORMAT", "CollectionFiles", "DataFile", "Manifest", "locked", "read_manifest", "write_manifest"]
 
-FORMAT = 3
+FORMAT = 4
 """The format version; stores of other versions are rejected."""
 
 MANIFEST = "CURRENT"
@@ -53,10 +53,12 @@ class DataFile:
     Args:
         name: the file name in the store's directory.
         rows: the number of records and tombstones.
+        sha256: the SHA-256 of its content, in hexadecimal.
     """
 
     name: str
     rows: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ class Manifest:
     parts: dict[int, CollectionFiles]
     collections: dict[int, Collection]
     signature: tuple[int, int, int] = (0, 0, 0)
+
+    def files(self) -> list[DataFile]:
+        """Return the data files of all collections."""
+        return [file for parts in self.parts.values() for file in parts.files]
 
 
 def new_manifest() -> Manifest:
@@ -212,7 +218,7 @@ def remove_leftovers(path: Path, manifest: Manifest) -> None:
     """Delete data files that are not in the manifest, and an unfinished manifest. Requires the lock."""
     with contextlib.suppress(OSError):
         (path / f"{MANIFEST}.new").unlink()
-    kept = {file.name for parts in manifest.parts.values() for file in parts.files}
+    kept = {file.name for file in manifest.files()}
     for file in data_files(path):
         if file.name not in kept:
             with contextlib.suppress(OSError):  # on Windows a reader may have it open; the next build deletes it
@@ -255,7 +261,7 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
 
 def _parts_to_json(parts: CollectionFiles) -> dict[str, Any]:
     return {
-        "files": [[file.name, file.rows] for file in parts.files],
+        "files": [[file.name, file.rows, file.sha256] for file in parts.files],
         "next_docid": parts.next_docid,
         "since": parts.since,
     }
@@ -283,7 +289,7 @@ def _from_json(content: dict[str, Any], seen: tuple[int, int, int]) -> Manifest:
         collections[collection.id] = collection
         parts[collection.id] = CollectionFiles(
             # Accept only names in this directory.
-            files=tuple(DataFile(Path(name).name, int(rows)) for name, rows in item["files"]),
+            files=tuple(DataFile(Path(name).name, int(rows), str(sha256)) for name, rows, sha256 in item["files"]),
             next_docid=int(item["next_docid"]),
             since=int(item["since"]),
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .bitmaps import SEGMENT_BITS, BitMap
+from .bitmaps import SEGMENT_BITS, SEGMENT_MASK, BitMap
 from .postings import PostingList, PostingReader, iterate
 
 __all__ = ["HiddenDocids", "count", "matching"]
@@ -31,6 +31,10 @@ class HiddenDocids:
             parts = [part for reader, live in self._layers if (part := reader.bitmap(live, segment)) is not None]
             self._known[segment] = parts[0].union(*parts[1:]) if parts else None
         return self._known[segment]
+
+    def __contains__(self, docid: int) -> bool:
+        bitmap = self.bitmap(docid >> SEGMENT_BITS)
+        return bitmap is not None and docid & SEGMENT_MASK in bitmap
 
     def segments(self) -> list[int]:
         """Return the segments that have hidden docids."""

@@ -17,9 +17,10 @@ from ..._utils.files import private_opener, replace_private
 from ..._utils.output_paths import OutputPath, check_output_paths
 from ..._utils.validation import check_int, check_number
 from ...errors import ConfigurationError, StoreError
+from ..files.integrity import digest_of
 from ..files.manifest import MANIFEST, data_files, locked
 from .object_storage import Bucket
-from .shipped_manifest import CURRENT, ShippedFile, ShippedManifest, check_key, digest_of, read_signed
+from .shipped_manifest import CURRENT, ShippedFile, ShippedManifest, check_key, read_signed
 
 __all__ = ["GenerationFollower"]
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from ..._utils.validation import check_int
 from ...errors import StoreError
+from ..files.integrity import require_intact
 from ..files.manifest import MANIFEST, read_manifest
 from .object_storage import Bucket
-from .shipped_manifest import CURRENT, ShippedFile, ShippedManifest, check_key, digest_of, read_signed
+from .shipped_manifest import CURRENT, ShippedFile, ShippedManifest, check_key, read_signed
 
 __all__ = ["PublishReport", "publish_store"]
 
@@ -74,14 +75,14 @@ def publish_store(
         store.pop("secret", None)
         store.pop("checksum", None)  # of the whole manifest, which holds the secret
         try:
-            names = [file.name for parts in manifest.parts.values() for file in parts.files]
             files = tuple(
-                ShippedFile(name, (path / name).stat().st_size, digest_of(path / name)) for name in dict.fromkeys(names)
+                ShippedFile(file.name, (path / file.name).stat().st_size, file.sha256) for file in manifest.files()
             )
             if before is not None and (before.store, before.files) == (store, files):
                 return PublishReport(before.sequence, before.generation, unchanged=True)
             missing = [file for file in files if bucket.size(file.remote) != file.size]
             for file in missing:
+                require_intact(path / file.name, file.sha256)
                 bucket.put(file.remote, path / file.name)
         except FileNotFoundError:
             continue  # a refresh merged the layers meanwhile: publish the result

@@ -12,18 +12,16 @@ server derives one from the key, so page tokens work on all servers.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, cast
 
 from ...errors import ConfigurationError, StoreError
 from ..files.manifest import manifest_bytes
 
-__all__ = ["CURRENT", "ShippedFile", "ShippedManifest", "check_key", "digest_of"]
+__all__ = ["CURRENT", "ShippedFile", "ShippedManifest", "check_key"]
 
 CURRENT = "CURRENT"
 
@@ -147,16 +145,6 @@ def check_key(key: object) -> bytes:
             f"key must be at least {_MIN_KEY} bytes, the same where the store is published and served"
         )
     return key
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _signature(key: bytes, body: str) -> str:

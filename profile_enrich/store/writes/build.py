@@ -27,7 +27,7 @@ from ..data_classes import (
 from ..files.collection_writer import CollectionWriter
 from ..files.docids import DocIdAllocator
 from ..files.layer_reader import FileGone, Layer
-from ..files.manifest import MANIFEST, CollectionFiles, DataFile, Manifest, data_files, new_manifest, read_manifest
+from ..files.manifest import MANIFEST, CollectionFiles, Manifest, data_files, new_manifest, read_manifest
 from ..files.row_encoder import RowEncoder, RowRejected
 from ..files.transaction import change_store
 from ..inputs.base import InputReader, check_columns, unchanged
@@ -271,13 +271,12 @@ def _build_one(
             kept = written.rows if placing.kept is None else placing.kept
             check_shrink(spec.name, before.rows, before.rows - kept, max_shrink, reader.rejects.reasons)
         check_any_stored(reader.where, counts.read, reader.rejects)
-        files = [DataFile(f"{name}.db", written.rows)]
+        files = [written.file]
         if placing.late:
             with CollectionWriter(path / f"{name}-last.db", len(spec.filterable), layer=True) as writer:
                 for docid, row in sorted(placing.late.items()):
                     writer.add(docid, row, generation)
-                writer.finish()
-            files.append(DataFile(f"{name}-last.db", len(placing.late)))
+                files.append(writer.finish().file)
     finally:
         reader.close()
     firsts = [first for first in (written.first_duplicate, placing.first_late) if first is not None]

@@ -21,6 +21,7 @@ from ..checksum import record_checksum
 from ..data_classes import Collection
 from ..files.collection_reader import CollectionReader
 from ..files.collection_writer import CollectionWriter
+from ..files.integrity import require_intact
 from ..files.layer_reader import Layer
 from ..files.manifest import CollectionFiles, DataFile, Manifest
 from ..files.row_encoder import EncodedRow, stored_values
@@ -161,17 +162,23 @@ class Delta:
         files, since = list(self._parts.files), self._parts.since
         layered = sum(file.rows for file in files[1:])
         if merge and len(files) > 1 and layered + staged > max(_MERGE_FROM, files[0].rows * _MERGE_SHARE):
+            self._require_intact(files)
             # The newest changes stay in a separate layer, where the change feed finds them.
             files, since = [self._write_base(generation, collection)], self._manifest.generation
             absorbed: Sequence[Layer] = ()
             self.merged = True
         else:
             absorbed = self._small_ones(files, staged)
-            files = files[: len(files) - len(absorbed)]
+            files, merged = files[: len(files) - len(absorbed)], files[len(files) - len(absorbed) :]
+            self._require_intact(merged)
         files.append(self._write_layer(generation, collection, absorbed))
         rows = self._collection.rows + self.inserted - self.deleted
         collection = replace(collection, rows=rows, generation=generation, updated_at=datetime.now(UTC))
         return CollectionFiles(tuple(files), self._next_docid, since), collection
+
+    def _require_intact(self, files: Sequence[DataFile]) -> None:
+        for file in files:
+            require_intact(self._path / file.name, file.sha256)
 
     def _small_ones(self, files: Sequence[DataFile], size: int) -> Sequence[Layer]:
         """Return the newest layers that are small compared with the new one."""
@@ -186,28 +193,22 @@ class Delta:
         newest = self._staged.execute(
             "SELECT docid, 0, key, ?, census, amperity, NULL, NULL FROM change ORDER BY docid", (generation,)
         )
-        rows = 0
         with CollectionWriter(self._path / name, len(collection.filterable), layer=True) as writer:
             for docid, key, changed_in, census, amperity in _united([newest, *_streams(absorbed, 1)]):
-                rows += 1
                 if census is None:
                     writer.write_tombstone(docid, key, changed_in or generation)
                 else:
                     values = stored_values(census, collection.filterable)
                     writer.add(docid, EncodedRow(key, census, amperity, values), changed_in or generation)
-            writer.finish()
-        return DataFile(name, rows)
+            return writer.finish().file
 
     def _write_base(self, generation: int, collection: Collection) -> DataFile:
         name = f"{collection.id}-{generation:06}-base.db"
-        rows = 0
         with CollectionWriter(self._path / name, len(collection.filterable)) as writer:
             for docid, key, _, census, amperity in _united(_streams(self._layers, 0)):
                 if census is not None:
-                    rows += 1
                     writer.add(docid, EncodedRow(key, census, amperity, stored_values(census, collection.filterable)))
-            writer.finish()
-        return DataFile(name, rows)
+            return writer.finish().file
 
     def close(self) -> None:
         """Close all files."""
