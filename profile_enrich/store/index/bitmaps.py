@@ -16,11 +16,10 @@ else:
     except ImportError:  # pragma: no cover  # require_bitmaps() reports it where a store is opened
         BitMap = BitMap64 = None
 
-__all__ = ["SEGMENT_BITS", "SEGMENT_MASK", "BitMap", "BitMap64", "require_bitmaps", "segment_bitmaps"]
+__all__ = ["SEGMENT_BITS", "BitMap", "BitMap64", "require_bitmaps", "segment_bitmaps"]
 
 SEGMENT_BITS = 18
 """A segment has 2**18 (262,144) docids. A page reads only the segments that it needs."""
-SEGMENT_MASK = (1 << SEGMENT_BITS) - 1
 
 
 def require_bitmaps() -> None:
@@ -36,6 +35,7 @@ def require_bitmaps() -> None:
 def segment_bitmaps(docids: Iterable[int]) -> dict[int, BitMap]:
     """Return the docids of each segment, as offsets in it."""
     offsets: dict[int, array[int]] = {}
+    mask = (1 << SEGMENT_BITS) - 1
     for docid in docids:
-        offsets.setdefault(docid >> SEGMENT_BITS, array("I")).append(docid & SEGMENT_MASK)
+        offsets.setdefault(docid >> SEGMENT_BITS, array("I")).append(docid & mask)
     return {segment: BitMap(found) for segment, found in offsets.items()}

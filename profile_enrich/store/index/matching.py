@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .bitmaps import SEGMENT_BITS, SEGMENT_MASK, BitMap
+from .bitmaps import SEGMENT_BITS, BitMap
 from .postings import PostingList, PostingReader, iterate
 
 __all__ = ["HiddenDocids", "count", "matching"]
@@ -33,8 +33,9 @@ class HiddenDocids:
         return self._known[segment]
 
     def __contains__(self, docid: int) -> bool:
-        bitmap = self.bitmap(docid >> SEGMENT_BITS)
-        return bitmap is not None and docid & SEGMENT_MASK in bitmap
+        segment = docid >> SEGMENT_BITS
+        bitmap = self.bitmap(segment)
+        return bitmap is not None and docid - (segment << SEGMENT_BITS) in bitmap
 
     def segments(self) -> list[int]:
         """Return the segments that have hidden docids."""
