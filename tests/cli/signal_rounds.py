@@ -33,6 +33,9 @@ _KEY = "secret-token:sk_live_4242424242"
 _SHIPPING_KEY = "the key of the manifests"
 _DATA = ["--entity", "Users", "--id", "id"]
 
+_DONE = ['"event": "done"', "Published generation"]
+"""What a command says after its work: a signal may come while it ends."""
+
 COMMANDS = {
     "serve": ["serve", "--data", "{users}", *_DATA, "--port", "0"],
     "serve with two workers": ["serve", "--data", "{users}", *_DATA, "--port", "0", "--workers", "2"],
@@ -179,7 +182,7 @@ class Commands:
         left += [each.name for each in place.glob("output*") if each.suffix not in (".part", ".resume")]
         left += [each.name for each in (place / "bucket").rglob("*") if "#" in each.name]
         shutil.rmtree(place)
-        return Struck(code, seconds, cpu, said, left, done=ended or '"event": "done"' in said)
+        return Struck(code, seconds, cpu, said, left, done=ended or any(each in said for each in _DONE))
 
     def _settings(self, command: str) -> dict[str, str]:
         if command in ("index mirror", "serve of a relay"):
