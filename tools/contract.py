@@ -112,8 +112,8 @@ LINES: dict[str, str] = {
     "always answered; one key cannot use all streams.",
     "P9": "A worker that does not start or that dies blocks neither the others nor the supervisor; SIGTERM, "
     "SIGINT and SIGHUP end or reload within 2 s, with 128 + the signal's number.",
-    "P10": "A damaged file never returns a wrong record with 200: the record is 503 and logged (404 where the "
-    "damage hides it in SQLite's index), and the process continues.",
+    "P10": "A damaged file never returns a wrong record with 200: the record is 503 and logged, also where the damage "
+    "hides it in SQLite's index, and the process continues.",
     "W1": "A signed webhook is executed once, also if it arrives many times at once; a failed one can be sent again.",
     "W2": "A webhook that is ambiguous or malformed is refused, and invalidates nothing.",
     "W3": "Sign-in limits of the console: a forged address does not evade them, and failures from other "
@@ -141,51 +141,6 @@ LINES: dict[str, str] = {
     "paging returns each record once; a record that is written during a refresh is kept.",
     "D3": "Concurrent writes of single records lose nothing; a write that waits too long fails with an error.",
     "D4": "A change reaches every process at once by a notification, or within `check_every` behind a pooler; "
-    "S7": "A process reads what another one wrote as soon as that was acknowledged.",
-    "S8": "An erasure removes what is stored, and is acknowledged.",
-    "A28": "A cancelled wait for the profile spoils nothing: the next caller gets it.",
-    "A30": "An identity that changes within the request can be looked up again; a sign-out empties the old profile.",
-    "A31": "A function of the user's that hangs, blocks the loop or raises `CancelledError` costs its bound, counts as "
-    "no, and is logged once.",
-    "P1": "Answers follow the vendors' own descriptions.",
-    "P2": "Without the right key: 401 or 403, and nothing learned about what exists.",
-    "P3": "Any bytes as id, path, filter, token or limit: a 4xx in the vendor's envelope, never another record.",
-    "P4": "A build, full or incremental, is atomic; killed at any point it leaves the old data whole.",
-    "P5": "Paging sees each record that stays exactly once while refreshes run.",
-    "P6": "It listens on 127.0.0.1 unless told otherwise, and wants a key unless told `--no-auth`.",
-    "P7": "No endpoint shows a key anything outside of its scopes; each id of a batch counts against the rate, over all "
-    "workers together; answers vary on the key.",
-    "P8": "Without a key: bounded memory, descriptors and time, and a place for health checks; one key cannot take all "
-    "streams.",
-    "P9": "A worker that cannot start or dies hangs neither the others nor the supervisor; SIGTERM, SIGINT and SIGHUP end "
-    "or reload within 2 s, with 128 + the signal's number.",
-    "P10": "A damaged file never yields a wrong record with 200: the record is 503, said in the log, also where the damage "
-    "hides it in SQLite's index; the process lives.",
-    "W1": "A signed webhook is carried out once, also when it arrives many times at once; what failed can be sent again.",
-    "W2": "A webhook that cannot be read in one way only is refused, and drops nothing.",
-    "W3": "Sign-ins of the console: no made-up address evades the limits, and no failures from elsewhere lock an owner out.",
-    "P11": "A refresh that would lose more than a stated share of records, or change a column's type, keeps what is "
-    "served and fails visibly.",
-    "E1": "As many records come out as went in, in order or not, whatever fails: each with its profile, or with a stated "
-    "reason. Nothing lost, nothing doubled.",
-    "E2": "Calls are as many as different keys (or batches of them), never as records; memory is bounded whatever the "
-    "length of the input; a slow consumer slows the producer.",
-    "E3": "The source's rate limit is kept: pipelines wait, pages never do.",
-    "E4": "One lookup core: pipelines, middleware and commands share cache, loads, limits and counters.",
-    "E5": "An input that changes while it is read ends the run, and no output appears.",
-    "E6": "No path is deleted, truncated or replaced that the run did not make, unless the user said so for that path; "
-    "never a device, a pipe, a link, a directory or an input.",
-    "E7": "One output has one writer for the whole of its life.",
-    "E8": 'What matched nothing (no key, no such field, no such id) is not success; "no such profile" is only what the vendor '
-    "says of a record.",
-    "E9": "What a library raises becomes our error with file, row, column and remedy; a bad value is one reject, not the end.",
-    "E10": "A circuit breaker makes pipelines wait; no record is given up because of it without having been asked for.",
-    "D1": "One conformance suite holds for the local store and for PostgreSQL: the same records, pages, tokens and answers, "
-    "byte for byte.",
-    "D2": "A build or refresh in the database is one transaction: killed at any point it leaves nothing behind; paging sees "
-    "each record once; a record written meanwhile is kept.",
-    "D3": "Single records: writers at once lose nothing; one that waits too long says so.",
-    "D4": "A change reaches every process at once by notification, and within `check_every` where a pooler stands between; "
     "the change feed announces it.",
     "D5": "Connections and waits are bounded: an exhausted pool, a slow statement or a frozen server delays a "
     "request by its time limit at most.",
