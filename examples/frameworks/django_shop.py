@@ -19,7 +19,7 @@ from django.urls import path
 
 from profile_enrich import MemorySource, ProfileClient, from_session
 
-# In earnest: CensusSource(api_key=..., entity="Users"), AmperitySource(...) or StoreSource("profiles.store").
+# In production: CensusSource(api_key=..., entity="Users"), AmperitySource(...) or StoreSource("profiles.store").
 profiles = ProfileClient(MemorySource({"u1": {"first_name": "Ada", "tier": "gold"}, "u2": {"first_name": "Ben"}}))
 
 if not settings.configured:  # in a project of yours, settings.py says all this

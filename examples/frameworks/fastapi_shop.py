@@ -17,7 +17,7 @@ from starlette.middleware.sessions import SessionMiddleware
 from profile_enrich import MemorySource, ProfileClient, ProfileMiddleware, from_session
 from profile_enrich.fastapi import CurrentProfile, RequiredProfile
 
-# In earnest: CensusSource(api_key=..., entity="Users"), AmperitySource(...) or StoreSource("profiles.store").
+# In production: CensusSource(api_key=..., entity="Users"), AmperitySource(...) or StoreSource("profiles.store").
 profiles = ProfileClient(MemorySource({"u1": {"first_name": "Ada", "tier": "gold"}, "u2": {"first_name": "Ben"}}))
 
 app = FastAPI(

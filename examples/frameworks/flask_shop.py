@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 from profile_enrich import MemorySource, ProfileClient, from_session
 from profile_enrich.flask import ProfileEnrich, current_profile, profile_required
 
-# In earnest: CensusSource(api_key=..., entity="Users"), AmperitySource(...) or StoreSource("profiles.store").
+# In production: CensusSource(api_key=..., entity="Users"), AmperitySource(...) or StoreSource("profiles.store").
 profiles = ProfileClient(MemorySource({"u1": {"first_name": "Ada", "tier": "gold"}, "u2": {"first_name": "Ben"}}))
 
 app = Flask(__name__)

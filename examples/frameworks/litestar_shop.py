@@ -14,7 +14,7 @@ from litestar.response import Redirect
 from profile_enrich import MemorySource, ProfileClient, from_cookie
 from profile_enrich.litestar import CurrentProfile, ProfilePlugin, profile_required
 
-# In earnest: CensusSource(api_key=..., entity="Users"), AmperitySource(...) or StoreSource("profiles.store").
+# In production: CensusSource(api_key=..., entity="Users"), AmperitySource(...) or StoreSource("profiles.store").
 profiles = ProfileClient(MemorySource({"u1": {"first_name": "Ada", "tier": "gold"}, "u2": {"first_name": "Ben"}}))
 
 
