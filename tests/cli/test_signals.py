@@ -12,6 +12,13 @@ from .signal_rounds import COMMANDS, NUMBERS, Commands
 ROUNDS = int(os.environ.get("SIGNAL_ROUNDS", "1"))
 """`SIGNAL_ROUNDS=200 pytest tests/cli/test_signals.py -k export` tries more, `make attack` 200 of each command."""
 
+CASES = [
+    pytest.param(command, number, marks=[] if number == NUMBERS[place % len(NUMBERS)] else [pytest.mark.long])
+    for place, command in enumerate(COMMANDS)
+    for number in NUMBERS
+]
+"""Each command with one signal; with the other two under `make test-long`."""
+
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Generator[Commands]:
@@ -20,8 +27,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Generator[Commands]:
 
 
 @pytest.mark.parametrize("attempt", range(ROUNDS))
-@pytest.mark.parametrize("number", NUMBERS)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("command", "number"), CASES)
 def test_P9_a_signal_ends_each_command_and_nothing_stays(
     commands: Commands, command: str, number: int, attempt: int
 ) -> None:
