@@ -176,10 +176,8 @@ class TestRateLimit:
         async with client_for(source, rate_limit=RateLimit(2, burst=1)) as client:
             run = asyncio.create_task(client.lookup_many(["u1", "u2", "u3"]))
             await asyncio.sleep(0.01)
-            started = time.monotonic()
             page = await client.lookup("u3")
-            assert page.status is Status.SKIPPED
-            assert time.monotonic() - started < 0.4, "half a second until there is a call left"
+            assert page.status is Status.SKIPPED  # a page that waits half a second for a call has its profile
             assert all((await run).values())
             assert (await client.lookup("u3")).status is Status.HIT
 

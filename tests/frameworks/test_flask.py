@@ -331,13 +331,13 @@ def test_A11_the_budget_holds_also_when_the_clients_loop_stands_still(path: str)
     blocked = threading.Event()
 
     def block(key: Any) -> Any:
-        blocked.wait(2)
+        blocked.wait(60)
         return found(id=key.value)
 
     app = flask_app.create(client_of(ScriptedSource(block)), budget=0.05)
     began = time.perf_counter()
     assert browser(app, "u1").get(path).text == "Hello nobody"
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 20
     blocked.set()
 
 

@@ -202,10 +202,10 @@ class TestCalls:
         async with client_for(source) as client:
             source.delay = 0
             await client.lookup_many(["u1", "u2", "nobody"])
-            source.delay = 5
+            source.delay = 60
             started = time.monotonic()
             got = await all_of(rows("u1", "nobody", "u2"), client=client)
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 20
         assert [outcome.profile.status for outcome in got if outcome.profile is not None] == [
             Status.HIT,
             Status.NEGATIVE,
@@ -297,7 +297,7 @@ class TestWindow:
 
         async with client_for(CountingSource()) as client:
             run = outcomes(slowly(), client=client, key="user_id")
-            first = await asyncio.wait_for(anext(run), 1)
+            first = await asyncio.wait_for(anext(run), 20)
             assert first.row["user_id"] == "u1"
             gate.set()
             assert [outcome.row["user_id"] async for outcome in run] == ["u2"]
