@@ -1,1 +1,1 @@
-"""The operator's console: look a customer up, see what the role may see, and who looked before."""
+"""The operator's console: find a customer, see the fields of one's role and the earlier views."""

@@ -1,6 +1,6 @@
-"""The console's commands.
+"""The commands of the console.
 
-python -m examples.operator_console demo                    all that is needed, with made-up customers
+python -m examples.operator_console demo                    all that is needed, with invented customers
 python -m examples.operator_console serve                   over the Profile API that the environment names
 python -m examples.operator_console user add NAME --role support
 python -m examples.operator_console user list | reset NAME | remove NAME
@@ -36,7 +36,7 @@ OPERATORS = {"admin": "admin", "sam": "support", "tess": "trainee"}
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
-    """Runs a command. Returns the exit code: 0, or 1 with the reason on stderr."""
+    """Run a command. Return the exit code: 0, or 1 with the reason on stderr."""
     options = _parser().parse_args(arguments)
     try:
         if options.command == "demo":
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m examples.operator_console", description="The operator's console.")
     commands = parser.add_subparsers(dest="command", required=True)
-    trying = commands.add_parser("demo", help="the console over made-up customers, and a mock ticket system")
+    trying = commands.add_parser("demo", help="the console over invented customers, and a mock ticket system")
     trying.add_argument("--port", default=8020, type=int, help="of the console (default: %(default)s)")
     trying.add_argument("--api-port", default=8788, type=int, help="of the Profile API (default: %(default)s)")
     serving = commands.add_parser("serve", help="the console over the Profile API that CONSOLE_… variables name")
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def user(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    """Makes, shows, changes or removes users."""
+    """Create, list, change or remove users."""
     with contextlib.closing(open_database(data_directory(environment))) as database:
         users = Users(database)
         if options.action == "add":
@@ -93,7 +93,7 @@ def _say_password(name: str, password: str) -> None:
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Serves the console until it is told to stop. At the very first start it makes the user `admin`."""
+    """Serve the console until a signal. The first start creates the user `admin`."""
     with contextlib.closing(open_database(settings.data)) as database:
         users = Users(database)
         if not users.all():
@@ -106,7 +106,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
 
 
 def run(settings: Settings, host: str, port: int) -> None:
-    """Serves the console until SIGINT or SIGTERM."""
+    """Serve the console until SIGINT or SIGTERM."""
     # No access log: who looked at whom is in the audit log.
     proxies = settings.trusted_proxies
     uvicorn.run(
@@ -117,7 +117,7 @@ def run(settings: Settings, host: str, port: int) -> None:
 
 
 def demo(port: int, api_port: int) -> None:
-    """Serves made-up customers, the console over them, and a mock ticket system, until it is told to stop."""
+    """Serve invented customers, the console and a mock ticket system until a signal."""
     key = secrets.token_urlsafe(32)
     with _interrupted_by_signals(), tempfile.TemporaryDirectory(prefix="operator-console-") as directory:
         settings = Settings(
@@ -138,7 +138,7 @@ def demo(port: int, api_port: int) -> None:
 
 
 def profile_api(port: int, key: str) -> Process:
-    """The embedded Profile API over the example's customers."""
+    """Return the embedded Profile API with the example's customers."""
     filters = [argument for name in SEARCH_BY for argument in ("--filter", name)]
     command = [
         sys.executable, "-m", "profile_enrich", "serve", "--data", str(CUSTOMERS), "--entity", "Customers",
@@ -148,7 +148,7 @@ def profile_api(port: int, key: str) -> Process:
 
 
 def welcome(port: int, passwords: Mapping[str, str]) -> str:
-    """What is said before it starts to listen."""
+    """Return the text that is printed before it listens."""
     people = "\n".join(f"    {name:<6} {OPERATORS[name]:<8} {password}" for name, password in passwords.items())
     return f"""
   The console        http://{HOST}:{port}
@@ -165,7 +165,7 @@ def welcome(port: int, passwords: Mapping[str, str]) -> str:
 
 @contextlib.contextmanager
 def _interrupted_by_signals() -> Generator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that nothing is left behind."""
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that everything is cleaned up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

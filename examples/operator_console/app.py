@@ -1,4 +1,4 @@
-"""The console, put together. `python -m examples.operator_console demo` starts all that is needed to try it."""
+"""The application of the console. `python -m examples.operator_console demo` starts it with sample data."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .tickets import Tickets
 
 
 def create_app(settings: Settings | None = None, source: ProfileSource | None = None) -> Starlette:
-    """Makes the console. One process serves it: what a session found, and failed sign-ins, are in its memory.
+    """Make the application. Run one process: it keeps the results of sessions and failed sign-ins in memory.
 
     Args:
-        settings: how it runs; from the environment when not given.
-        source: where profiles come from; the Profile API of the settings when not given.
+        settings: the settings. Default: from the environment.
+        source: the source of profiles. Default: the Profile API of the settings.
 
     Raises:
         ValueError: a setting or the file of roles makes no sense.

@@ -10,21 +10,21 @@ from collections.abc import Callable
 
 WINDOW_SECONDS = 300.0
 PER_NAME_AND_ADDRESS, PER_ADDRESS = 5, 20
-"""Failures within the window. A name alone has no limit: failures from elsewhere must not lock its owner out."""
+"""Failures within the window. A name alone has no limit, so failures from other addresses do not lock out its user."""
 _REMEMBERED = 10_000
 
 Who = tuple[str, str]
 
 
 class Attempts:
-    """Counts failed sign-ins in memory, for a limited number of names and addresses."""
+    """Count failed sign-ins in memory, for a limited number of names and addresses."""
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
         self._timer = timer
         self._failures: OrderedDict[Who, deque[float]] = OrderedDict()
 
     def begin(self, name: str, address: str) -> float:
-        """Takes an attempt, which counts as failed until `succeeded`, so that trying in parallel helps nobody.
+        """Begin an attempt. It counts as failed until `succeeded`, so that parallel attempts have no advantage.
 
         Returns:
             0, or the seconds to wait when there were too many.
@@ -46,7 +46,7 @@ class Attempts:
         return 0.0
 
     def succeeded(self, name: str, address: str) -> None:
-        """The attempt that was begun last was none of a guesser's."""
+        """Count the attempt that was begun last as successful."""
         for who in self._limits(name, address):
             times = self._failures.get(who)
             if times:

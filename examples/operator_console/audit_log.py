@@ -1,4 +1,4 @@
-"""Who looked at whom, when, and what came of it. Ids are hashed with a secret key; attribute values are never noted."""
+"""The audit log: who viewed whom, when, and the result. Ids are hashed with a secret key; values are never logged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Entry:
 
 
 class AuditLog:
-    """The table of what was looked at.
+    """The table of the audit log.
 
     Args:
         database: where it is.
@@ -53,12 +53,12 @@ class AuditLog:
         self._clock = clock
 
     def subject(self, kind: str, value: str) -> str:
-        """What stands for an id or a value: HMAC-SHA256, shortened to 128 bits, in hexadecimal."""
+        """Return the pseudonym of an id or value: HMAC-SHA256, shortened to 128 bits, in hexadecimal."""
         text = f"{kind}\0{value}".encode("utf-8", "surrogatepass")
         return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]
 
     def note(self, who: str, role: str, action: str, *subjects: str, kind: str = "", outcome: str = "") -> None:
-        """Notes a line for each subject, or one without. They are on the disk when this returns.
+        """Write a line for each subject, or one without. They are on the disk when this returns.
 
         Raises:
             sqlite3.Error: they could not be written; then nothing may be shown.
@@ -73,7 +73,7 @@ class AuditLog:
             )
 
     def of(self, subject: str, limit: int = 20) -> list[Entry]:
-        """The latest lines about one subject, newest first."""
+        """Return the latest lines about one subject, newest first."""
         return self._entries("WHERE subject = ?", (subject, limit))
 
     def latest(
@@ -92,7 +92,7 @@ class AuditLog:
         return self._entries(condition, (before, who, action, subject, subject, limit))
 
     def prune(self, days: float) -> None:
-        """Removes what is older."""
+        """Remove older lines."""
         self._database.execute("DELETE FROM audit_log WHERE at < ?", (self._clock() - days * 86_400,))
 
     def _entries(self, condition: str, values: tuple[object, ...]) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Signing in and out, and choosing a password."""
+"""Sign-in, sign-out and the change of a password."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .security import local_path
 from .users import check_password
 
 AT_ONCE = 2
-"""Passwords that are compared at the same time; each takes a processor and 32 MiB."""
+"""The number of concurrent password checks; each needs a processor and 32 MiB."""
 WRONG = "The name or the password is wrong."
 
 
@@ -29,7 +29,7 @@ class Auth:
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     def routes(self) -> list[Route]:
-        """The routes of signing in and out."""
+        """Return the routes of sign-in and sign-out."""
         return [
             Route("/sign-in", self.sign_in_page),
             Route("/sign-in", self.sign_in, methods=["POST"]),
@@ -102,7 +102,7 @@ class Auth:
     # --- what they share --------------------------------------------------------------------------------------------
 
     async def _check(self, request: Request, name: str, password: str, stored: str | None) -> tuple[float, bool]:
-        """Seconds to wait before the next attempt, or 0 and whether the password is right."""
+        """Return the seconds before the next attempt is allowed, or 0 and whether the password is right."""
         address = request.client.host if request.client else ""
         wait = self.console.attempts.begin(name, address)
         if wait or len(password) > LONGEST:
@@ -143,7 +143,7 @@ class Auth:
 
 
 def _problem_with(new: str, again: str, current: str) -> str:
-    """Says in a sentence why this cannot be a new password; empty when it can."""
+    """Return why a new password is refused, as a sentence; empty if it is accepted."""
     if not SHORTEST <= len(new) <= LONGEST:
         return f"A new password has {SHORTEST} to {LONGEST} characters."
     if new != again:

@@ -1,4 +1,4 @@
-"""What the console's pages and the side panel share: who is signed in, what they may see, and what is noted."""
+"""The parts that pages and side panel share: the operator, the role and the audit log."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .users import Users
 
 
 class NotAllowed(Exception):
-    """The role may not do this."""
+    """The operator's role does not permit the action."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Somebody who is signed in, and what they may do."""
+    """A signed-in operator with a role."""
 
     session: Session
     role: Role
@@ -41,7 +41,7 @@ class Console:
 
     Args:
         settings: how it runs.
-        source: where profiles come from; the Profile API of the settings when not given.
+        source: the source of profiles. Default: the Profile API of the settings.
 
     Raises:
         ValueError: the roles make no sense.
@@ -62,23 +62,23 @@ class Console:
         self.cookie = "__Host-console" if settings.secure_cookie else "console"
 
     async def aclose(self) -> None:
-        """Closes the Profile API's client and the database."""
+        """Close the Profile API's client and the database."""
         await self.client.aclose()
         self.database.close()
 
     def operator(self, connection: HTTPConnection) -> Operator | None:
-        """Who sent this; `None` when nobody is signed in."""
+        """Return the operator who sent the request; `None` if nobody is signed in."""
         session = self.sessions.read(connection.cookies.get(self.cookie))
         return None if session is None else Operator(session, self.roles.get(session.role, NOBODY))
 
     def kinds(self, operator: Operator) -> tuple[str, ...]:
-        """What the operator may search by."""
+        """Return the kinds of search that the operator may use."""
         return operator.role.kinds(self.settings.search_by)
 
     # --- looking, which is always noted, also when it fails or is refused -------------------------------------------
 
     async def search(self, operator: Operator, kind: str, value: str, *, action: str = "searched") -> Results:
-        """Searches for the profiles whose `kind` is exactly `value`.
+        """Search for the profiles whose `kind` is exactly `value`.
 
         Raises:
             NotAllowed: the role may not search by this.
@@ -102,14 +102,14 @@ class Console:
         return results
 
     def remember(self, operator: Operator, profiles: tuple[Found, ...]) -> list[str]:
-        """Lets the operator open these profiles, and returns what stands for them in URLs."""
+        """Let the operator open these profiles, and return their pseudonyms for URLs."""
         subjects = [self.audit_log.subject("id", found.id) for found in profiles]
         for found, subject in zip(profiles, subjects, strict=True):
             self.handles.keep(operator.session.id, subject, found.id)
         return subjects
 
     async def view(self, operator: Operator, subject: str, id: str) -> Profile:
-        """Reads a profile that was found before.
+        """Read a profile that was found before.
 
         Raises:
             ProfileEnrichError: the Profile API did not answer.
@@ -126,11 +126,11 @@ class Console:
         return profile
 
     def shown(self, operator: Operator, action: str, *subjects: str) -> None:
-        """Notes that something of these profiles is shown."""
+        """Log that fields of these profiles are shown."""
         self.audit_log.note(operator.name, operator.role.name, action, *subjects, kind="id", outcome="found")
 
     def forget(self, operator: Operator, subject: str, id: str) -> None:
-        """Drops a profile from the cache.
+        """Remove a profile from the cache.
 
         Raises:
             NotAllowed: the role may not do this.

@@ -25,7 +25,7 @@ CREATE INDEX IF NOT EXISTS audit_log_by_time ON audit_log (at);
 
 
 def open_database(directory: Path) -> sqlite3.Connection:
-    """Opens the file, and makes it where there is none. Only its owner can read it.
+    """Open the file, or create it. Only its owner can read it.
 
     The connection is used by the event loop's thread: a statement takes far less than a millisecond, and what is noted
     is on the disk before the page that it is about is sent.
@@ -42,7 +42,7 @@ def open_database(directory: Path) -> sqlite3.Connection:
 
 
 def subject_secret(directory: Path) -> bytes:
-    """The key that ids are hashed with. It lies beside the database, not in it: a copy of the one says nobody's id."""
+    """Return the key for hashing ids. It is stored beside the database, so a copy of the database reveals no id."""
     path = directory / "subjects.key"
     try:
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

@@ -1,4 +1,4 @@
-"""Finds profiles by id or by an attribute, and remembers for a session which ones it found."""
+"""Find profiles by id or by an attribute, and remember the results of each session."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from profile_enrich import AmperitySource, Profile, ProfileClient, ProfileKey
 
 MOST = 20
-"""Profiles that a search shows at most."""
+"""The largest number of profiles that a search shows."""
 SECONDS = 5.0
-"""How long somebody waits for the Profile API."""
+"""How long an operator waits for the Profile API, in seconds."""
 _REMEMBERED = 5_000
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Found:
-    """One profile that a search found. The `repr` shows nothing of it."""
+    """One profile that a search found. Its `repr` contains no data."""
 
     id: str
     attributes: Mapping[str, Any]
@@ -26,14 +26,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a search found; `more` says that there are more than are shown."""
+    """The result of a search; `more` is true if there are more profiles than shown."""
 
     profiles: tuple[Found, ...] = ()
     more: bool = False
 
 
 class Finder:
-    """Searches the Profile API.
+    """Search the Profile API.
 
     By id it asks through the client, which caches. By an attribute it asks Amperity's list, which can answer with
     several; other sources are asked for the one profile with that value, where they can be.
@@ -46,7 +46,7 @@ class Finder:
         self.client = client
 
     async def find(self, kind: str, value: str) -> Results:
-        """The profiles whose `kind` is exactly `value`.
+        """Return the profiles whose `kind` is exactly `value`.
 
         Raises:
             ProfileEnrichError: the value cannot be looked up, or the Profile API did not answer.
@@ -63,7 +63,7 @@ class Finder:
         return Results(tuple(Found(row.id, row.attributes) for row in rows), more=page.next_token is not None)
 
     async def get(self, id: str) -> Profile:
-        """The profile with this id, from the cache where it is fresh.
+        """Return the profile with this id, from the cache if it is fresh.
 
         Raises:
             ProfileEnrichError: the Profile API did not answer.
@@ -71,12 +71,12 @@ class Finder:
         return await self.client.get(id, budget=SECONDS)
 
     def forget(self, id: str) -> None:
-        """Drops the profile from the cache; the next look asks the Profile API."""
+        """Remove the profile from the cache; the next view calls the Profile API."""
         self.client.invalidate(id)
 
 
 class Handles:
-    """Which subject stands for which id, for each session. So no id is in a URL, a history or a server's log.
+    """The pseudonyms of the ids that each session found, so that no id is in a URL, a history or a server's log.
 
     It is in memory alone: after a restart, or after many others, somebody has to search again.
     """
@@ -85,17 +85,17 @@ class Handles:
         self._ids: OrderedDict[tuple[bytes, str], str] = OrderedDict()
 
     def keep(self, session: bytes, subject: str, id: str) -> None:
-        """Lets the session open the profile by its subject."""
+        """Let the session open the profile by its subject."""
         self._ids[session, subject] = id
         self._ids.move_to_end((session, subject))
         while len(self._ids) > _REMEMBERED:
             self._ids.popitem(last=False)
 
     def id(self, session: bytes, subject: str) -> str | None:
-        """The id, if the signed-in operator found it."""
+        """Return the id, if the signed-in operator found it."""
         return self._ids.get((session, subject))
 
     def drop(self, session: bytes) -> None:
-        """Forgets what a session found."""
+        """Remove the results of a session."""
         for key in [key for key in self._ids if key[0] == session]:
             del self._ids[key]

@@ -17,9 +17,9 @@ from .rendering import Renderer, form_of
 from .roles import heading
 
 LINES = 100
-"""Lines of the audit log on a page."""
+"""The number of audit log lines on a page."""
 FILTERS = ("who", "action", "subject")
-"""What the lines of the audit log are filtered by."""
+"""The filters of the audit log."""
 DONE = {
     "forgotten": "Forgotten. Whoever looks next asks the Profile API anew.",
     "password": "Your new password is set.",
@@ -34,7 +34,7 @@ class Pages:
         self.renderer = renderer
 
     def routes(self) -> list[Route]:
-        """The console's routes."""
+        """Return the console's routes."""
         signed_in = self.renderer.for_operators
         return [
             Route("/", signed_in(self.home)),
@@ -131,7 +131,7 @@ class Pages:
         )
 
     async def ready(self, request: Request) -> Response:
-        """For whoever starts the console: it answers."""
+        """Respond to a readiness check."""
         return PlainTextResponse("ready\n")
 
     # --- what they share --------------------------------------------------------------------------------------------
@@ -162,5 +162,5 @@ class Pages:
 
 
 def _words(error: ProfileEnrichError) -> str:
-    """What an operator needs to know. The message has no identifier, value or secret in it."""
+    """Return the message for an operator. It contains no identifier, value or secret."""
     return f"The Profile API gave no answer that can be shown ({error.code}): {error.message}"

@@ -1,4 +1,4 @@
-"""What the extension's side panel asks: one profile, for the operator whose session the browser has."""
+"""The endpoint of the extension's side panel: one profile, for the operator of the browser's session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .console import Console, NotAllowed, Operator
 from .roles import heading
 
 LINES = 5
-"""Lines of the history in the panel."""
+"""The number of history lines in the panel."""
 
 
 class Panel:
@@ -36,7 +36,7 @@ class Panel:
         self.console = console
 
     def routes(self) -> list[Route]:
-        """The panel's one route."""
+        """Return the route of the panel."""
         return [Route("/panel/profile", self.profile, methods=["POST"])]
 
     async def profile(self, request: Request) -> Response:
@@ -88,7 +88,7 @@ class Panel:
 
 
 def _question(body: bytes) -> tuple[str, str] | None:
-    """Kind and value; `None` when the body is not what the panel sends."""
+    """Return kind and value; `None` if the body is invalid."""
     try:
         data: Any = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Passwords: hashed with scrypt, and made up for new users."""
+"""Hash passwords with scrypt, and generate one-time passwords."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ LOG_N, R, P = 15, 8, 3
 """scrypt's cost: 32 MiB and some 0.2 s (OWASP's Password Storage Cheat Sheet, June 2025)."""
 MAX_MEMORY = 64 * 2**20
 SHORTEST, LONGEST = 12, 256
-"""Characters of a password that people choose."""
+"""The shortest and the longest password that a user can choose, in characters."""
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
 def make_password() -> str:
-    """A one-time password: 20 characters of 31 in groups, some 99 bits."""
+    """Return a one-time password: 20 characters of 31 in groups, about 99 bits."""
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(5)) for _ in range(4))
 
 
 def hash_password(password: str) -> str:
-    """What is stored. It names its own cost, so that the cost can be raised later."""
+    """Return the stored form, which includes the cost, so that the cost can be raised later."""
     salt = secrets.token_bytes(16)
     return f"scrypt${LOG_N}${R}${P}${_encode(salt)}${_encode(_derive(password, salt, LOG_N, R, P))}"
 
 
 def is_password(password: str, stored: str) -> bool:
-    """Whether the password is the one that was stored, in a time that does not depend on how far it is off."""
+    """Return whether the password matches the stored one, compared in constant time."""
     _, log_n, r, p, salt, expected = stored.split("$")
     derived = _derive(password, base64.b64decode(salt), int(log_n), int(r), int(p))
     return hmac.compare_digest(derived, base64.b64decode(expected))
@@ -45,5 +45,5 @@ def _encode(data: bytes) -> str:
 
 
 def unknown_password() -> str:
-    """Something to compare with that costs as much as any other, and that no password fits."""
+    """Return a stored form that no password matches and that takes the same time to check."""
     return f"scrypt${LOG_N}${R}${P}${_encode(secrets.token_bytes(16))}${_encode(secrets.token_bytes(32))}"

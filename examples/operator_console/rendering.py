@@ -1,4 +1,4 @@
-"""What all pages need: an operator, a template, a form that was sent from here."""
+"""Helpers of all pages: the operator, templates, forms with a token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Renderer:
-    """Makes pages."""
+    """Render pages."""
 
     def __init__(self, console: Console, templates: Jinja2Templates) -> None:
         self.console = console
@@ -28,17 +28,17 @@ class Renderer:
     def page(
         self, request: Request, operator: Operator | None, template: str, *, status: int = 200, **values: Any
     ) -> Response:
-        """A page for an operator, or for nobody."""
+        """Return a page for an operator, or for a visitor who is not signed in."""
         shown = {"operator": operator, "csrf": "" if operator is None else operator.session.csrf, **values}
         return self._templates.TemplateResponse(request, template, shown, status_code=status)
 
     def problem(self, request: Request, status: int, title: str, text: str) -> Response:
-        """A page that says what went wrong."""
+        """Return an error page."""
         operator = self.console.operator(request)
         return self.page(request, operator, "problem.html", status=status, title=title, text=text)
 
     def for_operators(self, handler: Handler, *, always: bool = False) -> Endpoint:
-        """An endpoint for those who are signed in; the others sign in first.
+        """Return an endpoint that requires a sign-in; others are redirected to it.
 
         Args:
             handler: answers.

@@ -1,4 +1,4 @@
-"""What a role may see and do. Fields are left out here, before a template or an answer gets hold of them."""
+"""The permissions of a role. Fields are removed here, before a template or a response receives them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, cast
 
 EVERYTHING = "*"
 NONE = "–"
-"""What stands for a value that is not there."""
+"""The text for a missing value."""
 MEMBERS = ("show", "search", "forget", "audit_log")
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One attribute of a profile, for people."""
+    """One attribute of a profile, as text for a page."""
 
     name: str
     title: str
@@ -26,7 +26,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a role sees of a profile: its fields, and how many there are besides."""
+    """The visible fields of a profile for a role, and the number of hidden ones."""
 
     fields: tuple[Field, ...]
     hidden: int
@@ -34,7 +34,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a role may see and do; `None` for `show` or `search` is everything."""
+    """The permissions of a role; `None` for `show` or `search` permits all."""
 
     name: str
     show: frozenset[str] | None
@@ -43,7 +43,7 @@ class Role:
     audit_log: bool
 
     def view(self, attributes: Mapping[str, Any]) -> View:
-        """The fields that the role sees, in the vendor's order."""
+        """Return the fields that the role sees, in the vendor's order."""
         seen = [name for name in attributes if self.show is None or name in self.show]
         return View(
             tuple(Field(name, name.replace("_", " ").capitalize(), _text(attributes[name])) for name in seen),
@@ -51,16 +51,16 @@ class Role:
         )
 
     def kinds(self, search_by: tuple[str, ...]) -> tuple[str, ...]:
-        """What the role may search by, of what the Profile API can be searched by."""
+        """Return the kinds of search that both the role and the Profile API permit."""
         return tuple(kind for kind in ("id", *search_by) if self.search is None or kind in self.search)
 
 
 NOBODY = Role("", frozenset(), frozenset(), forget=False, audit_log=False)
-"""For a user whose role is in the file no more."""
+"""The role of a user whose role was removed from the file."""
 
 
 def load_roles(path: Path) -> dict[str, Role]:
-    """The roles of a file.
+    """Return the roles of a file.
 
     Raises:
         ValueError: the file cannot be read, or something in it makes no sense; the message says where.
@@ -121,7 +121,7 @@ def _plain(value: object) -> object:
 
 
 def heading(view: View) -> str:
-    """What a profile is called: the person's name, as far as the role sees it."""
+    """Return the title of a profile: the person's name, if the role may see it."""
     texts = {field.name: field.text for field in view.fields if field.text != NONE}
     for name in ("display_name", "full_name", "name"):
         if name in texts:

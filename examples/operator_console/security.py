@@ -1,4 +1,4 @@
-"""What protects operators and customers: headers on each answer, and no request that another site can send."""
+"""Security headers on each response, and protection against requests that another site sends."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PANEL = "/panel/"
-"""Below this are the answers for the extension's side panel."""
+"""The path prefix of the endpoints for the extension's side panel."""
 MOST_BYTES = 16_384
-"""The largest form or question."""
+"""The largest request body, in bytes."""
 HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -26,7 +26,7 @@ HEADERS = {
 
 
 class SecurityMiddleware:
-    """Adds the headers, and refuses what was not sent by the console's own pages or by an extension's.
+    """Add the headers, and refuse requests that neither the console's own pages nor an extension sent.
 
     This is the first of three: the session cookie is `SameSite=Lax`, and each form carries its session's token.
     """
@@ -79,12 +79,12 @@ def _is_allowed(path: str, headers: Headers) -> bool:
 
 
 def is_token(given: object, expected: str) -> bool:
-    """Whether a form carries its session's token."""
+    """Return whether a form contains its session's token."""
     return isinstance(given, str) and hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
 
 
 def local_path(target: str, default: str = "/") -> str:
-    """A path of the console to go to; anything that could lead elsewhere becomes the default."""
+    """Return a path of the console; the default for anything that could lead to another site."""
     if not target.startswith("/") or target.startswith(("//", "/\\")) or any(ord(c) <= 32 or c == "\\" for c in target):
         return default
     return target

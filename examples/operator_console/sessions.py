@@ -1,4 +1,4 @@
-"""Who is signed in. The browser has a random token, the database its hash."""
+"""Sessions of signed-in operators. The browser has a random token, the database its hash."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 IDLE_SECONDS = 30 * 60.0
-"""A session that is not used for so long is over."""
+"""Seconds without use after which a session ends."""
 LONGEST_SECONDS = 10 * 3600.0
-"""A session is over after so long, used or not."""
+"""Seconds after which a session ends even if it is used."""
 _NOTED_EVERY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that is good now. `id` is the hash of the token; the token itself is only in the browser."""
+    """A valid session. `id` is the hash of the token; only the browser has the token."""
 
     id: bytes
     user: str
@@ -35,7 +35,7 @@ class Sessions:
         self._clock = clock
 
     def start(self, user: str) -> str:
-        """Starts a session, and returns the token for the cookie. Sessions that are over go away now."""
+        """Start a session, remove expired ones, and return the token for the cookie."""
         now = self._clock()
         self._database.execute(
             "DELETE FROM sessions WHERE seen_at < ? OR started_at < ?", (now - IDLE_SECONDS, now - LONGEST_SECONDS)
@@ -46,7 +46,7 @@ class Sessions:
         return token
 
     def read(self, token: str | None) -> Session | None:
-        """The session of a token. The role is the one that the user has now, not the one at sign-in."""
+        """Return the session of a token, with the user's current role."""
         if not token:
             return None
         now, id = self._clock(), _hash(token)
@@ -63,7 +63,7 @@ class Sessions:
         return Session(id, user, role, csrf, bool(must_change))
 
     def end(self, session: Session) -> None:
-        """Ends a session."""
+        """End a session."""
         self._database.execute("DELETE FROM sessions WHERE token = ?", (session.id,))
 
 

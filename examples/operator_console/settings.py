@@ -1,4 +1,4 @@
-"""What the console is told by its environment."""
+"""Settings of the console from environment variables."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from profile_enrich import AmperitySource, CensusSource, ProfileSource
 
 HERE = Path(__file__).resolve().parent
 ADDRESSES = {"amperity": "http://127.0.0.1:8787/api", "census": "http://127.0.0.1:8787/api/v1"}
-"""Where `profile-enrich serve` answers in each of its two dialects."""
+"""The addresses of `profile-enrich serve` in each of its two dialects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the console runs.
+    """The settings of the console.
 
     Args:
         api_key: for the Profile API (`CONSOLE_API_KEY`). It stays in this process. A source of
@@ -58,7 +58,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Reads the settings.
+        """Read the settings.
 
         Raises:
             ValueError: a variable is missing or makes no sense; the message names it.
@@ -92,14 +92,14 @@ class Settings:
         )
 
     def source(self) -> ProfileSource:
-        """Where profiles come from."""
+        """Return the source of profiles."""
         if self.api == "census":
             return CensusSource(self.api_key, entity=self.collection, id_column=self.id_column, base_url=self.api_url)
         return AmperitySource(index=self.collection, tenant=self.tenant, token=self.api_key, base_url=self.api_url)
 
 
 def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where users, sessions and the audit log are."""
+    """The path of users, sessions and the audit log."""
     return Path(environment.get("CONSOLE_DATA") or ".console")
 
 

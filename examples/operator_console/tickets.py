@@ -1,4 +1,4 @@
-"""A ticket system that knows nothing of the console: what the extension is tried on. Everybody can see it."""
+"""A mock ticket system for trying the extension. It needs no sign-in and does not use the console."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TICKETS = Path(__file__).resolve().parent / "data" / "tickets.json"
 
 
 class Tickets:
-    """The tickets, as pages."""
+    """The pages of the tickets."""
 
     def __init__(self, templates: Jinja2Templates) -> None:
         self._templates = templates

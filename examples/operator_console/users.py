@@ -1,4 +1,4 @@
-"""Who may sign in."""
+"""The users of the console."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .passwords import hash_password, is_password, make_password, unknown_passwo
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 _NOBODYS = unknown_password()
-"""What is compared when there is no such user, so that an unknown name takes as long as a wrong password."""
+"""The hash that is compared for an unknown user, so that the check takes as long as for a wrong password."""
 
 
 class UserError(Exception):
-    """A user cannot be made, changed or removed; the message says why."""
+    """A user cannot be created, changed or removed; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The account page's table: every attribute of the profile in words, whatever the Profile API sent."""
+"""The account page's table: every attribute of the profile in words, for any response of the Profile API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Attribute:
 
 
 def attribute_rows(profile: Mapping[str, Any], catalogue: Catalogue) -> list[Attribute]:
-    """The attributes of a profile, in the order that they were sent."""
+    """Return the attributes of a profile in the order of the response."""
     return [
         Attribute(name, name.replace("_", " ").capitalize(), list(_words(name, value, catalogue)) or ["none"])
         for name, value in profile.items()
@@ -56,7 +56,7 @@ def _object(value: Mapping[str, object], catalogue: Catalogue) -> str:
 
 
 def _title(value: object, catalogue: Catalogue) -> str:
-    """Ids of products and departments as what they are called, anything else as it is."""
+    """Return the name of a product or department for its id; other values unchanged, as text."""
     text = str(value)
     if text in catalogue.products:
         return catalogue.products[text].name

@@ -1,4 +1,4 @@
-"""The shop, put together. `uvicorn --factory examples.storefront.app:create_app` serves it; `make demo` starts all."""
+"""The application of the shop. Serve it with `uvicorn --factory examples.storefront.app:create_app`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ HERE = Path(__file__).resolve().parent
 
 
 def create_app(settings: Settings | None = None, source: ProfileSource | None = None) -> Starlette:
-    """Makes the shop.
+    """Make the application.
 
     Args:
-        settings: how it runs; from the environment when not given.
-        source: where profiles come from; the Profile API of the settings when not given.
+        settings: the settings. Default: from the environment.
+        source: the source of profiles. Default: the Profile API of the settings.
     """
     settings = settings or Settings.from_environment()
     profiles = ProfileClient(

@@ -1,4 +1,4 @@
-"""What the shop sells: departments, products and coupons, read once from the files in `data/`."""
+"""Departments, products and coupons, read once from the files in `data/`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DATA = Path(__file__).resolve().parent / "data"
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """An item that the shop sells.
+    """A product.
 
     Args:
         id: its number.
@@ -45,7 +45,7 @@ class Product:
 
     @property
     def is_own_brand(self) -> bool:
-        """Whether it is of the shop's own brand."""
+        """Whether it has the shop's own brand."""
         return self.brand == "Own brand"
 
 
@@ -72,7 +72,7 @@ class Coupon:
 
 @dataclass(frozen=True, slots=True)
 class Goods:
-    """What a coupon is for.
+    """The products of a coupon.
 
     Args:
         products: the most popular first.
@@ -106,7 +106,7 @@ class Catalogue:
 
     @classmethod
     def load(cls, folder: Path = DATA) -> Catalogue:
-        """Reads `products.jsonl` and `coupons.jsonl`."""
+        """Read `products.jsonl` and `coupons.jsonl`."""
         products = (
             Product(
                 row["product_id"], row["name"], row["department"], row["shelf"], row["picture"], row["brand"],
@@ -133,11 +133,11 @@ class Catalogue:
         return Goods(products, pictures, title, max(product.households for product in products))
 
     def in_department(self, slug: str) -> list[Product]:
-        """The products of a department, the most popular first."""
+        """Return the products of a department, the most popular first."""
         return self._by_department.get(slug, [])
 
     def shelves(self, slug: str) -> dict[str, list[Product]]:
-        """The products of a department by shelf, the shelf with the most popular product first."""
+        """Return the products of a department by shelf, the shelf with the most popular product first."""
         shelves: dict[str, list[Product]] = defaultdict(list)
         for product in self.in_department(slug):
             shelves[product.shelf].append(product)
@@ -145,7 +145,7 @@ class Catalogue:
 
     @cached_property
     def bestsellers(self) -> list[Product]:
-        """What most households buy, no two of one name, at most two of a department."""
+        """The products that most households buy, without repeated names, at most two of a department."""
         chosen: list[Product] = []
         names: set[str] = set()
         count: dict[str, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""The switch of the Profile API: asks the launcher of the demo to stop it or to start it again."""
+"""Stop and start the Profile API through the launcher of the demo."""
 
 from __future__ import annotations
 

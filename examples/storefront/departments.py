@@ -1,4 +1,4 @@
-"""The departments of the shop, and what it says to those who like them."""
+"""The departments of the shop, and the headline for households that prefer them."""
 
 from __future__ import annotations
 

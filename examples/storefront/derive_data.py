@@ -28,7 +28,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 TODAY = "2017-12-31"
-"""The last whole day of the source: what "active" and "lately" mean."""
+"""The last complete day of the source, for "active" and "lately"."""
 
 FEW_BUYERS = {"deli", "household", "health", "baby", "pets", "seafood"}
 """Departments with narrower tastes, where fewer buyers are enough for a place in the shop."""

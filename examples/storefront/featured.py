@@ -1,4 +1,4 @@
-"""The households on the sign-in page: a few that differ, said in the words of their own profiles."""
+"""The households on the sign-in page: a few different ones, described by their own profiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shop's pages: each handler takes the profile from the request and hands a template what it shows."""
+"""The shop's pages: each handler reads the profile from the request and passes values to a template."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from .used_attributes import UsedAttributes
 
 PER_PAGE = 24
 CHECK_SECONDS = 0.5
-"""How long signing in waits to hear whether there is such a household."""
+"""How long a sign-in waits for the check of the household, in seconds."""
 ACT_SECONDS = 2.0
-"""How long the refresh button, and the one that starts the Profile API, wait for an answer."""
+"""How long the refresh button and the button that starts the Profile API wait for a response, in seconds."""
 
 
 class Pages:
-    """The handlers, over what all of them need."""
+    """The handlers of all pages."""
 
     def __init__(
         self, client: ProfileClient, catalogue: Catalogue, templates: Jinja2Templates, control: Path | None = None
@@ -46,7 +46,7 @@ class Pages:
         self.templates = templates
 
     def routes(self) -> list[Route]:
-        """The shop's routes."""
+        """Return the shop's routes."""
         return [
             Route("/", self.home, name="home"),
             Route("/department/{slug}", self.department, name="department"),
@@ -122,7 +122,7 @@ class Pages:
         return await self._page(request, "account.html", profile, rows=attribute_rows(profile, self.catalogue), raw=raw)
 
     async def ready(self, request: Request) -> Response:
-        """For whoever starts the shop: it answers."""
+        """Respond to the readiness check of the launcher."""
         return PlainTextResponse("ready\n")
 
     # --- signing in and out -----------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class Pages:
         return RedirectResponse("/", status_code=303)
 
     async def _problem_with(self, typed: str) -> str:
-        """Says in a sentence what is wrong with a household number; empty when it may sign in."""
+        """Return what is wrong with a household number, as a sentence; empty if it may sign in."""
         if not typed:
             return "Please choose a household, or type its number."
         if not re.fullmatch("[0-9]{1,6}", typed):

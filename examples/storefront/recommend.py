@@ -1,6 +1,6 @@
-"""What the shop makes of a profile: a greeting, a hero, recommendations and coupons, each with the reason why.
+"""Greeting, hero, recommendations and coupons for a profile, each with its reason.
 
-Nothing here asks anybody: it is given the profile, and an empty one leads to the page that everybody gets.
+The functions take the profile as an argument and make no calls. An empty profile gets the general page.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ ROW = 6
 """Products in a row of recommendations."""
 COUPONS = 3
 COMMON = 40
-"""So many bestsellers are in every basket: that a product goes with one of them says nothing."""
+"""The number of bestsellers that are in most baskets: going with one of them is no reason."""
 OWN_BRAND_FANS = 0.35
-"""From this share of own-brand goods on, the shop points out more of them."""
+"""The share of own-brand goods from which on the shop recommends more of them."""
 
 WITH_CHILDREN = ("Fruit snacks", "Juice boxes", "Yogurt multipack", "Kids’ cereal", "String cheese", "Lunch kit",
                  "Granola bars", "Chocolate milk", "Applesauce", "Fruit cups")  # fmt: skip
@@ -62,7 +62,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Hero:
-    """The large panel at the top. `department` is `None` on the page for everybody."""
+    """The large panel at the top. `department` is `None` on the general page."""
 
     headline: str
     line: str
@@ -106,7 +106,7 @@ class Home:
 
 
 def home(profile: Mapping[str, Any], catalogue: Catalogue) -> Home:
-    """Makes the home page of a profile; of an empty one the page that everybody gets."""
+    """Return the home page for a profile; the general page for an empty one."""
     if not profile:
         return Home("", [], _generic_hero(), [_bestsellers(catalogue)], offers(profile, catalogue)[:COUPONS])
     return Home(
@@ -122,13 +122,13 @@ def home(profile: Mapping[str, Any], catalogue: Catalogue) -> Home:
 
 
 def text(profile: Mapping[str, Any], name: str) -> str:
-    """An attribute as text; empty when it is missing or not text."""
+    """Return an attribute as text; empty if it is missing or not text."""
     value = profile.get(name)
     return value if isinstance(value, str) else ""
 
 
 def number(profile: Mapping[str, Any], name: str) -> float:
-    """An attribute as a number; 0 when it is missing or not a number."""
+    """Return an attribute as a number; 0 if it is missing or not a number."""
     value = profile.get(name)
     try:
         return float(value) if isinstance(value, int | float | str) else 0.0
@@ -137,26 +137,26 @@ def number(profile: Mapping[str, Any], name: str) -> float:
 
 
 def texts(profile: Mapping[str, Any], name: str) -> list[str]:
-    """An attribute as a list of texts; what is none is left out."""
+    """Return an attribute as a list of texts, without items of other types."""
     value = profile.get(name)
     items = cast("Sequence[object]", value) if isinstance(value, list | tuple) else ()
     return [item for item in items if isinstance(item, str)]
 
 
 def favourites(profile: Mapping[str, Any], catalogue: Catalogue) -> list[Product]:
-    """The household's favourite products that the shop still sells, the most frequent first."""
+    """Return the household's favourite products that the shop still sells, the most frequent first."""
     found = (catalogue.products.get(id) for id in texts(profile, "favourite_products"))
     return [product for product in found if product is not None]
 
 
 def favourite_departments(profile: Mapping[str, Any], catalogue: Catalogue) -> list[Department]:
-    """The household's favourite departments, the most typical first."""
+    """Return the household's favourite departments, the most typical first."""
     found = (catalogue.departments.get(slug) for slug in texts(profile, "favourite_departments"))
     return [department for department in found if department is not None]
 
 
 def has_children(profile: Mapping[str, Any]) -> bool:
-    """Whether children live in the household, as far as the profile says."""
+    """Return whether children live in the household, according to the profile."""
     return text(profile, "kids") not in ("", "0")
 
 
@@ -216,7 +216,7 @@ def _rows(profile: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Row]:
 
 
 def _partners(regulars: list[Product], catalogue: Catalogue, shown: set[str]) -> Iterator[Pick]:
-    """What goes with the regulars, one for each of them at a time; `shown` grows."""
+    """Yield products that go with the regulars, one for each of them in turn, and add them to `shown`."""
     names = {product.name for product in regulars}
     left = ROW
     for rank in range(3):
@@ -231,7 +231,7 @@ def _partners(regulars: list[Product], catalogue: Catalogue, shown: set[str]) ->
 
 
 def _fresh(products: Iterable[Product], shown: set[str]) -> list[Product]:
-    """The first products of a row whose name is not on the page yet; `shown` grows."""
+    """Return the first products of a row whose names are not on the page yet, and add them to `shown`."""
     chosen: list[Product] = []
     for product in products:
         if product.name not in shown:

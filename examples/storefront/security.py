@@ -1,4 +1,4 @@
-"""What protects the shop's visitors: headers on each page, and no form that another site can send for them."""
+"""Security headers on each page, and protection against forms that another site sends."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SecurityMiddleware:
 
 
 def is_from_here(headers: Headers) -> bool:
-    """Whether a form comes from the shop's own page, as far as a browser says.
+    """Return whether a form was sent from the shop's own page, according to the browser's headers.
 
     Browsers send `Origin` with every form since 2020. A client that sends neither `Origin` nor `Sec-Fetch-Site` is no
     browser, and carries nobody's cookies but its own.

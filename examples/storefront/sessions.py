@@ -10,18 +10,18 @@ NOTICE = "notice"
 
 
 def consent_in_session(connection: HTTPConnection) -> bool:
-    """The consent function of the middleware: whether a profile may be looked up."""
+    """Return whether the profile may be looked up: the consent function of the middleware."""
     return connection.scope.get("session", {}).get(CONSENT, True) is True
 
 
 def signed_in(request: Request) -> str | None:
-    """The number of the household that is signed in."""
+    """Return the number of the signed-in household."""
     number: str | None = request.session.get(HOUSEHOLD)
     return number
 
 
 def consents(request: Request) -> bool:
-    """Whether the household lets the shop look its profile up."""
+    """Return whether the household has consented to the lookup of its profile."""
     return bool(request.session.get(CONSENT, True))
 
 

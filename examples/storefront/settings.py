@@ -1,4 +1,4 @@
-"""What the shop is told by its environment."""
+"""Settings of the shop from environment variables."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from starlette.datastructures import Secret
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the shop runs.
+    """The settings of the shop.
 
     Args:
         api_key: for the Profile API (`PROFILE_ENRICH_API_KEY`).
-        api_url: where it is (`STOREFRONT_API_URL`).
-        secret: signs the session cookie (`STOREFRONT_SECRET`); a new one each start when not given.
+        api_url: the address of the Profile API (`STOREFRONT_API_URL`).
+        secret: signs the session cookie (`STOREFRONT_SECRET`). Default: a new one at each start.
         ttl: seconds for which a profile is fresh (`STOREFRONT_TTL`).
-        stale_ttl: seconds for which it is shown after that, while a newer one is fetched (`STOREFRONT_STALE_TTL`).
-        negative_ttl: seconds for which an unknown household stays unknown (`STOREFRONT_NEGATIVE_TTL`).
-        budget: seconds that a page waits for a profile at most (`STOREFRONT_BUDGET`).
+        stale_ttl: seconds for which a stale profile is served during a refresh (`STOREFRONT_STALE_TTL`).
+        negative_ttl: seconds for which an unknown household is cached (`STOREFRONT_NEGATIVE_TTL`).
+        budget: the longest wait of a page for a profile, in seconds (`STOREFRONT_BUDGET`).
         follow_changes: whether the Profile API tells what changes (`STOREFRONT_FOLLOW_CHANGES=1`), so that `ttl` can be
             an hour and a change still shows within a second.
         control: the socket of the demo's launcher (`STOREFRONT_CONTROL`). With it, each page has a button that
@@ -41,7 +41,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Reads the settings.
+        """Read the settings.
 
         Raises:
             ValueError: a variable is missing or not a number; the message names it.

@@ -1,4 +1,4 @@
-"""The strip at the bottom of each page: what the middleware did for it."""
+"""The strip at the bottom of each page, which shows the lookup of its profile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """What the strip says.
+    """The contents of the strip.
 
     Args:
         status: how the lookup was answered.
@@ -46,7 +46,7 @@ class Strip:
 
 
 def strip_of(request: Request, client: ProfileClient, api_runs: bool | None = None) -> Strip:
-    """Makes the strip of a page."""
+    """Return the strip of a page."""
     details = lookup_details(request)
     stats = client.stats()
     status = Status.SKIPPED if details is None else details.status

@@ -21,7 +21,7 @@ class UsedAttributes(Mapping[str, Any]):
 
     @property
     def names(self) -> list[str]:
-        """The names of the attributes that were used."""
+        """Return the names of the attributes that were used."""
         return list(self._names)
 
     def __getitem__(self, name: str) -> Any:
