@@ -17,6 +17,18 @@ from profile_enrich._utils.deadline import Deadline
 from profile_enrich.client.client import ProfileClient
 from profile_enrich.sources.base import Found, SourceResult, Validators
 
+NOT_STRICT = (
+    '{"user_id": "u1", "n": NaN}',
+    '{"user_id": "u1", "n": Infinity}',
+    '{"user_id": "u1", "n": {"m": [-Infinity]}}',
+    '{"user_id": "u1", "n": 1e400}',
+    '{"user_id": "u1", "n": [-1.5E999]}',
+    '{"user_id": "u1", "n": 1, "n": 2}',
+    '{"user_id": "u1", "user_id": "u2"}',
+    '{"user_id": "u1", "n": [{"m": 1, "m": 1}]}',
+)
+"""Objects that Python's decoder takes, and other programs refuse or read in another way (RFC 8259, 4 and 6)."""
+
 Answer = Callable[[ProfileKey], SourceResult]
 
 

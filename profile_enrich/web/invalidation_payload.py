@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 from typing import Any, TypeGuard, cast
 
+from .._utils.strict_json import StrictJsonError, strict_decoder
 from ..errors import InvalidKeyError
 from ..profile import ProfileKey
 
 __all__ = ["SLICE", "InvalidationPayload", "MalformedPayload", "parse_changes"]
+
+_DECODE = strict_decoder().decode
 
 SLICE = 250
 """The number of keys per chunk, well under a millisecond, after which other tasks run."""
@@ -70,22 +72,16 @@ async def parse_changes(body: bytes) -> InvalidationPayload:
 
 def _decode(body: bytes) -> object:
     document: object = None
-    readable = True
+    problem = ""
     try:
-        document = json.loads(body.decode(), object_pairs_hook=_distinct)
+        document = _DECODE(body.decode())
+    except StrictJsonError as error:
+        problem = f"the body is not JSON: {error.reason}"
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors, and quote the body
-        readable = False
-    if not readable:
-        raise MalformedPayload("the body is not JSON in UTF-8")
+        problem = "the body is not JSON in UTF-8"
+    if problem:
+        raise MalformedPayload(problem)
     return document
-
-
-def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Reject repeated names, of which a decoder would ignore the first."""
-    content = dict(members)
-    if len(content) != len(members):
-        raise MalformedPayload("the body has an object with the same name twice")
-    return content
 
 
 def _items(members: dict[str, Any], name: str) -> list[Any]:

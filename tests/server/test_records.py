@@ -16,6 +16,7 @@ from profile_enrich.server import ApiKey, ProfileAPI
 from profile_enrich.server.endpoints import records as writing
 from profile_enrich.store import LocalStore
 from profile_enrich.store.files.manifest import locked
+from tests.helpers import NOT_STRICT
 
 from .helpers import KEYS, SECRET, build, served
 
@@ -92,8 +93,7 @@ def test_P2_who_may_not_write_changes_nothing(
         (b"planted", "application/json", "not JSON"),
         (b"\xff", "application/json", "not JSON"),
         (b'{"n":NaN}', "application/json", "not JSON"),
-        (b'{"n":1e999}', "application/json", "a number is infinite"),
-        (b'{"n":[{"m":-1e999}]}', "application/json", "a number is infinite"),
+        *[(line.encode(), "application/json", "not JSON: ") for line in NOT_STRICT],
         (json.dumps({f"c{n}": 1 for n in range(2_000)}).encode(), "application/json", "more than 2,000 columns"),
         (json.dumps({"c" * 2_000: 1}).encode(), "application/json", "the name of a column"),
         (b"[" * 100_000, "application/json", "not JSON"),

@@ -25,6 +25,7 @@ from profile_enrich.store import (
 )
 from profile_enrich.store.files.row_encoder import RowRejected
 from profile_enrich.store.inputs.open_reader import open_reader
+from tests.helpers import NOT_STRICT
 
 
 def load(path: Path, **options: Any) -> tuple[CollectionReport, dict[str, dict[str, Any]]]:
@@ -349,7 +350,7 @@ def test_a_path_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_jsonl(tmp_path: Path) -> None:
-    text = '\ufeff{"id": 1, "price": 12.50, "f": 1e2, "nan": NaN, "s": {"a": [1, "2"]}}\r\n\n{"id": "b", "x": true}\n'
+    text = '\ufeff{"id": 1, "price": 12.50, "f": 1e2, "s": {"a": [1, "2"]}}\r\n\n{"id": "b", "x": true}\n'
     for name, data in (
         ("u.jsonl", text.encode()),
         ("u.ndjson", text.encode()),
@@ -357,13 +358,23 @@ def test_jsonl(tmp_path: Path) -> None:
     ):
         _, records = load(write(tmp_path / name, data))
         assert records == {
-            "1": {"id": 1, "price": 12.5, "f": 100.0, "nan": None, "s": {"a": [1, "2"]}},
+            "1": {"id": 1, "price": 12.5, "f": 100.0, "s": {"a": [1, "2"]}},
             "b": {"id": "b", "x": True},
         }
     _, records = load(write(tmp_path / "w.jsonl", text.encode("utf-16")), encoding="utf-16")
     assert set(records) == {"1", "b"}
     _, records = load(write(tmp_path / "l.jsonl", '{"id":"é"}'.encode("latin-1")), encoding="latin-1")
     assert set(records) == {"é"}
+
+
+@pytest.mark.parametrize("line", NOT_STRICT)
+def test_E9_json_that_only_python_reads_is_a_reject(tmp_path: Path, line: str) -> None:
+    file = write(tmp_path / "u.jsonl", f'{{"user_id": "a", "n": 1}}\n{line}\n{{"user_id": "b", "n": 2}}\n')
+    with pytest.raises(StoreError, match=r"u\.jsonl, line 2: not JSON: (a number|a name)"):
+        load(file, key="user_id")
+    report, records = load(file, key="user_id", rejects=tmp_path / "rejects.jsonl")
+    assert sum(report.rejected.values()) == 1
+    assert set(records) == {"a", "b"}
 
 
 def test_parquet_keeps_its_types(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -195,6 +196,22 @@ def postgres() -> Iterator[str]:
             subprocess.run([*control, "-m", "immediate", "stop"], user=user, cwd=directory, stdout=subprocess.DEVNULL)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_E9_json_of_the_database_alone_is_a_reject(tmp_path: Path, postgres: str) -> None:
+    """A `json` column keeps a name that occurs twice, and `1e400`; the driver's decoder loses one, and overflows."""
+    rows = """VALUES ('a', '{"n": 1.50}'), ('b', '{"n": 1e400}'), ('c', '{"n": 1, "n": 2}')"""
+    query = SqlQuery(postgres, f"SELECT id, doc::json FROM ({rows}) AS t(id, doc)")
+    rejects = tmp_path / "rejects.jsonl"
+    report = build_store(tmp_path / "s", [CollectionSpec("U", query, rejects=rejects)]).collections[0]
+    assert (report.collection.rows, sum(report.rejected.values())) == (1, 2)
+    reasons = [json.loads(line)["reason"] for line in rejects.read_text().splitlines()]
+    assert reasons == [
+        "a JSON value cannot be kept: a number is too large",
+        "a JSON value cannot be kept: a name occurs twice in one object",
+    ]
+    with LocalStore(tmp_path / "s") as store:
+        assert b'{"n":1.50}' in (store.get_payload("U", "a", "census") or b"")
 
 
 def test_postgresql_is_read_with_its_own_types(tmp_path: Path, postgres: str) -> None:

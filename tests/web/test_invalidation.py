@@ -589,5 +589,5 @@ async def test_W2_a_name_that_occurs_twice_drops_nothing_and_says_so(body: bytes
     client = client_of(ScriptedSource())
     answer = await post(app_of(client), body)
     assert answer.status_code == 400
-    assert "the same name twice" in answer.json()["error"]["message"]
+    assert "a name occurs twice" in answer.json()["error"]["message"]
     await client.aclose()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
+from ..._utils.strict_json import StrictJsonError, strict_decoder
 from ...errors import ConfigurationError, InputError
 from .formats import FileSpec
 from .record_reader import Item, no_column
@@ -118,12 +118,7 @@ class CsvRecordReader(TextReader):
         return dict(zip(self.columns or (), item.record, strict=True))
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
-
-
-_DECODE = json.JSONDecoder(parse_constant=_refuse).decode
-"""JSON has no NaN and no infinity: a line with one would be written as it is."""
+_DECODE = strict_decoder().decode
 
 
 class JsonReader(TextReader):
@@ -145,8 +140,9 @@ class JsonReader(TextReader):
             raw = line.strip()
             try:
                 record: Any = _DECODE(raw)
-            except (ValueError, RecursionError):
-                yield Item(number, self._line, None, raw, None, "not JSON")
+            except (ValueError, RecursionError) as error:
+                reason = f"not JSON: {error.reason}" if isinstance(error, StrictJsonError) else "not JSON"
+                yield Item(number, self._line, None, raw, None, reason)
                 continue
             if not isinstance(record, dict):
                 yield Item(number, self._line, None, raw, None, "JSON, but no object")

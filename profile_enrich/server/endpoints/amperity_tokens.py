@@ -15,11 +15,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from ..._utils.strict_json import strict_decoder
 from ..auth.api_keys import ApiKey, Keys, basic_credentials, bearer_of
 from ..dialects import amperity
 from ..http.messages import BadRequest, Request, Response, form_pairs, form_text, json_response, segment_text
 
 __all__ = ["LIFETIME", "TokenIssuer"]
+
+_DECODE = strict_decoder().decode
 
 LIFETIME = 3600
 """The lifetime of a token of the OAuth endpoint, in seconds."""
@@ -147,7 +150,7 @@ class TokenIssuer:
 
 def _expires_at(body: bytes) -> float:
     try:
-        content: Any = json.loads(body)
+        content: Any = _DECODE(body.decode())
         text: Any = cast("dict[str, Any]", content).get("expires-at") if isinstance(content, dict) else None
         at = datetime.fromisoformat(text) if isinstance(text, str) else None
         if at is not None and at.tzinfo is not None:

@@ -17,11 +17,14 @@ import contextlib
 import json
 from typing import Any, cast
 
+from ..._utils.strict_json import strict_decoder
 from ...store import Collection, ProfileStore
 from ..auth.api_keys import ApiKey
 from ..http.messages import BadRequest, Request, Response
 
 __all__ = ["MAX_BATCH", "MAX_BODY", "answer", "ids_of", "route"]
+
+_DECODE = strict_decoder().decode
 
 MAX_BATCH = 100
 """The largest number of ids in one request."""
@@ -48,7 +51,7 @@ def ids_of(body: bytes) -> list[str]:
     """
     content: Any = None
     with contextlib.suppress(ValueError, RecursionError):
-        content = json.loads(body)
+        content = _DECODE(body.decode())
     listed: Any = cast("dict[str, Any]", content).get("ids") if isinstance(content, dict) else None
     if not isinstance(listed, list):
         raise BadRequest('The body must be JSON: {"ids": ["…", "…"]}.')

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+from ..._utils.strict_json import StrictJsonError, strict_decoder
 from ...errors import ConfigurationError, StoreBusy
 from ...store import Collection, ProfileStore
 from ..http.messages import BadRequest
 
 __all__ = ["METHODS", "delete", "put", "read_record"]
+
+_DECODE = strict_decoder().decode
 
 METHODS = ("PUT", "DELETE")
 
@@ -41,20 +43,18 @@ def read_record(body: bytes, content_type: list[bytes]) -> dict[str, Any]:
     if len(content_type) != 1 or content_type[0].partition(b";")[0].strip().lower() != b"application/json":
         raise BadRequest("Send the record as application/json.")
     record: object = None
-    readable = True
+    problem = ""
     try:
-        record = json.loads(body.decode(), parse_constant=_refuse)
+        record = _DECODE(body.decode())
+    except StrictJsonError as error:
+        problem = f"The body is not JSON: {error.reason}."
     except (ValueError, RecursionError):
-        readable = False
-    if not readable:
-        raise BadRequest("The body is not JSON in UTF-8.")
+        problem = "The body is not JSON in UTF-8."
+    if problem:
+        raise BadRequest(problem)
     if not isinstance(record, dict):
         raise BadRequest("The body must be a JSON object: the attributes of the record.")
     return cast("dict[str, Any]", record)
-
-
-def _refuse(_: str) -> None:
-    raise ValueError  # NaN and Infinity are not JSON
 
 
 async def put(store: ProfileStore, collection: Collection, record_id: str, record: Mapping[str, Any]) -> bool:

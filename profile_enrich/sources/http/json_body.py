@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import Any, cast
 
+from ..._utils.strict_json import StrictJsonError, strict_decoder
 from ...errors import SourceResponseError
 
 __all__ = ["WRONG_URL", "array", "decode_json", "decode_list", "is_json_object", "obj"]
@@ -23,7 +23,8 @@ def decode_json(body: bytes) -> Any:
 
     Raises:
         SourceResponseError: the body is not JSON in UTF-8 (RFC 8259), is nested too deeply, or holds `NaN`, an infinite
-            number, a number with thousands of digits or a lone surrogate. The message does not quote the body.
+            number, a number with thousands of digits, a name twice in one object or a lone surrogate. The message does
+            not quote the body.
     """
     fault = ""
     value: Any = None
@@ -35,6 +36,8 @@ def decode_json(body: bytes) -> Any:
         fault = "is not valid UTF-8"
     except RecursionError:
         fault = "is nested too deeply"
+    except StrictJsonError as error:
+        fault = f"is not JSON: {error.reason}"
     except ValueError:  # JSONDecodeError holds the whole document
         fault = f"is HTML, not JSON; {WRONG_URL}" if body.lstrip()[:1] == b"<" else "is not JSON"
     if fault:
@@ -42,20 +45,7 @@ def decode_json(body: bytes) -> Any:
     return value
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError("not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("too large")
-    return number
-
-
-_decoder = json.JSONDecoder(
-    parse_constant=_no_constant, parse_float=_finite
-)  # made once: `json.loads` would make one a call
+_decoder = strict_decoder()
 
 
 def decode_list(body: bytes, name: str) -> tuple[Any, list[str]] | None:

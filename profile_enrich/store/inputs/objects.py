@@ -5,12 +5,12 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
-import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, cast
 
+from ..._utils.strict_json import StrictJsonError, finite, strict_decoder
 from ..._utils.text_encoding import Text
 from ...errors import StoreError
 from ..data_classes import CollectionSpec, ColumnType
@@ -18,7 +18,7 @@ from ..files.row_encoder import RowRejected, merge_types, to_json, type_of
 from .base import MAX_COLUMNS, UNREADABLE, Row, codec_of, kept_fields, misfit, open_bytes, wrong_encoding
 from .rejects import Rejects
 
-__all__ = ["JsonLines", "ObjectReader", "mappings"]
+__all__ = ["JsonLines", "ObjectReader", "decode_exactly", "mappings"]
 
 
 class ObjectReader:
@@ -122,13 +122,14 @@ def mappings(source: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]
 
 
 def _number(text: str) -> object:
-    return float(text) if "e" in text or "E" in text else Decimal(text)  # keep the digits of decimals: 12.50
+    return finite(text) if "e" in text or "E" in text else Decimal(text)  # keep the digits of decimals: 12.50
 
 
 _NOT_OBJECT = "not a JSON object; the format is one object per line"
 _NOT_JSON = "not JSON; the format is one JSON object per line"
 _DEEP = "nested too deeply"
-_DECODE = json.JSONDecoder(parse_float=_number, parse_constant=lambda _: None).decode
+decode_exactly = strict_decoder(_number).decode
+"""Decode JSON; decimals keep their digits."""
 
 
 class JsonLines:
@@ -207,7 +208,7 @@ class JsonLines:
         try:
             text = line if isinstance(line, str) else line.decode(self._encoding)
             text = text.strip("\ufeff \t\r\n")
-            item = _DECODE(text) if text else None
+            item = decode_exactly(text) if text else None
             if not text or isinstance(item, dict):
                 return cast("dict[str, Any] | None", item)
             reason = _NOT_OBJECT
@@ -215,6 +216,8 @@ class JsonLines:
             reason = f"not valid {self._encoding.upper()}"
         except RecursionError:
             reason = _DEEP
+        except StrictJsonError as error:
+            reason = f"not JSON: {error.reason}"
         except ValueError:
             reason = _NOT_JSON
         if self.rejects.kept:

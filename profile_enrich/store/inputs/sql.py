@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from ..._utils.strict_json import StrictJsonError
 from ...errors import ConfigurationError, MissingExtraError, StoreError
 from ..data_classes import CollectionSpec, ColumnType
 from ..files.row_encoder import RowRejected, to_json
 from ..input_types import SqlQuery
 from .base import check_columns
-from .objects import ObjectReader
+from .objects import ObjectReader, decode_exactly
 from .rejects import Rejects
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class SqlReader(ObjectReader):
                 options["postgresql_readonly"] = True
             connection = self._closing.enter_context(self._engine.connect()).execution_options(**options)
             if self._engine.dialect.driver == "psycopg":
-                _keep_times_as_text(connection.connection.driver_connection)
+                _read_values_that_python_lacks(connection.connection.driver_connection)
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA query_only = 1")
             result = connection.exec_driver_sql(source.query)
@@ -133,11 +134,13 @@ class SqlReader(ObjectReader):
             raise StoreError(problem)
 
 
-def _keep_times_as_text(connection: Any) -> None:
-    """Have psycopg give the times that Python does not have as text: `infinity`, `0044-03-15 BC`, `15000-01-01`."""
+def _read_values_that_python_lacks(connection: Any) -> None:
+    """Have psycopg give times that Python lacks as text (`infinity`, `0044-03-15 BC`), and JSON as `_json` does."""
     import psycopg
     from psycopg.adapt import Loader
+    from psycopg.types.json import set_json_loads
 
+    set_json_loads(_json, connection)
     for name in ("date", "time", "timetz", "timestamp", "timestamptz", "interval"):
         given = connection.adapters.get_loader(connection.adapters.types[name].oid, psycopg.pq.Format.TEXT)
 
@@ -157,7 +160,23 @@ def _keep_times_as_text(connection: Any) -> None:
         connection.adapters.register_loader(name, AsText)
 
 
+class _UnfitJson:
+    """A value that is JSON for the database alone; its row is rejected, not the whole input."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def _json(text: str | bytes) -> object:
+    try:
+        return decode_exactly(text if isinstance(text, str) else text.decode())
+    except StrictJsonError as error:
+        return _UnfitJson(f"a JSON value cannot be kept: {error.reason}")
+
+
 def _text(value: object) -> str:
+    if isinstance(value, _UnfitJson):
+        raise RowRejected(value.reason)
     try:
         return to_json(value)
     except RowRejected:
