@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import IO
 
 from ..errors import ConfigurationError
 
-__all__ = ["Text", "sniff", "why_not_text"]
+__all__ = ["CR_ALONE", "INVALID", "MARKED", "Text", "decoded_lines", "ends_in_cr", "sniff", "why_not_text"]
+
+CR_ALONE = "its lines end in CR alone; convert them first, e.g. with tr '\\r' '\\n'"
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -37,6 +41,39 @@ class Text:
     def by_bytes(self) -> bool:
         """Whether a line feed is always the one byte 0x0A."""
         return not self.codec.startswith(("utf-16", "utf-32"))
+
+
+INVALID = "\udcff"
+"""What `MARKED` makes of what is not valid: the byte 0xFF in UTF-8, which no character has."""
+
+
+def _mark_invalid(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)  # noqa: S101  # it is registered for decoding alone
+    return INVALID, error.end
+
+
+MARKED = "profile_enrich.invalid"
+"""The name of an error handler for decoding."""
+codecs.register_error(MARKED, _mark_invalid)
+
+
+def decoded_lines(stream: IO[bytes], codec: str) -> Iterator[str]:
+    """Yield the lines of a text that cannot be split before it is decoded; one that is not valid has `INVALID`."""
+    decoder = codecs.getincrementaldecoder(codec)(errors=MARKED)
+    read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)  # of a pipe, what is there
+    rest = ""
+    while block := read(1 << 16):
+        *lines, rest = (rest + decoder.decode(block)).split("\n")
+        for line in lines:
+            yield f"{line}\n"
+    if rest := rest + decoder.decode(b"", final=True):
+        yield rest
+
+
+def ends_in_cr(text: str) -> bool:
+    """Return whether a line feed is missing between the lines of a CSV file that begins with this text."""
+    first, end, _ = text.rstrip("\r\n").partition("\r")
+    return bool(end) and first.count('"') % 2 == 0
 
 
 def sniff(head: bytes, encoding: str | None) -> Text:

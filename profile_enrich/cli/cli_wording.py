@@ -14,7 +14,7 @@ _NAME = re.compile(r"(?<![\w/.`'\"=-])[a-z]+(?:_[a-z]+)+\b(?![=_(])")
 
 _ARGUMENT = re.compile(r"(?<![\w/.`-])([a-z][a-z_]*)=(True|False|None|'[^']*'|(?=[\s,;.)\d]|$))")
 
-_ROLE = re.compile(r"^(fields|expires_in)(?=:| must )|(?<= \()(key|fields|filterable|types)(?=\))")
+_ROLE = re.compile(r"^(fields|expires_in)(?=:| must )|(?<= \()(key|filterable|types)(?=\))")
 """An argument that a message begins with, or that it names after a column, e.g. `no column 'x' (key)`."""
 
 _ROLES: Mapping[str, str] = {

@@ -269,7 +269,7 @@ async def _ask(
         if isinstance(failure, SourceRequestError):
             raise SourceAuthError(failure.message, status=failure.status, request_id=failure.request_id)
         raise failure
-    return obj(decode_json(response.body), "the token answer")
+    return obj(decode_json(response.body, url="base_url" if path else "token_url"), "the token answer")
 
 
 def _token(answer: Mapping[str, object], names: tuple[str, ...]) -> str:

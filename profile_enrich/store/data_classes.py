@@ -184,7 +184,7 @@ class CollectionChanges:
 class RefreshSpec:
     """The changes to apply to one collection.
 
-    A row replaces the whole record with its key. Unknown columns are ignored; to add columns, rebuild the collection.
+    A row replaces the whole record with its key.
 
     Args:
         name: the name of the collection.
@@ -192,6 +192,8 @@ class RefreshSpec:
             `CollectionSpec` accepts. `None` to delete keys only.
         vanished: what to do with records that the source lacks: `"keep"` (the source has only changed rows) or
             `"delete"` (the source has all rows).
+        new_columns: what to do if the source has columns that the collection lacks: `"fail"`, or `"ignore"` them. A
+            build adds columns.
         tombstone: a column that marks records to delete: true, `1`, `t`, `y` or `yes`. It is not stored.
         deleted: keys of records to delete, or a UTF-8 text file with one key per line. They are deleted after the rows
             are applied.
@@ -204,6 +206,7 @@ class RefreshSpec:
     name: str
     source: Path | str | SqlQuery | Stream | Iterable[Mapping[str, Any]] | None = None
     vanished: Literal["keep", "delete"] = "keep"
+    new_columns: Literal["fail", "ignore"] = "fail"
     tombstone: str | None = None
     deleted: Path | str | Iterable[str] = ()
     encoding: str = "utf-8"

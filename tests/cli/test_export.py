@@ -170,8 +170,19 @@ def test_filters_are_anded(vendor: VendorServer) -> None:
 def test_an_empty_answer_is_a_file_with_a_header(vendor: VendorServer, tmp_path: Path) -> None:
     vendor.profiles.clear()
     target = tmp_path / "none.csv"
-    assert export(vendor, "-o", target).exit_code == 0
+    assert export(vendor, "-o", target, "--allow-empty").exit_code == 0
     assert target.read_bytes() == b"id\r\n"
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_E8_an_export_of_nothing_is_no_success(vendor: VendorServer, tmp_path: Path, form: str) -> None:
+    target = tmp_path / f"none.{form}"
+    done = export(vendor, "-o", target, "--filter", "tier=golf")
+    assert (done.exit_code, "Problem: no profile matches --filter; if that" in done.stderr) == (2, True), done.stderr
+    assert export(vendor, "-o", target, "--filter", "tier=golf", "--force", "--allow-empty").exit_code == 0
+    vendor.profiles.clear()
+    done = export(vendor, "-o", target, "--force")
+    assert (done.exit_code, "Problem: the index has no profiles" in done.stderr) == (2, True), done.stderr
 
 
 def test_one_page_is_asked_for_while_one_is_written(

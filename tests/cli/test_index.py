@@ -293,6 +293,25 @@ def test_refreshes_that_contradict_themselves(store: Path, users: Path, argument
     assert result.stderr.count("\n") == 1
 
 
+def test_E8_a_new_column_is_named_with_the_option_that_ignores_it(store: Path, users: Path, tmp_path: Path) -> None:
+    changes = tmp_path / "today.csv"
+    head, first = users.read_text().splitlines()[:2]
+    changes.write_text(f"{head},shoe_size\n{first},44\n")
+    result = index("refresh", "--changes", changes, store=store)
+    assert result.exit_code == 2
+    assert "has the column 'shoe_size', which the collection 'users' lacks" in result.stderr
+    assert "give --new-columns 'ignore', or the fields to keep" in result.stderr
+    assert index("refresh", "--changes", changes, "--new-columns", "ignore", store=store).exit_code == 0
+    users.write_text(
+        "".join(
+            f"{line},{'44' if number else 'shoe_size'}\n" for number, line in enumerate(users.read_text().splitlines())
+        )
+    )
+    assert index("refresh", "--changed-only", store=store).exit_code == 2
+    assert index("refresh", store=store).exit_code == 0
+    assert index("refresh", "--changed-only", store=store).exit_code == 0
+
+
 def test_a_refresh_beside_another_one_says_so(store: Path) -> None:
     with locked(store):
         result = index("refresh", store=store)

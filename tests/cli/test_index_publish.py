@@ -29,6 +29,8 @@ def test_what_is_missing_is_said_in_flags_and_variables(tmp_path: Path) -> None:
     command = ["index", "publish", "--store", str(tmp_path / "s"), "--to", str(tmp_path / "b")]
     bare = CliRunner(env={"PROFILE_ENRICH_SHIPPING_KEY": None}).invoke(cli, command)
     assert bare.exit_code != 0
+    stdout = CliRunner().invoke(cli, ["index", "publish", "--store", str(tmp_path / "s"), "--to", "-"])
+    assert (stdout.exit_code, "--to: - is standard output" in stdout.stderr) == (2, True), stdout.stderr
     assert "PROFILE_ENRICH_SHIPPING_KEY" in bare.stderr
     wrong = CliRunner(env={"PROFILE_ENRICH_SHIPPING_KEY": "x" * 16}).invoke(cli, [*command, "--storage-option", "x"])
     assert "--storage-option: write NAME=VALUE" in wrong.stderr

@@ -22,7 +22,9 @@ from ..server.helpers import ask, bearer, build
 
 @pytest.fixture
 def store(tmp_path: Path) -> str:
-    return str(tmp_path / "profiles.store")
+    path = tmp_path / "profiles.store"
+    path.mkdir()
+    return str(path)
 
 
 def run(*arguments: str, **env: str) -> Result:
@@ -115,6 +117,10 @@ def test_the_file_can_be_named(tmp_path: Path) -> None:
         (["add", "a b", "--store", "{s}"], "the id of a key"),
         (["revoke", "k", "--store", "{s}"], "there is no key 'k'"),
         (["rotate", "k", "--store", "{s}"], "there is no key 'k'"),
+        *[
+            ([*command, "--store", "{s}.nowhere"], ".nowhere; `profile-enrich index build` makes it")
+            for command in (["add", "k"], ["list"], ["rotate", "k"], ["revoke", "k"])
+        ],
     ],
 )
 def test_mistakes_are_one_line(store: str, arguments: list[str], said: str) -> None:

@@ -177,8 +177,36 @@ async def test_dead_letters_can_be_asked_for_when_the_first_record_fails(tmp_pat
     assert (tmp_path / "out.csv").read_text() == "user_id,profile_tier\nu1,gold\nu2,silver\n"
 
 
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.csv.gz", "out.parquet", "-"])
+@pytest.mark.parametrize("content", ["user_id\nu1,\nu1\n", "user_id\n\xff\nu1\n"])
+async def test_a_run_whose_first_record_fails_leaves_nothing(tmp_path: Path, name: str, content: str) -> None:
+    """There is nothing to resume: after the record is mended, the same run starts anew without a word."""
+    source = tmp_path / "in.csv"
+    source.write_bytes(content.encode("latin-1"))
+    target = Path(name) if name == "-" else tmp_path / name
+    with pytest.raises(InputError, match=r"in\.csv, line 2: "):
+        await enrich(source, target, fields=["tier"], target_format="csv" if name == "-" else None)
+    assert left(tmp_path) == {"in.csv"}
+    write(source, "user_id\nu1\n")
+    assert (await enrich(source, target, fields=["tier"], target_format="csv" if name == "-" else None)).rows == 1
+
+
+async def test_resuming_is_offered_only_where_it_can_be_done(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in.csv", "user_id\nu1\nu2,\n"), tmp_path / "out.csv"
+    with pytest.raises(InputError, match="line 3"):
+        await enrich(source, target, fields=["tier"])
+    with pytest.raises(ConfigurationError, match="pass resume=True to resume it, or pass force=True to start over"):
+        await enrich(source, target, fields=["tier"])
+    write(source, "user_id\nu1\nu2\n")
+    with pytest.raises(ConfigurationError, match=r"size.* changed\); give the same .*, or pass force=True") as caught:
+        await enrich(source, target, fields=["tier"])
+    assert "resume" not in caught.value.message
+    assert (await enrich(source, target, fields=["tier"], force=True)).rows == 2
+    assert left(tmp_path) == {"in.csv", "out.csv"}
+
+
 async def test_damaged_notes_and_parts_are_refused(tmp_path: Path) -> None:
-    source, target = write(tmp_path / "in.csv", many(9)), tmp_path / "out.csv"
+    source, target = write(tmp_path / "in.csv", "user_id,n\nu1,1\nshort\n"), tmp_path / "out.csv"
     notes = tmp_path / "out.csv.resume"
     with pytest.raises(InputError):
         await enrich(source, target, fields=["tier"])

@@ -238,6 +238,15 @@ async def test_a_failed_renewal_is_named_and_the_next_one_tries_again(
     assert await auth.token(transport, deadline=Deadline(5))
 
 
+@pytest.mark.parametrize(("make", "argument"), [(credentials, "token_url"), (issuer, "base_url")])
+async def test_html_casts_doubt_on_the_url(
+    vendor: VendorServer, transport: Transport, make: Any, argument: str
+) -> None:
+    vendor.script(faults.Respond(200, b"<html>Sign in</html>"))
+    with pytest.raises(SourceResponseError, match=f"is HTML, not JSON; is {argument} the one of this API"):
+        await make(vendor).token(transport, deadline=Deadline(5))
+
+
 async def test_a_strange_life_is_refused(vendor: VendorServer, transport: Transport) -> None:
     vendor.script(faults.Respond(200, {"access_token": "t", "expires_in": "soon"}))
     with pytest.raises(SourceResponseError, match="expires_in"):

@@ -216,7 +216,7 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
     for options in wrong:
         with pytest.raises(StoreError, match=r"no column 'email' .*; its columns are: id, tier"):
             build(tmp_path, rows, **options)
-    with pytest.raises(StoreError, match=r"no column 'email' \(fields\)"):
+    with pytest.raises(StoreError, match=r"no column 'email', a field of the collection;"):
         build(tmp_path, rows, fields=["email"])
 
 
@@ -368,3 +368,17 @@ def test_the_lock_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "s" / "LOCK").mkdir(parents=True)
     with pytest.raises(StoreError, match="cannot be"):
         build_store(tmp_path / "s", [CollectionSpec("Users", [{"id": "1"}])])
+
+
+def test_a_failed_first_build_leaves_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "u.csv").write_text("id,a\nu1\n")
+    for path in (tmp_path / "s", tmp_path / "there"):
+        if path.name == "there":
+            path.mkdir()
+        with pytest.raises(StoreError):
+            build_store(path, [CollectionSpec("U", tmp_path / "u.csv")])
+        assert path.exists() == (path.name == "there")
+    build_store(tmp_path / "s", [CollectionSpec("U", [{"id": "u1"}])])
+    with pytest.raises(StoreError):
+        build_store(tmp_path / "s", [CollectionSpec("U", tmp_path / "u.csv")])
+    assert (tmp_path / "s" / "LOCK").exists()

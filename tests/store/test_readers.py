@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -121,8 +122,13 @@ def test_tsv_gzip_bom_odd_names_and_case(tmp_path: Path) -> None:
 
 
 def test_csv_line_ends(tmp_path: Path) -> None:
-    for end in ("\n", "\r\n", "\r"):
-        assert load(write(tmp_path / "u.csv", f"id,n{end}1,a{end}2,b{end}"))[1]["2"] == {"id": "2", "n": "b"}
+    """They may differ from line to line. CR alone is refused, also by `enrich_file`."""
+    for first, second in itertools.product(("\n", "\r\n"), repeat=2):
+        found = load(write(tmp_path / "u.csv", f"id,n{first}1,a{second}2,b{first}"))[1]
+        assert found["2"] == {"id": "2", "n": "b"}
+    for text in ("id,n\r1,a\r2,b\r", 'id,n\r"1","a"\r', "id\r1"):
+        with pytest.raises(StoreError, match=r"u\.csv: its lines end in CR alone; convert them first"):
+            load(write(tmp_path / "u.csv", text))
 
 
 def test_csv_in_other_encodings(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, cast
 
 import click
 
+from ..._utils.files import beside
 from ..._utils.output_paths import OutputPath, check_output_paths
 from ..._utils.units import parse_rate
 from ...client.client import ProfileClient
@@ -289,7 +290,7 @@ def _say_where(meter: Meter | None, output: str) -> None:
         return
     if output == "-":
         note(f"Stopped after {meter.last.rows:,} records. With -o FILE, --resume could continue from here.")
-    else:
+    elif beside(Path(output), "resume").exists():
         note(f"Stopped after about {meter.last.rows:,} records. To continue, repeat the command with --resume.")
 
 

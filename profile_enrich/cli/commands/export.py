@@ -63,6 +63,7 @@ ATTENTION = 2
 @click.option(
     "--filter", "filters", multiple=True, metavar="NAME=VALUE", help="Only profiles whose attribute is exactly this."
 )
+@click.option("--allow-empty", is_flag=True, help="An export of no profiles is no mistake: exit code 0.")
 @click.option("--resume", is_flag=True, help="Resume the interrupted export to this file, or start one.")
 @click.option("--force", is_flag=True, help="Replace an existing file, and an interrupted export of another kind.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=1000, show_default=True, help="Profiles per page.")
@@ -83,6 +84,7 @@ def export(
     strict_columns: bool,
     retries: int,
     resume: bool,
+    allow_empty: bool,
     force: bool,
 ) -> None:
     """Export an index's profiles to CSV, JSONL or Parquet: an Amperity index, or one of your own `serve`.
@@ -96,8 +98,9 @@ def export(
 
     CSV: a column `id`, then the attributes of the first page. Attributes that appear later are left out and reported
     at the end, and the exit code is 2; name all columns with --columns, or stop at the first such attribute with
-    --strict-columns. The exit code is also 2 if no profile has an attribute of --columns. JSONL has every profile
-    unchanged. Parquet (extra arrow) has a column for each attribute, with the narrowest type for all its values.
+    --strict-columns. The exit code is also 2 if no profile has an attribute of --columns, or there is no profile
+    (--allow-empty). JSONL has every profile unchanged. Parquet (extra arrow) has a column for each attribute, with the
+    narrowest type for all its values.
     """
     kind = settings.kind("amperity")
     if kind != "amperity":
@@ -132,12 +135,15 @@ def export(
                 target.discard()
             raise
     job.say_where(path, whole=True, expected=True)
+    if not job.state.rows and not allow_empty:
+        what = "no profile matches --filter" if filters else "the index has no profiles"
+        note(f"Problem: {what}; if that can be, give --allow-empty.")
     unseen = sorted(encoder.unseen) if job.state.rows and form != "jsonl" else []
     for name in unseen:
         note(f"Problem: no profile has the attribute {name!r} of --columns.")
     if encoder.left_out:
         _report_left_out(encoder)
-    if encoder.left_out or unseen:
+    if encoder.left_out or unseen or not (job.state.rows or allow_empty):
         raise click.exceptions.Exit(ATTENTION)
 
 

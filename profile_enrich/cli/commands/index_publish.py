@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..._utils.signals import run_in_thread
+from ...errors import ConfigurationError
 from ..collection_options import store_option
 from ..exit_codes import guarded
 from ..output import note
@@ -47,6 +48,8 @@ def publish_command(store: Path, url: str, key: str | None, keep: int, options: 
     """
     from ...store.shipping import publish_store
 
+    if url == "-":
+        raise ConfigurationError("--to: - is standard output; a publication is a directory or a URL")
     signing, more = key_bytes(key), dict(storage_options(options)) or None
     report = run_in_thread(lambda: publish_store(store, url, key=signing, keep=keep, options=more))
     if report.unchanged:

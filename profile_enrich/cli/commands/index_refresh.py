@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from ...store.data_classes import MAX_SHRINK, RefreshReport, RefreshSpec
 from ...store.input_types import FORMATS
 from ...store.inputs.source_config import read_recipe, write_recipe
 from ...store.mirror_store import MirrorStore
-from ...store.writes.refresh_from_sources import refresh_from_sources
+from ...store.writes.refresh_from_sources import changes_of, refresh_from_sources
 from ...store.writes.refresh_status import note_refresh
 from ..build_progress import end_if_most_were_left_out, line, rows, showing_progress, tell
 from ..collection_options import Given, collection_options, shrink_option
@@ -30,6 +31,7 @@ from ..relay_options import mirror_option
 __all__ = ["refresh_command"]
 
 Vanished = Literal["keep", "delete"]
+NewColumns = Literal["fail", "ignore"]
 
 
 @click.command("refresh")
@@ -61,6 +63,13 @@ Vanished = Literal["keep", "delete"]
     help="With --changed-only: the handling of records that the source no longer has.",
 )
 @click.option(
+    "--new-columns",
+    type=click.Choice(["fail", "ignore"]),
+    default="fail",
+    show_default=True,
+    help="With --changed-only and --changes: the handling of columns that the collection lacks.",
+)
+@click.option(
     "--on-duplicate",
     type=click.Choice(["last", "fail"]),
     default="last",
@@ -81,6 +90,7 @@ def refresh_command(
     deleted_column: str | None,
     tombstones: Path | None,
     vanished: Vanished,
+    new_columns: NewColumns,
     on_duplicate: Literal["last", "fail"],
     allow_shrink: bool,
 ) -> None:
@@ -121,7 +131,7 @@ def refresh_command(
                 "--changes and --tombstones say all that changes; leave out --changed-only, --vanished and sources"
             )
         with open_place(store, database, schema) as opened:
-            spec = _spec(opened, given, changes, deleted_column, tombstones)
+            spec = replace(_spec(opened, given, changes, deleted_column, tombstones), new_columns=new_columns)
         _take_in(refreshing(store, database, schema, on_duplicate, share), spec)
         return
     if deleted_column is not None:
@@ -131,7 +141,8 @@ def refresh_command(
             raise ConfigurationError(
                 "with --database, name the source with --data, --sql or --config; it is compared with what is stored"
             )
-        _compare_database(refreshing(store, database, schema, on_duplicate, share), given.specs(), vanished)
+        changed = [changes_of(spec, vanished, new_columns) for spec in given.specs()]
+        _compare_database(refreshing(store, database, schema, on_duplicate, share), changed)
         return
     specs = given.specs() if given.sources else given.only(read_recipe(store))
     if not given.sources:
@@ -147,6 +158,7 @@ def refresh_command(
                 specs,
                 changed_only=changed_only,
                 vanished=vanished,
+                new_columns=new_columns,
                 on_duplicate=on_duplicate,
                 max_shrink=1.0 if allow_shrink else MAX_SHRINK,
                 progress=show,
@@ -177,19 +189,7 @@ def _load_mirror(mirror: Path, specs: Sequence[CollectionSpec]) -> None:
             note(f"{spec.name}: {rows(count)} written over what is mirrored.")
 
 
-def _compare_database(refresh: Refresh, specs: Sequence[CollectionSpec], vanished: Vanished) -> None:
-    changes = [
-        RefreshSpec(
-            spec.name,
-            spec.source,
-            vanished=vanished,
-            encoding=spec.encoding,
-            delimiter=spec.delimiter,
-            format=spec.format,
-            rejects=spec.rejects,
-        )
-        for spec in specs
-    ]
+def _compare_database(refresh: Refresh, changes: Sequence[RefreshSpec]) -> None:
     with showing_progress("Comparing", lines=True) as show:
         report = run_in_thread(partial(refresh, changes, progress=show))
     _tell_changes(report, changes)

@@ -62,6 +62,8 @@ def _open(store: Path | None, keys_file: Path | None) -> KeyFile:
         return KeyFile(keys_file)
     if store is None:
         raise ConfigurationError("which keys? Give --keys-file FILE, or --store PATH of the store that they are for")
+    if not store.exists():
+        raise ConfigurationError(f"there is no store {store}; `profile-enrich index build` makes it")
     return KeyFile(keys_beside(store))
 
 

@@ -227,15 +227,29 @@ class _Run:
                 await self._records(checkpoint_rows, checkpoint_every, progress)
                 self._check_input()
             except BaseException:
-                self._save()
+                if not self._discard_useless():
+                    self._save()
                 raise
             self._state.digest = self.reader.digest
             self._save()
         if self._job.two_passes:
-            self._assemble()
+            try:
+                self._assemble()
+            except InputError:  # it is not what the first pass read
+                self._out.discard()
+                raise
         elif self._job.target.gzip and isinstance(self._out, ResumableOutput):
             self._out.make(self._out.copy_part, packed=True)
         self._out.finish()
+
+    def _discard_useless(self) -> bool:
+        """Remove what a later run cannot resume: nothing is done, or the input changed. Return whether it is so."""
+        if self.stats.rows:
+            with contextlib.suppress(InputError):
+                self._check_input()
+                return False
+        self._out.discard()
+        return True
 
     def _check_input(self) -> None:
         """Refuse to finish when the input is not the file any more that was opened."""
@@ -354,7 +368,7 @@ class _Run:
         self._emit(entry(item.number, added.tail))
 
     def _unusable(self, place: str, fault: str) -> InputError:
-        return InputError(f"{place}: {fault}. Mend it, or pass dead_letter= to keep such records in a file")
+        return InputError(f"{place}: {fault}. Mend it and start over, or pass dead_letter= to keep such records")
 
     def _reject(self, item: Item, rejection: Rejection | None) -> None:
         """Write a dead letter, unless the record is only left out."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 from ..._utils.strict_json import StrictJsonError, strict_decoder
+from ..._utils.text_encoding import CR_ALONE, ends_in_cr
 from ...errors import ConfigurationError, InputError
 from .formats import FileSpec
 from .record_reader import Item, no_column
@@ -41,8 +42,8 @@ class CsvRecordReader(TextReader):
     def _check_header(self, row: list[str], text: str) -> None:
         """Detect a header that was read with the wrong options."""
         name, body = self.spec.name, text.rstrip("\r\n")
-        if "\r" in body and '"' not in body:
-            raise InputError(f"{name}: its lines end in CR alone; convert them first, e.g. with tr '\\r' '\\n'")
+        if ends_in_cr(body):
+            raise InputError(f"{name}: {CR_ALONE}")
         if len(row) <= 2 and body.lower().startswith("sep="):
             raise InputError(
                 f"{name}, line 1: '{body}' is a note for spreadsheets; remove the line and pass delimiter={body[4:]!r}"
@@ -78,6 +79,8 @@ class CsvRecordReader(TextReader):
                 begun = self._line - len(self._taken) + 1
                 if "".join(self._taken).count('"') % 2 or len("".join(self._taken)) >= csv.field_size_limit():
                     raise self._broken("a quote is opened and not closed, or a field is over 128 KiB", begun)
+                if '"' not in "".join(self._taken):
+                    return None, "not CSV: a carriage return in a field that is not quoted"
                 return None, "not CSV: a quote stands where none can be"
             if row is None:
                 return None, None

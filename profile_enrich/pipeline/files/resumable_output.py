@@ -165,20 +165,15 @@ class ResumableOutput:
             return None
         except ValueError:
             raw = {}
-        if not resume:
-            if force:
-                return None
-            raise ConfigurationError(
-                f"a run to {self.path} was interrupted; pass resume=True to resume it, or force=True to start over"
-            )
         problem = self._mismatch(raw)
-        if problem is None:
+        if problem is None and resume:
             note = cast("dict[str, Any]", raw)
             self._sizes |= {role: size for role, size in note["sizes"].items() if role in self._sizes}
             self._replace = force or bool(note["replace"])
             return note
         if force:
             return None
+        problem = problem or f"a run to {self.path} was interrupted; pass resume=True to resume it"
         raise ConfigurationError(f"{problem}, or pass force=True to start over")
 
     def _mismatch(self, note: Any) -> str | None:

@@ -49,6 +49,10 @@ class RecordOutput(Protocol):
         """Rename the complete files to their final paths."""
         ...
 
+    def discard(self) -> None:
+        """Remove what was written and is not in its place, after which only `close` may be called."""
+        ...
+
     def close(self) -> None:
         """Close the files."""
         ...
@@ -106,12 +110,16 @@ class StreamOutput:
             else:
                 file.discard()
 
-    def close(self) -> None:
+    def discard(self) -> None:
         """Remove the files of a failed run, which cannot be resumed."""
-        if self._flushing is not None:
-            self._flushing.cancel()
         for file in self._files.values():
             file.discard()
+
+    def close(self) -> None:
+        """See `discard`; what was written can still be flushed."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+        self.discard()
 
 
 class SpooledOutput(ResumableOutput):

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, BinaryIO
 
-from ..._utils.text_encoding import sniff, why_not_text
+from ..._utils.text_encoding import INVALID, decoded_lines, sniff, why_not_text
 from ...errors import InputError
 from .formats import FileSpec
 from .record_reader import RecordReader
@@ -46,7 +46,7 @@ class TextReader(RecordReader):
         self._stream = io.BufferedReader(joined, 2**17)
         self._line = 0
         self._ahead: list[bytes] = []
-        self._decoded: io.TextIOWrapper | None = None
+        self._decoded: Iterator[str] | None = None
 
     def _lines(self) -> Iterator[bytes]:
         """Yield the lines with their endings, without the byte order mark, and count them."""
@@ -64,12 +64,9 @@ class TextReader(RecordReader):
         codec = self.text.codec
         if not self.text.by_bytes:
             if self._decoded is None:
-                self._decoded = io.TextIOWrapper(self._stream, encoding=codec, newline="\n")
-            try:
-                line = self._decoded.readline()
-            except UnicodeDecodeError:
-                line = None
-            if line is None:
+                self._decoded = decoded_lines(self._stream, codec)
+            line = next(self._decoded, "")
+            if INVALID in line:
                 raise self._broken(f"not {codec}; pass the encoding of the file", self._line + 1)
             self._read += 2 * len(line)
             return [line] if line else []

@@ -18,8 +18,12 @@ WRONG_URL = "is base_url the one of this API, with its whole path?"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def decode_json(body: bytes) -> Any:
+def decode_json(body: bytes, *, url: str = "base_url") -> Any:
     """Decode a JSON body.
+
+    Args:
+        body: the body.
+        url: the argument that an answer in HTML casts doubt on.
 
     Raises:
         SourceResponseError: the body is not JSON in UTF-8 (RFC 8259), is nested too deeply, or holds `NaN`, an infinite
@@ -39,7 +43,9 @@ def decode_json(body: bytes) -> Any:
     except StrictJsonError as error:
         fault = f"is not JSON: {error.reason}"
     except ValueError:  # JSONDecodeError holds the whole document
-        fault = f"is HTML, not JSON; {WRONG_URL}" if body.lstrip()[:1] == b"<" else "is not JSON"
+        fault = "is not JSON"
+        if body.lstrip()[:1] == b"<":
+            fault = f"is HTML, not JSON; {WRONG_URL.replace('base_url', url)}"
     if fault:
         raise SourceResponseError(f"the source's answer {fault}")
     return value

@@ -41,6 +41,7 @@ FORMAT = 4
 """The format version; stores of other versions are rejected."""
 
 MANIFEST = "CURRENT"
+LOCK = "LOCK"
 
 _DATA_FILE = re.compile(r"([0-9]+-[0-9]{6,}(-last|-base|-spill)?|[0-9a-f]{40})\.db(\.part|-journal|-wal|-shm)?")
 """The names of data files, built here or shipped. No other file of a directory is ever deleted."""
@@ -177,7 +178,7 @@ def locked(path: Path, wait: float = 0) -> Generator[None]:
         StoreBusy: another process (or thread) holds it.
         StoreError: it cannot be locked at all.
     """
-    with lock_file(path / "LOCK", wait, f"another build of the store in {path} is running; wait for it to end"):
+    with lock_file(path / LOCK, wait, f"another build of the store in {path} is running; wait for it to end"):
         yield
 
 

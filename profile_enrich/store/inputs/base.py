@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import IO, Protocol, cast
 
@@ -47,6 +48,11 @@ Row = tuple[Sequence[str], Sequence[object]]
 
 class InputReader(Protocol):
     """Reader of one input's rows, in order."""
+
+    @property
+    def left_out(self) -> AbstractSet[str]:
+        """The columns that are not kept; complete after the last row."""
+        ...
 
     @property
     def where(self) -> str:
@@ -131,9 +137,8 @@ def check_columns(spec: CollectionSpec, names: Iterable[str], where: str) -> Non
         for column in columns:
             if column not in known:
                 hint = "; say which one identifies a record: key, or --id" if argument == "key" else ""
-                raise StoreError(
-                    f"{where} has no column {column!r} ({argument}); its columns are: {shown or 'none'}{hint}"
-                )
+                role = ", a field of the collection" if argument == "fields" else f" ({argument})"
+                raise StoreError(f"{where} has no column {column!r}{role}; its columns are: {shown or 'none'}{hint}")
 
 
 def misfit(column: str, kind: ColumnType) -> str:

@@ -12,12 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..._utils.text_encoding import CR_ALONE, ends_in_cr
 from ...errors import ConfigurationError, StoreError
 from ..data_classes import CollectionSpec, ColumnType
 from ..input_types import Format
 from .base import MAX_COLUMNS, UNREADABLE, check_columns, codec_of, kept_fields, kind_of, open_bytes, wrong_encoding
+from .csv_rows import FEWER, MORE, NOT_UTF8, OTHER_WIDTH, TOO_LONG, UNCLOSED, copy_rows, is_plain
 from .duckdb_table import (
-    _BROKEN,
     _DECLARED,
     _INFERRED,
     _LITERALS,
@@ -88,16 +89,14 @@ class CsvReader(TableReader):
     def _prepare(self, spec: CollectionSpec, kind: Format, expected: Mapping[str, ColumnType]) -> None:
         """Read the header, find the types and reject the malformed lines."""
         delimiter, names = self._header(spec, kind)
-        if self._header_lines > 1:
-            self._shorten_header(delimiter, len(names))
+        if self.rejects.kept or self._header_lines > 1 or not self._is_plain(delimiter):
+            self._copy_rows(delimiter, len(names))
         self._scan = (
             "read_csv($path, auto_detect=false, header=true, columns=$columns, delim=$delimiter, quote='\"',"
             " escape='\"', nullstr='', allow_quoted_nulls=false, strict_mode=true, null_padding=false,"
             " encoding='utf-8', max_line_size=4194304, comment='', skip=0, compression=$compression,"
-            " hive_partitioning=false, union_by_name=false, normalize_names=false, filename=false"
+            " hive_partitioning=false, union_by_name=false, normalize_names=false, filename=false)"
         )
-        # `ignore_errors` alone would silently stop at the first malformed line.
-        self._scan += ", store_rejects=true, rejects_limit=0)" if self.rejects.kept else ")"
         self._parameters = {
             "path": self._pattern,
             # By position, because DuckDB treats `ID` and `id` as the same name.
@@ -107,10 +106,9 @@ class CsvReader(TableReader):
         }
         self._place = {name: f"c{number}" for number, name in enumerate(names)}
         kept = names if spec.fields is None else kept_fields(spec)
+        self.left_out = frozenset(names).difference(kept)
         check_columns(spec, names, self.where)
         self._types = self._find_types(spec, kept, expected)
-        if self.rejects.kept:
-            self._take_broken_lines()
         self._declared = {
             place: (name, self._types[name], re.compile(_DECLARED[self._types[name]]))
             for place, name in enumerate(kept)
@@ -118,6 +116,10 @@ class CsvReader(TableReader):
         }
         self._encoders = [_LITERALS[self._types[name]] for name in kept]
         self._query = f"SELECT {', '.join([self._place[name] for name in kept])} FROM {self._scan}"  # noqa: S608  # c0, c1…
+
+    def _is_plain(self, delimiter: str) -> bool:
+        with open_bytes(self._path, gzipped=self._gzipped) as file:
+            return is_plain(file, delimiter)
 
     @property
     def places(self) -> Mapping[str, str]:
@@ -130,16 +132,26 @@ class CsvReader(TableReader):
         if self._copy is not None:
             self._copy.close()
 
-    def _shorten_header(self, delimiter: str, columns: int) -> None:
-        """Read a copy whose header is one line: with a longer one, DuckDB gives no rows, and no error."""
+    def _copy_rows(self, delimiter: str, width: int) -> None:
+        """Read a copy of the rows that Python's strict reader takes, below a header of one line; reject the others."""
         before = self._copy
-        with open_bytes(self._path, gzipped=self._gzipped) as raw:
-            text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            last = [text.readline() for _ in range(self._header_lines)][-1]
-            header = delimiter.join(f"c{number}" for number in range(columns)) + last[len(last.rstrip("\r\n")) :]
-            rest = iter(lambda: text.read(1 << 20), "")
-            content = (part.encode("utf-8", "surrogateescape") for part in itertools.chain([header], rest))
-            self._copy = PrivateCopy(content, ".csv", self.where)
+
+        def refuse(line: int, reason: str, raw: str, fields: int) -> None:
+            if reason == NOT_UTF8:
+                reason = f"not valid {self._codec.upper()}"
+            if self.rejects.kept:
+                self.rejects.add(reason, line=line, raw=raw)
+            elif reason.startswith("not valid"):
+                raise StoreError(wrong_encoding(self.where, line, self._codec))
+            else:
+                said = OTHER_WIDTH.format(fields, width) if reason in (MORE, FEWER) else reason
+                raise StoreError(f"{self.where}, line {line:,}: {said}")
+
+        with open_bytes(self._path, gzipped=self._gzipped) as file:
+            header = delimiter.join(f"c{number}" for number in range(width)).encode() + b"\n"
+            lines = itertools.islice(file, self._header_lines, None)
+            rows = copy_rows(lines, self._header_lines + 1, delimiter, width, self.where, refuse)
+            self._copy = PrivateCopy(itertools.chain([header], rows), ".csv", self.where)
         if before is not None:
             before.close()
         self._path, self._gzipped = self._copy.path, False
@@ -149,17 +161,16 @@ class CsvReader(TableReader):
         # Text is decoded in blocks; if malformed lines are rejected, only the header line must be valid.
         errors = "surrogateescape" if self.rejects.kept else "strict"
         problem = ""
-        first: list[str] = []
+        line, first = "", list[str]()
         delimiter = spec.delimiter or ("\t" if kind == "tsv" else "")
         try:
             with (
                 open_bytes(self._path, gzipped=self._gzipped) as raw,
-                io.TextIOWrapper(raw, encoding="utf-8-sig", errors=errors, newline="") as text,
+                io.TextIOWrapper(raw, encoding="utf-8-sig", errors=errors, newline="\n") as text,
             ):
-                if not delimiter:
-                    line = text.readline()
-                    delimiter = max(",;\t|", key=line.count)
-                    text.seek(0)
+                line = text.readline()
+                delimiter = delimiter or max(",;\t|", key=line.count)
+                text.seek(0)
                 rows = csv.reader(text, delimiter=delimiter, strict=True)
                 first = next(rows, first)
                 self._header_lines = rows.line_num
@@ -169,6 +180,8 @@ class CsvReader(TableReader):
             problem = wrong_encoding(self.where, _wrong_line(self._path, self._gzipped), self._codec)
         except csv.Error:
             problem = f"{self.where}, line 1: the header line is not CSV"
+            if ends_in_cr(line):
+                problem = f"{self.where}: {CR_ALONE}"
         except UNREADABLE:
             problem = f"{self.where} cannot be unpacked; is it whole?"
         if not problem:
@@ -237,8 +250,7 @@ class CsvReader(TableReader):
     def _possible(self, names: Sequence[str]) -> dict[str, list[ColumnType]]:
         """Return the types that the first rows allow for each column; only these are then checked on all rows."""
         possible: dict[str, list[ColumnType]] = {name: list(_INFERRED) for name in names}
-        # Each scan records the malformed lines, so avoid additional scans.
-        if names and not self.rejects.kept:
+        if names:
             facts = [
                 f"coalesce({all_are(self._place[name], _INFERRED[kind])}, true)"
                 for name in names
@@ -251,60 +263,17 @@ class CsvReader(TableReader):
                 possible = {name: [kind for kind in kinds if next(answers)] for name, kinds in possible.items()}
         return possible
 
-    def _take_broken_lines(self) -> None:
-        """Reject the lines that DuckDB skipped in the first scan."""
-        found = self._connection.execute(
-            "SELECT line_byte_position, min(line), arg_min(error_type::VARCHAR, column_idx), min(csv_line)"
-            " FROM reject_errors GROUP BY line_byte_position ORDER BY 1"
-        ).fetchall()
-        places = self._lines_at([row[0] for row in found])
-        for (_, line, kind, raw), counted in zip(found, places, strict=True):
-            reason = _BROKEN.get(kind, "not CSV").format(self._codec.upper())
-            self.rejects.add(reason, line=counted or line, raw=raw)
-
-    def _lines_at(self, positions: Sequence[int]) -> list[int]:
-        """Return the line numbers of these byte offsets; 0 if unknown.
-
-        DuckDB counts rows, not lines, and a quoted field can span several lines.
-        """
-        if not positions:
-            return []
-        lines: list[int] = []
-        with open_bytes(self._path, gzipped=self._gzipped) as file:
-            end = 0
-            for number, line in enumerate(file, self._header_lines):
-                end += len(line)  # DuckDB counts bytes from 1
-                while len(lines) < len(positions) and positions[len(lines)] <= end:
-                    lines.append(number)
-        return lines + [0] * (len(positions) - len(lines))
-
-    def _other_line_end(self) -> int | None:
-        """Return the first line that ends in LF after others in CRLF, or the other way round; `None` for none."""
-        with contextlib.suppress(*UNREADABLE), open_bytes(self._path, gzipped=self._gzipped) as lines:
-            first: bool | None = None
-            for number, line in enumerate(lines, 1):
-                ends = line.endswith(b"\r\n")
-                if first is not None and ends != first and line.endswith(b"\n"):
-                    return number
-                first = ends if first is None else first
-        return None
-
     def _explain(self, message: str) -> str:
         at = re.search(r"on Line: (\d+)", message)
         where = f"{self.where}, line {int(at[1]):,}" if at else self.where
         if "Invalid unicode" in message or "encoded" in message:
             return wrong_encoding(self.where, int(at[1]) if at else 1, self._codec)
         if columns := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
-            return (
-                f"{where}: {columns[2]} fields, but the header line names {columns[1]};"
-                " a field that holds the delimiter must be quoted"
-            )
+            return f"{where}: {OTHER_WIDTH.format(columns[2], columns[1])}"
         if "unterminated quote" in message:
-            return f'{where}: a quoted field is not closed properly; a quote inside quotes is written twice ("")'
+            return f"{where}: {UNCLOSED}"
         if "line size" in message.lower():
-            return f"{where}: longer than 4 MB"
+            return f"{where}: {TOO_LONG}"
         if self._gzipped:
             return f"{where}: cannot be read to its end; is it whole, and CSV?"
-        if (line := self._other_line_end()) is not None:
-            return f"{self.where}, line {line:,}: its line ending (LF or CRLF) differs from the lines before it"
         return f"{where}: not CSV; fields are separated by one delimiter and quoted with double quotes"

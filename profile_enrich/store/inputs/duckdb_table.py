@@ -72,6 +72,7 @@ class TableReader:
         self._scan = ""
         self._query = ""
         self.all_valid = False
+        self.left_out: frozenset[str] = frozenset()
         self._parameters: dict[str, object] = {}
         self._encoders: list[Callable[[Any], str]] = []
         self._declared: dict[int, tuple[str, ColumnType, re.Pattern[str]]] = {}
@@ -199,15 +200,6 @@ _LITERALS: dict[ColumnType, Callable[[Any], str]] = {
     "number": literal,
     "boolean": _lower,
     "text": to_json,
-}
-
-
-_BROKEN = {
-    "TOO MANY COLUMNS": "more fields than the header line names; one that holds the delimiter must be quoted",
-    "MISSING COLUMNS": "fewer fields than the header line names",
-    "UNQUOTED VALUE": "a quoted field is not closed properly",
-    "LINE SIZE OVER MAXIMUM": "longer than 4 MB",
-    "INVALID ENCODING": "not valid {}",
 }
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import io
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, cast
 
 from ..._utils.strict_json import StrictJsonError, finite, strict_decoder
-from ..._utils.text_encoding import Text
+from ..._utils.text_encoding import INVALID, Text, decoded_lines
 from ...errors import StoreError
 from ..data_classes import CollectionSpec, ColumnType
 from ..files.row_encoder import RowRejected, merge_types, to_json, type_of
@@ -42,12 +41,13 @@ class ObjectReader:
         lines: JsonLines | None = None,
         expected: Mapping[str, ColumnType] | None = None,
     ) -> None:
-        self._kept = None if spec.fields is None else kept_fields(spec)
+        self._kept = None if spec.fields is None else dict.fromkeys(kept_fields(spec))
         self._objects = objects
         self._types: dict[str, ColumnType | None] = {}
         self._expected = expected or {}
         self._misfit = ""
         self._lines = lines
+        self.left_out: set[str] = set()
         self.where = where
         self.rejects = rejects
 
@@ -75,6 +75,8 @@ class ObjectReader:
         types = self._types
         for item in self._objects:
             if self._kept is not None:
+                if len(self.left_out) < MAX_COLUMNS:
+                    self.left_out.update(item.keys() - self._kept)
                 item = {name: item[name] for name in self._kept if name in item}
             self._misfit = next(
                 (misfit(name, kind) for name, kind in self._expected.items() if not _fits(item.get(name), kind)), ""
@@ -184,15 +186,12 @@ class JsonLines:
             self._raw = raw
             # UTF-16 cannot be split into lines before it is decoded.
             wide = not Text(self._encoding).by_bytes
-            lines: IO[Any] = io.TextIOWrapper(raw, encoding=self._encoding, newline="\n") if wide else raw
+            lines: Iterable[bytes | str] = decoded_lines(raw, self._encoding) if wide else raw
             try:
                 for self.line, line in enumerate(lines, 1):
                     item = self._decoded(line)
                     if item is not None:
                         yield item
-            except UnicodeDecodeError:  # UTF-16 only: other encodings are decoded line by line
-                self.line += 1
-                problem = wrong_encoding(self._where, self.line, self._encoding)
             except UNREADABLE:  # a broken gzip file
                 problem = f"{self._where} cannot be {'unpacked' if self._gzipped else 'read'} after line {self.line:,}"
                 problem += "; is it whole?"
@@ -204,6 +203,8 @@ class JsonLines:
 
     def _decoded(self, line: bytes | str) -> dict[str, Any] | None:
         """Return the line's object; `None` for an empty or rejected line."""
+        if isinstance(line, str) and INVALID in line:  # where the next line begins is unknown
+            raise StoreError(wrong_encoding(self._where, self.line, self._encoding))
         reason = ""
         try:
             text = line if isinstance(line, str) else line.decode(self._encoding)

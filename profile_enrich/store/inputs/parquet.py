@@ -83,6 +83,7 @@ class ParquetReader(TableReader):
             self.close()
             raise
         kept = list(found) if spec.fields is None else kept_fields(spec)
+        self.left_out = frozenset(found).difference(kept)
         columns = {name: _parquet_column(places[name], found[name]) for name in kept}
         self._types = {name: kind for name, (_, kind, _) in columns.items()}
         for name, kind in expected.items():

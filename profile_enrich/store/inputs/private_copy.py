@@ -9,6 +9,7 @@ from typing import IO
 
 from ..._utils.files import private_opener
 from ..._utils.temporary_directory import temporary_directory
+from ..._utils.text_encoding import MARKED
 from ...errors import StoreError
 from .base import DAMAGED, UNREADABLE
 
@@ -64,16 +65,7 @@ def as_utf8(content: Iterable[bytes], codec: str) -> Iterator[bytes]:
         content: the text, block by block, in its own encoding.
         codec: Python's name of that.
     """
-    decoder = codecs.getincrementaldecoder(codec)(errors=_INVALID)
+    decoder = codecs.getincrementaldecoder(codec)(errors=MARKED)
     for block in content:
         yield decoder.decode(block).encode("utf-8", "surrogateescape")
     yield decoder.decode(b"", final=True).encode("utf-8", "surrogateescape")
-
-
-def _mark_invalid(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)  # noqa: S101  # it is registered for decoding alone
-    return "\udcff", error.end  # the byte 0xFF in UTF-8, which no character has
-
-
-_INVALID = "profile_enrich.invalid"
-codecs.register_error(_INVALID, _mark_invalid)

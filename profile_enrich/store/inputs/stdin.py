@@ -44,6 +44,7 @@ class _Spooled:
         self._copy = copy
         self.where = reader.where
         self.total = reader.total
+        self.left_out = reader.left_out
         self.rejects = reader.rejects
 
     def columns(self) -> dict[str, ColumnType]:

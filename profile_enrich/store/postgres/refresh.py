@@ -14,7 +14,7 @@ from ..inputs.base import check_columns, unchanged
 from ..inputs.open_reader import open_reader
 from ..inputs.rejects import check_paths
 from ..writes.build import check_shrink, expected_types
-from ..writes.refresh import ChangeApplier, check_refresh_specs, keys_of, source_of
+from ..writes.refresh import ChangeApplier, check_new_columns, check_refresh_specs, keys_of, source_of
 from .connections import Database
 from .schema import Stored, check_schema_name, select_collection, sql, stored
 from .single_records import MAX_CHANGES, lock_collection, swap
@@ -140,11 +140,13 @@ def _stage(
     try:
         if reader.columns():
             check_columns(source, reader.columns(), reader.where)
+        check_new_columns(spec, reader)
         for number, (names, values) in enumerate(reader.rows(), 1):
             applier.take(number, names, values)
             shown.at(number)
         if spec.tombstone is not None and number and spec.tombstone not in reader.columns():
             raise StoreError(f"{reader.where} has no column {spec.tombstone!r} (tombstone)")
+        check_new_columns(spec, reader)
         rejects = reader.rejects
     finally:
         reader.close()

@@ -27,7 +27,7 @@ from ..data_classes import (
 from ..files.collection_writer import CollectionWriter
 from ..files.docids import DocIdAllocator
 from ..files.layer_reader import FileGone, Layer
-from ..files.manifest import MANIFEST, CollectionFiles, Manifest, data_files, new_manifest, read_manifest
+from ..files.manifest import LOCK, MANIFEST, CollectionFiles, Manifest, data_files, new_manifest, read_manifest
 from ..files.row_encoder import RowEncoder, RowRejected
 from ..files.transaction import change_store
 from ..inputs.base import InputReader, check_columns, unchanged
@@ -77,8 +77,8 @@ def build_store(
     check_specs(specs, on_duplicate)
     path = Path(path)
     check_paths(specs, path)
-    problem = ""
-    if path.is_dir():
+    problem, made = "", not path.exists()
+    if not made and path.is_dir():
         _start(path)  # before the lock file is made in a directory that is refused
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,14 +89,25 @@ def build_store(
 
     def change(old: Manifest) -> tuple[Manifest, BuildReport]:
         new, reports = old, list[CollectionReport]()
-        for spec in specs:
-            with unchanged(spec.source):
-                new, report = _build_one(path, new, old.generation + 1, spec, on_duplicate, max_shrink, progress)
-            reports.append(report)
+        try:
+            for spec in specs:
+                with unchanged(spec.source):
+                    new, report = _build_one(path, new, old.generation + 1, spec, on_duplicate, max_shrink, progress)
+                reports.append(report)
+        except BaseException:
+            if made:
+                (path / LOCK).unlink(missing_ok=True)  # while it is held, so that no other build takes it
+            raise
         new = replace(new, generation=old.generation + 1)
         return new, BuildReport(path, new.generation, tuple(reports), 0.0)
 
-    report = change_store(path, change, start=_start)
+    try:
+        report = change_store(path, change, start=_start)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # it holds more than this build made
+                path.rmdir()
+        raise
     return replace(report, seconds=time.monotonic() - began)
 
 

@@ -114,6 +114,8 @@ def check_refresh_specs(specs: Sequence[RefreshSpec], on_duplicate: str) -> None
             raise ConfigurationError(f"vanished is 'keep' or 'delete', not {spec.vanished!r}")
         if spec.source is None and (spec.vanished == "delete" or spec.tombstone is not None):
             raise ConfigurationError("vanished='delete' and a tombstone column need a source")
+        if spec.new_columns not in ("fail", "ignore"):
+            raise ConfigurationError(f"new_columns is 'fail' or 'ignore', not {spec.new_columns!r}")
         if spec.vanished == "delete" and spec.rejects is not None:
             raise ConfigurationError(VANISHED_AND_REJECTS.format(spec.name))
 
@@ -169,6 +171,7 @@ def _take_in(
     try:
         if reader.columns():
             check_columns(source_of(spec, old), reader.columns(), reader.where)
+        check_new_columns(spec, reader)
         for number, (names, values) in enumerate(reader.rows(), 1):
             taking.take(number, names, values)
             if progress is not None and not number & 0xFF and time.monotonic() >= next_report:
@@ -176,6 +179,7 @@ def _take_in(
                 next_report = time.monotonic() + _PROGRESS_EVERY
         if spec.tombstone is not None and number and spec.tombstone not in reader.columns():
             raise StoreError(f"{reader.where} has no column {spec.tombstone!r} (tombstone)")
+        check_new_columns(spec, reader)  # those of JSON are known only now
         rejects = reader.rejects
     finally:
         reader.close()
@@ -221,6 +225,19 @@ def source_of(spec: RefreshSpec, old: Collection) -> CollectionSpec:
         format=spec.format,
         rejects=spec.rejects,
     )
+
+
+def check_new_columns(spec: RefreshSpec, reader: InputReader) -> None:
+    """Check that the collection has all columns of the source, as far as they are known.
+
+    Raises:
+        StoreError: it lacks one, and the specification does not say that it is ignored.
+    """
+    if spec.new_columns == "fail" and reader.left_out:
+        raise StoreError(
+            f"{reader.where} has the column {min(reader.left_out)!r}, which the collection {spec.name!r} lacks; a full"
+            " build or refresh adds it. To leave it out, pass new_columns='ignore', or the fields to keep"
+        )
 
 
 class ChangeSink(Protocol):

@@ -15,7 +15,7 @@ from .build import build_store
 from .refresh import VANISHED_AND_REJECTS, refresh_store
 from .refresh_status import begin_refresh, note_refresh, read_last_refresh, refreshing_alone, withdraw_refresh
 
-__all__ = ["check_vanished", "refresh_from_sources"]
+__all__ = ["changes_of", "check_vanished", "refresh_from_sources"]
 
 
 def refresh_from_sources(
@@ -24,6 +24,7 @@ def refresh_from_sources(
     *,
     changed_only: bool = False,
     vanished: Literal["keep", "delete"] = "keep",
+    new_columns: Literal["fail", "ignore"] = "fail",
     on_duplicate: Literal["last", "fail"] = "last",
     max_shrink: float = MAX_SHRINK,
     since: datetime | None = None,
@@ -38,6 +39,8 @@ def refresh_from_sources(
         specs: the collections to refresh; by default all whose sources `index build` saved.
         changed_only: write only the rows that differ from the stored records (see `refresh_store`); otherwise all.
         vanished: with `changed_only`, what to do with records that the sources no longer have.
+        new_columns: with `changed_only`, what to do if a source of which all fields are kept has columns that the
+            collection lacks: `"fail"`, or `"ignore"` them. A full refresh adds them.
         on_duplicate: as in `build_store`.
         max_shrink: the share of records that a collection may lose, from 0 to 1. Default 0.2.
         since: do nothing if another refresh started after this time (UTC); `None` always refreshes.
@@ -71,7 +74,7 @@ def refresh_from_sources(
             report: BuildReport | RefreshReport
             if changed_only:
                 check_vanished(vanished, changed_only, sources)
-                changes = [_changes(spec, vanished) for spec in sources]
+                changes = [changes_of(spec, vanished, new_columns) for spec in sources]
                 report = refresh_store(
                     path, changes, on_duplicate=on_duplicate, max_shrink=max_shrink, progress=progress
                 )
@@ -112,11 +115,15 @@ def check_vanished(vanished: str, changed_only: bool, specs: Sequence[Collection
             raise ConfigurationError(VANISHED_AND_REJECTS.format(spec.name))
 
 
-def _changes(spec: CollectionSpec, vanished: Literal["keep", "delete"]) -> RefreshSpec:
+def changes_of(
+    spec: CollectionSpec, vanished: Literal["keep", "delete"], new_columns: Literal["fail", "ignore"]
+) -> RefreshSpec:
+    """Return the specification that compares all rows of a collection's source with what is stored."""
     return RefreshSpec(
         spec.name,
         spec.source,
         vanished=vanished,
+        new_columns=new_columns if spec.fields is None else "ignore",
         encoding=spec.encoding,
         delimiter=spec.delimiter,
         format=spec.format,

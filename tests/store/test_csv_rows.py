@@ -1,0 +1,101 @@
+"""Odd CSV files beside Python's strict reader: the store takes the same rows, and rejects the others."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from profile_enrich.errors import StoreError
+from profile_enrich.store import CollectionSpec
+from profile_enrich.store.inputs import csv_rows
+from profile_enrich.store.inputs.csv_rows import copy_rows, is_plain
+from profile_enrich.store.inputs.open_reader import open_reader
+
+# None begins with a space: Python takes quotes after spaces for text, and the store rejects such a row.
+PIECES = st.sampled_from([*'a"', ",", ",", "\n", "\n", "\r\n", "\r", '"', '""', ',"', '",', 'a "', '" ', "é", "\t"])
+TEXTS = st.lists(PIECES, max_size=24).map("".join)
+
+
+def reference(text: str, width: int) -> tuple[list[list[str]], int]:
+    """The rows that Python's strict reader takes of this text, and the number of the others."""
+    good: list[list[str]] = []
+    bad = 0
+    lines = io.StringIO(text, newline="\n")
+    rows = csv.reader(iter(lines.readline, ""), strict=True)
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error:
+            bad += 1
+            continue
+        if row is None:
+            return good, bad
+        if row and len(row) != width:
+            bad += 1
+        elif row:
+            good.append(row)
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS, st.integers(1, 3))
+def test_E9_the_rows_of_any_text_are_those_of_pythons_reader(text: str, width: int) -> None:
+    refused: list[int] = []
+    lines = text.encode().splitlines(keepends=True) if "\r" not in text else list(io.BytesIO(text.encode()))
+    content = b"".join(copy_rows(lines, 2, ",", width, "u.csv", lambda line, *_: refused.append(line)))
+    rows = list(csv.reader(io.StringIO(content.decode(), newline=""), strict=True))
+    assert (rows, len(refused)) == reference(text, width)
+    assert refused == sorted(refused)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TEXTS)
+def test_E9_the_engine_gives_the_same_rows(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "u.csv"
+    file.write_bytes(b"id,n\n" + text.encode())
+    good, bad = reference(text, 2)
+    spec = CollectionSpec("U", file, types={"n": "text"}, rejects=tmp_path / "bad.jsonl")
+    for kept in (True, False):
+        if not kept and bad:
+            with pytest.raises(StoreError, match=r"u\.csv, line \d+: "):
+                open_reader(CollectionSpec("U", file, types={"n": "text"}))
+            return
+        reader = open_reader(spec if kept else CollectionSpec("U", file, types={"n": "text"}))
+        try:
+            rows = [["" if value is None else value for value in values] for _, values in reader.rows()]
+            assert (rows, sum(reader.rejects.reasons.values())) == (good, bad)
+        finally:
+            reader.close()
+
+
+@pytest.mark.parametrize("at", range(-4, 5))
+@pytest.mark.parametrize("odd", [b'x, "y"\n', b'"x" ,y\n', b"x,y,\n", b"x,y,\r\n", b"x\ry\n", b"x,y\r\n"])
+def test_what_the_engine_reads_otherwise_is_seen_across_blocks(odd: bytes, at: int) -> None:
+    line = b"a,b\n"
+    before = line * ((1 << 20) // len(line) - 2) + b"c" * (5 + at) + b",\n"[:1]
+    assert is_plain(io.BytesIO(before + b"d\n" + line), ",")
+    assert not is_plain(io.BytesIO(before + b"d\n" + odd + line), ",")
+    assert not is_plain(io.BytesIO(before + odd + line), ",")
+
+
+def test_a_quoted_field_that_never_ends_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the next row begins is unknown: rows inside the text would be taken for records."""
+    monkeypatch.setattr(csv_rows, "MAX_ROW", 1_000)
+    file = tmp_path / "u.csv"
+    file.write_text('id,n\n1,a\n2,"b\n' + "3,c\n" * 1_000)
+    with pytest.raises(StoreError, match=r"u\.csv, line 3: a quoted field is not closed properly"):
+        open_reader(CollectionSpec("U", file, rejects=tmp_path / "bad.jsonl"))
+
+
+@pytest.mark.parametrize("row", ['a, "b"', ' "a",b', 'a,  "b', 'a, "b""', '"x\ny", "b"', 'a, "'])
+def test_E9_a_space_before_quotes_is_a_reject(row: str) -> None:
+    """Python takes the quotes for text, other programs take them away: the value would depend on the reader."""
+    refused: list[tuple[int, str]] = []
+    lines = io.BytesIO(f"{row}\nu2,c\n".encode())
+    rows = list(copy_rows(lines, 2, ",", 2, "u.csv", lambda line, reason, *_: refused.append((line, reason))))
+    assert rows == [b"u2,c\n"]
+    assert refused == [(2, "a space before a quoted field")]
