@@ -356,3 +356,18 @@ async def test_E9_the_line_of_text_that_is_not_utf_16_is_counted(tmp_path: Path,
         await enrich(tmp_path / name, tmp_path / "out.jsonl", fields=["tier"])
     with pytest.raises(StoreError, match=f"{name}, line {len(lines) + 1:,}: not valid {codec.upper()}"):
         build_store(tmp_path / "s", [CollectionSpec("Users", tmp_path / name, key="user_id")])
+
+
+async def test_E9_a_parquet_page_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
+    """The checksum is optional, and pyarrow does not look at it unless it is asked to."""
+    table = pa.table({"user_id": [f"u{n}" for n in range(2_000)]})
+    path = tmp_path / "in.parquet"
+    pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False)
+    await enrich(path, tmp_path / "out.jsonl", fields=["tier"])
+    content = bytearray(path.read_bytes())
+    content[content.find(b"u1500") + 1] ^= 8  # another valid id
+    path.write_bytes(content)
+    assert pq.read_table(path)["user_id"][1500].as_py() == "u9500"
+    with pytest.raises(InputError, match=r"in\.parquet"):
+        await enrich(path, tmp_path / "new.jsonl", fields=["tier"])
+    assert left(tmp_path) == {"in.parquet", "out.jsonl"}

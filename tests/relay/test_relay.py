@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from profile_enrich import AmperitySource, CensusSource
-from profile_enrich.errors import ConfigurationError
+from profile_enrich.errors import ConfigurationError, StoreError
 from profile_enrich.relay import Relay, compare, mirror_ids, mirror_index
 from profile_enrich.server import ApiKey
 from profile_enrich.store import CollectionSpec
@@ -236,6 +237,44 @@ async def test_R4_the_vendors_end_loses_nothing_that_was_mirrored(
             assert (await asking.get(record(vendor, "u1"))).json()["data"]["tier"] == "of the table"
             assert (await asking.get(record(vendor, "u3"))).json()["data"]["tier"] == "gold"
             assert (await asking.get(record(vendor, "never"))).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["u.csv", "u.jsonl"])
+def test_E5_a_table_that_is_replaced_while_a_mirror_takes_it_in_changes_nothing(
+    mirror: MirrorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """E5: by another one of the same size, with its time put back, after some rows were taken in."""
+    source = tmp_path / name
+    head, line = (
+        ("id,tier\n", "u{n:04},{v}{n:04}\n")
+        if name == "u.csv"
+        else (
+            "",
+            '{{"id":"u{n:04}","tier":"{v}{n:04}"}}\n',
+        )
+    )
+    rows = {value: head + "".join(line.format(n=n, v=value) for n in range(2_000)) for value in "abc"}
+    source.write_text(rows["a"])
+    assert mirror.load(CollectionSpec("Users", source)) == 2_000
+    source.write_text(rows["b"])
+    facts, written, taken_in = source.stat(), MirrorStore._write, list[str]()
+
+    def write(self: MirrorStore, run: Any, known: Any, key: str, text: str) -> None:
+        written(self, run, known, key, text)
+        taken_in.append(key)
+        if len(taken_in) == 500:
+            (tmp_path / "other").write_text(rows["c"])
+            (tmp_path / "other").replace(source)
+            os.utime(source, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+    monkeypatch.setattr(MirrorStore, "_write", write)
+    with pytest.raises(StoreError, match="changed while it was read"):
+        mirror.load(CollectionSpec("Users", source))
+    assert len(taken_in) >= 500
+    for key in ("u0001", "u1999"):
+        found = mirror.get("Users", key)
+        assert found is not None
+        assert found.attributes["tier"] == f"a{key[1:]}"
 
 
 async def test_R5_an_amperity_index_is_mirrored_by_paging(

@@ -24,7 +24,9 @@ class ParquetRecordReader(RecordReader):
         parquet = arrow("pyarrow.parquet")
         failed = False
         try:
-            self._file = parquet.ParquetFile(spec.path, pre_buffer=False, buffer_size=2**18)
+            self._file = parquet.ParquetFile(
+                spec.path, pre_buffer=False, buffer_size=2**18, page_checksum_verification=True
+            )
         except (OSError, ValueError):  # pyarrow's own errors are one or the other
             failed = True
         if failed:

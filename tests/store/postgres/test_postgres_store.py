@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -96,6 +98,41 @@ def test_D5_the_pool_is_bounded_and_a_caller_does_not_wait_for_ever(
 def _hold(store: Any, release: threading.Event) -> None:
     with store._database.primary.connection():
         release.wait(10)
+
+
+@pytest.mark.parametrize("name", ["u.csv", "u.jsonl"])
+@pytest.mark.parametrize("work", ["build", "refresh"])
+def test_E5_an_input_that_is_replaced_while_it_is_read_changes_nothing(
+    backend: PostgresBackend, tmp_path: Path, name: str, work: str
+) -> None:
+    """E5: another file of the same size is moved over it, with the time put back; only its bytes tell."""
+    source = tmp_path / name
+    line = "u{0:04},t{0:04}\n" if name == "u.csv" else '{{"id":"u{0:04}","tier":"t{0:04}"}}\n'
+    lines = [line.format(n) for n in range(3_000)]
+    head = ["id,tier\n"] if name == "u.csv" else []
+    source.write_text("".join(head + lines))
+    backend.build([CollectionSpec("Users", source)], max_shrink=1.0)
+    source.write_text("".join(head + lines).replace("t0", "x0"))
+    facts = source.stat()
+    changed: list[bool] = []
+
+    def once(_: object) -> None:
+        if not changed:
+            changed.append(True)
+            (tmp_path / "other").write_text("".join(head + lines).replace("t0", "y0"))
+            (tmp_path / "other").replace(source)
+            os.utime(source, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+    with backend.open() as store:
+        before = store.generation
+        run: Any = backend.build if work == "build" else backend.refresh
+        spec = CollectionSpec("Users", source) if work == "build" else RefreshSpec("Users", source)
+        with pytest.raises(StoreError, match="changed while it was read"):
+            run([spec], progress=once)
+        assert changed
+        found = store.get("Users", "u0007")
+        assert found is not None
+        assert (store.generation, found.attributes["tier"]) == (before, "t0007")
 
 
 def test_D5_a_slow_statement_is_ended_and_the_pool_goes_on(backend: PostgresBackend, postgres: Postgres) -> None:
