@@ -252,7 +252,7 @@ def test_D2_pages_show_each_record_once_while_refreshes_run(backend: Backend, st
         reader.start()
     try:
         for version in range(6):
-            rows = [{**row, "version": version} for row in PEOPLE]
+            rows = [{**row, "n": 1_000 + version} for row in PEOPLE]
             if version % 2:
                 backend.build([CollectionSpec("Users", rows, filterable=FILTERS)])
             else:
