@@ -21,7 +21,7 @@ LINES = 100
 FILTERS = ("who", "action", "subject")
 """The filters of the audit log."""
 DONE = {
-    "forgotten": "Forgotten. Whoever looks next asks the Profile API anew.",
+    "forgotten": "Removed from the cache. The next view calls the Profile API.",
     "password": "Your new password is set.",
 }
 
@@ -158,7 +158,7 @@ class Pages:
         return self.renderer.problem(request, 404, "Search again", text)
 
     def _not_allowed(self, request: Request) -> Response:
-        return self.renderer.problem(request, 403, "Not for your role", "Ask whoever runs the console.")
+        return self.renderer.problem(request, 403, "Not for your role", "Ask the administrator of the console.")
 
 
 def _words(error: ProfileEnrichError) -> str:

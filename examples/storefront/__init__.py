@@ -1,1 +1,1 @@
-"""A shop whose pages are made for whoever is signed in: `create_app` in `app.py` puts it together."""
+"""A shop with personalized pages. `create_app` in `app.py` makes the application."""

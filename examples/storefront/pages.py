@@ -150,7 +150,7 @@ class Pages:
         profile = await self.client.lookup(str(int(typed)), budget=CHECK_SECONDS)
         if profile.reason in (Reason.NOT_FOUND, Reason.EXCLUDED):
             return f"We know no household {int(typed)}. Most numbers from 1 to 2500 are taken; try another."
-        # Whoever cannot be checked now is let in: the pages work without a profile too.
+        # While the Profile API is down, any number may sign in: the pages also work without a profile.
         return ""
 
     async def sign_out(self, request: Request) -> Response:

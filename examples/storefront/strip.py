@@ -12,10 +12,10 @@ from .sessions import consents, signed_in
 
 MEANINGS = {
     Status.HIT: "from the cache, fresh",
-    Status.STALE: "from the cache, past its time; a newer one is being fetched",
+    Status.STALE: "from the cache, stale; a refresh is running",
     Status.NEGATIVE: "from the cache: there is no such profile",
-    Status.MISS: "asked the Profile API",
-    Status.COALESCED: "shared another page’s question to the Profile API",
+    Status.MISS: "from the Profile API",
+    Status.COALESCED: "shared another page’s call to the Profile API",
     Status.TIMEOUT: "the Profile API took too long; the page went on without",
 }
 
@@ -50,16 +50,16 @@ def strip_of(request: Request, client: ProfileClient, api_runs: bool | None = No
     details = lookup_details(request)
     stats = client.stats()
     status = Status.SKIPPED if details is None else details.status
-    meaning = MEANINGS.get(status, "nobody is signed in, so nobody is looked up")
+    meaning = MEANINGS.get(status, "nobody is signed in, so no lookup was made")
     failing = "failed a moment ago and will be asked again" if api_runs else "cannot be reached"
     if status is Status.ERROR:
         meaning = f"the Profile API {failing}; the page went on without"
     if status is Status.STALE and request.state.profile.error is not None:
         meaning = f"from the cache; the Profile API {failing}"
     if details is not None and details.reason is Reason.NOT_FOUND and status is Status.MISS:
-        meaning = "asked the Profile API: there is no such profile"
+        meaning = "from the Profile API: there is no such profile"
     if details is not None and details.reason is Reason.NO_CONSENT:
-        meaning = "you said no, so nobody is looked up"
+        meaning = "no consent, so no lookup was made"
     return Strip(
         status=status.value,
         meaning=meaning,

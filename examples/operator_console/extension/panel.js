@@ -160,7 +160,7 @@ function profile(settings, body) {
     item.append(element("span", line.who), element("span", line.action, "tag"), element("time", line.at, "soft"));
     history.append(item);
   }
-  parts.push(element("h2", "Who looked here"), history);
+  parts.push(element("h2", "Views of this profile"), history);
   parts.push(link(settings, body.url, "Open in the console"), element("p", `${body.operator}, ${body.role}`, "soft"));
   shown.replaceChildren(...parts);
 }
