@@ -126,7 +126,7 @@ def test_A22_A24_a_profile_is_a_key_of_its_own(
     def state(request: Request) -> dict[str, str]:
         return {"hello": greeting(request.state.profile)}
 
-    app.add_middleware(ProfileMiddleware, client=client, identify=WHO, attach=attach)
+    app.add_middleware(ProfileMiddleware, client=client, identify=WHO, budget=5.0, attach=attach)
     asked(app, "/state" if attach == "eager" else "/parameter", made)
     assert own_records(caplog) == []
 
@@ -153,7 +153,7 @@ def test_A22_A24_an_asynchronous_function_too(
     async def state(request: Request) -> dict[str, str]:
         return {"hello": await greeting(request.state.profile)}
 
-    app.add_middleware(ProfileMiddleware, client=client, identify=WHO, attach=attach)
+    app.add_middleware(ProfileMiddleware, client=client, identify=WHO, budget=5.0, attach=attach)
     asked(app, "/state" if attach == "eager" else "/parameter", made)
     assert own_records(caplog) == []
 
@@ -238,7 +238,7 @@ def test_A22_a_function_that_gets_the_profile_for_itself_is_logged_once(
             here.set(request)
             return str(await agreeting(NOBODY))
 
-    app.add_middleware(ProfileMiddleware, client=client, identify=WHO)
+    app.add_middleware(ProfileMiddleware, client=client, identify=WHO, budget=5.0)
     with TestClient(app) as browser:
         for user in NAMES:
             browser.get("/", headers={"x-user": user} if user else {})

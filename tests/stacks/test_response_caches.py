@@ -86,7 +86,7 @@ def test_A22_A24_fastapi_cache_and_aiocache_key_on_the_person(
     async def helper_state(request: Request) -> dict[str, str]:
         return {"hello": await greeting(request.state.profile)}
 
-    app.add_middleware(ProfileMiddleware, client=client, identify=WHO, attach=attach)
+    app.add_middleware(ProfileMiddleware, client=client, identify=WHO, budget=5.0, attach=attach)
     with TestClient(app) as client_:
         for user, hello, control, vary in answers(client_, path):
             assert hello == NAMES[user]
@@ -131,7 +131,7 @@ def test_A22_cachetools_keys_on_the_key_that_its_function_makes(
     async def awaited(request: Request) -> dict[str, str]:
         return {"hello": greeting(await get_profile(request))}
 
-    app.add_middleware(ProfileMiddleware, client=client, identify=WHO)
+    app.add_middleware(ProfileMiddleware, client=client, identify=WHO, budget=5.0)
     with TestClient(app) as client_:
         for user, hello, control, _ in answers(client_, path):
             assert hello == NAMES[user]
@@ -148,7 +148,7 @@ def test_A22_A24_a_required_profile_is_part_of_the_key_too(client: ProfileClient
     async def page(profile: RequiredProfile) -> dict[str, str]:
         return {"hello": profile["first_name"]}
 
-    app.add_middleware(ProfileMiddleware, client=client, identify=WHO)
+    app.add_middleware(ProfileMiddleware, client=client, identify=WHO, budget=5.0)
     with TestClient(app) as client_:
         for _ in range(2):
             assert client_.get("/", headers={"x-user": "u1"}).json()["hello"] == "Ann-Planted"
@@ -185,7 +185,7 @@ def test_A22_a_profile_that_a_cached_function_gets_for_itself_is_logged_once(
 
         return {"hello": await greeting()}
 
-    app.add_middleware(ProfileMiddleware, client=client, identify=WHO)
+    app.add_middleware(ProfileMiddleware, client=client, identify=WHO, budget=5.0)
     with TestClient(app) as client_:
         answers(client_, path)
     logged = [record.getMessage() for record in own_records(caplog)]
