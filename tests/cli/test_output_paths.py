@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -35,19 +36,27 @@ def vendor() -> Iterator[VendorServer]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory with a source, a store over it, and files of the user's."""
-    (tmp_path / "users.csv").write_text("user_id,n\nu1,1\nu2,2\n")
-    (tmp_path / "mine.txt").write_text("mine\n")
-    (tmp_path / "server.toml").write_text("[server]\nno_auth = true\n")
-    build_store(tmp_path / "a.store", [CollectionSpec("users", tmp_path / "users.csv", key="user_id")])
-    with MirrorStore(tmp_path / "users.mirror") as mirror:
+def place() -> Generator[Path]:
+    """A directory with a source, a store over it, and files of the user's.
+
+    It is not one of pytest's: each pytest that starts closes the directory of them all to other users.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        yield filled(Path(folder))
+
+
+def filled(place: Path) -> Path:
+    (place / "users.csv").write_text("user_id,n\nu1,1\nu2,2\n")
+    (place / "mine.txt").write_text("mine\n")
+    (place / "server.toml").write_text("[server]\nno_auth = true\n")
+    build_store(place / "a.store", [CollectionSpec("users", place / "users.csv", key="user_id")])
+    with MirrorStore(place / "users.mirror") as mirror:
         mirror.add_collection("users", key="user_id")
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "link").symlink_to("mine.txt")
-    (tmp_path / "broken").symlink_to("nothing/at/all")
-    return tmp_path
+    os.mkfifo(place / "pipe")
+    (place / "folder").mkdir()
+    (place / "link").symlink_to("mine.txt")
+    (place / "broken").symlink_to("nothing/at/all")
+    return place
 
 
 def invoke(vendor: VendorServer, *words: str | Path) -> Result:
