@@ -45,7 +45,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes] | None = None, seconds: 
     end = time.monotonic() + seconds
     while True:
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(url, timeout=2)
+            return httpx.get(url, timeout=10)
         assert process is None or process.poll() is None, "it ended"
         assert time.monotonic() < end, f"{url} never answered"
         time.sleep(0.05)
@@ -113,7 +113,7 @@ def test_the_command_of_the_unit_serves_reads_its_file_again_and_stops(tmp_path:
         assert "profile_api_requests" in scraped(port, tmp_path)
         process.send_signal(signal.SIGHUP)
         for _ in range(20):
-            record = httpx.get(f"{url}/api/v1/entities/1/record?record_id=2280", headers=allowed)
+            record = httpx.get(f"{url}/api/v1/entities/1/record?record_id=2280", headers=allowed, timeout=30)
             assert record.json()["data"]["household_id"] == "2280"
             time.sleep(0.05)
 

@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,33 @@ def server(tmp_path: Path) -> Generator[Server]:
         running.server.should_exit = True
         running.thread.join(10)
         running.listener.close()
+
+
+def test_P9_a_server_that_stops_answers_the_first_request_of_a_new_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_limits, "_FIRST_REQUEST", 3.0)
+    server.server.config.timeout_graceful_shutdown = 30
+    asking, idle = server.connect(), server.connect()
+    until(lambda: len(server.server.server_state.connections) == 2)
+    protocols: list[Any] = list(server.server.server_state.connections)
+    server.server.should_exit = True
+    until(lambda: all(each._stopping for each in protocols))
+    asking.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    with asking.makefile("rb") as answer:
+        said = answer.read()  # to the end of the connection
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in said
+    assert closed(idle)
+    asking.close()
+    idle.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def closed(connection: socket.socket, within: float = 20.0) -> bool:

@@ -63,6 +63,10 @@ class ConnectionLimits:
         return default
 
 
+_FIRST_REQUEST = 0.25
+"""Seconds that a server which stops gives a new connection to send its first request."""
+
+
 class _HealthOnly:
     """Serve `/healthz`, and return 503 for other requests."""
 
@@ -90,6 +94,7 @@ class _LimitedProtocol(HttpToolsProtocol):
     _body_bytes = 0
     _receiving = False
     _refusal = 400
+    _stopping = False
     _deadline: asyncio.TimerHandle | None = None
     _write_deadline: asyncio.TimerHandle | None = None
 
@@ -151,6 +156,8 @@ class _LimitedProtocol(HttpToolsProtocol):
             self._refusal = 431
             raise ValueError  # makes httptools stop parsing
         super().on_headers_complete()
+        if self._stopping:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -167,6 +174,14 @@ class _LimitedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self.waiting[self] = None
+
+    def shutdown(self) -> None:
+        # The first request of a new connection may be on its way: a client would not send it again.
+        if self.cycle is None and not self._stopping:
+            self._stopping = True
+            self.loop.call_later(_FIRST_REQUEST, self.shutdown)
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         super().pause_writing()
