@@ -177,7 +177,7 @@ class _LimitedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         # The first request of a new connection may be on its way: a client would not send it again.
-        if self.cycle is None and not self._stopping:
+        if not (self.cycle or self._stopping):
             self._stopping = True
             self.loop.call_later(_FIRST_REQUEST, self.shutdown)
         else:
