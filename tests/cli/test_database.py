@@ -125,3 +125,14 @@ def test_what_does_not_fit_is_said_in_flags(arguments: list[str], message: str) 
     run = CliRunner(env={"PROFILE_ENRICH_STORE": None, "PROFILE_ENRICH_SHIPPING_KEY": None}).invoke(cli, arguments)
     assert run.exit_code != 0
     assert message in run.stderr
+
+
+@pytest.mark.parametrize(
+    "place", [["--database", "postgresql://127.0.0.1:1/none"], ["--from", "/none"], ["--mirror", "none.sqlite"]]
+)
+def test_a_server_whose_records_are_elsewhere_does_not_refresh_them(place: list[str]) -> None:
+    """Several servers may share them, so `index refresh` does it, from cron."""
+    result = CliRunner().invoke(cli, ["serve", *place, "--refresh-every", "1h"])
+    assert result.exit_code == 2
+    assert "--refresh-every" in result.stderr
+    assert "leave them out" in result.stderr
