@@ -73,7 +73,7 @@ def test_E9_the_engine_gives_the_same_rows(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("at", range(-4, 5))
-@pytest.mark.parametrize("odd", [b'x, "y"\n', b'"x" ,y\n', b"x,y,\n", b"x,y,\r\n", b"x\ry\n", b"x,y\r\n"])
+@pytest.mark.parametrize("odd", [b'x, "y"\n', b'"x" ,y\n', b"x,y,\n", b"x,y,\r\n", b"x\ry\n", b"x,y\r\n", b"x,\0\n"])
 def test_what_the_engine_reads_otherwise_is_seen_across_blocks(odd: bytes, at: int) -> None:
     line = b"a,b\n"
     before = line * ((1 << 20) // len(line) - 2) + b"c" * (5 + at) + b",\n"[:1]

@@ -362,6 +362,8 @@ def test_P10_a_manifest_with_a_flipped_bit_is_refused(path: Path) -> None:
         (b"id,a\r1,x\r2,y\r", "its lines end in CR alone; convert them first"),
         (b'id,a\n1, "x"\n', "u.csv, line 2: a space before a quoted field"),
         (b'id,a\n1,"x" \n', "u.csv, line 2: a quoted field is not closed properly"),
+        (b"id,a\n1,x\0y\n", "u.csv, line 2: a NUL byte"),
+        (b'id,a\n"1\0","x\ny"\n', "u.csv, line 2: a NUL byte"),
         (b"id,a\n1,x,\n", "u.csv, line 2: 3 fields, but the header line names 2"),
         (b"id a\n1 x\n", "has one column, 'id a'; if its fields are separated by spaces, pass delimiter=' '"),
         (b"sep=;\nid;a\n1;x\n", "line 1: a line for spreadsheets"),

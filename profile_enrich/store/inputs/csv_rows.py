@@ -37,9 +37,10 @@ OTHER_WIDTH = "{} fields, but the header line names {}; a field that holds the d
 def is_plain(file: IO[bytes], delimiter: str) -> bool:
     """Return whether the engine reads all of a file as Python's reader does; the file is read to its end.
 
-    The engine drops spaces around a quoted field and an empty field beyond the header's, and stops at another line end.
+    The engine takes NUL bytes, drops spaces around a quoted field and an empty field beyond the header's, and stops at
+    another line end.
     """
-    ends = [character.encode() for character in (' "', '" ', f"{delimiter}\n", f"{delimiter}\r")]
+    ends = [character.encode() for character in (' "', '" ', "\0", f"{delimiter}\n", f"{delimiter}\r")]
     plain, last = True, b""
     returns = pairs = feeds = 0
     for block in blocks(file):
@@ -109,6 +110,8 @@ def copy_rows(
             continue
         if not _is_utf8(row):
             reason = NOT_UTF8
+        elif b"\0" in row:
+            reason = "a NUL byte"
         elif size > MAX_ROW:
             reason = TOO_LONG
         elif not reason and found != width:
