@@ -362,7 +362,7 @@ def test_forgetting_a_profile_asks_the_profile_api_anew(sam: Browser, tess: Brow
     assert console.records_asked() == before + 1
     done = sam.post(f"{path}/forget")
     assert done.url.path == "/"
-    assert "Forgotten" in sam.text
+    assert "Removed from the cache" in sam.text
     assert console.audit_log("sam")[-1][0] == "forgot"
     sam.get(path)
     assert console.records_asked() == before + 2
