@@ -22,7 +22,7 @@ from .shop import Shop
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
 
-pytestmark = [needs_browser, pytest.mark.long]
+pytestmark = needs_browser
 
 WIDTHS = (390, 1280)
 BETWEEN = (640, 700, 900, 1000, 1100)
