@@ -53,7 +53,7 @@ class MemorySource:
         self._lookup: Lookup | None = None
         self._use({})
         if isinstance(profiles, Mapping):
-            self._use(profiles)  # pyright: ignore[reportUnknownArgumentType]
+            self._use(profiles)  # pyright: ignore[reportUnknownArgumentType]  # a value of the user's
         elif callable(profiles):
             self._lookup = profiles
         elif profiles is not None:
