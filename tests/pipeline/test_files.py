@@ -134,7 +134,7 @@ def test_E1_whatever_a_csv_holds_is_in_the_output_as_it_was(rows: list[tuple[str
 
 
 async def test_a_json_line_keeps_its_own_text(tmp_path: Path) -> None:
-    odd = '{"user_id":"u1", "big": 12345678901234567890.10, "esc": "\\u00e9", "tier": 1, "tier": 2}'
+    odd = '{"user_id":"u1", "big": 12345678901234567890.10, "esc": "\\u00e9", "tier": 1}'
     source = write(tmp_path / "in.jsonl", f'{odd}\n\n  {{"user_id": 7}}\n{{}}\n')
     report = await enrich(
         source, tmp_path / "out.ndjson", fields=["tier"], dead_letter=tmp_path / "bad.jsonl", prefix=""
@@ -143,6 +143,23 @@ async def test_a_json_line_keeps_its_own_text(tmp_path: Path) -> None:
     assert out == [odd, '{"user_id": 7, "tier": "bronze"}', '{"tier": null}']
     assert (report.clashes, report.keyless) == ({"tier": 1}, 1)
     assert not (tmp_path / "bad.jsonl").exists()
+
+
+async def test_a_number_with_more_digits_than_a_float_has_keeps_them(tmp_path: Path) -> None:
+    """In CSV as it is written; in Parquet its column is text. A float that is written with all digits stays one."""
+    source = write(
+        tmp_path / "in.jsonl",
+        '{"user_id": "u1", "big": 1610521604143693812.5, "f": 0.10000000000000001, "in": [0.1234567890123456789]}\n'
+        '{"user_id": "u1", "big": 1.5, "f": 1e-7, "in": null}\n',
+    )
+    await enrich(source, tmp_path / "out.csv", fields=["tier"], prefix="")
+    rows = list(csv.reader((tmp_path / "out.csv").read_text().splitlines()))
+    assert [row[1:3] for row in rows[1:]] == [["1610521604143693812.5", "0.1"], ["1.5", "1e-07"]]
+    assert "0.1234567890123456789" in rows[1][3]
+    await enrich(source, tmp_path / "out.parquet", fields=["tier"], prefix="")
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["big"].to_pylist() == ["1610521604143693812.5", "1.5"]
+    assert table["f"].to_pylist() == [0.1, 1e-7]
 
 
 async def test_a_lone_surrogate_and_an_encoding_without_the_character_stay_json(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any, BinaryIO, cast
 
-from ..._utils.strict_json import StrictJsonError, strict_decoder
+from ..._utils.strict_json import StrictJsonError, finite, strict_decoder
 from ..._utils.text_encoding import CR_ALONE, ends_in_cr
 from ...errors import ConfigurationError, InputError
 from .formats import FileSpec
@@ -121,7 +122,19 @@ class CsvRecordReader(TextReader):
         return dict(zip(self.columns or (), item.record, strict=True))
 
 
-_DECODE = strict_decoder().decode
+_FLOAT_DIGITS = 17
+"""The most significant digits of a number that was written from a float (IEEE 754, 5.12.2)."""
+
+
+def _number(text: str) -> float | Decimal:
+    """Return a float, or a decimal if the number has more digits than a float has."""
+    number = finite(text)
+    if len(text) <= _FLOAT_DIGITS or len(Decimal(text).as_tuple().digits) <= _FLOAT_DIGITS:
+        return number
+    return Decimal(text)
+
+
+_DECODE = strict_decoder(_number).decode
 
 
 class JsonReader(TextReader):
