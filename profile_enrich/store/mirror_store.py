@@ -260,6 +260,7 @@ class MirrorStore(ProfileStore):
                     if reason:
                         reader.reject(read, names, values, reason)
                 check_any_stored(reader.where, read + reader.rejects.broken, reader.rejects)
+                reader.rejects.finish()
                 columns = dict(reader.columns())
                 run(
                     "UPDATE collection SET columns = ?, key = ?, updated_at = ? WHERE id = ?",

@@ -300,8 +300,11 @@ def test_E8_a_new_column_is_named_with_the_option_that_ignores_it(store: Path, u
     result = index("refresh", "--changes", changes, store=store)
     assert result.exit_code == 2
     assert "has the column 'shoe_size', which the collection 'users' lacks" in result.stderr
-    assert "give --new-columns 'ignore', or the fields to keep" in result.stderr
+    assert "give --new-columns 'ignore'" in result.stderr
     assert index("refresh", "--changes", changes, "--new-columns", "ignore", store=store).exit_code == 0
+    result = index("refresh", "--new-columns", "ignore", store=store)
+    assert result.exit_code == 2
+    assert "--new-columns needs --changed-only or --changes" in result.stderr
     users.write_text(
         "".join(
             f"{line},{'44' if number else 'shoe_size'}\n" for number, line in enumerate(users.read_text().splitlines())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from pathlib import Path
@@ -21,16 +22,25 @@ PIECES = st.sampled_from([*'a"', ",", ",", "\n", "\n", "\r\n", "\r", '"', '""', 
 TEXTS = st.lists(PIECES, max_size=24).map("".join)
 
 
-def reference(text: str, width: int) -> tuple[list[list[str]], int]:
-    """The rows that Python's strict reader takes of this text, and the number of the others."""
+NEVER_ENDS = "a quoted field is not closed properly"
+
+
+def reference(text: str, width: int) -> tuple[list[list[str]], int] | None:
+    """The rows that Python's strict reader takes of this text, and the number of the others.
+
+    `None` if a quoted field that is not on the last line never ends.
+    """
     good: list[list[str]] = []
     bad = 0
     lines = io.StringIO(text, newline="\n")
     rows = csv.reader(iter(lines.readline, ""), strict=True)
     while True:
+        before = rows.line_num
         try:
             row = next(rows, None)
-        except csv.Error:
+        except csv.Error as error:
+            if "unexpected end of data" in str(error) and rows.line_num > before + 1:
+                return None
             bad += 1
             continue
         if row is None:
@@ -46,9 +56,15 @@ def reference(text: str, width: int) -> tuple[list[list[str]], int]:
 def test_E9_the_rows_of_any_text_are_those_of_pythons_reader(text: str, width: int) -> None:
     refused: list[int] = []
     lines = text.encode().splitlines(keepends=True) if "\r" not in text else list(io.BytesIO(text.encode()))
-    content = b"".join(copy_rows(lines, 2, ",", width, "u.csv", lambda line, *_: refused.append(line)))
+    copying = copy_rows(lines, 2, ",", width, "u.csv", lambda line, *_: refused.append(line))
+    expected = reference(text, width)
+    if expected is None:
+        with pytest.raises(StoreError, match=NEVER_ENDS):
+            list(copying)
+        return
+    content = b"".join(copying)
     rows = list(csv.reader(io.StringIO(content.decode(), newline=""), strict=True))
-    assert (rows, len(refused)) == reference(text, width)
+    assert (rows, len(refused)) == expected
     assert refused == sorted(refused)
 
 
@@ -57,8 +73,13 @@ def test_E9_the_rows_of_any_text_are_those_of_pythons_reader(text: str, width: i
 def test_E9_the_engine_gives_the_same_rows(tmp_path: Path, text: str) -> None:
     file = tmp_path / "u.csv"
     file.write_bytes(b"id,n\n" + text.encode())
-    good, bad = reference(text, 2)
     spec = CollectionSpec("U", file, types={"n": "text"}, rejects=tmp_path / "bad.jsonl")
+    expected = reference(text, 2)
+    if expected is None:
+        with pytest.raises(StoreError, match=NEVER_ENDS):
+            open_reader(spec)
+        return
+    good, bad = expected
     for kept in (True, False):
         if not kept and bad:
             with pytest.raises(StoreError, match=r"u\.csv, line \d+: "):
@@ -80,6 +101,30 @@ def test_what_the_engine_reads_otherwise_is_seen_across_blocks(odd: bytes, at: i
     assert is_plain(io.BytesIO(before + b"d\n" + line), ",")
     assert not is_plain(io.BytesIO(before + b"d\n" + odd + line), ",")
     assert not is_plain(io.BytesIO(before + odd + line), ",")
+
+
+@pytest.mark.parametrize("rest", [1, 2, 1_000])
+def test_E9_a_quoted_field_that_never_ends_takes_no_row_with_it(tmp_path: Path, rest: int) -> None:
+    """E9: also where all of the file is shorter than the longest row; on the last line it is one reject."""
+    file = tmp_path / "u.csv"
+    file.write_text('id,n\n1,a\n2,"b\n' + "3,c\n" * rest)
+    with pytest.raises(StoreError, match=r"u\.csv, line 3: a quoted field is not closed properly"):
+        open_reader(CollectionSpec("U", file, rejects=tmp_path / "bad.jsonl"))
+    file.write_text('id,n\n1,a\n2,"b')
+    with contextlib.closing(open_reader(CollectionSpec("U", file, rejects=tmp_path / "bad.jsonl"))) as reader:
+        assert len(list(reader.rows())) == 1
+        assert sum(reader.rejects.reasons.values()) == 1
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_E9_a_blank_line_is_no_row(tmp_path: Path, end: str, keeps: bool) -> None:
+    file = tmp_path / "u.csv"
+    file.write_bytes(end.join(["id", "1", "", "2", "", "", "3", ""]).encode())
+    spec = CollectionSpec("U", file, rejects=tmp_path / "bad.jsonl" if keeps else None)
+    with contextlib.closing(open_reader(spec)) as reader:
+        assert [row for _, row in reader.rows()] == [("1",), ("2",), ("3",)]
+        assert not reader.rejects.reasons
 
 
 def test_a_quoted_field_that_never_ends_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,31 @@ def test_broken_csv_lines_are_left_out_with_their_line(tmp_path: Path, bom: byte
     assert stat.S_IMODE((tmp_path / "bad.jsonl").stat().st_mode) == 0o600
 
 
+def test_E6_a_run_that_fails_keeps_the_rejects_of_the_one_before(tmp_path: Path) -> None:
+    """E6: they belong to the records that are still served; a run without rejects removes them."""
+    source, kept = tmp_path / "u.csv", tmp_path / "bad.jsonl"
+    source.write_text("id,n\n1,a\n2,b,c\n3,d\n")
+    load(tmp_path, source)
+    before = kept.read_text()
+    assert json.loads(before)["raw"] == "2,b,c"
+    for broken in ("", "other,n\n1,a\n", 'id,n\n1,"a\n2,b\n'):
+        source.write_text(broken)
+        with pytest.raises(StoreError):
+            load(tmp_path, source)
+        assert kept.read_text() == before
+    source.write_text("id,n\n1,a\n2,b\n3,d\n")
+    assert load(tmp_path, source)[2] == []
+    assert not kept.exists()
+
+
+def test_a_number_of_a_rejected_row_stays_a_number(tmp_path: Path) -> None:
+    source = tmp_path / "u.jsonl"
+    source.write_text('{"id": 1.0, "v": 3}\n{"id": 2, "v": 4}\n')
+    (entry,) = load(tmp_path, source)[2]
+    assert entry["data"] == {"id": 1.0, "v": 3}
+    assert type(entry["data"]["id"]) is float
+
+
 def test_no_good_csv_row_is_lost_among_many_broken_ones(tmp_path: Path) -> None:
     lines = [f"{n},x,y" if n % 97 == 0 else f"{n},x" for n in range(60_000)]
     file = tmp_path / "u.csv"

@@ -104,7 +104,10 @@ def export(
     """
     kind = settings.kind("amperity")
     if kind != "amperity":
-        raise ConfigurationError(f"only an index can be exported, page by page; {kind} has none: use --source amperity")
+        raise ConfigurationError(
+            f"only an index can be exported, page by page, and {kind} has none: use --source amperity; to export a"
+            " store, serve it with `profile-enrich serve --store DIRECTORY`, and name the server with --base-url"
+        )
     path = None if output == "-" else Path(output)
     if resume and path is None:
         raise ConfigurationError("--resume needs the file to continue: -o FILE")

@@ -144,6 +144,8 @@ def refresh_command(
         changed = [changes_of(spec, vanished, new_columns) for spec in given.specs()]
         _compare_database(refreshing(store, database, schema, on_duplicate, share), changed)
         return
+    if new_columns != "fail" and not changed_only:
+        raise ConfigurationError("--new-columns needs --changed-only or --changes: a refresh of all takes new columns")
     specs = given.specs() if given.sources else given.only(read_recipe(store))
     if not given.sources:
         _refuse_more(given)

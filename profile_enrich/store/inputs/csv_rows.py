@@ -37,10 +37,10 @@ OTHER_WIDTH = "{} fields, but the header line names {}; a field that holds the d
 def is_plain(file: IO[bytes], delimiter: str) -> bool:
     """Return whether the engine reads all of a file as Python's reader does; the file is read to its end.
 
-    The engine takes NUL bytes, drops spaces around a quoted field and an empty field beyond the header's, and stops at
-    another line end.
+    The engine takes NUL bytes, drops spaces around a quoted field and an empty field beyond the header's, takes a blank
+    line for a row of one column, and stops at another line end.
     """
-    ends = [character.encode() for character in (' "', '" ', "\0", f"{delimiter}\n", f"{delimiter}\r")]
+    ends = [character.encode() for character in (' "', '" ', "\0", "\n\n", "\n\r", f"{delimiter}\n", f"{delimiter}\r")]
     plain, last = True, b""
     returns = pairs = feeds = 0
     for block in blocks(file):
@@ -70,7 +70,7 @@ def copy_rows(
         refuse: called with the line, the reason, the text and the number of fields of each other row.
 
     Raises:
-        StoreError: a quoted field never ends, so that it is unknown where the next row begins.
+        StoreError: a quoted field that is not on the last line never ends: it is unknown where the next row begins.
     """
     grammar = _Grammar(delimiter)
     parts: list[bytes] = []  # of a row whose last field is open
@@ -120,7 +120,9 @@ def copy_rows(
             refuse(begun, reason, row.decode("utf-8", "backslashreplace").rstrip("\r\n"), found)
         else:
             yield row.rstrip(b"\r\n") + b"\n"
-    if parts:
+    if len(parts) > 1:
+        raise StoreError(f"{where}, line {begun:,}: {UNCLOSED}")
+    if parts:  # the last line, alone: no other row is in it
         refuse(begun, UNCLOSED, b"".join(parts).decode("utf-8", "backslashreplace").rstrip("\r\n"), found)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import stat
 from collections.abc import Generator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -25,7 +26,8 @@ class Rejects:
     owner can read it.
 
     Args:
-        path: the file, replaced at the first rejected row and removed if there is none; `None` to count only.
+        path: the file; `None` to count only. The first rejected row replaces an older file, and `finish` removes it if
+            there is none.
         source: the name of the input, for the file.
 
     Attributes:
@@ -43,8 +45,10 @@ class Rejects:
         self.broken = 0
         self.first_row: int | None = None
         self.first_line: int | None = None
+        self._removable = False
         if self._path is not None:
-            self._open()  # before hours of work, not after: whether it can be written at all
+            self._removable = not self._path.exists()
+            self._open("a").close()  # before hours of work, not after: whether it can be written at all
 
     @property
     def kept(self) -> bool:
@@ -67,23 +71,28 @@ class Rejects:
             self.first_row = row
         if line is not None and self.first_line is None:
             self.first_line = line
-        if self._file is not None:
+        if self._path is not None:
+            self._file = self._file or self._open("w")
             entry: dict[str, Any] = {"source": self._source}
             entry |= {"line": line} if line is not None else {"row": row}
             entry["reason"] = reason
             entry |= {"raw": raw} if data is None else {"data": data}
-            text = json.dumps(entry, ensure_ascii=False, default=str)
+            text = json.dumps(entry, ensure_ascii=False, default=_plain)
             with self._named():
                 self._file.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
+    def finish(self) -> None:
+        """All rows are taken: `close` removes the file of an earlier run if none was rejected."""
+        self._removable = True
+
     def close(self) -> None:
-        """Close the file; an empty one is removed."""
-        if self._file is not None and self._path is not None:
+        """Close the file. It is removed if no row was rejected, unless the run failed and it is of an earlier one."""
+        if self._file is not None:
             file, self._file = self._file, None
             with self._named():
                 file.close()
-            if not self.reasons:
-                self._path.unlink(missing_ok=True)
+        if self._path is not None and self._removable and not self.reasons:
+            self._path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _named(self) -> Generator[None]:
@@ -96,10 +105,17 @@ class Rejects:
         if problem:
             raise StoreError(f"the file for rows left out, {self._path}, cannot be written: {problem}")
 
-    def _open(self) -> None:
-        assert self._path is not None  # noqa: S101  # by the only caller
+    def _open(self, mode: str) -> IO[str]:
+        assert self._path is not None  # noqa: S101  # by the callers
         with self._named():
-            self._file = open(self._path, "w", encoding="utf-8", opener=private_opener)  # noqa: SIM115  # closed in close(); `opener`
+            return open(self._path, mode, encoding="utf-8", opener=private_opener)  # closed in close(); `opener`
+
+
+def _plain(value: object) -> object:
+    """Return what JSON has for a value: numbers stay numbers where a float holds their digits."""
+    if isinstance(value, Decimal) and Decimal(repr(float(value))) == value:
+        return float(value)
+    return str(value)
 
 
 def check_paths(specs: Sequence[CollectionSpec | RefreshSpec], store: Path | None = None) -> None:

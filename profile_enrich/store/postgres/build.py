@@ -143,6 +143,7 @@ def _fill(
         if read or columns:
             check_columns(spec, columns, reader.where)
         check_any_stored(reader.where, read, reader.rejects)
+        reader.rejects.finish()
     finally:
         reader.close()
     duplicates, first = staging.make_unique()

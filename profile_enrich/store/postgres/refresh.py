@@ -148,6 +148,7 @@ def _stage(
             raise StoreError(f"{reader.where} has no column {spec.tombstone!r} (tombstone)")
         check_new_columns(spec, reader)
         rejects = reader.rejects
+        rejects.finish()
     finally:
         reader.close()
     if spec.vanished == "delete":

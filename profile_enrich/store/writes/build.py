@@ -282,6 +282,7 @@ def _build_one(
             kept = written.rows if placing.kept is None else placing.kept
             check_shrink(spec.name, before.rows, before.rows - kept, max_shrink, reader.rejects.reasons)
         check_any_stored(reader.where, counts.read, reader.rejects)
+        reader.rejects.finish()
         files = [written.file]
         if placing.late:
             with CollectionWriter(path / f"{name}-last.db", len(spec.filterable), layer=True) as writer:

@@ -181,6 +181,7 @@ def _take_in(
             raise StoreError(f"{reader.where} has no column {spec.tombstone!r} (tombstone)")
         check_new_columns(spec, reader)  # those of JSON are known only now
         rejects = reader.rejects
+        rejects.finish()
     finally:
         reader.close()
     if on_duplicate == "fail" and taking.first_repeated is not None:
@@ -236,7 +237,7 @@ def check_new_columns(spec: RefreshSpec, reader: InputReader) -> None:
     if spec.new_columns == "fail" and reader.left_out:
         raise StoreError(
             f"{reader.where} has the column {min(reader.left_out)!r}, which the collection {spec.name!r} lacks; a full"
-            " build or refresh adds it. To leave it out, pass new_columns='ignore', or the fields to keep"
+            " build or refresh adds it. To leave it out, pass new_columns='ignore'"
         )
 
 
