@@ -2,7 +2,7 @@
 #   make demo   the storefront and the embedded Profile API, as two processes
 #   make test   lint, layers, types and the tests;   make test-long   those that take many seconds each, and more examples
 #   make test-random   the property tests with other examples each time (EXAMPLES=5: so many times as many; SEED=7)
-#   make coverage   all of both, counting the branches they reach
+#   make coverage   all of both and test-services, counting the branches they reach
 #   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
 #   make test-pythons   the tests under each other Python that is found (PYTHONS='3.12 3.13')
 #   make test-stacks   inside other people's libraries (error trackers, response caches, frameworks), in one more environment
@@ -27,6 +27,7 @@ PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do test "$$($(PYTHON) -c 'impor
 FIND_PYTHON = for p in "$$(command -v python$$v)" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$v*/bin/python$$v; do \
 	"$$p" -c '' 2>/dev/null && { echo "$$p"; break; }; done | grep .
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
+WITH_SERVICES := tests/store/test_conformance.py tests/store/postgres tests/store/shipping tests/services tests/cli/test_database.py
 ENGINES ?= beam faststream spark ray dask
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -48,13 +49,14 @@ test-long: $(VENV)/.dev
 test-random: $(VENV)/.dev
 	PROFILE_ENRICH_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest $(SPREAD) -m hypothesis --hypothesis-profile=random $(SEED:%=--hypothesis-seed=%)
 
-# By itself, because counting doubles the time; with the tests that are marked "long". Fails below 95 %.
+# By itself, because counting doubles the time; with the tests that are marked "long", and those of services. Fails below 95 %.
 coverage: $(VENV)/.dev
-	PROFILE_ENRICH_LONG=1 $(BIN)/python -m pytest $(SPREAD) --cov --cov-report=term
+	PROFILE_ENRICH_LONG=1 $(BIN)/python -m pytest $(SPREAD) --cov --cov-report= --cov-fail-under=0
+	PROFILE_ENRICH_SERVICES=1 $(BIN)/python -m pytest $(WITH_SERVICES) --cov --cov-append --cov-report=term
 
 # The variable turns "the service is not there" from a skip into a failure.
 test-services: $(VENV)/.dev
-	PROFILE_ENRICH_SERVICES=1 $(BIN)/python -m pytest tests/store/test_conformance.py tests/store/postgres tests/store/shipping tests/services tests/cli/test_database.py
+	PROFILE_ENRICH_SERVICES=1 $(BIN)/python -m pytest $(WITH_SERVICES)
 
 # Each engine wants another pyarrow. The variable turns "the engine is not there" from a skip into a failure.
 test-engines: $(ENGINES:%=test-engine-%)
