@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 from profile_enrich import ProfileClient, SharedCache
+from profile_enrich.cache.shared.connection import Connections
 
 from .test_shared_cache import LEASE, SECRET, Vendor, shared_of, until
 from .valkey import Cuttable, Valkey, free_port, needs_valkey
@@ -205,6 +206,24 @@ async def test_S2_lookups_at_once_share_a_connection(tmp_path: Path) -> None:
             await until(lambda: shared_of(client).stored >= 300, 30)
             assert (connected_clients(deployment.servers[0]), shared_of(client).skipped) == (before, skipped)
     finally:
+        deployment.servers[0].stop()
+
+
+async def test_S2_a_connection_that_broke_while_sending_is_not_used_again(tmp_path: Path) -> None:
+    """S2: `redis` would connect anew, and the first answer there would be given to the command that waits."""
+    needs_valkey()
+    deployment = valkey_alone(tmp_path)
+    client: Any = Connections(deployment.url, cluster=False, timeout=5.0, options={}).open(5.0)
+    try:
+        assert await client.run("SET", "second", "2") == b"OK"
+        waiting = asyncio.ensure_future(client.run("BLPOP", "nothing", 30))
+        await asyncio.sleep(0.05)
+        await client._connection._connection.disconnect(nowait=True)
+        answers = await asyncio.gather(waiting, client.run("GET", "second"), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [ConnectionError, ConnectionError]
+        assert await client.run("GET", "second") == b"2"
+    finally:
+        await client.aclose()
         deployment.servers[0].stop()
 
 

@@ -63,7 +63,8 @@ class _PipelinedConnection:
     async def run(self, *words: str | bytes | int) -> Any:
         if not self._opened.done():
             await asyncio.wait((self._opened,))
-        if self.closed:
+        # Without a check, sending would connect anew, and the first answers there would be given to older commands.
+        if self.closed or not self._connection.is_connected:
             raise ConnectionError("the connection to the shared cache failed")
         packed = self._connection.pack_command(*words)
         answer = self._loop.create_future()
