@@ -209,8 +209,8 @@ async def test_S2_lookups_at_once_share_a_connection(tmp_path: Path) -> None:
         deployment.servers[0].stop()
 
 
-async def test_S2_a_connection_that_broke_while_sending_is_not_used_again(tmp_path: Path) -> None:
-    """S2: `redis` would connect anew, and the first answer there would be given to the command that waits."""
+async def test_S2_a_connection_that_broke_is_not_used_again(tmp_path: Path) -> None:
+    """S2: the command that waits fails, and the first answer of the next connection is the next command's."""
     needs_valkey()
     deployment = valkey_alone(tmp_path)
     client: Any = Connections(deployment.url, cluster=False, timeout=5.0, options={}).open(5.0)
@@ -220,8 +220,7 @@ async def test_S2_a_connection_that_broke_while_sending_is_not_used_again(tmp_pa
         await asyncio.sleep(0.05)
         await client._connection._connection.disconnect(nowait=True)
         answers = await asyncio.gather(waiting, client.run("GET", "second"), return_exceptions=True)
-        assert [type(answer) for answer in answers] == [ConnectionError, ConnectionError]
-        assert await client.run("GET", "second") == b"2"
+        assert (type(answers[0]), answers[1]) == (ConnectionError, b"2")
     finally:
         await client.aclose()
         deployment.servers[0].stop()

@@ -68,7 +68,7 @@ def encode_answer(answer: SharedAnswer) -> bytes | None:
 def decode_answer(data: bytes) -> SharedAnswer | None:
     """Decode an entry; `None` if another version wrote it."""
     try:
-        content = cast("list[Any]", json.loads(data))
+        content = cast("list[Any]", json.loads(data.decode()))  # `loads` guesses the encoding of bytes
         version, epoch, sequence, fresh, stale, evict, reason, tags, validators, record = content
         if version != VERSION:
             return None

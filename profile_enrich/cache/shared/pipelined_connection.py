@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import math
 from collections import deque
 from typing import Any
 
-from ..._utils.optional_import import engine
+from .answers import IncompleteAnswer, Refused, read_answer
 
 __all__ = ["PipelinedClient"]
+
+_NOT_SERVING = ("READONLY", "LOADING", "MASTERDOWN")
+"""Refusals of every such command by this server: after a failover, another one may have its address."""
 
 
 class PipelinedClient:
     """Send commands over one connection, and open a new one after a failure.
 
-    The client of `redis` takes a connection out of a pool for each command, and makes a task for each timeout. Here,
-    commands are written one after another, one task reads the answers in the same order, and a timer bounds each.
+    The client of `redis` takes a connection out of a pool for each command, makes a task for each timeout, and awaits
+    each line of an answer. Here, `redis` opens the connection (TLS, password, database); then commands are written one
+    after another, answers are read in the same order as they arrive, and a timer bounds each.
 
     Args:
         redis: a client of `redis`, whose settings are used.
@@ -46,32 +49,32 @@ class PipelinedClient:
             await self._connection.aclose()
 
 
-class _PipelinedConnection:
+class _PipelinedConnection(asyncio.Protocol):
     """A connection from its opening to its first failure, after which it is `closed`."""
 
     def __init__(self, connection: Any, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
-        self._refusal = engine("redis.exceptions", "the shared cache", "redis").ResponseError
         self._pending: deque[asyncio.Future[Any]] = deque()
+        self._unread = b""
         self._loop = asyncio.get_running_loop()
         self._opened = self._loop.create_future()
+        self._transport: asyncio.Transport | None = None
+        self._streams: asyncio.BaseProtocol | None = None
         self.closed = False
         # A fresh context: the task serves all users.
-        self._reader = self._loop.create_task(self._read(), context=contextvars.Context())
+        self._keeper = self._loop.create_task(self._keep(), context=contextvars.Context())
 
     async def run(self, *words: str | bytes | int) -> Any:
         if not self._opened.done():
             await asyncio.wait((self._opened,))
-        # Without a check, sending would connect anew, and the first answers there would be given to older commands.
-        if self.closed or not self._connection.is_connected:
+        if self.closed or self._transport is None:
             raise ConnectionError("the connection to the shared cache failed")
-        packed = self._connection.pack_command(*words)
         answer = self._loop.create_future()
         self._pending.append(answer)
+        self._transport.writelines(self._connection.pack_command(*words))
         timer = self._loop.call_later(self._timeout, self._loop.call_soon, self._expire, answer)
         try:
-            await self._connection.send_packed_command(packed, check_health=False)
             content = await answer
         finally:
             timer.cancel()
@@ -79,39 +82,61 @@ class _PipelinedConnection:
             raise content
         return content
 
+    def data_received(self, data: bytes) -> None:
+        """Give each complete answer to its command."""
+        data = self._unread + data if self._unread else data
+        position = 0
+        try:
+            while position < len(data):
+                content, position = read_answer(data, position)
+                answer = self._pending.popleft()
+                if not answer.done():
+                    answer.set_result(content)
+                if isinstance(content, Refused) and str(content).startswith(_NOT_SERVING):
+                    self._end()
+        except IncompleteAnswer:
+            pass
+        except Exception:  # noqa: BLE001  # not an answer, or one to no command: no later one can be trusted
+            self._end()
+        self._unread = data[position:]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End, and let the streams of `redis` see it, too: closing them waits for it."""
+        if self._streams is not None:
+            self._streams.connection_lost(exc)
+        self._end()
+
     def _expire(self, answer: asyncio.Future[Any]) -> None:
         # One turn of the loop after its timer: if the loop stood still, the answer that came meanwhile is read first.
         if not answer.done():
             answer.set_result(TimeoutError("the shared cache is slow"))
-            self.closed = True
-            self._reader.cancel()
+            self._end()
 
-    async def _read(self) -> None:
+    def _end(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._keeper.cancel()
+
+    async def _keep(self) -> None:
         try:
             with contextlib.suppress(Exception):  # `redis` also fails with errors of its internals
                 async with asyncio.timeout(4 * self._timeout):
                     await self._connection.connect()
+                self._transport = transport = self._connection._writer.transport
+                self._streams = transport.get_protocol()
+                transport.set_protocol(self)
                 self._opened.set_result(None)
-                while True:
-                    content = await self._answer()
-                    answer = self._pending.popleft()
-                    if not answer.done():
-                        answer.set_result(content)
+                await self._loop.create_future()  # until it is cancelled
         finally:
             self.closed = True
             for waiting in (self._opened, *self._pending):
                 if not waiting.done():
                     waiting.set_result(ConnectionError("the connection to the shared cache failed"))
+            if self._transport is not None:
+                self._transport.abort()
             with contextlib.suppress(Exception):
                 await self._connection.disconnect()
 
-    async def _answer(self) -> Any:
-        try:
-            return await self._connection.read_response(timeout=math.inf)
-        except self._refusal as error:
-            return error
-
     async def aclose(self) -> None:
-        self.closed = True
-        self._reader.cancel()
-        await asyncio.wait((self._reader,))
+        self._end()
+        await asyncio.wait((self._keeper,))

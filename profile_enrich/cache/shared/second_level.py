@@ -7,7 +7,6 @@ that cannot be opened, decoded or trusted are ignored.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import secrets
 import time
@@ -343,19 +342,18 @@ class SecondLevel:
 
     async def _run(self, *words: str | bytes | int) -> Any:
         """Run a command and return its result; `None` if it failed."""
-        # Whatever it is: `redis` also fails with errors of its internals when a connection is closed under a command.
-        with contextlib.suppress(Exception):
-            try:
-                answer = await self._connections.run(*words)
-            except NoConnection:
-                self._counts["skipped"] += 1
-                return None
-            self._failures, self._pause = 0, PAUSE
-            return answer
-        self._counts["errors"] += 1
-        self._failures += 1
-        if self._failures >= FAILURES:
-            self._failures = 0
-            self._blocked_until = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        return None
+        try:
+            answer = await self._connections.run(*words)
+        except NoConnection:
+            self._counts["skipped"] += 1
+            return None
+        except Exception:  # noqa: BLE001  # `redis` also fails with errors of its internals while it connects
+            self._counts["errors"] += 1
+            self._failures += 1
+            if self._failures >= FAILURES:
+                self._failures = 0
+                self._blocked_until = time.monotonic() + self._pause
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            return None
+        self._failures, self._pause = 0, PAUSE
+        return answer

@@ -1,0 +1,55 @@
+"""Reading of a server's answers (RESP2, https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["IncompleteAnswer", "Refused", "read_answer"]
+
+
+class IncompleteAnswer(Exception):
+    """The rest of the answer has not arrived yet."""
+
+
+class Refused(Exception):
+    """The server answered with an error, which is the message."""
+
+
+def read_answer(data: bytes, position: int) -> tuple[Any, int]:
+    """Return the answer that begins at a position, and the position after it.
+
+    Returns:
+        Bytes, a whole number, a list, `None`, or `Refused` for an error.
+
+    Raises:
+        IncompleteAnswer: the data end before the answer does.
+        ValueError: it is not an answer.
+    """
+    end = data.find(b"\r\n", position)
+    if end < 0:
+        raise IncompleteAnswer
+    kind, line, position = data[position], data[position + 1 : end], end + 2
+    if kind == 36:  # $: so many bytes
+        length = int(line)
+        if length < 0:
+            return None, position
+        end = position + length
+        if len(data) < end + 2:
+            raise IncompleteAnswer
+        return data[position:end], end + 2
+    if kind == 42:  # *: so many answers
+        length = int(line)
+        if length < 0:
+            return None, position
+        items: list[Any] = []
+        for _ in range(length):
+            item, position = read_answer(data, position)
+            items.append(item)
+        return items, position
+    if kind == 58:  # :
+        return int(line), position
+    if kind == 43:  # +
+        return line, position
+    if kind == 45:  # -
+        return Refused(line.decode(errors="replace")), position
+    raise ValueError("not an answer of Valkey's or Redis'")
