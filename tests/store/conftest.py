@@ -12,7 +12,9 @@ __all__ = ["pgbouncer", "postgres", "small_segments"]
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Segments of 4,096 docids, so that little data has many of them."""
+    """Segments of 4,096 docids, for values of more than 64 records, so that little data has many of them."""
     for module in (bitmaps, builder, duckdb_builder, matching, postings):
         monkeypatch.setattr(module, "SEGMENT_BITS", 12)
+    for module in (builder, postings):
+        monkeypatch.setattr(module, "WHOLE", 64)
     return 1 << 12

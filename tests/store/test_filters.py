@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,11 @@ from typing import Any
 import duckdb
 import pytest
 
+from profile_enrich.errors import StoreError
 from profile_enrich.store import CollectionSpec, LocalStore, RefreshSpec, build_store, delete_record, refresh_store
+from profile_enrich.store.files import collection_reader
+from profile_enrich.store.index.builder import PostingsBuilder
+from profile_enrich.store.index.matching import count
 from profile_enrich.store.writes import delta
 
 COLUMNS = ("mail", "city", "tier", "opted_in")
@@ -97,3 +103,29 @@ def compare(store: LocalStore, table: duckdb.DuckDBPyConnection, filters: dict[s
             break
     assert len(found) == len(expected)
     assert set(found) == expected, filters
+
+
+def test_a_total_is_counted_once_a_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    def counting(*arguments: Any) -> int:
+        counted.append(1)
+        return count(*arguments)
+
+    monkeypatch.setattr(collection_reader, "count", counting)
+    rows = [{"id": f"u{n}", "tier": ("gold", "silver")[n % 2]} for n in range(100)]
+    build_store(tmp_path / "s", [CollectionSpec("Users", rows, filterable=["tier"])])
+    with LocalStore(tmp_path / "s", check_every=0) as store:
+        for _ in range(3):
+            assert store.page("Users", {"tier": "gold"}, limit=1, with_total=True).total == 50
+        assert len(counted) == 1
+        delete_record(tmp_path / "s", "Users", "u2")
+        assert store.page("Users", {"tier": "gold"}, limit=1, with_total=True).total == 49
+
+
+def test_a_collection_that_ran_out_of_docids_is_said() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        builder = PostingsBuilder(connection, 1)
+        builder.extend([(1 << 32) - 1], [["gold"]])
+        with pytest.raises(StoreError, match="at most 4,294,967,295 docids"):
+            builder.extend([1 << 32], [["gold"]])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from profile_enrich.errors import ConfigurationError, CursorError, StoreError
 from profile_enrich.store import CollectionSpec, LocalStore, build_store, drop_collections
-from profile_enrich.store.files.manifest import _checksum
+from profile_enrich.store.files.manifest import FORMAT, _checksum
 
 PEOPLE: list[dict[str, Any]] = [
     {"id": f"u{n}", "tier": ["gold", "silver", None][n % 3], "city": f"c{n % 7}", "even": n % 2 == 0, "n": n}
@@ -250,7 +250,7 @@ def test_damaged_stores_are_said(path: Path, tmp_path: Path) -> None:
         (b"{", "not JSON"),
         (b"[]", "has format None"),
         (b'{"format": 99}', "has format 99"),
-        (b'{"format": 4}', "is incomplete"),
+        (b'{"format": %d}' % FORMAT, "is incomplete"),
     ):
         (tmp_path / "bad").mkdir(exist_ok=True)
         (tmp_path / "bad" / "CURRENT").write_bytes(content)

@@ -11,6 +11,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from cachetools import LRUCache
+
 from ..._utils.log_once import LogOnce
 from ...errors import StoreError
 from ..checksum import DamagedData, record_seed
@@ -79,6 +81,7 @@ class CollectionReader:
         self._layers = list(reversed(layers))  # newest first
         self._base = self._layers[-1]
         self._executes = [layer.execute for layer in self._layers]
+        self._totals: LRUCache[frozenset[tuple[str, str]], int] = LRUCache(1024)  # the files never change
         failed: Exception
         try:
             above = [(layer.postings, live) for layer in self._layers[:-1] if (live := layer.postings.live())]
@@ -174,11 +177,15 @@ class CollectionReader:
             return self._collection.rows
         failed: Exception
         try:
-            total = sum(
-                count(self._layers[rank].postings, postings, self._hidden[rank])
-                for rank, postings in self._postings(filters)
-            )
+            wanted = frozenset(filters.items())
+            total = self._totals.get(wanted)
+            if total is None:
+                total = sum(
+                    count(self._layers[rank].postings, postings, self._hidden[rank])
+                    for rank, postings in self._postings(filters)
+                )
             self._require_complete()
+            self._totals[wanted] = total
             return total
         except UnicodeEncodeError:
             return 0

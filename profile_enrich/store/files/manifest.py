@@ -37,7 +37,7 @@ from ..data_classes import Collection, Column
 
 __all__ = ["FORMAT", "CollectionFiles", "DataFile", "Manifest", "locked", "read_manifest", "write_manifest"]
 
-FORMAT = 4
+FORMAT = 5
 """The format version; stores of other versions are rejected."""
 
 MANIFEST = "CURRENT"

@@ -16,10 +16,13 @@ else:
     except ImportError:  # pragma: no cover  # require_bitmaps() reports it where a store is opened
         BitMap = BitMap64 = None
 
-__all__ = ["SEGMENT_BITS", "BitMap", "BitMap64", "require_bitmaps", "segment_bitmaps"]
+__all__ = ["SEGMENT_BITS", "WHOLE", "BitMap", "BitMap64", "require_bitmaps", "segment_bitmaps"]
 
 SEGMENT_BITS = 18
-"""A segment has 2**18 (262,144) docids. A page reads only the segments that it needs."""
+"""A segment has 2**18 (262,144) docids. A page of a common value reads only the segments that it needs."""
+
+WHOLE = 1 << 15
+"""The docids of a value with at most this many records are kept in one bitmap."""
 
 
 def require_bitmaps() -> None:
@@ -33,9 +36,8 @@ def require_bitmaps() -> None:
 
 
 def segment_bitmaps(docids: Iterable[int]) -> dict[int, BitMap]:
-    """Return the docids of each segment, as offsets in it."""
-    offsets: dict[int, array[int]] = {}
-    mask = (1 << SEGMENT_BITS) - 1
+    """Return the docids of each segment."""
+    found: dict[int, array[int]] = {}
     for docid in docids:
-        offsets.setdefault(docid >> SEGMENT_BITS, array("I")).append(docid & mask)
-    return {segment: BitMap(found) for segment, found in offsets.items()}
+        found.setdefault(docid >> SEGMENT_BITS, array("I")).append(docid)
+    return {segment: BitMap(some) for segment, some in found.items()}

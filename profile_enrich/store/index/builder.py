@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
+from ...errors import StoreError
 from ..bulk_insert import insert_rows
 from ..checksum import value_checksum
-from .bitmaps import SEGMENT_BITS, BitMap, segment_bitmaps
+from .bitmaps import SEGMENT_BITS, WHOLE, BitMap, segment_bitmaps
 from .postings import LIVE, SHIFT
 
 __all__ = ["COMMON", "FIRST_ROWS", "NEAR_UNIQUE", "PostingsBuilder"]
@@ -33,6 +34,7 @@ NEAR_UNIQUE = 0.5
 COMMON = 256
 """The number of records from which a value gets a posting list in any column."""
 
+_LAST_DOCID = (1 << 32) - 1  # of a bitmap
 _HELD = 1 << (SEGMENT_BITS + 1)  # records buffered before they are written: two segments
 
 PostingRow = tuple[int, str, int, int, bytes]
@@ -67,9 +69,15 @@ class PostingsBuilder:
         self._value_id = 0
 
     def extend(self, docids: Sequence[int], rows: Sequence[Sequence[str | None]]) -> None:
-        """Add the values of records, in the order of the filterable columns. The first call should pass many."""
+        """Add the values of records, in the order of the filterable columns. The first call should pass many.
+
+        Raises:
+            StoreError: the collection has had too many records.
+        """
         if not docids or not self._columns:
             return
+        if (last := max(docids)) > _LAST_DOCID:
+            raise StoreError(f"a collection has at most {_LAST_DOCID:,} docids; build it anew in another directory")
         columns = list(zip(*rows, strict=True))
         if self._posted is None:
             self._unique = [number for number, values in enumerate(columns) if _near_unique(values)]
@@ -81,7 +89,7 @@ class PostingsBuilder:
         if self._held >= _HELD:
             self._flush(but=docids[0] >> SEGMENT_BITS)
         self._held += len(docids)
-        if min(docids) >> SEGMENT_BITS == max(docids) >> SEGMENT_BITS:
+        if min(docids) >> SEGMENT_BITS == last >> SEGMENT_BITS:
             self._collect(docids[0] >> SEGMENT_BITS, docids, columns)
             return
         places: dict[int, list[int]] = {}
@@ -93,13 +101,11 @@ class PostingsBuilder:
     def _collect(self, segment: int, docids: Sequence[int], columns: Sequence[Sequence[str | None]]) -> None:
         opened = self._open.get(segment)
         if opened is None:
-            opened = self._open[segment] = [defaultdict(_offsets) for _ in range(self._columns)]
-        base = segment << SEGMENT_BITS
-        offsets = [docid - base for docid in docids]
+            opened = self._open[segment] = [defaultdict(_docids) for _ in range(self._columns)]
         for column in self._posted or ():
             lists = opened[column]
-            for value, offset in zip(columns[column], offsets, strict=True):
-                lists[value].append(offset)
+            for value, docid in zip(columns[column], docids, strict=True):
+                lists[value].append(docid)
 
     def _flush(self, but: int = -1) -> None:
         """Write the buffered postings, except those of the current segment."""
@@ -115,16 +121,17 @@ class PostingsBuilder:
         insert_rows(self._connection, "unique_value", 4, with_checksums)
 
     def add_postings(self, rows: Iterable[PostingRow]) -> None:
-        """Add posting lists, ordered by column, value and segment. Bitmaps of one segment are merged."""
+        """Add posting lists, ordered by column, value and segment. A segment's or rare value's bitmaps are merged."""
         insert = self._connection.execute
         for (column, value), parts in groupby(rows, itemgetter(0, 1)):
             self._value_id += 1
-            records = 0
-            for segment, pieces in groupby(parts, itemgetter(2)):
-                counts, (data, *more) = zip(*[piece[3:] for piece in pieces], strict=True)
+            pieces = list(parts)
+            records = sum(piece[3] for piece in pieces)
+            segment_of = (lambda _: 0) if records <= WHOLE else itemgetter(2)
+            for segment, some in groupby(pieces, segment_of):
+                data, *more = [piece[4] for piece in some]
                 if more:
                     data = BitMap.deserialize(data).union(*map(BitMap.deserialize, more)).serialize()
-                records += sum(counts)
                 insert(
                     "INSERT INTO posting VALUES (?, ?, ?)",
                     ((self._value_id << SHIFT) + segment, data, value_checksum(column, value, segment, data)),
@@ -167,12 +174,12 @@ class PostingsBuilder:
             execute(f"DELETE {where}", (column, value))  # constant
 
 
-def _offsets() -> array[int]:
+def _docids() -> array[int]:
     return array("I")
 
 
 def _rows_of(segment: int, opened: Sequence[dict[str | None, array[int]]]) -> Iterator[PostingRow]:
     for column, lists in enumerate(opened):
-        for value, offsets in lists.items():
+        for value, docids in lists.items():
             if value is not None:
-                yield column, value, segment, len(offsets), BitMap(offsets).serialize()
+                yield column, value, segment, len(docids), BitMap(docids).serialize()

@@ -29,7 +29,7 @@ class ValueTable(Protocol):
 
 
 _GROUP = (
-    "SELECT f{column}, (rowid + 1) >> {bits}, list((rowid + 1) & ((1 << {bits}) - 1)) FROM kept"
+    "SELECT f{column}, (rowid + 1) >> {bits}, list(rowid + 1) FROM kept"
     " WHERE f{column} IS NOT NULL {common} GROUP BY 1, 2 ORDER BY 1, 2"
 )
 _COMMON = (
@@ -76,8 +76,8 @@ class DuckDBPostings:
                 common = f"AND f{column} IN (SELECT value FROM common)"  # noqa: S608  # numbers only
             for batch in ask(_GROUP.format(column=column, common=common, bits=SEGMENT_BITS)):
                 self._postings += [
-                    (column, value, segment, len(offsets), BitMap(array("I", offsets)).serialize())
-                    for value, segment, offsets in batch
+                    (column, value, segment, len(docids), BitMap(array("I", docids)).serialize())
+                    for value, segment, docids in batch
                 ]
         ask("DROP TABLE kept")
 

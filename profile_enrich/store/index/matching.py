@@ -1,6 +1,7 @@
 """Exact-match filters: intersection of posting lists.
 
-The lists are intersected segment by segment, the rarest value first, and iteration stops when a page is full.
+The bitmaps of values with few records are intersected at once. Those of common values are intersected segment by
+segment, the rarest value first, and iteration stops when a page is full.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from .bitmaps import SEGMENT_BITS, BitMap
-from .postings import PostingList, PostingReader, iterate
+from .postings import PostingList, PostingReader, segments_of
 
 __all__ = ["HiddenDocids", "count", "matching"]
 
@@ -28,14 +29,13 @@ class HiddenDocids:
     def bitmap(self, segment: int) -> BitMap | None:
         """Return the hidden docids of one segment; `None` if there are none."""
         if segment not in self._known:
-            parts = [part for reader, live in self._layers if (part := reader.bitmap(live, segment)) is not None]
+            parts = [part for reader, live in self._layers if (part := reader.segment(live, segment)) is not None]
             self._known[segment] = parts[0].union(*parts[1:]) if parts else None
         return self._known[segment]
 
     def __contains__(self, docid: int) -> bool:
-        segment = docid >> SEGMENT_BITS
-        bitmap = self.bitmap(segment)
-        return bitmap is not None and docid - (segment << SEGMENT_BITS) in bitmap
+        bitmap = self.bitmap(docid >> SEGMENT_BITS)
+        return bitmap is not None and docid in bitmap
 
     def segments(self) -> list[int]:
         """Return the segments that have hidden docids."""
@@ -46,38 +46,49 @@ class HiddenDocids:
 
 def _shared(
     reader: PostingReader, postings: Sequence[PostingList], first: int, hidden: HiddenDocids | None
-) -> Iterator[tuple[int, BitMap]]:
-    """Yield the docids common to all posting lists, segment by segment."""
-    rarest, *others = sorted(postings, key=lambda posting: posting.records)
-    for segment in reader.segments(rarest, first):
-        found = reader.bitmap(rarest, segment)
-        for posting in others:
+) -> Iterator[BitMap]:
+    """Yield the docids common to all posting lists, in ascending parts; the first may begin before `first`."""
+    few = [whole for posting in postings if (whole := reader.whole(posting)) is not None]
+    common = sorted((posting for posting in postings if posting.whole is None), key=lambda posting: posting.records)
+    shared = few[0] if len(few) == 1 else BitMap.intersection(*few) if few else None
+    start = first >> SEGMENT_BITS
+    if shared is not None and not common:
+        parts = map(hidden.bitmap, segments_of(shared, start)) if hidden is not None else ()
+        outdated = [part for part in parts if part is not None]
+        yield shared.difference(*outdated) if outdated else shared
+        return
+    for segment in reader.segments(common[0], start) if shared is None else segments_of(shared, start):
+        found = shared
+        for posting in common:
+            other = reader.segment(posting, segment)
+            found = other if found is None or other is None else found & other
             if not found:
                 break
-            other = reader.bitmap(posting, segment)
-            found = None if other is None else found & other
         if found and hidden is not None and (covered := hidden.bitmap(segment)) is not None:
             found = found - covered
         if found:
-            yield segment, found
+            yield found
 
 
 def matching(
     reader: PostingReader, postings: Sequence[PostingList], after: int, hidden: HiddenDocids | None = None
 ) -> Iterator[int]:
     """Yield the visible docids common to all posting lists and greater than `after`, ascending."""
-    for segment, found in _shared(reader, postings, (after + 1) >> SEGMENT_BITS, hidden):
-        yield from iterate(segment, found, after + 1)
+    first = max(after + 1, 0)
+    for found in _shared(reader, postings, first, hidden):
+        yield from found.iter_equal_or_larger(first)
 
 
 def count(reader: PostingReader, postings: Sequence[PostingList], hidden: HiddenDocids | None = None) -> int:
     """Return the number of visible docids common to all posting lists."""
     if len(postings) > 1:
-        return sum(len(found) for _, found in _shared(reader, postings, 0, hidden))
+        return sum(map(len, _shared(reader, postings, 0, hidden)))
     (posting,) = postings
-    total = posting.records
-    for segment in hidden.segments() if hidden is not None else ():  # only where docids are hidden
-        found, covered = reader.bitmap(posting, segment), hidden.bitmap(segment) if hidden is not None else None
+    if hidden is None:
+        return posting.records
+    total, whole = posting.records, reader.whole(posting)
+    for segment in hidden.segments():
+        found, covered = reader.segment(posting, segment) if whole is None else whole, hidden.bitmap(segment)
         if found is not None and covered is not None:
             total -= found.intersection_cardinality(covered)
     return total

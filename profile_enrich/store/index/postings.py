@@ -1,28 +1,27 @@
 """Posting lists: the records of each value of a filterable column.
 
-The docids of a value are kept in segments of 262,144, each a compressed bitmap. A column with a different value in
-almost every record has no bitmaps; its values are in the sorted table `unique_value`.
+The docids of a value with few records are one compressed bitmap; those of a common value are kept in segments of
+262,144 docids. A column with a different value in almost every record has no bitmaps; its values are in the sorted
+table `unique_value`.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..checksum import DamagedData, value_checksum
-from .bitmaps import SEGMENT_BITS, BitMap, segment_bitmaps
+from .bitmaps import SEGMENT_BITS, WHOLE, BitMap
 
-__all__ = ["CACHE_BYTES", "LIVE", "SHIFT", "PostingCache", "PostingList", "PostingReader", "iterate", "listed"]
+__all__ = ["CACHE_BYTES", "LIVE", "SHIFT", "PostingCache", "PostingList", "PostingReader", "listed", "segments_of"]
 
 SHIFT = 22
-"""A posting's row number is `value_id << 22 | segment`: 2**40 docids."""
+"""A posting's row number is `value_id << 22 | segment`; a value with one bitmap has it as segment 0."""
 
 LIVE = -1
 """The column number of the list of all docids in a file, for layers and for bases with gaps."""
-
-_WHOLE = 1 << 16
-"""Values with at most this many records are read with one statement."""
 
 _OVERHEAD = 300
 """The approximate overhead of a decoded bitmap or posting list, in bytes."""
@@ -38,26 +37,20 @@ class PostingList:
         column: the number of the column.
         value: the value.
         records: the number of records.
-        value_id: its number in the file; `None` if all segments are given.
-        segments: the bitmaps that are known; `None` for a segment without a record.
+        value_id: its number in the file.
+        whole: all docids, if they are known.
     """
 
-    __slots__ = ("column", "complete", "records", "segments", "value", "value_id")
+    __slots__ = ("column", "records", "segments", "value", "value_id", "whole")
 
-    def __init__(
-        self,
-        column: int,
-        value: str,
-        records: int,
-        value_id: int | None = None,
-        segments: dict[int, BitMap | None] | None = None,
-    ) -> None:
+    def __init__(self, column: int, value: str, records: int, value_id: int = 0, whole: BitMap | None = None) -> None:
         self.column = column
         self.value = value
         self.records = records
         self.value_id = value_id
-        self.segments: dict[int, BitMap | None] = segments or {}
-        self.complete = value_id is None
+        self.whole = whole
+        self.segments: dict[int, BitMap | None] = {}
+        """The segments that were read; `None` for one without a record."""
 
 
 class PostingCache:
@@ -160,39 +153,39 @@ class PostingReader:
         """Return all docids of the file; `None` if all docids in its posting lists exist."""
         return self.find(LIVE, "")
 
-    def bitmap(self, posting: PostingList, segment: int) -> BitMap | None:
-        """Return the docids of one segment, as offsets in it."""
-        segments = posting.segments
-        if segment in segments:
-            return segments[segment]
-        if posting.complete:
-            return None
-        number = ((posting.value_id or 0) << SHIFT) + segment
-        row = self._execute("SELECT bitmap, checksum FROM posting WHERE posting_id = ?", (number,)).fetchone()
-        found = None if row is None else self._decode(posting, segment, *row)
-        segments[segment] = found
-        self._cache.add(self._file, posting, _OVERHEAD + (len(row[0]) if row else 0))
-        return found
+    def whole(self, posting: PostingList) -> BitMap | None:
+        """Return all docids of a value with few records; `None` for a common value."""
+        if posting.whole is None and posting.records <= WHOLE:
+            found, size = self._read(posting, 0)
+            _check(found is not None and len(found) == posting.records)
+            posting.whole = found
+            self._cache.add(self._file, posting, size)
+        return posting.whole
 
-    def segments(self, posting: PostingList, first: int = 0) -> Sequence[int]:
+    def segment(self, posting: PostingList, segment: int) -> BitMap | None:
+        """Return the docids in one segment; `None` if a common value has none there."""
+        if (whole := self.whole(posting)) is not None:
+            return whole & BitMap(range(segment << SEGMENT_BITS, (segment + 1) << SEGMENT_BITS))
+        if segment not in posting.segments:
+            posting.segments[segment], size = self._read(posting, segment)
+            self._cache.add(self._file, posting, size)
+        return posting.segments[segment]
+
+    def segments(self, posting: PostingList, first: int = 0) -> Iterable[int]:
         """Return the segments from this one on that may have docids, ascending."""
-        if not posting.complete and posting.records > _WHOLE:
-            return range(first, self._last_segment() + 1)
-        if not posting.complete:
-            self._load(posting)
-        return sorted(number for number, found in posting.segments.items() if found is not None and number >= first)
+        if (whole := self.whole(posting)) is not None:
+            return segments_of(whole, first)
+        if self._last is None:
+            (last,) = self._execute("SELECT max(docid) FROM record").fetchone()
+            self._last = int(last or 0) >> SEGMENT_BITS
+        return range(first, self._last + 1)
 
-    def _load(self, posting: PostingList) -> None:
-        base = (posting.value_id or 0) << SHIFT
-        rows = self._execute(
-            "SELECT posting_id, bitmap, checksum FROM posting WHERE posting_id >= ? AND posting_id < ?",
-            (base, base + (1 << SHIFT)),
-        ).fetchall()
-        found = {number - base: self._decode(posting, number - base, *row) for number, *row in rows}
-        _check(sum(map(len, found.values())) == posting.records)
-        posting.segments = dict(found)
-        posting.complete = True
-        self._cache.add(self._file, posting, sum(_OVERHEAD + len(data) for _, data, _ in rows))
+    def _read(self, posting: PostingList, segment: int) -> tuple[BitMap | None, int]:
+        number = (posting.value_id << SHIFT) + segment
+        row = self._execute("SELECT bitmap, checksum FROM posting WHERE posting_id = ?", (number,)).fetchone()
+        if row is None:
+            return None, _OVERHEAD
+        return self._decode(posting, segment, *row), _OVERHEAD + len(row[0])
 
     def _decode(self, posting: PostingList, segment: int, data: bytes, checksum: int) -> BitMap:
         _check(checksum == value_checksum(posting.column, posting.value, segment, data))
@@ -201,26 +194,21 @@ class PostingReader:
         except (ValueError, IndexError):  # the checksum matches, so it was damaged before it was written
             raise DamagedData from None
 
-    def _last_segment(self) -> int:
-        if self._last is None:
-            (last,) = self._execute("SELECT max(docid) FROM record").fetchone()
-            self._last = int(last or 0) >> SEGMENT_BITS
-        return self._last
-
 
 def _check(valid: bool) -> None:
     if not valid:
         raise DamagedData
 
 
+def segments_of(docids: BitMap, first: int = 0) -> Iterator[int]:
+    """Yield the segments from this one on that have one of the docids, ascending."""
+    docid = next(docids.iter_equal_or_larger(first << SEGMENT_BITS), None)
+    while docid is not None:
+        segment = docid >> SEGMENT_BITS
+        yield segment
+        docid = next(docids.iter_equal_or_larger((segment + 1) << SEGMENT_BITS), None)
+
+
 def listed(column: int, value: str, docids: Sequence[int]) -> PostingList:
     """Return a posting list of given docids."""
-    return PostingList(column, value, len(docids), None, dict(segment_bitmaps(docids)))
-
-
-def iterate(segment: int, found: BitMap, first: int) -> Iterator[int]:
-    """Yield the docids of a segment that are not below `first`, ascending."""
-    base = segment << SEGMENT_BITS
-    offsets = iter(found) if first <= base else found.iter_equal_or_larger(first - base)
-    for offset in offsets:
-        yield base + offset
+    return PostingList(column, value, len(docids), whole=BitMap(array("I", docids)))
