@@ -19,7 +19,7 @@ API_PORT ?= 8787
 SHOP_PORT ?= 8000
 MINUTES ?= 3
 CHAOS_SECONDS ?= 60
-TRIES ?= 200
+TRIES ?= 20
 EXAMPLES ?= 5
 # Every other minor version on the path, or installed by pyenv.
 PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do test "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = $$v \

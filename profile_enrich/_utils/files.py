@@ -8,17 +8,21 @@ from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 
-from .signals import removed_on_signal
+from .signals import on_signal
 
 __all__ = [
     "FileLock",
+    "OpenDirectory",
     "beside",
     "exclusive_lock",
     "lock_descriptor",
     "private_opener",
     "replace_private",
-    "sync_directory",
 ]
+
+
+_BY_DESCRIPTOR = {os.open, os.rename, os.stat, os.unlink} <= os.supports_dir_fd
+"""Whether the system finds files by their directory's descriptor (Windows does not)."""
 
 
 def private_opener(path: str, flags: int) -> int:
@@ -31,13 +35,86 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.name}.{suffix}")
 
 
-def sync_directory(path: Path) -> None:
-    """Make the renames in a directory durable, where the system can (Windows cannot open directories)."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
+class OpenDirectory:
+    """A directory that is held open: its files are found in it even after something else took its path, e.g. a link.
+
+    Where that is not possible (on Windows, or in a directory that may not be listed), files are found by their path.
+
+    Args:
+        path: the directory.
+
+    Raises:
+        OSError: it cannot be opened. Other methods name the file in their errors, also with a path of one name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        if _BY_DESCRIPTOR:
+            with contextlib.suppress(PermissionError):
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    @contextlib.contextmanager
+    def _locating(self, *names: str) -> Generator[list[str]]:
+        paths = [str(self._path / name) for name in names]
         try:
-            os.fsync(descriptor)
-        finally:
+            yield paths if self._descriptor is None else list(names)
+        except OSError as error:
+            error.filename = paths[0]
+            raise
+
+    def opener(self, name: str, flags: int) -> int:
+        """Open a file that only its owner can read: the `opener` of `open()`. A symbolic link is refused."""
+        with self._locating(name) as (place,):
+            return os.open(place, flags | getattr(os, "O_NOFOLLOW", 0), 0o600, dir_fd=self._descriptor)
+
+    def stat(self, name: str) -> os.stat_result:
+        """Return the facts of a file or of a symbolic link."""
+        with self._locating(name) as (place,):
+            return os.stat(place, dir_fd=self._descriptor, follow_symlinks=False)
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file, or a symbolic link, of this name."""
+        with contextlib.suppress(FileNotFoundError):
+            return bool(self.stat(name))
+        return False
+
+    def rename(self, name: str, new: str) -> None:
+        """Rename a file, and replace one that has the new name."""
+        with self._locating(name, new) as (place, new_place):
+            os.replace(place, new_place, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def unlink(self, name: str) -> None:
+        """Remove a file if it exists."""
+        with contextlib.suppress(FileNotFoundError), self._locating(name) as (place,):
+            os.unlink(place, dir_fd=self._descriptor)
+
+    def replace_private(self, name: str, content: bytes) -> None:
+        """Replace a file as the function `replace_private` does."""
+        fresh = f"{name}.new"
+        self.unlink(fresh)
+        try:
+            with open(fresh, "xb", opener=self.opener) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            self.rename(fresh, name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.unlink(fresh)
+            raise
+        self.sync()
+
+    def sync(self) -> None:
+        """Make the renames in the directory durable, where the system can."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the directory."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
             os.close(descriptor)
 
 
@@ -47,20 +124,8 @@ def replace_private(path: Path, content: bytes) -> None:
     Raises:
         OSError: the directory cannot be written, or its disk is full. The old file is unchanged.
     """
-    fresh = beside(path, "new")
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
-    try:
-        with open(fresh, "xb", opener=private_opener) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
-    sync_directory(path.parent)
+    with contextlib.closing(OpenDirectory(path.parent)) as directory:
+        directory.replace_private(path.name, content)
 
 
 def lock_descriptor(descriptor: int) -> bool:
@@ -128,10 +193,15 @@ class FileLock:
 
     Attributes:
         abandoned: the lock file already existed, so an earlier holder did not release it.
+        directory: the lock file's directory, open until the release.
+
+    Raises:
+        OSError: the directory cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.directory = OpenDirectory(path.parent)
         self.abandoned = False
         self._descriptor: int | None = None
         self._registered = contextlib.ExitStack()
@@ -145,31 +215,33 @@ class FileLock:
         Raises:
             OSError: the lock file cannot be created.
         """
+        name = self.path.name
         while True:
-            self.abandoned = self.path.exists()
-            descriptor = private_opener(str(self.path), os.O_RDWR | os.O_CREAT)
+            self.abandoned = self.directory.exists(name)
+            descriptor = self.directory.opener(name, os.O_RDWR | os.O_CREAT)
             if not lock_descriptor(descriptor):
                 os.close(descriptor)
                 return False
             # The previous holder may have deleted the file between the two steps; a deleted file locks nothing.
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), self.path.lstat()):
+                if os.path.samestat(os.fstat(descriptor), self.directory.stat(name)):
                     self._descriptor = descriptor
-                    self._registered.enter_context(removed_on_signal(self.path))
+                    self._registered.enter_context(on_signal(lambda _: self.directory.unlink(name)))
                     return True
             os.close(descriptor)
 
     def release(self) -> None:
-        """Remove the lock file and release the lock. Does nothing if the lock is not held."""
-        if self._descriptor is None:
-            return
+        """Remove the lock file and release the lock, if it is held. The lock cannot be taken again."""
         descriptor, self._descriptor = self._descriptor, None
         try:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-            self._registered.close()
+            if descriptor is not None:
+                with contextlib.suppress(OSError):
+                    self.directory.unlink(self.path.name)
+                self._registered.close()
         finally:
-            os.close(descriptor)
+            self.directory.close()
+            if descriptor is not None:
+                os.close(descriptor)
 
     def __enter__(self) -> FileLock:
         return self

@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import copy
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -19,7 +19,7 @@ from ..errors import BudgetExceeded, ClientClosed, ConfigurationError, ProfileEn
 from .deadline import Deadline
 from .process_stall import StandstillWatch
 
-__all__ = ["Load", "SingleFlight"]
+__all__ = ["GRACE", "Load", "SingleFlight", "cancel_tasks"]
 
 MAX_EXCUSES = 3
 """The largest number of stalls that extend the deadline of one load."""
@@ -159,6 +159,37 @@ def _release(waiter: asyncio.Future[bool], completed: bool) -> None:
         waiter.set_result(completed)
 
 
+async def cancel_tasks(tasks: Iterable[asyncio.Task[None]], timeout: float) -> None:
+    """Cancel tasks of this and of other event loops, and wait up to `timeout` seconds for their end.
+
+    A task of a loop that does not run at the moment is cancelled when that loop runs again, and not waited for.
+    """
+    here = asyncio.get_running_loop()
+    ending: list[asyncio.Future[Any]] = []
+    for task in tasks:
+        loop = task.get_loop()
+        if loop is here:
+            task.cancel()
+            ending.append(task)
+            continue
+        ended = here.create_future()
+        with contextlib.suppress(RuntimeError):  # its thread has just closed the loop
+            loop.call_soon_threadsafe(_cancel_here, task, ended)
+            if loop.is_running():
+                ending.append(ended)
+    if ending:
+        await asyncio.wait(ending, timeout=timeout)
+
+
+def _cancel_here(task: asyncio.Task[None], ended: asyncio.Future[bool]) -> None:
+    def release(_: asyncio.Task[None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop of the one who waits is closed
+            ended.get_loop().call_soon_threadsafe(_release, ended, True)
+
+    task.add_done_callback(release)
+    task.cancel()
+
+
 L = TypeVar("L", bound=Load[Any, Any])
 
 
@@ -224,25 +255,18 @@ class SingleFlight(Generic[L]):
     async def aclose(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for this loop's loads, then cancel the rest.
 
-        Loads on other loops are cancelled there.
+        Loads on other loops are cancelled there at once.
         """
-        here = asyncio.get_running_loop()
-        for loop, state in self._all():
-            if loop is here or loop.is_closed():
-                continue
-            for task in list(state.running):
-                with contextlib.suppress(RuntimeError):  # its thread has just closed the loop
-                    loop.call_soon_threadsafe(task.cancel)
-        state_here = self._states.get(here)
-        if state_here is None:
-            return
-        running = {task for task in state_here.running if task is not asyncio.current_task()}
-        if running:
-            _, late = await asyncio.wait(running, timeout=timeout)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=GRACE)
+        here, this = asyncio.get_running_loop(), asyncio.current_task()
+        running = [task for _, state in self._all() for task in list(state.running) if task is not this]
+
+        async def finish() -> None:
+            own = [task for task in running if task.get_loop() is here]
+            if own:
+                _, late = await asyncio.wait(own, timeout=timeout)
+                await cancel_tasks(late, GRACE)
+
+        await asyncio.gather(finish(), cancel_tasks([task for task in running if task.get_loop() is not here], GRACE))
 
     def forget(self) -> None:
         """Forget all loads in a forked child, where the parent's loops do not run."""

@@ -8,7 +8,6 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from ..errors import ConfigurationError
@@ -130,7 +129,7 @@ class ProfileRowEncoder:
             lines.append(_json(kept) + "\n")
         return "".join(lines)
 
-    def write_parquet(self, journal: Path, file: BinaryIO) -> None:
+    def write_parquet(self, journal: BinaryIO, file: BinaryIO) -> None:
         """Write the Parquet file of all pages.
 
         Args:
@@ -143,8 +142,8 @@ class ProfileRowEncoder:
         pa, parquet = arrow(), arrow("pyarrow.parquet")
         columns = Columns({name: alias(kind) for name, kind in self.kinds.items()}, "")
         schema = pa.schema(columns.schema())
-        with journal.open("rb") as lines, parquet.ParquetWriter(file, schema) as writer:
-            while rows := list[dict[str, Any]](map(json.loads, itertools.islice(lines, _GROUP))):
+        with parquet.ParquetWriter(file, schema) as writer:
+            while rows := list[dict[str, Any]](map(json.loads, itertools.islice(journal, _GROUP))):
                 arrays, _ = columns.fill(rows)
                 writer.write_table(pa.table(list(arrays.values()), schema=schema), row_group_size=_GROUP)
 

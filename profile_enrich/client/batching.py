@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .._utils.single_flight import Load
+from .._utils.single_flight import GRACE, Load, cancel_tasks
 from ..errors import ClientClosed, ProfileEnrichError, SourceError, SourceResponseError
 from ..profile import ProfileKey
 from ..sources.base import BatchSource, SourceResult
@@ -79,13 +79,8 @@ class Batcher:
         return await asyncio.shield(answer)
 
     async def aclose(self) -> None:
-        """Cancel the running calls of this loop."""
-        loop = asyncio.get_running_loop()
-        calls = [task for task in self._calls if task.get_loop() is loop]
-        for task in calls:
-            task.cancel()
-        if calls:
-            await asyncio.wait(calls, timeout=1.0)
+        """Cancel the running calls, on other event loops, too."""
+        await cancel_tasks(list(self._calls), GRACE)
 
     def after_fork(self) -> None:
         """Forget the batches, in a forked child: they are the parent's."""

@@ -42,6 +42,7 @@ COMMANDS = {
     "serve of a published store": ["serve", "--from", "{published}", "--store", "{copy}", "--port", "0"],
     "serve of a relay": ["serve", "--mirror", "{mirror}", "--upstream", "census", "--entity", "Users", "--id", "id",
                          "--port", "0"],
+    "serve that refreshes": ["serve", "--data", "{users}", *_DATA, "--port", "0", "--refresh-every", "1s"],
     "index build": ["index", "build", "--store", "{store}", "--data", "{large}", *_DATA],
     "index build of standard input": ["index", "build", "--store", "{store}", "--data", "-", "--format", "csv", *_DATA],
     "index refresh": ["index", "refresh", "--store", "{built}", "--data", "{large}", *_DATA],

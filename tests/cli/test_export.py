@@ -140,11 +140,9 @@ def test_parquet_has_the_narrowest_types(tmp_path: Path) -> None:
         {"n": None, "share": 0.5, "mixed": "é", "flag": False},
     ]
     encoder = ProfileRowEncoder("parquet")
-    (tmp_path / "journal").write_bytes(
-        b"".join(encoder.page([ProfileRow("u", "idx", each)], header=False) for each in values)
-    )
+    journal = io.BytesIO(b"".join(encoder.page([ProfileRow("u", "idx", each)], header=False) for each in values))
     with (tmp_path / "p.parquet").open("wb") as file:
-        encoder.write_parquet(tmp_path / "journal", file)
+        encoder.write_parquet(journal, file)
     table = parquet.read_table(tmp_path / "p.parquet")
     assert {name: str(table.schema.field(name).type) for name in table.column_names} == {
         "id": "string", "n": "int64", "share": "double", "mixed": "string", "none": "string", "list": "string",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -148,3 +150,30 @@ async def test_L14_closing_ends_a_batch_under_way() -> None:
     assert (await caller).status is Status.ERROR
     await settle()
     assert own_tasks() == set()
+
+
+def test_L14_closing_ends_a_batch_under_way_on_another_loop() -> None:
+    """L14: also where the loop belongs to another thread, and its call takes a moment to end."""
+    started, ended = threading.Event(), threading.Event()
+
+    class Slow(ScriptedBatchSource):
+        async def fetch_many(self, keys: Sequence[ProfileKey], *, deadline: Deadline) -> Any:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.05)
+                ended.set()
+
+    client = client_of(Slow(), batch_window=0.0, close_timeout=0.01, deadline=5.0)
+
+    async def other() -> None:
+        await client.lookup("a")
+        await asyncio.to_thread(ended.wait, 5)
+
+    thread = threading.Thread(target=asyncio.run, args=(other(),))
+    thread.start()
+    assert started.wait(5)
+    asyncio.run(client.aclose())
+    assert ended.is_set()
+    thread.join(5)

@@ -75,6 +75,27 @@ async def test_E1_gone_on_with_it_is_the_same_bytes(
     assert left(tmp_path) == {"in.csv", name, f"whole-{name}", "whole.bad", "bad"}
 
 
+@pytest.mark.usefixtures("_reported_each_record")
+@pytest.mark.parametrize("name", ["out.parquet", "out.csv.gz", "out.csv"])
+async def test_E7_a_directory_that_is_swapped_during_the_run_gets_nothing(tmp_path: Path, name: str) -> None:
+    """E7: a link that takes the path of the output's directory meanwhile leads none of its files elsewhere."""
+    source = write(tmp_path / "in.csv", many(50))
+    directory, moved, elsewhere = tmp_path / "directory", tmp_path / "moved", tmp_path / "elsewhere"
+    directory.mkdir()
+    elsewhere.mkdir()
+
+    def swap(now: FileProgress) -> None:
+        if now.rows >= 20 and not moved.exists():
+            directory.rename(moved)
+            directory.symlink_to(elsewhere)
+
+    options: dict[str, Any] = {"fields": ["tier"], "checkpoint_rows": 7}
+    await enrich(source, directory / name, dead_letter=directory / "bad", progress=swap, **options)
+    await enrich(source, tmp_path / name, dead_letter=tmp_path / "bad", **options)
+    assert (left(elsewhere), left(moved)) == (set(), {name, "bad"})
+    assert (moved / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
 @pytest.mark.parametrize("name", ["out.parquet", "out.csv.gz", "out.csv"])
 def test_E1_killed_at_any_change_of_the_folder_it_can_be_resumed(tmp_path: Path, name: str) -> None:
     """E1: whichever rename or removal is the last one that happens, the same command with resume ends the same."""
@@ -106,34 +127,34 @@ def test_E1_killed_at_any_change_of_the_folder_it_can_be_resumed(tmp_path: Path,
 def _kill_after(steps: int) -> None:
     """In a child process: die instead of the next rename or removal after so many."""
     left_steps = [steps]
-    for method in ("replace", "unlink"):
-        original = getattr(Path, method)
+    for function in ("replace", "unlink"):
+        original = getattr(os, function)
 
-        def stop(path: Path, *given: Any, _original: Any = original, **named: Any) -> Any:
+        def stop(*given: Any, _original: Any = original, **named: Any) -> Any:
             if not left_steps[0]:
                 os._exit(9)
             left_steps[0] -= 1
-            return _original(path, *given, **named)
+            return _original(*given, **named)
 
-        setattr(Path, method, stop)
+        setattr(os, function, stop)
 
 
 async def test_E1_a_checkpoint_counts_only_what_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """E1: the output and the dead letters are on the disk before the note that counts them takes its place."""
     done: list[str] = []
-    original = Path.replace
+    original = os.replace
 
     def sync(descriptor: int) -> None:
         done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
 
-    def replace(path: Path, target: Path) -> Path:
-        done.append(f"{target.name} <-")
-        return original(path, target)
+    def replace(path: str, target: str, **named: Any) -> None:
+        done.append(f"{Path(target).name} <-")
+        original(path, target, **named)
 
     if not Path("/proc/self/fd").exists():
         pytest.skip("the system does not say which file a descriptor is of")
     monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     source = write(tmp_path / "in.csv", "user_id\nu1\nu1,\n")
     await enrich(source, tmp_path / "out.csv", fields=["tier"], dead_letter=tmp_path / "bad", checkpoint_rows=99)
     note = ["out.csv.resume.new", "out.csv.resume <-", tmp_path.name]
@@ -383,7 +404,7 @@ async def test_an_input_that_is_not_there_or_shrinks(tmp_path: Path, monkeypatch
         with contextlib.closing(reader), pytest.raises(InputError, match="became shorter while it was read"):
             _assembly.assemble(
                 reader,
-                write(tmp_path / "journal", "[1, {}]\n[99, {}]\n"),
+                io.BytesIO(b"[1, {}]\n[99, {}]\n"),
                 io.BytesIO(),
                 _formats.FileSpec.of("x.parquet"),
                 kinds={},

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profile_enrich._utils import files
 from profile_enrich._utils.file_identity import FileIdentity
-from profile_enrich._utils.files import FileLock, beside, private_opener, replace_private
+from profile_enrich._utils.files import FileLock, OpenDirectory, beside, private_opener, replace_private
 from profile_enrich._utils.output_paths import OutputPath, check_output_paths
 from profile_enrich._utils.units import parse_duration, parse_rate
 from profile_enrich.errors import ConfigurationError, InputError
@@ -49,6 +52,49 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space left"):
         replace_private(path, b"three")
     assert (path.read_bytes(), _names(tmp_path)) == (b"two", ["file"])
+
+
+@pytest.mark.parametrize("by_descriptor", [True, False])
+def test_E7_a_directory_that_is_swapped_while_a_file_is_written_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_descriptor: bool
+) -> None:
+    """E7: something else takes the directory's path between the opening of a file and its rename."""
+    if not by_descriptor:  # what Windows says
+        monkeypatch.setattr(files, "_BY_DESCRIPTOR", False)
+    directory, moved, elsewhere = tmp_path / "directory", tmp_path / "moved", tmp_path / "elsewhere"
+    directory.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "file.new").write_bytes(b"of somebody else")
+    synced = os.fsync
+
+    def swap(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", synced)
+        directory.rename(moved)
+        directory.symlink_to(elsewhere)
+
+    if not by_descriptor:
+        replace_private(directory / "file", b"new")
+        assert ((directory / "file").read_bytes(), _names(directory)) == (b"new", ["file"])
+        return
+    monkeypatch.setattr(os, "fsync", swap)
+    replace_private(directory / "file", b"new")
+    assert ((moved / "file").read_bytes(), _names(moved)) == (b"new", ["file"])
+    assert ((elsewhere / "file.new").read_bytes(), _names(elsewhere)) == (b"of somebody else", ["file.new"])
+
+
+def test_an_error_in_an_open_directory_names_the_whole_path(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with contextlib.closing(OpenDirectory(tmp_path)) as directory:
+        for attempt in (
+            lambda: directory.opener("link", os.O_RDONLY),
+            lambda: directory.rename("link", "none/there"),
+            lambda: directory.stat("none"),
+        ):
+            with pytest.raises(OSError) as raised:
+                attempt()
+            assert str(tmp_path) in str(raised.value)
+        directory.unlink("none")
+        assert (directory.exists("link"), directory.exists("none")) == (True, False)
 
 
 def _try_lock(path: Path, answers: multiprocessing.SimpleQueue[bool]) -> None:
@@ -89,8 +135,8 @@ def test_E7_a_removed_lock_file_locks_nothing(tmp_path: Path, monkeypatch: pytes
     assert first.acquire()
     opened = os.open
 
-    def open_then_release(*args: object) -> int:
-        descriptor = opened(*args)  # type: ignore[arg-type]
+    def open_then_release(*args: Any, **named: Any) -> int:
+        descriptor = opened(*args, **named)
         monkeypatch.undo()
         first.release()
         return descriptor

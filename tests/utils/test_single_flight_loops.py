@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -72,6 +73,35 @@ def test_L9_closing_on_one_loop_reaches_all_others() -> None:
 
     asyncio.run(first())
     assert [type(error) for error in outcome] == [ClientClosed]
+
+
+def test_L14_closing_waits_for_the_end_of_calls_on_other_loops() -> None:
+    """L14: what a call on another thread's loop still does after its cancellation is over when closing has ended."""
+    loads = Table()
+    started, under_way = threading.Event(), list[str]()
+
+    async def hang(this: FunctionLoad) -> int:
+        this.start_deadline()
+        under_way.append("a call")
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)  # as a connection that is given back
+            under_way.clear()
+        return 7
+
+    async def other() -> None:
+        with contextlib.suppress(ClientClosed):
+            await launch(loads, hang).wait(None)
+        await asyncio.sleep(0.2)
+
+    thread = threading.Thread(target=asyncio.run, args=(other(),))
+    thread.start()
+    assert started.wait(5)
+    asyncio.run(loads.aclose(0.01))
+    assert not under_way
+    thread.join(5)
 
 
 def test_L14_a_loop_that_its_own_thread_closes_in_that_moment_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

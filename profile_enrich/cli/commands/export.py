@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 import click
@@ -130,7 +129,7 @@ def export(
         try:
             run(job.export(target))
             if isinstance(target, ResumableOutput) and form == "parquet":
-                target.make(partial(encoder.write_parquet, target.part), packed=False)
+                target.make(encoder.write_parquet, packed=False)
             target.finish()
         except BaseException as error:
             job.say_where(path, whole=False, expected=isinstance(error, Exception))

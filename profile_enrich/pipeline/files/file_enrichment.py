@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import operator
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -239,7 +240,7 @@ class _Run:
                 self._out.discard()
                 raise
         elif self._job.target.gzip and isinstance(self._out, ResumableOutput):
-            self._out.make(self._out.copy_part, packed=True)
+            self._out.make(shutil.copyfileobj, packed=True)
         self._out.finish()
 
     def _discard_useless(self) -> bool:
@@ -395,14 +396,14 @@ class _Run:
         assert isinstance(out, ResumableOutput)  # noqa: S101  # the only kind that two passes are made to
         self.reader.close()
 
-        def write(file: BinaryIO) -> None:
+        def write(journal: BinaryIO, file: BinaryIO) -> None:
             with contextlib.closing(self._open(whole=True)) as reader:
                 if self._job.target.format == "parquet" and not (reader.columns or self._state.read_kinds):
                     what = "columns" if self.stats.rows else "records"
                     raise InputError(f"{self._job.source.name} has no {what}, and a Parquet file needs columns")
                 clashes = assemble(
                     reader,
-                    out.part,
+                    journal,
                     file,
                     self._job.target,
                     kinds=self._state.kinds,

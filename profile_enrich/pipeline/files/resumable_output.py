@@ -6,12 +6,11 @@ import contextlib
 import gzip
 import json
 import os
-import shutil
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..._utils.files import FileLock, beside, private_opener, replace_private, sync_directory
+from ..._utils.files import FileLock, OpenDirectory, beside
 from ..._utils.output_paths import OutputPath, check_output_paths
 from ...errors import ConfigurationError
 
@@ -43,12 +42,12 @@ def naming(path: Path) -> Generator[None]:
 class _Part:
     """A private file next to the final path, which is appended to."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, directory: OpenDirectory, path: Path, size: int) -> None:
         self.path = path
         with naming(path):
-            # "r+b" after O_CREAT: what counts of an earlier run stays.
-            os.close(private_opener(str(path), os.O_RDWR | os.O_CREAT))
-            self._file: BinaryIO = open(path, "r+b", buffering=2**18, opener=private_opener)  # noqa: SIM115  # closed in close()
+            # Not "w+b": what counts of an earlier run stays.
+            descriptor = directory.opener(path.name, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0))
+            self._file: BinaryIO = os.fdopen(descriptor, "r+b", buffering=2**18)
             if os.fstat(self._file.fileno()).st_size < size:
                 self._file.close()
                 raise ConfigurationError(f"{path} is shorter than its checkpoint says; pass force=True to start over")
@@ -83,7 +82,8 @@ class ResumableOutput:
 
     `NAME.part` is appended to; `NAME.resume`, the checkpoint, holds its valid length. A checkpoint syncs the parts and
     then replaces that file; after a crash, the parts are truncated to the valid length, so nothing is lost or written
-    twice. `NAME.lock` is held from before the first access to these files until the last rename.
+    twice. `NAME.lock` is held from before the first access to these files until the last rename, and their directory
+    is held open: something else that takes its path meanwhile, e.g. a symbolic link, gets none of them.
 
     Args:
         path: the output.
@@ -125,7 +125,7 @@ class ResumableOutput:
             ],
             inputs,
         )
-        self._locks = [FileLock(beside(each, "lock")) for each in self._outputs.values()]
+        self._locks: dict[str, FileLock] = {}
         try:
             self._lock()
             self._sizes = dict.fromkeys(self._outputs, 0)
@@ -139,19 +139,25 @@ class ResumableOutput:
                 self.state = note["state"]
             if note is None or not note["done"]:
                 for role, each in self._outputs.items():
+                    directory = self._locks[role].directory
                     for suffix in ("making", "new"):
-                        beside(each, suffix).unlink(missing_ok=True)
-                    self._parts[role] = _Part(beside(each, "part"), self._sizes[role])
+                        directory.unlink(f"{each.name}.{suffix}")
+                    self._parts[role] = _Part(directory, beside(each, "part"), self._sizes[role])
         except BaseException:
             self.close()
             raise
 
     def _lock(self) -> None:
-        for lock in self._locks:
+        for role, path in self._outputs.items():
+            lock = self._locks[role] = FileLock(beside(path, "lock"))
             if not lock.acquire():
                 raise ConfigurationError(f"another run writes {lock.path.with_suffix('')}; wait until that has ended")
 
     # --- the checkpoint ---------------------------------------------------------------------------------------------
+
+    @property
+    def _directory(self) -> OpenDirectory:
+        return self._locks["the output"].directory
 
     @property
     def _note(self) -> Path:
@@ -160,7 +166,8 @@ class ResumableOutput:
     def _read_note(self, *, resume: bool, force: bool) -> dict[str, Any] | None:
         """Return the checkpoint to resume from; `None` for a new run."""
         try:
-            raw: Any = json.loads(self._note.read_bytes())
+            with open(self._note.name, "rb", opener=self._directory.opener) as file:
+                raw: Any = json.load(file)
         except FileNotFoundError:
             return None
         except ValueError:
@@ -195,17 +202,18 @@ class ResumableOutput:
 
     def _check_existing(self, note: dict[str, Any] | None, *, force: bool) -> None:
         """Check that existing files may be replaced."""
-        known = note is not None or self._note.exists()
-        for path, lock in zip(self._outputs.values(), self._locks, strict=True):
+        known = note is not None or self._directory.exists(self._note.name)
+        for role, path in self._outputs.items():
+            lock = self._locks[role]
             for suffix in _LEFT:
                 left = beside(path, suffix)
-                if left.exists() and not known and not lock.abandoned:
+                if lock.directory.exists(left.name) and not known and not lock.abandoned:
                     raise ConfigurationError(
                         f"{left} exists and does not belong to an interrupted run of this output; move it away"
                     )
-            waiting = beside(path, "part").exists() or beside(path, "new").exists()
+            waiting = any(lock.directory.exists(f"{path.name}.{suffix}") for suffix in ("part", "new"))
             placed = note is not None and note["done"] and not waiting
-            if path.exists() and not (force or self._replace or placed):
+            if lock.directory.exists(path.name) and not (force or self._replace or placed):
                 raise ConfigurationError(f"{path} exists; pass force=True to replace it")
 
     @property
@@ -237,7 +245,7 @@ class ResumableOutput:
             "state": dict(state),
         }
         with naming(self._note):
-            replace_private(self._note, json.dumps(content).encode())
+            self._directory.replace_private(self._note.name, json.dumps(content).encode())
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -246,32 +254,31 @@ class ResumableOutput:
         """The path of the incomplete output."""
         return beside(self.path, "part")
 
-    def make(self, write: Callable[[BinaryIO], None], *, packed: bool) -> None:
+    def make(self, write: Callable[[BinaryIO, BinaryIO], None], *, packed: bool) -> None:
         """Make the output from the part after the last record. After a kill, it is made again.
 
         Args:
-            write: writes the output to a binary file.
+            write: its arguments are the part, to read, and the output, to write.
             packed: compress it with gzip, without name and time: the same records are the same bytes.
         """
-        made = beside(self.path, "new")
-        if made.exists() or not self.part.exists():
+        name, opener = self.path.name, self._directory.opener
+        if self._directory.exists(f"{name}.new") or not self._directory.exists(self.part.name):
             return  # made before the run was killed
         making = beside(self.path, "making")
-        making.unlink(missing_ok=True)
-        with naming(making), open(making, "xb", buffering=2**18, opener=private_opener) as raw:
+        self._directory.unlink(making.name)
+        with (
+            naming(making),
+            open(self.part.name, "rb", opener=opener) as part,
+            open(making.name, "xb", buffering=2**18, opener=opener) as raw,
+        ):
             if packed:
                 with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as file:
-                    write(cast("BinaryIO", file))
+                    write(part, cast("BinaryIO", file))
             else:
-                write(raw)
+                write(part, raw)
             raw.flush()
             os.fsync(raw.fileno())
-        making.replace(made)
-
-    def copy_part(self, file: BinaryIO) -> None:
-        """Copy the part unchanged, for `make` with a compressed output of one pass."""
-        with self.part.open("rb") as plain:
-            shutil.copyfileobj(plain, file, 2**18)
+        self._directory.rename(making.name, f"{name}.new")
 
     def finish(self) -> None:
         """Rename the complete files to their final paths, and remove the checkpoint. After a kill, this can be
@@ -282,37 +289,39 @@ class ResumableOutput:
         """
         self._close_parts()
         for role, path in self._outputs.items():
-            part, made = beside(path, "part"), beside(path, "new")
-            if path.exists() and not self._replace and (part.exists() or made.exists()):
+            directory = self._locks[role].directory
+            name, part, made = path.name, f"{path.name}.part", f"{path.name}.new"
+            exists, has_part, is_made = map(directory.exists, (name, part, made))
+            if exists and not self._replace and (has_part or is_made):
                 raise ConfigurationError(
                     f"{path} was made by somebody else while the run was writing it; move it away and resume the run"
                 )
-            if role != "the output" and not self._sizes[role] and not path.exists():
-                part.unlink(missing_ok=True)
-            elif made.exists():
-                part.unlink(missing_ok=True)  # first: without it the output is known to be in its place, or in `made`
-                made.replace(path)
-            elif part.exists():
-                part.replace(path)
-            sync_directory(path.parent)
-        self._note.unlink(missing_ok=True)
+            if role != "the output" and not self._sizes[role] and not exists:
+                directory.unlink(part)
+            elif is_made:
+                directory.unlink(part)  # first: without it the output is known to be in its place, or in `made`
+                directory.rename(made, name)
+            elif has_part:
+                directory.rename(part, name)
+            directory.sync()
+        self._directory.unlink(self._note.name)
         ResumableOutput.close(self)
 
     def discard(self) -> None:
         """Remove all files of this run that were not renamed, and close."""
         if self._owns:
             self._close_parts()
-            for path in self._outputs.values():
+            for role, path in self._outputs.items():
                 for suffix in _LEFT:
-                    beside(path, suffix).unlink(missing_ok=True)
-            self._note.unlink(missing_ok=True)
+                    self._locks[role].directory.unlink(f"{path.name}.{suffix}")
+            self._directory.unlink(self._note.name)
         ResumableOutput.close(self)
 
     def close(self) -> None:
         """Close the files and release the locks. Without `finish`, a later run can resume."""
         self._close_parts()
         self._owns = False
-        for lock in self._locks:
+        for lock in self._locks.values():
             lock.release()
 
     def _close_parts(self) -> None:

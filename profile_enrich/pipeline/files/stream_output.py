@@ -41,7 +41,7 @@ class RecordOutput(Protocol):
         """Write a checkpoint, if supported."""
         ...
 
-    def make(self, write: Callable[[BinaryIO], None], *, packed: bool) -> None:
+    def make(self, write: Callable[[BinaryIO, BinaryIO], None], *, packed: bool) -> None:
         """Make the output from the written part."""
         ...
 
@@ -97,7 +97,7 @@ class StreamOutput:
         """Flush what was written so far."""
         self._stream.flush()
 
-    def make(self, write: Callable[[BinaryIO], None], *, packed: bool) -> None:
+    def make(self, write: Callable[[BinaryIO, BinaryIO], None], *, packed: bool) -> None:
         """Do nothing, since the output is already written."""
 
     def finish(self) -> None:

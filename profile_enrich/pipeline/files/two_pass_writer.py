@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...errors import InputError
@@ -60,7 +59,7 @@ def _shorter(reader: RecordReader) -> InputError:
 
 def assemble(
     reader: RecordReader,
-    journal: Path,
+    journal: BinaryIO,
     file: BinaryIO,
     spec: FileSpec,
     *,
@@ -88,17 +87,16 @@ def assemble(
     own = list(reader.columns or read_kinds)
     clashes = [name for name in kinds if name in own]
     added = {name: kind for name, kind in kinds.items() if name not in own}
-    with journal.open("rb") as lines:
-        if spec.format == "csv":
-            _csv(reader, _entries(lines), file, spec, own, list(added))
+    if spec.format == "csv":
+        _csv(reader, _entries(journal), file, spec, own, list(added))
+    else:
+        types = {name: (declared or {}).get(name) or alias(kind) for name, kind in added.items()}
+        columns = Columns(types, "") if types else None
+        if isinstance(reader, ParquetRecordReader):
+            _from_parquet(reader, _entries(journal), file, columns)
         else:
-            types = {name: (declared or {}).get(name) or alias(kind) for name, kind in added.items()}
-            columns = Columns(types, "") if types else None
-            if isinstance(reader, ParquetRecordReader):
-                _from_parquet(reader, _entries(lines), file, columns)
-            else:
-                own_types = {name: alias(read_kinds.get(name, "text")) for name in own}
-                _from_rows(reader, _entries(lines), file, Columns(own_types, ""), columns)
+            own_types = {name: alias(read_kinds.get(name, "text")) for name in own}
+            _from_rows(reader, _entries(journal), file, Columns(own_types, ""), columns)
     return clashes
 
 

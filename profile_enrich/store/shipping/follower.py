@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..._utils.files import private_opener, replace_private
+from ..._utils.files import OpenDirectory, replace_private
 from ..._utils.output_paths import OutputPath, check_output_paths
 from ..._utils.validation import check_int, check_number
 from ...errors import ConfigurationError, StoreError
@@ -207,12 +208,14 @@ class GenerationFollower:
         final = self._path / file.local
         if final.exists() and final.stat().st_size == file.size and digest_of(final) == file.sha256:
             return
-        part = self._path / f"{file.local}.part"
-        have = part.stat().st_size if part.exists() else 0
-        if have > file.size:
-            part.unlink()
-            have = 0
-        with open(part, "ab", opener=private_opener) as output:
+        part = f"{file.local}.part"
+        with (
+            contextlib.closing(OpenDirectory(self._path)) as directory,
+            open(part, "a+b", opener=directory.opener) as output,
+        ):
+            have = output.tell()
+            if have > file.size:
+                have = output.truncate(0)
             while have < file.size:
                 chunk = self._bucket.get_range(file.remote, have, min(have + _CHUNK, file.size))
                 if not chunk:
@@ -223,10 +226,11 @@ class GenerationFollower:
                 if self._stop.is_set() and have < file.size:
                     raise StoreError("the download was interrupted; the next one goes on with it")
             os.fsync(output.fileno())
-        if digest_of(part) != file.sha256:
-            part.unlink()
-            raise StoreError(f"a file in {self._bucket.name} is not what the signed manifest says; it is not used")
-        part.replace(final)
+            output.seek(0)
+            if hashlib.file_digest(output, "sha256").hexdigest() != file.sha256:
+                directory.unlink(part)
+                raise StoreError(f"a file in {self._bucket.name} is not what the signed manifest says; it is not used")
+            directory.rename(part, file.local)
 
     def _prune(self) -> None:
         """Delete the files that none of the last generations uses. Servers that have them open can still read them."""

@@ -6,8 +6,10 @@ Each row is one attack with its figures; WORD chooses those whose title has it. 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,7 +33,7 @@ ATTACKS: list[Attack] = [
 
 def main() -> int:
     """Run the attacks that were chosen."""
-    tries = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    tries = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     word = sys.argv[2] if len(sys.argv) > 2 else ""
     rows: list[tuple[str, Attack]] = [((each.__doc__ or "").rstrip("."), each) for each in ATTACKS]
     rows += [
@@ -39,6 +41,7 @@ def main() -> int:
         for command in COMMANDS
     ]
     failed = 0
+    began = time.monotonic()
     logging.getLogger("profile_enrich").setLevel(logging.CRITICAL)
     sys.stdout.write("| attack | withstood | figures |\n|---|---|---|\n")
     for title, attack in rows:
@@ -57,6 +60,9 @@ def main() -> int:
         failed += not fine
         sys.stdout.write(f"| {title} | {withstood} | {figures} |\n")
         sys.stdout.flush()
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    load = f", load at the end {os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else ""
+    sys.stdout.write(f"\n{failed} not withstood, in {minutes} min {seconds} s{load}.\n")
     return 1 if failed else 0
 
 
