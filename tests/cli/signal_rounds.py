@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,8 @@ from pathlib import Path
 from profile_enrich.store import CollectionSpec, build_store
 from profile_enrich.store.shipping import publish_store
 from profile_enrich.testing import VendorServer, faults
+
+from .forked_commands import ForkedCommand, ForkingProcess
 
 __all__ = ["COMMANDS", "NUMBERS", "Commands"]
 
@@ -66,6 +67,7 @@ class Struck:
         cpu: seconds of processor time in that span, with its workers'.
         said: on standard error.
         left: what it left behind.
+        moment: seconds from its beginning to the signal.
         done: it had done its work before the signal.
     """
 
@@ -74,6 +76,7 @@ class Struck:
     cpu: float
     said: str
     left: list[str]
+    moment: float
     done: bool
 
     def wrong(self, number: int) -> str:
@@ -91,10 +94,13 @@ class Struck:
 class Commands:
     """The commands, with their files and a slow vendor."""
 
-    def __init__(self, directory: Path, vendor: VendorServer) -> None:
+    def __init__(self, directory: Path, vendor: VendorServer, forking: ForkingProcess) -> None:
         self._directory = directory
         self._vendor = vendor
-        self._asked, self._loaded = 0, 0.0
+        self._forking = forking
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", _BEGIN, "--version"], capture_output=True, check=True)
+        self._loaded = time.monotonic() - began
         for name, rows in (("users", ROWS), ("large", 4 * ROWS)):
             lines = "".join(f"u{n},u{n}@x.example,{n}\n" for n in range(rows))
             (directory / f"{name}.csv").write_text(f"id,email,n\n{lines}")
@@ -112,7 +118,8 @@ class Commands:
         people = {f"p{n:05}": {"tier": "gold", "text": "x" * 500} for n in range(5_000)}
         with VendorServer(people, entity="Users", key=_KEY) as vendor:
             vendor.always(faults.Latency(0.02))
-            yield cls(directory, vendor)
+            with contextlib.closing(ForkingProcess()) as forking:
+                yield cls(directory, vendor, forking)
 
     @cached_property
     def _source(self) -> Path:
@@ -122,22 +129,11 @@ class Commands:
         publish_store(path, str(self._directory / "published"), key=_SHIPPING_KEY.encode())
         return path
 
-    def moment(self, command: str) -> float:
-        """Return seconds after the beginning: while libraries are loaded, or while the command works."""
-        if self._asked % 20 == 0:  # the machine has other work, and takes longer at times
-            began = time.monotonic()
-            subprocess.run([sys.executable, "-c", _BEGIN, "--version"], capture_output=True, check=True)
-            self._loaded = time.monotonic() - began
-        self._asked += 1
-        loaded = self._loaded
-        return (
-            random.uniform(0.001, loaded)
-            if random.random() < 0.3
-            else random.uniform(loaded, 1.5 * loaded + (0.2 if command == "index publish" else 2))
-        )
+    def strike(self, command: str, number: int) -> Struck:
+        """Start a command, send it a signal at a random moment, and wait for its end.
 
-    def strike(self, command: str, number: int, moment: float) -> Struck:
-        """Start a command, send it a signal `moment` seconds after it began, and wait for its end."""
+        Every tenth time the signal comes while the libraries are loaded, otherwise while the command works.
+        """
         place = Path(self._directory, "run")
         place.mkdir()
         (place / "t").mkdir()
@@ -149,15 +145,13 @@ class Commands:
         }  # fmt: skip
         if command in ("index publish", "serve of a published store"):
             names["source"] = self._source
-        spent = _processor_time()
-        with subprocess.Popen(
-            [sys.executable, "-c", _BEGIN, *(each.format(**names) for each in COMMANDS[command])],
-            env={**os.environ, "TMPDIR": str(place / "t"), **self._settings(command)},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        ) as process:  # fmt: skip
+        loading = random.random() < 0.1
+        moment = random.uniform(0.001, self._loaded if loading else 0.3 if command == "index publish" else 2)
+        arguments = [each.format(**names) for each in COMMANDS[command]]
+        environment = {"TMPDIR": str(place / "t"), **self._settings(command)}
+        with _fresh(arguments, environment) if loading else self._forking.start(arguments, environment) as process:
             assert process.stdin is not None
             assert process.stderr is not None
-            assert process.stdout is not None
             process.stderr.readline()
             with contextlib.suppress(BrokenPipeError):
                 if command.endswith("input"):
@@ -165,16 +159,16 @@ class Commands:
                     process.stdin.flush()
             time.sleep(moment)
             ended = process.poll() is not None
-            spent += _processor_time(process.pid)
+            spent = _processor_time(process.pid)
             process.send_signal(number)
             began = time.monotonic()
             code: int | None = None
             try:
                 code = process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            except (subprocess.TimeoutExpired, TimeoutError):
+                os.kill(process.pid, signal.SIGKILL)
             seconds = time.monotonic() - began
-            cpu = 0.0 if ended else _processor_time() - spent
+            cpu = process.cpu - spent if isinstance(process, ForkedCommand) and not ended else 0.0
             said = process.stderr.read().decode()
         left = [each.name for each in (place / "t").iterdir()]
         if (place / "store").is_dir():
@@ -183,7 +177,7 @@ class Commands:
         left += [each.name for each in place.glob("output*") if each.suffix not in (".part", ".resume")]
         left += [each.name for each in (place / "bucket").rglob("*") if "#" in each.name]
         shutil.rmtree(place)
-        return Struck(code, seconds, cpu, said, left, done=ended or any(each in said for each in _DONE))
+        return Struck(code, seconds, cpu, said, left, moment, done=ended or any(each in said for each in _DONE))
 
     def _settings(self, command: str) -> dict[str, str]:
         if command in ("index mirror", "serve of a relay"):
@@ -205,11 +199,15 @@ class Commands:
         return {"PROFILE_ENRICH_API_KEY": "the-secret-of-the-server", "PROFILE_ENRICH_SHIPPING_KEY": _SHIPPING_KEY}
 
 
-def _processor_time(pid: int | None = None) -> float:
-    """Return the seconds used by a running process and its ended children, or by all our ended children."""
-    if pid is None:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
+def _fresh(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _BEGIN, *arguments], env={**os.environ, **environment},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def _processor_time(pid: int) -> float:
+    """Return the seconds used by a running process and its ended children."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:  # not Linux

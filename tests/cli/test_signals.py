@@ -31,5 +31,5 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Generator[Commands]:
 def test_P9_a_signal_ends_each_command_and_nothing_stays(
     commands: Commands, command: str, number: int, attempt: int
 ) -> None:
-    struck = commands.strike(command, number, commands.moment(command))
+    struck = commands.strike(command, number)
     assert not struck.wrong(number), struck

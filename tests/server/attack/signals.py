@@ -19,7 +19,7 @@ def signal_rounds(directory: Path, command: str, tries: int) -> tuple[bool, str]
     with Commands.prepared(place) as commands:
         for number in range(tries):
             sent = NUMBERS[number % len(NUMBERS)]
-            struck = commands.strike(command, sent, commands.moment(command))
+            struck = commands.strike(command, sent)
             slowest = max(slowest, struck.seconds)
             busiest = max(busiest, struck.cpu)
             if problem := struck.wrong(sent):
