@@ -478,7 +478,7 @@ def test_E1_interrupted_killed_and_gone_on_with_nothing_is_lost_or_doubled(
     target = tmp_path / "p.csv"
     break_at(vendor, 3, faults.Hang())
     with process(vendor, target) as running:
-        vendor.wait_for_calls(4, timeout=10)  # the index by name, and three pages
+        vendor.wait_for_calls(4, timeout=60)  # the index by name, and three pages
         running.send_signal(number)
         _, said = running.communicate(timeout=20)
     assert running.returncode == code, said
