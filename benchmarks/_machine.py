@@ -12,6 +12,7 @@ __all__ = ["facts", "load", "versions"]
 _LIBRARIES = (
     "profile-enrich", "starlette", "uvicorn", "h11", "httptools", "uvloop", "anyio", "httpx", "httpcore", "httpx2",
     "httpcore2", "aiohttp", "cachetools", "cachebox", "cashews", "aiocache", "async-lru", "cachetools-async",
+    "duckdb", "pyroaring", "fastapi", "asyncpg", "redis", "datasette",
 )  # fmt: skip
 
 

@@ -45,8 +45,12 @@ class Connection(asyncio.Protocol):
         if end < 0:
             return
         at = self._buffer.find(b"content-length: ", 0, end)
-        length = int(self._buffer[at + 16 : self._buffer.find(b"\r\n", at)]) if at >= 0 else 0
-        if len(self._buffer) >= end + 4 + length:
+        if at >= 0:
+            whole = len(self._buffer) >= end + 4 + int(self._buffer[at + 16 : self._buffer.find(b"\r\n", at)])
+        else:
+            chunked = b"transfer-encoding: chunked" in self._buffer[:end]
+            whole = self._buffer.endswith(b"\r\n0\r\n\r\n") if chunked else True
+        if whole:
             status = int(self._buffer[9:12])
             self._buffer = b""
             self._idle.append(self)

@@ -15,7 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Ask", "Rival", "postgres_is_there", "rivals"]
+__all__ = [
+    "Ask",
+    "Rival",
+    "free_port",
+    "load_postgres",
+    "load_sqlite",
+    "postgres_is_there",
+    "postgres_server",
+    "rivals",
+]
 
 Ask = Callable[[Mapping[str, str]], object]
 """Asks for one page of the rows that have these values."""
@@ -36,11 +45,10 @@ def postgres_is_there() -> bool:
     return _initdb() is not None and importlib.util.find_spec("psycopg") is not None
 
 
-@contextmanager
-def _sqlite(csv: Path, folder: Path, names: Sequence[str], filtered: Sequence[str], limit: int) -> Generator[Ask]:
+def load_sqlite(csv: Path, file: Path, names: Sequence[str], filtered: Sequence[str]) -> None:
+    """Makes a file with the table `p` (by `id`) of these columns and the payload, and an index for each filter."""
     import duckdb
 
-    file = folder / "plain.db"
     with duckdb.connect() as source:
         rows = source.execute(
             f"SELECT {', '.join(names)}, to_json(p)::VARCHAR FROM read_csv('{csv}', all_varchar=true) p"
@@ -48,7 +56,8 @@ def _sqlite(csv: Path, folder: Path, names: Sequence[str], filtered: Sequence[st
         writer = sqlite3.connect(file, isolation_level=None)
         writer.execute("PRAGMA journal_mode = OFF")
         writer.execute("BEGIN")
-        writer.execute(f"CREATE TABLE p (docid INTEGER PRIMARY KEY, {', '.join(names)}, payload)")
+        columns = ", ".join(f"{name} TEXT" for name in names if name != "id")
+        writer.execute(f"CREATE TABLE p (docid INTEGER PRIMARY KEY, id TEXT UNIQUE, {columns}, payload TEXT)")
         marks = ", ".join("?" * (len(names) + 1))
         while batch := rows.fetchmany(4096):
             writer.executemany(f"INSERT INTO p VALUES (NULL, {marks})", batch)
@@ -57,6 +66,12 @@ def _sqlite(csv: Path, folder: Path, names: Sequence[str], filtered: Sequence[st
     writer.execute("COMMIT")
     writer.execute("ANALYZE")
     writer.close()
+
+
+@contextmanager
+def _sqlite(csv: Path, folder: Path, names: Sequence[str], filtered: Sequence[str], limit: int) -> Generator[Ask]:
+    file = folder / "plain.db"
+    load_sqlite(csv, file, names, filtered)
     connection = sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)
     connection.execute(f"PRAGMA mmap_size = {1 << 40}")
 
@@ -84,11 +99,11 @@ def _duckdb(csv: Path, folder: Path, names: Sequence[str], filtered: Sequence[st
         yield ask
 
 
-@contextmanager
-def _postgres(csv: Path, folder: Path, names: Sequence[str], filtered: Sequence[str], limit: int) -> Generator[Ask]:
+def load_postgres(url: str, csv: Path, names: Sequence[str], filtered: Sequence[str]) -> None:
+    """Makes the table `p` of these columns and the payload, with an index for each filter and for `id`."""
     import psycopg
 
-    with _postgres_server() as url, psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE UNLOGGED TABLE raw ({', '.join(f'{name} text' for name in names)})")
         into = "COPY raw FROM STDIN (FORMAT csv, HEADER)"
         with connection.cursor() as cursor, cursor.copy(into) as copy, csv.open("rb") as file:
@@ -99,9 +114,18 @@ def _postgres(csv: Path, folder: Path, names: Sequence[str], filtered: Sequence[
             " FROM raw r"
         )
         connection.execute("ALTER TABLE p ADD PRIMARY KEY (docid)")
-        for name in filtered:
+        for name in {"id", *filtered}:
             connection.execute(f"CREATE INDEX ON p ({name})")
+        connection.execute("DROP TABLE raw")
         connection.execute("VACUUM ANALYZE p")
+
+
+@contextmanager
+def _postgres(csv: Path, folder: Path, names: Sequence[str], filtered: Sequence[str], limit: int) -> Generator[Ask]:
+    import psycopg
+
+    with postgres_server() as url, psycopg.connect(url, autocommit=True) as connection:
+        load_postgres(url, csv, names, filtered)
 
         def ask(filters: Mapping[str, str]) -> list[Any]:
             # Prepared by the driver from the sixth time on, as in an application.
@@ -111,7 +135,7 @@ def _postgres(csv: Path, folder: Path, names: Sequence[str], filtered: Sequence[
 
 
 @contextmanager
-def _postgres_server() -> Generator[str]:
+def postgres_server() -> Generator[str]:
     """A server of its own on 127.0.0.1, with room to keep all in memory; the URL of it."""
     initdb = _initdb()
     assert initdb is not None
@@ -123,9 +147,7 @@ def _postgres_server() -> Generator[str]:
         data = f"{folder}/data"
         how: dict[str, Any] = {"user": user, "cwd": folder, "check": True, "stdout": subprocess.DEVNULL}
         subprocess.run([initdb, "-D", data, "-U", name, "-A", "trust", "--no-sync", "-E", "UTF8"], **how)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
         options = f"-p {port} -k {folder} -h 127.0.0.1 -F -c shared_buffers=2GB -c work_mem=64MB"
         control = [str(Path(initdb).with_name("pg_ctl")), "-D", data]
         subprocess.run([*control, "-o", options, "-w", "-l", f"{folder}/log", "start"], **how)
@@ -133,6 +155,12 @@ def _postgres_server() -> Generator[str]:
             yield f"postgresql://{name}@127.0.0.1:{port}/postgres"
         finally:
             subprocess.run([*control, "-m", "immediate", "stop"], **how)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _initdb() -> str | None:

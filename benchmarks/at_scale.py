@@ -1,4 +1,4 @@
-"""Measures the store and the embedded server at scale and writes `benchmarks/SERVER.md`."""
+"""Measures the store, the embedded server, its alternatives and files at scale; writes `benchmarks/SERVER.md`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._report import results
 from ._table import Table
 
 RESULTS = Path(__file__).with_name("SERVER.md")
-PARTS = ("store", "server")
+PARTS = ("store", "server", "alternatives", "files")
 
 _HEAD = """# The embedded Profile API at scale
 
@@ -44,10 +44,10 @@ def main() -> None:
         for table in import_module(f"benchmarks.{name}").run(options.quick):
             print(table.text(), flush=True)
             tables.append(table)
-    if output is not None:
-        seconds, loads = time.monotonic() - started, (before, _machine.load())
-        output.write_text(results(_HEAD, tables, quick=options.quick, seconds=seconds, loads=loads))
-        print(f"Written to {output}", file=sys.stderr)
+        if output is not None:  # after each part, so that a run that is stopped leaves what it measured
+            seconds, loads = time.monotonic() - started, (before, _machine.load())
+            output.write_text(results(_HEAD, tables, quick=options.quick, seconds=seconds, loads=loads))
+            print(f"Written to {output}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ class CollectionReader:
             if filters:
                 found = self._fetch(list(islice(self._matching(filters, after), limit)), dialect)
             elif len(self._layers) == 1:
-                found = list(_checked(self._base.execute(_NEXT[dialect], (after, limit))))
+                found = _checked(self._base.execute(_NEXT[dialect], (after, limit)))
             else:
                 found = list(islice(self._scan(after, dialect), limit))
             asked = filters.get(self._collection.key)
@@ -287,17 +287,19 @@ def _is_hidden(hidden: HiddenDocids | None, docid: int) -> bool:
     return hidden is not None and docid in hidden
 
 
-def _checked(rows: Iterable[_StoredRow]) -> Iterator[PageRow]:
-    """Yield the records without tombstones, after verifying their checksums.
+def _checked(rows: Iterable[_StoredRow]) -> list[PageRow]:
+    """Return the records without tombstones, after verifying their checksums.
 
     Raises:
         DamagedData: a payload does not match.
     """
+    found: list[PageRow] = []
     for docid, key, payload, checksum in rows:
-        if crc32(payload or b"", record_seed(docid, key)) != checksum:
+        if crc32(payload or b"", crc32(key.encode(), docid & 0xFFFFFFFF)) != checksum:  # `record_seed`, inline
             raise DamagedData
         if payload is not None:
-            yield docid, key, payload
+            found.append((docid, key, payload))
+    return found
 
 
 def _ranked(rows: Iterator[tuple[Any, ...]], rank: int) -> Iterator[tuple[Any, ...]]:

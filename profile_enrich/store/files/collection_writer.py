@@ -13,7 +13,7 @@ from zlib import crc32
 from ..._utils.files import private_opener
 from ...errors import StoreError
 from ..bulk_insert import insert_rows
-from ..checksum import record_seed
+from ..checksum import record_seed, record_seeds
 from ..index.bitmaps import require_bitmaps
 from ..index.builder import FIRST_ROWS, PostingsBuilder
 from .integrity import digest_of
@@ -90,7 +90,7 @@ class CollectionWriter:
         docids = range(self._rows + 1, self._rows + 1 + len(rows))
         self._rows += len(rows)
         keys, censuses, amperities = zip(*rows, strict=True)
-        seeds = list(map(record_seed, docids, keys))
+        seeds = record_seeds(docids, keys)
         checksums = map(crc32, amperities, seeds) if amperities[0] is not None else seeds
         whole = zip(docids, keys, censuses, map(crc32, censuses, seeds), amperities, checksums, strict=True)
         insert_rows(

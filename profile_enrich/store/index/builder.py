@@ -6,12 +6,12 @@ import sqlite3
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 
 from ...errors import StoreError
 from ..bulk_insert import insert_rows
-from ..checksum import value_checksum
+from ..checksum import value_checksum, value_checksums
 from .bitmaps import SEGMENT_BITS, WHOLE, BitMap, segment_bitmaps
 from .postings import LIVE, SHIFT
 
@@ -117,8 +117,11 @@ class PostingsBuilder:
 
     def add_unique(self, rows: Iterable[tuple[int, str, int]]) -> None:
         """Add sorted rows of column, value and docid of near-unique columns, without common values."""
-        with_checksums = ((*row, value_checksum(row[0], row[1], row[2])) for row in rows)
-        insert_rows(self._connection, "unique_value", 4, with_checksums)
+        rest = iter(rows)
+        while batch := list(islice(rest, FIRST_ROWS)):
+            columns, values, docids = zip(*batch, strict=True)
+            checksums = value_checksums(columns, values, docids)
+            insert_rows(self._connection, "unique_value", 4, zip(columns, values, docids, checksums, strict=True))
 
     def add_postings(self, rows: Iterable[PostingRow]) -> None:
         """Add posting lists, ordered by column, value and segment. A segment's or rare value's bitmaps are merged."""
