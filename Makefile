@@ -29,6 +29,8 @@ FIND_PYTHON = for p in "$$(command -v python$$v)" "$${PYENV_ROOT:-$$HOME/.pyenv}
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 WITH_SERVICES := tests/store/test_conformance.py tests/store/postgres tests/store/shipping tests/services tests/cli/test_database.py
 ENGINES ?= beam faststream spark ray dask
+# Without its cache of compiled modules, each of the hundreds of processes that the tests start would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -74,9 +76,10 @@ test-pythons: $(PYTHONS:%=test-python-%)
 test-python-%: $(VENV)-pythons/%/.ready
 	$(VENV)-pythons/$*/bin/python -m pytest $(SPREAD) -p no:cacheprovider
 
-# The variable turns "the library is not there" from a skip into a failure.
+# The last variable turns "the library is not there" from a skip into a failure; the first one keeps the tracer of Datadog from
+# making a file in the temporary directory each time that it is imported.
 test-stacks: $(VENV)-stacks/.ready
-	PROFILE_ENRICH_STACKS=1 $(VENV)-stacks/bin/python -m pytest -p no:cacheprovider tests/stacks
+	DD_REMOTE_CONFIGURATION_ENABLED=false PROFILE_ENRICH_STACKS=1 $(VENV)-stacks/bin/python -m pytest -p no:cacheprovider tests/stacks
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,7 @@ def configure() -> None:
     if settings.configured:
         return
     folder = Path(tempfile.mkdtemp(prefix="profile-enrich-django-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     settings.configure(
         ROOT_URLCONF="tests.apps.django_app",
         SECRET_KEY="secret",
