@@ -54,6 +54,7 @@ def test_the_readmes_fastapi_routes_answer() -> None:
         assert ann.get("/account").json() == {"first_name": "Ann", "tier": "gold"}
 
 
+@pytest.mark.long
 def test_start_in_five_minutes(tmp_path: Path) -> None:
     with Reader("start.md", tmp_path).at_work() as reader:
         page = f"http://127.0.0.1:{reader.ports['8000']}/"

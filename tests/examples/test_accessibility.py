@@ -20,6 +20,7 @@ from .console import RunningConsole
 from .shop import Shop
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
     from playwright.sync_api import Page as Tab
 
 pytestmark = needs_browser
@@ -27,9 +28,11 @@ pytestmark = needs_browser
 WIDTHS = (390, 1280)
 BETWEEN = (640, 700, 900, 1000, 1100)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-ANONYMOUS = ["/", "/sign-in"]
-SIGNED_IN = ["/", "/department/snacks", "/product/995242", "/account"]
-CONSOLE = ["/", "/audit-log", "/tickets/7301"]
+LONG = pytest.mark.long
+"""Of each of the two applications, `make test` walks through one page; each page takes seconds."""
+ANONYMOUS = [pytest.param("/", marks=LONG), pytest.param("/sign-in", marks=LONG)]
+SIGNED_IN = ["/", *(pytest.param(path, marks=LONG) for path in ("/department/snacks", "/product/995242", "/account"))]
+CONSOLE = [pytest.param(path, marks=LONG) for path in ("/", "/audit-log", "/tickets/7301")]
 TOUCHING = """
 Array.from(document.querySelectorAll("main, main section")).flatMap((parent) => {
   const boxes = Array.from(parent.children).filter((each) => each.checkVisibility()
@@ -61,6 +64,12 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningConsol
         yield running
 
 
+@pytest.fixture(scope="module")
+def chromium() -> Generator[Browser]:
+    with browser() as running:
+        yield running
+
+
 def check_layout(tab: Tab, width: int) -> None:
     assert tab.evaluate("document.documentElement.scrollWidth") <= width, (tab.url, width)
     assert tab.evaluate(TOUCHING) == [], (tab.url, width)
@@ -74,12 +83,13 @@ def check_layout(tab: Tab, width: int) -> None:
             assert here is None or here["x"] + here["width"] <= width, (tab.url, width)
 
 
-def violations(label: str, enter: Callable[[Tab], None], address: str | None = None) -> list[str]:
+def violations(chromium: Browser, label: str, enter: Callable[[Tab], None], address: str | None = None) -> list[str]:
     """Visit an address after `enter`, and return what axe finds there in each width and scheme.
 
     Where `SCREENSHOTS` names a directory, each page is drawn there.
 
     Args:
+        chromium: for a tab without cookies.
         label: begins the name of a picture.
         enter: prepares the tab.
         address: the page. Default: the one that `enter` has opened.
@@ -87,8 +97,8 @@ def violations(label: str, enter: Callable[[Tab], None], address: str | None = N
     from axe_playwright_python.sync_playwright import Axe
 
     found: list[str] = []
-    with browser() as chromium:
-        tab = chromium.new_context(reduced_motion="reduce", bypass_csp=True).new_page()
+    with chromium.new_context(reduced_motion="reduce", bypass_csp=True) as context:
+        tab = context.new_page()
         enter(tab)
         if address is not None:
             tab.goto(address)
@@ -117,18 +127,17 @@ def sign_in(shop: Shop, tab: Tab) -> None:
 
 
 @pytest.mark.parametrize("path", ANONYMOUS)
-def test_the_shop_has_no_violations_for_anonymous_visitors(shop: Shop, path: str) -> None:
-    assert violations("nobody", lambda tab: None, shop.url + path) == []
+def test_the_shop_has_no_violations_for_anonymous_visitors(chromium: Browser, shop: Shop, path: str) -> None:
+    assert violations(chromium, "nobody", lambda tab: None, shop.url + path) == []
 
 
 @pytest.mark.parametrize("path", SIGNED_IN)
-def test_the_shop_has_no_violations(shop: Shop, path: str) -> None:
-    assert violations("shop", partial(sign_in, shop), shop.url + path) == []
+def test_the_shop_has_no_violations(chromium: Browser, shop: Shop, path: str) -> None:
+    assert violations(chromium, "shop", partial(sign_in, shop), shop.url + path) == []
 
 
-def test_the_active_department_is_in_sight_at_every_width(shop: Shop) -> None:
-    with browser() as chromium:
-        tab = chromium.new_page()
+def test_the_active_department_is_in_sight_at_every_width(chromium: Browser, shop: Shop) -> None:
+    with chromium.new_page() as tab:
         for slug, width in itertools.product(("produce", "snacks", "pets"), (*WIDTHS, 700)):
             tab.set_viewport_size({"width": width, "height": 844})
             tab.goto(f"{shop.url}/department/{slug}")
@@ -139,10 +148,11 @@ def test_the_active_department_is_in_sight_at_every_width(shop: Shop) -> None:
                 assert 0 <= box["x"] <= box["x"] + box["width"] <= width, (slug, width, scrolled, box)
 
 
+@LONG
 @pytest.mark.parametrize("path", ["/", "/account"])
-def test_the_shop_has_none_while_the_profile_api_is_down(path: str) -> None:
+def test_the_shop_has_none_while_the_profile_api_is_down(chromium: Browser, path: str) -> None:
     with Shop().running(api=False) as shop:
-        assert violations("down", partial(sign_in, shop), shop.url + path) == []
+        assert violations(chromium, "down", partial(sign_in, shop), shop.url + path) == []
 
 
 def sign_in_to_console(console: RunningConsole, tab: Tab) -> None:
@@ -161,13 +171,14 @@ def find_customer(console: RunningConsole, tab: Tab) -> None:
 
 
 @pytest.mark.parametrize("path", CONSOLE)
-def test_the_console_has_no_violations(console: RunningConsole, path: str) -> None:
-    assert violations("console", partial(sign_in_to_console, console), console.url + path) == []
+def test_the_console_has_no_violations(chromium: Browser, console: RunningConsole, path: str) -> None:
+    assert violations(chromium, "console", partial(sign_in_to_console, console), console.url + path) == []
 
 
-def test_a_profile_in_the_console_has_no_violations(console: RunningConsole) -> None:
-    assert violations("console", partial(find_customer, console)) == []
+def test_a_profile_in_the_console_has_no_violations(chromium: Browser, console: RunningConsole) -> None:
+    assert violations(chromium, "console", partial(find_customer, console)) == []
 
 
-def test_the_sign_in_page_of_the_console_has_no_violations(console: RunningConsole) -> None:
-    assert violations("console", lambda tab: None, f"{console.url}/sign-in") == []
+@LONG
+def test_the_sign_in_page_of_the_console_has_no_violations(chromium: Browser, console: RunningConsole) -> None:
+    assert violations(chromium, "console", lambda tab: None, f"{console.url}/sign-in") == []

@@ -83,7 +83,7 @@ def wait_until_gone(*ports: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which only Linux has")
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_it_starts_both_says_where_and_stops_both(ending: signal.Signals) -> None:
     api, shop = free_port(), free_port()
     with launch(API_PORT=api, SHOP_PORT=shop) as process:
@@ -167,6 +167,7 @@ class Terminal:
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal, which this system does not have")
+@pytest.mark.long
 def test_keys_in_the_terminal_stop_and_start_each_process() -> None:
     api, shop = free_port(), free_port()
     terminal = Terminal(API_PORT=api, SHOP_PORT=shop)
@@ -192,7 +193,7 @@ def test_keys_in_the_terminal_stop_and_start_each_process() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal, which this system does not have")
-@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("columns", [60, pytest.param(80, marks=pytest.mark.long)])
 def test_no_line_is_wider_than_the_terminal_and_commands_can_be_pasted(columns: int) -> None:
     api, shop = free_port(), free_port()
     terminal = Terminal(columns, API_PORT=api, SHOP_PORT=shop)

@@ -118,6 +118,7 @@ def test_the_command_of_the_unit_serves_reads_its_file_again_and_stops(tmp_path:
             time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_the_processes_of_the_procfile_answer() -> None:
     commands = dict(line.split(": ", 1) for line in text_of("Procfile").splitlines())
     api, shop = free_port(), free_port()

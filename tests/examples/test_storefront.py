@@ -366,6 +366,7 @@ def sign_in(context: BrowserContext, url: str, household: str) -> Tab:
 
 
 @needs_browser
+@pytest.mark.long
 def test_the_walk_in_a_browser_without_javascript(shop: Shop) -> None:
     with browser() as chromium:
         walk(shop, chromium, width=390)

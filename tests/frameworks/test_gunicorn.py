@@ -46,7 +46,14 @@ def visits(url: str, path: str = "/") -> list[dict[str, Any]]:
         return list(pool.map(lambda number: ask(url, path, USERS[number % 6]), range(36)))
 
 
-@pytest.mark.parametrize(("name", "preload"), [("flask_app", True), ("django_app", True), ("flask_app", False)])
+@pytest.mark.parametrize(
+    ("name", "preload"),
+    [
+        ("flask_app", True),
+        pytest.param("django_app", True, marks=pytest.mark.long),
+        pytest.param("flask_app", False, marks=pytest.mark.long),
+    ],
+)
 def test_A9_several_workers_and_threads(name: str, preload: bool, vendor: VendorServer) -> None:
     """A9: each worker has an event loop of its own, whatever the master had; each thread sees the right person."""
     port = free_port()

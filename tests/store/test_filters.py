@@ -76,7 +76,8 @@ def check(path: Path, expected: dict[str, dict[str, Any]], choose: random.Random
         [text if isinstance(text := row[name], str | None) else json.dumps(text) for name in names]
         for row in expected.values()
     ]
-    table.executemany(f"INSERT INTO users VALUES ({', '.join('?' * len(names))})", texts)
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    table.execute(f"INSERT INTO users SELECT {', '.join(['unnest(?)'] * len(names))}", columns)
     with LocalStore(path, index_cache=choose.choice([0, 20_000, 1 << 20])) as store:
         assert store.collection("Users").rows == len(expected)
         for how_many in (1, 2, 3, 4):

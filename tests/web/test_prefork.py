@@ -22,7 +22,7 @@ from tests.apps.serving import HOST, ROOT, Served, free_port, unclean
 from tests.web.test_servers import NO_TLS, needs
 
 KEYS = ["before", "after", "slow", "warm", "shared", "a", "a1", "a2", "b", "b1", "b2"]
-TRANSPORTS = ["aiohttp", "httpx2", "httpx"]
+TRANSPORTS = ["aiohttp", *(pytest.param(name, marks=pytest.mark.long) for name in ("httpx2", "httpx"))]
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 

@@ -154,7 +154,7 @@ def check_clean(served: Served) -> None:
     assert not served.unclean()
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=pytest.mark.long)])
 @pytest.mark.parametrize("server", SERVERS)
 def test_A21_A8_the_same_results_on(server: str, loop: str, vendor: VendorServer) -> None:
     """A21, A8: pages, files, streams, WebSockets; one call for each user; a clean end."""
