@@ -2,7 +2,8 @@
 #   make demo   the storefront and the embedded Profile API, as two processes
 #   make test   lint, layers, types and the tests;   make test-long   those that take many seconds each, and more examples
 #   make test-random   the property tests with other examples each time (EXAMPLES=5: so many times as many; SEED=7)
-#   make coverage   all of both and test-services, counting the branches they reach
+#   make test-examples   the property tests with EXAMPLES=5 times as many examples
+#   make coverage   all tests, with the long ones and those of services, counting the branches they reach
 #   make test-engines   the adapters' tests, each engine in an environment of its own (ENGINES='beam spark')
 #   make test-pythons   the tests under each other Python that is found (PYTHONS='3.12 3.13')
 #   make test-stacks   inside other people's libraries (error trackers, response caches, frameworks), in one more environment
@@ -21,6 +22,7 @@ MINUTES ?= 3
 CHAOS_SECONDS ?= 60
 TRIES ?= 20
 EXAMPLES ?= 5
+FEWER := 0.3
 # Every other minor version on the path, or installed by pyenv.
 PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do test "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = $$v \
 	|| { $(FIND_PYTHON) >/dev/null && echo $$v; }; done)
@@ -34,7 +36,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: chaos demo test coverage test-services test-engines test-packaging test-pythons test-stacks test-long test-random lint types mypy pyright docs docs-serve soak attack hostile paging bench bench-pipelines \
+.PHONY: chaos demo test coverage test-examples test-services test-engines test-packaging test-pythons test-stacks test-long test-random lint types mypy pyright docs docs-serve soak attack hostile paging bench bench-pipelines \
 	bench-server mutants format clean
 
 demo: $(VENV)/.demo
@@ -42,7 +44,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j 2 lint mypy pyright
-	$(BIN)/python -m pytest $(SPREAD)
+	PROFILE_ENRICH_EXAMPLES=$(FEWER) $(BIN)/python -m pytest $(SPREAD)
 
 # The tests that are marked "long", alone; and the property tests with more examples.
 test-long: $(VENV)/.dev
@@ -51,10 +53,16 @@ test-long: $(VENV)/.dev
 test-random: $(VENV)/.dev
 	PROFILE_ENRICH_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest $(SPREAD) -m hypothesis --hypothesis-profile=random $(SEED:%=--hypothesis-seed=%)
 
-# By itself, because counting doubles the time; with the tests that are marked "long", and those of services. Fails below 95 %.
+# make test draws FEWER times as many as are written in the tests, and make coverage exactly as many.
+test-examples: $(VENV)/.dev
+	PROFILE_ENRICH_LONG=1 PROFILE_ENRICH_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest $(SPREAD) -m hypothesis
+
+# All tests, with the long ones and those of services, counting the branches that they reach. Fails where a test does, and
+# below 95 %. The services come second, because each of their files starts servers: one at a time. More examples would come
+# near a test's time limit, since counting doubles the time.
 coverage: $(VENV)/.dev
 	PROFILE_ENRICH_LONG=1 $(BIN)/python -m pytest $(SPREAD) --cov --cov-report= --cov-fail-under=0
-	PROFILE_ENRICH_SERVICES=1 $(BIN)/python -m pytest $(WITH_SERVICES) --cov --cov-append --cov-report=term
+	PROFILE_ENRICH_LONG=1 PROFILE_ENRICH_SERVICES=1 $(BIN)/python -m pytest $(WITH_SERVICES) --cov --cov-append --cov-report=term
 
 # The variable turns "the service is not there" from a skip into a failure.
 test-services: $(VENV)/.dev
@@ -143,9 +151,10 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable '.[demo]'
 	@touch $@
 
+# Compiling all that is installed takes longer than compiling what is imported.
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "Installing profile_enrich with what its tests need ..."
-	@$(PIP) install --editable '.[all]' --group dev
+	@$(PIP) install --no-compile --editable '.[all]' --group dev
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
