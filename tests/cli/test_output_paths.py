@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import stat
 import tempfile
@@ -35,23 +36,31 @@ def vendor() -> Iterator[VendorServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What takes time to make; each test has a copy."""
+    place = tmp_path_factory.mktemp("built")
+    (place / "users.csv").write_text("user_id,n\nu1,1\nu2,2\n")
+    build_store(place / "a.store", [CollectionSpec("users", place / "users.csv", key="user_id")])
+    with MirrorStore(place / "users.mirror") as mirror:
+        mirror.add_collection("users", key="user_id")
+    return place
+
+
 @pytest.fixture
-def place() -> Generator[Path]:
+def place(built: Path) -> Generator[Path]:
     """A directory with a source, a store over it, and files of the user's.
 
     It is not one of pytest's: each pytest that starts closes the directory of them all to other users.
     """
     with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(built, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
         yield filled(Path(folder))
 
 
 def filled(place: Path) -> Path:
-    (place / "users.csv").write_text("user_id,n\nu1,1\nu2,2\n")
     (place / "mine.txt").write_text("mine\n")
     (place / "server.toml").write_text("[server]\nno_auth = true\n")
-    build_store(place / "a.store", [CollectionSpec("users", place / "users.csv", key="user_id")])
-    with MirrorStore(place / "users.mirror") as mirror:
-        mirror.add_collection("users", key="user_id")
     os.mkfifo(place / "pipe")
     (place / "folder").mkdir()
     (place / "link").symlink_to("mine.txt")
