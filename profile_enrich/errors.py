@@ -103,7 +103,7 @@ class MissingExtraError(ConfigurationError, ImportError):
     """A feature needs an optional dependency that is not installed.
 
     Args:
-        feature: what was asked for, e.g. `"the aiohttp transport"`.
+        feature: what needs the extra, e.g. `"the aiohttp transport"`.
         extra: the extra that brings it, e.g. `"aiohttp"`.
     """
 
@@ -134,7 +134,7 @@ class InvalidKeyError(ProfileEnrichError, ValueError):
 
 
 class InputError(ProfileEnrichError, ValueError):
-    """The input of a pipeline cannot be read, or a record of it cannot be used; the message says where, never what."""
+    """The input of a pipeline cannot be read, or one of its records is malformed; the message names the place."""
 
     code = "bad_input"
 
@@ -146,7 +146,7 @@ class MissingKeyError(InvalidKeyError):
 
 
 class ProfileMissing(ProfileEnrichError):
-    """A record of a pipeline has no profile, and `on_missing="raise"` was asked for."""
+    """A record of a pipeline has no profile, with `on_missing="raise"`."""
 
     code = "profile_missing"
 
@@ -174,7 +174,7 @@ class ModelMismatch(ProfileEnrichError, ValueError):
 
 
 class MissingAttribute(ProfileEnrichError):
-    """A profile lacks an attribute that an `Audience` asks for, or has a value there that cannot be compared."""
+    """A profile lacks an attribute that an `Audience` needs, or its value cannot be compared."""
 
     code = "missing_attribute"
 
@@ -298,7 +298,7 @@ class SourceResponseError(SourceError):
 
 
 class AmbiguousMatch(SourceError):
-    """More than one profile has this key, and the source was not told to take the first."""
+    """More than one profile has this key, and the source was not configured to take the first."""
 
     code = "ambiguous_match"
 
@@ -320,7 +320,7 @@ class ProfileRequired(ProfileEnrichError, HTTPException):
 
     Args:
         message: what is missing.
-        status_code: the HTTP status that says it.
+        status_code: the corresponding HTTP status.
         reason: the value of the profile's `reason`.
     """
 

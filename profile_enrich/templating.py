@@ -240,7 +240,7 @@ class ProfileContext:
 
     Args:
         attribute: the `attribute` of the `ProfileMiddleware`. Default `"profile"`.
-        name: of the variable in templates. Default `"profile"`.
+        name: the name of the variable in templates. Default `"profile"`.
     """
 
     attribute: str = "profile"

@@ -137,12 +137,12 @@ def profile_of(environ: Environ) -> Profile:
 
 
 def refresh_profile(environ: Environ) -> Profile:
-    """Look up the profile of whoever is in session now, after a sign-in, a sign-out or a switch of users. Never raises.
+    """Look up the person who is signed in now, after a sign-in, a sign-out or a switch of users. Never raises.
 
     What `profile_of` has returned shows the new answer, since it is the same object.
 
     Args:
-        environ: of the request.
+        environ: the WSGI environment of the request.
 
     Returns:
         The profile; an empty one where `WSGIProfileMiddleware` is not installed.

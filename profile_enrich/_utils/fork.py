@@ -29,9 +29,9 @@ def reset_after_fork(thing: ForkAware) -> None:
 
 
 def notice_fork() -> None:
-    """Reset the objects of a child process whose fork Python was not told of: uWSGI's own is one."""
+    """Reset the objects of a child process whose fork bypassed Python's fork hooks, as uWSGI's does."""
     if os.getpid() != _process[0]:
-        with _noticing:  # the other threads of the child wait until all is reset
+        with _noticing:  # the other threads of the child wait until everything is reset
             if os.getpid() != _process[0]:
                 _in_child()
 

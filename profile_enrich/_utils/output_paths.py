@@ -126,7 +126,7 @@ def _check_kind(path: Path, role: str, kind: OutputKind, *, stdout: bool) -> Non
     """Refuse what a rename would destroy although it is no file that could be replaced, or what cannot be written."""
     # A rename replaces a symbolic link itself; the others write to what it leads to.
     if kind != "file" and path.is_symlink() and not path.exists():
-        raise ConfigurationError(f"{role} {path} is a symbolic link that leads nowhere; mend it")
+        raise ConfigurationError(f"{role} {path} is a symbolic link without a target; fix or remove it")
     try:
         mode = (os.lstat if kind == "file" else os.stat)(path).st_mode
     except OSError:

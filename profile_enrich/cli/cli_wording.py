@@ -34,13 +34,13 @@ _FUNCTIONS: Mapping[str, str] = {
 }
 
 _PHRASES: Mapping[str, str] = {"allow it to shrink": "allow_shrink"}
-"""What a message asks for without an argument's name, since servers show it too; and the option that does it."""
+"""Phrases of messages that name no argument, because servers show them too; and the corresponding option."""
 
 _OF_UPSTREAM: Mapping[str, str] = {"base_url": "upstream_url", "api_key": "upstream_key", "tenant": "upstream_tenant"}
-"""Arguments of a source that stands behind a mirror."""
+"""Arguments of the upstream source of a mirror, and their options."""
 
 _OF_COLLECTIONS = ("encoding", "delimiter", "format")
-"""What `serve` has no options for: the table of a collection in its configuration file says it."""
+"""Arguments without an option of `serve`: they are set in the collection's table of the configuration file."""
 
 _OTHER_NAMES: Mapping[str, str] = {"source_format": "input_format", "target_format": "output_format"}
 """Arguments whose options are called differently; all others are the argument with dashes."""
@@ -81,7 +81,7 @@ def in_words_of_the_command(message: str) -> str:
 
     if "--id" in written:
         message = message.replace(
-            "say which one identifies a record: key, or --id", "say with --id which one identifies a record"
+            "name the one that identifies a record: key, or --id", "name the one that identifies a record with --id"
         )
     message = _ROLE.sub(role, message)
     for phrase, option in _PHRASES.items():

@@ -51,7 +51,7 @@ def database_option(command: F) -> F:
         metavar="URL",
         envvar=DATABASE,
         show_envvar=True,
-        help="A PostgreSQL database in the place of --store: postgresql://user@host/name. Put it into the variable when"
+        help="A PostgreSQL database instead of --store: postgresql://user@host/name. Put it into the variable when"
         " it has a password.",
     )
     return database(schema(command))

@@ -169,14 +169,14 @@ def _unreachable(error: SourceError) -> str:
         return "A firewall, or a proxy that is needed (HTTPS_PROXY)? Or more time: --timeout."
     if isinstance(error, SourceConnectionError):
         return "Check --base-url or --region, that the server runs, the network, the proxy, the TLS certificate."
-    return "What answers there does not speak HTTP as it should: check --base-url."
+    return "The response is not valid HTTP: check --base-url."
 
 
 def _clock(date: str) -> Finding:
     try:
         skew = time.time() - parsedate_to_datetime(date).timestamp()
     except (TypeError, ValueError):
-        return Finding("clock", "skipped", "the API does not say what time it is")
+        return Finding("clock", "skipped", "the API sends no valid Date header")
     how = f"this machine is {_span(abs(skew))} {'ahead' if skew > 0 else 'behind'}"
     fix = "Set the clock (NTP): tokens are refused, or not renewed in time, when it is wrong."
     if abs(skew) >= _SKEW_WRONG:
@@ -275,7 +275,7 @@ async def _examine_store(settings: Settings, calls: int) -> AsyncIterator[Findin
     finding = _collection(settings, "store", listed)
     yield finding
     if finding.verdict != "ok":
-        yield Finding("latency", "skipped", "no entity to ask")
+        yield Finding("latency", "skipped", "no entity to look up")
         return
     yield Finding(
         "records", "ok" if any(rows.values()) else "warning", f"{sum(rows.values()):,} in {len(rows)} entities"

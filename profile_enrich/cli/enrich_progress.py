@@ -25,7 +25,7 @@ _EVERY = 5.0
 """Seconds between lines of JSON."""
 
 _OUTAGE = 3.0
-"""Seconds without an answer of the source before the run says that it waits."""
+"""Seconds without an answer of the source after which an outage is reported."""
 
 
 class _TimeLeft(ProgressColumn):
@@ -62,7 +62,7 @@ class Meter:
             _line("progress", self.facts(now))
 
     def waiting(self, seconds: float, error: str | None) -> None:
-        """Say that the source does not answer.
+        """Report that the source does not answer.
 
         Args:
             seconds: the time without an answer.
@@ -163,7 +163,7 @@ def _saved(rows: int, calls: int) -> float:
 
 
 async def report_outages(client: ProfileClient, meter: Meter) -> None:
-    """Say once an outage, after `_OUTAGE` seconds without an answer, that the run waits for the source."""
+    """Report each outage once, after `_OUTAGE` seconds without an answer."""
     answers, since, said = 0, time.monotonic(), False
     while True:
         stats, error = client.stats(), client.health().last_error

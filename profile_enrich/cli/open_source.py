@@ -72,12 +72,12 @@ def make_source(settings: Settings, kind: Kind, *, need_collection: bool = True)
     if settings.region is not None:
         common["region"] = settings.region
     if kind == "census":
-        key = _needed(settings.api_key, "--api-key", "Census wants an API key")
+        key = _needed(settings.api_key, "--api-key", "Census needs an API key")
         entity = settings.entity
         if need_collection:
             entity = _needed(entity, "--entity", "which entity? (`profile-enrich entities` lists them)")
         return CensusSource(key, entity=entity or 0, batch=settings.batch, **common)  # 0: listing needs no entity
-    tenant = _needed(settings.tenant, "--tenant", "Amperity wants a tenant")
+    tenant = _needed(settings.tenant, "--tenant", "Amperity needs a tenant")
     index = settings.index
     if need_collection:
         index = _needed(index, "--index", "which index? (`profile-enrich indexes` lists them)")
@@ -90,8 +90,8 @@ def _check_batch(settings: Settings, kind: Kind) -> None:
         raise ConfigurationError("--batch is for a server; a store is read many records at a time without it")
     if kind == "amperity" or settings.base_url is None:
         raise ConfigurationError(
-            f"--batch asks for many records in one call, and {kind.capitalize()}'s API has no such call: leave it out, "
-            "or give the embedded server's --base-url, ending in /api/v1, with --source census"
+            f"--batch looks up many records in one call, which {kind.capitalize()}'s API does not support: leave it "
+            "out, or pass the embedded server's --base-url, ending in /api/v1, with --source census"
         )
     if not settings.base_url.rstrip("/").endswith("/v1"):
         raise ConfigurationError("--batch needs the embedded server's --base-url, ending in /api/v1")
@@ -106,7 +106,7 @@ def _auth(settings: Settings, tenant: str) -> TokenAuth:
         return cast("TokenAuth", StaticToken(settings.api_key))
     if settings.client_id is None:
         raise ConfigurationError(
-            "Amperity wants a token: give PROFILE_ENRICH_TOKEN or --token; "
+            "Amperity needs a token: set PROFILE_ENRICH_TOKEN or pass --token; "
             "or --client-id, --client-secret and --token-url"
         )
     return ClientCredentials(

@@ -150,7 +150,7 @@ def open_relay(mirror: Path, upstream: Upstream | None, *, max_age: float) -> Re
     if upstream is None:
         return Relay(MirrorStore(mirror), {})
     if not upstream.entities:
-        raise ConfigurationError("--upstream needs --entity NAME: what is asked for?")
+        raise ConfigurationError("--upstream needs --entity NAME, the entity to fetch")
     keys = list(upstream.ids) or ["id"]
     keys = keys * len(upstream.entities) if len(keys) == 1 else keys
     if len(keys) != len(upstream.entities):

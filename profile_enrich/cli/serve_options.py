@@ -284,7 +284,7 @@ class ServeOptions:
         return specs
 
     def access(self, generated: Sequence[ApiKey]) -> KeyFile | list[ApiKey]:
-        """Return the keys that may ask; an empty list where everybody may.
+        """Return the keys that give access; an empty list with `--no-auth`.
 
         Args:
             generated: the key that `--generate-key` made.
@@ -309,7 +309,7 @@ class ServeOptions:
         if not keys and not chosen:
             raise ConfigurationError(
                 "who may ask? Give a key in PROFILE_ENRICH_API_KEY, or --key, or --generate-key, or make one for a"
-                " --store with `profile-enrich keys add`, or say --no-auth to answer everybody"
+                " --store with `profile-enrich keys add`, or pass --no-auth to serve everybody"
             )
         return [*(ApiKey.from_secret(secret, workspace=self.workspace) for secret in keys), *generated]
 
@@ -334,7 +334,7 @@ class ServeOptions:
             StoreError: the store cannot be opened.
         """
         keys = self.access(generated)
-        # The keys of a file say themselves which workspace is theirs, unless it was said here.
+        # The keys of a file have their workspace, unless an option names it.
         own = isinstance(keys, KeyFile) and self.workspace not in keys.workspaces
         return ProfileAPI(
             store,

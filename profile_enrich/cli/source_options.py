@@ -1,4 +1,4 @@
-"""The options that say which source to ask; each is a `PROFILE_ENRICH_*` variable too."""
+"""Options that select the source; each is also a `PROFILE_ENRICH_*` variable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KINDS: tuple[Kind, ...] = ("census", "amperity", "store")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where to look things up, as the user said it."""
+    """The source, as given by the options."""
 
     source: Kind | None = None
     api_key: str | None = field(default=None, repr=False)
@@ -45,7 +45,7 @@ class Settings:
         """The source: the one named, else what the other options imply, else the first allowed one.
 
         Args:
-            allowed: the sources that the command can do something with; all when not given.
+            allowed: the sources that the command supports; all by default.
 
         Raises:
             ConfigurationError: the options imply two allowed sources.
@@ -57,7 +57,7 @@ class Settings:
         fitting: list[Kind] = [kind for kind in implied if kind in possible]
         if len(fitting) > 1:
             raise ConfigurationError(
-                f"the options fit {' and '.join(fitting)}; say which with --source (or PROFILE_ENRICH_SOURCE)"
+                f"the options fit {' and '.join(fitting)}; choose one with --source (or PROFILE_ENRICH_SOURCE)"
             )
         found = fitting or implied
         return found[0] if found else possible[0]

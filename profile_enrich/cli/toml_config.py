@@ -14,7 +14,7 @@ __all__ = ["Configured", "config_option"]
 
 
 class Configured(click.Command):
-    """Remembers its arguments, so that it can be read again with another content of the file."""
+    """A command that keeps its arguments, so that they can be parsed again after a change of the file."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does."""

@@ -100,7 +100,7 @@ async def compare_index(
     """Page through an Amperity index, and compare each profile with what the store has. Nothing is written.
 
     Args:
-        source: of the index.
+        source: the source of the index.
         store: any store: a mirror, a local store, a database.
         collection: its name there.
         limit: profiles of a page.

@@ -32,11 +32,11 @@ class Calls:
         self._next = 0.0
 
     async def fetch(self, record_id: str) -> SourceResult | None:
-        """Return what the vendor answers; `None` when it failed three times.
+        """Return the vendor's answer; `None` if it failed three times.
 
         Raises:
-            SourceAuthError: the vendor refuses the key: asking for another record changes nothing.
-            SourceRequestError: it refuses the request, e.g. it has no such entity.
+            SourceAuthError: the vendor rejects the key, so every record would fail.
+            SourceRequestError: it rejects the request, e.g. because it has no such entity.
         """
         try:
             key = ProfileKey(record_id)

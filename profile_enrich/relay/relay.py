@@ -31,9 +31,11 @@ class Relay:
     is unavailable, mirrored records are served at any age, and a key that was never mirrored gets a 503 response, not
     "no such record".
 
-    ```python mirror = MirrorStore("users.mirror") mirror.add_collection("Users", key="user_id", id=17)       # the
-    entity's id at Census relay = Relay(mirror, {"Users": CensusSource(key, entity=17)}) app =
-    relay.app(keys=[ApiKey.from_secret(...)])
+    ```python
+    mirror = MirrorStore("users.mirror")
+    mirror.add_collection("Users", key="user_id", id=17)  # the entity's id at Census
+    relay = Relay(mirror, {"Users": CensusSource(key, entity=17)})
+    app = relay.app(keys=[ApiKey.from_secret(...)])
     ```
 
     Run it in one process, because single flight and limits apply per process.

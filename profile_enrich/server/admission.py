@@ -1,4 +1,4 @@
-"""Decide who may ask, and how often."""
+"""Admission: authenticate requests, and apply the rate limits of the keys."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Admission:
     """The keys, the workspace and the rates of one server.
 
     Args:
-        keys: who may ask.
-        no_auth: answer everybody.
-        workspace: the workspace that is served; that of the keys when they all have the same.
-        rate: of keys that have none of their own.
+        keys: the keys that give access.
+        no_auth: whether to serve everybody, without a key.
+        workspace: the served workspace; by default the one that all keys have.
+        rate: the rate limit of keys that have none themselves.
         buckets: the token buckets.
 
     Raises:
@@ -43,24 +43,24 @@ class Admission:
         if not ring and not no_auth:
             raise ConfigurationError(
                 "the Profile API needs at least one key: keys=[ApiKey.from_secret(...)];"
-                " to answer everybody, say no_auth=True"
+                " to serve everybody, pass no_auth=True"
             )
         if no_auth and (ring or isinstance(keys, Keys)):
             raise ConfigurationError("keys and no_auth contradict each other; give one of them")
         if workspace is None and len(ring.workspaces) > 1:
-            raise ConfigurationError("the keys belong to several workspaces; say workspace= which one is served")
+            raise ConfigurationError("the keys belong to several workspaces; pass workspace= to choose the served one")
         self.workspace = workspace or next(iter(ring.workspaces), "default")
         if ring and self.workspace not in ring.workspaces:
-            raise ConfigurationError("no key belongs to the workspace that is served, so nobody could ask")
+            raise ConfigurationError("no key belongs to the served workspace, so every request would be rejected")
         self._ring = ring
         self.no_auth = no_auth
         self._quotas = Quotas(Rate.parse(rate) if isinstance(rate, str) else rate, buckets=buckets)
 
     def issuer(self, secret: bytes) -> TokenIssuer:
-        """Return what makes and checks access tokens.
+        """Return the issuer of access tokens.
 
         Args:
-            secret: of the store.
+            secret: the store's secret.
         """
         return TokenIssuer(secret, self._ring, self.workspace)
 
@@ -78,7 +78,7 @@ class Admission:
         return tokens.verify(bearer) if key is None and dialect is amperity else key
 
     def tenant(self, key: ApiKey) -> str | None:
-        """Return the tenant that requests with a key have to name; `None` for any."""
+        """Return the tenant that requests with this key must name; `None` for any."""
         return None if key is ANYONE else self.workspace
 
     def rate_of(self, key: ApiKey) -> Rate | None:

@@ -37,7 +37,7 @@ _log = logging.getLogger("profile_enrich.server")
 _WAITING = 20_000
 """The largest number of queued lines. Further lines are counted and dropped, so that a full disk blocks no response."""
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})  # others are a stranger's text
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})  # a client can send any other text
 
 
 def hash_id(secret: bytes, record_id: str) -> str:
@@ -230,7 +230,7 @@ class AuditLog:
                     self._emit(line)
                 finally:
                     self._handler.release()
-            except Exception as error:  # noqa: BLE001  # a foreign handler; the next line may go well again
+            except Exception as error:  # noqa: BLE001  # the user's handler; the next line may succeed
                 failure = type(error).__name__
             if failure:
                 with self._lock:

@@ -95,12 +95,12 @@ class BucketTable:
 
 
 class Places:
-    """A bounded number of places for each name, e.g. of the open streams of an API key.
+    """A bounded number of slots for each name, e.g. for the open streams of an API key.
 
-    A place is one locked byte of a file: the system frees those of a process that dies.
+    A slot is one locked byte of a file: the system frees those of a process that dies.
 
     Args:
-        file: an open file that the processes share; `None` keeps the places in this process.
+        file: an open file that the processes share; `None` keeps the slots in this process.
     """
 
     def __init__(self, file: IO[bytes] | None = None) -> None:
@@ -109,14 +109,14 @@ class Places:
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Forget the parent's places, whose locks are not inherited."""
+        """Forget the parent's slots, whose locks are not inherited."""
         self._taken = set()
 
     def take(self, name: str, count: int) -> int | None:
-        """Take one of `count` places; `None` when all are taken, here or in another process.
+        """Take one of `count` slots; `None` when all are taken, here or in another process.
 
         Returns:
-            The place, for `free`.
+            The slot, for `free`.
         """
         first = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=5).digest(), "big") << 20
         for place in range(first, first + min(count, 1 << 20)):
@@ -126,7 +126,7 @@ class Places:
         return None
 
     def free(self, place: int) -> None:
-        """Give a place back."""
+        """Release a slot."""
         self._taken.discard(place)
         if self._file is not None:
             import fcntl
@@ -150,7 +150,7 @@ class SharedState:
     Attributes:
         directory: the directory of the workers' counters; `None` for a single process.
         buckets: the rate buckets.
-        streams: the places of each key's streams.
+        streams: the slots of each key's streams.
     """
 
     def __init__(

@@ -108,7 +108,7 @@ def read_page(body: bytes, read: Callable[[object], T], *, keep_text: bool = Fal
     """Parse one page; an empty `next_token` counts as none.
 
     Args:
-        body: of the answer.
+        body: the body of the response.
         read: parses one row.
         keep_text: keep the text of each row as well.
 

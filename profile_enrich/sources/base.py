@@ -98,7 +98,7 @@ class ProfileSource(Protocol):
         Raises:
             InvalidKeyError: the source cannot look this key up; no call was made.
             ConfigurationError: the entity, index or credentials are set up wrong.
-            SourceError: the source failed; the subclass tells how. The message holds no identifier, value or secret.
+            SourceError: the source failed; the subclass says how. The message holds no identifier, value or secret.
         """
         ...
 

@@ -32,7 +32,9 @@ class _Snapshot:
     def __init__(self, path: Path, manifest: Manifest, before: _Snapshot | None = None) -> None:
         self.manifest = manifest
         known: dict[str, FileIntegrity] = {}
-        if before is not None and before.manifest.secret == manifest.secret:  # else a store of files of the same names
+        if (
+            before is not None and before.manifest.secret == manifest.secret
+        ):  # otherwise this is another store, with files of the same names
             known = before.files
         self.files: dict[str, FileIntegrity] = {
             file.name: known.get(file.name) or FileIntegrity(path / file.name, file.sha256) for file in manifest.files()
@@ -150,7 +152,7 @@ class LocalStore(ProfileStore):
         self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"
     ) -> bytes | None:
         """See `ProfileStore.get_payload`."""
-        found, reader = self._reader(collection)  # once, because this is what every lookup does
+        found, reader = self._reader(collection)  # read once, because every lookup comes here
         if dialect == "amperity" and found.index_fields is None:
             return None
         return reader.payload(record_id, dialect)

@@ -29,7 +29,7 @@ _PARAMETER = (
     "not use the cache"
 )
 _KEYS = (Profile.__repr__.__code__, Profile.__reduce__.__code__)
-"""The functions by which caches make a key of a profile: of its text, or of its pickle."""
+"""The functions with which caches derive a key from a profile: from its text, or from its pickle."""
 
 _MEMOIZERS = {
     "aiocache.decorators": "aiocache",
@@ -42,7 +42,7 @@ _MEMOIZERS = {
     "fastapi_cache.decorator": "fastapi-cache",
     "joblib.memory": "joblib",
 }
-"""By the module, or the package, whose functions call the one whose result they keep."""
+"""The names of libraries by the module, or package, whose functions call the cached function."""
 
 
 def inner_cache(scope: Scope, headers: Iterable[tuple[bytes, bytes]], *, declared: bool) -> str | None:
@@ -66,10 +66,10 @@ def inner_cache(scope: Scope, headers: Iterable[tuple[bytes, bytes]], *, declare
 
 
 def memoizer() -> str | None:
-    """Return the memoizing cache that calls the running code, and the remedy; `None` if there is none.
+    """Return the memoizing cache that called the running function, and the remedy; `None` if there is none.
 
     A profile first read inside such a function was neither passed as a parameter nor read by a key function. Caches
-    that call the function in a task of its own (async-lru), or without a frame (`functools.lru_cache`), are not found.
+    that call the function in a separate task (async-lru), or without a frame (`functools.lru_cache`), are not found.
     """
     loaded = tuple(name for name in _MEMOIZERS if name in sys.modules)
     if not loaded:
@@ -88,7 +88,7 @@ def memoizer() -> str | None:
 
 
 def warn_inner_cache(remedy: str, *, once: LogOnce, endpoint: str) -> None:
-    """Log once that an inner cache stores what was made of the profile.
+    """Log once that an inner cache stores a result derived from the profile.
 
     Args:
         remedy: which cache, and what to do.

@@ -11,7 +11,7 @@ from .._utils.log_once import LogOnce
 __all__ = ["SESSION_COOKIE", "is_session_doubtful", "one_cookie", "one_header"]
 
 SESSION_COOKIE = "profile_enrich.session_cookie"
-"""Where the name of the session's cookie is in the scope of a framework that says it."""
+"""The scope key under which an integration stores the name of the session cookie."""
 
 logger = logging.getLogger("profile_enrich")
 
@@ -22,7 +22,7 @@ def one_cookie(connection: HTTPConnection, name: str) -> str | None:
     """Return the value of a cookie; `None` if it is missing or repeated.
 
     If a cookie is repeated, one may have been set by another site of the parent domain, or for another path (RFC 6265,
-    section 8.6, "weak integrity"), and they cannot be told apart.
+    section 8.6, "weak integrity"), and there is no way to distinguish them.
     """
     parts = _cookie_parts(connection, name)
     if len(parts) > 1:
@@ -31,7 +31,7 @@ def one_cookie(connection: HTTPConnection, name: str) -> str | None:
 
 
 def is_session_doubtful(connection: HTTPConnection, cookie: str | None) -> bool:
-    """Whether the session's cookie is there twice, so that the session may be one that somebody else has set.
+    """Return whether the session cookie is repeated, so that the session may have been set by somebody else.
 
     Args:
         connection: the request.
@@ -41,14 +41,14 @@ def is_session_doubtful(connection: HTTPConnection, cookie: str | None) -> bool:
     name: str = cookie or scope.get(SESSION_COOKIE) or "session"
     marker = f"{name}=".encode("latin-1", "replace")
     seen = sum(value.count(marker) for key, value in scope.get("headers", ()) if key == b"cookie")
-    if seen < 2 or len(_cookie_parts(connection, name)) < 2:  # most requests end at the first of these
+    if seen < 2 or len(_cookie_parts(connection, name)) < 2:  # most requests need only the first check
         return False
     _say_twice("cookie", name)
     return True
 
 
 def _cookie_parts(connection: HTTPConnection, name: str) -> list[str]:
-    """The pairs of the `Cookie` headers that have this name."""
+    """Return the pairs of the `Cookie` headers that have this name."""
     parts = [part for field in connection.headers.getlist("cookie") for part in field.split(";")]
     return [part for part in parts if "=" in part and part.partition("=")[0].strip() == name]
 

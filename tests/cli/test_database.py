@@ -84,7 +84,7 @@ def test_changes_tombstones_status_list_and_drop(tmp_path: Path, postgres: Postg
     assert (state["collections"], state["rows"], state["generation"], state["failures"]) == (2, 5, 4, 0)
     listed = {each["name"]: each["rows"] for each in json.loads(run("list").stdout)}
     assert listed == {"users": 2, "accounts": 3}
-    assert "say --yes" in run("drop", "users").stderr
+    assert "pass --yes" in run("drop", "users").stderr
     assert run("drop", "users", "--yes").exit_code == 0
     assert [each["name"] for each in json.loads(run("list").stdout)] == ["accounts"]
     assert "no collection 'users'" in run("drop", "users", "--yes").stderr

@@ -108,7 +108,7 @@ def test_standard_input_is_read_and_a_refresh_needs_another_source(tmp_path: Pat
     arguments = ("--data", "-", "--format", "jsonl", "--entity", "People")
     result = index("build", *arguments, store=tmp_path / "s", data=lines)
     assert result.exit_code == 0, result.stderr
-    assert "People came from standard input, so `index refresh` will need its source said again" in result.stderr
+    assert "People came from standard input, so name its source when you run `index refresh`" in result.stderr
     assert set(records(tmp_path / "s", "People")) == {"1", "2"}
     refused = index("refresh", store=tmp_path / "s")
     assert refused.exit_code == 2
@@ -280,7 +280,7 @@ def test_changes_and_tombstones(store: Path, tmp_path: Path) -> None:
         (["--changes", "-"], "standard input (-) needs --format"),
         (["--changes", "nowhere.csv"], "nowhere.csv is not there"),
         (["--changes", "{users}", "--entity", "a", "--entity", "b"], "has no collection 'a'; there are: 'users'"),
-        (["--changes", "{users}", "--entity", "users", "--entity", "users"], "say with one --entity NAME which"),
+        (["--changes", "{users}", "--entity", "users", "--entity", "users"], "with one --entity NAME"),
         (["--vanished", "delete"], "--vanished 'delete' needs --changed-only"),
         (["--id", "x"], "to describe them differently, name them again"),
         (["--entity", "x"], "there is no collection 'x'; there are: users"),
@@ -377,7 +377,7 @@ def test_drop_asks_unless_told_not_to(store: Path, users: Path) -> None:
     assert index("build", "--data", users, "--id", "user_id", "--entity", "B", store=store).exit_code == 0
     result = index("drop", "B", store=store)
     assert result.exit_code == 2
-    assert "nobody is there to ask" in result.stderr
+    assert "pass --yes to confirm" in result.stderr
     command = [sys.executable, "-m", "profile_enrich", "index", "drop", "B", "--store", str(store)]
     for answer, code, left in (("n\n", 1, {"users", "B"}), ("y\n", 0, {"users"})):
         assert _typed(command, answer) == code

@@ -139,7 +139,7 @@ def test_R5_a_refused_key_ends_it_at_once(vendor: VendorServer, tmp_path: Path) 
         (["--mirror", "m", "--ids", "x", "--sql", "SELECT 1"], "contradict"),
         (["--mirror", "m", "--sql", "SELECT 1"], "PROFILE_ENRICH_SQL_URL"),
         (["--mirror", "m", "--ids", "x", "--compare"], "there is no mirror m"),
-        (["--ids", "x", "--compare"], "what is compared?"),
+        (["--ids", "x", "--compare"], "name what to compare"),
         (["--mirror", "m", "--ids", "gone.log"], "gone.log cannot be read"),
     ],
 )

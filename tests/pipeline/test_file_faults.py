@@ -50,7 +50,7 @@ async def test_E1_each_record_is_in_the_output_or_in_the_dead_letters(tmp_path: 
         (
             "in.csv",
             BAD_CSV,
-            "in.csv, line 3: 1 fields instead of 2. Mend it and start over, or pass dead_letter= to keep such records",
+            "in.csv, line 3: 1 fields instead of 2. Fix it and start over, or pass dead_letter= to keep such records",
         ),
         (
             "in.csv",

@@ -373,7 +373,7 @@ async def test_a_full_disk_is_said_with_the_file(tmp_path: Path, name: str, monk
             {"source": "-", "source_format": "csv", "fields": ["a"], "resume": True},
             "only a run from a regular file to a file",
         ),
-        ({"source": "-"}, "does not tell CSV, JSONL or Parquet"),
+        ({"source": "-"}, "is not that of CSV, JSONL or Parquet"),
         ({"source": "-", "source_format": "parquet"}, "Parquet cannot be in standard input"),
         ({"target": "x.parquet.gz"}, "Parquet cannot be in a .gz file"),
         ({"target": "out.txt"}, "the output: its name does not tell"),

@@ -39,7 +39,7 @@ def test_P6_it_needs_a_key_or_to_be_told(path: Path) -> None:
         ProfileAPI(path, keys=KEYS, no_auth=True)
     with pytest.raises(ConfigurationError, match="several workspaces"):
         ProfileAPI(path, keys=KEYS)
-    with pytest.raises(ConfigurationError, match="nobody could ask"):
+    with pytest.raises(ConfigurationError, match="every request would be rejected"):
         ProfileAPI(path, keys=KEYS, workspace="third")
     with pytest.raises(StoreError):
         ProfileAPI(path / "nothing", keys=KEYS[:1])

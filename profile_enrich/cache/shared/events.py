@@ -24,7 +24,7 @@ class Event:
         namespace: the namespace of the source; other sources' clients ignore the event.
         keys: types and values.
         tag: the tag.
-        attributes: of the overlay.
+        attributes: the attributes of the overlay.
         until: when the overlay ends, in seconds since the epoch.
     """
 

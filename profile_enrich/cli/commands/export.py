@@ -112,7 +112,7 @@ def export(
         raise ConfigurationError("--resume needs the file to continue: -o FILE")
     chosen = None if columns is None else [name for name in columns.split(",") if name]
     if chosen is not None and (not chosen or len(set(chosen)) != len(chosen)):
-        raise ConfigurationError("--columns wants different names, separated by commas")
+        raise ConfigurationError("--columns needs distinct names, separated by commas")
     form: Format = format or ("csv" if path is None else _FORMATS.get(path.suffix, "csv"))
     if form == "parquet":
         arrow()  # report a missing extra before the work

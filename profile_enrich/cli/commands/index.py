@@ -140,7 +140,7 @@ def drop(store: Path | None, database: str | None, schema: str, names: tuple[str
         where = opened.namespace if store is None else str(store)
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigurationError("nobody is there to ask whether that is meant; say --yes")
+            raise ConfigurationError("there is no terminal to ask for confirmation; pass --yes to confirm")
         said = ", ".join(f"{each.name} ({each.rows:,} records)" for each in found)
         if not click.confirm(f"Drop {said} from {where}?", err=True):
             note("Nothing was dropped.")

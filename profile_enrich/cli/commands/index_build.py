@@ -59,8 +59,8 @@ def build_command(
     Other collections of the store do not change. The old data are served until the build is complete, and stay if it
     fails. Progress goes to stderr: a bar on a terminal, JSON lines otherwise.
 
-    Exit codes: 0 done; 2 failed, or finished, but look: a source has no rows, or more than half of its rows were
-    left out; 3 a source is unavailable.
+    Exit codes: 0 done; 2 failed, or finished with a problem: a source has no rows, or more than half of its rows
+    were left out; 3 a source is unavailable.
     """
     specs = given.specs()
     share = 1.0 if allow_shrink else MAX_SHRINK
@@ -71,7 +71,7 @@ def build_command(
     report = run_in_thread(lambda: build(store, specs, on_duplicate=on_duplicate, max_shrink=share, lines=True))
     note_refresh(store, began, None)
     for name in write_recipe(store, specs):
-        note(f"{name} came from standard input, so `index refresh` will need its source said again.")
+        note(f"{name} came from standard input, so name its source when you run `index refresh`.")
     _end_if_little_was_stored(report, allow_empty=allow_shrink)
 
 
@@ -96,9 +96,9 @@ def _build_database(
 
 
 def _end_if_little_was_stored(report: BuildReport, *, allow_empty: bool) -> None:
-    """End with exit code 2 when a collection has no record, unless that was said, or most rows were left out."""
+    """End with exit code 2 if a collection has no record, unless that is allowed, or if most rows were left out."""
     empty = [each.collection.name for each in report.collections if not each.stored]
     if empty and not allow_empty:
-        note(f"{', '.join(empty)}: the source has no rows. If that is meant, say --allow-shrink.")
+        note(f"{', '.join(empty)}: the source has no rows. If that is intended, pass --allow-shrink.")
         raise click.exceptions.Exit(USAGE)
     end_if_most_were_left_out(report)

@@ -60,8 +60,8 @@ class _Order:
     "--ids",
     type=click.Path(path_type=Path, allow_dash=True),
     metavar="FILE",
-    help="Ids to ask for: CSV, JSONL or Parquet with a column --id; any other file, and - (standard input), an id a"
-    " line. Census needs them, because it lists none; an Amperity index is paged through.",
+    help="Ids to fetch: CSV, JSONL or Parquet with a column --id; any other file, and - (standard input), has one id"
+    " per line. Required for Census, which cannot list records; an Amperity index is paged through.",
 )
 @click.option("--sql", metavar="QUERY", help="A query for the ids, instead of --ids; needs --url.")
 @click.option("--url", metavar="URL", envvar=SQL_URL, show_envvar=True, help="The database URL, in SQLAlchemy's form.")
@@ -113,11 +113,11 @@ def mirror_command(
     The vendor's key is read from PROFILE_ENRICH_UPSTREAM_KEY. Records not older than --record-age are skipped, so an
     interrupted run can be repeated. With --compare, differences are counted by attribute, without ids and values.
 
-    Exit codes: 0 all is mirrored, or nothing differs; 1 something differs; 2 the command or the key is wrong; 3 the
-    vendor could not be asked for some records: run it again.
+    Exit codes: 0 all is mirrored, or nothing differs; 1 something differs; 2 the command or the key is wrong; 3 some
+    calls to the vendor failed: run it again.
     """
     if upstream is None:
-        raise ConfigurationError("--upstream census or --upstream amperity: which vendor is asked?")
+        raise ConfigurationError("name the vendor: --upstream census or --upstream amperity")
     if ids is not None and sql is not None:
         raise ConfigurationError("--ids and --sql contradict each other; leave one out")
     if sql is not None and url is None:
@@ -143,9 +143,9 @@ def mirror_command(
         with MirrorStore(_there(mirror) if compares else mirror) as opened:
             report = run(_compare(order, opened) if compares else _mirror(order, opened, key))
     elif not compares:
-        raise ConfigurationError("give --mirror FILE: where is it kept? --store and --database are for --compare")
+        raise ConfigurationError("name the mirror: --mirror FILE. --store and --database are for --compare")
     elif len(places) != 1:
-        raise ConfigurationError("give --mirror FILE, or --store DIRECTORY, or --database URL: what is compared?")
+        raise ConfigurationError("name what to compare: --mirror FILE, --store DIRECTORY or --database URL")
     else:
         with open_place(store, database, schema) as opened_store:
             report = run(_compare(order, opened_store))
@@ -154,7 +154,7 @@ def mirror_command(
     else:
         print_json(report)
     if report["failed"]:
-        note("The vendor could not be asked for some records; run it again.")
+        note("Some calls to the vendor failed; run it again.")
         raise click.exceptions.Exit(UNAVAILABLE)
     if compares and any(report[name] for name in ("different", "only_vendor", "only_store")):
         raise click.exceptions.Exit(1)

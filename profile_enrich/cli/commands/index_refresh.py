@@ -221,7 +221,7 @@ def _spec(
     if given.entities:
         names = [store.collection(name).name for name in given.entities]
     if len(names) != 1:
-        raise ConfigurationError("say with one --entity NAME which collection changes")
+        raise ConfigurationError("name the collection that changes with one --entity NAME")
     source: Path | Stream | None = changes
     if changes is not None and str(changes) == "-":
         if given.format not in FORMATS:

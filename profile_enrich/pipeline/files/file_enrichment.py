@@ -40,13 +40,13 @@ __all__ = ["enrich_file"]
 _KEY = operator.attrgetter("key")
 
 _REPORT_EVERY = 0.1
-"""Seconds between two calls of `progress`, at least."""
+"""The shortest time between two calls of `progress`, in seconds."""
 
 _REMEMBERED = 1_000_000
-"""Keys whose profiles are kept for the run, so that each is asked for once: 1.5 GB of the flat ones, at most."""
+"""The largest number of profiles kept until the end of the run: up to 1.5 GB if they are flat."""
 
 _KEYLESS_SHARE = 0.5
-"""More records than this share without a key is reported as a problem."""
+"""The share of records without a key above which a problem is reported."""
 
 
 async def enrich_file(
@@ -72,37 +72,39 @@ async def enrich_file(
 ) -> FileReport:
     """Enrich each record of a file with the profile of its key. Memory does not grow with the length of the file.
 
-    Each key is asked for once: up to 1,000,000 profiles are kept until the end of the run, whatever the client's cache
-    keeps. A source that has batches, or is on this machine, is asked for the keys of many records at a time.
+    Each key is looked up once: up to 1,000,000 profiles are kept until the end of the run, independent of the client's
+    cache. A source with batches, or on this machine, is called for the keys of many records at a time.
 
-    Records keep their order. Their own columns stay as they are and come first; a column that a record has already is
-    not replaced. The output appears when it is whole. A killed run continues with `resume=True` from its last
-    checkpoint, and the result is the same, byte for byte. An input that changes while it is read ends the run.
+    Records keep their order. Their own columns come first and are not changed; an existing column is not replaced. The
+    output appears when it is complete. A killed run continues with `resume=True` from its last checkpoint, and the
+    result is the same, byte for byte. An input that changes while it is read ends the run.
 
     Args:
         source: a `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet` file, text also as `.gz`; `-` is standard input.
         target: likewise; `-` is standard output. It can have another format than the source.
-        client: looks the profiles up.
-        key: the column to look up by. Whole numbers are looked up as their text.
+        client: the client.
+        key: the column with the keys. Integers are looked up as text.
         fields: the attributes to add; as a mapping, with the Arrow types of a Parquet file's columns (`None`: inferred
             from the values). Default: all.
-        prefix: put before each attribute's name to name its column. Default `"profile_"`.
-        into: instead, one column of this name that holds the attributes as an object (in CSV and Parquet: as JSON).
-        options: what becomes of records without a profile, and the limits of the run. Default `EnrichOptions()`.
-        dead_letter: a JSONL file for the records that cannot be enriched, each with the reason. Without it the first
+        prefix: the prefix of the new columns' names. Default `"profile_"`.
+        into: the name of a single column for all attributes as an object (in CSV and Parquet: as JSON), instead of one
+            column each.
+        options: the handling of records without a profile, and the limits of the run. Default `EnrichOptions()`.
+        dead_letter: a JSONL file for the records that cannot be enriched, each with the reason. Without it, the first
             one ends the run.
-        encoding: of the text, e.g. `"latin-1"`; the output has it too. Default: by the byte order mark, else UTF-8.
-        delimiter: between the fields of a CSV input, and of a CSV output. Default: a tab for `.tsv`, else a comma.
-        source_format: `"csv"`, `"jsonl"` or `"parquet"`, where the name does not say it.
+        encoding: the encoding of the text input and output, e.g. `"latin-1"`. Default: the one of the byte order mark,
+            else UTF-8.
+        delimiter: the delimiter of a CSV input, and of a CSV output. Default: a tab for `.tsv`, else a comma.
+        source_format: `"csv"`, `"jsonl"` or `"parquet"`. Default: by the suffix.
         target_format: likewise.
-        resume: resume the interrupted run of the same job to this output; where there is none, start one.
-        force: replace output files that exist, and an interrupted run of another job.
-        checkpoint_rows: records after which a checkpoint is written, at the latest. Default 50,000.
-        checkpoint_every: seconds after which a checkpoint is written, at the latest. Default 5.
-        progress: called with a `FileProgress`, up to ten times a second; keep it short.
+        resume: whether to resume an interrupted run of the same job; without one, a new run starts.
+        force: whether to replace existing output files, and an interrupted run of another job.
+        checkpoint_rows: the largest number of records between checkpoints. Default 50,000.
+        checkpoint_every: the longest time between checkpoints, in seconds. Default 5.
+        progress: a fast function that is called with a `FileProgress`, up to ten times a second.
 
     Returns:
-        What became of the records. Look at its `problems`.
+        The numbers of records by outcome, and `problems`, which a caller should check.
 
     Raises:
         ConfigurationError: an argument is not usable, an output exists or cannot be written, or the input or the
@@ -110,7 +112,7 @@ async def enrich_file(
         InputError: the input cannot be read or changed while it was read; or one of its records cannot be used, and
             there is no dead-letter file.
         TooManyErrors: more records failed than `max_errors` allows.
-        ProfileMissing: as `on_missing="raise"` asks for.
+        ProfileMissing: a record has no profile, with `on_missing="raise"`.
         ProfileEnrichError: a lookup failed, and there is no dead-letter file; the source refuses the credentials.
         OSError: an output cannot be written, e.g. because the disk is full. It names the file.
     """
@@ -135,13 +137,13 @@ async def enrich_file(
 
 @dataclass(slots=True)
 class _State:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Args:
-        kinds: of the values that were added, by column: the types of a Parquet file follow from them.
-        read_kinds: of the input's own values, by column, where its format does not say them.
-        clashes: columns that the record had already, and in how many records.
-        digest: of the input, once the first pass has read all of it.
+        kinds: the kinds of the added values by column, from which the types of a Parquet file are inferred.
+        read_kinds: the kinds of the input's values by column, if its format has no types.
+        clashes: the number of records by the name of a column that they already had.
+        digest: the digest of the input, after the first pass.
     """
 
     kinds: dict[str, str] = field(default_factory=dict[str, str])
@@ -191,7 +193,7 @@ class _Run:
         return open_reader(job.source, job.key, encoding=job.encoding, whole=whole, as_text=as_text)
 
     def _check_columns(self) -> None:
-        """Refuse a run that could add nothing, where the input's columns are known before its records."""
+        """Reject a run that could add nothing, if the input's columns are known before its records."""
         added = self._job.columns()
         if added and set(added).issubset(self.reader.columns or ()):
             raise ConfigurationError(
@@ -222,7 +224,7 @@ class _Run:
     async def execute(
         self, *, checkpoint_rows: int, checkpoint_every: float, progress: Callable[[FileProgress], None] | None
     ) -> None:
-        """Do all records, then put the whole files in their places."""
+        """Process all records, then rename the complete files."""
         if not self._first_pass_done:
             try:
                 await self._records(checkpoint_rows, checkpoint_every, progress)
@@ -236,7 +238,7 @@ class _Run:
         if self._job.two_passes:
             try:
                 self._assemble()
-            except InputError:  # it is not what the first pass read
+            except InputError:  # the input changed after the first pass
                 self._out.discard()
                 raise
         elif self._job.target.gzip and isinstance(self._out, ResumableOutput):
@@ -244,7 +246,7 @@ class _Run:
         self._out.finish()
 
     def _discard_useless(self) -> bool:
-        """Remove what a later run cannot resume: nothing is done, or the input changed. Return whether it is so."""
+        """Remove the files if no run can resume them: nothing is done, or the input changed. Return whether so."""
         if self.stats.rows:
             with contextlib.suppress(InputError):
                 self._check_input()
@@ -253,7 +255,7 @@ class _Run:
         return True
 
     def _check_input(self) -> None:
-        """Refuse to finish when the input is not the file any more that was opened."""
+        """Raise an error if the input is no longer the file that was opened."""
         if self._identity is not None and self._job.source.path is not None:
             self._identity.check(self._job.source.path)
 
@@ -273,7 +275,7 @@ class _Run:
                 async for block, ready in coming:
                     try:
                         await self._block(block, ready)
-                    finally:  # also what comes before a record that ends the run: it is counted
+                    finally:  # including the records before one that ends the run, which are counted
                         self._out.write(b"".join(lines))
                         lines.clear()
                     tick()
@@ -305,7 +307,7 @@ class _Run:
         return tick
 
     async def _block(self, block: list[Item], ready: ReadyBlock) -> None:
-        """Write a block of records. Those with a profile are the many: nothing is done for them that could be saved."""
+        """Write a block of records. Most have a profile, so their path is the short one."""
         stats, emit, line_of, fields_of_key = self.stats, self._emit, self._lines.line, ready.fields
         two_passes = self._job.two_passes
         found = 0
@@ -344,7 +346,7 @@ class _Run:
             policy.check()
 
     def _write(self, item: Item, profile: Profile | None, place: str) -> None:
-        """Write one record that stays."""
+        """Write one record to the output."""
         added = self._attributes.missing if profile is None else self._attributes.of(profile)
         fault, code = added.fault, "bad_attribute"
         line: bytes | None = None
@@ -369,10 +371,10 @@ class _Run:
         self._emit(entry(item.number, added.tail))
 
     def _unusable(self, place: str, fault: str) -> InputError:
-        return InputError(f"{place}: {fault}. Mend it and start over, or pass dead_letter= to keep such records")
+        return InputError(f"{place}: {fault}. Fix it and start over, or pass dead_letter= to keep such records")
 
     def _reject(self, item: Item, rejection: Rejection | None) -> None:
-        """Write a dead letter, unless the record is only left out."""
+        """Write a dead letter, unless the record is dropped."""
         if rejection is None or rejection.dropped:
             return
         record: Any = item.record
@@ -456,7 +458,7 @@ class _Run:
         )
 
     def _problems(self, unseen: list[str]) -> list[str]:
-        """Say what makes the result look like a mistake in the arguments."""
+        """Return the problems that suggest a mistake in the arguments."""
         stats, key = self.stats, self._job.key
         if stats.keyless > _KEYLESS_SHARE * stats.rows:
             return [f"{stats.keyless:,} of {stats.rows:,} records have no key: is {key!r} the right column?"]
@@ -474,6 +476,6 @@ class _Run:
 
 
 def _listed(columns: list[str]) -> str:
-    """Say that columns are there, e.g. `column 'tier' was`."""
+    """Return the subject of a message about existing columns, e.g. `column 'tier' was`."""
     named = ", ".join(map(repr, columns))
     return f"columns {named} were" if len(columns) > 1 else f"column {named} was"

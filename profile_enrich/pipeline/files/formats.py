@@ -57,7 +57,7 @@ class FileSpec:
         Args:
             given: the path; `-` for standard input or output.
             format: the format, overriding the suffix.
-            delimiter: between the fields of a CSV: one character. Default: a tab for `.tsv`, else a comma.
+            delimiter: the delimiter of a CSV, one character. Default: a tab for `.tsv`, else a comma.
             what: its name in messages.
 
         Raises:
@@ -73,7 +73,7 @@ class FileSpec:
         if form is None:
             argument = "source_format" if what == "the input" else "target_format"
             raise ConfigurationError(
-                f"{what}: its name does not tell CSV, JSONL or Parquet; pass {argument}='csv' (or jsonl, parquet)"
+                f"{what}: its suffix is not that of CSV, JSONL or Parquet; pass {argument}='csv' (or jsonl, parquet)"
             )
         if form == "parquet" and (path is None or packed):
             where = "standard input or output" if path is None else "a .gz file"

@@ -96,7 +96,7 @@ class CsvRecordReader(TextReader):
         while (text := self._pull()) is not None:
             raw = text.rstrip("\r\n")
             if '"' in raw or "\r" in raw or "\0" in raw or len(raw) >= longest:
-                self._at_line -= 1  # what csv has rules for, csv reads
+                self._at_line -= 1  # rows with quotes are parsed by the csv module
                 self._line -= 1
                 row, fault = self._next()
                 if row is None and fault is None:

@@ -104,7 +104,7 @@ class Lines:
     """Make lines of records with added fields. Existing columns are not changed.
 
     Args:
-        reader: of the records.
+        reader: the reader of the records.
         spec: the output file.
         added: the columns added to a CSV; unused for JSONL.
         clashes: counts existing columns. Modified in place.

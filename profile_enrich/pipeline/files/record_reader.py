@@ -52,7 +52,7 @@ class RecordReader:
     columns: list[str] | None = None
     """The columns, where they are known before the records."""
     total: int | None = None
-    """The number of records, where the file says it."""
+    """The number of records, if the file's metadata has it."""
     schema: Any = None
     """The Arrow schema of a Parquet file."""
     newline = "\n"

@@ -26,7 +26,7 @@ class TextReader(RecordReader):
     Args:
         spec: the file.
         key: the column to look up by.
-        encoding: of the text; `None`: what the byte order mark says, else UTF-8.
+        encoding: the encoding of the text; `None` for the one of the byte order mark, else UTF-8.
         file: the open file.
     """
 

@@ -105,7 +105,7 @@ class BatchLookup:
     waits for the circuit breaker.
 
     Args:
-        client: of the source.
+        client: the client.
         source: the same.
         options: `window`, `concurrency` and `retry_timeout` apply.
     """

@@ -34,7 +34,7 @@ class LookupQueue(Generic[R]):
 
     Args:
         client: looks up.
-        key: of a record.
+        key: returns the key of a record.
         options: `ordered`, `window`, `concurrency` and `retry_timeout` apply.
         remember: the largest number of results kept until the end of the run, independent of the client's cache.
 
@@ -168,7 +168,7 @@ class LookupQueue(Generic[R]):
                 elif time.perf_counter() > end:  # yield, because an input that never waits would block the loop
                     await asyncio.sleep(0)
                     end = time.perf_counter() + _SLICE
-        except BaseException as error:  # exceptions of the user's input, including a foreign cancellation
+        except BaseException as error:  # exceptions of the user's input, including a cancellation that it raises itself
             if self._closed:
                 raise
             self._broken = error

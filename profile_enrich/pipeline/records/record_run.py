@@ -101,12 +101,12 @@ class RecordRun:
     """The state of one run: its queue, its policy, its counts.
 
     Args:
-        client: looks up.
-        key: of a record.
+        client: the client.
+        key: returns the key of a record.
         fields, into, prefix: see `RecordMerger`.
         options: see `EnrichOptions`.
-        dead_letter: takes the dead letters. Default: up to `window` of them are kept.
-        progress: takes a `Progress`, at intervals and at the end.
+        dead_letter: called with each dead letter. Default: up to `window` of them are kept.
+        progress: called with a `Progress`, at intervals and at the end.
         progress_every: the interval, in seconds.
 
     Raises:
@@ -226,7 +226,7 @@ class RecordRun:
 
     @property
     def reports(self) -> bool:
-        """Whether a function takes the progress."""
+        """Return whether there is a progress function."""
         return self._report is not None
 
     def report(self) -> None:

@@ -26,7 +26,7 @@ class KeyBatch:
     """The distinct keys of a column, and each row's index into them.
 
     Args:
-        asked: by index, the key or its error; the last index is for rows without a key.
+        asked: the key, or its error, by index; the last index is for rows without a key.
         places: an Arrow array with each row's index.
     """
 

@@ -66,7 +66,7 @@ class ClientConfig:
             `ProfileSource`.
         options: arguments of `CensusSource`, `AmperitySource` or `StoreSource` as plain data (text, numbers, lists,
             dicts). `"amperity"` also takes `token_url` and `client_id`, for the secret `client_secret`.
-        secrets: by option, the name of the workers' environment variable that holds it, in capitals.
+        secrets: for each secret option, the name of the workers' environment variable that holds it, in capitals.
         client: arguments of `ProfileClient` as plain data, e.g. `{"ttl": 300}`; `cache_policy` and `source_policy`, and
             in this `breaker` and `retry`, as dicts of their own arguments. `ttl` and `negative_ttl` default to an hour,
             so that a job looks up each key once.

@@ -13,7 +13,7 @@ __all__ = ["WorkerLookup", "config_of", "fields_of"]
 
 
 class WorkerLookup:
-    """What a worker asks, and how: plain data until then."""
+    """A lookup on a worker. It can be pickled, because the client is made on the worker."""
 
     def __init__(self, config: ClientConfig, fields: tuple[str, ...] | None, retry_timeout: float) -> None:
         self._config = config

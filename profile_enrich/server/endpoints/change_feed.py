@@ -1,13 +1,18 @@
 """Change feed: the changed keys of a collection as server-sent events (WHATWG HTML, section 9.2).
 
-```text retry: 1000 id: 5f0c2a9e-41             sent by the client as Last-Event-ID when it reconnects event: ready
+```text
+retry: 1000
+id: 5f0c2a9e-41             sent by the client as Last-Event-ID when it reconnects
+event: ready
 data: {}
 
 event: changes
 id: 5f0c2a9e-42
 data: {"keys":["u1","u2"]}
 
-event: reset                too many changes to list: drop all entries id: 5f0c2a9e-97 data: {}
+event: reset                too many changes to list: drop all entries
+id: 5f0c2a9e-97
+data: {}
 
 : heartbeat
 ```
@@ -61,11 +66,11 @@ class ChangeFeed:
         heartbeat: seconds without events after which a comment is sent.
         poll: seconds between checks of the store while there are streams.
         max_streams: the largest number of open streams in this process.
-        max_key_streams: open at once for one key, in all processes that share `places`.
+        max_key_streams: the largest number of open streams of one key, in all processes that share `places`.
         max_age: seconds after which a stream is ended, so that load balancing applies to the reconnect.
         max_keys: the largest number of keys to list; more changes are sent as a reset.
         stall: seconds without progress after which a slow client is disconnected.
-        places: of the keys' streams; by default those of this process alone.
+        places: the slots of each key's streams; by default those of this process alone.
     """
 
     def __init__(
@@ -107,7 +112,7 @@ class ChangeFeed:
 
     @contextlib.contextmanager
     def place(self, owner: str | None) -> Generator[bool]:
-        """Hold one of a key's places, and yield whether there was one.
+        """Hold one of a key's stream slots, and yield whether there was one.
 
         Args:
             owner: id of the key; `None` stands for all requests without authentication, which have no limit.
@@ -213,7 +218,7 @@ class ChangeStream:
     """The stream of one client; see `ChangeFeed.open`.
 
     Attributes:
-        held: what is given back when the stream ends.
+        held: released when the stream ends.
     """
 
     def __init__(self, feed: ChangeFeed, collection: int, after: str | None, allowed: Callable[[], bool]) -> None:
@@ -270,8 +275,8 @@ class ChangeStream:
                 return
             if collection.generation != seen:
                 # After an event, the client fetches the record, perhaps from another worker, which must have checked
-                # the store by then: it does so every `check_every` seconds. Later writes are sent now and again in the
-                # next round.
+                # the store by then: it does so every `check_every` seconds. Later writes are sent now and repeated
+                # in the next round.
                 await asyncio.sleep(self._store.check_every)
                 for event in await self._changes(collection, seen):
                     yield event
@@ -313,7 +318,7 @@ class ChangeStream:
         return f"{self._mark(collection)}-{generation}"
 
     def _mark(self, collection: Collection) -> str:
-        """Return a mark of this collection in this store, so that ids of other feeds are rejected."""
+        """Return the prefix of this collection's event ids, so that ids of other feeds are rejected."""
         text = b"feed\0%d" % collection.id
         return hashlib.blake2b(text, key=self._store.secret, digest_size=4).hexdigest()
 

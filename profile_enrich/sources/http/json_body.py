@@ -59,7 +59,7 @@ def decode_list(body: bytes, name: str) -> tuple[Any, list[str]] | None:
 
     Args:
         body: an object in JSON whose first member is the list, without white space before its first entry.
-        name: of that member.
+        name: the name of that member.
 
     Returns:
         `None` for all else, and where the texts may hold more than one line or half a surrogate pair.

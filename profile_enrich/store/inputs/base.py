@@ -136,7 +136,7 @@ def check_columns(spec: CollectionSpec, names: Iterable[str], where: str) -> Non
     for argument, columns in asked.items():
         for column in columns:
             if column not in known:
-                hint = "; say which one identifies a record: key, or --id" if argument == "key" else ""
+                hint = "; name the one that identifies a record: key, or --id" if argument == "key" else ""
                 role = ", a field of the collection" if argument == "fields" else f" ({argument})"
                 raise StoreError(f"{where} has no column {column!r}{role}; its columns are: {shown or 'none'}{hint}")
 

@@ -35,10 +35,10 @@ OTHER_WIDTH = "{} fields, but the header line names {}; a field that holds the d
 
 
 def is_plain(file: IO[bytes], delimiter: str) -> bool:
-    """Return whether the engine reads all of a file as Python's reader does; the file is read to its end.
+    """Return whether the engine reads the whole file as Python's reader does. This reads the file to its end.
 
-    The engine takes NUL bytes, drops spaces around a quoted field and an empty field beyond the header's, takes a blank
-    line for a row of one column, and stops at another line end.
+    The engine accepts NUL bytes, drops spaces around a quoted field and an empty field beyond the header's, reads a
+    blank line as a row if there is one column, and stops at a line end that differs from the first.
     """
     ends = [character.encode() for character in (' "', '" ', "\0", "\n\n", "\n\r", f"{delimiter}\n", f"{delimiter}\r")]
     plain, last = True, b""
@@ -59,7 +59,7 @@ def copy_rows(
     where: str,
     refuse: Callable[[int, str, str, int], None],
 ) -> Iterator[bytes]:
-    """Yield the rows that Python's strict reader takes, each with a line feed; blank lines are left out.
+    """Yield the rows that Python's strict reader accepts, each with a line feed, without blank lines.
 
     Args:
         lines: the lines after the header, in UTF-8.
@@ -67,13 +67,13 @@ def copy_rows(
         delimiter: one character.
         width: the number of fields of each row.
         where: the input, for messages.
-        refuse: called with the line, the reason, the text and the number of fields of each other row.
+        refuse: called for each other row, with its line, the reason, its text and its number of fields.
 
     Raises:
         StoreError: a quoted field that is not on the last line never ends: it is unknown where the next row begins.
     """
     grammar = _Grammar(delimiter)
-    parts: list[bytes] = []  # of a row whose last field is open
+    parts: list[bytes] = []  # the lines of a row whose last field is open
     before = begun = size = found = 0
     spaced = False
     for number, line in enumerate(lines, first):
@@ -87,7 +87,7 @@ def copy_rows(
                 continue
             if closed is None:
                 raise StoreError(f"{where}, line {begun:,}: {UNCLOSED}")
-            text = f'""{text[closed.end() :]}'  # what follows the field, as if that had been empty
+            text = f'""{text[closed.end() :]}'  # continue after the field, as if it had been empty
         else:
             before, begun, size, spaced = 0, number, len(line), False
             parts = [line]
@@ -122,7 +122,7 @@ def copy_rows(
             yield row.rstrip(b"\r\n") + b"\n"
     if len(parts) > 1:
         raise StoreError(f"{where}, line {begun:,}: {UNCLOSED}")
-    if parts:  # the last line, alone: no other row is in it
+    if parts:  # only the last line, so it holds no other row
         refuse(begun, UNCLOSED, b"".join(parts).decode("utf-8", "backslashreplace").rstrip("\r\n"), found)
 
 

@@ -23,7 +23,7 @@ __all__ = ["TableReader", "literal", "rows_are_valid", "validity_facts"]
 _BATCH = 2048
 
 
-# A column becomes a number by itself only when each of its values comes out of a number as the same text: no leading or
+# A column is inferred as numeric only if each value converts to a number and back to the same text: no leading or
 # trailing zero, no exponent, at most 15 digits. `1.10` and `12E5` are text, which may be codes.
 _DECIMALS = r"(0|[0-9]{0,7}[1-9])"
 
@@ -33,8 +33,8 @@ _INFERRED: dict[ColumnType, str] = {
     "boolean": "true|false",
 }
 
-# What a column may hold of which the user, or the collection, says the type: what JSON writes so. Longer numbers are
-# identifiers, and JavaScript would round them. The literal itself is stored.
+# The values of a column with a declared type are JSON literals. Longer numbers are identifiers, and JavaScript would
+# round them. The literal itself is stored.
 _JSON_INTEGER = r"-?(0|[1-9][0-9]{0,14})"
 
 _DECLARED: dict[ColumnType, str] = {

@@ -23,7 +23,7 @@ class PrivateCopy:
 
     Args:
         content: its bytes, block by block.
-        suffix: of its name, e.g. `".csv"`.
+        suffix: the suffix of its name, e.g. `".csv"`.
         where: the input, for messages.
 
     Raises:
@@ -59,11 +59,11 @@ def blocks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def as_utf8(content: Iterable[bytes], codec: str) -> Iterator[bytes]:
-    """Yield text in UTF-8. What is not valid in its own encoding is not valid UTF-8 either: its line is found later.
+    """Yield text as UTF-8. Invalid characters become invalid UTF-8, so that their line is found later.
 
     Args:
         content: the text, block by block, in its own encoding.
-        codec: Python's name of that.
+        codec: Python's name of this encoding.
     """
     decoder = codecs.getincrementaldecoder(codec)(errors=MARKED)
     for block in content:

@@ -116,7 +116,7 @@ class Pool:
     """A bounded LIFO pool of connections to one server.
 
     Args:
-        url: of the server.
+        url: the URL of the server.
         size: the largest number of connections.
         wait: how long a caller waits for a free connection, in seconds.
         statement_timeout: the time limit of a statement, in seconds.
@@ -265,8 +265,9 @@ class Database:
     """A primary and its read replicas.
 
     Args:
-        url: of the primary, as libpq takes it (`postgresql://user@host/database?sslmode=verify-full`). Of several
-            hosts, libpq uses the one that accepts writes (`target_session_attrs=read-write`), also after a failover.
+        url: the URL of the primary, as libpq takes it (`postgresql://user@host/database?sslmode=verify-full`). Of
+            several hosts, libpq uses the one that accepts writes (`target_session_attrs=read-write`), also after a
+            failover.
         replicas: URLs of read replicas, used in turn.
         pool_size: the largest number of connections per server.
         statement_timeout: the time limit of a statement, in seconds.

@@ -23,7 +23,7 @@ class ChangeListener:
     """A thread that checks for newer generations while a store is open. The first call in a process starts it.
 
     Args:
-        url: of the primary.
+        url: the URL of the primary.
         schema: the schema of the store.
         look: a function that checks for a newer generation.
         every: seconds between checks without a notification.

@@ -38,7 +38,7 @@ def check_plan(connection: Any, source: str, column: TableColumn, example: str, 
             where = Identifier(node["Schema"], node["Relation Name"]).as_string(None)
             unique = "UNIQUE " if role == "key" else ""
             raise StoreError(
-                f"each look-up by {column.name!r} ({role}) would read all of {where}; create the index:"
+                f"each lookup by {column.name!r} ({role}) would read all of {where}; create the index:"
                 f" CREATE {unique}INDEX CONCURRENTLY ON {where} ({column.quoted});"
                 + ("" if where == source else " (in a view: on the expression that the column is made of)")
             )

@@ -60,7 +60,7 @@ class ShippedManifest:
 
     Args:
         sequence: the number of the publication; it also grows if the store is rebuilt from scratch.
-        generation: of the store.
+        generation: the generation of the store.
         published_at: the time of publication, UTC.
         store: the store's own manifest, as JSON, without its secret.
         files: the data files.

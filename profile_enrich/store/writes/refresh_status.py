@@ -117,7 +117,7 @@ def is_refreshing(path: Path | str) -> bool:
             return False
     except StoreBusy:
         return True
-    except StoreError:  # who wants to refresh will be told
+    except StoreError:  # the refresh itself will report it
         return False
 
 

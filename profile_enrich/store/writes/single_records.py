@@ -24,7 +24,7 @@ __all__ = ["apply", "delete_record", "encoder_of", "find_collection", "put_recor
 Result = TypeVar("Result")
 
 _LONGEST_NAME = 256
-"""Characters of a new column's name: the manifest holds all names, for good."""
+"""The longest name of a new column, in characters, because the manifest keeps all names."""
 
 
 def put_record(
