@@ -157,4 +157,4 @@ def _impersonal(keep: Callable[[Any, int], bool]) -> Callable[[Any, int], bool]:
 
 
 async def _nowhere(scope: Any, receive: Any, send: Any) -> None:
-    """Stand in for the application until the route's is known."""
+    """Placeholder for the application until the route's application is known."""

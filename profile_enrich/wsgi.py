@@ -47,8 +47,8 @@ class WSGIProfileMiddleware:
         consent: whether the lookup is allowed: `honour_gpc()`, or a function that takes the `environ` and returns a
             bool.
         exclude: path prefixes without lookups, compared by whole segments. `SCRIPT_NAME` is not part of the path.
-        vary_on: the request headers that determine the identity; by default those of `identify`, or `Cookie` for a
-            function of yours.
+        vary_on: the request headers that determine the identity; by default those of `identify`, or `Cookie` for
+            your own function.
         server_timing: whether to add a `Server-Timing` header with the lookup's status and duration. Default false.
 
     Raises:

@@ -78,7 +78,7 @@ def specifications(
         ConfigurationError: the numbers do not match, a name occurs twice, or a filter names an unknown entity.
     """
     if not entities and not all(isinstance(source, Path) for source in data):
-        raise ConfigurationError("a query or standard input has no name: give --entity NAME, e.g. --entity Users")
+        raise ConfigurationError("a query or standard input has no name: pass --entity NAME, e.g. --entity Users")
     names = list(entities) or [source.name.partition(".")[0] for source in data if isinstance(source, Path)]
     if len(names) != len(data):
         raise ConfigurationError(

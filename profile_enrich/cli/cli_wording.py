@@ -86,5 +86,5 @@ def in_words_of_the_command(message: str) -> str:
     message = _ROLE.sub(role, message)
     for phrase, option in _PHRASES.items():
         if option in options:
-            message = message.replace(phrase, f"give --{option.replace('_', '-')}")
-    return re.sub(r"\bpass (?=--|\w+ = )", "give ", _NAME.sub(named, _ARGUMENT.sub(spoken, message)))
+            message = message.replace(phrase, f"pass --{option.replace('_', '-')}")
+    return re.sub(r"\bpass (?=\w+ = )", "set ", _NAME.sub(named, _ARGUMENT.sub(spoken, message)))

@@ -60,7 +60,7 @@ class Given:
                 )
             return self.only(specs_from_file(self.config))
         if not self.data and not self.sql:
-            raise ConfigurationError("give --data FILE, --sql QUERY or --config FILE: what is it to be built from?")
+            raise ConfigurationError("pass --data FILE, --sql QUERY or --config FILE: what is it to be built from?")
         if self.sql and self.url is None:
             raise ConfigurationError(f"--sql needs the database's URL: put it into {SQL_URL} (or --url)")
         sources = [self._source(path) for path in self.data] + [SqlQuery(self.url or "", query) for query in self.sql]

@@ -113,7 +113,7 @@ def either(store: Path | None, database: str | None) -> str:
     if store is not None and database is not None:
         raise ConfigurationError(f"--store and --database (or {DATABASE}) contradict each other; leave one out")
     if database is None:
-        raise ConfigurationError("give --store DIRECTORY, or --database URL: where is the store?")
+        raise ConfigurationError("pass --store DIRECTORY, or --database URL: where is the store?")
     return database
 
 

@@ -271,7 +271,7 @@ class ServeOptions:
         )
         if not self.data and not described and self.store is None and not elsewhere:
             raise ConfigurationError(
-                "give --data FILE (with --entity and --id), or --store PATH of a store built before, or --database URL,"
+                "pass --data FILE (with --entity and --id), or --store PATH of a store built before, or --database URL,"
                 " or --from URL, or --mirror FILE"
             )
         if not self.data and (self.entities or self.ids or self.filters) and not self.tables and self.upstream is None:
@@ -290,7 +290,7 @@ class ServeOptions:
             generated: the key that `--generate-key` made.
 
         Raises:
-            ConfigurationError: nobody may, options contradict each other, or a key cannot be used.
+            ConfigurationError: there is no key, options contradict each other, or a key cannot be used.
         """
         chosen = bool(self.no_auth or self.keys or self.generate_key)
         if self.no_auth and (self.keys or self.generate_key):

@@ -48,8 +48,8 @@ class ProfileEnrich:
         consent: the consent function: `honour_gpc()`, or a function that takes Flask's request and returns a bool.
         exclude: path prefixes without lookups, compared by whole segments.
         attribute: the name on `flask.g` and in templates. Default `"profile"`.
-        vary_on: the request headers that determine the identity; by default those of `identify`, or `Cookie` for a
-            function of yours.
+        vary_on: the request headers that determine the identity; by default those of `identify`, or `Cookie` for
+            your own function.
         server_timing: whether to add a `Server-Timing` header with the lookup's status and duration. Default false.
 
     Raises:

@@ -54,7 +54,7 @@ class AmperitySource:
     Args:
         index: the id of the index (any value that starts with `idx-`), or its name, which is resolved once through
             `/indexes` and cached. `list_indexes()` also works with `None`.
-        tenant: the tenant id; a sandbox has an id of its own.
+        tenant: the tenant id; a sandbox has its own id.
         token: a JWT as text, or an object from `profile_enrich.sources.auth` that fetches and renews one.
         base_url: the base URL of the API; derived from `region` by default.
         region: `"aws"`, `"azure"` or `"australia"`; ignored when `base_url` is given.
@@ -198,7 +198,7 @@ class AmperitySource:
     async def changes(self, after: str | None = None) -> AsyncGenerator[ChangeBatch]:
         """Follow the changes of the index; see `ChangeSource.changes`. Only the embedded server has a change feed.
 
-        The feed has a connection of its own, made with `options`, even if `transport` is a client that you passed.
+        The feed has a separate connection, made with `options`, even if `transport` is a client that you passed.
         """
         if self._index is None:
             raise ConfigurationError("index was not given; list_indexes() lists them")
@@ -237,7 +237,7 @@ class AmperitySource:
 
         Args:
             limit: rows of a page, at least 1; the vendor may give fewer.
-            next_token: of the page before; `None`: the first page.
+            next_token: the token of the previous page; `None` for the first page.
             with_total: ask for the number of all rows, which can be slow.
             timeout: seconds for the whole call.
 
@@ -279,7 +279,7 @@ class AmperitySource:
         Args:
             filters: values by attribute, compared exactly, including case and spaces.
             limit: rows of a page, at least 1; the vendor may give fewer.
-            next_token: of the page before; `None`: the first page.
+            next_token: the token of the previous page; `None` for the first page.
             with_total: ask for the number of all rows, which can be slow.
             timeout: seconds for the whole call.
             keep_text: keep the text of each profile as well, in `Page.texts`, where the answer's layout allows it.

@@ -47,8 +47,8 @@ class ProfileMiddleware:
         attribute: the name on `request.state`. Default `"profile"`.
         server_timing: whether to add a `Server-Timing` header with the lookup's status and duration, which visitors can
             read. Default false.
-        vary_on: the request headers that determine the identity; by default those of `identify`, or `Cookie` for a
-            function of yours.
+        vary_on: the request headers that determine the identity; by default those of `identify`, or `Cookie` for
+            your own function.
 
     Raises:
         ConfigurationError: an argument is invalid; the message names it.

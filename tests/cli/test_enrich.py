@@ -202,7 +202,7 @@ def test_dead_letters_of_standard_output_appear_whole(vendor: VendorServer, tmp_
     bad.touch()
     done = enrich(vendor, "-", "--input-format", "jsonl", "--dead-letter", bad, input=b"{}\n")
     assert done.exit_code == 1
-    assert "exists; give --force to replace it" in done.stderr
+    assert "exists; pass --force to replace it" in done.stderr
 
 
 def test_E1_codes_say_how_it_ended(vendor: VendorServer, tmp_path: Path) -> None:

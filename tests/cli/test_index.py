@@ -194,12 +194,12 @@ def test_a_toml_file_says_it_all(tmp_path: Path, users: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give --data FILE, --sql QUERY or --config FILE"),
+        ([], "pass --data FILE, --sql QUERY or --config FILE"),
         (["--data", "nowhere.csv"], "nowhere.csv is not there"),
         (["--data", "{users}"], "has no column 'id' (--id); its columns are: user_id, email, zip"),
         (["--data", "{users}", "--id", "user_id", "--filter", "mail"], "has no column 'mail' (--filter)"),
         (["--data", "-"], "standard input (-) needs --format: csv, tsv, jsonl, parquet"),
-        (["--data", "-", "--format", "csv"], "a query or standard input has no name: give --entity NAME"),
+        (["--data", "-", "--format", "csv"], "a query or standard input has no name: pass --entity NAME"),
         (["--sql", "SELECT 1"], "--sql needs the database's URL: put it into PROFILE_ENRICH_SQL_URL"),
         (["--data", "{users}", "--type", "zip"], "--type zip: write COLUMN=TYPE"),
         (["--data", "{users}", "--type", "zip=date"], "there are text, integer, number and boolean"),
@@ -238,7 +238,7 @@ def test_a_full_refresh_takes_the_source_as_it_is_now(store: Path, users: Path) 
     users.write_text("user_id,email,zip\nu9,z@b.example,1\n")
     refused = index("refresh", store=store)
     assert refused.exit_code == 2
-    assert "If this is intended, give --allow-shrink" in refused.stderr
+    assert "If this is intended, pass --allow-shrink" in refused.stderr
     assert index("status", "--json", store=store).exit_code == 1
     result = index("refresh", "--allow-shrink", store=store)
     assert event(result, "built")["generation"] == 2
@@ -300,7 +300,7 @@ def test_E8_a_new_column_is_named_with_the_option_that_ignores_it(store: Path, u
     result = index("refresh", "--changes", changes, store=store)
     assert result.exit_code == 2
     assert "has the column 'shoe_size', which the collection 'users' lacks" in result.stderr
-    assert "give --new-columns 'ignore'" in result.stderr
+    assert "pass --new-columns 'ignore'" in result.stderr
     assert index("refresh", "--changes", changes, "--new-columns", "ignore", store=store).exit_code == 0
     result = index("refresh", "--new-columns", "ignore", store=store)
     assert result.exit_code == 2

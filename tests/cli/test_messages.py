@@ -75,7 +75,7 @@ def test_E9_no_option_is_called_by_the_name_of_an_argument(command: click.Comman
     ("command", "message", "shown"),
     [
         ("lookup", "check base_url and the length of the key", "check --base-url and the length of the key"),
-        ("lookup", "pass allow_insecure_http=True if", "give --allow-insecure-http if"),
+        ("lookup", "pass allow_insecure_http=True if", "pass --allow-insecure-http if"),
         ("lookup", "the column 'base_url' is text", "the column 'base_url' is text"),
         ("lookup", "list_indexes() shows", "`profile-enrich indexes` shows"),
         (
@@ -83,9 +83,9 @@ def test_E9_no_option_is_called_by_the_name_of_an_argument(command: click.Comman
             "pass encoding='cp1252' if",
             "give encoding = 'cp1252' (in [collections.NAME] of the --config file) if",
         ),
-        ("enrich", "pass source_format='csv'", "give --input-format 'csv'"),
+        ("enrich", "pass source_format='csv'", "pass --input-format 'csv'"),
         ("index mirror", "check base_url", "check --upstream-url"),
-        ("index refresh", "allow it to shrink", "give --allow-shrink"),
+        ("index refresh", "allow it to shrink", "pass --allow-shrink"),
         ("index status", "allow it to shrink", "allow it to shrink"),
         ("enrich", "fields: type of 'a': 'x', or a pyarrow.DataType", "--fields: type of 'a': 'x'"),
         ("keys add", "expires_in must be a number", "--expires must be a number"),

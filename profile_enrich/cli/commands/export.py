@@ -86,7 +86,7 @@ def export(
     allow_empty: bool,
     force: bool,
 ) -> None:
-    """Export an index's profiles to CSV, JSONL or Parquet: an Amperity index, or one of your own `serve`.
+    """Export an index's profiles to CSV, JSONL or Parquet: an Amperity index, or one served by `profile-enrich serve`.
 
     \b
     profile-enrich export --index loyalty_members --filter loyalty_tier=gold \\
@@ -139,7 +139,7 @@ def export(
     job.say_where(path, whole=True, expected=True)
     if not job.state.rows and not allow_empty:
         what = "no profile matches --filter" if filters else "the index has no profiles"
-        note(f"Problem: {what}; if that can be, give --allow-empty.")
+        note(f"Problem: {what}; if that can be, pass --allow-empty.")
     unseen = sorted(encoder.unseen) if job.state.rows and form != "jsonl" else []
     for name in unseen:
         note(f"Problem: no profile has the attribute {name!r} of --columns.")

@@ -97,7 +97,7 @@ def refresh_command(
     """Refresh a store while it is being served.
 
     \b
-    # all of it, from where it was built from
+    # everything, from the saved sources
     profile-enrich index refresh --store profiles.store
     profile-enrich index refresh --store profiles.store --changed-only \\
         --vanished delete

@@ -31,7 +31,7 @@ class Layer:
         file: the data file.
         collection: the collection in the file.
         cache: the cache of decoded bitmaps; a new one by default.
-        integrity: the state of the file, which `complete` asks; by default it is intact.
+        integrity: the state of the file, checked by `complete`; by default it is intact.
 
     Attributes:
         execute: run a statement.
@@ -102,14 +102,14 @@ class Layer:
         return self.execute("SELECT docid, key, census NOT NULL FROM record WHERE docid > ? ORDER BY docid", (after,))
 
     def complete(self) -> bool:
-        """Return whether what was not found is not there: no damaged page can have hidden it."""
+        """Return whether the file is intact, so that a record that was not found does not exist."""
         state = self._integrity
         return state is None or (
             state.intact and state.judged == self._opened and file_signature(self.file) in (self._opened, None)
         )
 
     def outdated(self) -> bool:
-        """Return whether the file was found intact after it was written, so that it must be opened again."""
+        """Return whether the file was verified after a write to it, so that it must be opened again."""
         return self._integrity is not None and self._integrity.judged != self._opened
 
     def close(self) -> None:

@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
-"""What unpacking a damaged file raises."""
+"""The exceptions of decompressing a damaged file."""
 
 UNREADABLE = (OSError, *DAMAGED)
-"""What reading a file raises that is damaged, compressed or not."""
+"""The exceptions of reading a damaged file, compressed or not."""
 
 MAX_COLUMNS = 2000
 """The largest number of columns; more are probably values used as names."""

@@ -43,7 +43,7 @@ def _wrong_line(path: Path, gzipped: bool) -> int:
 
 
 def _check_checksum(path: Path, where: str) -> None:
-    """Unpack a file once: DuckDB looks at neither the checksum nor the length at its end (RFC 1952, 2.3.1)."""
+    """Decompress a file once: DuckDB checks neither the checksum nor the length at its end (RFC 1952, 2.3.1)."""
     damaged = False
     with open_bytes(path, gzipped=True) as file:
         try:
@@ -57,8 +57,8 @@ def _check_checksum(path: Path, where: str) -> None:
 class CsvReader(TableReader):
     """A CSV or TSV file with a header line.
 
-    An empty field is null; a quoted empty field (`""`) is an empty string. What is not UTF-8 is read from a private
-    copy that is: the engine knows few encodings.
+    An empty field is null; a quoted empty field (`""`) is an empty string. A file in another encoding is first
+    converted to UTF-8 in a private copy, because the engine supports few encodings.
     """
 
     def __init__(

@@ -66,9 +66,10 @@ def build_store(
         What was read, stored, replaced and rejected, for each collection.
 
     Raises:
-        StoreError: a file cannot be read, has no such column, wrong encoding, broken lines, duplicate keys with
-            `on_duplicate="fail"`; none of its rows can be stored; a collection would lose more than `max_shrink`; or
-            another build of this store is running. It names the file and, where it can, the line; never a value.
+        StoreError: a file cannot be read, lacks a column, has another encoding or malformed lines; there are duplicate
+            keys with `on_duplicate="fail"`; none of its rows can be stored; a collection would lose more than
+            `max_shrink`; or another build of this store is running. It names the file and, where it can, the
+            line; never a value.
         MissingExtraError: reading CSV and Parquet files needs the extra `server`.
         ConfigurationError: the specification is inconsistent.
     """
@@ -79,7 +80,7 @@ def build_store(
     check_paths(specs, path)
     problem, made = "", not path.exists()
     if not made and path.is_dir():
-        _start(path)  # before the lock file is made in a directory that is refused
+        _start(path)  # first, so that no lock file is made in a rejected directory
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -96,7 +97,7 @@ def build_store(
                 reports.append(report)
         except BaseException:
             if made:
-                (path / LOCK).unlink(missing_ok=True)  # while it is held, so that no other build takes it
+                (path / LOCK).unlink(missing_ok=True)  # while the lock is held, so that no other build uses it
             raise
         new = replace(new, generation=old.generation + 1)
         return new, BuildReport(path, new.generation, tuple(reports), 0.0)
@@ -216,7 +217,7 @@ def _listed(reasons: Mapping[str, int]) -> str:
 
 
 def check_any_stored(where: str, read: int, rejects: Rejects) -> None:
-    """Refuse a source with rows of which none can be stored.
+    """Reject a source that has rows of which none can be stored.
 
     Raises:
         StoreError: all were left out; it says why.
