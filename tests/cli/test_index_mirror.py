@@ -134,7 +134,7 @@ def test_R5_a_refused_key_ends_it_at_once(vendor: VendorServer, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--ids", "x"], "pass --mirror FILE"),
+        (["--ids", "x"], "name the mirror: --mirror FILE"),
         (["--mirror", "m"], "give their ids with --ids FILE"),
         (["--mirror", "m", "--ids", "x", "--sql", "SELECT 1"], "contradict"),
         (["--mirror", "m", "--sql", "SELECT 1"], "PROFILE_ENRICH_SQL_URL"),

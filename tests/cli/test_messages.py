@@ -81,7 +81,7 @@ def test_E9_no_option_is_called_by_the_name_of_an_argument(command: click.Comman
         (
             "serve",
             "pass encoding='cp1252' if",
-            "give encoding = 'cp1252' (in [collections.NAME] of the --config file) if",
+            "set encoding = 'cp1252' (in [collections.NAME] of the --config file) if",
         ),
         ("enrich", "pass source_format='csv'", "pass --input-format 'csv'"),
         ("index mirror", "check base_url", "check --upstream-url"),

@@ -262,7 +262,7 @@ def test_what_a_kill_left_behind_the_next_run_removes(users: Path, tmp_path: Pat
         (["--data", "USERS", "--id", "a", "--id", "b", "--no-auth"], "1 --data but 2 --id"),
         (["--data", "USERS", "--id", "nothing", "--no-auth"], "nothing"),
         (["--data", "/no/such/file.csv", "--no-auth"], "/no/such/file.csv"),
-        (["--data", "/dev/null", "--no-auth"], "give format = 'csv' (in [collections.NAME] of the --config file)"),
+        (["--data", "/dev/null", "--no-auth"], "set format = 'csv' (in [collections.NAME] of the --config file)"),
         (["--store", "/no/such/store", "--no-auth"], "/no/such/store"),
         (["--data", "USERS", "--port", "99999", "--no-auth"], "--port"),
     ],

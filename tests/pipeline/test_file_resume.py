@@ -376,7 +376,7 @@ async def test_a_full_disk_is_said_with_the_file(tmp_path: Path, name: str, monk
         ({"source": "-"}, "is not that of CSV, JSONL or Parquet"),
         ({"source": "-", "source_format": "parquet"}, "Parquet cannot be in standard input"),
         ({"target": "x.parquet.gz"}, "Parquet cannot be in a .gz file"),
-        ({"target": "out.txt"}, "the output: its name does not tell"),
+        ({"target": "out.txt"}, "the output: its suffix is not that of"),
         ({"target": "in.csv"}, "is the output and the input at once"),
         ({"target": "no/out.csv"}, "the directory no does not exist"),
         ({"fields": {"a": "nope"}, "target": "o.parquet"}, "the type of 'profile_a' must be"),
