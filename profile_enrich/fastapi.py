@@ -21,14 +21,12 @@ from typing import Annotated, Any
 
 from starlette.requests import HTTPConnection
 
-from .errors import MissingExtraError
+from ._utils.optional_import import needs_extra
 from .profile import Profile
 from .web.profile_dependencies import get_profile, require_profile
 
-try:
+with needs_extra("fastapi", "profile_enrich.fastapi", "fastapi"):
     from fastapi import Depends
-except ImportError:
-    raise MissingExtraError("profile_enrich.fastapi", "fastapi") from None
 
 __all__ = ["REQUIRED_PROFILE_RESPONSES", "CurrentProfile", "RequiredProfile"]
 

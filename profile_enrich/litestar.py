@@ -18,8 +18,9 @@ from typing import Any, cast
 
 from starlette.requests import HTTPConnection
 
+from ._utils.optional_import import needs_extra
 from .client.client import ProfileClient
-from .errors import ConfigurationError, MissingExtraError, ProfileRequired
+from .errors import ConfigurationError, ProfileRequired
 from .profile import Profile
 from .web.config import Attach
 from .web.consent import Consent
@@ -28,7 +29,7 @@ from .web.middleware import ProfileMiddleware
 from .web.profile_dependencies import ProfileDependency, get_profile, refusal
 from .web.request_lookup import lookups_of
 
-try:
+with needs_extra("litestar", "profile_enrich.litestar", "litestar"):
     from litestar.config.app import AppConfig
     from litestar.config.response_cache import ResponseCacheConfig
     from litestar.connection import ASGIConnection
@@ -39,8 +40,6 @@ try:
     from litestar.params import SkipValidation
     from litestar.plugins import InitPlugin
     from litestar.types import Scope
-except ImportError:
-    raise MissingExtraError("profile_enrich.litestar", "litestar") from None
 
 __all__ = ["CurrentProfile", "ProfilePlugin", "profile_required"]
 

@@ -18,18 +18,16 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from ._utils.optional_import import needs_extra
 from ._version import __version__
 from .client.hooks import BreakerDetails, Details, LoadDetails, LookupDetails
 from .client.tracked_clients import BREAKER_STATES, ClientTotals, TrackedClients
-from .errors import MissingExtraError
 from .profile import Status
 
-try:
+with needs_extra("opentelemetry", "profile_enrich.otel", "otel"):
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
     from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TracerProvider, get_tracer
-except ImportError:
-    raise MissingExtraError("profile_enrich.otel", "otel") from None
 
 if TYPE_CHECKING:
     from .client.client import ProfileClient

@@ -18,16 +18,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from ._utils.optional_import import needs_extra
 from .client.hooks import Details, LoadDetails, LookupDetails
 from .client.tracked_clients import BREAKER_STATES, TrackedClients
-from .errors import ConfigurationError, MissingExtraError
+from .errors import ConfigurationError
 
-try:
+with needs_extra("prometheus_client", "profile_enrich.prometheus", "prometheus"):
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector
-except ImportError:
-    raise MissingExtraError("profile_enrich.prometheus", "prometheus") from None
 
 if TYPE_CHECKING:
     from .client.client import ProfileClient

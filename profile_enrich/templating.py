@@ -10,14 +10,12 @@ from typing import Any, cast
 from starlette.requests import HTTPConnection
 
 from ._utils.frozen_types import Withheld
-from .errors import MissingExtraError
+from ._utils.optional_import import needs_extra
 from .profile import Profile, Reason
 from .web.request_lookup import lookup_of
 
-try:
+with needs_extra("jinja2", "profile_enrich.templating", "templates"):
     from jinja2 import ChainableUndefined
-except ImportError:
-    raise MissingExtraError("profile_enrich.templating", "templates") from None
 
 __all__ = ["ProfileContext", "TemplateProfile", "profile_context"]
 

@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import TypeGuard
 
 from ..errors import ConfigurationError
 
-__all__ = ["check_bool", "check_int", "check_number", "check_text"]
+__all__ = ["check_bool", "check_int", "check_number", "check_text", "is_int", "is_number"]
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """Return whether the value is an integer; a bool is not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether the value is an integer or a float; a bool is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_number(
-    name: str, value: object, *, least: float = 0.0, unit: str = "seconds", positive: bool = False
+    name: str,
+    value: object,
+    *,
+    least: float = 0.0,
+    most: float = math.inf,
+    unit: str = "seconds",
+    positive: bool = False,
 ) -> float:
-    """Return the value, which must be a finite number of at least `least`, or above 0.
+    """Return the value, which must be a finite number of at least `least`, or above 0, and at most `most`.
 
     Raises:
         ConfigurationError: the value is invalid; the message names the argument.
     """
-    fits = not isinstance(value, bool) and isinstance(value, int | float) and least <= value < math.inf
-    if not fits or (positive and not value):
+    if not is_number(value) or not least <= value <= most or value == math.inf or (positive and not value):
         bound = "above 0" if positive else f"{least:g} or more"
-        raise ConfigurationError(f"{name} must be a number of {unit}, {bound}, not {value!r}")
-    return float(cast(float, value))
+        limit = "" if most == math.inf else f" and at most {most:,}"
+        raise ConfigurationError(f"{name} must be a number of {unit}, {bound}{limit}, not {value!r}")
+    return float(value)
 
 
-def check_int(name: str, value: object, *, least: int = 1) -> int:
-    """Return the value, which must be an integer of at least `least`.
+def check_int(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
+    """Return the value, which must be an integer of at least `least`, and at most `most`.
 
     Raises:
         ConfigurationError: the value is invalid; the message names the argument.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if not is_int(value) or value < least or (most is not None and value > most):
+        bound = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ConfigurationError(f"{name} must be a whole number {bound}, not {value!r}")
     return value
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from .._utils.validation import check_int, check_number
-from ..errors import ConfigurationError, SourceConnectionError, SourceError, SourceRateLimited, SourceUnavailable
+from ..errors import SourceConnectionError, SourceError, SourceRateLimited, SourceUnavailable
 
 __all__ = ["RetryPolicy"]
 
@@ -44,9 +44,7 @@ class RetryPolicy:
         rng: Callable[[], float] = random.random,
     ) -> None:
         self._attempts = check_int("attempts", attempts)
-        self._ratio = check_number("ratio", ratio, unit="retries a call")
-        if self._ratio > 1:
-            raise ConfigurationError(f"ratio must be a fraction of at most 1, not {ratio!r}")
+        self._ratio = check_number("ratio", ratio, most=1, unit="retries a call")
         self._wait_initial = check_number("wait_initial", wait_initial, positive=True)
         self._wait_max = check_number("wait_max", wait_max, positive=True)
         self._rng = rng

@@ -10,15 +10,11 @@ PROFILE_ENRICH = {"CLIENT": "shop.profiles.client"}
 
 from __future__ import annotations
 
-from ..errors import MissingExtraError
+from .._utils.optional_import import needs_extra
 
-try:
-    import django as _django  # pyright: ignore[reportUnusedImport]  # noqa: F401  # only checks that it is installed
-except ImportError:
-    raise MissingExtraError("profile_enrich.django", "django") from None
-
-from .decorators import profile_required
-from .lookup import refresh_profile
-from .middleware import DjangoProfileMiddleware
+with needs_extra("django", "profile_enrich.django", "django"):
+    from .decorators import profile_required
+    from .lookup import refresh_profile
+    from .middleware import DjangoProfileMiddleware
 
 __all__ = ["DjangoProfileMiddleware", "profile_required", "refresh_profile"]

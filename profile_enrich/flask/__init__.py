@@ -12,13 +12,9 @@ def home():
 
 from __future__ import annotations
 
-from ..errors import MissingExtraError
+from .._utils.optional_import import needs_extra
 
-try:
-    import flask as _flask  # pyright: ignore[reportUnusedImport]  # noqa: F401  # only checks that it is installed
-except ImportError:
-    raise MissingExtraError("profile_enrich.flask", "flask") from None
-
-from .extension import ProfileEnrich, current_profile, profile_required, refresh_profile
+with needs_extra("flask", "profile_enrich.flask", "flask"):
+    from .extension import ProfileEnrich, current_profile, profile_required, refresh_profile
 
 __all__ = ["ProfileEnrich", "current_profile", "profile_required", "refresh_profile"]

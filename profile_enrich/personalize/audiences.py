@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, cast
 
+from .._utils.validation import is_number
 from ..errors import ConfigurationError, MissingAttribute
 from ..profile import Profile
 
@@ -149,7 +150,7 @@ def _absent(value: object) -> bool:
 
 
 def _ordered(compare: Callable[[Any, Any], bool], bound: Bound) -> Condition:
-    if isinstance(bound, bool) or not isinstance(bound, int | float | str | date):
+    if not is_number(bound) and not isinstance(bound, str | date):
         raise ConfigurationError(f"a bound is a number, a text or a date, not {type(bound).__name__}")
     if isinstance(bound, datetime):
         limit = bound if bound.tzinfo else bound.replace(tzinfo=UTC)
@@ -159,7 +160,7 @@ def _ordered(compare: Callable[[Any, Any], bool], bound: Bound) -> Condition:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if is_number(value):
         return value
     if isinstance(value, str):
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from .._utils.validation import is_number
 from ..errors import ConfigurationError
 from ..profile import Profile, ProfileKey
 from .audiences import Predicate
@@ -32,7 +33,7 @@ class Experiment:
     def __init__(self, name: str, variants: Mapping[str, float]) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError("an experiment needs a name")
-        if not variants or any(isinstance(share, bool) or not 0 <= share <= 100 for share in variants.values()):
+        if not variants or not all(is_number(share) and 0 <= share <= 100 for share in variants.values()):
             raise ConfigurationError("each variant of an experiment has a share in percent: {'blue': 50, 'green': 50}")
         if sum(variants.values()) > 100 + 1e-9:
             raise ConfigurationError("the variants of an experiment have more than 100 percent together")

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .._utils.optional_import import engine
+from .._utils.optional_import import import_extra
 from .._utils.validation import check_int, check_number
 from ..errors import ConfigurationError, InvalidKeyError
 from ..profile import Profile, ProfileKey, Reason
@@ -19,9 +19,9 @@ from .keys import KeyOf, key_of, key_reader
 from .workers.worker_clients import ClientConfig
 from .workers.worker_lookup import WorkerLookup, config_of, fields_of
 
-_beam = engine("apache_beam", "the Beam transform", "beam")
-_ReshufflePerKey = engine("apache_beam.transforms.util", "the Beam transform", "beam").ReshufflePerKey
-_windowed_value = engine("apache_beam.utils.windowed_value", "the Beam transform", "beam").WindowedValue
+_beam = import_extra("apache_beam", "the Beam transform", "beam")
+_ReshufflePerKey = import_extra("apache_beam.transforms.util", "the Beam transform", "beam").ReshufflePerKey
+_windowed_value = import_extra("apache_beam.utils.windowed_value", "the Beam transform", "beam").WindowedValue
 
 __all__ = ["ENRICHED", "FAILED", "MISSING", "EnrichProfiles", "Failed"]
 

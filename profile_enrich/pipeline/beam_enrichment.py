@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._utils.frozen import thaw
-from .._utils.optional_import import engine
+from .._utils.optional_import import import_extra
 from .._utils.validation import check_int, check_number
 from ..errors import ConfigurationError
 from ..profile import Profile, ProfileKey, Reason
@@ -19,8 +19,8 @@ from .keys import KeyOf, key_of, key_reader
 from .workers.worker_clients import ClientConfig
 from .workers.worker_lookup import WorkerLookup, config_of, fields_of
 
-_beam = engine("apache_beam", "the handler for Beam's Enrichment", "beam")
-_Handler: Any = engine(
+_beam = import_extra("apache_beam", "the handler for Beam's Enrichment", "beam")
+_Handler: Any = import_extra(
     "apache_beam.transforms.enrichment", "the handler for Beam's Enrichment", "beam"
 ).EnrichmentSourceHandler
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from .._utils.optional_import import engine
+from .._utils.optional_import import import_extra
 from .._utils.validation import check_int
 from ..errors import ConfigurationError
 from .frames import enrich_with
@@ -56,7 +56,7 @@ def enrich_dataframe(
         ConfigurationError: an argument is invalid, or a type is not declared.
         MissingExtraError: the extra `dask` is not installed.
     """
-    engine("dask.dataframe", "enriching Dask DataFrames", "dask")
+    import_extra("dask.dataframe", "enriching Dask DataFrames", "dask")
     if not isinstance(config, ClientConfig):
         raise ConfigurationError(f"config must be a ClientConfig, not {type(config).__name__}")
     plan = TablePlan(
@@ -68,7 +68,7 @@ def enrich_dataframe(
         reason=reason,
     )
     plan.columns.require_declared("Dask")
-    pandas = engine("pandas", "enriching Dask DataFrames", "dask")
+    pandas = import_extra("pandas", "enriching Dask DataFrames", "dask")
     new = {name: pandas.ArrowDtype(kind) for name, kind in plan.new_columns(list(frame.columns))}
     processes = check_int("workers", _processes(config) if workers is None else workers)
     if keyed and frame.npartitions > 1:

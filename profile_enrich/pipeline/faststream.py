@@ -23,14 +23,14 @@ from typing import Annotated, Any, cast
 
 from .._utils.deadline import Deadline
 from .._utils.log_once import LogOnce
-from .._utils.optional_import import engine
+from .._utils.optional_import import import_extra
 from .._utils.validation import check_number
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError, InvalidKeyError, MissingKeyError, ProfileEnrichError
 from ..profile import Profile, ProfileKey, Reason, Status
 from .keys import key_of
 
-_faststream = engine("faststream", "the FastStream middleware", "faststream")
+_faststream = import_extra("faststream", "the FastStream middleware", "faststream")
 
 __all__ = ["MessageKey", "MessageProfile", "MessageProfiles", "from_header"]
 

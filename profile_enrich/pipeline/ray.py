@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._utils.optional_import import engine
+from .._utils.optional_import import import_extra
 from .._utils.validation import check_int
 from ..errors import ConfigurationError
 from .frames import enrich_with_async
@@ -61,7 +61,7 @@ def enrich_dataset(
     """
     if not isinstance(config, ClientConfig):
         raise ConfigurationError(f"config must be a ClientConfig, not {type(config).__name__}")
-    data = engine("ray.data", "enriching Ray Datasets", "ray")
+    data = import_extra("ray.data", "enriching Ray Datasets", "ray")
     plan = TablePlan(
         key,
         key_type=key_type,

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .._utils.optional_import import engine
+from .._utils.optional_import import import_extra
 from .._utils.validation import check_int
 from ..errors import ConfigurationError
 from .frames import enrich_with
@@ -94,7 +94,7 @@ class _Batches:
 
 
 def _spark_types() -> Any:
-    return engine("pyspark.sql.pandas.types", "enriching Spark DataFrames", "spark")
+    return import_extra("pyspark.sql.pandas.types", "enriching Spark DataFrames", "spark")
 
 
 def _as_spark_has_them(fields: Mapping[str, Any], key: str, prefix: str) -> dict[str, Any]:

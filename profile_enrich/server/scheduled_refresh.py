@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from .._utils.units import parse_duration
+from .._utils.validation import check_number
 from ..errors import ConfigurationError, ProfileEnrichError
 from ..store.data_classes import MAX_SHRINK, CollectionSpec
 from ..store.files.manifest import read_manifest
@@ -111,10 +112,8 @@ class RefreshSchedule:
         on_duplicate: Literal["last", "fail"] = "last",
         max_shrink: float = MAX_SHRINK,
     ) -> None:
-        if isinstance(every, bool) or not 0 < every <= 366 * 86400:
-            raise ConfigurationError("every is the seconds between two refreshes, more than 0 and at most a year")
-        if not 0 <= jitter <= 1:
-            raise ConfigurationError("jitter is a part of `every`, from 0 to 1")
+        check_number("every", every, positive=True, most=366 * 86_400)
+        check_number("jitter", jitter, most=1, unit="parts of `every`")
         check_vanished(vanished, changed_only, specs or ())
         self._path = Path(path)
         read_manifest(self._path)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
+from .._utils.validation import is_int
 from ..errors import SourceResponseError
 from .http.json_body import array, decode_json, decode_list, obj
 
@@ -119,7 +120,7 @@ def read_page(body: bytes, read: Callable[[object], T], *, keep_text: bool = Fal
     answer, texts = (obj(decode_json(body), "the answer"), list[str]()) if whole is None else whole
     rows = tuple(read(row) for row in array(answer.get("data"), "data"))
     total = answer.get("total")
-    if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 0):
+    if total is not None and (not is_int(total) or total < 0):
         raise SourceResponseError("amperity's answer is not as documented: total is not a number of rows")
     return Page(rows, _text(answer, "next_token") or None, total, tuple(texts))
 

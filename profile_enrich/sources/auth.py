@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from starlette.datastructures import Secret
 
 from .._utils.deadline import Deadline
-from .._utils.validation import check_number
+from .._utils.validation import check_number, is_number
 from ..errors import ConfigurationError, SourceAuthError, SourceRequestError, SourceResponseError
 from .http import HttpResponse, Transport
 from .http.json_body import decode_json, obj
@@ -66,7 +66,7 @@ def token_expiry(token: str) -> float | None:
     except (binascii.Error, ValueError, RecursionError):
         return None
     expires: Any = cast("dict[str, Any]", claims).get("exp") if isinstance(claims, dict) else None
-    if isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 <= expires < 1e12:
+    if not is_number(expires) or not 0 <= expires < 1e12:
         return None
     return float(expires)
 
@@ -186,7 +186,7 @@ class ClientCredentials(_Renewing):
         headers = {"content-type": "application/x-www-form-urlencoded", "x-amperity-tenant": self._tenant}
         answer = await _ask(self._url, "", urlencode(form), headers, transport, deadline, (str(self._secret),))
         lifetime = answer.get("expires_in")
-        if isinstance(lifetime, bool) or not isinstance(lifetime, int | float | None):
+        if lifetime is not None and not is_number(lifetime):
             raise SourceResponseError("the token endpoint's answer is not as documented: expires_in is not a number")
         return _token(answer, ("access_token",)), None if lifetime is None else max(0.0, float(lifetime))
 
@@ -224,8 +224,7 @@ class IssuerToken(_Renewing):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(margin, clock)
-        if check_number("lifetime", lifetime, least=1) > 366 * 86400:
-            raise ConfigurationError("lifetime must be a number of seconds from 1 to a year")
+        check_number("lifetime", lifetime, least=1, most=366 * 86_400)
         if check_header(key_id, "key_id") in (".", ".."):
             raise ConfigurationError("key_id must be the API key's id")
         self._path = f"/v0/admin/api-keys/{path_segment(key_id)}/tokens"

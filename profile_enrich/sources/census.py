@@ -14,7 +14,7 @@ from starlette.datastructures import Secret
 
 from .._utils.deadline import Deadline
 from .._utils.frames import hide_frames
-from .._utils.validation import check_bool, check_text
+from .._utils.validation import check_bool, check_text, is_int
 from ..errors import ConfigurationError, InvalidKeyError, SourceResponseError
 from ..profile import ProfileKey
 from .base import ChangeBatch, Found, NotFound, NotModified, SourceResult, Validators
@@ -89,11 +89,7 @@ class CensusSource:
         batch: bool = False,
     ) -> None:
         self._key = Secret(check_header(api_key, "api_key"))
-        if (
-            isinstance(entity, bool)
-            or not isinstance(entity, int | str)
-            or (isinstance(entity, str) and not entity.strip())
-        ):
+        if not is_int(entity) and not (isinstance(entity, str) and entity.strip()):
             raise ConfigurationError("entity must be the entity's id as an int, or its name as a string")
         if isinstance(entity, int) and entity < 0:
             raise ConfigurationError("entity: an id is not negative")
@@ -297,6 +293,6 @@ class CensusSource:
 
 def _entity(row: dict[str, object]) -> Entity:
     id, name, library = row.get("id"), row.get("name"), row.get("library_id")
-    if isinstance(id, bool) or not isinstance(id, int) or not isinstance(name, str):
+    if not is_int(id) or not isinstance(name, str):
         raise SourceResponseError("census's answer is not as documented: an entity has no number as id, or no name")
-    return Entity(id, name, library if isinstance(library, int) and not isinstance(library, bool) else None)
+    return Entity(id, name, library if is_int(library) else None)

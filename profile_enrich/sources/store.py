@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from .._utils.deadline import Deadline
-from .._utils.validation import check_text
+from .._utils.validation import check_text, is_int
 from ..errors import AmbiguousMatch, ConfigurationError, InvalidKeyError, SourceUnavailable, StoreError
 from ..profile import ProfileKey, Record
 from ..store import Collection, LocalStore, ProfileStore, StoredRecord
@@ -42,7 +42,7 @@ class StoreSource:
         collection: str | int,
         on_multiple: Literal["error", "first"] = "error",
     ) -> None:
-        if isinstance(collection, bool) or not isinstance(collection, int | str) or collection == "":
+        if not (is_int(collection) or isinstance(collection, str)) or collection == "":
             raise ConfigurationError("collection must be the collection's name or id")
         if isinstance(store, str):
             check_text("store", store)

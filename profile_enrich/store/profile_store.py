@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from .._utils.validation import check_int
 from ..errors import ConfigurationError, StoreError
 from .data_classes import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
 from .files.page_token import filter_scope, open_cursor, sign_cursor
@@ -128,8 +129,7 @@ class ProfileStore(ABC):
             ConfigurationError: an attribute is not filterable, or the limit is out of range.
             StoreError: the collection does not exist or cannot be read.
         """
-        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-            raise ConfigurationError(f"limit is 1 to {MAX_PAGE:,}")
+        check_int("limit", limit, most=MAX_PAGE)
         wanted, known = dict(filters or {}), self._known(collection)
         check_filters(known, wanted)
         if dialect == "amperity" and known.index_fields is None:

@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from .._utils.deadline import Deadline
+from .._utils.validation import is_int
 from ..errors import InvalidKeyError, ProfileEnrichError
 from ..profile import Profile, ProfileKey, Reason, Status
 from .config import MiddlewareConfig
@@ -178,7 +179,7 @@ def key_of(identity: object) -> Key:
     """Convert an identity to a key for the client. An integer or a UUID becomes text."""
     if type(identity) is str or type(identity) is ProfileKey:
         return identity
-    if (isinstance(identity, int) and not isinstance(identity, bool)) or isinstance(identity, uuid.UUID):
+    if is_int(identity) or isinstance(identity, uuid.UUID):
         identity = str(identity)
     if not isinstance(identity, str | ProfileKey):
         raise InvalidKeyError(

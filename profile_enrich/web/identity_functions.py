@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from starlette.requests import HTTPConnection
 
-from .._utils.validation import check_text
+from .._utils.validation import check_text, is_int
 from ..errors import ConfigurationError
 from ..profile import ProfileKey
 from .arguments import check_cookie_name, check_header_names, check_key_type, vary_of
@@ -57,7 +57,7 @@ def key_from(value: object, type_: str) -> Identity:
     """Convert a value from a session, cookie or header to a key; an empty one means nobody."""
     if value is None or value == "":
         return None
-    if (isinstance(value, int) and not isinstance(value, bool)) or isinstance(value, uuid.UUID):
+    if is_int(value) or isinstance(value, uuid.UUID):
         value = str(value)
     if type_ == "id" and isinstance(value, str):
         return value  # the client converts it to a key

@@ -24,7 +24,6 @@ import contextlib
 import hashlib
 import hmac
 import logging
-import math
 import re
 import threading
 import time
@@ -36,6 +35,7 @@ from starlette.types import Receive, Scope, Send
 
 from .._utils.fork import reset_after_fork
 from .._utils.log_once import LogOnce
+from .._utils.validation import check_int, check_number
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError, SharedCacheUnavailable
 from .invalidation_payload import SLICE, InvalidationPayload, MalformedPayload, parse_changes
@@ -115,11 +115,9 @@ class ProfileInvalidation:
         if not isinstance(client, ProfileClient):
             raise ConfigurationError(f"client must be a ProfileClient, not {type(client).__name__}")
         for name, seconds in (("window", window), ("body_timeout", body_timeout)):
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-                raise ConfigurationError(f"{name} must be a positive number of seconds, not {seconds!r}")
+            check_number(name, seconds, positive=True)
         for name, number in (("max_body", max_body), ("remember", remember)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ConfigurationError(f"{name} must be a whole number of at least 1, not {number!r}")
+            check_int(name, number)
         self._client = client
         self._secrets = [_secret(one) for one in ([secret] if isinstance(secret, str | Secret) else secret)]
         if not self._secrets:

@@ -10,8 +10,9 @@ from starlette.datastructures import Secret
 from starlette.requests import HTTPConnection
 
 from .._utils.log_once import LogOnce
+from .._utils.optional_import import needs_extra
 from .._utils.validation import check_int, check_text
-from ..errors import ConfigurationError, MissingExtraError
+from ..errors import ConfigurationError
 from .arguments import check_cookie_name, check_key_type
 from .identity_functions import Identity, key_from
 from .request_values import one_cookie
@@ -125,10 +126,8 @@ def from_signed_cookie(
     if salt is not None:
         check_text("salt", salt)
     secrets = secret_texts("secret_key", secret_key)
-    try:
+    with needs_extra("itsdangerous", "from_signed_cookie", "session"):
         from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
-    except ImportError:
-        raise MissingExtraError("from_signed_cookie", "session") from None
     signer = TimestampSigner(secrets, salt=salt or f"profile_enrich.signed_cookie.{name}")
     return SignedCookie(name, signer, bad_signature=BadSignature, expired=SignatureExpired, max_age=max_age, type=type)
 

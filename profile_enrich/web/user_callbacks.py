@@ -14,6 +14,7 @@ import anyio.to_thread
 from starlette.requests import HTTPConnection
 
 from .._utils.log_once import LogOnce
+from .._utils.validation import check_int
 from ..errors import ConfigurationError
 
 __all__ = ["BLOCKING", "HANG", "await_within", "call", "in_thread", "is_own_cancellation"]
@@ -137,6 +138,4 @@ def in_thread(function: Callable[[HTTPConnection], T], *, threads: int = 8) -> C
     """
     if not callable(function) or inspect.iscoroutinefunction(function):
         raise ConfigurationError("in_thread takes a synchronous function; an async one does not block")
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ConfigurationError(f"threads must be a whole number of at least 1, not {threads!r}")
-    return _InThread(function, threads)
+    return _InThread(function, check_int("threads", threads))

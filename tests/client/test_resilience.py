@@ -414,7 +414,7 @@ class TestRetries:
         [
             ({"attempts": 0}, "attempts must be a whole number"),
             ({"attempts": 1.5}, "attempts must be a whole number"),
-            ({"ratio": 1.5}, "ratio must be a fraction of at most 1"),
+            ({"ratio": 1.5}, "ratio must be a number of retries a call, 0 or more and at most 1"),
             ({"ratio": -1}, "ratio must be a number of retries a call"),
             ({"wait_initial": 0}, "wait_initial must be a number of seconds, above 0"),
             ({"wait_max": 0}, "wait_max must be a number of seconds, above 0"),

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from profile_enrich import MemorySource, Reason
-from profile_enrich._utils.optional_import import engine
+from profile_enrich._utils.optional_import import import_extra
 from profile_enrich.errors import ConfigurationError, MissingExtraError, MissingVariable, SecretByValue
 from profile_enrich.pipeline.workers import ClientConfig, close_worker_clients, worker_async_client, worker_client
 from profile_enrich.pipeline.workers.worker_lookup import WorkerLookup, config_of, fields_of
@@ -301,16 +301,16 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra() -> None:
     with pytest.raises(
         MissingExtraError, match=r"the Nosuch adapter needs an extra: .*profile-enrich\[nosuch\]"
     ) as caught:
-        engine("nosuch_engine", "the Nosuch adapter", "nosuch")
+        import_extra("nosuch_engine", "the Nosuch adapter", "nosuch")
     assert caught.value.__context__ is None
-    assert engine("json", "the JSON adapter", "json").loads("1") == 1
+    assert import_extra("json", "the JSON adapter", "json").loads("1") == 1
 
 
 def test_an_engine_that_lacks_something_itself_says_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half_engine.py").write_text("import nosuch_dependency")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="nosuch_dependency"):
-        engine("half_engine", "the adapter", "half")
+        import_extra("half_engine", "the adapter", "half")
 
 
 @pytest.mark.parametrize("adapter", ["beam", "beam_enrichment", "faststream"])

@@ -77,9 +77,9 @@ def test_a_span_that_makes_no_sense_is_refused(text: str) -> None:
 
 def test_a_schedule_that_makes_no_sense_is_refused(store: Path, tmp_path: Path) -> None:
     for every in (0, -1, True, float("nan"), float("inf")):
-        with pytest.raises(ConfigurationError, match="every is the seconds"):
+        with pytest.raises(ConfigurationError, match="every must be a number of seconds, above 0 and at most 31,"):
             RefreshSchedule(store, every=every)
-    with pytest.raises(ConfigurationError, match="jitter is a part"):
+    with pytest.raises(ConfigurationError, match="jitter must be a number of parts of"):
         RefreshSchedule(store, every=60, jitter=2)
     with pytest.raises(ConfigurationError, match="can be read only once"):
         RefreshSchedule(store, [CollectionSpec("U", Stream(sys.stdin.buffer, "csv"))], every=60)

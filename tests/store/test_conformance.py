@@ -129,7 +129,7 @@ def test_D1_page_tokens_are_bound_to_collection_and_filter(store: ProfileStore) 
     with pytest.raises(ConfigurationError, match="not filterable"):
         store.page("Users", {"tags": "x"})
     for limit in (0, 1001):
-        with pytest.raises(ConfigurationError, match="limit is 1 to 1,000"):
+        with pytest.raises(ConfigurationError, match="limit must be a whole number from 1 to 1000"):
             store.page("Users", limit=limit)
 
 

@@ -158,7 +158,8 @@ def test_only_filterable_attributes_filter(path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, 1001, 1.5, "5", None])
 def test_the_limit_has_limits(path: Path, limit: Any) -> None:
-    with LocalStore(path) as store, pytest.raises(ConfigurationError, match="limit is 1 to 1,000"):
+    refused = pytest.raises(ConfigurationError, match="limit must be a whole number from 1 to 1000")
+    with LocalStore(path) as store, refused:
         store.page("Users", limit=limit)
 
 

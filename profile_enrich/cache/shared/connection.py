@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from ..._utils.optional_import import engine
+from ..._utils.optional_import import import_extra
 from ...errors import ConfigurationError
 from ...sources.http.client_per_loop import LoopClients
 from .pipelined_connection import PipelinedClient
@@ -46,7 +46,7 @@ class Connections:
                 "the url of SharedCache must begin with redis://, rediss://, valkey://, valkeys:// or unix://"
             )
         self._url = url.replace("valkey", "redis", 1) if scheme.startswith("valkey") else url
-        self._redis = engine("redis.asyncio", "the shared cache", "redis")
+        self._redis = import_extra("redis.asyncio", "the shared cache", "redis")
         self._cluster = cluster
         self._options = dict(options)
         self._clients: LoopClients[_LoopClient] = LoopClients(lambda: self.open(timeout), _close)
@@ -77,10 +77,10 @@ class Connections:
         return self._make(timeout, False)
 
     def _make(self, timeout: float, cluster: bool) -> Any:
-        pause = engine("redis.backoff", "the shared cache", "redis").NoBackoff()
+        pause = import_extra("redis.backoff", "the shared cache", "redis").NoBackoff()
         # A client of a cluster that reads its topology anew closes all its connections under the other commands.
         attempts = 3 if cluster else 0
-        retries = engine("redis.asyncio.retry", "the shared cache", "redis").Retry(pause, attempts)
+        retries = import_extra("redis.asyncio.retry", "the shared cache", "redis").Retry(pause, attempts)
         kind = self._redis.RedisCluster if cluster else self._redis.Redis
         return kind.from_url(
             self._url,

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..._utils.optional_import import engine
+from ..._utils.optional_import import import_extra
 from ...errors import ConfigurationError
 
 __all__ = ["Plaintext", "Sealer", "Sealing", "check_secrets"]
@@ -72,9 +72,9 @@ class Sealer:
     """
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
-        aead = engine("cryptography.hazmat.primitives.ciphers.aead", "the shared cache", "redis")
-        engine("cryptography.exceptions", "the shared cache", "redis")
-        self._invalid: type[Exception] = engine("cryptography.exceptions", "the shared cache", "redis").InvalidTag
+        aead = import_extra("cryptography.hazmat.primitives.ciphers.aead", "the shared cache", "redis")
+        import_extra("cryptography.exceptions", "the shared cache", "redis")
+        self._invalid: type[Exception] = import_extra("cryptography.exceptions", "the shared cache", "redis").InvalidTag
         self._name_keys = [_derive(secret, b"names") for secret in secrets]
         self._ciphers = {_derive(secret, b"id")[:4]: aead.AESGCM(_derive(secret, b"values")) for secret in secrets}
         self._current = next(iter(self._ciphers))

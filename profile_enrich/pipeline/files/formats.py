@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
-from ..._utils.optional_import import engine
+from ..._utils.optional_import import import_extra
 from ...errors import ConfigurationError, InputError
 
 __all__ = ["FileFormat", "FileSpec", "arrow", "open_binary"]
@@ -135,4 +135,4 @@ def arrow(name: str = "pyarrow") -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    return engine(name, "a Parquet file", "arrow")
+    return import_extra(name, "a Parquet file", "arrow")

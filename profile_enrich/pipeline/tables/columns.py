@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from ..._utils.frozen import thaw
-from ..._utils.optional_import import engine
+from ..._utils.optional_import import import_extra
 from ...errors import ConfigurationError
 
 __all__ = ["Columns", "Fields", "arrow"]
@@ -26,7 +26,7 @@ def arrow() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    return engine("pyarrow", "enriching tables", "arrow")
+    return import_extra("pyarrow", "enriching tables", "arrow")
 
 
 class Columns:

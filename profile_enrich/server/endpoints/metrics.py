@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ...errors import MissingExtraError
+from ..._utils.optional_import import import_extra
 from ...store import ProfileStore
 from ..auth.api_keys import NOBODY, ApiKey
 from ..counters import BUCKETS, SharedCounters
@@ -38,16 +38,12 @@ class Metrics:
         feed: ChangeFeed,
         refreshing: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
-        try:
-            from prometheus_client import CollectorRegistry, core, exposition
-        except ImportError:
-            registry: Any = None
-        else:
-            self._core: Any = core
-            self._exposition: Any = exposition
-            registry = CollectorRegistry(auto_describe=False)
-        if registry is None:
-            raise MissingExtraError("metrics of the server", "prometheus")
+        import_extra("prometheus_client", "metrics of the server", "prometheus")
+        from prometheus_client import CollectorRegistry, core, exposition
+
+        self._core: Any = core
+        self._exposition: Any = exposition
+        registry: Any = CollectorRegistry(auto_describe=False)
         self._totals = totals
         self._store = store
         self._feed = feed

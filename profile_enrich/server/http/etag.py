@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from ...errors import ConfigurationError
+from ..._utils.validation import check_int
 from .messages import Request, Response
 
 __all__ = ["HttpCaching"]
@@ -28,8 +28,8 @@ class HttpCaching:
     """
 
     def __init__(self, max_age: int | None = None) -> None:
-        if max_age is not None and (isinstance(max_age, bool) or not isinstance(max_age, int) or max_age < 0):
-            raise ConfigurationError("max_age must be a whole number of seconds, at least 0, or None")
+        if max_age is not None:
+            check_int("max_age", max_age, least=0)
         control = b"private" if max_age is None else b"private, max-age=%d" % max_age
         self._control = (b"cache-control", control)
 

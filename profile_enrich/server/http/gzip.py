@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 
-from ...errors import ConfigurationError
+from ..._utils.validation import check_int
 from .messages import Request, Response
 
 __all__ = ["FROM_BYTES", "Compression"]
@@ -34,11 +34,7 @@ class Compression:
     """
 
     def __init__(self, from_bytes: int | None = FROM_BYTES) -> None:
-        if from_bytes is not None and (
-            isinstance(from_bytes, bool) or not isinstance(from_bytes, int) or from_bytes < 1
-        ):
-            raise ConfigurationError("compress_from must be a whole number of bytes, at least 1, or None for never")
-        self._from = from_bytes
+        self._from = None if from_bytes is None else check_int("compress_from", from_bytes)
 
     def answer(self, request: Request, response: Response) -> Response:
         """Return the response, compressed if it is large and the client accepts gzip."""

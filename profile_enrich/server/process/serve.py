@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ..._utils.validation import check_int
 from ...errors import ConfigurationError
 from ...store import ProfileStore
 from ..app import ProfileAPI
@@ -127,9 +128,7 @@ def serve_app(
 
 
 def _check_workers(workers: int) -> None:
-    if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS:
-        raise ConfigurationError(f"workers must be a whole number from 1 to {MAX_WORKERS}")
-    if workers > 1 and not hasattr(os, "fork"):
+    if check_int("workers", workers, most=MAX_WORKERS) > 1 and not hasattr(os, "fork"):
         raise ConfigurationError("several workers need a system with fork, such as Linux or macOS; leave workers at 1")
     if workers > 1 and threading.current_thread() is not threading.main_thread():
         raise ConfigurationError("several workers run from the main thread only: it handles the signals")

@@ -9,6 +9,7 @@ import socket
 import sys
 from typing import Any
 
+from ..._utils.validation import check_int
 from ...errors import ConfigurationError
 
 __all__ = ["bind", "listen", "on_loopback", "url_of"]
@@ -22,8 +23,7 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ConfigurationError: the address cannot be bound; the message has the reason and the remedy.
     """
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-        raise ConfigurationError("port must be a whole number from 0 to 65535")
+    check_int("port", port, least=0, most=65_535)
     problem = ""
     found: list[Any] = []
     with contextlib.suppress(socket.gaierror, UnicodeError):

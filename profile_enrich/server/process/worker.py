@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any
 
-from ...errors import MissingExtraError
+from ..._utils.optional_import import import_extra
 from ..app import ProfileAPI
 
 __all__ = ["DRAIN", "on_terminal", "require_uvicorn", "run_worker"]
@@ -31,14 +31,8 @@ def require_uvicorn() -> None:
     Raises:
         MissingExtraError: uvicorn or httptools is missing.
     """
-    missing = False
-    try:
-        import httptools  # pyright: ignore[reportUnusedImport]  # noqa: F401  # only checks that it is installed
-        import uvicorn  # pyright: ignore[reportUnusedImport]  # noqa: F401  # only checks that it is installed
-    except ImportError:
-        missing = True
-    if missing:
-        raise MissingExtraError("serving the Profile API", "server")
+    for module in ("httptools", "uvicorn"):
+        import_extra(module, "serving the Profile API", "server")
 
 
 def run_worker(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from ...errors import MissingExtraError
+from ..._utils.optional_import import import_extra
 
 if TYPE_CHECKING:
     from pyroaring import BitMap, BitMap64
@@ -31,8 +31,7 @@ def require_bitmaps() -> None:
     Raises:
         MissingExtraError: it is not installed.
     """
-    if cast(object, BitMap) is None:
-        raise MissingExtraError("a local store", "server")
+    import_extra("pyroaring", "a local store", "server")
 
 
 def segment_bitmaps(docids: Iterable[int]) -> dict[int, BitMap]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import MissingExtraError, StoreError
+from ..._utils.optional_import import import_extra
+from ...errors import StoreError
 from ..data_classes import CollectionSpec, ColumnType
 from ..files.row_encoder import MAX_KEY_BYTES, MAX_RECORD_BYTES, RowRejected, to_json
 from .base import Row, misfit
@@ -55,12 +56,9 @@ class TableReader:
     """
 
     def __init__(self, spec: CollectionSpec, path: Path, where: str) -> None:
-        try:
-            import duckdb
-        except ImportError:
-            duckdb = None  # type: ignore[assignment]  # said below, outside the handler
-        if duckdb is None:
-            raise MissingExtraError("reading CSV and Parquet files", "server")
+        import_extra("duckdb", "reading CSV and Parquet files", "server")
+        import duckdb
+
         self._errors: type[Exception] = duckdb.Error
         self._path = path
         # DuckDB takes paths for patterns, a leading `~` for the home directory, and `s3:` for a protocol.

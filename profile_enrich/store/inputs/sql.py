@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from ..._utils.optional_import import import_extra
 from ..._utils.strict_json import StrictJsonError
-from ...errors import ConfigurationError, MissingExtraError, StoreError
+from ...errors import ConfigurationError, StoreError
 from ..data_classes import CollectionSpec, ColumnType
 from ..files.row_encoder import RowRejected, to_json
 from ..input_types import SqlQuery
@@ -46,12 +47,9 @@ class SqlReader(ObjectReader):
     """
 
     def __init__(self, spec: CollectionSpec, source: SqlQuery, expected: Mapping[str, ColumnType]) -> None:
-        try:
-            from sqlalchemy.exc import SQLAlchemyError
-        except ImportError:
-            SQLAlchemyError = None  # type: ignore[assignment, misc]  # noqa: N806  # said below, outside the handler
-        if SQLAlchemyError is None:
-            raise MissingExtraError("reading from a database", "sql")
+        import_extra("sqlalchemy", "reading from a database", "sql")
+        from sqlalchemy.exc import SQLAlchemyError
+
         if spec.types:
             raise ConfigurationError("`types` is for CSV files; a query brings its own: cast in the query")
         self._errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError)

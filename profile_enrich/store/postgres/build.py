@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from ..._utils.validation import check_number
 from ...errors import StoreError
 from ..data_classes import (
     MAX_INDEX_FIELDS,
@@ -31,7 +32,7 @@ from ..writes.build import check_any_stored, check_shrink, check_specs, expected
 from .connections import Database
 from .schema import Stored, check_schema_name, create_schema, select_collection, sql, stored
 from .single_records import swap
-from .staging import ProgressReporter, Staging, check_max_shrink, writing
+from .staging import ProgressReporter, Staging, writing
 
 __all__ = ["build_database", "drop_database_collections"]
 
@@ -71,7 +72,7 @@ def build_database(
     began = time.monotonic()
     specs = list(collections)
     check_specs(specs, on_duplicate)
-    check_max_shrink(max_shrink)
+    check_number("max_shrink", max_shrink, most=1, unit="parts of the records")
     check_paths(specs)
     database = Database(url, pool_size=1)
     try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ..._utils.optional_import import engine
+from ..._utils.optional_import import needs_extra
 
 __all__ = ["ClientCursor", "Identifier", "conninfo_to_dict", "make_conninfo", "pg", "psycopg"]
 
-engine("psycopg", "PostgreSQL", "postgres")
-
-import psycopg  # noqa: E402  # after the check for the extra
-from psycopg import ClientCursor  # noqa: E402  # after the check for the extra
-from psycopg import errors as pg  # noqa: E402  # after the check for the extra
-from psycopg.conninfo import conninfo_to_dict, make_conninfo  # noqa: E402  # after the check for the extra
-from psycopg.sql import Identifier  # noqa: E402  # after the check for the extra
+with needs_extra("psycopg", "PostgreSQL", "postgres"):
+    import psycopg
+    from psycopg import ClientCursor
+    from psycopg import errors as pg
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.sql import Identifier

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast
 
+from ..._utils.validation import check_number
 from ...errors import ConfigurationError, StoreError
 from ..data_classes import MAX_SHRINK, BuildProgress, RefreshedCollection, RefreshReport, RefreshSpec
 from ..inputs.base import check_columns, unchanged
@@ -18,7 +19,7 @@ from ..writes.refresh import ChangeApplier, check_new_columns, check_refresh_spe
 from .connections import Database
 from .schema import Stored, check_schema_name, select_collection, sql, stored
 from .single_records import MAX_CHANGES, lock_collection, swap
-from .staging import ProgressReporter, Staging, check_max_shrink, writing
+from .staging import ProgressReporter, Staging, writing
 
 __all__ = ["refresh_database"]
 
@@ -60,7 +61,7 @@ def refresh_database(
     began = time.monotonic()
     specs = list(collections)
     check_refresh_specs(specs, on_duplicate)
-    check_max_shrink(max_shrink)
+    check_number("max_shrink", max_shrink, most=1, unit="parts of the records")
     check_paths(specs)
     database = Database(url, pool_size=1)
     check_schema_name(schema)

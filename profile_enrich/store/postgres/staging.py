@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
-from ..._utils.validation import check_number
 from ...errors import StoreBusy, StoreError
 from ..data_classes import BuildProgress
 from ..files.row_encoder import EncodedRow
@@ -17,21 +16,12 @@ from .driver import pg, psycopg
 from .schema import sql
 from .single_records import attributes_of
 
-__all__ = ["Duplicates", "ProgressReporter", "Staging", "check_max_shrink", "writing"]
+__all__ = ["Duplicates", "ProgressReporter", "Staging", "writing"]
 
 _PROGRESS_EVERY = 0.1
 _SWAP_WAIT = 60.0  # seconds for the writers of single records to be done
 
 Duplicates = tuple[int, int | None]
-
-
-def check_max_shrink(value: float) -> float:
-    """Check the share of records that a build or refresh may lose.
-
-    Raises:
-        ConfigurationError: the share is not between 0 and 1.
-    """
-    return min(1.0, check_number("max_shrink", value, unit="share, from 0 to 1"))
 
 
 @contextlib.contextmanager

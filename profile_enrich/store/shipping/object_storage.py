@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..._utils.optional_import import engine
+from ..._utils.optional_import import import_extra
 from ..._utils.signals import on_signal
 from ...errors import ConfigurationError, StoreError
 
 __all__ = ["Bucket"]
 
-obstore: Any = engine("obstore", "object storage", "object-storage")
-stores: Any = engine("obstore.store", "object storage", "object-storage")
+obstore: Any = import_extra("obstore", "object storage", "object-storage")
+stores: Any = import_extra("obstore.store", "object storage", "object-storage")
 
 
 class Bucket:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..._utils.text_encoding import sniff
+from ..._utils.validation import check_number
 from ...errors import ConfigurationError, StoreError
 from ..data_classes import (
     MAX_INDEX_FIELDS,
@@ -76,6 +77,7 @@ def build_store(
     began = time.monotonic()
     specs = list(collections)
     check_specs(specs, on_duplicate)
+    check_number("max_shrink", max_shrink, most=1, unit="parts of the records")
     path = Path(path)
     check_paths(specs, path)
     problem, made = "", not path.exists()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
+from ..._utils.validation import check_number
 from ...errors import ConfigurationError, StoreError
 from ..data_classes import (
     MAX_SHRINK,
@@ -85,6 +86,7 @@ def refresh_store(
     began = time.monotonic()
     path, specs = Path(path), list(collections)
     check_refresh_specs(specs, on_duplicate)
+    check_number("max_shrink", max_shrink, most=1, unit="parts of the records")
     read_manifest(path)
     check_paths(specs, path)
 
