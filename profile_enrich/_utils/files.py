@@ -89,20 +89,25 @@ class OpenDirectory:
         with contextlib.suppress(FileNotFoundError), self._locating(name) as (place,):
             os.unlink(place, dir_fd=self._descriptor)
 
+    def removed_on_signal(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Remove a file if a signal ends the process inside the `with` block."""
+        return on_signal(lambda _: self.unlink(name))
+
     def replace_private(self, name: str, content: bytes) -> None:
-        """Replace a file as the function `replace_private` does."""
+        """Replace a file as the function `replace_private` does. A signal leaves no unfinished file, either."""
         fresh = f"{name}.new"
         self.unlink(fresh)
-        try:
-            with open(fresh, "xb", opener=self.opener) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            self.rename(fresh, name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self.unlink(fresh)
-            raise
+        with self.removed_on_signal(fresh):
+            try:
+                with open(fresh, "xb", opener=self.opener) as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                self.rename(fresh, name)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self.unlink(fresh)
+                raise
         self.sync()
 
     def sync(self) -> None:
@@ -226,7 +231,7 @@ class FileLock:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), self.directory.stat(name)):
                     self._descriptor = descriptor
-                    self._registered.enter_context(on_signal(lambda _: self.directory.unlink(name)))
+                    self._registered.enter_context(self.directory.removed_on_signal(name))
                     return True
             os.close(descriptor)
 

@@ -131,6 +131,7 @@ def test_P8_the_head_of_a_request_is_bounded(server: Server) -> None:
     assert answer(server, head + b"x-a: " + b"b" * 33_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
     assert answer(server, head + b"a:b\r\n" * 90 + b"\r\n").startswith(b"HTTP/1.1 200 ")
     assert answer(server, b"\x16\x03\x01 nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert answer(server, head + b"Host: y\r\n\r\n").startswith(b"HTTP/1.1 400 ")  # whose request is it?
     assert server.get() == 200
 
 

@@ -108,6 +108,26 @@ with ending_on_signals(), FileLock(Path({str(lock)!r})) as held:
     assert not lock.exists()
 
 
+def test_P9_no_unfinished_file_stays(tmp_path: Path) -> None:
+    """P9: a signal between the creation and the rename of a file that replaces another."""
+    code = f"""{PREAMBLE}
+import os
+from pathlib import Path
+from profile_enrich._utils.files import replace_private
+def fsync(descriptor):
+    begun()
+    time.sleep(60)
+os.fsync = fsync
+with ending_on_signals():
+    replace_private(Path({str(tmp_path / "file")!r}), b"new")
+"""
+    with running(code) as process:
+        assert (tmp_path / "file.new").exists()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     """`nohup` ignores SIGHUP."""
     with running(f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{STUBBORN}") as process:

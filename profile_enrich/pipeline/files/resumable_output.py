@@ -268,6 +268,7 @@ class ResumableOutput:
         self._directory.unlink(making.name)
         with (
             naming(making),
+            self._directory.removed_on_signal(making.name),
             open(self.part.name, "rb", opener=opener) as part,
             open(making.name, "xb", buffering=2**18, opener=opener) as raw,
         ):

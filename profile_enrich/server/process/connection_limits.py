@@ -155,6 +155,10 @@ class _LimitedProtocol(HttpToolsProtocol):
         ):
             self._refusal = 431
             raise ValueError  # makes httptools stop parsing
+        if (
+            sum(name == b"host" for name, _ in self.headers) > 1
+        ):  # RFC 9112, section 3.2: a proxy may take the other one
+            raise ValueError
         super().on_headers_complete()
         if self._stopping:
             self.cycle.keep_alive = False
