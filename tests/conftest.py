@@ -3,7 +3,9 @@ of property tests are the same in each run."""
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,17 @@ def pytest_configure(config: pytest.Config) -> None:
         # Hypothesis draws constants from the modules of this project that are imported at that moment, so that examples
         # would depend on the tests that the process has run before.
         setattr(providers, "is_local_module_file", lambda path: False)  # noqa: B010  # it is not typed
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector the thousands of tests and all modules, which stay until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -69,6 +69,7 @@ def test_a_request_has_each_stack() -> None:
     assert_positive(table, "CPU µs")
 
 
+@pytest.mark.long
 def test_a_miss_has_each_installed_transport_three_ways() -> None:
     (table,) = miss.run(True)
     installed = [name for name in ("aiohttp", "httpx2", "httpx") if importlib.util.find_spec(name)]

@@ -32,6 +32,7 @@ def run(settings: Settings) -> Outcome:
     return asyncio.run(soak(settings, loud=False))
 
 
+@pytest.mark.long
 def test_L8_L9_L10_L14_A10_a_shop_under_faults_serves_every_page_and_mixes_nobody_up() -> None:
     outcome = run(MINIATURE)
     checker = outcome.checker

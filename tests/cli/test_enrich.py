@@ -476,8 +476,11 @@ SLOWLY = ["--rate", "40/s", "--checkpoint-rows", "10", "--window", "40"]
 
 @pytest.mark.parametrize(
     ("name", "kills"),
-    [("out.csv", [150, 380]), ("out.jsonl", [10]), ("out.parquet", [300])],
-    ids=["csv", "jsonl", "parquet"],
+    [
+        pytest.param("out.csv", [150, 380], id="csv"),
+        pytest.param("out.jsonl", [10], id="jsonl", marks=pytest.mark.long),
+        pytest.param("out.parquet", [300], id="parquet", marks=pytest.mark.long),
+    ],
 )
 def test_E1_killed_with_kill_9_and_gone_on_with_it_is_the_same_bytes(
     vendor: VendorServer, tmp_path: Path, name: str, kills: list[int]

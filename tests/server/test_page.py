@@ -142,6 +142,7 @@ def test_P7_the_page_shows_the_scope_of_the_key(chromium: Browser, url: str) -> 
 
 
 @needs_browser
+@pytest.mark.long
 def test_it_fits_and_is_accessible(chromium: Browser, url: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

@@ -65,6 +65,7 @@ def key() -> list[str]:
     return ["--header", f"Authorization: Bearer {LIMITED}"]
 
 
+@pytest.mark.long
 def test_the_servers_own_description(url: str, tmp_path: Path) -> None:
     # A key that sees one index: which attributes can be filtered by differs from index to index, and a description of
     # parameters cannot say that. Amperity's endpoints are tested with the vendor's file.
@@ -76,6 +77,7 @@ def test_the_servers_own_description(url: str, tmp_path: Path) -> None:
     not VENDOR.is_file(), reason=f"the vendor's OpenAPI file is not at {VENDOR.parent.name}/{VENDOR.name}"
 )
 @pytest.mark.parametrize("who", ["a key", *(["nobody"] if THOROUGH else [])])
+@pytest.mark.long
 def test_P1_the_vendors_description(url: str, tmp_path: Path, who: str) -> None:
     # The check `ignored_auth` also asks each endpoint without a key and with a wrong one.
     headers = [*(key() if who == "a key" else []), "--header", "amperity-tenant: acme"]

@@ -30,9 +30,11 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("work", POINTS)
+@pytest.mark.parametrize(
+    "work", [pytest.param(work, marks=() if work in ("full", "incremental") else pytest.mark.long) for work in POINTS]
+)
 def test_P4_killed_at_any_point_the_old_data_or_the_new_are_whole(work: str, old: Path, tmp_path: Path) -> None:
-    """60 points in all: while rows are taken in, files are written and synced, the swap is made and litter removed."""
+    """60 points in all, while rows are taken in, files are written and synced, the swap is made and litter removed."""
     paths = [tmp_path / f"s{number}" for number in range(POINTS[work] + 2)]
     for path in paths:
         shutil.copytree(old, path)

@@ -341,6 +341,7 @@ def test_an_address_that_cannot_be_listened_on_is_an_error_of_start(monkeypatch:
     assert "stopped" in repr(vendor)
 
 
+@pytest.mark.long
 def test_L14_closing_while_connections_come_in_leaves_no_socket() -> None:
     """L14: a connection that was accepted at the very moment of the end is closed, too."""
     over = threading.Event()
