@@ -514,7 +514,7 @@ def test_E1_killed_with_kill_9_and_gone_on_with_it_is_the_same_bytes(
     assert {path.name for path in tmp_path.iterdir()} == {"in.csv", name, f"whole-{name}", "bad", "w"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_E1_interrupted_it_says_how_to_go_on(vendor: VendorServer, tmp_path: Path, number: signal.Signals) -> None:
     """E1: Ctrl-C and SIGTERM write a checkpoint, and end with 128 and the number of the signal."""
     source, target = slow_file(tmp_path), tmp_path / "out.jsonl"

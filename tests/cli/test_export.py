@@ -470,7 +470,10 @@ def process(vendor: VendorServer, target: Path, **options: Any) -> subprocess.Po
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long), (signal.SIGKILL, -9)],
+)
 def test_E1_interrupted_killed_and_gone_on_with_nothing_is_lost_or_doubled(
     vendor: VendorServer, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

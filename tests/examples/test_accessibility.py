@@ -136,6 +136,7 @@ def test_the_shop_has_no_violations(chromium: Browser, shop: Shop, path: str) ->
     assert violations(chromium, "shop", partial(sign_in, shop), shop.url + path) == []
 
 
+@LONG
 def test_the_active_department_is_in_sight_at_every_width(chromium: Browser, shop: Shop) -> None:
     with chromium.new_page() as tab:
         for slug, width in itertools.product(("produce", "snacks", "pets"), (*WIDTHS, 700)):

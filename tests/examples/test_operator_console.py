@@ -616,7 +616,6 @@ def test_a_session_ends_when_it_is_idle_and_when_it_is_old(tmp_path: Path) -> No
         assert database.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
 
 
-@pytest.mark.long
 def test_W3_attempts_are_counted_by_address_and_by_name_there() -> None:
     clock = ManualClock()
     attempts = Attempts(clock)
