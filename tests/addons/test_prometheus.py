@@ -50,7 +50,7 @@ async def test_L11_each_lookup_and_load_is_counted() -> None:
 
 
 async def test_L11_the_workers_of_a_multiprocess_registry_time_hits_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """L11: there, nothing but what is written at the event is read."""
+    """L11: in that mode, only metrics that are written at the event are read."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "set")
     registry = CollectorRegistry()
     client = client_of(ScriptedSource(), hooks=[PrometheusHook(registry)])

@@ -89,7 +89,7 @@ def nothing_before() -> None:
 
 
 def used_before() -> None:
-    """A client that was used, with its connections and its loop alive, goes on working in parent and children."""
+    """A used client, with open connections and a running loop, keeps working in the parent and its children."""
     client = make_client()
     loop = new_loop()
     loop.run_until_complete(look_up(client, "before", close=False))

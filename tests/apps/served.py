@@ -55,7 +55,7 @@ async def home(request: Request) -> Response:
 
 
 async def tier_of(request: Request) -> Response:
-    """The profile of any key, asked of the client itself."""
+    """The profile of any key, from the client itself."""
     return PlainTextResponse(str((await profiles.get(request.path_params["key"])).get("tier")))
 
 
@@ -81,7 +81,7 @@ released = anyio.Event()
 
 
 async def events(request: Request) -> Response:
-    """Server-sent events. The second is held back until the client, which has the first, asks for `/release`."""
+    """Server-sent events. The second is sent only after the client has received the first and requested `/release`."""
     tier = (await get_profile(request)).get("tier")
 
     async def parts() -> AsyncGenerator[str]:

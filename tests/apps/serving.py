@@ -67,7 +67,7 @@ def command_of(server: str, target: str, port: int, *, loop: str = "asyncio", fa
 
 
 class Served:
-    """A server process. Leaving the block asks it to end, and waits until it has.
+    """A server process. Leaving the block stops it, and waits for its end.
 
     Args:
         command: how it is started.
@@ -103,7 +103,7 @@ class Served:
             time.sleep(0.02)
 
     def stop(self, seconds: float = 15.0) -> int:
-        """Asks it to end. Returns its exit code."""
+        """Stop the server, and return its exit code."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -118,7 +118,7 @@ class Served:
         return code
 
     def unclean(self) -> list[str]:
-        """What it should not have said."""
+        """Lines that it should not have logged."""
         return unclean(self.errors, self.port)
 
     def _read(self) -> str:

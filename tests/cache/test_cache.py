@@ -1,4 +1,4 @@
-"""The cache by itself: bounds, tokens, invalidation, sweeping."""
+"""The cache without a client: bounds, tokens, invalidation, sweeping."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestBounds:
         assert cache.sweep_span < 2 * 2 * 1_000
 
     def test_L8_what_is_read_without_the_lock_is_not_evicted_first(self) -> None:
-        """L8: one that was not used lately goes first, and a fresh hit is a use."""
+        """L8: entries that were not used recently are evicted first, and a fresh hit counts as use."""
         cache: ProfileCache[str] = ProfileCache(max_entries=2, timer=ManualClock(0.0))
         put(cache, "a", entry("a"))
         put(cache, "b", entry("b"))
@@ -68,7 +68,7 @@ class TestBounds:
         assert [value_of(cache, key) for key in "abc"] == ["a", None, "c"]
 
     def test_L8_the_list_of_slots_does_not_grow_with_invalidations(self) -> None:
-        """L8: bounded, also when one key comes and goes for ever."""
+        """L8: the cache stays bounded if one key is stored and removed repeatedly."""
         cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
         for _ in range(10_000):
             put(cache, "a", entry())
@@ -261,7 +261,7 @@ class TestSweeping:
         assert (cache.entries, cache.negative_entries) == (500, 0)
 
     def test_L8_no_sweep_takes_long_when_everything_expires_together(self) -> None:
-        """L8: work is cut into slices; each looks at no more than it was told."""
+        """L8: a sweep runs in slices, and each checks at most the given number of entries."""
         clock = ManualClock(0.0)
         cache: ProfileCache[str] = ProfileCache(max_entries=100_000, timer=clock)
         for index in range(20_000):

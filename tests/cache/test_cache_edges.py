@@ -1,4 +1,4 @@
-"""The cache by itself, at its edges: the fast path, overlays, moments that coincide."""
+"""Edge cases of the cache without a client: the fast path, overlays, simultaneous events."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class TestBounds:
         assert cache.sweep_span == 10
 
     def test_L8_each_write_sweeps_a_little(self, cache: ProfileCache[str], clock: ManualClock) -> None:
-        """L8: what has expired goes with the writes that follow."""
+        """L8: later writes remove expired entries."""
         for round_ in range(2):
             for index in range(20):
                 put(cache, f"a{index}", entry(until=clock() + 10.0))
@@ -303,7 +303,7 @@ class TestOverlays:
 
 class TestForks:
     def test_A9_a_lock_that_was_held_in_the_parent_is_not_held_in_the_child(self, cache: ProfileCache[str]) -> None:
-        """A9: a forked child starts with a lock of its own."""
+        """A9: a forked child starts with its own lock."""
         cache._lock.acquire()
         cache.renew_lock()
         assert put(cache, "a", entry()) is True

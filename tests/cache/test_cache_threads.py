@@ -228,7 +228,7 @@ def test_L9_readers_without_the_lock_never_meet_a_writer_that_evicts() -> None:
 
 
 def test_L6_what_is_loaded_under_an_overlay_is_not_read_past_it() -> None:
-    """L6: of one key; others are at hand as ever."""
+    """L6: only this key is affected; the others are still served."""
     cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
     cache.overlay("a", Record({"value": "newer"}), 100.0)
     put(cache, "a", entry("older"))

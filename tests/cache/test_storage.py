@@ -34,7 +34,7 @@ class TestShelf:
         assert storage.sweep(10.0, 100) == 0
 
     def test_L8_slots_of_what_is_gone_are_given_up(self) -> None:
-        """L8: the list of slots stays bounded, also when one key comes and goes for ever."""
+        """L8: the list of slots stays bounded if one key is stored and removed repeatedly."""
         storage = self.storage()
         for _ in range(50):
             storage.put("a", entry(until=5.0))

@@ -1,4 +1,4 @@
-"""The commands that ask: lookup, entities, indexes; options, exit codes, and what is never printed."""
+"""The commands `lookup`, `entities` and `indexes`: options, exit codes, and what is never printed."""
 
 from __future__ import annotations
 

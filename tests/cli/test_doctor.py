@@ -1,4 +1,4 @@
-"""`profile-enrich doctor`: each thing that can be wrong is found, named, and comes with what to do."""
+"""`profile-enrich doctor`: each possible fault is found, and named together with its remedy."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_from_standard_input_to_standard_output(vendor: VendorServer, tmp_path: 
 
 
 def test_a_line_is_enriched_before_the_next_one_is_written(vendor: VendorServer) -> None:
-    """As between two programs of a pipe, of which the first has something to say now and then."""
+    """A pipe whose first program writes a line from time to time."""
     with piped(vendor) as running:
         assert running.stdin is not None
         assert running.stdout is not None
@@ -485,7 +485,7 @@ SLOWLY = ["--rate", "40/s", "--checkpoint-rows", "10", "--window", "40"]
 def test_E1_killed_with_kill_9_and_gone_on_with_it_is_the_same_bytes(
     vendor: VendorServer, tmp_path: Path, name: str, kills: list[int]
 ) -> None:
-    """E1: nothing lost, nothing doubled, after SIGKILL at several points."""
+    """E1: after SIGKILL at several points, no record is lost or repeated."""
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
     source, target = slow_file(tmp_path), tmp_path / name

@@ -1,4 +1,4 @@
-"""`profile-enrich export`: whole files, or files that can be gone on with."""
+"""`profile-enrich export`: complete files, or files that a later run can resume."""
 
 from __future__ import annotations
 
@@ -477,7 +477,7 @@ def process(vendor: VendorServer, target: Path, **options: Any) -> subprocess.Po
 def test_E1_interrupted_killed_and_gone_on_with_nothing_is_lost_or_doubled(
     vendor: VendorServer, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    """E1: nothing lost, nothing doubled, also after kill -9 and resume."""
+    """E1: no record is lost or repeated, also after `kill -9` and `--resume`."""
     target = tmp_path / "p.csv"
     break_at(vendor, 3, faults.Hang())
     with process(vendor, target) as running:

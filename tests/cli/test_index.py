@@ -390,7 +390,7 @@ def test_drop_asks_unless_told_not_to(store: Path, users: Path) -> None:
 
 
 def _typed(command: list[str], answer: str) -> int:
-    """Runs a command at a terminal where somebody types this; returns its exit code."""
+    """Run a command in a terminal, type this, and return its exit code."""
     import os
     import pty
 
@@ -471,7 +471,7 @@ def test_E8_a_build_that_can_store_nothing_is_not_success(tmp_path: Path, packed
 
 @pytest.mark.parametrize(("name", "content"), [("u.csv", "id,x\n"), ("u.jsonl", "")])
 def test_E8_a_build_from_a_source_without_rows_is_not_success(tmp_path: Path, name: str, content: str) -> None:
-    """E8: unless it is said that it may be."""
+    """E8: it is accepted with `--allow-shrink`."""
     (tmp_path / name).write_text(content)
     done = index("build", "--data", tmp_path / name, store=tmp_path / "s")
     assert (done.exit_code, "the source has no rows" in done.stderr) == (2, True)
@@ -491,7 +491,7 @@ def test_E8_a_source_of_which_most_rows_are_left_out_is_not_success(tmp_path: Pa
 
 
 def test_P11_a_refresh_that_is_killed_leaves_a_trace(store: Path, users: Path, tmp_path: Path) -> None:
-    """P11: also by `kill -9`, after which nobody can write anything."""
+    """P11: also after `kill -9`, when the process itself cannot write the status."""
     slow = tmp_path / "slow.jsonl"
     slow.write_bytes(b"".join(b'{"user_id": "u%d", "email": null, "zip": null}\n' % n for n in range(300_000)))
     command = [sys.executable, "-m", "profile_enrich", "index", "refresh", "--store", str(store), "--data", str(slow)]

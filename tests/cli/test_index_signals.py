@@ -1,4 +1,4 @@
-"""A signal while a store is refreshed: what is served stays, and the next status says so."""
+"""A signal during a refresh: the served data stay, and the next status reports it."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def tree(place: Path) -> dict[str, tuple[int, bytes]]:
 
 @contextlib.contextmanager
 def as_nobody(path: Path) -> Generator[None]:
-    """Make what is in a directory unwritable also for the owner of everything."""
+    """Make the content of a directory unwritable even for root."""
     path.mkdir(mode=0o555)
     if os.geteuid() != 0:
         yield
@@ -286,7 +286,7 @@ def test_E6_dead_letters_of_standard_output_are_no_dash_either(place: Path, vend
 @pytest.mark.parametrize("kind", BAD)
 @pytest.mark.parametrize("name", WRITTEN)
 def test_E6_nothing_is_written_that_must_not_be(place: Path, vendor: VendorServer, name: str, kind: str) -> None:
-    """E6: it is said with the path before the work begins, and everything stays as it is."""
+    """E6: the error names the path before the work starts, and nothing is changed."""
     if (name, kind) in FINE:
         pytest.skip("may be written")
     os.link(place / "users.csv", place / "hard.csv")

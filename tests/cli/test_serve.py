@@ -58,7 +58,7 @@ class Served:
         self._errors += self.process.stderr.readlines()
 
     def stop(self, number: signal.Signals) -> str:
-        """Ends it, and returns all that it said on stderr."""
+        """Stop the server, and return its stderr."""
         self.process.send_signal(number)
         self.process.wait(15)
         self._reader.join()

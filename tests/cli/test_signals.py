@@ -1,4 +1,4 @@
-"""P9: signals at random moments end every command that works for long with 128 + n, and nothing stays behind."""
+"""P9: signals at random moments end every long-running command with 128 + n, and no file is left."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ async def test_a_batch_takes_one_of_the_rate_limit() -> None:
     ],
 )
 async def test_L1_a_failure_reaches_all_of_a_batch(error: Exception, expected: type[Exception]) -> None:
-    """L1: every waiter gets the error, each one of its own."""
+    """L1: every waiter gets its own copy of the error."""
     source = ScriptedBatchSource()
     source.error = error
     profiles = await client_of(source).get_many(["a", "b"])

@@ -1,4 +1,4 @@
-"""Following a change feed: what is dropped, when it is lost, and how it ends."""
+"""The change follower: removed entries, a lost feed, and the end."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ HOUR = 3600.0
 
 
 class Feed(MemorySource):
-    """A source whose feed says what the test wants it to say. An exception in the queue breaks the stream, None ends
-    it."""
+    """A source with a scripted feed. An exception in the queue breaks the stream, `None` ends it."""
 
     def __init__(self, rows: dict[str, dict[str, Any]]) -> None:
         super().__init__(rows)

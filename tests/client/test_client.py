@@ -79,7 +79,7 @@ class TestOneLoad:
         assert len(source.calls) == 2
 
     async def test_L1_an_error_is_remembered_only_where_that_was_asked_for(self) -> None:
-        """L1: … unless an error TTL was asked for."""
+        """L1: … unless an error TTL is configured."""
         clock = ManualClock()
         source = ScriptedSource(Switch(SourceConnectionError("down")))
         client = client_of(source, error_ttl=2.0, timer=clock)
@@ -245,7 +245,7 @@ class TestStale:
         assert (fresh.status, fresh["version"], fresh.error) == (Status.HIT, 2, None)
 
     async def test_L5_a_caller_who_waited_for_a_failure_gets_stale_data(self) -> None:
-        """L5: past the hard expiry the first caller waits, the upstream fails, and the stale record stands in."""
+        """L5: after `stale_until`, the first caller waits; if the upstream fails, the stale record is served."""
         clock, switch = ManualClock(), Switch()
         client = client_of(ScriptedSource(switch), ttl=60, stale_ttl=100, max_stale=1000, timer=clock)
         await client.get("u1")

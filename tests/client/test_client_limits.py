@@ -31,7 +31,7 @@ from tests.helpers import ScriptedSource, Switch, client_of, found, nobody, sett
 
 class TestBreakerInTheClient:
     async def test_L10_an_open_breaker_makes_no_calls_and_pages_wait_for_nothing(self) -> None:
-        """L10, A11: the next pages are delayed by nothing while the breaker is open."""
+        """L10, A11: while the breaker is open, pages are not delayed."""
         clock, switch = ManualClock(), Switch(SourceConnectionError("down"))
         source = ScriptedSource(switch)
         told: list[Any] = []

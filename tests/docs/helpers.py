@@ -38,7 +38,7 @@ def code_of(page: Path | str) -> dict[str, Any]:
 
 
 def without_code(markdown: str) -> str:
-    """The prose of a page: what is in fences has no headings and no links."""
+    """Return the prose of a page, without its code blocks."""
     return re.sub(r"^(```|~~~).*?^\1[ \t]*$", "", markdown, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -69,7 +69,7 @@ def commands_of(block: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def typed_in(page: Path) -> Iterator[str]:
-    """Everything that a page says to type, comments and continued lines joined."""
+    """Return all commands of a page, with continued lines joined."""
     for kind, _, body in _FENCE.findall(page.read_text(encoding="utf-8")):
         if kind == "console":
             for command, _ in commands_of(body):
@@ -77,7 +77,7 @@ def typed_in(page: Path) -> Iterator[str]:
 
 
 class Reader:
-    """Somebody who does what a page says: writes its files, types its commands, compares what is printed.
+    """Follow a page: write its files, run its commands, and compare their output.
 
     Servers that the page starts run until another one takes their port, or until the end. Ports are free ones.
 
@@ -182,7 +182,7 @@ class Reader:
 
 
 def _pattern(lines: list[str]) -> str:
-    """What is printed, with `…` for anything; nothing else has a meaning."""
+    """Return a pattern for an expected output, in which only `…` is special."""
     return re.sub(r"([\[*?])", r"[\1]", "\n".join(lines)).replace("…", "*")
 
 

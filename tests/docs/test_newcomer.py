@@ -34,7 +34,7 @@ CAUSES = {
 
 @pytest.mark.parametrize("title", CAUSES)
 def test_A10_what_is_seen_names_the_cause_and_the_next_step(title: str, seen: dict[str, list[str]]) -> None:
-    """A10: the page was served all the same, and it was said once, however often it was opened."""
+    """A10: the page is served each time, and the mistake is logged once."""
     assert re.search(CAUSES[title], " ".join(seen[title])), seen[title]
     logged = [line for line in seen[title] if " profile_enrich: " in line]
     assert len(logged) == len(set(logged))

@@ -1,4 +1,4 @@
-"""What the tests of all engines share: records, and a vendor that counts and fails when told to."""
+"""Fixtures for the tests of all engines: records, and a vendor that counts calls and fails on demand."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def job() -> Job:
 
 @pytest.fixture
 def vendor(job: Job, monkeypatch: pytest.MonkeyPatch) -> Iterator[VendorServer]:
-    """A Census that counts and fails when told to; workers find its key in their environment."""
+    """A Census server that counts calls and fails on demand; workers read its key from their environment."""
     monkeypatch.setenv(VARIABLE, KEY)
     with VendorServer(job.profiles, entity="Users", key=KEY) as server:
         yield server

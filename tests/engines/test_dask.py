@@ -172,7 +172,7 @@ def test_E1_a_worker_that_is_killed_loses_and_doubles_nothing(client: Client, ve
 
 
 def test_refused_credentials_fail_the_job_at_once_and_say_so(client: Client, vendor: VendorServer, job: Job) -> None:
-    """E1: it is no row's fault."""
+    """E1: an error that affects all rows ends the job."""
     vendor.always(faults.Unauthorized())
     enriched = enrich_dataframe(frame_of(job), config=config_for(vendor), key="user_id", fields=FIELDS)
     with pytest.raises(SourceAuthError, match="refused the credentials") as caught:
@@ -183,7 +183,7 @@ def test_refused_credentials_fail_the_job_at_once_and_say_so(client: Client, ven
 
 
 def test_rows_without_a_profile_can_be_dropped_and_own_columns_win(vendor: VendorServer) -> None:
-    """E1: what is asked for."""
+    """E1: `on_missing="drop"` drops rows, and existing columns keep their values."""
     frame = dd.from_pandas(pd.DataFrame({"user_id": ["1", "nobody"], "profile_tier": ["own", "own"]}), npartitions=1)
     enriched = enrich_dataframe(
         frame, config=config_for(vendor), key="user_id", fields=FIELDS, options=EnrichOptions(on_missing="drop")
@@ -220,7 +220,7 @@ def test_without_a_cluster_threads_share_the_budget(vendor: VendorServer) -> Non
 
 
 def test_the_code_of_the_page_runs(client: Client, vendor: VendorServer, tmp_path: Path) -> None:
-    """The documentation."""
+    """The code of the documentation page runs."""
     assert run_page("dask.md", vendor, tmp_path) == expected_of_page()
 
 

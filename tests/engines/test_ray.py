@@ -189,7 +189,7 @@ def test_refused_credentials_fail_the_job_at_once_and_say_so(vendor: VendorServe
 
 
 def test_rows_without_a_profile_can_be_dropped_and_own_columns_win(vendor: VendorServer) -> None:
-    """E1: what is asked for."""
+    """E1: `on_missing="drop"` drops rows, and existing columns keep their values."""
     dataset = ray.data.from_arrow(pa.table({"user_id": ["1", "nobody"], "profile_tier": ["own", "own"]}))
     enriched = enrich_dataset(
         dataset, config=config_for(vendor), key="user_id", fields=FIELDS, options=EnrichOptions(on_missing="drop")

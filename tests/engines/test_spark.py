@@ -171,7 +171,7 @@ def test_refused_credentials_fail_the_job_at_once_and_say_so(
 
 
 def test_rows_without_a_profile_can_be_dropped_and_own_columns_win(spark: SparkSession, vendor: VendorServer) -> None:
-    """E1: what is asked for."""
+    """E1: `on_missing="drop"` drops rows, and existing columns keep their values."""
     frame = spark.createDataFrame([("1", "own"), ("nobody", "own")], "user_id string, profile_tier string")
     enriched = enrich_dataframe(
         frame, config=config_for(vendor), key="user_id", fields=FIELDS, options=EnrichOptions(on_missing="drop")

@@ -94,7 +94,7 @@ class RunningConsole:
         return self.log.read_text(encoding="utf-8")
 
     def records_asked(self) -> int:
-        """How many single profiles the Profile API was asked for, as it counts them itself."""
+        """Return the number of single profiles served by the Profile API, from its own counter."""
         answer = httpx.get(
             f"http://{demo.HOST}:{self.api_port}/status", headers={"authorization": f"Bearer {self.key}"}, timeout=5
         )
@@ -111,13 +111,13 @@ class RunningConsole:
 
     @contextlib.contextmanager
     def browser(self, **options: Any) -> Iterator[Browser]:
-        """Somebody's browser, signed in as nobody."""
+        """A browser without a session."""
         with httpx.Client(base_url=self.url, follow_redirects=True, timeout=15, **options) as client:
             yield Browser(client, self)
 
     @contextlib.contextmanager
     def operator(self, name: str) -> Iterator[Browser]:
-        """Somebody who is signed in."""
+        """A signed-in operator."""
         with self.browser() as browser:
             assert browser.sign_in(name, self.passwords[name]).status_code == 200
             yield browser
@@ -157,7 +157,7 @@ class Browser:
         return self.post("/search", kind=kind, value=value)
 
     def ask(self, question: object, **headers: str) -> httpx.Response:
-        """What the side panel asks."""
+        """Send the request of the side panel."""
         content = question if isinstance(question, bytes) else json.dumps(question).encode()
         sent = {
             "content-type": "application/json",

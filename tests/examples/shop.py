@@ -60,7 +60,7 @@ class Shop:
         self.api.wait_until_ready()
 
     def records_asked(self) -> int:
-        """How many records the Profile API was asked for, as it counts them itself."""
+        """Return the number of records served by the Profile API, from its own counter."""
         answer = httpx.get(
             f"http://{demo.HOST}:{self.api_port}/status", headers={"authorization": f"Bearer {self.key}"}, timeout=5
         )
@@ -69,7 +69,7 @@ class Shop:
 
     @contextlib.contextmanager
     def visitor(self, household: str | None = None) -> Generator[Visitor]:
-        """Somebody with a browser of their own; signed in, if a household is given."""
+        """A visitor with a separate browser; signed in, if a household is given."""
         with httpx.Client(base_url=self.url, follow_redirects=True, timeout=10) as client:
             visitor = Visitor(client, self.url)
             if household is not None:

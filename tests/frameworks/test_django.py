@@ -279,7 +279,7 @@ def test_A5_an_attribute_of_another_name_and_excluded_paths() -> None:
 
 @BOTH
 def test_templates_render_what_is_missing_as_empty(asgi: bool) -> None:
-    """Nothing that a profile lacks fails, and no name of its own shines through."""
+    """A missing attribute is empty, and no attribute of the class `Profile` is visible."""
     for answer, known in ((lambda key: NotFound(), "unknown"), (lambda key: found(o=None), "known")):
         with site(client_of(ScriptedSource(answer))):
             text = Browser(asgi, "1").text("/missing")

@@ -120,7 +120,7 @@ def test_A25_a_bad_value_is_named_by_the_check_and_refused_at_start(value: Any, 
     ],
 )
 def test_A26_a_misplacement_is_named_by_the_check(settings: dict[str, Any], id_: str, says: str) -> None:
-    """A26: identity that cannot work where it stands."""
+    """A26: an identity function that cannot work at its position."""
     id_found, message, hint = findings(**settings)[0]
     assert id_found == f"profile_enrich.{id_}"
     assert says in message

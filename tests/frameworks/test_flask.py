@@ -77,7 +77,7 @@ def test_A20_the_profile_of_whoever_is_in_session(caplog: pytest.LogCaptureFixtu
 
 
 def test_A13_a_page_that_does_not_read_it_is_untouched() -> None:
-    """A13: nobody is looked up."""
+    """A13: no lookup is made."""
     source = ScriptedSource()
     with_it = browser(flask_app.create(client_of(source)), "u1").get("/plain")
     assert source.calls == []
@@ -194,7 +194,7 @@ def test_A22_without_the_extension_the_cache_does_serve_it() -> None:
 
 
 def test_A15_finding_out_who_it_is_does_not_use_the_session() -> None:
-    """A15: the session is peeked at; the page varies on the cookie only where the profile was read."""
+    """A15: the session is read without marking it as accessed, so a page varies by cookie only if it read the profile."""
     app = flask_app.create(client_of(ScriptedSource()), identify=from_session())
     accessed: list[bool] = []
 
@@ -426,7 +426,7 @@ def test_A5_requests_in_one_pushed_context_share_no_profile() -> None:
 
 
 def test_A23_after_the_request_the_profile_is_sealed() -> None:
-    """A23: who kept it reads nothing."""
+    """A23: code that kept the profile reads an empty one."""
     app = flask_app.create(client_of(ScriptedSource()))
     kept: list[Any] = []
 

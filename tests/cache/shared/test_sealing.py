@@ -1,4 +1,4 @@
-"""What leaves the process is opaque, and nothing else is taken back."""
+"""Sealed entries are opaque, and anything else is rejected."""
 
 from __future__ import annotations
 
