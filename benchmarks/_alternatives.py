@@ -123,7 +123,7 @@ def duckdb(csv: str) -> Any:
 
 
 def valkey(url: str) -> Any:
-    """FastAPI and a key-value server, for point look-ups."""
+    """FastAPI and a key-value server, for point lookups."""
     from redis.asyncio import Redis
 
     server = Redis.from_url(url)

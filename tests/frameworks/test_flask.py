@@ -194,7 +194,7 @@ def test_A22_without_the_extension_the_cache_does_serve_it() -> None:
 
 
 def test_A15_finding_out_who_it_is_does_not_use_the_session() -> None:
-    """A15: the session is read without marking it as accessed, so a page varies by cookie only if it read the profile."""
+    """A15: the session is not marked as accessed, so a page varies by cookie only if it read the profile."""
     app = flask_app.create(client_of(ScriptedSource()), identify=from_session())
     accessed: list[bool] = []
 
