@@ -37,7 +37,7 @@ def found(**attributes: object) -> Found:
 
 
 class ScriptedSource:
-    """Answers what it is told, when it is told."""
+    """A source with scripted results, returned when the test allows it."""
 
     def __init__(self, answer: Answer | None = None, *, delay: float = 0.0, namespace: str = "scripted") -> None:
         self.name = "scripted"

@@ -227,7 +227,7 @@ class TestStale:
             await client.get("u1")
 
     async def test_L5_stale_data_says_why_and_recovers(self) -> None:
-        """L5: what went wrong is on the stale profile; a good answer ends it."""
+        """L5: a stale profile has the error of the failed refresh, until a refresh succeeds."""
         clock, switch = ManualClock(), Switch()
         client = client_of(ScriptedSource(switch), ttl=60, stale_ttl=100, throttle=5, timer=clock)
         await client.get("u1")

@@ -157,7 +157,7 @@ class TestRateInTheClient:
         assert client.stats().breaker == "closed"
 
     async def test_L10_calls_in_flight_are_bounded(self) -> None:
-        """L10: in-flight calls per source are bounded; what is over waits for a slot, within the page's budget."""
+        """L10: concurrent calls per source are bounded; further loads wait for a slot, within the page's budget."""
         running, most = 0, 0
 
         class Source(ScriptedSource):

@@ -373,7 +373,7 @@ class TestRetries:
         assert retries == 100
 
     def test_L10_quiet_times_save_up_no_storm(self) -> None:
-        """L10: what was saved is bounded."""
+        """L10: the saved-up retries are bounded."""
         policy = RetryPolicy(2)
         for _ in range(10_000):
             policy.began()
@@ -399,7 +399,7 @@ class TestRetries:
         "error", [SourceTimeout(), SourceAuthError(), SourceRequestError(), SourceResponseError(), SourceError()]
     )
     def test_L10_only_what_may_help_is_repeated(self, error: SourceError) -> None:
-        """L10: only repeat what is safe."""
+        """L10: only calls that are safe to repeat are retried."""
         assert self.rich().pause(error, 1, 5.0) is None
 
     def test_no_more_attempts_than_allowed(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads the documents: their code, their headings, and what they tell a reader to type."""
+"""Helpers that read the documents: their code, headings and commands."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Reader:
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
 
     def follow(self) -> None:
-        """Does all of it, in the page's order."""
+        """Run everything, in the page's order."""
         for kind, title, body in _FENCE.findall(self._text):
             if title:
                 (self._folder / title).write_text(self._ported(body), encoding="utf-8")
@@ -146,7 +146,7 @@ class Reader:
         return done.stdout
 
     def stop(self, port: str) -> None:
-        """Ends what listens there, as Ctrl-C would."""
+        """Stop the server on that port, as Ctrl-C does."""
         server = self._servers.pop(port, None)
         if server is not None:
             server.terminate()
@@ -154,7 +154,7 @@ class Reader:
 
     @contextlib.contextmanager
     def at_work(self) -> Generator[Reader]:
-        """Follows the page; what it started is ended at the end."""
+        """Follow the page, and stop its processes at the end."""
         try:
             self.follow()
             yield self

@@ -1,4 +1,4 @@
-"""The README and three pages are followed to the letter: files written, commands typed, what they print compared."""
+"""The README and three pages, followed literally: files are written, commands run, and outputs compared."""
 
 from __future__ import annotations
 

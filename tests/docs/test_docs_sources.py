@@ -1,4 +1,4 @@
-"""The source that the page about sources shows keeps what every source promises."""
+"""The custom source of the page about sources passes the tests of every source."""
 
 from __future__ import annotations
 

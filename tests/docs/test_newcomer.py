@@ -1,4 +1,4 @@
-"""The first mistakes: what is seen names the cause and the next step, and the page about them is what is seen."""
+"""Typical first mistakes: each message names the cause and the remedy, and the page quotes the real messages."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ UNKNOWN = "nobody-"
 
 @dataclass
 class Job:
-    """Records to enrich, and what may be expected of it."""
+    """Records to enrich, and the expected results."""
 
     records: list[dict[str, Any]]
     profiles: dict[str, dict[str, Any]] = field(repr=False)

@@ -1,4 +1,4 @@
-"""What the tests of the engines with tables share: the job as columns, and what the core makes of each row."""
+"""Helpers for engines with tables: the job as columns, and the expected result of each row."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def columns(job: Job, kind: str = "text") -> dict[str, list[Any]]:
 
 
 def core(job: Job, keys: Iterable[Any]) -> dict[int, Row]:
-    """By position, what the lookup core says of each key: tier, score, tags and the reason."""
+    """Return the expected tier, score, tags and reason by position, from the lookup core."""
     said: dict[int, Row] = {}
     with ProfileClient(MemorySource(job.profiles)).blocking() as client:
         for position, key in enumerate(keys):

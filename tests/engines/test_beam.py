@@ -67,7 +67,7 @@ def _text(element: Any) -> str:
 
 
 def check_all(job: Job, out: dict[str, list[Any]]) -> None:
-    """E1: each record once, where it belongs, with what the vendor holds."""
+    """E1: each record is in the right output once, with the vendor's values."""
     enriched = {record["position"]: record for record in out["enriched"]}
     missing = {record["position"]: record for record in out["missing"]}
     failed = {failure["element"]["position"]: failure for failure in out["failed"]}

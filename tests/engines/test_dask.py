@@ -205,7 +205,7 @@ def test_arguments_are_checked_before_the_job_runs(vendor: VendorServer) -> None
 
 
 def test_how_many_workers_share_the_budget(client: Client, vendor: VendorServer) -> None:
-    """E3: what is given, or the processes of the cluster."""
+    """E3: the number of workers is the given one, or that of the cluster's processes."""
     from profile_enrich.pipeline.dask import _processes
 
     assert _processes(config_for(vendor)) == 2

@@ -199,7 +199,7 @@ def test_types_are_declared_and_become_sparks(spark: SparkSession, vendor: Vendo
 
 
 def test_how_many_workers_share_the_budget(spark: SparkSession, vendor: VendorServer) -> None:
-    """E3: what is given, or what Spark says; Spark Connect does not say."""
+    """E3: the number of workers is the given one, or Spark's; Spark Connect does not report one."""
     from profile_enrich.pipeline.spark import _parallelism
 
     frame = spark.range(1)

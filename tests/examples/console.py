@@ -1,4 +1,4 @@
-"""The operator's console and the Profile API that it asks, as two processes, and operators who use it over HTTP."""
+"""The operator's console and its Profile API as two processes, and operators who use it over HTTP."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def quick_passwords() -> Iterator[None]:
 
 
 class RunningConsole:
-    """Both processes, started as the documents say, over a directory of their own."""
+    """Both processes, started as documented, in a temporary directory."""
 
     def __init__(self, directory: Path, **settings: str) -> None:
         self.settings = settings
@@ -102,7 +102,7 @@ class RunningConsole:
         return int(answer.json()["requests"].get("amperity.profile", 0))
 
     def audit_log(self, who: str = "") -> list[tuple[str, str, str, str]]:
-        """Action, kind, subject and outcome of what was noted, oldest first."""
+        """Return action, kind, subject and outcome of the audit log's lines, oldest first."""
         with contextlib.closing(sqlite3.connect(self.data / "console.db")) as database:
             rows = database.execute(
                 "SELECT who, action, kind, subject, outcome FROM audit_log ORDER BY number"

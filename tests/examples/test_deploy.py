@@ -84,7 +84,7 @@ def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
 
 
 def scraped(port: int, folder: Path) -> set[str]:
-    """What Prometheus would read, asked as `prometheus.yml` says; the names of the metrics."""
+    """Scrape the target as `prometheus.yml` does, and return the names of the metrics."""
     (job,) = yaml.safe_load(text_of("prometheus.yml"))["scrape_configs"]
     (folder / "profile-api.key").write_text(f"{KEY}\n", encoding="utf-8")
     key = (folder / Path(job["authorization"]["credentials_file"]).name).read_text(encoding="utf-8").strip()

@@ -241,7 +241,7 @@ def options(context: BrowserContext, panel: Tab, url: str) -> None:
 
 
 def walk(context: BrowserContext, console: RunningConsole, pictures: Path) -> Tab:
-    """Signs in as somebody of the support, finds people, and reads a profile; also on a telephone."""
+    """Sign in as support, search, and read a profile; also at a phone's width."""
     page = context.new_page()
     page.goto(console.url)
     page.fill("#name", "sam")

@@ -53,7 +53,7 @@ async def aplain(request: Any) -> HttpResponse:
 
 
 def early(request: Any) -> HttpResponse:
-    """A page made of what a middleware in front read."""
+    """A page that shows what an outer middleware read."""
     return HttpResponse(f"Hello {request.early}")
 
 
@@ -134,7 +134,7 @@ async def amembers(request: Any) -> HttpResponse:
 
 
 def switch(request: Any) -> HttpResponse:
-    """Signs out, and in as somebody else, with the profile read before, between and after."""
+    """Sign out, and in as another user; the profile is read before, between and after."""
     names = [request.profile.get("id", "nobody")]
     logout(request)
     names.append(request.profile.get("id", "nobody"))

@@ -1,4 +1,4 @@
-"""What gunicorn serves: `flask_app` and `django_app`, over the vendor of the test, told by the environment.
+"""The applications that gunicorn serves: `flask_app` and `django_app`, over the vendor named in the environment.
 
 `WARM_UP` names a key that the module looks up when it is imported: with `--preload`, before the fork.
 """

@@ -50,7 +50,7 @@ def test_A20_the_profile_of_whoever_is_in_session(asgi: bool, caplog: pytest.Log
 
 @BOTH
 def test_A13_a_page_that_does_not_read_it_is_untouched(asgi: bool) -> None:
-    """A13: the same headers as without the middleware, though the session was looked at for nobody."""
+    """A13: for anonymous visitors, the headers are those without the middleware, although the session was read."""
     source = ScriptedSource()
     with site(client_of(source)):
         with_it = {page: dict(Browser(asgi, "1").get(page).items()) for page in ("/plain", "/aplain")}
@@ -240,7 +240,7 @@ def test_what_cannot_be_encoded_says_what_to_call(asgi: bool, page: str, caplog:
 
 @BOTH
 def test_A16_a_stream_that_reads_it_first_is_logged(asgi: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """A16: the headers are gone."""
+    """A16: the response has started, so its headers cannot change."""
     with site(client_of(ScriptedSource())):
         Browser(asgi, "1").text("/late")
     assert "could not be set" in loud(own_records(caplog))[0]

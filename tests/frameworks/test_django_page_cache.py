@@ -77,7 +77,7 @@ def test_A22_the_per_site_cache_never_serves_one_persons_page_to_another(
 def test_A22_cache_page_never_serves_one_persons_page_to_another(
     client: ProfileClient, order: tuple[str, ...], asgi: bool
 ) -> None:
-    """A22: the decorator stands inside of all middleware, where no header of theirs is set yet."""
+    """A22: the decorator is inside of all middleware, which have not set their headers yet."""
     with site(client, order):
         browsers = {user: Browser(asgi, user) for user in ("1", "2", None)}
         for path in ("/cached/read", "/cached/aread", "/cached/template"):

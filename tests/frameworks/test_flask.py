@@ -242,7 +242,7 @@ def test_A20_the_user_of_flask_login() -> None:
 
 
 def test_A30_flask_logins_sign_in_and_sign_out_within_a_request_look_up_again() -> None:
-    """A30: what the view holds is the same object, and is empty after the sign-out."""
+    """A30: the view's profile is still the same object, and is empty after the sign-out."""
     flask_login = pytest.importorskip("flask_login", reason="Flask-Login is not installed: pip install flask-login")
     app = flask_app.create(client_of(ScriptedSource()), identify=from_user("id"))
     manager = flask_login.LoginManager(app)

@@ -195,7 +195,7 @@ def test_A22_a_stream_that_is_cached_cannot_become_personal(
 
 
 def test_A22_the_applications_own_cache_settings_stay(source: ScriptedSource) -> None:
-    """A22: its filter and its key are asked as well."""
+    """A22: the application's filter and key function are called, too."""
     asked: list[int] = []
 
     def never(scope: Any, status: int) -> bool:

@@ -90,7 +90,7 @@ def test_A13_a_page_that_reads_it_is_private(app: WSGIProfileMiddleware, path: s
 
 
 def test_A13_a_page_that_does_not_read_it_is_untouched(app: WSGIProfileMiddleware, source: ScriptedSource) -> None:
-    """A13: nobody is looked up."""
+    """A13: no lookup is made."""
     assert Response(app, "/plain", HTTP_COOKIE="who=u1").headers == {
         "Content-Type": "text/plain",
         "Cache-Control": "max-age=60",

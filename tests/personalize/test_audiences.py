@@ -1,4 +1,4 @@
-"""Who belongs to an audience, and what is said when that cannot be told."""
+"""Matching of audiences, and the errors if a profile cannot be matched."""
 
 from __future__ import annotations
 

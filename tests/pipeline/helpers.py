@@ -24,7 +24,7 @@ def healthy(key: ProfileKey, call: int) -> SourceResult:
 
 
 class CountingSource:
-    """Answers as told, after some seconds or some turns of the loop."""
+    """A source with scripted results, after some seconds or iterations of the loop."""
 
     name = "counting"
     namespace = "counting"
@@ -75,7 +75,7 @@ class CountingBatches(CountingSource):
 
 
 def client_for(source: CountingSource, **settings: Any) -> ProfileClient:
-    """A client whose breaker stays out of the way unless told, and whose pauses between loads are short."""
+    """A client with short pauses between loads, and by default without a circuit breaker."""
     client = ProfileClient(source, **with_policies({"breaker": Breaker(failures=0), "ttl": 3600.0, **settings}))
     client._waiting._rng = lambda: 0.0
     return client

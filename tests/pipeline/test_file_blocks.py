@@ -129,7 +129,7 @@ async def test_E1_the_same_in_both_ways(
 async def test_E2_more_keys_than_are_remembered(
     tmp_path: Path, target: str, remembered: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """E2: memory is bounded; what is forgotten is read again."""
+    """E2: memory is bounded; evicted profiles are read again."""
     for lookup in (BlockLookup, BatchLookup):
         monkeypatch.setattr(lookup, "remembered", remembered)
     source = write(tmp_path / "in.csv", many(5000))
@@ -147,7 +147,7 @@ async def test_a_parquet_file_of_numbers(tmp_path: Path) -> None:
 
 
 async def test_E4_limits_hooks_and_a_used_client_are_kept_to() -> None:
-    """E4: what a client promises holds; only a local source, asked for nothing but profiles, is read in blocks."""
+    """E4: only a local source without client features is read in blocks, so the client's guarantees hold."""
     source = MemorySource(PEOPLE)
     assert BlockLookup.of(ProfileClient(source)) is not None
     assert BlockLookup.of(ProfileClient(source, hooks=[lambda details: None])) is None
@@ -160,7 +160,7 @@ async def test_E4_limits_hooks_and_a_used_client_are_kept_to() -> None:
 
 
 async def test_E2_each_key_is_asked_for_once_in_as_few_calls_as_possible(tmp_path: Path) -> None:
-    """E2: the keys of a block share calls, and none is asked for again."""
+    """E2: the keys of a block share calls, and none is looked up twice."""
     source = write(tmp_path / "in.csv", "user_id\n" + "".join(f"u{n % 100}\n" for n in range(1000)))
     batches = InBatches({f"u{n}": {"tier": "gold"} for n in range(60)})
     report = await enrich(source, tmp_path / "out.csv", client=ProfileClient(batches), fields=["tier"])
@@ -170,7 +170,7 @@ async def test_E2_each_key_is_asked_for_once_in_as_few_calls_as_possible(tmp_pat
 
 @pytest.mark.parametrize("failing", [{1}, range(1, 6), range(4, 100, 7)])
 async def test_E10_keys_whose_call_failed_are_asked_for_again(tmp_path: Path, failing: Container[int]) -> None:
-    """E10: as if each was asked for by itself, with the client's retries."""
+    """E10: the result is that of single lookups, with the client's retries."""
     source = write(tmp_path / "in.csv", "user_id\n" + "".join(f"u{n}\n" for n in range(100)))
     batches = InBatches({f"u{n}": {"tier": n} for n in range(100)})
     batches.failing = failing
@@ -182,7 +182,7 @@ async def test_E10_keys_whose_call_failed_are_asked_for_again(tmp_path: Path, fa
 
 
 async def test_E10_a_source_that_stays_away_makes_dead_letters(tmp_path: Path) -> None:
-    """E10: no key is given up unasked, and the run ends when too many fail."""
+    """E10: no key fails without a call, and the run ends if too many fail."""
     source = write(tmp_path / "in.csv", "user_id\nu1\nu2\nu3\nu4\n")
     batches = InBatches({"u1": {"tier": "gold"}})
     batches.failing = range(1000)

@@ -20,7 +20,7 @@ BAD_CSV = 'user_id,a\nu1,1\nu2\nu1,"x"y\nu2,2,3\n,5\nu1,\0\nu2,ok\n'
 
 
 async def test_E1_each_record_is_in_the_output_or_in_the_dead_letters(tmp_path: Path) -> None:
-    """E1: nothing lost: a stated reason for each record that is not in the output, with its place."""
+    """E1: each record that is not in the output has a dead letter with a reason and its position."""
     source = write(tmp_path / "in.csv", BAD_CSV)
     bad = tmp_path / "bad.jsonl"
     report = await enrich(source, tmp_path / "out.csv", fields=["tier"], dead_letter=bad, on_missing="dead_letter")

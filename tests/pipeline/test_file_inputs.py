@@ -1,4 +1,4 @@
-"""Inputs that change, break off, or are not what the arguments say: never a wrong output, never success."""
+"""Inputs that change, are truncated, or contradict the arguments: never a wrong output, never exit code 0."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ async def test_a_delimiter_can_be_said(tmp_path: Path) -> None:
 async def test_E8_nothing_matched_is_a_problem(
     tmp_path: Path, name: str, ids: list[str], fields: list[str], problems: list[str]
 ) -> None:
-    """E8: the run ends, and its report says what looks like a mistake."""
+    """E8: the run ends, and its report names the probable mistake."""
     rows = "".join(json.dumps({"user_id": each, "x": 1}) + "\n" for each in ids)
     source = write(tmp_path / name, rows if name == "in.jsonl" else "user_id,x\n" + "".join(f"{i},1\n" for i in ids))
     report = await enrich(source, tmp_path / "out.jsonl", fields=fields)
@@ -359,7 +359,7 @@ async def test_E9_the_line_of_text_that_is_not_utf_16_is_counted(tmp_path: Path,
 
 
 async def test_E9_a_parquet_page_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
-    """The checksum is optional, and pyarrow does not look at it unless it is asked to."""
+    """The checksum is optional, and pyarrow verifies it only on request."""
     table = pa.table({"user_id": [f"u{n}" for n in range(2_000)]})
     path = tmp_path / "in.parquet"
     pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False)

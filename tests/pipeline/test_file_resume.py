@@ -32,7 +32,7 @@ pq: Any = pytest.importorskip("pyarrow.parquet")
 
 
 class Crash(Exception):
-    """Stands for what nobody expects."""
+    """An unexpected exception."""
 
 
 def crash_at(rows: int) -> Any:
@@ -98,7 +98,7 @@ async def test_E7_a_directory_that_is_swapped_during_the_run_gets_nothing(tmp_pa
 
 @pytest.mark.parametrize("name", ["out.parquet", "out.csv.gz", "out.csv"])
 def test_E1_killed_at_any_change_of_the_folder_it_can_be_resumed(tmp_path: Path, name: str) -> None:
-    """E1: whichever rename or removal is the last one that happens, the same command with resume ends the same."""
+    """E1: after a kill at any rename or removal, the same command with `resume` gives the same result."""
     source = write(tmp_path / "in.csv", many(50))
     options: dict[str, Any] = {"fields": ["tier"], "dead_letter": tmp_path / "bad", "resume": True}
     asyncio.run(enrich(source, tmp_path / f"w-{name}", **{**options, "dead_letter": tmp_path / "w.bad"}))
@@ -201,7 +201,7 @@ async def test_dead_letters_can_be_asked_for_when_the_first_record_fails(tmp_pat
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.csv.gz", "out.parquet", "-"])
 @pytest.mark.parametrize("content", ["user_id\nu1,\nu1\n", "user_id\n\xff\nu1\n"])
 async def test_a_run_whose_first_record_fails_leaves_nothing(tmp_path: Path, name: str, content: str) -> None:
-    """There is nothing to resume: after the record is mended, the same run starts anew without a word."""
+    """Nothing can be resumed, so after the record is fixed, the same run starts anew without an error."""
     source = tmp_path / "in.csv"
     source.write_bytes(content.encode("latin-1"))
     target = Path(name) if name == "-" else tmp_path / name
@@ -295,7 +295,7 @@ async def test_E7_no_other_run_comes_between_at_any_moment(
 
 
 async def test_E6_a_refused_run_leaves_an_interrupted_one_as_it_is(tmp_path: Path) -> None:
-    """E6: also when it says force."""
+    """E6: also with `force`."""
     source, target = write(tmp_path / "in.csv", many(9)), tmp_path / "out.csv"
     with pytest.raises(InputError):
         await enrich(source, target, fields=["tier"])
@@ -329,7 +329,7 @@ async def test_E6_an_output_that_somebody_makes_meanwhile_is_not_replaced(tmp_pa
 
 
 async def test_resume_starts_a_run_where_there_is_none(tmp_path: Path) -> None:
-    """A scheduled job can always say it; an output that is complete is not replaced without force."""
+    """A scheduled job can always pass `resume`; a complete output is not replaced without `force`."""
     source, target = write(tmp_path / "in.csv", "user_id\nu1\n"), tmp_path / "out.csv"
     assert (await enrich(source, target, fields=["tier"], resume=True)).resumed == 0
     with pytest.raises(ConfigurationError, match="exists; pass force=True"):

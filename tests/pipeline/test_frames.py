@@ -145,7 +145,7 @@ def test_E1_what_is_no_key_is_said_in_the_row(client: BlockingProfileClient, col
 
 
 def test_not_a_number_is_no_key(client: BlockingProfileClient) -> None:
-    """E1: as pandas writes what is missing."""
+    """E1: missing values in each form that pandas has."""
     enriched = enrich_table(pa.table({"k": pa.array([float("nan")])}), client=client, key="k")
     assert enriched["profile_reason"].to_pylist() == ["missing_key"]
 
@@ -351,7 +351,7 @@ def test_types_are_inferred_by_the_documented_rule(values: list[object], kind: s
     ],
 )
 def test_values_become_the_declared_type_or_null(kind: Any, values: Any, out: Any, unfit: set[int]) -> None:
-    """E1: nothing is cut or guessed; what does not fit is said."""
+    """E1: no value is truncated or guessed; one that does not fit is an error."""
     arrays, said = Columns({"a": kind}, "").fill([{"a": value} for value in values])
     assert arrays["a"].to_pylist() == out
     assert said == unfit
@@ -446,7 +446,7 @@ def test_E1_pandas_columns_of_mixed_types_are_read_value_by_value(client: Blocki
 
 
 def test_the_package_needs_no_pyarrow_until_a_table_comes() -> None:
-    """E4: and then it says which extra brings it."""
+    """E4: the error names the extra."""
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
         "import profile_enrich.pipeline.frames, profile_enrich.pipeline.spark, profile_enrich.pipeline.ray\n"

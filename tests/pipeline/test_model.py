@@ -34,7 +34,7 @@ FATES = ["found", "missing", "once", "twice", "always", "refused"]
 
 
 def expected(key: object, fates: dict[str, str]) -> object:
-    """What the model says of a record: its profile's id, `None` where it is missing, or the class of its problem."""
+    """Return the expected result of a record: its profile's id, `None` if it is missing, or the class of its error."""
     if key is None or key == "":
         return MissingKeyError
     if isinstance(key, float):

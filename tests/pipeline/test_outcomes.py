@@ -45,7 +45,7 @@ def rows(*keys: object) -> list[Row]:
 
 
 def zipf(records: int, keys: int) -> list[Row]:
-    """Some keys often, most of them seldom; the same each time."""
+    """Keys of which some are frequent and most are rare; the same in each run."""
     return rows(*(f"u{int(keys * ((number * 0.618034) % 1) ** 3)}" for number in range(records)))
 
 

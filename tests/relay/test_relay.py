@@ -161,7 +161,7 @@ async def test_R3_a_slow_vendor_costs_the_budget_and_its_answer_is_kept(
 async def test_R3_not_found_to_everything_deletes_nothing(
     client: httpx.AsyncClient, vendor: VendorServer, mirror: MirrorStore, clock: Clock, relay: Relay
 ) -> None:
-    """A vendor that is switched off by an empty database, or by a gateway that says 404."""
+    """A vendor whose shutdown shows as an empty database, or as 404 from a gateway."""
     for n in range(10):
         await client.get(record(vendor, f"u{n}"))
     again = Relay(mirror, {"Users": census(vendor)}, max_age=100)  # it never saw the vendor find anything
@@ -188,7 +188,7 @@ async def test_R3_a_record_that_is_really_gone_is_removed(
 async def test_R4_the_vendors_end_loses_nothing_that_was_mirrored(
     vendor: VendorServer, tmp_path: Path, mirror: MirrorStore, clock: Clock
 ) -> None:
-    """The whole way: mirror, compare, switch, the vendor goes, fill from the warehouse's table."""
+    """The whole migration: mirror, compare, switch, shutdown of the vendor, and loading of the warehouse's table."""
     source = census(vendor)
     ids = [f"u{n}" for n in range(40)] + ["nobody"]
     vendor.script(faults.ServerError(), faults.Reset())  # a run repeats what failed

@@ -1,4 +1,4 @@
-"""Requests that nobody should send, made of ones that are fine: a seeded generator, and what must hold of the answers.
+"""A seeded generator of malformed requests, derived from valid ones, and the checks of their responses.
 
 `make hostile` sends 100,000; `python -m tests.server.hostile 5000 2` sends 5,000 with seed 2. P2, P3: never a
 500, never a record or a field that was not asked for or that the key does not see, never a page for a token that is
@@ -59,7 +59,7 @@ class Question:
 
 
 class Hostile:
-    """Asks an application for what it must not give.
+    """Send requests to an application that must reject them.
 
     Args:
         path: a directory for a store.
@@ -262,7 +262,7 @@ def _pairs(made: Question) -> list[tuple[str, str]]:
 
 
 def main() -> None:
-    """Asks as often as the command line says."""
+    """Send as many requests as the command line says."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     with tempfile.TemporaryDirectory() as directory:

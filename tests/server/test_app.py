@@ -192,7 +192,7 @@ KNOWN = {user["id"] for user in USERS} | {"o1", "w"}
 
 
 def check_answer(answer: Answer, method: str) -> None:
-    """In a vendor's envelope, or data that were rightly asked for."""
+    """Check that a response is a vendor's error envelope, or data that the request may see."""
     assert answer.status in {200, 400, 401, 403, 404, 405, 413}, answer
     assert answer.headers["content-type"] == "application/json"
     if method != "HEAD" and answer.status >= 400:

@@ -1,4 +1,4 @@
-"""Who asked for whose profile."""
+"""The audit log."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_file_moved_away_while_it_is_open(store: LocalStore, tmp_path: Path) -
 
 
 class Slow(logging.Handler):
-    """Takes a line only when it is let."""
+    """A handler that accepts a line only when the test allows it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""P2, P3: requests that nobody should send; `make hostile` asks 100,000, this the first 4,000."""
+"""P2, P3: malformed requests; `make hostile` sends 100,000, this test the first 4,000."""
 
 from __future__ import annotations
 

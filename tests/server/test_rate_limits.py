@@ -1,4 +1,4 @@
-"""How often a key may ask, and what the answers say of it."""
+"""Rate limits of keys, and their response headers."""
 
 from __future__ import annotations
 

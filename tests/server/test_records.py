@@ -1,4 +1,4 @@
-"""Single records through a key that may write; who may not, and what is refused."""
+"""Writing of single records: the allowed keys, and rejected requests."""
 
 from __future__ import annotations
 

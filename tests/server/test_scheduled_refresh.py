@@ -92,7 +92,7 @@ def test_a_schedule_that_makes_no_sense_is_refused(store: Path, tmp_path: Path) 
 def test_of_several_workers_one_refreshes(
     store: Path, users: Path, schedules: Callable[..., RefreshSchedule], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Then all of them wait for the next turn; a failure is said once; all of them know of it."""
+    """After a failure, all schedules wait for the next interval and report it; it is logged once."""
     workers = [schedules(store, every=3600, jitter=0) for _ in range(3)]
     long_ago = datetime.now(UTC) - timedelta(hours=2)
     note_refresh(store, long_ago, None)

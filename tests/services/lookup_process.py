@@ -1,4 +1,4 @@
-"""A process with a client and the shared cache: reads keys from standard input, writes what it found, a line each."""
+"""A process with a client and the shared cache: it reads keys from standard input, and writes each result as a line."""
 
 from __future__ import annotations
 

@@ -138,14 +138,14 @@ class Postgres:
         run([str(program("pg_ctl")), "promote", "-D", str(self.data), "-w"])
 
     def signal(self, number: int) -> None:
-        """To the server and all of its processes, as a machine that stands still."""
+        """Send a signal to the server and all of its processes."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in (self.process.pid, *map(int, children)):
             os.kill(pid, number)
 
     def kill(self) -> None:
-        """As if the machine lost power."""
+        """Kill all processes, as if the machine lost power."""
         if self.process is not None:
             self.signal(signal.SIGKILL)
             self.process.wait(10)

@@ -29,7 +29,7 @@ LEASE = 0.4
 
 
 class Vendor:
-    """What all processes ask: counts its calls."""
+    """The source of all processes, which counts its calls."""
 
     def __init__(self) -> None:
         self.people: dict[str, dict[str, Any]] = {"u1": {"name": "Ada Lovelace", "tier": "gold"}}

@@ -18,7 +18,7 @@ MAX_AGE = 4
 
 
 class Process:
-    """One interpreter that looks up what it is asked for."""
+    """One interpreter that looks up the keys that it receives."""
 
     def __init__(self, vendor: VendorServer, valkey: Valkey) -> None:
         self._process = subprocess.Popen(

@@ -116,7 +116,7 @@ class Chapter:
         self._checker.check(not self._expected.planted(repr(details)), "A18: personal data in a details object")
 
     async def run(self) -> None:
-        """Plays it, and checks that nothing is left of it."""
+        """Run the chapter, and check that it leaves no resources behind."""
         self._checker.check(self._client.transport == self._source.transport_name, "another transport than asked for")
         shop = Shop(self._client, self._expected, self._settings, self._checker)
         server = Server(shop)

@@ -61,7 +61,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What somebody saw of a profile, and when."""
+    """An observation of a profile, and its time."""
 
     attributes: dict[str, Any]
     status: str

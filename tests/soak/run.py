@@ -29,7 +29,7 @@ LONG_RUN = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it.
+    """The result of a run.
 
     Args:
         checker: violations and counts.

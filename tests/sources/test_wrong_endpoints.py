@@ -1,4 +1,4 @@
-"""A source that is pointed at the wrong place fails; it never says that nobody has a profile."""
+"""A source with a wrong endpoint fails; it never reports profiles as missing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def right_url(vendor: VendorServer, make: Make) -> str:
 
 @pytest.mark.parametrize("make", SOURCES)
 async def test_E8_at_the_right_place_an_unknown_record_is_not_found(make: Make, vendor: VendorServer) -> None:
-    """E8: what the vendor says of a record is an answer."""
+    """E8: the vendor's response about a record is a result."""
     async with opened(make(right_url(vendor, make))) as source:
         assert await ask(source) == NotFound()
         assert await ask(source, "u1") != NotFound()

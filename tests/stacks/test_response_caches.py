@@ -1,4 +1,4 @@
-"""Caches inside an application: nobody is answered with what was made for somebody else."""
+"""Caches inside an application: no response made for one person is sent to another."""
 
 from __future__ import annotations
 

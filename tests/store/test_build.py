@@ -1,4 +1,4 @@
-"""Building collections: what is stored, what is refused, and what survives a kill (P4)."""
+"""Builds of collections: stored and rejected rows, and the state after a kill (P4)."""
 
 from __future__ import annotations
 

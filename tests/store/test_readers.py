@@ -186,7 +186,7 @@ def test_E9_every_text_encoding_is_read(tmp_path: Path, name: str, end: str, enc
 def test_E9_a_wrong_encoding_is_said_with_its_line(
     tmp_path: Path, name: str, content: str, encoding: str, message: str
 ) -> None:
-    """E9: file, line, and what to do."""
+    """E9: the error names the file, the line and the remedy."""
     lines = ['{"id": "1"}', '{"id": "2"}', '{"id": "ÿ\xff"}'] if "json" in name else ["id,n", "1,a", "2,ÿÿ", "3,b"]
     source = write(tmp_path / name, "".join(line + "\n" for line in lines).encode(content))
     with pytest.raises((StoreError, ConfigurationError), match=message):

@@ -1,4 +1,4 @@
-"""Forks that Python is not told of."""
+"""Forks that bypass Python's fork hooks."""
 
 from __future__ import annotations
 

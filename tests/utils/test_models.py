@@ -123,7 +123,7 @@ class Strict:
 
 
 def test_A18_a_dataclass_that_refuses_is_named_without_its_words() -> None:
-    """A18: what it says may quote the value."""
+    """A18: the library's own message may quote the value."""
     with pytest.raises(ModelMismatch, match="its __post_init__ raised ValueError") as raised:
         profile(spend=-4711).as_model(Strict)
     assert "4711" not in str(raised.value)

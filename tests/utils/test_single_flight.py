@@ -132,7 +132,7 @@ async def test_L2_all_waiters_gone_and_the_load_still_ends() -> None:
 
 
 async def test_L3_a_budget_ends_the_wait_only() -> None:
-    """L3: the page goes on, the load too."""
+    """L3: the page continues, and so does the load."""
     gate = asyncio.Event()
 
     async def work(this: FunctionLoad) -> int:
@@ -263,7 +263,7 @@ async def test_L14_closing_waits_then_cancels() -> None:
 
 
 async def test_L14_a_flight_cancelled_before_its_first_step_tells_its_waiters() -> None:
-    """L14: nobody waits for what will never come."""
+    """L14: no caller waits for a load that cannot complete."""
     loads = Table()
     load = launch(loads, seven)
     for task in own_tasks():

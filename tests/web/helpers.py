@@ -15,7 +15,7 @@ WHO = from_header("x-user", trusted=True)
 
 
 def ask(app: ASGIApp, path: str = "/", user: str | None = "u1", *, raises: bool = True, **headers: str) -> Any:
-    """The answer of an application to somebody."""
+    """Return the response of an application to a visitor."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     if user is not None:
         sent["x-user"] = user

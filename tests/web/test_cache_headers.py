@@ -1,4 +1,4 @@
-"""What a personalised response says to caches."""
+"""Cache headers of personalised responses."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class TestCacheControl:
     def test_A14_the_short_way_of_plain_headers_is_no_other_way(
         self, headers: list[tuple[bytes, bytes]], vary_on: tuple[str, ...]
     ) -> None:
-        """A14: what most pages have is judged at a glance, with the same outcome."""
+        """A14: the fast path for common headers gives the same result."""
         if is_plain(headers):
             assert (headers + personal_lines(vary_on), False) == personalise(headers, vary_on)
 

@@ -314,7 +314,7 @@ class TestDjango(Contract):
 async def test_A20_A10_a_synchronous_handler_without_eager_is_told_what_to_do(
     attach: Attach, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A20, A10: it cannot await, so it is told how to; no function of the user's is blamed for it."""
+    """A20, A10: it cannot await, so the error has the remedy; it blames no function of the user."""
     from tests.apps import starlette_app
 
     client = client_of(ScriptedSource())
