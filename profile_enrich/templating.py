@@ -65,7 +65,7 @@ class _Missing(_Items, str):
 
     It is an `Undefined`, so that Jinja2's `default` and `is defined` work, and an empty string for JSON encoders, which
     check the type. Comparisons with it are false. Arithmetic, attributes, items and calls return a missing value again.
-    As a number it is 0, unless a filter has a default of its own.
+    As a number it is 0, unless a filter has its own default.
     """
 
     __slots__ = ("_method",)

@@ -23,7 +23,7 @@ class FileIdentity:
     """The identity of a regular file: device, inode, size, modification time and a digest of its content.
 
     Two passes over one input are two passes over the same file only if this did not change between them. A reader that
-    sees every byte compares a digest of its own; for others, e.g. a database engine, `whole` hashes all of the file.
+    sees every byte compares its own digest; for others, e.g. a database engine, `whole` hashes all of the file.
     """
 
     device: int

@@ -32,7 +32,7 @@ class _AsyncClient(Protocol):
 
 
 class BlockingProfileClient:
-    """A `ProfileClient` for synchronous code: lookups run on an event loop in a thread of its own.
+    """A `ProfileClient` for synchronous code: lookups run on an event loop in a separate thread.
 
     `client.blocking()` makes it. Any number of threads may use it at the same time. The thread starts with the first
     lookup that needs it, and again in a forked child. A fresh hit is answered in the calling thread.

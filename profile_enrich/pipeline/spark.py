@@ -119,7 +119,7 @@ def _parallelism(frame: Any, config: ClientConfig) -> int:
         return config.workers
     try:
         return int(frame.sparkSession.sparkContext.defaultParallelism)
-    except Exception as error:  # noqa: BLE001  # Spark Connect has no sparkContext, and says so in a way of its own
+    except Exception as error:  # noqa: BLE001  # Spark Connect has no sparkContext, and raises its own error
         failure = type(error).__name__
     raise ConfigurationError(
         f"workers: this Spark session does not say how many cores it has ({failure}); give the number of Python "

@@ -242,7 +242,7 @@ class CensusSource:
     async def changes(self, after: str | None = None) -> AsyncGenerator[ChangeBatch]:
         """Follow the changes of the entity; see `ChangeSource.changes`. Only the embedded server has a change feed.
 
-        The feed has a connection of its own, made with `options`, even if `transport` is a client that you passed.
+        The feed has a separate connection, made with `options`, even if `transport` is a client that you passed.
         """
         entity = await self._entity.id(Deadline(10.0))
         from .embedded_change_feed import read_changes  # Imported here: httpx imports click.

@@ -16,7 +16,7 @@ from .pipelined_connection import PipelinedClient
 __all__ = ["PARALLEL", "Connections", "NoConnection"]
 
 PARALLEL = 16
-"""Commands to a cluster at the same time, each on a connection of its own."""
+"""The largest number of concurrent commands to a cluster, each on a separate connection."""
 
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 

@@ -130,7 +130,7 @@ def _standard_input() -> BinaryIO:
 
 
 def arrow(name: str = "pyarrow") -> Any:
-    """Return a module of pyarrow, which has no types of its own.
+    """Return a module of pyarrow, which has no type hints.
 
     Raises:
         MissingExtraError: it is not installed.
