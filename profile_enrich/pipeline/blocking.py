@@ -11,9 +11,10 @@ from ..client.client import ProfileClient
 from ..errors import ConfigurationError
 from .keys import KeyOf
 from .options import EnrichOptions
+from .records.dead_letters import DeadLetter, Sink
 from .records.outcome import Outcome
 from .records.queue import LookupQueue
-from .records.record_run import DeadLetter, Progress, RecordRun, Row, Sink
+from .records.record_run import Progress, RecordRun, Row
 
 __all__ = ["BlockingEnrichment", "enrich_blocking"]
 
@@ -87,7 +88,7 @@ class BlockingEnrichment:
     @property
     def dead_letters(self) -> list[DeadLetter]:
         """The dead letters, if no `dead_letter` was given."""
-        return self._state.dead_letters
+        return self._state.dead_letters.kept
 
     def __iter__(self) -> Generator[Row]:
         return self._rows
@@ -127,7 +128,7 @@ def _enriched_blocking(client: BlockingProfileClient, state: RecordRun, rows: It
             for outcome in client._run(_exchange(queue, some, ended)):
                 result = state.apply(outcome)
                 if type(result) is DeadLetter:
-                    state.deliver(result)
+                    state.dead_letters.write(result)
                 if outcome.problem is not None:
                     state.check()
                 if type(result) is dict:

@@ -13,7 +13,8 @@ from ..errors import ConfigurationError
 from .keys import KeyOf
 from .options import EnrichOptions
 from .outcome_stream import run
-from .records.record_run import DeadLetter, Progress, RecordRun, Row, Sink
+from .records.dead_letters import DeadLetter, Sink
+from .records.record_run import Progress, RecordRun, Row
 
 __all__ = ["DeadLetter", "Enrichment", "Progress", "Row", "enrich"]
 
@@ -95,7 +96,7 @@ class Enrichment:
     @property
     def dead_letters(self) -> list[DeadLetter]:
         """The dead letters, if no `dead_letter` was given."""
-        return self._state.dead_letters
+        return self._state.dead_letters.kept
 
     def __aiter__(self) -> AsyncGenerator[Row]:
         # Return the generator itself, so that an early `break` closes it.
@@ -121,7 +122,7 @@ async def _enriched(state: RecordRun, rows: Iterable[Any] | AsyncIterable[Any]) 
             async for outcome in outcomes:
                 result = state.apply(outcome)
                 if type(result) is DeadLetter:
-                    taken = state.deliver(result)
+                    taken = state.dead_letters.write(result)
                     if inspect.isawaitable(taken):
                         await taken
                 if outcome.problem is not None:

@@ -5,50 +5,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from ..._utils.validation import check_number
 from ...client.client import ProfileClient
-from ...errors import ConfigurationError, TooManyErrors
+from ...errors import ConfigurationError
 from ..keys import KeyOf
 from ..options import EnrichOptions, options_of
+from .dead_letters import DeadLetter, DeadLetterOutput, Sink
 from .merge import RecordMerger
 from .outcome import Outcome
 from .outcome_policy import KEYLESS_ROWS, OutcomePolicy
 from .queue import LookupQueue
 
-__all__ = ["DeadLetter", "Progress", "RecordRun", "Row", "Sink"]
+__all__ = ["Progress", "RecordRun", "Row"]
 
 logger = logging.getLogger("profile_enrich")
 
 Row = dict[str, Any]
 """An enriched record: its fields, then the profile's."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record that was not enriched.
-
-    Args:
-        position: the position in the input, from 0.
-        row: the record, unchanged. It is not part of the `repr`.
-        code: the reason in one word: the `code` of an error, `not_found` or `excluded`.
-        message: the reason in a sentence without values.
-    """
-
-    position: int
-    row: Any = field(repr=False)
-    code: str
-    message: str
-
-
-class _Collector(Protocol):
-    def append(self, letter: DeadLetter, /) -> object: ...
-
-
-Sink = Callable[[DeadLetter], object] | _Collector
-"""A function that takes each dead letter (async or not, except for `enrich_blocking`), or a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +107,9 @@ class RecordRun:
         self.every = check_number("progress_every", progress_every, positive=True)
         if progress is not None and not callable(progress):
             raise ConfigurationError(f"progress must be a function, not {type(progress).__name__}")
-        self.dead_letters: list[DeadLetter] = []
-        """The dead letters, if no `dead_letter` was given."""
         self._policy = OutcomePolicy(chosen, on_error="dead_letter")
         self._merger = RecordMerger(fields, into, prefix)
-        self._sink = _sink(dead_letter)
-        self._max_kept = chosen.window
+        self.dead_letters = DeadLetterOutput(dead_letter, chosen.window)
         self._client = client
         self._report = progress
         self._calls = 0
@@ -160,22 +133,6 @@ class RecordRun:
         if rejection.dropped:
             return None
         return DeadLetter(outcome.position, outcome.row, rejection.code, rejection.message)
-
-    def deliver(self, letter: DeadLetter) -> object:
-        """Pass a dead letter to `dead_letter`, and return its result.
-
-        Raises:
-            TooManyErrors: there is no `dead_letter`, and there are too many to keep in memory.
-        """
-        if self._sink is not None:
-            return self._sink(letter)
-        self.dead_letters.append(letter)
-        if len(self.dead_letters) > self._max_kept:
-            raise TooManyErrors(
-                f"more than {self._max_kept:,} dead letters, which are kept in memory: pass dead_letter=, a function "
-                "that writes them somewhere"
-            )
-        return None
 
     def check(self) -> None:
         """Raise an error if too many records failed; see `OutcomePolicy.check`."""
@@ -242,13 +199,3 @@ class RecordRun:
     def _warn_keyless(self) -> None:
         rows = self._policy.stats.rows
         logger.warning("none of the first %d records has a key; is the key's name right?", rows)
-
-
-def _sink(given: Sink | None) -> Callable[[DeadLetter], object] | None:
-    if given is None:
-        return None
-    append = getattr(given, "append", None)
-    taker = append if callable(append) else given
-    if not callable(taker):
-        raise ConfigurationError(f"dead_letter must be a function or a list, not {type(given).__name__}")
-    return taker
