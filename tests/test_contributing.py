@@ -85,3 +85,14 @@ def test_every_switched_off_check_of_the_package_has_its_reason() -> None:
         for path in sorted((ROOT / "profile_enrich").rglob("*.py"))
         for found in bare.finditer(path.read_text("utf-8"))
     ] == []
+
+
+def test_make_mutants_names_files_and_tests_that_exist() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
+    selection = settings["pytest_add_cli_args_test_selection"]
+    left_out = [one.removeprefix("--deselect=").split("::") for one in selection if one.startswith("--deselect=")]
+    files = [*settings["only_mutate"], *(one for one in selection if not one.startswith("-"))]
+    files += [file for file, *_ in left_out]
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    names = [(file, name) for file, *path in left_out for name in path if name != "runTest"]  # `runTest`: inherited
+    assert [(file, name) for file, name in names if name not in (ROOT / file).read_text(encoding="utf-8")] == []

@@ -307,3 +307,29 @@ class TestForks:
         cache._lock.acquire()
         cache.renew_lock()
         assert put(cache, "a", entry()) is True
+
+
+class TestIsolation:
+    @pytest.mark.parametrize("stored", [True, False])
+    def test_after_the_lease_entries_and_loads_are_used_until_the_isolated_ttl_is_over(
+        self, stored: bool, cache: ProfileCache[str], clock: ManualClock
+    ) -> None:
+        clock.advance(100.0)
+        cache.connected_until, cache.isolated_ttl = 105.0, 10.0
+        load = cache.begin("a")
+        if stored:
+            cache.commit(load, entry())
+        for now, used in ((104.0, True), (105.0, True), (109.5, True), (110.0, False)):
+            clock.advance(now - clock())
+            assert (cache.get("a", now) is not None if stored else cache.may_be_joined(load)) is used
+        cache.end(load)
+
+
+def test_two_overlays_keep_the_namespace_of_the_source(cache: ProfileCache[str]) -> None:
+    for attribute in ("basket", "tier"):
+        record = Record({attribute: 1}, source="crm")
+        record.namespace = "crm/people"
+        cache.overlay("a", record, 10.0)
+    laid = cache.overlay_of("a", 0.0)
+    assert laid is not None
+    assert (sorted(laid.attributes), laid.namespace, laid.source) == (["basket", "tier"], "crm/people", "crm")

@@ -71,6 +71,21 @@ class TestBreaker:
         assert breaker.ask() is not None
         assert (breaker.state, breaker.pause()) == ("half_open", 0.0)
 
+    def test_a_trial_is_permitted_while_it_is_open_and_decides_as_any_other(self) -> None:
+        breaker = Breaker(1, open_for=5, timer=ManualClock())
+        changes: list[str] = []
+        breaker.on_change = changes.append
+        breaker.trial().end(None)
+        assert (breaker.state, changes) == ("closed", [])
+        breaker.trial().end(DOWN)  # a call of the closed breaker: its failure counts
+        assert (state_of(breaker), changes) == ("open", ["open"])
+        trial = breaker.trial()
+        assert (breaker.state, changes, breaker.ask()) == ("half_open", ["open", "half_open"], None)
+        trial.end(DOWN)
+        assert state_of(breaker) == "open"
+        breaker.trial().end(None)
+        assert (state_of(breaker), changes[2:]) == ("closed", ["open", "half_open", "closed"])
+
     def test_L10_half_open_lets_exactly_one_of_a_hundred_through(self) -> None:
         """L10: a half-open breaker lets exactly 1 of 100 through."""
         clock = ManualClock()

@@ -18,7 +18,8 @@ from profile_enrich import (
     SourceError,
     SourceTimeout,
 )
-from profile_enrich._utils.single_flight import Load, SingleFlight
+from profile_enrich._utils.process_stall import StandstillWatch
+from profile_enrich._utils.single_flight import MAX_EXCUSES, Load, SingleFlight
 from tests.helpers import own_tasks, settle
 
 CLOSED = r"^the lookup was ended because the client or its event loop was closed$"
@@ -337,3 +338,53 @@ async def test_L14_closing_waits_no_longer_than_a_grace_for_a_load_that_will_not
         released.set()
     await settle()
     assert own_tasks() == set()
+
+
+class StallOnDemand(StandstillWatch):
+    """A watch whose stalls the test says."""
+
+    lost = 2.0
+
+    def start(self) -> float:
+        super().start()
+        return self.lost
+
+    def seconds(self) -> float:
+        return self.lost
+
+
+async def test_A27_each_stall_extends_the_deadline_once_and_only_a_few_times() -> None:
+    """A27: only the stalls since the last extension count, and a process that always stalls does not wait for ever."""
+    load, watch = FunctionLoad(seven, seconds=60.0), StallOnDemand()
+    assert not load.excuse_standstill()
+    load.watch = watch
+    assert not load.excuse_standstill()  # the call to the source has not begun
+    deadline = load.start_deadline()
+    assert not load.excuse_standstill()  # what stalled before the call does not count
+    for number in range(1, MAX_EXCUSES + 1):
+        watch.lost += 100.0
+        assert load.excuse_standstill()
+        assert not load.excuse_standstill()
+        assert load.excused == 100.0 * number
+        assert 59.0 + 100.0 * (number - 1) < deadline.remaining() <= 60.0 + 100.0 * number
+        assert deadline.remaining() > 100.0 * number
+    watch.lost += 100.0
+    assert not load.excuse_standstill()
+    assert load.excused == 100.0 * MAX_EXCUSES
+    load.stop_deadline()
+    assert load.watch is None
+
+
+async def test_A27_the_first_time_limit_is_void_after_a_stall() -> None:
+    """A27: the load ends at the extended deadline, neither at the first one nor never."""
+    watch = StallOnDemand()
+    load = FunctionLoad(seven, seconds=0.02)
+    load.watch = watch
+    started = asyncio.get_running_loop().time()
+    load.start_deadline()
+    watch.lost += 0.3
+    assert load.excuse_standstill()
+    with pytest.raises(SourceTimeout):
+        await load.wait(None)
+    assert asyncio.get_running_loop().time() - started > 0.3
+    load.stop_deadline()
