@@ -8,13 +8,14 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 from ..errors import ConfigurationError
 from ..pipeline.files.column_types import alias, notice
 from ..pipeline.files.formats import arrow
 from ..pipeline.tables.columns import Columns
 from ..sources.amperity import ProfileRow
+from ..sources.amperity_messages import read_profile
 
 __all__ = ["Format", "ProfileRowEncoder", "flat"]
 
@@ -33,7 +34,7 @@ def flat(row: ProfileRow) -> dict[str, object]:
 
     An attribute named `id` becomes `attributes.id`, unless it equals the profile's id.
     """
-    if "id" not in row.attributes:
+    if row.attributes.get("id", row.id) == row.id:
         return {"id": row.id, **row.attributes}
     columns: dict[str, object] = {"id": row.id}
     for name, value in row.attributes.items():
@@ -48,7 +49,7 @@ class ProfileRowEncoder:
     """Encode pages of profiles.
 
     CSV follows RFC 4180: UTF-8, CRLF, fields quoted where they need it. JSONL has each profile as the vendor sent it.
-    Parquet is written at the end, when the types of all columns are known; its pages are JSON lines until then.
+    Parquet is written at the end, when the types of all columns are known; its pages are those of JSONL until then.
 
     Args:
         format: `"csv"`, `"jsonl"` or `"parquet"`.
@@ -75,15 +76,16 @@ class ProfileRowEncoder:
         Args:
             rows: the profiles.
             header: whether to start with the CSV header.
-            texts: the rows as the vendor sent them, each on one line; JSONL holds these.
+            texts: the rows as the vendor sent them, each on one line; JSONL and Parquet's pages hold these.
 
         Raises:
             ConfigurationError: a row has an unknown column, and `strict` is true.
         """
+        rows = list(rows)
+        if self.format == "parquet":
+            self._notice(list(map(flat, rows)))
         if self.format == "csv":
-            text = self._csv([flat(row) for row in rows], header=header)
-        elif self.format == "parquet":
-            text = self._journal(list(map(flat, rows)))
+            text = self._csv(list(map(flat, rows)), header=header)
         elif texts:
             text = "\n".join(texts) + "\n"
         else:
@@ -111,23 +113,21 @@ class ProfileRowEncoder:
         writer = csv.writer(buffer, lineterminator="\r\n")  # with \n alone, Python < 3.13 leaves a bare \r unquoted
         if header:
             writer.writerow(self.columns)
-        for row in rows:
-            cells = list(map(row.get, self.columns))
-            writer.writerow(cells if _TEXT.issuperset(map(type, cells)) else map(_cell, cells))
+        cells = [[*map(row.get, self.columns)] for row in rows]
+        writer.writerows([each if _TEXT.issuperset(map(type, each)) else [*map(_cell, each)] for each in cells])
         return buffer.getvalue()
 
     def _see(self, rows: Iterable[dict[str, object]]) -> None:
         for row in rows if self.unseen else ():
             self.unseen.difference_update(row)
 
-    def _journal(self, rows: list[dict[str, object]]) -> str:
+    def _notice(self, rows: list[dict[str, object]]) -> None:
         self._see(rows)
-        lines: list[str] = []
+        settled = {name for name, kind in self.kinds.items() if kind == "text"}
         for row in rows:
             kept = {name: row.get(name) for name in self.columns} if self.columns is not None else row
-            notice(self.kinds, kept)
-            lines.append(_json(kept) + "\n")
-        return "".join(lines)
+            if not settled.issuperset(kept):
+                notice(self.kinds, kept)
 
     def write_parquet(self, journal: BinaryIO, file: BinaryIO) -> None:
         """Write the Parquet file of all pages.
@@ -143,7 +143,7 @@ class ProfileRowEncoder:
         columns = Columns({name: alias(kind) for name, kind in self.kinds.items()}, "")
         schema = pa.schema(columns.schema())
         with parquet.ParquetWriter(file, schema) as writer:
-            while rows := list[dict[str, Any]](map(json.loads, itertools.islice(journal, _GROUP))):
+            while rows := [flat(read_profile(json.loads(line))) for line in itertools.islice(journal, _GROUP)]:
                 arrays, _ = columns.fill(rows)
                 writer.write_table(pa.table(list(arrays.values()), schema=schema), row_group_size=_GROUP)
 

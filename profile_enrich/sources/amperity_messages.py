@@ -96,13 +96,15 @@ def read_profile(value: object) -> ProfileRow:
     Raises:
         SourceResponseError: the data are not as documented.
     """
-    row = obj(value, "a profile")
-    attributes = row.get("attributes")
-    return ProfileRow(
-        _required(row, "id", "a profile"),
-        _required(row, "index_id", "a profile"),
-        {} if attributes is None else obj(attributes, "attributes"),
-    )
+    row = value if isinstance(value, dict) else obj(value, "a profile")
+    id, index_id, attributes = row.get("id"), row.get("index_id"), row.get("attributes")
+    if not (isinstance(id, str) and id):
+        id = _required(row, "id", "a profile")
+    if not (isinstance(index_id, str) and index_id):
+        index_id = _required(row, "index_id", "a profile")
+    if not isinstance(attributes, dict):
+        attributes = {} if attributes is None else obj(attributes, "attributes")
+    return ProfileRow(id, index_id, attributes)
 
 
 def read_page(body: bytes, read: Callable[[object], T], *, keep_text: bool = False) -> Page[T]:

@@ -300,7 +300,7 @@ class _Job:
                     next_token=token,
                     with_total=self._with_total and first,
                     timeout=self._settings.timeout,
-                    keep_text=self._encoder.format == "jsonl",
+                    keep_text=self._encoder.format != "csv",
                 )
             except _PASSING as error:
                 failure: SourceError = error

@@ -17,6 +17,7 @@ __all__ = ["Columns", "Fields", "arrow"]
 Fields = Mapping[str, Any] | Iterable[str]
 """Attributes with their Arrow types (`{"tier": "string", "ltv": "double"}`), or their names alone."""
 
+_STRINGS = frozenset({str, type(None)})
 _KEPT = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, bytes)
 
 
@@ -142,7 +143,9 @@ def _inferred(pa: Any, values: Sequence[object]) -> Any:
 
 def _array(pa: Any, values: Sequence[object], kind: Any, unfit: set[int]) -> Any:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return pa.array([_text(value) for value in values], type=kind)
+        if not _STRINGS.issuperset(map(type, values)):
+            values = [_text(value) for value in values]
+        return pa.array(values, type=kind)
     plain = [thaw(value) for value in values]
     try:
         # A cast rejects lossy conversions; `type=` alone truncates 1.5 to 1.
