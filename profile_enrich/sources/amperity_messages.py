@@ -96,15 +96,11 @@ def read_profile(value: object) -> ProfileRow:
     Raises:
         SourceResponseError: the data are not as documented.
     """
-    row = value if isinstance(value, dict) else obj(value, "a profile")
+    row = obj(value, "a profile")
     id, index_id, attributes = row.get("id"), row.get("index_id"), row.get("attributes")
-    if not (isinstance(id, str) and id):
-        id = _required(row, "id", "a profile")
-    if not (isinstance(index_id, str) and index_id):
-        index_id = _required(row, "index_id", "a profile")
-    if not isinstance(attributes, dict):
-        attributes = {} if attributes is None else obj(attributes, "attributes")
-    return ProfileRow(id, index_id, attributes)
+    if not (isinstance(id, str) and id and isinstance(index_id, str) and index_id):
+        id, index_id = _required(row, "id", "a profile"), _required(row, "index_id", "a profile")
+    return ProfileRow(id, index_id, {} if attributes is None else obj(attributes, "attributes"))
 
 
 def read_page(body: bytes, read: Callable[[object], T], *, keep_text: bool = False) -> Page[T]:

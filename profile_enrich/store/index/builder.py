@@ -130,8 +130,7 @@ class PostingsBuilder:
             self._value_id += 1
             pieces = list(parts)
             records = sum(piece[3] for piece in pieces)
-            segment_of = (lambda _: 0) if records <= WHOLE else itemgetter(2)
-            for segment, some in groupby(pieces, segment_of):
+            for segment, some in groupby(pieces, _in_one if records <= WHOLE else _segment_of):
                 data, *more = [piece[4] for piece in some]
                 if more:
                     data = BitMap.deserialize(data).union(*map(BitMap.deserialize, more)).serialize()
