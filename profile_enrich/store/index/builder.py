@@ -185,3 +185,11 @@ def _rows_of(segment: int, opened: Sequence[dict[str | None, array[int]]]) -> It
         for value, docids in lists.items():
             if value is not None:
                 yield column, value, segment, len(docids), BitMap(docids).serialize()
+
+
+def _segment_of(row: PostingRow) -> int:
+    return row[2]
+
+
+def _in_one(_: PostingRow) -> int:
+    return 0
