@@ -249,7 +249,7 @@ class ProfileAPI:
         headers = [*response.headers, *request.limits]
         if personal:
             headers.append(VARY)
-        if response.status not in (204, 304):  # these statuses have no body and no headers about one
+        if response.status not in (204, 304):  # responses with these statuses have no body, and no headers about it
             if not any(name == b"content-type" for name, _ in response.headers):
                 headers.append(JSON)
             headers += [(b"content-length", b"%d" % len(response.body))]
@@ -282,7 +282,7 @@ class ProfileAPI:
             or (kind.startswith("page.") and not self._page)
             or (kind == "metrics" and self._metrics is None)
         )
-        readable = not nothing and "unknown" not in kind  # what is not there has no method that is allowed
+        readable = not nothing and "unknown" not in kind  # a missing resource allows no method
         if request.method not in ("GET", "HEAD") and not writes and not batched and readable:
             return _not_allowed(dialect, b"GET, HEAD")
         if kind == "healthz":

@@ -61,7 +61,7 @@ def one_header(connection: HTTPConnection, name: str) -> str | None:
     wanted = name.lower().encode("latin-1")
     values: list[bytes] = [value for key, value in connection.scope["headers"] if key.lower() == wanted]
     if len(values) != 1:
-        if values:  # the client may have sent one to a proxy that only appends
+        if values:  # the client may have sent one, to which a proxy has only added another
             _say_twice("header", name)
         return None
     try:

@@ -5,10 +5,10 @@ profiles.store/
 ├── CURRENT                 the manifest (JSON): what is served
 ├── LOCK                    locked while a process writes
 ├── REFRESHING              locked while a process refreshes the store from its sources
-├── REFRESHED               how the last refresh went (JSON)
+├── REFRESHED               the result of the last refresh (JSON)
 ├── SOURCES                 what the collections are built from (JSON)
 ├── 1-000004.db             entity 1 as of generation 4
-├── 1-000007.db             what has changed of it until generation 7
+├── 1-000007.db             a layer with its changes up to generation 7
 └── 2-000003.db             entity 2 as of generation 3
 ```
 
@@ -69,7 +69,7 @@ class CollectionFiles:
     Args:
         files: the base, then the layers above it, oldest first.
         next_docid: the docid of the next new record; docids are never reused.
-        since: the generation after which the layers know every change.
+        since: the generation after which the layers hold every change.
     """
 
     files: tuple[DataFile, ...]
@@ -211,7 +211,7 @@ def lock_file(file: Path, wait: float, busy: str) -> Generator[None]:
 
 
 def data_files(path: Path) -> list[Path]:
-    """Return the data files in a directory, by their names: what is called otherwise is not the store's."""
+    """Return the data files in a directory. Files with other names do not belong to the store."""
     return [file for file in path.iterdir() if _DATA_FILE.fullmatch(file.name)]
 
 

@@ -77,10 +77,10 @@ class GenerationFollower:
         self._thread: threading.Thread | None = None
 
     def _refuse_foreign_files(self) -> None:
-        """Refuse a directory of something else, e.g. a store that was built in it and would be overwritten."""
+        """Reject a directory with other files, e.g. a store that was built in it and would be overwritten."""
         if not self._path.is_dir() or (self._path / _SHIPPED).exists():
             return
-        known = {"LOCK", *(file.name for file in data_files(self._path))}  # of a first download that broke off
+        known = {"LOCK", *(file.name for file in data_files(self._path))}  # the files of an interrupted first download
         if any(file.name not in known and not file.name.startswith(f"{_SHIPPED}.") for file in self._path.iterdir()):
             raise ConfigurationError(
                 f"{self._path} holds files that were not published; give a new or an empty directory for the copy"
