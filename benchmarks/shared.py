@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,8 +19,10 @@ from profile_enrich import MemorySource, ProfileClient, ProfileKey, SharedCache
 from profile_enrich.cache.shared.entry_codec import decode_answer
 from tests.services.valkey import Valkey, valkey_binary
 
+from ._child import Child
 from ._measure import interleave, number
 from ._profiles import attributes
+from ._shared_pages import WORKERS
 from ._table import Table, Verdict, main
 
 
@@ -125,8 +128,57 @@ async def _cashews(server: Valkey, people: dict[str, Any]) -> Callable[[str], Aw
     return lambda key: cache.get(f"cashews:{key}")
 
 
+def pages(quick: bool) -> Table:
+    """Pages of four workers: each customer visits several times, whichever worker accepts the connection."""
+    customers, visits, rate = (20, 10, 100) if quick else (500, 20, 400)
+    columns = (
+        "second level",
+        "vendor calls a customer",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "pages a second, warm",
+        "failed",
+    )
+    table = Table(f"Pages of {WORKERS} workers", columns)
+    order = [f"/?user=u{number % customers}" for number in range(customers * visits)]
+    random.Random(3).shuffle(order)
+    binary = valkey_binary()
+    for kind in ("without", "with"):
+        with contextlib.ExitStack() as stack:
+            vendor = stack.enter_context(Child("_vendor"))
+            where = vendor.ask(do="open")
+            cache = "none"
+            if kind == "with":
+                server = Valkey(binary=binary)
+                stack.callback(server.stop)
+                cache = server.url
+            arguments = (where["base_url"], str(where["entity"]), cache)
+            port = stack.enter_context(Child("_shared_pages", *arguments)).ready()["port"]
+            client = stack.enter_context(Child("_open_loop"))
+            asked = {"port": port, "headers": "", "connections": 64, "targets": order}
+            before = vendor.ask(do="set", condition="healthy")["calls"]
+            cold = client.ask(do="open", rate=rate, **asked)
+            calls = vendor.ask(do="set", condition="healthy")["calls"] - before
+            warm = client.ask(do="closed", seconds=0.5 if quick else 8.0, **asked)
+            table.add(
+                kind,
+                number(calls / customers),
+                *(f"{cold[name]:.1f}" for name in ("p50", "p95", "p99")),
+                f"{warm['per_second']:,.0f}",
+                cold["failed"] + warm["failed"],
+            )
+    table.notes.append(
+        f"{customers:,} customers with {visits} visits each in random order, {rate} a second in an open loop over 64"
+        " connections, beginning with empty caches; latencies from the scheduled time of each visit. Then the highest"
+        " rate of 64 busy connections. The vendor takes 20 ms. Workers, client, vendor and Valkey share two cores."
+    )
+    return table
+
+
 def run(quick: bool) -> list[Table]:
-    return [asyncio.run(measure(quick))]
+    """A hit in the second level beside bare clients and other caches; and pages of four workers."""
+    return [asyncio.run(measure(quick)), pages(quick)]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from profile_enrich import ConfigurationError, SourceAuthError
 from profile_enrich.testing import VendorServer, faults
 
 from . import needs
-from .conftest import KEY, ROOT, VARIABLE, Job, config_for, lookups
+from .conftest import KEY, VARIABLE, Job, config_for, lookups
+from .recipe import check_recipe
 from .tables import (
     BRISK,
     FIELDS,
@@ -226,32 +227,7 @@ def test_the_code_of_the_page_runs(client: Client, vendor: VendorServer, tmp_pat
 
 def test_D6_a_table_is_filled_in_parallel_and_swapped_in(client: Client) -> None:
     """The recipe of the page on scaling, also where Dask repeats a partition."""
-    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'psycopg[binary]'")
-    from profile_enrich.store.postgres import PostgresTables, TableSpec
-    from tests.services.postgres import Postgres
-
-    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
-    recipe = page[page.index("```python\n") + 10 :]
-    names: dict[str, Any] = {"__name__": "recipe"}
-    exec(recipe[: recipe.index("```")], names)
-    frame = dd.from_pandas(pd.DataFrame({"id": [f"u{n}" for n in range(400)], "tier": "silver"}), npartitions=4)
-    server = Postgres()
-    try:
-        server.create().start()
-        server.execute("CREATE TABLE users_a (id text PRIMARY KEY, tier text)")
-        server.execute("INSERT INTO users_a VALUES ('u7', 'gold')")
-        server.execute("CREATE VIEW users AS SELECT * FROM users_a")
-        with PostgresTables(server.dsn(), [TableSpec("Users", "users")]) as store:
-            server.execute("CREATE TABLE users_b (LIKE users_a INCLUDING ALL)")
-            assert names["fill"](frame, server.dsn(), "users_b") == 400
-            assert names["fill"](frame.partitions[1], server.dsn(), "users_b") == 0
-            record = store.get("Users", "u7")
-            assert record is not None
-            assert record.attributes["tier"] == "gold"
-            server.execute("CREATE OR REPLACE VIEW users AS SELECT * FROM users_b")
-            record = store.get("Users", "u7")
-            assert record is not None
-            assert record.attributes["tier"] == "silver"
-            assert store.page("Users", limit=1, with_total=True).total == 400
-    finally:
-        server.remove()
+    orders = pd.array([None if n == 7 else n for n in range(400)], dtype="Int64")
+    rows = pd.DataFrame({"id": [f"u{n}" for n in range(400)], "tier": "silver", "orders": orders})
+    frame = dd.from_pandas(rows, npartitions=4)
+    check_recipe("fill_from_dask", frame, frame.partitions[1])

@@ -17,6 +17,7 @@ from profile_enrich.testing import VendorServer, faults
 
 from . import needs
 from .conftest import KEY, VARIABLE, Job, config_for, lookups
+from .recipe import check_recipe
 from .tables import (
     BRISK,
     FIELDS,
@@ -212,3 +213,10 @@ def test_how_many_workers_share_the_budget(spark: SparkSession, vendor: VendorSe
 def test_the_code_of_the_page_runs(spark: SparkSession, vendor: VendorServer, tmp_path: Path) -> None:
     """The documentation."""
     assert run_page("spark.md", vendor, tmp_path) == expected_of_page()
+
+
+def test_D6_a_table_is_filled_in_parallel_and_swapped_in(spark: SparkSession) -> None:
+    """The recipe of the page on scaling, also where Spark repeats a task."""
+    rows = [(f"u{n}", "silver", None if n == 7 else n) for n in range(400)]
+    frame = spark.createDataFrame(rows, "id string, tier string, orders bigint").repartition(6)
+    check_recipe("fill_from_spark", frame, frame.limit(50))
