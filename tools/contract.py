@@ -81,7 +81,7 @@ LINES: dict[str, str] = {
     " value.",
     "A25": "A configuration value that is `None`, empty or of the wrong type is refused when the object is made.",
     "A26": "A component that cannot work in its place in the application says so once.",
-    "A27": "A standstill of the own process (frozen process, blocked loop, closed idle connection) never counts "
+    "A27": "A stall of this process (frozen process, blocked loop, closed idle connection) never counts "
     "as a failure of the source.",
     "A29": "A client counts its owners; the shutdown of one application closes no client that another one uses.",
     "S1": "No value outlives an acknowledged invalidation (of a key, a tag, everything; an overlay, a `rekey`) "
