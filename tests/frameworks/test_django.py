@@ -17,7 +17,7 @@ from django.test import RequestFactory
 from profile_enrich import NotFound, from_cookie, from_header, from_session, honour_gpc
 from profile_enrich.django import lookup
 from profile_enrich.django.testing import attach_profile, override_profiles
-from profile_enrich.web import blocking_lookup
+from profile_enrich.web import blocking_lookup, user_callbacks
 from profile_enrich.web.encoding_hint import HINT
 from tests.frameworks import django_pages
 from tests.frameworks.broken_functions import BROKEN
@@ -34,8 +34,11 @@ def loud(records: list[logging.LogRecord]) -> list[str]:
 
 
 @BOTH
-def test_A20_the_profile_of_whoever_is_in_session(asgi: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_A20_the_profile_of_whoever_is_in_session(
+    asgi: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A20: in synchronous and asynchronous views, in templates and streams; one lookup a person."""
+    monkeypatch.setattr(user_callbacks, "BLOCKING", 60.0)  # reading the session takes long on a busy machine
     source = ScriptedSource()
     with site(client_of(source)):
         for user in ("1", "2", None, "1"):

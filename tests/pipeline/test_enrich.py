@@ -266,8 +266,13 @@ class TestProgress:
 
     async def test_it_is_told_now_and_then_also_while_nothing_moves_and_at_the_end(self) -> None:
         told: list[Progress] = []
-        source = CountingSource(behaviour, delay=0.05)
-        async with client_for(source) as client:
+
+        class UntilTold(CountingSource):
+            async def _take_time(self) -> None:
+                while len(told) < 2:
+                    await asyncio.sleep(0.001)
+
+        async with client_for(UntilTold(behaviour)) as client:
             run = enrich(of("u1"), client=client, key="user_id", progress=told.append, progress_every=0.01)
             assert [row async for row in run]
         assert len(told) >= 3

@@ -81,6 +81,7 @@ def people(size: int) -> Iterator[tuple[object, ...]]:
         )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_segments")
 def test_the_data_file_is_that_of_the_other_way(tmp_path: Path, plain: list[int]) -> None:
     """Dense and sparse values, some in one chunk only, nulls, near-unique columns with a common value."""

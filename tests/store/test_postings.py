@@ -113,7 +113,9 @@ def test_a_full_page_reads_no_further_segment(connection: sqlite3.Connection, li
     assert list(posting.segments) == [0, 2]
 
 
-@pytest.mark.parametrize("max_bytes", [0, 4_000, 70_000, 1 << 30])
+@pytest.mark.parametrize(
+    "max_bytes", [pytest.param(0, marks=pytest.mark.long), 4_000, pytest.param(70_000, marks=pytest.mark.long), 1 << 30]
+)
 def test_the_cache_is_bounded_and_changes_no_answer(
     connection: sqlite3.Connection, lists: dict[str, list[int]], max_bytes: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""Collections read CSV files as Python's own reader does: 1,500 random ones (100 without the long tests)."""
+"""Collections read CSV files as Python's own reader does: 1,500 random ones (50 without the long tests)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from profile_enrich.store import CollectionSpec
 from profile_enrich.store.inputs.open_reader import open_reader
 from tests.random_csv import random_csv
 
-AT_ONCE = 100
+AT_ONCE = 50
 
 
 @pytest.mark.parametrize(
