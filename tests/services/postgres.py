@@ -170,7 +170,12 @@ class PgBouncer:
     """A pooler in transaction mode before a server."""
 
     def __init__(self, server: Postgres) -> None:
+        binary = str(program("pgbouncer"))
         need(program("pgbouncer") is not None, "pgbouncer", "apt-get install pgbouncer")
+        said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+        major, minor = said.split()[1].split(".")[:2]
+        self.prepares = (int(major), int(minor)) >= (1, 21)
+        """Whether it carries prepared statements from one session to another."""
         self.root = private_directory()
         self.port = free_port()
         (self.root / "users.txt").write_text('"owner" ""\n')
@@ -178,8 +183,10 @@ class PgBouncer:
             f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
             f"listen_port = {self.port}\nauth_type = trust\nauth_file = {self.root / 'users.txt'}\n"
             "pool_mode = transaction\ndefault_pool_size = 3\nmax_client_conn = 100\nunix_socket_dir =\n"
+            + "max_prepared_statements = 100\n"
+            * self.prepares
         )
-        self.process = start([str(program("pgbouncer")), str(self.root / "pgbouncer.ini")], self.root / "log")
+        self.process = start([binary, str(self.root / "pgbouncer.ini")], self.root / "log")
         end = time.monotonic() + 20
         while True:
             try:

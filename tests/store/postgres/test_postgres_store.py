@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,39 @@ def test_D4_through_a_pooler_it_looks_and_prepares_nothing(backend: PostgresBack
         while pooled.generation == 1:
             assert time.monotonic() < end
             time.sleep(0.01)
+
+
+def test_D4_statements_are_prepared_without_a_pooler(backend: PostgresBackend) -> None:
+    """By default, and if that is asked for in so many words."""
+    for prepare in (None, True):
+        with backend.open(prepare=prepare) as store:
+            for n in range(12):  # `psycopg` prepares a statement when it is repeated for the fifth time
+                assert store.get("Users", f"u{n}") is not None
+            assert _prepared(store) > 0
+
+
+def test_D4_a_newer_pooler_carries_prepared_statements(backend: PostgresBackend, pgbouncer: PgBouncer) -> None:
+    if not pgbouncer.prepares:
+        pytest.skip("pgbouncer before 1.21 does not carry prepared statements; install a newer one")
+    through = PostgresBackend(pgbouncer.dsn())
+    through.schema = backend.schema
+    with through.open(prepare=True) as pooled:
+
+        def read() -> None:
+            for n in range(100):
+                assert pooled.get("Users", f"u{n % 50}") is not None
+
+        with ThreadPoolExecutor(6) as threads:  # more than the pooler has sessions
+            for done in [threads.submit(read) for _ in range(6)]:
+                done.result()
+        assert pooled._database.primary._free[-1].pooled  # type: ignore[attr-defined]
+        assert _prepared(pooled) > 0
+
+
+def _prepared(store: Any) -> int:
+    """How many statements are prepared on a session of the server that the store uses."""
+    counted = b"SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%records%'"
+    return int(store._database.primary.run(lambda c: c.execute(counted).fetchone()[0], again=True))
 
 
 def test_D5_the_pool_is_bounded_and_a_caller_does_not_wait_for_ever(
