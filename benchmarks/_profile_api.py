@@ -6,16 +6,16 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 
 from profile_enrich.server import ApiKey, serve
+from profile_enrich.store.postgres import PostgresStore
 
 from ._child import say
 
 SECRET = "the-key-of-the-benchmark"
 
 
-def main(path: Path, workers: int) -> None:
+def main(where: str, workers: int) -> None:
     def leave_with_parent() -> None:
         sys.stdin.read()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -24,8 +24,9 @@ def main(path: Path, workers: int) -> None:
         threading.Thread(target=leave_with_parent, daemon=True).start()
         say({"port": int(url.rpartition(":")[2]), "pid": os.getpid()})
 
-    serve(path, keys=[ApiKey.from_secret(SECRET)], port=0, workers=workers, on_ready=ready)
+    store = PostgresStore(where) if where.startswith("postgresql://") else where
+    serve(store, keys=[ApiKey.from_secret(SECRET)], port=0, workers=workers, on_ready=ready)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]))

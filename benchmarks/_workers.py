@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
-import signal
 import socket
 import threading
 import time
@@ -37,7 +37,9 @@ def serve_workers(factory: str, workers: int, *, settle: float) -> None:
         say({"port": port, "pid": os.getpid()})
         while os.read(0, 1):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        os._exit(0)
 
     threading.Thread(target=greet_and_wait, daemon=True).start()
     uvicorn.run(

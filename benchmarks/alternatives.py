@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from profile_enrich.store import CollectionSpec, build_store
+from profile_enrich.store import CollectionSpec, LocalStore, build_store
 
 from ._alternatives import LIMIT
 from ._child import Child
@@ -120,8 +120,9 @@ Asked = dict[str, dict[str, list[str]]]
 
 
 def _asked(path: Path, size: int, count: int) -> Asked:
-    ids, people = people_of(path, size, count)
-    ours = targets_of(path, ids, people)
+    with LocalStore(path) as store:
+        ids, people = people_of(store, size, count)
+        ours = targets_of(store, ids, people)
     asked: Asked = {
         RECORD: {
             OURS: ours["record (Census)"],
@@ -132,14 +133,14 @@ def _asked(path: Path, size: int, count: int) -> Asked:
     }
     for shape, names in SHAPES.items():
         filters = [{name: text_of(row[name]) for name in names if row.get(name) is not None} for row in people]
-        asked[shape] = {OURS: ours[shape], **_theirs(filters, total=False)}
+        asked[shape] = {OURS: ours[shape], **filters_by_hand(filters, total=False)}
     shape = "3 filters, unselective (country, tier, opted_in)"
     filters = [{name: text_of(row[name]) for name in SHAPES[shape]} for row in people]
-    asked[TOTAL] = {OURS: ours["total of 3 unselective filters"], **_theirs(filters, total=True)}
+    asked[TOTAL] = {OURS: ours["total of 3 unselective filters"], **filters_by_hand(filters, total=True)}
     return asked
 
 
-def _theirs(filters: list[dict[str, str]], *, total: bool) -> dict[str, list[str]]:
+def filters_by_hand(filters: list[dict[str, str]], *, total: bool) -> dict[str, list[str]]:
     kind = "total" if total else "page"
     sql = [f"/{kind}?{urlencode(each)}" for each in filters]
     plain = [f"/plain/p.json?_size={1 if total else LIMIT}{'' if total else '&_nocount=1'}&_nofacet=1" for _ in filters]

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from profile_enrich.server import ApiKey, ProfileAPI
-from profile_enrich.store import CollectionSpec, LocalStore, build_store
+from profile_enrich.store import CollectionSpec, LocalStore, ProfileStore, build_store
 
 from ._child import Child
 from ._measure import Stopwatch
@@ -56,47 +56,46 @@ def run(quick: bool = False) -> list[Table]:
             filterable = [name for name in FILTERABLE if name in columns]
             build_store(path, [CollectionSpec("People", people, filterable=filterable, key="id")])
             people.unlink()
-            targets = targets_of(path, *people_of(path, size, 500 if quick else 5_000))
+            with LocalStore(path) as store:
+                targets = targets_of(store, *people_of(store, size, 500 if quick else 5_000))
             tables.append(asyncio.run(_in_process(path, size, targets, calls=50 if quick else 2_000)))
             for workers in (1, 2) if size < 10_000_000 else (1,):
                 tables += _measure(path, size, workers, targets, seconds=0.3 if quick else 5.0)
     return tables
 
 
-def people_of(path: Path, size: int, count: int) -> tuple[list[str], list[Mapping[str, Any]]]:
+def people_of(store: ProfileStore, size: int, count: int) -> tuple[list[str], list[Mapping[str, Any]]]:
     """Ids of people that are there, each another one; and the attributes of the first 500."""
     rng = random.Random(7)
-    with LocalStore(path) as store:
-        ids = [f"u{rng.randrange(size):08d}" for _ in range(count)]
-        found: list[Mapping[str, Any]] = [
-            record.attributes for id in ids[:500] if (record := store.get("People", id)) is not None
-        ]
+    ids = [f"u{rng.randrange(size):08d}" for _ in range(count)]
+    found: list[Mapping[str, Any]] = [
+        record.attributes for id in ids[:500] if (record := store.get("People", id)) is not None
+    ]
     return ids, found
 
 
-def targets_of(path: Path, ids: Sequence[str], found: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def targets_of(store: ProfileStore, ids: Sequence[str], found: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """For each shape, requests about these people."""
-    with LocalStore(path) as store:
-        people = store.collection("People")
-        profiles = f"/api/indexes/{people.index_id}/profiles"
-        targets = {
-            "record (Census)": [f"/api/v1/entities/{people.id}/record?record_id={id}" for id in ids],
-            "profile (Amperity)": [f"{profiles}/{id}" for id in ids],
-        }
-        for shape, names in SHAPES.items():
-            known = [name for name in names if name in people.filterable]
-            if len(known) < len(names) and len(names) < len(FILTERABLE):
-                continue
-            wanted = [{name: row[name] for name in known if row[name] is not None} for row in found]
-            queries = [_query(each) for each in wanted]
-            targets[shape] = [f"{profiles}?limit=25{queries[n % len(queries)]}" for n in range(len(ids))]
-        targets["total of 3 unselective filters"] = [
-            f"{each}&with_total=true" for each in targets["3 filters, unselective (country, tier, opted_in)"]
-        ]
-        deep = store.page(people, {"country": "DE"}, limit=min(1000, people.rows // 10)).next_cursor
-        targets["second page after 1,000 (country)"] = [
-            f"{profiles}?limit=25&filter[country]=DE&next_token={quote(deep or '')}"
-        ] * len(ids)
+    people = store.collection("People")
+    profiles = f"/api/indexes/{people.index_id}/profiles"
+    targets = {
+        "record (Census)": [f"/api/v1/entities/{people.id}/record?record_id={id}" for id in ids],
+        "profile (Amperity)": [f"{profiles}/{id}" for id in ids],
+    }
+    for shape, names in SHAPES.items():
+        known = [name for name in names if name in people.filterable]
+        if len(known) < len(names) and len(names) < len(FILTERABLE):
+            continue
+        wanted = [{name: row[name] for name in known if row[name] is not None} for row in found]
+        queries = [_query(each) for each in wanted]
+        targets[shape] = [f"{profiles}?limit=25{queries[n % len(queries)]}" for n in range(len(ids))]
+    targets["total of 3 unselective filters"] = [
+        f"{each}&with_total=true" for each in targets["3 filters, unselective (country, tier, opted_in)"]
+    ]
+    deep = store.page(people, {"country": "DE"}, limit=min(1000, people.rows // 10)).next_cursor
+    targets["second page after 1,000 (country)"] = [
+        f"{profiles}?limit=25&filter[country]=DE&next_token={quote(deep or '')}"
+    ] * len(ids)
     return targets
 
 
