@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from profile_enrich import ProfileClient
@@ -54,7 +55,7 @@ def duckdb(people: str, source: str, target: str) -> int:
     return 0
 
 
-WAYS = {"command": command, "singly": singly, "duckdb": duckdb}
+WAYS: dict[str, Callable[..., int]] = {"command": command, "singly": singly, "duckdb": duckdb}
 
 
 if __name__ == "__main__":
