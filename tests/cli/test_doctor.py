@@ -122,7 +122,7 @@ def test_no_entity_said_not_there_or_twice(vendor: VendorServer) -> None:
     [
         (faults.Hang(), "wrong", "--timeout"),
         (faults.Reset(), "wrong", "--base-url"),
-        (faults.Truncated(), "wrong", "speak HTTP"),
+        (faults.Truncated(), "wrong", "is not valid HTTP"),
         (faults.Redirect("https://elsewhere.example/"), "wrong", "Redirects are not followed"),
         (faults.Unavailable(), "warning", "status page"),
         (faults.RateLimited(), "ok", "try again later"),

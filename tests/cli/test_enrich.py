@@ -382,8 +382,8 @@ def test_batches_are_refused_where_there_are_none(vendor: VendorServer, tmp_path
     store = build_store(tmp_path / "s", [CollectionSpec("Users", [{"id": "u1"}])])
     assert store is not None
     for variables, said in (
-        ({"PROFILE_ENRICH_BASE_URL": ""}, "Census's API has no such call"),
-        ({"PROFILE_ENRICH_SOURCE": "amperity"}, "Amperity's API has no such call"),
+        ({"PROFILE_ENRICH_BASE_URL": ""}, "Census's API does not support"),
+        ({"PROFILE_ENRICH_SOURCE": "amperity"}, "Amperity's API does not support"),
         ({"PROFILE_ENRICH_BASE_URL": vendor.amperity_url}, "ending in /api/v1"),
         ({"PROFILE_ENRICH_SOURCE": "store", "PROFILE_ENRICH_STORE": str(tmp_path / "s")}, "a store is read many"),
         ({}, "only the embedded server has a batch endpoint"),
