@@ -7,14 +7,12 @@ import contextlib
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
-from .._utils.deadline import Deadline
 from .._utils.fork import reset_after_fork
 from .._utils.log_once import LogOnce
-from .._utils.single_flight import Load, SingleFlight
+from .._utils.single_flight import SingleFlight
 from ..cache.cache import Entry, LoadToken, ProfileCache
 from ..cache.expiry import Expiry
 from ..cache.sweeper import Sweeper
@@ -23,18 +21,16 @@ from ..errors import (
     ClientClosed,
     ProfileEnrichError,
     RateLimitReached,
-    SourceConnectionError,
     SourceError,
     SourceResponseError,
-    SourceTimeout,
 )
 from ..profile import Profile, ProfileKey, Reason, Record, Status
-from ..sources.base import BatchSource, Excluded, Found, NotFound, NotModified, ProfileSource, SourceResult
+from ..sources.base import Excluded, Found, NotFound, NotModified, ProfileSource
 from .background import BackgroundLoop
-from .batching import Batch, Batcher
+from .batching import Batch
 from .breaker import Breaker, Permit
 from .hooks import Observer
-from .retry import RetryPolicy
+from .source_calls import SourceCalls, SourceLoad
 from .source_policy import SourcePolicy
 
 __all__ = ["CacheKey", "LoadFactory", "LoadResult", "Loader", "ProfileLoad"]
@@ -55,7 +51,7 @@ class LoadResult:
         self.reason = reason
 
 
-class ProfileLoad(Load[CacheKey, LoadResult]):
+class ProfileLoad(SourceLoad[CacheKey, LoadResult]):
     """The load of one profile: call the source and store the result.
 
     Args:
@@ -66,8 +62,7 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
         batch: the batch of the call, if the source supports batches.
     """
 
-    __slots__ = ("base", "batch", "digest", "elsewhere", "entry", "loader", "outcome", "permit", "profile_key",
-                 "started", "token")  # fmt: skip
+    __slots__ = ("digest", "elsewhere", "entry", "loader", "outcome", "permit", "started", "token")
 
     def __init__(
         self, loader: Loader, profile_key: ProfileKey, base: Entry | None, permit: Permit | None, batch: Batch | None
@@ -75,9 +70,9 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
         super().__init__(loader.cache_key(profile_key), loader.deadline)
         self.loader = loader
         self.profile_key = profile_key
-        self.base: Entry | None = base
+        self.base = base
         self.permit: Permit | None = permit
-        self.batch: Batch | None = batch
+        self.batch = batch
         self.token: LoadToken[CacheKey] = loader.cache.begin(self.key)
         self.digest = profile_key.digest() if loader.observer.hooks else ""
         self.started = time.perf_counter()
@@ -89,7 +84,7 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
 
     async def run(self) -> LoadResult:
         """Call the source and store the result."""
-        return self.loader.store(self, await self.loader.ask(self))
+        return self.loader.store(self, await self.loader.calls.ask(self))
 
     def stored(self, entry: Entry) -> None:
         """Note the entry that is about to be stored."""
@@ -112,30 +107,6 @@ class ProfileLoad(Load[CacheKey, LoadResult]):
         loader.observer.load(self.digest, error.code if error else self.outcome, seconds, failure)
 
 
-class _Slot:
-    """A slot for one concurrent call, held for a `with` block."""
-
-    # A class, because a generator with `asynccontextmanager` would double the cost.
-    __slots__ = ("_breaker", "_observer", "_slots")
-
-    def __init__(self, slots: asyncio.Semaphore, breaker: Breaker, observer: Observer) -> None:
-        self._slots = slots
-        self._breaker = breaker
-        self._observer = observer
-
-    async def __aenter__(self) -> None:
-        slots = self._slots
-        waits = slots.locked()
-        await slots.acquire()
-        if waits and self._breaker.state == "open":
-            slots.release()
-            raise CircuitOpen("the source failed several times in a row while this load waited for its turn")
-        self._observer.called()
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._slots.release()
-
-
 class LoadFactory(Protocol):
     """A factory of loads that replace `ProfileLoad`."""
 
@@ -146,7 +117,7 @@ class LoadFactory(Protocol):
     def new(
         self, loader: Loader, key: ProfileKey, base: Entry | None, permit: Permit | None, batch: Batch | None
     ) -> ProfileLoad:
-        """Make a load; without a permit, the load asks `Loader.admit` for one when it needs it."""
+        """Make a load; without a permit, the load asks `SourceCalls.admit` for one when it needs it."""
         ...
 
 
@@ -195,17 +166,10 @@ class Loader:
         self.observer = observer
         self.deadline = deadline
         self.timer = timer
+        self.calls = SourceCalls(source, breaker=breaker, policy=policy, observer=observer, deadline=deadline)
         self._source = source
         self._namespace = source.namespace
         self._sweeper = sweeper
-        self._breaker = breaker
-        self._retry = RetryPolicy() if policy.retry is None else policy.retry
-        self._rate_limit = policy.rate_limit
-        self._max_in_flight = policy.max_in_flight
-        self._batcher: Batcher | None = None
-        if isinstance(source, BatchSource) and source.batch_size > 1:  # some sources support batches only if configured
-            self._batcher = Batcher(source, policy.batch_window, self._slot)
-        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._once = LogOnce()
         reset_after_fork(self)
 
@@ -288,9 +252,9 @@ class Loader:
 
     def _new_load(self, key: ProfileKey, base: Entry | None, yields: bool, overdue: bool) -> ProfileLoad:
         if self._shared is not None and self._shared.usable(self.cache_key(key)):
-            permit, batch = self.admit(yields, overdue) if yields else (None, None)
+            permit, batch = self.calls.admit(yields, overdue) if yields else (None, None)
             return self._shared.new(self, key, base, permit, batch)
-        return ProfileLoad(self, key, base, *self.admit(yields, overdue))
+        return ProfileLoad(self, key, base, *self.calls.admit(yields, overdue))
 
     def refresh_soon(self, key: ProfileKey) -> None:
         """Start a refresh of a key that was just served stale."""
@@ -306,96 +270,6 @@ class Loader:
         task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-    def admit(self, yields: bool = False, overdue: bool = False) -> tuple[Permit, Batch | None]:
-        """Return the permit for a call, and its batch if the source supports batches."""
-        permit = self._breaker.trial() if overdue else self._breaker.ask()
-        if permit is None:
-            raise CircuitOpen("the source failed several times in a row; the circuit breaker is open")
-        try:
-            if self._batcher is not None:
-                return permit, self._batcher.reserve(lambda: self._take(yields))
-            self._take(yields)
-        except RateLimitReached as error:
-            permit.end(error)
-            raise
-        return permit, None
-
-    def _take(self, yields: bool = False) -> None:
-        """Take one call from the rate limit."""
-        pause = 0.0 if self._rate_limit is None else self._rate_limit.take(yields=yields)
-        if pause:
-            raise RateLimitReached("the rate limit configured for this source is exhausted", retry_after=pause)
-
-    # --- calling the source -----------------------------------------------------------------------------------------
-
-    async def ask(self, load: ProfileLoad) -> SourceResult:
-        """Call the source, with retries."""
-        self._retry.began()
-        attempt = 0
-        while True:
-            attempt += 1
-            excused = load.excused
-            try:
-                return await self._call(load)
-            except SourceError as error:
-                if isinstance(error, SourceTimeout | SourceConnectionError):
-                    load.excuse_standstill()
-                    if load.excused > excused:  # a stall of this process counts neither as a failure nor as a retry
-                        attempt -= 1
-                        continue
-                pause = self._retry.pause(error, attempt, load.start_deadline().remaining())
-                if pause is None:
-                    raise
-                failed = error
-            await asyncio.sleep(pause)
-            paid = False
-            with contextlib.suppress(RateLimitReached):  # a retry counts as a call, too
-                if self._batcher is None:
-                    self._take()
-                else:
-                    load.batch = self._batcher.reserve(self._take)
-                paid = True
-            if not paid:
-                raise failed
-
-    async def _call(self, load: ProfileLoad) -> SourceResult:
-        if self._batcher is not None and load.batch is not None:
-            return await self._batcher.fetch(load.profile_key, load.batch, load)
-        validators = None if load.base is None else load.base.validators
-        async with self._slot():
-            return await self._source.fetch(load.profile_key, deadline=load.start_deadline(), validators=validators)
-
-    async def ask_together(self, keys: Sequence[ProfileKey]) -> Mapping[ProfileKey, SourceResult]:
-        """Make one call for several keys, without load, cache and retries.
-
-        Raises:
-            CircuitOpen: the circuit breaker is open.
-            ProfileEnrichError: the call failed.
-        """
-        assert isinstance(self._source, BatchSource)  # noqa: S101  # by the caller
-        permit = self._breaker.ask()
-        if permit is None:
-            raise CircuitOpen("the source failed several times in a row; the circuit breaker is open")
-        failed: ProfileEnrichError | None = ClientClosed("the lookup was cancelled")
-        try:
-            async with self._slot():
-                answers = await self._source.fetch_many(keys, deadline=Deadline(self.deadline))
-            failed = None
-        except ProfileEnrichError as error:
-            failed = error
-            raise
-        finally:
-            permit.end(failed)
-        return answers
-
-    def _slot(self) -> _Slot:
-        """Acquire the slot of one call. The wait does not count towards the source's deadline or failures."""
-        loop = asyncio.get_running_loop()
-        slots = self._slots.get(loop)
-        if slots is None:
-            slots = self._slots[loop] = asyncio.Semaphore(self._max_in_flight)
-        return _Slot(slots, self._breaker, self.observer)
 
     # --- storing the answer -----------------------------------------------------------------------------------------
 
@@ -454,25 +328,13 @@ class Loader:
         here = asyncio.get_running_loop()
         if background := [task for task in self._background if task.get_loop() is here]:
             await asyncio.wait(background, timeout=timeout)
-        if self._batcher is not None:
-            await self._batcher.aclose()
-
-    @property
-    def rate_limited(self) -> bool:
-        """Whether there is a rate limit."""
-        return self._rate_limit is not None
+        await self.calls.aclose()
 
     def after_fork(self) -> None:
-        """Forget the parent's loads, slots, timers and locks, in a forked child."""
+        """Forget the parent's loads, timers and locks, in a forked child."""
         self.loads.forget()
         self.cache.renew_lock()
         self.observer.renew_lock()
         self._sweeper.forget()
-        self._slots = WeakKeyDictionary()
         self._background = set()
-        if self._batcher is not None:
-            self._batcher.after_fork()
-        self._breaker.after_fork()
-        self._retry.after_fork()
-        if self._rate_limit is not None:
-            self._rate_limit.after_fork()
+        self.calls.after_fork()

@@ -57,9 +57,9 @@ class SharedLoad(ProfileLoad):
         if self.base is None and answer is not None and answer.record is not None:
             self.base = self._entry(answer)
         if self.permit is None:
-            self.permit, self.batch = loader.admit()
+            self.permit, self.batch = loader.calls.admit()
         try:
-            result = await loader.ask(self)
+            result = await loader.calls.ask(self)
         except SourceError:
             if answer is not None:  # it may be served while the source fails, up to `max_stale`
                 self._keep(answer)

@@ -151,7 +151,7 @@ class TestRateInTheClient:
         for _ in range(2):
             await client.get("new")
         assert len(source.calls) == 3
-        client._loader._rate_limit._bucket.level = 0.0  # type: ignore[union-attr]
+        client._loader.calls._rate_limit._bucket.level = 0.0  # type: ignore[union-attr]
         assert (await client.get("u1")).is_stale
         assert len(source.calls) == 3
         assert client.stats().breaker == "closed"

@@ -289,9 +289,9 @@ def test_E2_a_job_remembers_for_an_hour_what_it_has_asked_unless_told_otherwise(
 
 def test_E3_the_rate_is_split_and_the_burst_is_small() -> None:
     config = ClientConfig(HERE, rate=1000, workers=2)
-    assert repr(worker_async_client(config)._loader._rate_limit) == "RateLimit(500/s, burst=25)"
+    assert repr(worker_async_client(config)._loader.calls._rate_limit) == "RateLimit(500/s, burst=25)"
     slow = ClientConfig(HERE, rate=1, workers=2)
-    assert repr(worker_async_client(slow)._loader._rate_limit) == "RateLimit(0.5/s, burst=1)"
+    assert repr(worker_async_client(slow)._loader.calls._rate_limit) == "RateLimit(0.5/s, burst=1)"
 
 
 # --- what the adapters share --------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ class BatchLookup:
         keys = [ProfileKey(id) for id in ids]
         async with self._slots:
             try:
-                found = await self._client._loader.ask_together(keys)
+                found = await self._client._loader.calls.ask_together(keys)
             except Exception:  # noqa: BLE001  # each key is asked for again, where what fails is reported
                 return answers
         for key in keys:
@@ -175,7 +175,7 @@ def _unobserved(client: ProfileClient) -> bool:
     """Return whether no hook, rate limit or cached profile requires a lookup per key."""
     stats = client.stats()
     kept = stats.entries or stats.negative_entries or client.health().closed
-    return not (kept or client._observer.hooks or client._loader.rate_limited)
+    return not (kept or client._observer.hooks or client._loader.calls.rate_limited)
 
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
