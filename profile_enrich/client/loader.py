@@ -158,6 +158,8 @@ class Loader:
         """Closed, and not used since."""
         self.closing = False
         """Being closed now: no load is started."""
+        self.ended = 0
+        """How many loads have ended. After a change, a key that was not cached may be."""
         self._elsewhere = BackgroundLoop()
         self._loops_end = False
         """A load was cancelled by the end of its event loop, and none has succeeded since."""
@@ -237,7 +239,11 @@ class Loader:
         return self._elsewhere.is_running_here()
 
     def note_end(self, load: ProfileLoad, error: ProfileEnrichError | None) -> None:
-        """Detect loops that end before their loads; from the second time on, finish such a load in the background."""
+        """Count the load, and detect loops that end before their loads.
+
+        From the second time on, such a load is finished in the background.
+        """
+        self.ended += 1
         if not isinstance(error, ClientClosed):
             self._loops_end = self._loops_end and load.elsewhere
         elif not self.closing and not load.elsewhere:

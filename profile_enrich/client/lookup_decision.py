@@ -19,7 +19,7 @@ __all__ = ["Lookups", "PendingLookup", "loaded_profile", "unavailable"]
 class PendingLookup:
     """A lookup that needs the source, returned by `ProfileClient.find`.
 
-    It has not started: call `wait`, or `start` and later `wait`, without delay. It belongs to one caller.
+    It has not started: call `wait`, or `start` and later `wait`. It belongs to one caller.
 
     Args:
         lookups: the client's lookup decision.
@@ -28,7 +28,7 @@ class PendingLookup:
         started: the start of the lookup, from `time.perf_counter`.
     """
 
-    __slots__ = ("_base", "_joined", "_load", "_lookups", "_started", "key")
+    __slots__ = ("_base", "_ended", "_joined", "_load", "_lookups", "_started", "key")
 
     def __init__(self, lookups: Lookups, key: ProfileKey, base: Entry | None, started: float) -> None:
         self.key = key
@@ -36,6 +36,7 @@ class PendingLookup:
         self._lookups = lookups
         self._base = base
         self._started = started
+        self._ended = lookups.loader.ended
         self._load: ProfileLoad | None = None
         self._joined = False
 
@@ -44,6 +45,11 @@ class PendingLookup:
 
         If no load can start (circuit breaker, rate limit, closed client), `wait` reports it.
         """
+        if self._is_outdated():
+            profile, self._base = self._lookups.decide(self.key)
+            if profile is not None:
+                return  # `wait` finds it
+            self._ended = self._lookups.loader.ended
         with contextlib.suppress(ProfileEnrichError):
             self._load, self._joined = self._lookups.loader.join(self.key, self._base)
 
@@ -56,12 +62,17 @@ class PendingLookup:
         Returns:
             The profile. `status` says how it was answered; with `Reason.UNAVAILABLE`, `error` says why not.
         """
+        if self._is_outdated():
+            found = self._lookups.find(self.key)
+            return found if isinstance(found, Profile) else await found.wait(budget)
         if self._load is not None:
-            if not self._lookups.loader.is_under_way(self._load):  # its result may have been invalidated since
-                found = self._lookups.find(self.key)
-                return found if isinstance(found, Profile) else await found.wait(budget)
             self._started = time.perf_counter()
         return await self._result(budget)
+
+    def _is_outdated(self) -> bool:
+        """Return whether the decision must be made again: the load ended, or before one started, any load did."""
+        loader = self._lookups.loader
+        return loader.ended != self._ended if self._load is None else not loader.is_under_way(self._load)
 
     async def _result(self, budget: float | None) -> Profile:
         """Return the profile of the load, and start it if necessary."""

@@ -801,6 +801,22 @@ class TestManyAndPeek:
         client.invalidate("u1")
         assert (await pending.wait())["version"] == 2
 
+    @pytest.mark.parametrize("early", [False, True])
+    async def test_L1_a_pending_lookup_uses_what_another_loaded_meanwhile(self, early: bool) -> None:
+        """L1: one call, also if the other load began and ended between the decision and the wait."""
+        source = ScriptedSource()
+        client = client_of(source)
+        waiting = [client.find("u1") for _ in range(3)]
+        assert (await client.lookup("u1")).found
+        for pending in waiting:
+            assert isinstance(pending, PendingLookup)
+            if early:
+                pending.start()
+            profile = await pending.wait()
+            assert (profile["id"], profile.status) == ("u1", Status.HIT)
+        assert len(source.calls) == 1
+        assert client.stats().total == 4
+
     async def test_one_decision_a_lookup(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A fresh hit reads the cache once, a cold miss at most twice, whichever way the lookup is made."""
         client = client_of(ScriptedSource())

@@ -90,6 +90,21 @@ async def no_receive() -> Message:
     raise AssertionError("nothing here reads the request's body")
 
 
+@pytest.mark.parametrize("attach", ATTACH)
+async def test_L1_requests_that_arrive_as_a_load_ends_make_no_second_call(attach: Attach) -> None:
+    """L1: a request that decided before the end of the load, and waits after it, finds the result."""
+    source = ScriptedSource()
+    app = app_of(client_of(source), attach=attach)
+
+    async def visit(turns: int) -> list[Message]:
+        await settle(turns)
+        return await drive(app, http_scope())
+
+    pages = await asyncio.gather(*(visit(turns) for turns in range(40)))
+    assert all(b'"id":"u1"' in page[1]["body"] for page in pages)
+    assert len(source.calls) == 1
+
+
 async def bare(scope: Scope, receive: Receive, send: Send) -> None:
     """An application without a framework that reads the profile."""
     name = scope["state"]["profile"].get("id", "nobody")
