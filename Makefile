@@ -20,7 +20,7 @@ API_PORT ?= 8787
 SHOP_PORT ?= 8000
 MINUTES ?= 3
 CHAOS_SECONDS ?= 60
-TRIES ?= 20
+TRIES ?= 200
 EXAMPLES ?= 5
 FEWER := 0.3
 # Every other minor version on the path, or installed by pyenv.

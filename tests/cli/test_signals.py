@@ -10,7 +10,7 @@ import pytest
 from .signal_rounds import COMMANDS, NUMBERS, Commands
 
 ROUNDS = int(os.environ.get("SIGNAL_ROUNDS", "1"))
-"""`SIGNAL_ROUNDS=200 pytest tests/cli/test_signals.py -k export` tries more, `make attack TRIES=200` 200 of each."""
+"""`SIGNAL_ROUNDS=200 pytest tests/cli/test_signals.py -k export` tries more, `make attack` 200 of each."""
 
 CASES = [
     pytest.param(command, number, marks=[] if number == NUMBERS[place % len(NUMBERS)] else [pytest.mark.long])

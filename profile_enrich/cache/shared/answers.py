@@ -19,17 +19,17 @@ def read_answer(data: bytes, position: int) -> tuple[Any, int]:
     """Return the answer that begins at a position, and the position after it.
 
     Returns:
-        Bytes, a whole number, a list, `None`, or `Refused` for an error.
+        Bytes, an integer, a list, `None`, or `Refused` for an error.
 
     Raises:
         IncompleteAnswer: the data end before the answer does.
-        ValueError: it is not an answer.
+        ValueError: the data are not an answer.
     """
     end = data.find(b"\r\n", position)
     if end < 0:
         raise IncompleteAnswer
     kind, line, position = data[position], data[position + 1 : end], end + 2
-    if kind == 36:  # $: so many bytes
+    if kind == 36:  # $: a bulk string
         length = int(line)
         if length < 0:
             return None, position
@@ -37,7 +37,7 @@ def read_answer(data: bytes, position: int) -> tuple[Any, int]:
         if len(data) < end + 2:
             raise IncompleteAnswer
         return data[position:end], end + 2
-    if kind == 42:  # *: so many answers
+    if kind == 42:  # *: an array
         length = int(line)
         if length < 0:
             return None, position
@@ -46,10 +46,10 @@ def read_answer(data: bytes, position: int) -> tuple[Any, int]:
             item, position = read_answer(data, position)
             items.append(item)
         return items, position
-    if kind == 58:  # :
+    if kind == 58:  # `:`: an integer
         return int(line), position
-    if kind == 43:  # +
+    if kind == 43:  # +: a simple string
         return line, position
-    if kind == 45:  # -
+    if kind == 45:  # -: an error
         return Refused(line.decode(errors="replace")), position
     raise ValueError("not an answer of Valkey's or Redis'")

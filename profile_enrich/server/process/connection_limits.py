@@ -155,9 +155,8 @@ class _LimitedProtocol(HttpToolsProtocol):
         ):
             self._refusal = 431
             raise ValueError  # makes httptools stop parsing
-        if (
-            sum(name == b"host" for name, _ in self.headers) > 1
-        ):  # RFC 9112, section 3.2: a proxy may take the other one
+        # RFC 9112, section 3.2. A proxy in front may have used the other one.
+        if sum(name == b"host" for name, _ in self.headers) > 1:
             raise ValueError
         super().on_headers_complete()
         if self._stopping:

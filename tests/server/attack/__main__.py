@@ -33,7 +33,7 @@ ATTACKS: list[Attack] = [
 
 def main() -> int:
     """Run the attacks that were chosen."""
-    tries = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    tries = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     word = sys.argv[2] if len(sys.argv) > 2 else ""
     rows: list[tuple[str, Attack]] = [((each.__doc__ or "").rstrip("."), each) for each in ATTACKS]
     rows += [
