@@ -82,6 +82,11 @@ class ProfileLoad(SourceLoad[CacheKey, LoadResult]):
         self.elsewhere = loader.runs_elsewhere()
         """Whether it runs on the background loop."""
 
+    def renew_token(self) -> None:
+        """Begin anew for the cache: everything that was invalidated until now is as good as read after it."""
+        self.loader.cache.end(self.token)
+        self.token = self.loader.cache.begin(self.key)
+
     async def run(self) -> LoadResult:
         """Call the source and store the result."""
         return self.loader.store(self, await self.loader.calls.ask(self))

@@ -69,6 +69,11 @@ class SharedLoad(ProfileLoad):
     async def _find(self) -> bool:
         """Wait until there is an entry, or until this process holds the lease for the call."""
         level, key, end = self._level, self.key, time.monotonic() + self.loader.deadline
+        if level.connecting:
+            available = await level.connected()
+            self.renew_token()  # connecting clears the first level, and nothing has been read so far
+            if not available:
+                return False
         while True:
             self._answer = answer = await level.read(key)
             if answer is not None and self._will_do(answer):

@@ -55,7 +55,8 @@ Process = Callable[..., Awaitable[ProfileClient]]
 
 @pytest.fixture
 async def start(valkey: Valkey) -> AsyncGenerator[Process]:
-    """Starts a process: a client with a shared cache of its own, connected."""
+    """Starts a process: a client with a shared cache of its own, connected to a server that has run for long."""
+    valkey.command("SET", "{profile_enrich}:epoch", "long ago:0")
     async with contextlib.AsyncExitStack() as stack:
 
         async def process(
@@ -75,8 +76,8 @@ async def start(valkey: Valkey) -> AsyncGenerator[Process]:
                 eager_refresh=eager_refresh,
             )
             client = await stack.enter_async_context(ProfileClient(vendor.source(), shared=shared, **options))
-            shared.backplane.start()  # as the first lookup would
             if connected:
+                shared.backplane.start()  # as the first lookup would
                 await until(lambda: shared.backplane.available)
             return client
 
@@ -106,6 +107,17 @@ class TestSecondLevel:
         calls = vendor.calls
         profile = await second.get("u1")
         assert (profile["name"], profile.id, vendor.calls - calls) == ("Ada Lovelace", "u1", 0)
+        assert (await second.lookup("u1")).status is Status.HIT
+
+    async def test_S4_the_first_lookup_waits_for_the_connection(self, start: Process) -> None:
+        vendor = Vendor()
+        first = await start(vendor)
+        await first.get("u1")
+        await until(lambda: shared_of(first).stored >= 1)
+        second = await start(vendor, connected=False)
+        calls = vendor.calls
+        profiles = await asyncio.gather(*(second.get("u1") for _ in range(5)))
+        assert (vendor.calls - calls, {profile["tier"] for profile in profiles}) == (0, {"gold"})
         assert (await second.lookup("u1")).status is Status.HIT
 
     async def test_S5_many_processes_make_one_call(self, start: Process) -> None:
@@ -272,6 +284,53 @@ class TestBackplane:
         wire.mend()
         wire.close()
 
+    async def test_S1_a_flushed_server_forgets_who_was_cut_off_before(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        wire = Cuttable(valkey.port)
+        first, second = await start(vendor), await start(vendor, wire.url)
+        wire.stall()
+        await until(lambda: not shared_of(second).available)
+        valkey.command("FLUSHALL")
+        await until(lambda: shared_of(first).missed > 0)
+        await asyncio.sleep(LEASE)
+        assert (await second.get("u1"))["tier"] == "gold"  # may be served for the length of a lease
+        vendor.people["u1"] = {"tier": "silver"}
+        first.invalidate("u1")
+        await first.acknowledged(timeout=10 * LEASE)
+        assert (await second.get("u1"))["tier"] == "silver"
+        wire.mend()
+        wire.close()
+
+    async def test_S1_a_process_that_does_not_answer_holds_up_no_message(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        wire = Cuttable(valkey.port)
+        first, second, third = await start(vendor), await start(vendor), await start(vendor, wire.url)
+        keys = [f"u{number}" for number in range(1, 6)]
+        for key in keys:
+            await second.get(key)
+        wire.stall()
+        acknowledged = []
+        for key in keys:
+            first.invalidate(key)
+            acknowledged.append(asyncio.create_task(first.acknowledged(timeout=10 * LEASE)))
+            await until(lambda key=key: second.peek(key) is None)  # type: ignore[misc]
+        assert not any(each.done() for each in acknowledged)
+        await asyncio.gather(*acknowledged)
+        assert shared_of(first).waiting == 0
+        wire.mend()
+        wire.close()
+        del third
+
+    async def test_S1_a_closed_client_keeps_nothing_that_others_may_change(self, start: Process) -> None:
+        vendor = Vendor()
+        first, second = await start(vendor), await start(vendor)
+        await second.get("u1")
+        await second.aclose()
+        vendor.people["u1"] = {"tier": "silver"}
+        first.invalidate("u1")
+        await first.acknowledged(timeout=10 * LEASE)
+        assert (await second.get("u1"))["tier"] == "silver"
+
     async def test_S1_a_process_that_was_cut_off_joins_no_load_from_before(
         self, start: Process, valkey: Valkey
     ) -> None:
@@ -363,6 +422,18 @@ class TestItCanOnlyHelp:
         began = time.monotonic()
         assert (await client.lookup("u1"))["tier"] == "gold"
         assert time.monotonic() - began < 20
+        wire.mend()
+        wire.close()
+
+    async def test_S2_a_server_that_answers_nothing_is_waited_for_once(self, start: Process, valkey: Valkey) -> None:
+        vendor = Vendor()
+        wire = Cuttable(valkey.port)
+        wire.stall()
+        client = await start(vendor, wire.url, connected=False)
+        assert (await client.lookup("u1"))["tier"] == "gold"
+        assert (await client.lookup("u1")).status is Status.HIT
+        assert client._shared is not None
+        assert not client._shared.connecting
         wire.mend()
         wire.close()
 

@@ -3,8 +3,8 @@
 Each message has a sequence number, and each process renews a lease with a heartbeat that also reads the last number: a
 missed message is detected at the next heartbeat, and the first level is then cleared. An event is acknowledged when
 every process with a lease has applied it. A stopped or disconnected process serves only entries loaded within the
-length of a lease, so waiting for one lease is equivalent to its acknowledgement. A flushed server has lost the list of
-processes: for the length of a lease, every acknowledgement takes that long.
+length of a lease, so waiting for one lease is equivalent to its acknowledgement. A server that was flushed or restarted
+begins a new epoch of sequence numbers, in which nothing from before is trusted.
 """
 
 from __future__ import annotations
@@ -16,34 +16,26 @@ import logging
 import secrets
 import threading
 import time
+from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from ..._utils.fork import reset_after_fork
-from .connection import PARALLEL, Connections
-from .events import Event, Listener, decode_message, encode_message
+from .connection import Connections
+from .delivery import Delivery, ack_channel, profile_name
+from .events import Event, Listener, decode_message
 from .outbox import Outbox
-from .scripts import FENCE, HEARTBEAT, PUBLISH, RESERVE, ROTATE, STATE
+from .scripts import HEARTBEAT, ROTATE, STATE
 from .sealing import Sealing
 
 __all__ = ["Backplane"]
 
 logger = logging.getLogger("profile_enrich")
 
-FENCE_MS = 600_000
-"""Milliseconds for which an invalidation rejects results of earlier loads: longer than any load."""
-
-FORGET_MS = 60_000
-"""Milliseconds after which a lost process is forgotten."""
-
 REMEMBERED_KEYS = 10_000
 """Invalidated keys that a process remembers."""
 
 LONGEST_MESSAGE = 2**20
 """The largest message, in bytes."""
-
-
-class _MissedMessage(Exception):
-    """Another process started a new epoch, or a message was lost."""
 
 
 class Backplane:
@@ -79,8 +71,11 @@ class Backplane:
         self._stopping = False
         self._until = 0.0
         self._heard = False
-        self._members_complete_at = 0.0
+        self._attempt: Future[None] = Future()
+        self._numbered: str | None = None
+        """The epoch of the numbers below."""
         self.epoch: str | None = None
+        """The same, unless the server's state is still being read: entries of this epoch are trusted."""
         self.sequence = 0
         """The last sequence number without missed messages."""
         self.tags: dict[str, int] = {}
@@ -89,9 +84,7 @@ class Backplane:
         self.cleared = 0
         self.missed = 0
         """How often the first level was cleared because of a missed message."""
-        self._early: set[int] = set()
-        self._expected: dict[int, set[str]] = {}
-        self._all_there: dict[int, asyncio.Event] = {}
+        self._early: set[tuple[str, int]] = set()
 
     # --- from any thread --------------------------------------------------------------------------------------------
 
@@ -99,6 +92,21 @@ class Backplane:
     def available(self) -> bool:
         """Whether the lease is valid, so that the second level may be read."""
         return time.monotonic() < self._until
+
+    async def connected(self, timeout: float) -> bool:
+        """Return whether the lease is valid, after waiting up to `timeout` seconds for the first connection.
+
+        Until it is made, the other processes do not know this one, and do not wait for its acknowledgement.
+        """
+        if not self._attempt.done():
+            await asyncio.wait((asyncio.wrap_future(self._attempt),), timeout=timeout)
+            self._attempted()  # later lookups do not wait again
+        return self.available
+
+    @property
+    def connecting(self) -> bool:
+        """Whether the first connection of this process is being made."""
+        return not self._attempt.done()
 
     def join(self, listener: Listener) -> None:
         """Add the first level of a client."""
@@ -127,6 +135,7 @@ class Backplane:
         with self._lock:
             if self._thread is None:
                 self._stopping = False
+                self._attempt = Future()
                 # A fresh context: the thread serves all users.
                 context = contextvars.Context()
                 self._thread = threading.Thread(
@@ -149,7 +158,7 @@ class Backplane:
         self.outbox.renew_lock()
         self._reset()
         for listener in self._listeners:
-            listener.connected_for(0.0)
+            listener.after_fork()
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 
@@ -170,11 +179,17 @@ class Backplane:
                 if not said and not self._stopping:
                     said = True
                     logger.warning("the shared cache is not available (%s); lookups go on without it", kind)
+            self._attempted()
             pause = 0.05 if self._heard else min(2 * pause, 1.0)
             if not self._stopping:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), pause)
+        self._until = 0.0
         self._thread = self._loop = self._wake = None
+
+    def _attempted(self) -> None:
+        with contextlib.suppress(InvalidStateError):  # by another thread
+            self._attempt.set_result(None)
 
     def _stop(self) -> None:
         if self._wake is not None:
@@ -187,17 +202,25 @@ class Backplane:
         listening = self._connections.subscriber(self.lease / 2)
         subscription = listening.pubsub()
         try:
-            await subscription.subscribe(self._names["events"], self._acks(self._member))
+            await subscription.subscribe(self._names["events"], ack_channel(self._prefix, self._member))
             confirmed = 0
             async with asyncio.timeout(self.lease):
                 while confirmed < 2:
                     message = await subscription.get_message(timeout=self.lease)
                     confirmed += message is not None and message["type"] == "subscribe"
             await self._heartbeat(client, first=True)
+            self._attempted()
+            delivery = self._delivery(client)
+            wake = self._wake
+            assert wake is not None  # noqa: S101  # set before any session
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(work)
-                    for work in (self._listen(client, subscription), self._beat(client), self._deliver(client))
+                    for work in (
+                        self._listen(client, subscription, delivery),
+                        self._beat(client),
+                        delivery.run(wake),
+                    )
                 ]
                 group.create_task(self._end(tasks))
         finally:
@@ -221,7 +244,7 @@ class Backplane:
     async def _heartbeat(self, client: Any, *, first: bool = False) -> None:
         began, seen = time.monotonic(), self.sequence  # a message may arrive before the response
         sequence, epoch = await self._beat_once(client)
-        if self.epoch is None or epoch != self.epoch:
+        if self.epoch is None or epoch != self.epoch:  # None: an adoption was interrupted
             await self._adopt(client, epoch, sequence)
         elif sequence < seen:  # a failover or restart lost acknowledged events
             fresh = secrets.token_hex(8)
@@ -234,9 +257,8 @@ class Backplane:
             if sequence > self.sequence:
                 await self._adopt(client, epoch, sequence)
         self._until, self._heard = began + self.lease, True
-        left = self._until - time.monotonic()
         for listener in list(self._listeners):
-            listener.connected_for(left)
+            listener.connected_until(self._until)
 
     async def _beat_once(self, client: Any) -> tuple[int, str]:
         names = [self._names[name] for name in ("sequence", "epoch", "members")]
@@ -255,21 +277,25 @@ class Backplane:
 
     async def _adopt(self, client: Any, epoch: str, sequence: int) -> None:
         """Adopt the server's state and clear the first level, which may be outdated."""
-        tags, cleared = await client.run("EVAL", STATE, 2, self._names["tags"], self._names["cleared"])
         if self.epoch is not None:
             self.missed += 1
-        if epoch != self.epoch:  # the server lost the list of members, each of which may still hold a lease
-            self._members_complete_at = time.monotonic() + self.lease
-            self.keys = {}
-        self.epoch, self.sequence = epoch, sequence
-        self._early = {number for number in self._early if number > sequence}
-        self.tags = {tag.decode(): int(number) for tag, number in zip(tags[::2], tags[1::2], strict=True)}
-        self.cleared = int(cleared or 0)
+        self.epoch = None
+        if epoch != self._numbered:
+            self._numbered, self.keys, self.tags, self.cleared = epoch, {}, {}, 0
+        self.sequence = sequence
+        # Messages of this epoch that arrive meanwhile may be later than the state.
+        tags, cleared = await client.run("EVAL", STATE, 2, self._names["tags"], self._names["cleared"])
+        for tag, number in zip(tags[::2], tags[1::2], strict=True):
+            self.tags[tag.decode()] = max(int(number), self.tags.get(tag.decode(), 0))
+        self.cleared = max(int(cleared or 0), self.cleared)
+        self._early = {each for each in self._early if each[0] == epoch and each[1] > self.sequence}
+        self._advance()
         for listener in list(self._listeners):
             listener.drop()
+        self.epoch = epoch  # the last of all: other threads read it first
 
-    async def _listen(self, client: Any, subscription: Any) -> None:
-        own_acks = self._acks(self._member).encode()
+    async def _listen(self, client: Any, subscription: Any, delivery: Delivery) -> None:
+        own_acks = ack_channel(self._prefix, self._member).encode()
         while True:
             message = await subscription.get_message(ignore_subscribe_messages=True, timeout=None)
             if message is None or message["type"] != "message":
@@ -279,19 +305,22 @@ class Backplane:
             if data is None:
                 continue  # written with another secret
             if message["channel"] == own_acks:
-                number, _, member = data.decode().partition(":")
-                self._acknowledged(int(number), member)
+                epoch, number, member = data.decode().rsplit(" ", 2)
+                delivery.acknowledged(epoch, int(number), member)
                 continue
-            sequence, origin, events = decode_message(data)
+            epoch, sequence, origin, events = decode_message(data)
             if origin != self._member:
-                self._apply(sequence, events)
-                ack = self._acks(origin)
-                await client.run("PUBLISH", ack, self._sealing.seal(f"{sequence}:{self._member}".encode(), ack))
-            self._saw(sequence)
+                self._apply(epoch, sequence, events)
+                ack = ack_channel(self._prefix, origin)
+                text = f"{epoch} {sequence} {self._member}"
+                await client.run("PUBLISH", ack, self._sealing.seal(text.encode(), ack))
+            self._saw(epoch, sequence)
 
-    def _apply(self, sequence: int, events: list[Event]) -> None:
+    def _apply(self, epoch: str, sequence: int, events: list[Event]) -> None:
         for event in events:
-            if event.kind == "tag":
+            if epoch != self._numbered:
+                pass  # a number says nothing in another epoch
+            elif event.kind == "tag":
                 for name in self._sealing.names((event.namespace, event.tag)):
                     self.tags[name] = max(sequence, self.tags.get(name, 0))
             elif event.kind == "clear":
@@ -306,101 +335,32 @@ class Backplane:
                 if listener.namespace == event.namespace:
                     listener.apply(event)
 
-    def _saw(self, sequence: int) -> None:
-        self._early.add(sequence)
-        while self.sequence + 1 in self._early:
+    def _saw(self, epoch: str, sequence: int) -> None:
+        if epoch != self._numbered or sequence > self.sequence:
+            self._early.add((epoch, sequence))
+            self._advance()
+
+    def _advance(self) -> None:
+        while (following := (self._numbered or "", self.sequence + 1)) in self._early:
+            self._early.discard(following)
             self.sequence += 1
-            self._early.discard(self.sequence)
-        if sequence <= self.sequence:
-            self._early.discard(sequence)
 
-    # --- sending ----------------------------------------------------------------------------------------------------
-
-    async def _deliver(self, client: Any) -> None:
-        wake = self._wake
-        assert wake is not None  # noqa: S101  # set before any session
-        while True:
-            wake.clear()
-            while events := self.outbox.take():
-                await self._send(client, events)
-                self.outbox.sent()
-            await wake.wait()
-
-    async def _send(self, client: Any, events: list[Event]) -> None:
-        sequence = await self._reserve(client, events)
-        fences = self._fences(events)
-        for start in range(0, len(fences), PARALLEL):
-            async with asyncio.TaskGroup() as group:  # the first failure ends the others, before the client is closed
-                for each in fences[start : start + PARALLEL]:
-                    group.create_task(self._fence(client, sequence, *each))
-        self._apply(sequence, events)  # again: a load may have read the old value from the second level meanwhile
-        self.outbox.fenced()
-        channel = self._names["events"]
-        message = self._sealing.seal(encode_message(sequence, self._member, events), channel)
-        there = self._all_there[sequence] = asyncio.Event()
-        self._expected[sequence] = set()
-        try:
-            members = await client.run("EVAL", PUBLISH, 1, self._names["members"], channel, message, FORGET_MS)
-            published = time.monotonic()
-            waiting = {member.decode() for member in members} - {self._member}
-            self._expected[sequence] = waiting - self._expected[sequence]
-            if published < self._members_complete_at:
-                await asyncio.sleep(published + self.lease - time.monotonic())
-            elif self._expected[sequence]:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(there.wait(), published + self.lease - time.monotonic())
-        finally:
-            del self._all_there[sequence], self._expected[sequence]
-
-    async def _reserve(self, client: Any, events: list[Event]) -> int:
-        names = [self._names[name] for name in ("sequence", "epoch", "tags", "cleared")]
-        kinds = {event.kind for event in events}
-        kind = "clear" if "clear" in kinds else "tags"
-        tags = [
-            name
-            for event in events
-            if event.kind == "tag"
-            for name in self._sealing.names((event.namespace, event.tag))
-        ]
-        sequence, epoch = await client.run("EVAL", RESERVE, 4, *names, secrets.token_hex(8), kind, *tags)
-        if epoch.decode() != self.epoch:
-            raise _MissedMessage
-        return int(sequence)
-
-    def _fences(self, events: list[Event]) -> list[tuple[str, Event]]:
-        return [
-            (name, event)
-            for event in events
-            for type_, value in event.keys
-            for name in self._sealing.names((event.namespace, type_, value))
-        ]
-
-    async def _fence(self, client: Any, sequence: int, name: str, event: Event) -> None:
-        entry, fence, overlay = (self.name_of(name, part) for part in ("entry", "fence", "overlay"))
-        content, left = b"", 1
-        if event.kind == "overlay":
-            left = max(1, int((event.until - time.time()) * 1000))
-            content = self._sealing.seal(encode_message(sequence, "", [event]), overlay)
-        await client.run("EVAL", FENCE, 3, entry, fence, overlay, sequence, FENCE_MS, content, left)
+    def _delivery(self, client: Any) -> Delivery:
+        return Delivery(
+            client,
+            outbox=self.outbox,
+            sealing=self._sealing,
+            names=self._names,
+            prefix=self._prefix,
+            member=self._member,
+            lease=self.lease,
+            apply=self._apply,
+            position=lambda: (self._numbered, self.sequence),
+        )
 
     def name_of(self, name: str, part: str) -> str:
         """Return the server's name for a part of a key's data."""
-        return f"{self._prefix}:{{{name}}}:{part}"
-
-    def _acks(self, member: str) -> str:
-        return f"{{{self._prefix}}}:acks:{member}"
-
-    def _acknowledged(self, sequence: int, member: str) -> None:
-        there = self._all_there.get(sequence)
-        if there is None:
-            return
-        waiting = self._expected[sequence]
-        if member in waiting:
-            waiting.discard(member)
-            if not waiting:
-                there.set()
-        else:  # before the list of members was restored
-            waiting.add(member)
+        return profile_name(self._prefix, name, part)
 
     def __repr__(self) -> str:
         return f"<Backplane {'available' if self.available else 'not available'}, {self.outbox.waiting} events waiting>"

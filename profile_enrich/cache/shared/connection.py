@@ -49,6 +49,8 @@ class Connections:
         self._redis = import_extra("redis.asyncio", "the shared cache", "redis")
         self._cluster = cluster
         self._options = dict(options)
+        self.connect_timeout = 4 * timeout
+        """Seconds that connecting may take for a lookup."""
         self._clients: LoopClients[_LoopClient] = LoopClients(lambda: self.open(timeout), _close)
 
     async def run(self, *words: str | bytes | int) -> Any:

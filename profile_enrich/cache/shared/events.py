@@ -47,6 +47,10 @@ class Listener(Protocol):
         """The namespace of the client's source."""
         ...
 
+    def after_fork(self) -> None:
+        """Clear the first level of a forked child, which other processes do not know."""
+        ...
+
     def apply(self, event: Event) -> None:
         """Apply a change announced by any process."""
         ...
@@ -55,12 +59,12 @@ class Listener(Protocol):
         """Clear the first level after a missed message."""
         ...
 
-    def connected_for(self, seconds: float) -> None:
-        """Set how long entries may be served without a heartbeat; after that, only recently loaded ones."""
+    def connected_until(self, until: float) -> None:
+        """Set until when (on the monotonic clock) entries may be served; after that, only recently loaded ones."""
         ...
 
 
-def encode_message(sequence: int, origin: str, events: list[Event]) -> bytes:
+def encode_message(epoch: str, sequence: int, origin: str, events: list[Event]) -> bytes:
     """Encode the events of one message."""
     content: list[dict[str, Any]] = [
         {
@@ -73,10 +77,16 @@ def encode_message(sequence: int, origin: str, events: list[Event]) -> bytes:
         }
         for event in events
     ]
-    return json.dumps([sequence, origin, content], ensure_ascii=False, separators=(",", ":"), default=str).encode()
+    message = [epoch, sequence, origin, content]
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), default=str).encode()
 
 
-def decode_message(data: bytes) -> tuple[int, str, list[Event]]:
-    """Decode a message: its sequence number, the member that sent it, and its events."""
-    sequence, origin, content = json.loads(data)
-    return sequence, origin, [Event(**(each | {"keys": tuple((t, v) for t, v in each["keys"])})) for each in content]
+def decode_message(data: bytes) -> tuple[str, int, str, list[Event]]:
+    """Decode a message: its epoch and sequence number in it, the member that sent it, and its events."""
+    epoch, sequence, origin, content = json.loads(data)
+    return (
+        epoch,
+        sequence,
+        origin,
+        [Event(**(each | {"keys": tuple((t, v) for t, v in each["keys"])})) for each in content],
+    )

@@ -8,13 +8,26 @@ from concurrent.futures import Future
 
 from .events import Event
 
-__all__ = ["Outbox"]
+__all__ = ["Batch", "Outbox"]
 
 MOST_EVENTS = 10_000
 """The largest number of events kept while the server is unavailable; beyond that, one clear event replaces them."""
 
 MOST_KEYS = 250
 """The largest number of keys in a message."""
+
+
+class Batch:
+    """The events of one message."""
+
+    __slots__ = ("acknowledged", "events", "fenced", "weight")
+
+    def __init__(self, events: list[Event], weight: int) -> None:
+        self.events = events
+        self.weight = weight
+        """How many calls of `put` they represent."""
+        self.fenced = False
+        self.acknowledged = False
 
 
 class Outbox:
@@ -28,8 +41,9 @@ class Outbox:
         self._wide = 0
         self._put = 0
         self._done = 0
-        self._sending: list[tuple[Event, int]] = []
-        self._is_fenced = False
+        self._sent: deque[Batch] = deque()
+        """What was taken, from the first one without acknowledgement."""
+        self._repeated: deque[Batch] = deque()
         self._waiting: list[tuple[int, Future[None]]] = []
 
     def put(self, event: Event) -> None:
@@ -52,30 +66,48 @@ class Outbox:
                 self._events.append((clearing, share))
                 self._count(clearing, 1)
 
-    def take(self) -> list[Event]:
-        """Return the events of the next message; the same ones again until `sent` is called."""
+    def take(self) -> Batch | None:
+        """Return the events of the next message, if there are any."""
         with self._lock:
-            if not self._sending and self._events:
-                keys = 0
-                while self._events and (not self._sending or keys + len(self._events[0][0].keys) <= MOST_KEYS):
-                    keys += len(self._events[0][0].keys)
-                    self._sending.append(self._events.popleft())
-                self._is_fenced = False
-            return [event for event, _ in self._sending]
+            if self._repeated:
+                batch = self._repeated.popleft()
+            elif self._events:
+                events: list[Event] = []
+                weight = keys = 0
+                while self._events and (not events or keys + len(self._events[0][0].keys) <= MOST_KEYS):
+                    event, share = self._events.popleft()
+                    events.append(event)
+                    weight += share
+                    keys += len(event.keys)
+                batch = Batch(events, weight)
+            else:
+                return None
+            self._sent.append(batch)
+            return batch
 
-    def fenced(self) -> None:
-        """Mark the events that `take` returned last as fenced: the second level no longer returns old values."""
+    def repeat(self) -> None:
+        """Have `take` return again what has no acknowledgement, and what was sent after it."""
+        # The later ones, too: an older event must not have the last word on a key.
         with self._lock:
-            if not self._is_fenced:
-                self._is_fenced = True
-                for event, _ in self._sending:
+            for batch in self._sent:
+                batch.acknowledged = False
+            self._repeated.extendleft(reversed(self._sent))
+            self._sent.clear()
+
+    def fenced(self, batch: Batch) -> None:
+        """Note that the second level no longer returns old values of these events' keys."""
+        with self._lock:
+            if not batch.fenced:
+                batch.fenced = True
+                for event in batch.events:
                     self._count(event, -1)
 
-    def sent(self) -> None:
-        """Mark the events that `take` returned last as applied by all processes."""
+    def acknowledged(self, batch: Batch) -> None:
+        """Note that all processes have applied these events."""
         with self._lock:
-            self._done += sum(weight for _, weight in self._sending)
-            self._sending = []
+            batch.acknowledged = True
+            while self._sent and self._sent[0].acknowledged:
+                self._done += self._sent.popleft().weight
             ready = [future for ticket, future in self._waiting if ticket <= self._done]
             self._waiting = [each for each in self._waiting if each[0] > self._done]
         for future in ready:

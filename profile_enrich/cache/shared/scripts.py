@@ -1,16 +1,25 @@
 """Lua scripts for atomic operations on the server (Valkey 7.2 and later, Redis 7).
 
 The keys of one script share a hash slot, so the scripts run on a cluster: all keys of the backplane have the hash tag
-`{prefix}`, those of one profile the hash tag `{name}`.
+`{prefix}`, those of one profile the hash tag `{name}`. An epoch ends with the time of its beginning, so that its age is
+known.
 """
 
 from __future__ import annotations
 
 __all__ = ["FENCE", "HEARTBEAT", "LEASE", "PUBLISH", "RENEW", "RESERVE", "ROTATE", "STATE", "STORE"]
 
-RESERVE = """
+_NOW = """
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+"""
+"""The server's time in milliseconds, as text: Lua would write a number of that size with an exponent."""
+
+RESERVE = (
+    _NOW
+    + """
 -- KEYS: sequence, epoch, tags, cleared. ARGV: new epoch, 'keys' | 'tags' | 'clear', names of tags ...
-redis.call('SET', KEYS[2], ARGV[1], 'NX')
+redis.call('SET', KEYS[2], ARGV[1] .. ':' .. now, 'NX')
 local sequence = redis.call('INCR', KEYS[1])
 if ARGV[2] == 'clear' or redis.call('HLEN', KEYS[3]) > 10000 then
   redis.call('SET', KEYS[4], sequence)
@@ -19,6 +28,7 @@ end
 for i = 3, #ARGV do redis.call('HSET', KEYS[3], ARGV[i], sequence) end
 return {sequence, redis.call('GET', KEYS[2])}
 """
+)
 """Take the next sequence number, and store its tags or clear event."""
 
 FENCE = """
@@ -31,34 +41,41 @@ return redis.call('DEL', KEYS[1], KEYS[3])
 """
 """Delete an entry and reject results of earlier loads; or set an overlay."""
 
-PUBLISH = """
--- KEYS: members. ARGV: channel, message, milliseconds after which a lost member is forgotten
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+PUBLISH = (
+    _NOW
+    + """
+-- KEYS: members, epoch. ARGV: channel, message, milliseconds after which a lost member is forgotten, epoch
+if redis.call('GET', KEYS[2]) ~= ARGV[4] then return nil end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[3])
 redis.call('PUBLISH', ARGV[1], ARGV[2])
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+return {now - string.match(ARGV[4], '%d+$'), redis.call('ZRANGE', KEYS[1], 0, -1)}
 """
-"""Publish a message, and list the processes that have to acknowledge it."""
+)
+"""Publish a message, unless another epoch began; return the age of the epoch in milliseconds, and who has to answer."""
 
-HEARTBEAT = """
+HEARTBEAT = (
+    _NOW
+    + """
 -- KEYS: sequence, epoch, members. ARGV: new epoch, member, milliseconds of the lease
-redis.call('SET', KEYS[2], ARGV[1], 'NX')
-local time = redis.call('TIME')
-redis.call('ZADD', KEYS[3], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3], ARGV[2])
+redis.call('SET', KEYS[2], ARGV[1] .. ':' .. now, 'NX')
+redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[2])
 return {tonumber(redis.call('GET', KEYS[1]) or 0), redis.call('GET', KEYS[2])}
 """
+)
 """Renew the membership of a process, and read the current sequence number and epoch."""
 
-ROTATE = """
+ROTATE = (
+    _NOW
+    + """
 -- KEYS: epoch, sequence, tags, cleared. ARGV: the epoch that lost something, a new one, a sequence number seen before
 if redis.call('GET', KEYS[1]) == ARGV[1] then
-  redis.call('SET', KEYS[1], ARGV[2])
+  redis.call('SET', KEYS[1], ARGV[2] .. ':' .. now)
   redis.call('SET', KEYS[2], ARGV[3])
   redis.call('DEL', KEYS[3], KEYS[4])
 end
 return redis.call('GET', KEYS[1])
 """
+)
 """Start a new epoch, which invalidates all entries of the old one."""
 
 STATE = """

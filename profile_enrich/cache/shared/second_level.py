@@ -16,8 +16,9 @@ from typing import Any
 
 from ...profile import Record
 from ..cache import ProfileCache
-from .backplane import FENCE_MS, Backplane
+from .backplane import Backplane
 from .connection import Connections, NoConnection
+from .delivery import FENCE_MS
 from .entry_codec import SharedAnswer, decode_answer, encode_answer
 from .events import Event, decode_message
 from .outbox import MOST_KEYS
@@ -145,18 +146,31 @@ class SecondLevel:
         if self._joined:
             self._joined = False
             await asyncio.to_thread(self._backplane.leave, self)
+            self._disconnect()
         await self._connections.aclose()
 
     def usable(self, key: CacheKey) -> bool:
         """Return whether the second level may be read for a key now."""
         usable = (
-            self._backplane.available
+            (self._backplane.available or self._backplane.connecting)
             and time.monotonic() >= self._blocked_until
             and not self._backplane.outbox.holds(key)
         )
         if not usable:
             self._counts["skipped"] += 1
         return usable
+
+    @property
+    def connecting(self) -> bool:
+        """Whether the first connection of the process is being made."""
+        return self._backplane.connecting
+
+    async def connected(self) -> bool:
+        """Return whether it is available; the first connection of the process is waited for as long as for any."""
+        if await self._backplane.connected(self._connections.connect_timeout):
+            return True
+        self._counts["skipped"] += 1
+        return False
 
     async def read(self, key: CacheKey, *, again: bool = False) -> SharedAnswer | None:
         """Return the answer that is stored for a key, fresh or stale; `None` when there is none to be trusted.
@@ -190,11 +204,13 @@ class SecondLevel:
     async def take(self, key: CacheKey) -> LoadLease | str | None:
         """The lease to load a key; `BUSY` while another process has it; `None` when the second level is of no help."""
         epoch, sequence = self._backplane.epoch, self._backplane.sequence
+        if epoch is None:
+            return None
         name = self._sealing.names(key)[0]
         token = secrets.token_hex(8)
         lease, number = self._backplane.name_of(name, "lease"), self._backplane.name_of(name, "number")
         taken = await self._run("EVAL", LEASE, 2, lease, number, token, self._lease_ms, 2 * FENCE_MS)
-        if taken is None or epoch is None:
+        if taken is None:
             return None
         if not taken:
             return BUSY
@@ -297,11 +313,22 @@ class SecondLevel:
         """See `Listener.drop`."""
         self._cache.clear()
 
-    def connected_for(self, seconds: float) -> None:
-        """See `Listener.connected_for`."""
-        self._cache.connected_until = self._timer() + seconds
+    def connected_until(self, until: float) -> None:
+        """See `Listener.connected_until`."""
+        # The cache's clock is read first: a process that is stopped in between gets a shorter time, not a longer one.
+        self._cache.connected_until = self._timer() + until - time.monotonic()
+
+    def after_fork(self) -> None:
+        """See `Listener.after_fork`."""
+        self._cache.renew_lock()
+        self._disconnect()
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _disconnect(self) -> None:
+        """Forget what changes by others no longer reach."""
+        self._cache.connected_until = -math.inf
+        self._cache.clear()
 
     def _holds(self, answer: SharedAnswer, key: CacheKey) -> bool:
         """Return whether an entry was not invalidated since its load, as far as this process knows."""
@@ -321,7 +348,7 @@ class SecondLevel:
     def _lay_over(self, key: CacheKey, sealed: bytes, name: str) -> None:
         plain = self._sealing.open(sealed, name, self._limit)
         if plain is not None:
-            for event in decode_message(plain)[2]:
+            for event in decode_message(plain)[3]:
                 self._overlay(key, event)
 
     def _keep(self, lease: LoadLease) -> None:
