@@ -146,7 +146,8 @@ class LocalStore(ProfileStore):
             StoreError: the collection does not exist, or one of the records cannot be read.
         """
         payloads = self._reader(collection)[1].payloads(record_ids)
-        return {key: json.loads(payload.decode())["data"] for key, payload in payloads.items()}
+        decoded = json.loads((b"[%b]" % b",".join(payloads.values())).decode())
+        return {key: whole["data"] for key, whole in zip(payloads, decoded, strict=True)}
 
     def get_payload(
         self, collection: str | int | Collection, record_id: str, dialect: Dialect = "census"

@@ -124,6 +124,54 @@ async def test_E1_the_same_in_both_ways(
     assert [str(each) for each in single] == [str(each) for each in batches]
 
 
+LINES = [
+    "u1,x\n",
+    "u2,\n",
+    'u2,"x"\n',
+    "u1,x\r\n",
+    "\n",
+    'u3,"a\nb"\n',
+    '"u1","a,b"\n',
+    "u1\n",
+    "u1,a,b\n",
+    ",x\n",
+    "7,é\n",
+]
+LINES += ["nobody,\\\n", 'u2,"a\r"\n', "u1,\r\n", "u1,\0\n", "u1,\t\n", "u1,x\r\r\n", 'u1,a"b\n']
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lines=st.lists(st.sampled_from(LINES) | st.just("u1,x\n"), max_size=8),
+    last=st.sampled_from(["", "u1,x", 'u1,"x"', "u1,x\r"]),
+    target=st.sampled_from(["csv", "tsv", "jsonl"]),
+    encoding=st.sampled_from([None, "utf-16", "cp1252"]),
+    fields=st.sampled_from([["a"], ["a", "b"], None]),
+    shape=st.sampled_from([{}, {"into": "n"}, {"prefix": ""}]),
+)
+async def test_E1_the_same_in_both_ways_whatever_the_lines(
+    tmp_path: Path,
+    lines: list[str],
+    last: str,
+    target: str,
+    encoding: str | None,
+    fields: list[str] | None,
+    shape: dict[str, Any],
+) -> None:
+    """E1: quotes, line endings, blank and broken lines, in lines that are read together."""
+    tmp_path = Path(tempfile.mkdtemp(dir=tmp_path))
+    source = tmp_path / "in.csv"
+    source.write_bytes("".join(["user_id,n\n", *lines, last]).encode(encoding or "utf-8"))
+    people: dict[Any, Any] = {"u1": {"a": "😀", "b": 'é"'}, "u2": {"a": "x,y", "n": 1.5}, "7": {"a": [None, "\n"]}}
+    if fields is None and target != "jsonl" and "into" not in shape:
+        fields = ["a"]  # all attributes of a CSV need a second pass, which has no lines of its own
+    block, single, batches = await both(
+        tmp_path, source, target, people, encoding=encoding, fields=fields,
+        options=EnrichOptions(max_errors=1.0), **shape,
+    )  # fmt: skip
+    assert block == single == batches
+
+
 @pytest.mark.parametrize("target", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("remembered", [1, 3, 10_000])
 async def test_E2_more_keys_than_are_remembered(

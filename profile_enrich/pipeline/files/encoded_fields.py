@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from typing import cast
 
 from ...errors import InvalidKeyError
 from ...profile import Profile, ProfileKey, Record
 from ..keys import key_of
 from ..records.block_lookup import BatchLookup, BlockLookup
 from ..records.outcome import Outcome
-from .line_writer import AddedFields, Attributes
-from .readers import Item
+from .line_writer import AddedFields
+from .readers import Block, Item
 
-__all__ = ["ReadyFields", "blocks"]
+__all__ = ["ReadyBlock", "ReadyFields", "prepared"]
 
 
 class ReadyFields:
@@ -23,36 +23,29 @@ class ReadyFields:
 
     Args:
         lookup: reads the profiles.
-        attributes: encodes the profiles as fields.
+        make: encodes attributes as fields.
     """
 
-    def __init__(self, lookup: BlockLookup | BatchLookup, attributes: Attributes) -> None:
+    def __init__(self, lookup: BlockLookup | BatchLookup, make: Callable[[Mapping[str, object]], AddedFields]) -> None:
         self._lookup = lookup
-        self._attributes = attributes
+        self._make = make
         self._ready: dict[str, AddedFields] = {}
         self._without: dict[str, Profile | InvalidKeyError] = {}
 
-    async def prepare(self, block: Sequence[Item]) -> ReadyBlock:
+    async def prepare(self, block: Block) -> ReadyBlock:
         """Look up the unknown keys of these records."""
         if len(self._ready) + len(self._without) > self._lookup.remembered:
             self._ready, self._without = {}, {}  # not cleared, because the previous block may still use it
         ready, without = self._ready, self._without
-        asked: dict[str, None] = {}
-        for item in block:
-            key = item.key
-            if type(key) is not str:
-                if type(key) is not int:
-                    continue  # handled singly: mostly there is nothing to look up
-                key = item.key = str(key)
-            if key not in ready and key not in without and key and item.fault is None:
-                asked[key] = None
+        prepared = ReadyBlock(self._lookup, self._make, ready, without)
+        unknown = [key for key, added in zip(block.keys, prepared.fields(block), strict=True) if added is None]
         ids: list[str] = []
-        for key in asked:
-            try:
-                ids.append(ProfileKey(key).value)
-            except InvalidKeyError as error:
-                without[key] = error.with_traceback(None)
-        prepared = ReadyBlock(self._lookup, self._attributes, ready, without)
+        for key in dict.fromkeys(unknown):
+            if key and key not in without:
+                try:
+                    ids.append(ProfileKey(key).value)
+                except InvalidKeyError as error:
+                    without[key] = error.with_traceback(None)
         if ids:
             await prepared.add(ids)
         return prepared
@@ -64,12 +57,12 @@ class ReadyBlock:
     def __init__(
         self,
         lookup: BlockLookup | BatchLookup,
-        attributes: Attributes,
+        make: Callable[[Mapping[str, object]], AddedFields],
         ready: dict[str, AddedFields],
         without: dict[str, Profile | InvalidKeyError],
     ) -> None:
         self._lookup = lookup
-        self._attributes = attributes
+        self._make = make
         self._ready = ready
         self._without = without
 
@@ -79,51 +72,53 @@ class ReadyBlock:
             if isinstance(answer, Profile):
                 self._without[key] = answer
             else:
-                self._ready[key] = self._attributes.of_attributes(answer)
+                added = self._make(answer)
+                if added.fault is None:
+                    self._ready[key] = added
+                else:
+                    self._without[key] = Profile(Record(answer))
 
-    def fields(self, item: Item) -> AddedFields | None:
-        """Return the fields added to a record; `None` if it has no profile, or cannot be written."""
-        key = item.key
-        if item.fault is not None or type(key) is not str:
-            return None
-        added = self._ready.get(key)
-        return added if added is not None and added.fault is None else None
+    def fields(self, block: Block) -> list[AddedFields | None]:
+        """Return the fields added to each record; `None` for one without a profile, or if they cannot be written."""
+        return [*map(cast("dict[str | None, AddedFields]", self._ready).get, block.keys)]
 
-    async def outcome(self, item: Item) -> Outcome[Item]:
-        """Return the outcome of a record for which `fields` has nothing."""
+    async def outcome(self, item: Item) -> tuple[Outcome[Item], AddedFields | None]:
+        """Return the outcome of one record, and its added fields if the key has a profile."""
         outcome = Outcome(item.number - 1, item)
         try:
             key = key_of(item.key)
         except InvalidKeyError as error:
             outcome.problem = error.with_traceback(None)
-            return outcome
+            return outcome, None
         text = key.value if isinstance(key, ProfileKey) else key
         if text not in self._ready and text not in self._without:
             await self.add([text])
         answer = self._without.get(text)
-        if isinstance(answer, InvalidKeyError):
-            outcome.problem = answer
-        elif answer is not None and answer.error is not None:
-            outcome.problem = answer.error
-        elif answer is not None:
-            outcome.profile = answer
+        if answer is None:
+            outcome.profile = _FOUND
+        elif isinstance(answer, InvalidKeyError) or answer.error is not None:
+            outcome.problem = answer if isinstance(answer, InvalidKeyError) else answer.error
         else:
-            read = (await self._lookup.read([text]))[text]
-            outcome.profile = read if isinstance(read, Profile) else Profile(Record(read))
-        return outcome
+            outcome.profile = answer
+        return outcome, self._ready.get(text)
 
 
-async def blocks(items: Iterator[Item], ready: ReadyFields, size: int) -> AsyncGenerator[tuple[list[Item], ReadyBlock]]:
+_FOUND = Profile(Record({}))
+"""Of a record whose fields are ready."""
+
+
+async def prepared(items: Iterator[Block], ready: ReadyFields) -> AsyncGenerator[tuple[Block, ReadyBlock]]:
     """Yield blocks of records with their fields. The next block is looked up meanwhile."""
     coming: asyncio.Task[ReadyBlock] | None = None
     try:
-        block = list(itertools.islice(items, size))
-        while block:
-            prepared = await ready.prepare(block) if coming is None else await coming
-            following = list(itertools.islice(items, size))
-            coming = asyncio.create_task(ready.prepare(following))
-            await asyncio.sleep(0)  # its requests are sent before this block is written
-            yield block, prepared
+        block = next(items, None)
+        while block is not None:
+            made = await ready.prepare(block) if coming is None else await coming
+            following = next(items, None)
+            if following is not None:
+                coming = asyncio.create_task(ready.prepare(following))
+                await asyncio.sleep(0)  # its requests are sent before this block is written
+            yield block, made
             block = following
     finally:
         if coming is not None:

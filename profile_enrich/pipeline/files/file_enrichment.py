@@ -8,7 +8,7 @@ import operator
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,24 +16,21 @@ from ..._utils.file_identity import FileIdentity
 from ..._utils.validation import check_int, check_number
 from ...client.client import ProfileClient
 from ...errors import ConfigurationError, InputError
-from ...profile import Profile
 from ..options import EnrichOptions, options_of
-from ..outcome_stream import Outcome, run
+from ..outcome_stream import run
 from ..records.block_lookup import block_lookup
-from ..records.outcome_policy import OutcomePolicy, Rejection, RunStats
+from ..records.outcome_policy import OutcomePolicy, RunStats
 from ..records.queue import LookupQueue
 from ..records.thread_reader import iterate_in_thread
-from ..tables.columns import Columns
-from .column_types import json_text, notice, plain
-from .encoded_fields import ReadyBlock, ReadyFields, blocks
+from .encoded_fields import ReadyFields, prepared
 from .file_job import FileJob, fields_of
 from .file_report import FileProgress, FileReport
 from .formats import FileFormat, FileSpec
-from .line_writer import AddedFields, Attributes, Lines
+from .outcome_writer import ColumnState, OutcomeWriter
 from .readers import Item, RecordReader, open_reader
 from .resumable_output import ResumableOutput
 from .stream_output import RecordOutput, SpooledOutput, StreamOutput
-from .two_pass_writer import assemble, entry
+from .two_pass_writer import assemble
 
 __all__ = ["enrich_file"]
 
@@ -135,23 +132,6 @@ async def enrich_file(
         return process.report()
 
 
-@dataclass(slots=True)
-class _State:
-    """The content of a checkpoint.
-
-    Args:
-        kinds: the kinds of the added values by column, from which the types of a Parquet file are inferred.
-        read_kinds: the kinds of the input's values by column, if its format has no types.
-        clashes: the number of records by the name of a column that they already had.
-        digest: the digest of the input, after the first pass.
-    """
-
-    kinds: dict[str, str] = field(default_factory=dict[str, str])
-    read_kinds: dict[str, str] = field(default_factory=dict[str, str])
-    clashes: dict[str, int] = field(default_factory=dict[str, int])
-    digest: str = ""
-
-
 class _Run:
     """One process's part in enriching a file."""
 
@@ -170,7 +150,7 @@ class _Run:
             self.reader.close()
             raise
         saved: dict[str, Any] = self._out.state or {}
-        self._state = _State(**saved.get("columns", {}))
+        self._state = ColumnState(**saved.get("columns", {}))
         self._policy = OutcomePolicy(
             job.options,
             on_error="raise" if job.dead is None else "dead_letter",
@@ -179,13 +159,7 @@ class _Run:
         self.stats = self._policy.stats
         self._first_pass_done = bool(self._state.digest)
         self._resumed = self.stats.rows
-        for name in job.columns():
-            self._state.kinds.setdefault(name, "null")
-        declared = Columns(job.declared, "") if job.declared else None
-        self._merger = job.merger()
-        self._emit: Callable[[bytes], object] = self._out.write
-        self._attributes = Attributes(self._merger.added, declared)
-        self._lines = Lines(self.reader, job.target, job.columns(), self._state.clashes)
+        self._writer = OutcomeWriter(job, self.reader, self._out, self._policy, self._state)
 
     def _open(self, *, whole: bool) -> RecordReader:
         job = self._job
@@ -263,29 +237,24 @@ class _Run:
         self, checkpoint_rows: int, checkpoint_every: float, progress: Callable[[FileProgress], None] | None
     ) -> None:
         job, stats = self._job, self.stats
-        if not stats.rows and not job.two_passes and not self._out.size:
-            self._out.write(self._lines.header())
-        items = itertools.islice(iter(self.reader), stats.rows, None)
+        if not stats.rows:
+            self._writer.header()
         tick = self._ticker(checkpoint_rows, checkpoint_every, progress)
         lookup = None if job.source.is_stream else block_lookup(self._client, job.options)
         if lookup is not None:
-            self._emit = (lines := list[bytes]()).append
-            coming = blocks(items, ReadyFields(lookup, self._attributes), lookup.block)
-            async with contextlib.aclosing(coming):
+            blocks = self.reader.blocks(lookup.block, stats.rows)
+            async with contextlib.aclosing(prepared(blocks, ReadyFields(lookup, self._writer.added))) as coming:
                 async for block, ready in coming:
-                    try:
-                        await self._block(block, ready)
-                    finally:  # including the records before one that ends the run, which are counted
-                        self._out.write(b"".join(lines))
-                        lines.clear()
+                    await self._writer.block(block, ready)
                     tick()
             return
+        items = itertools.islice(iter(self.reader), stats.rows, None)
         options = replace(job.options, ordered=True)
         queue: LookupQueue[Item] = LookupQueue(self._client, _KEY, options, remember=_REMEMBERED)
         results = run(queue, iterate_in_thread(items) if job.source.is_stream else items)
         async with contextlib.aclosing(results):
             async for outcome in results:
-                self._one(outcome)
+                self._writer.outcome(outcome)
                 tick()
 
     def _ticker(
@@ -305,91 +274,6 @@ class _Run:
                 saved, saved_at = self.stats.rows, time.monotonic()
 
         return tick
-
-    async def _block(self, block: list[Item], ready: ReadyBlock) -> None:
-        """Write a block of records. Most have a profile, so their path is the short one."""
-        stats, emit, line_of, fields_of_key = self.stats, self._emit, self._lines.line, ready.fields
-        two_passes = self._job.two_passes
-        found = 0
-        for item in block:
-            added = fields_of_key(item)
-            if added is not None:
-                if two_passes:
-                    found += 1
-                    self._note(item, added)
-                    continue
-                line = line_of(item, added)
-                if line is not None:
-                    found += 1
-                    emit(line)
-                    continue
-            stats.rows += found
-            stats.enriched += found
-            found = 0
-            self._one(await ready.outcome(item))
-        stats.rows += found
-        stats.enriched += found
-
-    def _one(self, outcome: Outcome[Item]) -> None:
-        """Write one record to the output or to the dead letters."""
-        item, profile, policy = outcome.row, outcome.profile, self._policy
-        place = f"{self._job.source.name}, {item.place}"
-        if item.fault is not None:
-            self._reject(item, policy.fail("bad_input", item.fault, place, self._unusable(place, item.fault)))
-        else:
-            rejection = policy.apply(profile, outcome.problem, place)
-            if rejection is not None:
-                self._reject(item, rejection)
-            else:
-                self._write(item, profile, place)
-        if self.stats.failed:
-            policy.check()
-
-    def _write(self, item: Item, profile: Profile | None, place: str) -> None:
-        """Write one record to the output."""
-        added = self._attributes.missing if profile is None else self._attributes.of(profile)
-        fault, code = added.fault, "bad_attribute"
-        line: bytes | None = None
-        if fault is None and not self._job.two_passes:
-            line = self._lines.line(item, added)
-            if line is None:
-                fault, code = f"a character that {self._lines.text.codec} does not have", "bad_encoding"
-        if fault is not None:
-            self._reject(item, self._policy.demote(profile, code, fault, place, self._unusable(place, fault)))
-        elif line is None:
-            self._note(item, added)
-        else:
-            self._emit(line)
-
-    def _note(self, item: Item, added: AddedFields) -> None:
-        """Write a line of the journal, which the second pass reads."""
-        if added.tail is None:
-            notice(self._state.kinds, added.values)
-            added.tail = json_text(added.values).encode()
-        if self._job.source.format == "jsonl":
-            notice(self._state.read_kinds, item.record)
-        self._emit(entry(item.number, added.tail))
-
-    def _unusable(self, place: str, fault: str) -> InputError:
-        return InputError(f"{place}: {fault}. Fix it and start over, or pass dead_letter= to keep such records")
-
-    def _reject(self, item: Item, rejection: Rejection | None) -> None:
-        """Write a dead letter, unless the record is dropped."""
-        if rejection is None or rejection.dropped:
-            return
-        record: Any = item.record
-        if record is None:
-            record = item.raw
-        elif item.fault is None or isinstance(record, tuple):
-            record = {name: plain(value) for name, value in self.reader.values(item).items()}
-        content = {
-            "row": item.number,
-            **({"line": item.line} if item.line else {}),
-            "reason": rejection.code,
-            "detail": rejection.message,
-            "record": record,
-        }
-        self._out.write(json_text(content).encode() + b"\n", "the dead letters")
 
     # --- the second pass --------------------------------------------------------------------------------------------
 
@@ -440,7 +324,7 @@ class _Run:
 
     def report(self) -> FileReport:
         stats = self.stats
-        unseen = [] if self._resumed else sorted(self._merger.unseen)
+        unseen = [] if self._resumed else sorted(self._writer.merger.unseen)
         return FileReport(
             rows=stats.rows,
             written=stats.passed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, BinaryIO, cast
@@ -11,7 +12,7 @@ from ..._utils.strict_json import StrictJsonError, finite, strict_decoder
 from ..._utils.text_encoding import CR_ALONE, ends_in_cr
 from ...errors import ConfigurationError, InputError
 from .formats import FileSpec
-from .record_reader import Item, no_column
+from .record_reader import Block, Item, no_column
 from .text_reader import TextReader, decoded
 
 __all__ = ["CsvRecordReader", "JsonReader"]
@@ -25,6 +26,7 @@ class CsvRecordReader(TextReader):
         self._taken: list[str] = []
         self._chunk: list[str] = []
         self._at_line = 0
+        self._number = 0
         self._rows = csv.reader(self._remembered(), delimiter=spec.delimiter, strict=True)
         row, fault = self._next()
         self._check_header(row or [], "".join(self._taken))
@@ -91,7 +93,6 @@ class CsvRecordReader(TextReader):
     def __iter__(self) -> Iterator[Item]:
         width, delimiter, at = len(self.columns or ()), self.spec.delimiter, self._at
         longest = csv.field_size_limit()
-        number = 0
         taken = self._taken
         while (text := self._pull()) is not None:
             raw = text.rstrip("\r\n")
@@ -108,14 +109,63 @@ class CsvRecordReader(TextReader):
                 row, fault, first = raw.split(delimiter), None, self._line
             else:
                 continue
-            number += 1
+            self._number += 1
             if row is not None:
                 if "\0" in raw:
                     fault = "a NUL byte"
                 elif len(row) != width:
                     fault = f"{len(row)} fields instead of {width}"
             key = None if row is None or fault is not None else row[at] or None
-            yield Item(number, first, key, raw, row, fault)
+            yield Item(self._number, first, key, raw, row, fault)
+
+    def blocks(self, size: int, skip: int) -> Iterator[Block]:
+        """See `RecordReader`."""
+        items = iter(self)
+        while True:
+            wanted = min(size, skip) or size
+            block = self._plain_block(wanted) or Block.of(list(itertools.islice(items, wanted)))
+            if not block.keys:
+                return
+            if skip:
+                skip -= len(block.keys)
+            else:
+                yield block
+
+    def _plain_block(self, size: int) -> Block | None:
+        """Return the records of the next lines; `None` if one is not a valid record of one line, or none is left."""
+        del self._chunk[: self._at_line]
+        self._at_line = 0
+        while len(self._chunk) < size and (more := self._some_strings()):
+            self._chunk += more
+        text = "".join(self._chunk[:size]).replace("\r\n", "\n").removesuffix("\n")
+        lines = text.split("\n")
+        if "\r" in text or "\0" in text or "" in lines or max(map(len, lines)) >= csv.field_size_limit():
+            return None
+        delimiter, width, place = self.spec.delimiter, len(self.columns or ()), self._at
+        keys: list[str | None]
+        rows: list[list[str]] | None = None
+        if '"' in text:
+            try:
+                rows = list(csv.reader(lines, delimiter=delimiter, strict=True))
+            except csv.Error:
+                return None
+            if len(rows) != len(lines) or {*map(len, rows)} != {width}:
+                return None
+            keys = [row[place] for row in rows]
+        else:
+            if {line.count(delimiter) for line in lines} != {width - 1}:
+                return None
+            keys = [line.split(delimiter, place + 1)[place] for line in lines]
+        number, first = self._number + 1, self._line + 1
+        self._number += len(lines)
+        self._line += len(lines)
+        self._at_line = len(lines)
+
+        def item(at: int) -> Item:
+            row = lines[at].split(delimiter) if rows is None else rows[at]
+            return Item(number + at, first + at, keys[at] or None, lines[at], row, None)
+
+        return Block(keys, item, lines, rows)
 
     def values(self, item: Item) -> dict[str, Any]:
         """See `RecordReader`."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
 
@@ -13,12 +14,15 @@ from ...profile import Profile
 from ..tables.columns import Columns
 from .column_types import cell, json_text
 from .formats import FileSpec
-from .readers import Item, RecordReader
+from .readers import Block, Item, RecordReader
 
 __all__ = ["AddedFields", "Attributes", "Lines", "csv_line", "encoded"]
 
 _SPECIAL = frozenset('"\r\n\0')
 """Characters that quotes may be needed for; with a delimiter in a field, the only ones."""
+
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+"""The characters that JSON escapes (RFC 8259, 7)."""
 
 _REMEMBERED = 4096
 """Profiles whose columns are kept ready: a file often has many records of one key."""
@@ -38,7 +42,7 @@ class AddedFields:
         self.values = values
         self.fault = fault
         self.source: object = None
-        self.tail: bytes | None = None
+        self.tail: str | None = None
         """As the end of a line, when that does not depend on the record."""
 
 
@@ -130,6 +134,7 @@ class Lines:
         if reader.spec.format == "csv" and spec.format == "jsonl":
             names = (self._quoted(name).replace("%", "%%") for name in self._own)
             self._template = "{" + ", ".join(f"{name}: %s" for name in names)
+            self._unescaped = self._template.replace(": %s", ': "%s"')
 
     def header(self) -> bytes:
         """Return the text before the first record."""
@@ -138,27 +143,49 @@ class Lines:
         line = csv_line([*(self._reader.columns or ()), *self._added], self._spec.delimiter) + self._end
         return self.text.mark + (encoded(line, self.text) or line.encode(self.text.codec, "backslashreplace"))
 
-    # --- JSONL ------------------------------------------------------------------------------------------------------
+    def starts(self, block: Block) -> list[str] | None:
+        """Return the lines of a block up to the added fields; `None` if each is to be made with `line`."""
+        lines, delimiter = block.lines, self._reader.spec.delimiter
+        if lines is None or (self._spliced and self._spec.format == "csv"):
+            return lines
+        rows: Iterable[list[str]] = block.rows or (line.split(delimiter) for line in lines)
+        if self._template is None:
+            return [csv_line(row, self._spec.delimiter) for row in rows]
+        if self.text.universal and _ESCAPED.search("".join(lines)) is None:
+            return [self._unescaped % (*row,) for row in rows]
+        return [self._template % (*map(self._quoted, row),) for row in rows]
+
+    def tail(self, added: AddedFields) -> str | None:
+        """Return the end of a line, which is cached; `None` if it depends on the record."""
+        if added.tail is None:
+            if self._spec.format == "csv":
+                values = map(added.values.get, self._added)
+                cells = [value if type(value) is str else cell(value) for value in values]
+                # Its own line, after a first field: a line of nothing but one empty field would be quoted.
+                added.tail = (csv_line(["", *cells], self._spec.delimiter) if cells else "") + self._end
+            elif self._own.keys().isdisjoint(added.values):
+                added.tail = self._json_tail(added.values)
+        return added.tail
+
+    def _json_tail(self, values: dict[str, Any]) -> str:
+        return ", " * bool(values) + json_text(values, ascii_only=not self.text.universal)[1:] + self._end
+
+    def clash(self, records: int) -> None:
+        """Count the existing columns of this many records in a CSV."""
+        for name in self._static:
+            self._clashes[name] = self._clashes.get(name, 0) + records
 
     def _json(self, item: Item, added: AddedFields) -> bytes | None:
         values = added.values
-        if self._template is not None and added.tail is not None:  # what follows, without what is the same each time
-            start = encoded(self._template % tuple(map(self._quoted, item.record)) + ", " * bool(values), self.text)
-            return None if start is None else start + added.tail
         own: Mapping[str, Any] = (
             self._own if self._template is not None else item.record if self._spliced else self._reader.values(item)
         )
-        clash = not own.keys().isdisjoint(values)
-        if clash:
+        if own.keys().isdisjoint(values):
+            tail = self.tail(added) or ""
+        else:
             for name in values.keys() & own.keys():
                 self._clashes[name] = self._clashes.get(name, 0) + 1
-            values = {name: value for name, value in values.items() if name not in own}
-        tail = None if clash else added.tail
-        if tail is None:
-            text = json_text(values, ascii_only=not self.text.universal)[1:]
-            tail = (text + self._end).encode(self.text.codec)
-            if not clash:
-                added.tail = tail
+            tail = self._json_tail({name: value for name, value in values.items() if name not in own})
         if self._spliced and item.raw is not None:
             # Its own text, so that numbers, escapes and order stay as they are.
             body = item.raw[:-1].rstrip()
@@ -166,27 +193,12 @@ class Lines:
             body = self._template % tuple(map(self._quoted, item.record))
         else:
             body = json_text(own, ascii_only=not self.text.universal)[:-1]
-        comma = ", " if own and values else ""
-        start = encoded(body + comma, self.text)
-        return None if start is None else start + tail
-
-    # --- CSV --------------------------------------------------------------------------------------------------------
+        return encoded(body + (tail if own else tail.removeprefix(", ")), self.text)
 
     def _csv(self, item: Item, added: AddedFields) -> bytes | None:
-        for name in self._static:
-            self._clashes[name] = self._clashes.get(name, 0) + 1
-        tail = added.tail
-        if tail is None:
-            cells = [cell(added.values.get(name)) for name in self._added]
-            # Its own line, after a first field: a line of nothing but one empty field would be quoted.
-            line = csv_line(["", *cells], self._spec.delimiter) if cells else ""
-            made = encoded(line + self._end, self.text)
-            if made is None:
-                return None
-            tail = added.tail = made
+        self.clash(1)
         if self._spliced and item.raw is not None:
-            start = encoded(item.raw, self.text)
+            start = item.raw
         else:
-            own = self._reader.values(item)
-            start = encoded(csv_line([cell(value) for value in own.values()], self._spec.delimiter), self.text)
-        return None if start is None else start + tail
+            start = csv_line([cell(value) for value in self._reader.values(item).values()], self._spec.delimiter)
+        return encoded(start + (self.tail(added) or ""), self.text)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from .formats import FileSpec, open_binary
 from .line_readers import CsvRecordReader, JsonReader
 from .parquet_reader import ParquetRecordReader
-from .record_reader import Item, RecordReader
+from .record_reader import Block, Item, RecordReader
 
-__all__ = ["Item", "RecordReader", "open_reader"]
+__all__ = ["Block", "Item", "RecordReader", "open_reader"]
 
 
 def open_reader(

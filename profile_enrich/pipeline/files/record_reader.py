@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..._utils.text_encoding import Text
 from ...errors import InputError
 from .formats import FileSpec
 
-__all__ = ["Item", "RecordReader", "no_column"]
+__all__ = ["Block", "Item", "RecordReader", "no_column"]
 
 
 class Item:
@@ -41,8 +42,41 @@ class Item:
         return f"line {self.line:,}" if self.line else f"row {self.number:,}"
 
 
+class Block:
+    """Consecutive records.
+
+    Args:
+        keys: their keys as text; `None` or empty for a record without a usable key.
+        item: returns the record at a position.
+        lines: the records' own lines without line endings, if each record is one line of a CSV file and valid.
+        rows: the fields of these lines, if one has a quote.
+    """
+
+    __slots__ = ("item", "keys", "lines", "rows")
+
+    def __init__(
+        self,
+        keys: list[str | None],
+        item: Callable[[int], Item],
+        lines: list[str] | None = None,
+        rows: list[list[str]] | None = None,
+    ) -> None:
+        self.keys = keys
+        self.item = item
+        self.lines = lines
+        self.rows = rows
+
+    @classmethod
+    def of(cls, items: list[Item]) -> Block:
+        """Return the block of these records. Their whole numbers as keys become text."""
+        for item in items:
+            if type(item.key) is int:
+                item.key = str(item.key)
+        return cls([item.key if type(item.key) is str else None for item in items], items.__getitem__)
+
+
 class RecordReader:
-    """An open input. Iterate over it once, then close it.
+    """An open input. Iterate over it once, or over its blocks, then close it.
 
     Args:
         spec: the file.
@@ -72,6 +106,17 @@ class RecordReader:
 
     def __iter__(self) -> Iterator[Item]:
         raise NotImplementedError
+
+    def blocks(self, size: int, skip: int) -> Iterator[Block]:
+        """Yield the records in blocks.
+
+        Args:
+            size: the largest number of records in a block.
+            skip: the number of records to leave out at the beginning.
+        """
+        items = itertools.islice(iter(self), skip, None)
+        while some := list(itertools.islice(items, size)):
+            yield Block.of(some)
 
     def values(self, item: Item) -> dict[str, Any]:
         """Return the record as a dict."""

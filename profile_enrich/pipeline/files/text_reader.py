@@ -45,6 +45,7 @@ class TextReader(RecordReader):
         joined = _Joined(spec.name, head[len(self.text.mark) :], self._file, self._hash.update)
         self._stream = io.BufferedReader(joined, 2**17)
         self._line = 0
+        self._given = 0
         self._ahead: list[bytes] = []
         self._decoded: Iterator[str] | None = None
 
@@ -67,17 +68,20 @@ class TextReader(RecordReader):
                 self._decoded = decoded_lines(self._stream, codec)
             line = next(self._decoded, "")
             if INVALID in line:
-                raise self._broken(f"not {codec}; pass the encoding of the file", self._line + 1)
+                raise self._broken(f"not {codec}; pass the encoding of the file", self._given + 1)
             self._read += 2 * len(line)
+            self._given += 1
             return [line] if line else []
         raws = self._ahead or self._stream.readlines(1 if self.spec.is_stream else _SOME)
         self._ahead = []
         self._read += sum(map(len, raws))
+        texts: list[str] = []
         try:
-            return [raw.decode(codec) for raw in raws]
+            texts = [raw.decode(codec) for raw in raws]
+            self._given += len(texts)
+            return texts
         except UnicodeDecodeError:
             pass
-        texts: list[str] = []
         for at, raw in enumerate(raws):
             text = decoded(raw, codec)
             if text is None:
@@ -88,8 +92,9 @@ class TextReader(RecordReader):
         if not texts:
             raise self._broken(
                 f"not {codec}; pass the encoding of the file, e.g. encoding='cp1252' (Windows) or 'latin-1'",
-                self._line + 1,
+                self._given + 1,
             )
+        self._given += len(texts)
         return texts
 
     def _strings(self) -> Iterator[str]:

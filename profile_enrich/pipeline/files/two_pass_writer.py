@@ -28,9 +28,9 @@ GROUP = 65_536
 Entry = tuple[int, dict[str, Any]]
 
 
-def entry(number: int, text: bytes) -> bytes:
+def entry(number: int, text: str) -> bytes:
     """Return a line of the journal: the number of a record and its added fields, as JSON."""
-    return b"[%d, %s]\n" % (number, text)
+    return f"[{number}, {text}]\n".encode()
 
 
 def _entries(journal: BinaryIO) -> Iterator[Entry]:

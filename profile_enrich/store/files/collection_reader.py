@@ -115,16 +115,15 @@ class CollectionReader:
         """Return the Census payloads of the keys that have a record."""
         failed: Exception
         found: dict[str, bytes] = {}
-        rest = [key for key in keys if not any("\ud800" <= letter <= "\udfff" for letter in key)]
+        rest = sorted(key for key in keys if key.isascii() or not any("\ud800" <= each <= "\udfff" for each in key))
         try:
             for hidden, execute in zip(self._hidden, self._executes, strict=True):
-                seen: set[str] = set()
-                for docid, key, payload, checksum in execute(_MANY, (json.dumps(rest, ensure_ascii=False),)):
-                    if crc32(payload or b"", record_seed(docid, key)) != checksum or _is_hidden(hidden, docid):
-                        raise DamagedData
-                    seen.add(key)
-                    if payload is not None:
-                        found[key] = payload
+                # In the order of the index, which is faster to read.
+                rows = execute(_MANY, (json.dumps(rest, ensure_ascii=False),)).fetchall()
+                found.update((key, payload) for _, key, payload in _checked(rows))
+                if hidden is not None and any(row[0] in hidden for row in rows):
+                    raise DamagedData
+                seen = {row[1] for row in rows}
                 rest = [key for key in rest if key not in seen]
             if rest:
                 self._require_complete()
