@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from profile_enrich.errors import StoreError
 from profile_enrich.store import CollectionSpec
-from profile_enrich.store.inputs import csv_rows
+from profile_enrich.store.inputs import csv_rows, private_copy
 from profile_enrich.store.inputs.csv_rows import copy_rows, is_plain
 from profile_enrich.store.inputs.open_reader import open_reader
 
@@ -144,3 +144,17 @@ def test_E9_a_space_before_quotes_is_a_reject(row: str) -> None:
     rows = list(copy_rows(lines, 2, ",", 2, "u.csv", lambda line, reason, *_: refused.append((line, reason))))
     assert rows == [b"u2,c\n"]
     assert refused == [(2, "a space before a quoted field")]
+
+
+@pytest.mark.parametrize("block", range(1, 12))
+@pytest.mark.parametrize(
+    "odd", ['x§ "y"\n', '"x" §y\n', "x§y§\n", "x§y§\r\n", "x\ry\n", "x§y\r\n", "\n", "x§\0\n", "x§"]
+)
+def test_what_the_engine_reads_otherwise_is_seen_in_blocks_of_every_size(
+    odd: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private_copy, "_BLOCK", block)
+    line = '"a"§b\n'
+    assert is_plain(io.BytesIO((line * 4).encode()), "§")
+    assert is_plain(io.BytesIO((line * 4).replace("\n", "\r\n").encode()), "§")
+    assert not is_plain(io.BytesIO((line * 4 + odd).encode()), "§")
