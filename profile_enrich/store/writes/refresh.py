@@ -6,8 +6,9 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from ..._utils.validation import check_number
 from ...errors import ConfigurationError, StoreError
@@ -32,6 +33,7 @@ from ..inputs.open_reader import open_reader
 from ..inputs.rejects import check_paths
 from .build import check_shrink, expected_types
 from .delta import Delta, missing_file
+from .duckdb_rows import bulk_rows, checked
 from .single_records import apply, encoder_of, find_collection
 
 __all__ = ["refresh_store"]
@@ -174,8 +176,16 @@ def _take_in(
         if reader.columns():
             check_columns(source_of(spec, old), reader.columns(), reader.where)
         check_new_columns(spec, reader)
-        for number, (names, values) in enumerate(reader.rows(), 1):
-            taking.take(number, names, values)
+        bulk = None
+        if spec.tombstone is None and old.index_fields is not None:
+            shown = replace(source_of(spec, old), filterable=old.filterable, index_fields=old.index_fields)
+            bulk = bulk_rows(reader, shown, old.index_id)
+        rows = reader.rows() if bulk is None else chain.from_iterable(bulk)
+        for number, row in enumerate(rows, 1):
+            if bulk is None:
+                taking.take(number, *row)
+            else:
+                taking.take_encoded(number, row)
             if progress is not None and not number & 0xFF and time.monotonic() >= next_report:
                 progress(BuildProgress(spec.name, number, reader.total))
                 next_report = time.monotonic() + _PROGRESS_EVERY
@@ -300,7 +310,19 @@ class ChangeApplier:
                 self.asked_deletes += 1
                 self.unmatched_deletes += not self._delta.delete(key)
                 return
-        outcome = self._delta.put(self._encoder.encode(names, texts, values))
+        self._put(number, self._encoder.encode(names, texts, values))
+
+    def take_encoded(self, number: int, values: tuple[Any, ...]) -> None:
+        """Apply one row of `BulkRows`."""
+        try:
+            self._put(number, checked(values))
+        except RowRejected as error:
+            self._reader.reject(number, (), (), error.reason)
+            with contextlib.suppress(RowRejected):  # as in `take`
+                self._delta.keep(key_text(values[0]))
+
+    def _put(self, number: int, row: EncodedRow) -> None:
+        outcome = self._delta.put(row)
         if outcome == "unchanged":
             self.unchanged += 1
         elif outcome == "repeated":
