@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO, Literal
 
 from ..errors import ConfigurationError
@@ -29,18 +29,21 @@ _TEXT = frozenset({str, type(None)})
 _json = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def flat(row: ProfileRow) -> dict[str, object]:
+def flat(row: ProfileRow) -> Mapping[str, object]:
     """Return a profile as columns: `id`, then its attributes.
 
     An attribute named `id` becomes `attributes.id`, unless it equals the profile's id.
     """
-    if row.attributes.get("id", row.id) == row.id:
+    own = row.attributes.get("id")
+    if own == row.id:  # in their order; "id" is the first column anyway
+        return row.attributes
+    if "id" not in row.attributes:
         return {"id": row.id, **row.attributes}
     columns: dict[str, object] = {"id": row.id}
     for name, value in row.attributes.items():
         if name != "id":
             columns[name] = value
-        elif value != row.id:
+        else:
             columns["attributes.id"] = value
     return columns
 
@@ -95,7 +98,7 @@ class ProfileRowEncoder:
         # UTF-8 cannot encode a lone surrogate, so write its JSON escape.
         return text.encode("utf-8", "backslashreplace")
 
-    def _csv(self, rows: list[dict[str, object]], *, header: bool) -> str:
+    def _csv(self, rows: list[Mapping[str, object]], *, header: bool) -> str:
         self._see(rows)
         if self.columns is None:
             self.columns = list(dict.fromkeys(["id", *(name for row in rows for name in row)]))
@@ -117,11 +120,11 @@ class ProfileRowEncoder:
         writer.writerows([each if _TEXT.issuperset(map(type, each)) else [*map(_cell, each)] for each in cells])
         return buffer.getvalue()
 
-    def _see(self, rows: Iterable[dict[str, object]]) -> None:
+    def _see(self, rows: Iterable[Mapping[str, object]]) -> None:
         for row in rows if self.unseen else ():
             self.unseen.difference_update(row)
 
-    def _notice(self, rows: list[dict[str, object]]) -> None:
+    def _notice(self, rows: list[Mapping[str, object]]) -> None:
         self._see(rows)
         settled = {name for name, kind in self.kinds.items() if kind == "text"}
         for row in rows:
@@ -143,8 +146,9 @@ class ProfileRowEncoder:
         columns = Columns({name: alias(kind) for name, kind in self.kinds.items()}, "")
         schema = pa.schema(columns.schema())
         with parquet.ParquetWriter(file, schema) as writer:
-            while rows := [flat(read_profile(json.loads(line))) for line in itertools.islice(journal, _GROUP)]:
-                arrays, _ = columns.fill(rows)
+            while lines := list(itertools.islice(journal, _GROUP)):
+                rows = json.loads((b"[%b]" % b",".join(lines)).decode())
+                arrays, _ = columns.fill([flat(read_profile(row)) for row in rows])
                 writer.write_table(pa.table(list(arrays.values()), schema=schema), row_group_size=_GROUP)
 
 
