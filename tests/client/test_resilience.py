@@ -81,10 +81,12 @@ class TestBreaker:
         assert (state_of(breaker), changes) == ("open", ["open"])
         trial = breaker.trial()
         assert (breaker.state, changes, breaker.ask()) == ("half_open", ["open", "half_open"], None)
+        assert breaker.pause() == 0.0  # although it would still be open
         trial.end(DOWN)
         assert state_of(breaker) == "open"
         breaker.trial().end(None)
         assert (state_of(breaker), changes[2:]) == ("closed", ["open", "half_open", "closed"])
+        assert breaker.pause() == 0.0
 
     def test_L10_half_open_lets_exactly_one_of_a_hundred_through(self) -> None:
         """L10: a half-open breaker lets exactly 1 of 100 through."""
