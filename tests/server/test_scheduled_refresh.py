@@ -23,6 +23,7 @@ from profile_enrich.server.scheduled_refresh import RefreshSchedule, seconds_of
 from profile_enrich.store import CollectionSpec, LocalStore, Stream, build_store
 from profile_enrich.store.files.manifest import locked
 from profile_enrich.store.inputs.source_config import write_recipe
+from profile_enrich.store.writes.refresh_process import NICENESS
 from profile_enrich.store.writes.refresh_status import note_refresh, read_last_refresh
 
 SLOW = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id FROM n"
@@ -224,6 +225,8 @@ def test_when_the_server_dies_the_refresh_ends_too(store: Path, tmp_path: Path) 
         process.stdin.flush()
         until(lambda: len(list(store.glob("*.db"))) > 1)
         assert process.poll() is None
+        own, its = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, process.pid))
+        assert its == min(own + NICENESS, 19)  # requests do not wait for it
         process.stdin.close()
         assert process.wait(10) == -signal.SIGKILL
 

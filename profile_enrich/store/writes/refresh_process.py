@@ -2,7 +2,7 @@
 
 Standard input has one line of JSON with the options (they may hold a database password, so they are not arguments); the
 outcome goes to standard output. Standard input stays open while the server runs. When it closes, this process ends, and
-the old generation stays intact.
+the old generation stays intact. Its priority is low, so that requests do not wait for a core.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from .refresh_from_sources import refresh_from_sources
 from .refresh_status import read_last_refresh
 
 __all__ = ["main"]
+
+NICENESS = 10
+"""Added to the niceness of the server, of which 19 is the most: a busy machine leaves it about a tenth of a core."""
 
 
 def main(stdin: IO[str], stdout: IO[str], *, watch: bool = True) -> None:
@@ -68,4 +71,6 @@ def _end_with(stdin: IO[str]) -> None:
 
 
 if __name__ == "__main__":
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICENESS)
     run_in_thread(lambda: main(sys.stdin, sys.stdout))
