@@ -49,7 +49,7 @@ def test_keeps_what_it_is_given_until_its_time() -> None:
 
 class TestBounds:
     def test_L8_entries_and_bytes_stay_bounded_after_many_ids(self) -> None:
-        """L8: entries *and* bytes stay under their limits, and what sweeping walks along does not outgrow them."""
+        """L8: entries *and* bytes stay under their limits, and the sweeper's list does not outgrow them."""
         cache: ProfileCache[str] = ProfileCache(max_entries=1_000, max_bytes=1_000_000, timer=ManualClock(0.0))
         for index in range(30_000):
             put(cache, f"id{index}", entry("x" * random.randrange(200)))
@@ -151,7 +151,7 @@ class TestBounds:
 
 class TestTokens:
     def test_L6_an_invalidation_during_a_load_wins(self) -> None:
-        """L6: after `invalidate(key)` during a flight, no later get sees that flight's result."""
+        """L6: after `invalidate(key)` during a load, no later get sees that load's result."""
         cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
         load = cache.begin("a")
         assert cache.is_current(load)
@@ -163,7 +163,7 @@ class TestTokens:
         assert put(cache, "a", entry(2)) is True
 
     def test_L6_other_keys_are_not_touched(self) -> None:
-        """L6: an invalidation is of one key."""
+        """L6: an invalidation affects one key."""
         cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
         load = cache.begin("a")
         assert cache.invalidate("b") is False
@@ -180,7 +180,7 @@ class TestTokens:
         assert (cache.entries, cache.negative_entries, cache.sweep_span) == (0, 0, 0)
 
     def test_L6_an_older_load_does_not_touch_a_newer_answer(self) -> None:
-        """L6: a superseded flight, successful or failed, never touches the newer entry."""
+        """L6: a superseded load, successful or failed, never changes the newer entry."""
         cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
         older, newer = cache.begin("a"), cache.begin("a")
         assert cache.commit(newer, entry("new")) is True
@@ -228,14 +228,14 @@ class TestTags:
         assert value_of(cache, "a") == 1
 
     def test_L6_a_tag_wins_over_a_load_under_way(self) -> None:
-        """L6: the tag of an answer that is still to come counts too."""
+        """L6: also for the tag of a load that has not completed."""
         cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
         load = cache.begin("a")
         cache.invalidate_tag("gold")
         assert cache.commit(load, entry(tags=frozenset({"gold"}))) is False
 
     def test_L8_tags_are_bounded_and_err_on_the_safe_side(self) -> None:
-        """L8: bounded. What is forgotten one by one invalidates all that is older."""
+        """L8: bounded. Dropping a record of an invalidation invalidates everything older."""
         cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
         put(cache, "a", entry(tags=frozenset({"first"})))
         put(cache, "b", entry())
@@ -282,7 +282,7 @@ def test_A18_reprs_show_no_keys_and_no_values() -> None:
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """The cache against a plain model: a dictionary, a clock, and loads with the number of their start."""
+    """The cache compared with a plain model: a dictionary, a clock and numbered loads."""
 
     keys = st.sampled_from(["a", "b", "c"])
     loads: Bundle[Any] = Bundle("loads")
@@ -316,7 +316,7 @@ class CacheMachine(RuleBasedStateMachine):
             and not any(when > began and name in tags for when, name in self.tag_times.items())
             and (key not in self.model or self._gone(key) or self.model[key][0] <= number)
         )
-        # An entry that an expiry or a tag has made invisible may still be there: it can only forbid older loads.
+        # An expired or tag-invalidated entry may still be stored: it can only block older loads.
         done = self.cache.commit(token, item)
         if allowed and not done:
             assert key in self.model

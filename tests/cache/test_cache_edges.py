@@ -92,7 +92,7 @@ class TestBounds:
         assert cache.max_entry_bytes == 2**20
 
     def test_L8_an_entry_of_just_the_largest_size_is_kept(self, clock: ManualClock) -> None:
-        """L8: oversize begins above the bound."""
+        """L8: a value of exactly the limit is not oversize."""
         item = entry("x" * 1_000)
         cache: ProfileCache[str] = ProfileCache(policy=CachePolicy(max_entry_bytes=item.size), timer=clock)
         put(cache, "a", item)
@@ -109,7 +109,7 @@ class TestBounds:
         assert cache.sweep() == 500
 
     def test_L8_a_round_of_sweeping_sees_the_longest_of_the_lists(self, cache: ProfileCache[str]) -> None:
-        """L8: what has expired is found whichever kind it is of."""
+        """L8: expired entries of each kind are found."""
         for index in range(3):
             put(cache, f"known{index}", entry())
         assert cache.sweep_span == 6
@@ -149,20 +149,20 @@ class TestLoads:
         assert cache.get("a", 0.0) is None
 
     def test_L6_an_older_load_does_not_bring_back_who_a_newer_one_did_not_find(self, cache: ProfileCache[str]) -> None:
-        """L6: a superseded load never touches the newer answer, also where that is no."""
+        """L6: a superseded load never changes the newer result, also if that is "not found"."""
         older, newer = cache.begin("a"), cache.begin("a")
         assert cache.commit(newer, negative()) is True
         assert cache.commit(older, entry()) is False
         assert (cache.entries, cache.negative_entries) == (0, 1)
 
     def test_L6_what_must_not_be_kept_takes_an_older_no_with_it(self, cache: ProfileCache[str]) -> None:
-        """L6: whether there was a profile or not."""
+        """L6: a `no-store` result removes an older "not found"."""
         put(cache, "a", negative())
         cache.discard(cache.begin("a"))
         assert cache.get("a", 0.0) is None
 
     def test_L6_after_an_invalidation_a_load_discards_and_defers_nothing(self, cache: ProfileCache[str]) -> None:
-        """L6: invalidation wins, also over what must not be kept and over failures."""
+        """L6: invalidation wins, also over `no-store` results and failures."""
         load = cache.begin("a")
         cache.invalidate("a")
         put(cache, "a", entry())
@@ -193,7 +193,7 @@ class TestLoads:
     def test_L6_an_older_load_is_superseded_by_an_answer_that_was_not_kept(
         self, clock: ManualClock, answer: str
     ) -> None:
-        """L6: a superseded load never touches the newer answer, which may be that nothing may be kept."""
+        """L6: a superseded load never changes the newer result, also if that is `no-store`."""
         cache: ProfileCache[str] = ProfileCache(max_bytes=8_000, policy=CachePolicy(max_entry_bytes=6_000), timer=clock)
         older, newer = cache.begin("a"), cache.begin("a")
         if answer == "discarded":
@@ -208,7 +208,7 @@ class TestLoads:
         assert put(cache, "a", entry()) is True
 
     def test_L6_an_older_load_stands_where_the_newer_one_failed(self, cache: ProfileCache[str]) -> None:
-        """L6: a failure is no answer."""
+        """L6: a failure is not a result."""
         older, newer = cache.begin("a"), cache.begin("a")
         cache.defer(newer, until=9.0, error=SourceConnectionError())
         cache.end(newer)
@@ -225,7 +225,7 @@ class TestInvalidating:
         assert cache.overlay_of("laid", 0.0) is None
 
     def test_L6_a_tag_drops_what_came_just_before(self, cache: ProfileCache[str]) -> None:
-        """L6: … or a tag, whatever else was loaded meanwhile."""
+        """L6: a tag invalidation removes entries that were stored just before it."""
         for key in "abc":
             put(cache, key, entry(tags=frozenset({"gold"})))
         cache.invalidate_tag("gold")
@@ -234,7 +234,7 @@ class TestInvalidating:
     def test_L6_a_tag_that_is_invalidated_again_is_the_newest(
         self, cache: ProfileCache[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """L6: what is forgotten one by one is what was invalidated longest ago."""
+        """L6: the least recently invalidated tag is dropped first."""
         monkeypatch.setattr("profile_enrich.cache.cache.MAX_TAGS", 2)
         for tag in ("x", "y", "x"):
             cache.invalidate_tag(tag)
@@ -246,7 +246,7 @@ class TestInvalidating:
     def test_L6_clearing_forgets_tags_and_lets_new_answers_in(
         self, cache: ProfileCache[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """L6: what is loaded after it is kept, whatever was invalidated before it."""
+        """L6: later loads are stored, regardless of earlier invalidations."""
         monkeypatch.setattr("profile_enrich.cache.cache.MAX_TAGS", 1)
         for tag in ("x", "y"):
             cache.invalidate_tag(tag)
@@ -256,7 +256,7 @@ class TestInvalidating:
         assert cache.get("a", 0.0) is not None
 
     def test_L6_rekeying_moves_what_was_laid_over_and_drops_the_rest_of_both(self, cache: ProfileCache[str]) -> None:
-        """L6: loads of either that are under way are not stored."""
+        """L6: running loads of either key are not stored."""
         for key in ("visitor", "alice", "bob"):
             put(cache, key, entry())
         cache.overlay("visitor", Record({"basket": 3}), 10.0)

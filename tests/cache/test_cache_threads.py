@@ -1,4 +1,4 @@
-"""The cache under threads, and what may be read without its lock."""
+"""The cache under threads, and reads without its lock."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_L9_is_safe_under_threads() -> None:
 
 
 def test_L11_each_fresh_answer_is_counted_also_under_threads() -> None:
-    """L11: counters see them all, however often they are read meanwhile."""
+    """L11: counters miss no event, even if they are read concurrently."""
     cache: ProfileCache[str] = ProfileCache(timer=ManualClock(0.0))
     put(cache, "a", entry("a"))
 
@@ -100,7 +100,7 @@ def test_a_cache_handed_in_is_read_with_the_lock_only() -> None:
     "gone", ["invalidate", "clear", "discard", "negative", "evicted", "oversize", "overlaid", "rekeyed"]
 )
 def test_L6_what_is_gone_is_not_in_the_lock_free_index(gone: str) -> None:
-    """L6: after an invalidation no later get sees what was there, also not the short way."""
+    """L6: after an invalidation no later get sees the old entry, also without the lock."""
     cache: ProfileCache[str] = ProfileCache(
         max_entries=2, policy=CachePolicy(max_entry_bytes=10_000), timer=ManualClock(0.0)
     )
@@ -145,7 +145,7 @@ class TestSecondChance:
         assert sorted(cache) == ["d", "e", "f"], "and has had its second chance"
 
     def test_L8_when_all_were_used_an_eviction_is_short_all_the_same(self) -> None:
-        """L8: no single call takes long."""
+        """L8: each call is short."""
         cache: SecondChanceCache[int] = SecondChanceCache(1_000)
         items = [entry() for _ in range(1_000)]
         for number, item in enumerate(items):
@@ -172,7 +172,7 @@ class TestSecondChance:
     def test_what_is_lock_free_index_is_in_it_and_the_same(self, steps: list[tuple[str, int, int]]) -> None:
         sizes: dict[int, int] = {}
         cache: SecondChanceCache[int] = SecondChanceCache(12, lambda item: sizes[id(item)])
-        kept: list[Entry] = []  # alive, so that no two share an id
+        kept: list[Entry] = []  # kept alive, so that no two share an id
         for step, key, size in steps:
             if step == "w":
                 item = entry(key)
@@ -192,7 +192,7 @@ class TestSecondChance:
 
 
 def test_L9_readers_without_the_lock_never_meet_a_writer_that_evicts() -> None:
-    """L9: safe under threads, also when a thread is switched after every few instructions."""
+    """L9: safe under threads, also if threads switch after every few instructions."""
     cache: ProfileCache[str] = ProfileCache(max_entries=20, timer=ManualClock(0.0))
     wrong: list[object] = []
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""How long answers are kept."""
+"""Expiry times of results."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_L8_jitter_stays_within_a_tenth(rng: float) -> None:
 
 
 def test_L8_jitter_spreads_what_was_loaded_together() -> None:
-    """L8: jitter spreads entries that were loaded together."""
+    """L8: jitter spreads the expiry of entries that were loaded together."""
     expiry = expiry_of(ttl=100)
     ends = [expiry.known(RECORD, Freshness(), NO_TAGS, 0.0).fresh_until for _ in range(1000)]
     assert len({round(end) for end in ends}) > 15

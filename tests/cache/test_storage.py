@@ -1,4 +1,4 @@
-"""The storage under the cache: slots, sweeping, what takes the place of what."""
+"""The cache's storage: slots, sweeping and eviction."""
 
 from __future__ import annotations
 

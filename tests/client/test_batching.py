@@ -1,4 +1,4 @@
-"""Lookups of different keys that become one call."""
+"""Batching: lookups of different keys share one call."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_L14_closing_ends_a_batch_under_way() -> None:
 
 
 def test_L14_closing_ends_a_batch_under_way_on_another_loop() -> None:
-    """L14: also where the loop belongs to another thread, and its call takes a moment to end."""
+    """L14: also if the loop runs in another thread, and its call ends late."""
     started, ended = threading.Event(), threading.Event()
 
     class Slow(ScriptedBatchSource):

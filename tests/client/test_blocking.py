@@ -1,4 +1,4 @@
-"""The same client from synchronous code."""
+"""The client used from synchronous code."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_L9_many_threads_share_one_load_and_each_gets_its_own() -> None:
 
 
 def test_A9_after_a_fork_it_starts_anew() -> None:
-    """A9: the thread is the parent's."""
+    """A9: the loop's thread exists only in the parent."""
     with client_of(ScriptedSource()).blocking() as people:
         people.get("u1")
         loop, thread = people._loop, people._thread

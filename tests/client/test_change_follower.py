@@ -1,4 +1,4 @@
-"""The change follower: removed entries, a lost feed, and the end."""
+"""The change follower: removed entries, a lost feed, and closing."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def feed_of(client: ProfileClient) -> Any:
 
 
 async def live(client: ProfileClient) -> None:
-    """Has the client follow, and the key u1 in the cache."""
+    """Make the client follow the feed, with the key u1 in the cache."""
     await client.get("u1")
     await until(lambda: feed_of(client).state == "live")
     await client.get("u1")
@@ -381,7 +381,7 @@ class Raw:
     async def __aexit__(self, *_: object) -> None:
         self.server.close()
         await self.server.wait_closed()
-        await asyncio.sleep(0.01)  # the connections' ends are dealt with in the next rounds of the loop
+        await asyncio.sleep(0.01)  # the next iterations of the loop handle the closed connections
 
 
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
@@ -434,7 +434,7 @@ async def test_nobody_there_and_silence_are_typed_errors(monkeypatch: pytest.Mon
     )
     with pytest.raises(SourceTimeout, match="sent no heartbeat"):
         await anext(source.changes())
-    await asyncio.sleep(0.05)  # the server hears that the client is gone
+    await asyncio.sleep(0.05)  # the server notices the disconnect
     server.close()
     await server.wait_closed()
 

@@ -1,4 +1,4 @@
-"""The lookup core, line by line of its contract."""
+"""The lookup core: tests for each line of its contract."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.helpers import ScriptedSource, Switch, client_of, found, nobody, own_
 
 
 def is_immediate(client: ProfileClient, key: str) -> Profile | None:
-    """Runs a lookup to its end without a loop's help; `None` when it had to wait."""
+    """Run a lookup without an event loop; return `None` if it suspends."""
     lookup = client.lookup(key)
     try:
         lookup.send(None)
@@ -67,7 +67,7 @@ class TestOneLoad:
         assert (lookups[Status.MISS], lookups[Status.COALESCED]) == (1, 9_999)
 
     async def test_L1_with_a_failing_upstream_also_one_and_all_get_the_error(self) -> None:
-        """L1: with a failing upstream also 1, every waiter gets the error, and no error outlives its flight."""
+        """L1: with a failing upstream also 1, every waiter gets the error, and no error outlives its load."""
         switch = Switch(SourceConnectionError("down"))
         source = ScriptedSource(switch, delay=0.01)
         client = client_of(source)
@@ -140,7 +140,7 @@ class TestSlowUpstream:
         await settle()
 
     async def test_L3_a_hung_upstream_frees_its_key_by_the_deadline(self) -> None:
-        """L3: a hung upstream frees its key by the flight's deadline."""
+        """L3: a load of a hung upstream releases its key at the load's deadline."""
         source = ScriptedSource()
         gate = source.gate = asyncio.Event()
         client = client_of(source, deadline=0.02)
@@ -156,7 +156,7 @@ class TestSlowUpstream:
 
 class TestStale:
     async def test_L4_stale_is_served_without_waiting_and_one_refresh_starts(self) -> None:
-        """L4: between the soft and the hard expiry a get returns at once and starts at most 1 refresh."""
+        """L4: between `fresh_until` and `stale_until` a get returns at once and starts at most 1 refresh."""
         clock, switch = ManualClock(), Switch()
         source = ScriptedSource(switch)
         client = client_of(source, ttl=60, stale_ttl=600, timer=clock)
@@ -176,7 +176,7 @@ class TestStale:
         assert (fresh.status, fresh["version"]) == (Status.HIT, 2)
 
     async def test_L4_a_fresh_hit_does_not_suspend(self) -> None:
-        """L4: a hit needs no loop at all."""
+        """L4: a hit needs no event loop."""
         client = client_of(ScriptedSource())
         await client.get("u1")
         profile = is_immediate(client, "u1")
@@ -184,7 +184,7 @@ class TestStale:
         assert profile.status is Status.HIT
 
     async def test_L4_after_the_hard_expiry_stale_data_is_not_served(self) -> None:
-        """L4: after the hard expiry stale data is never served …"""
+        """L4: after `stale_until` stale data is never served …"""
         clock, switch = ManualClock(), Switch()
         client = client_of(ScriptedSource(switch), ttl=60, stale_ttl=600, max_stale=6000, timer=clock)
         await client.get("u1")
@@ -194,7 +194,7 @@ class TestStale:
         assert (await client.get("u1"))["version"] == 2
 
     async def test_L4_a_hung_upstream_after_the_hard_expiry_serves_nothing_stale(self) -> None:
-        """L4: … except where the upstream failed: a budget that ran out is no failure."""
+        """L4: … except if the upstream failed; an exceeded budget is not a failure."""
         clock = ManualClock()
         source = ScriptedSource()
         client = client_of(source, ttl=60, stale_ttl=600, max_stale=6000, timer=clock)
@@ -206,7 +206,7 @@ class TestStale:
         await settle()
 
     async def test_L5_while_the_upstream_is_down_calls_are_throttled_and_stale_is_served(self) -> None:
-        """L5: at most 1 call a key a throttle period, stale data marked `is_stale`, until `max_stale` passes."""
+        """L5: at most 1 call per key and throttle period, stale data marked `is_stale`, until `max_stale` passes."""
         clock, switch = ManualClock(), Switch()
         source = ScriptedSource(switch)
         client = client_of(source, ttl=60, stale_ttl=100, max_stale=1000, throttle=5, timer=clock)
@@ -258,7 +258,7 @@ class TestStale:
 
 class TestInvalidation:
     async def test_L6_invalidating_during_a_flight_wins(self) -> None:
-        """L6: after `invalidate(key)` during a flight, no later get sees that flight's result."""
+        """L6: after `invalidate(key)` during a load, no later get sees that load's result."""
         switch = Switch()
         source = ScriptedSource(switch)
         source.gate = asyncio.Event()
@@ -275,7 +275,7 @@ class TestInvalidation:
 
     @pytest.mark.parametrize("how", ["key", "tag", "clear"])
     async def test_L6_a_superseded_flight_never_touches_the_cache(self, how: str) -> None:
-        """L6: … by key, by tag or by clear; a superseded flight never touches the newer entry."""
+        """L6: … by key, by tag or by clear; a superseded load never changes the newer entry."""
         versions = iter([1, 2])
         gates = [asyncio.Event(), asyncio.Event()]
 
@@ -293,7 +293,7 @@ class TestInvalidation:
             how
         ]()
         if how == "tag":
-            # What a load under way will be tagged with is not known yet: a new load can join it, but nothing is kept.
+            # The tags of a running load are not known yet: later lookups can join it, but its result is not stored.
             gates[0].set()
             await older
             assert client.peek("u1") is None
@@ -381,7 +381,7 @@ class TestAnswers:
         assert len(source.calls) == 2
 
     async def test_L7_no_store_is_served_and_not_kept(self) -> None:
-        """L7: `no-store` is not stored, and takes an older copy with it."""
+        """L7: `no-store` is not stored, and removes an older copy."""
         freshness = Freshness()
         source = ScriptedSource(lambda key: Found(Record({"a": 1}), freshness))
         client = client_of(source)
@@ -567,7 +567,7 @@ class TestVisible:
         assert "u1" not in repr(told)
 
     async def test_L11_a_hook_can_leave_fresh_hits_to_the_counters(self) -> None:
-        """L11: with `hits = False` it gets everything else, and `watch` gives it the client whose counters it reads."""
+        """L11: with `hits = False` a hook gets all other events, and `watch` passes it the client with the counters."""
 
         class Metrics:
             hits = False
@@ -595,7 +595,7 @@ class TestVisible:
         assert client.stats().lookups[Status.HIT] == 2
 
     async def test_L11_a_broken_hook_disturbs_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
-        """L11: hooks see, they do not decide."""
+        """L11: hooks cannot change results."""
 
         def broken(_: object) -> None:
             raise ValueError("alice@example.com")
@@ -641,7 +641,7 @@ class TestClosing:
         assert "closed" in repr(client)
 
     async def test_L14_a_load_that_ends_in_time_is_waited_for(self) -> None:
-        """L14: waits a bounded time for flights."""
+        """L14: waits a bounded time for loads."""
         client = client_of(ScriptedSource(delay=0.02))
         waiting = asyncio.create_task(client.get("u1"))
         await settle()
@@ -662,7 +662,7 @@ class TestClosing:
         assert client.health().closed
 
     async def test_A29_a_closed_client_that_is_used_again_opens_again(self) -> None:
-        """A29: the end of one application closes nothing that another uses, nor at its second start."""
+        """A29: shutdown of one application keeps a client that another uses; also after a restart."""
         source = ScriptedSource()
         client = client_of(source)
         for number in range(3):
@@ -672,7 +672,7 @@ class TestClosing:
             assert (client.health().closed, source.closed) == (True, number + 1)
 
     async def test_A29_the_last_owner_closes_the_client(self) -> None:
-        """A29: owners of a client are counted."""
+        """A29: a client counts its owners."""
         source = ScriptedSource()
         client = client_of(source)
         async with client.lifespan():
@@ -683,7 +683,7 @@ class TestClosing:
         assert source.closed == 1
 
     async def test_A29_while_it_is_being_closed_no_load_is_started(self) -> None:
-        """A29, L14: closing ends, however many lookups are made."""
+        """A29, L14: closing completes even while lookups continue."""
         source = ScriptedSource()
         source.gate = asyncio.Event()
         client = client_of(source, close_timeout=0.05)
@@ -803,7 +803,7 @@ class TestManyAndPeek:
 
     @pytest.mark.parametrize("early", [False, True])
     async def test_L1_a_pending_lookup_uses_what_another_loaded_meanwhile(self, early: bool) -> None:
-        """L1: one call, also if the other load began and ended between the decision and the wait."""
+        """L1: one call, also if another load starts and ends between the decision and the wait."""
         source = ScriptedSource()
         client = client_of(source)
         waiting = [client.find("u1") for _ in range(3)]
@@ -818,7 +818,7 @@ class TestManyAndPeek:
         assert client.stats().total == 4
 
     async def test_one_decision_a_lookup(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A fresh hit reads the cache once, a cold miss at most twice, whichever way the lookup is made."""
+        """Every kind of lookup reads the cache once for a fresh hit, and at most twice for a cold miss."""
         client = client_of(ScriptedSource())
         reads: list[str] = []
         for name in ("get", "fresh"):

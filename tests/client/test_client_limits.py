@@ -57,7 +57,7 @@ class TestBreakerInTheClient:
         assert states == ["open", "half_open", "closed"]
 
     async def test_L5_with_an_open_breaker_stale_data_is_served_without_waiting(self) -> None:
-        """L5: also of keys whose own refresh was never tried."""
+        """L5: also for keys without a refresh of their own."""
         clock, switch = ManualClock(), Switch()
         source = ScriptedSource(switch)
         client = client_of(source, ttl=60, stale_ttl=100, max_stale=1000, breaker=Breaker(1, timer=clock), timer=clock)
@@ -76,7 +76,7 @@ class TestBreakerInTheClient:
         assert len(source.calls) <= before + 1
 
     async def test_L10_a_cancelled_load_frees_the_only_try(self) -> None:
-        """L10: cancellations count neither way."""
+        """L10: a cancellation is neither a success nor a failure."""
         clock = ManualClock()
         switch = Switch(SourceConnectionError("down"))
         source = ScriptedSource(switch)
@@ -175,14 +175,14 @@ class TestRateInTheClient:
         assert most == 7
 
     async def test_L10_waiting_for_a_turn_is_no_failure_of_the_source(self) -> None:
-        """L10: a load's time begins with its turn; a healthy source is not blamed for a long queue."""
+        """L10: a load's deadline starts when it leaves the queue, so a long queue is not a source failure."""
         client = client_of(ScriptedSource(delay=0.01), max_in_flight=2, deadline=0.2, retry=RetryPolicy(1))
         profiles = await client.get_many([str(index) for index in range(100)], concurrency=100)
         assert all(profile.found for profile in profiles.values())
         assert client.stats().breaker == "closed"
 
     async def test_L10_loads_that_wait_for_a_turn_do_not_ask_a_source_that_is_left_alone(self) -> None:
-        """L10: once the breaker is open the queue ends without calls."""
+        """L10: an open breaker ends the queued loads without calls."""
         source = ScriptedSource(Switch(SourceConnectionError("down")), delay=0.001)
         client = client_of(source, max_in_flight=1, breaker=Breaker(3), retry=RetryPolicy(1))
         profiles = await client.get_many([str(index) for index in range(50)], concurrency=50)
@@ -263,7 +263,7 @@ class TestRekeying:
         assert "basket" not in await client.get(visitor)
 
     async def test_L9_nothing_of_a_known_person_moves_on_a_shared_device(self) -> None:
-        """L9: two people one after the other on one device."""
+        """L9: two people use one device one after the other."""
         client = client_of(ScriptedSource())
         visitor = ProfileKey("v1", "visitor")
         client.overlay("u1", {"secret": "of u1"})

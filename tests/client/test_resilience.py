@@ -1,4 +1,4 @@
-"""Breaker, rate limit and retries by themselves."""
+"""Unit tests of the circuit breaker, rate limit and retries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fail(breaker: Breaker, times: int, error: Any = DOWN) -> None:
 
 class TestBreaker:
     def test_L10_it_opens_after_failures_in_a_row(self) -> None:
-        """L10: a source that fails again and again is left alone."""
+        """L10: repeated failures open the breaker."""
         breaker = Breaker(3, timer=ManualClock())
         fail(breaker, 2)
         permit_of(breaker).end(None)
@@ -133,7 +133,7 @@ class TestBreaker:
         "error", [ClientClosed(), InvalidKeyError(), ConfigurationError(), AmbiguousMatch(), SourceRequestError()]
     )
     def test_L10_what_says_nothing_about_the_source_counts_neither_way(self, error: Any) -> None:
-        """L10: cancellations count neither way."""
+        """L10: a cancellation is neither a success nor a failure."""
         clock = ManualClock()
         breaker = Breaker(3, timer=clock)
         fail(breaker, 2)
@@ -196,7 +196,7 @@ class TestBreaker:
         assert repr(breaker) == "<Breaker closed>"
 
     def test_L10_a_try_that_fails_opens_it_however_many_failures_it_takes_otherwise(self) -> None:
-        """L10: one failed try is enough."""
+        """L10: one failed trial call reopens it."""
         clock = ManualClock()
         breaker = Breaker(3, open_for=5, timer=clock)
         fail(breaker, 3)
@@ -219,7 +219,7 @@ class TestBreaker:
         assert breaker.ask() is not None
 
     def test_L10_a_retry_after_of_the_try_itself_stands_before_the_doubling(self) -> None:
-        """L10: honour `Retry-After`: a vendor that limits by the second is not left alone for minutes."""
+        """L10: honour `Retry-After`: a vendor with a limit per second is called again after seconds, not minutes."""
         clock = ManualClock()
         breaker = Breaker(1, open_for=5, timer=clock)
         for _ in range(4):
@@ -321,23 +321,23 @@ class TestRateLimit:
         assert repr(limit) == "RateLimit(10/s, burst=3)"
 
     def test_L10_those_who_wait_leave_a_tenth_of_the_burst_to_those_who_do_not(self) -> None:
-        """L10: a page gets its call while a pipeline uses up the rest."""
+        """L10: a page gets a call while a pipeline uses the rest of the rate."""
         clock = ManualClock()
         limit = RateLimit(10, burst=20, timer=clock)
         assert [limit.take(yields=True) for _ in range(18)] == [0.0] * 18
-        assert limit.take(yields=True) == pytest.approx(0.1)  # two are left, and a third one must come
+        assert limit.take(yields=True) == pytest.approx(0.1)  # two tokens are left, and the third must be refilled
         assert [limit.take(), limit.take()] == [0.0, 0.0]
         assert limit.take() == pytest.approx(0.1)
         assert limit.take(yields=True) == pytest.approx(0.3)
         clock.advance(0.3)
         assert limit.take(yields=True) == 0.0
         single = RateLimit(10, burst=1, timer=clock)
-        assert single.take(yields=True) == 0.0  # a burst of one leaves nobody out
+        assert single.take(yields=True) == 0.0  # with a burst of one nothing is reserved
         assert single.take(yields=True) == pytest.approx(0.1)
 
     @given(st.floats(0.1, 1000), st.floats(1, 50), st.lists(st.floats(0, 2), max_size=60))
     def test_L10_never_more_than_the_rate_allows(self, rate: float, burst: float, pauses: list[float]) -> None:
-        """L10: whatever the pattern of calls."""
+        """L10: for any pattern of calls."""
         clock = ManualClock(0.0)
         limit = RateLimit(rate, burst=burst, timer=clock)
         taken = 0

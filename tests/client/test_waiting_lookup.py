@@ -1,4 +1,4 @@
-"""Lookups that wait: for the rate limit, and for a source that fails for a while."""
+"""Lookups that wait for the rate limit, or for a source that fails temporarily."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class TestRateLimit:
         assert all(profiles.values())
         assert len(times) == source.calls.total() == 60
         for first, last in itertools.combinations(range(60), 2):
-            # Never more calls in any span of time than the burst and what the rate adds meanwhile.
+            # In any time span there are at most the burst plus the tokens that the rate adds.
             assert last - first + 1 <= 10 + 200 * (times[last] - times[first]) + 1
 
     async def test_E3_a_batch_costs_one_call(self) -> None:
@@ -152,12 +152,12 @@ class TestRateLimit:
         limit = RateLimit(1000, burst=5)
         retry = RetryPolicy(attempts=2, ratio=1.0, wait_initial=0.001)
         async with client_for(source, rate_limit=limit, retry=retry) as client:
-            # From before the first call, which may be made a little after its token was taken.
+            # Measured from before the first call, which may start a little after it takes its token.
             started = time.monotonic()
             assert all((await client.lookup_many(keys(20))).values())
         times = source.times
         assert len(times) == 40
-        assert times[-1] - started >= (40 - 5) / 1000  # one token a millisecond
+        assert times[-1] - started >= (40 - 5) / 1000  # one token per millisecond
 
     async def test_E3_where_nothing_is_left_for_a_repeated_call_the_failure_stands(self) -> None:
         """A page does not wait for a token, neither for its first call nor for a second."""
@@ -261,7 +261,7 @@ class TestAFailingSource:
             assert {type(profile.error) for profile in profiles.values()} == {SourceUnavailable}
             assert 40 <= source.calls.total() <= 10 * (time.monotonic() - started) + 40
 
-            started = time.monotonic()  # who comes right after does not wait all over again
+            started = time.monotonic()  # the next caller does not wait again
             await client.lookup_many(["late"], retry_timeout=0.8)
             assert time.monotonic() - started < 0.7
 
@@ -329,7 +329,7 @@ class TestAFailingSource:
             assert not {task for task in own_tasks() if task.get_name() == "profile_enrich lookups"}
 
     async def test_a_stale_profile_stands_in_for_a_source_that_fails(self) -> None:
-        """As it does on a page; the client's own times decide, not the pipeline."""
+        """Pipelines use the client's own timeouts, as pages do."""
         clock = ManualClock()
         source = CountingSource()
         async with client_for(source, ttl=10, stale_ttl=0, max_stale=100, jitter=0, timer=clock) as client:

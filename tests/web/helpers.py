@@ -1,4 +1,4 @@
-"""What the tests of the middleware share."""
+"""Helpers shared by the middleware tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WHO = from_header("x-user", trusted=True)
 
 
 def ask(app: ASGIApp, path: str = "/", user: str | None = "u1", *, raises: bool = True, **headers: str) -> Any:
-    """Return the response of an application to a visitor."""
+    """Return the application's response to a visitor."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     if user is not None:
         sent["x-user"] = user

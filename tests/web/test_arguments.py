@@ -1,4 +1,4 @@
-"""The arguments that every integration takes are checked where they are given, by name."""
+"""Each integration checks its arguments at once, and its errors name them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_A25_what_cannot_be_used_is_refused_by_name(make: Callable[..., object],
 
 
 def test_a_function_without_a_module_is_one_of_the_users() -> None:
-    """Such as one that `exec` has made."""
+    """For example a function defined by `exec`."""
     names: dict[str, Any] = {}
     exec("def who(connection): return None", {"__name__": None}, names)
     assert names["who"].__module__ is None

@@ -98,7 +98,7 @@ class TestCacheControl:
 
     @pytest.mark.parametrize("value", ["no-store", "max-age=0, No-Store"])
     def test_A14_what_keeps_a_cdn_out_stays(self, value: str) -> None:
-        """A14: an existing `no-store` is kept, and says nothing to warn of."""
+        """A14: an existing `no-store` is kept without a warning."""
         headers, invited = changed(("CDN-Cache-Control", value))
         assert values(headers, "cdn-cache-control") == [value]
         assert values(headers, "cache-control") == ["private"]
@@ -121,7 +121,7 @@ class TestCacheControl:
             assert (headers + personal_lines(vary_on), False) == personalise(headers, vary_on)
 
     def test_A14_a_plain_response_gets_both_lines(self) -> None:
-        """A14: nothing to merge with."""
+        """A14: the response has no such header yet."""
         plain = [(b"content-type", b"text/html"), (b"content-length", b"5")]
         assert personalise(iter(plain), COOKIE) == (
             [*plain, (b"cache-control", b"private"), (b"vary", b"Cookie")],
@@ -135,7 +135,7 @@ class TestCacheControl:
 
     @pytest.mark.parametrize("value", ["a" * 100_000 + " b", "a" + " " * 100_000 + "b", 'a="' * 30_000])
     def test_a_long_malformed_value_is_passed_on_without_delay(self, value: str) -> None:
-        """Tried in every possible way, it would take minutes."""
+        """A backtracking parser would take minutes."""
         headers, invited = changed(("Cache-Control", value))
         assert (values(headers, "cache-control"), invited) == ([f"private, {value}"], False)
 
@@ -150,7 +150,7 @@ class TestCacheControl:
         )
     )
     def test_A14_whatever_it_said_before_it_is_private_now(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """A14: any header values; a second time changes nothing more."""
+        """A14: idempotent for any header values."""
         result, _ = personalise(headers, COOKIE)
         control = b",".join(value for name, value in result if name == b"cache-control").lower()
         assert b"private" in control or b"no-store" in control
@@ -164,7 +164,7 @@ class TestCacheControl:
 
 @pytest.mark.parametrize("value", ["Thu, 01 Jan 2099 00:00:00 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "0", "-1", "soon"])
 def test_A14_expires_lies_in_the_past(value: str) -> None:
-    """A14: Akamai can be set to honour this field alone, and caches of HTTP/1.0 know no other."""
+    """A14: Akamai can be set to honour only this field, and HTTP/1.0 caches support no other."""
     headers, invited = personalise([(b"Expires", value.encode()), (b"cache-control", b"max-age=60")], ["Cookie"])
     assert headers == [(b"Expires", b"0"), (b"cache-control", b"private, max-age=60"), (b"vary", b"Cookie")]
     assert not invited

@@ -1,4 +1,4 @@
-"""The middleware around applications of other frameworks: the same contract for each of them."""
+"""The middleware around applications of other frameworks: one contract for all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def id_of(app: AsgiApp, path: str, user: str | None = None, **cookies: str
 
 
 class Contract:
-    """What holds in every framework. `create` makes its application, without the middleware when settings are none."""
+    """Contract tests for every framework. `create` makes its application, without middleware if settings is `None`."""
 
     raises: ClassVar[bool] = False
     """Whether the framework lets an application's exception out to the server."""
@@ -66,7 +66,7 @@ class Contract:
         await client.aclose()
 
     async def test_A20_a_synchronous_handler_has_it_too(self) -> None:
-        """A20: whether the framework runs it in a thread or in the loop."""
+        """A20: the framework runs the handler in a thread or on the event loop."""
         client = client_of(ScriptedSource())
         app = self.create(Stage(), settings_of(client))
         assert [await id_of(app, "/sync", user) for user in ("u1", None, "u2")] == ["u1", "nobody", "u2"]
@@ -88,7 +88,7 @@ class Contract:
         await client.aclose()
 
     async def test_A20_A2_a_stream_is_not_held_back(self) -> None:
-        """A20, A2: the application goes on only when the client has the first part."""
+        """A20, A2: the application continues only after the client received the first part."""
         client = client_of(ScriptedSource())
         stage = Stage()
         app = self.create(stage, settings_of(client))
@@ -100,7 +100,7 @@ class Contract:
         await client.aclose()
 
     async def test_A20_A6_an_exception_ends_as_it_does_without_the_middleware(self) -> None:
-        """A20, A6: the same object where the framework lets it out, and the same error page."""
+        """A20, A6: the same exception object if the framework propagates it, and the same error page."""
         client = client_of(ScriptedSource())
         stage = Stage()
         wrapped = await run_http(self.create(stage, settings_of(client)), http_scope("/boom", "u1"))
@@ -113,10 +113,10 @@ class Contract:
 
 
 class WebSockets(Contract):
-    """What holds in frameworks that have them."""
+    """Contract tests for frameworks with WebSockets."""
 
     async def test_A20_A3_a_websocket_has_its_profile_before_accept(self) -> None:
-        """A20, A3: for anonymous visitors too."""
+        """A20, A3: also for anonymous visitors."""
         client = client_of(ScriptedSource())
         app = self.create(Stage(), settings_of(client))
         assert [await run_websocket(app, user) for user in ("u1", "u2", None)] == ["u1", "u2", "nobody"]
@@ -124,10 +124,10 @@ class WebSockets(Contract):
 
 
 class Lifespan(Contract):
-    """What holds where the middleware sees one."""
+    """Contract tests for frameworks whose lifespan reaches the middleware."""
 
     async def test_A20_A8_with_and_without_a_lifespan(self) -> None:
-        """A20, A8: pages are served either way; the shutdown of the application closes the client."""
+        """A20, A8: pages are served with and without it; the application's shutdown closes the client."""
         source = ScriptedSource()
         stage = Stage()
         app = self.create(stage, settings_of(client_of(source)))
@@ -229,7 +229,7 @@ class TestQuart(WebSockets, Lifespan):
         return quart_app.create(stage, settings)
 
     async def test_A20_A6_quart_that_lets_exceptions_out(self) -> None:
-        """A20, A6: the same object, inside of the group that Quart 0.23 itself raises it in."""
+        """A20, A6: the same object, inside the exception group that Quart 0.23 raises."""
         from tests.apps import quart_app
 
         client = client_of(ScriptedSource())
@@ -279,14 +279,14 @@ class TestDjango(Contract):
         outcome = await run_http(app, http_scope("/boom", "u1"))
         assert outcome.error is stage.error
         with warnings.catch_warnings(action="ignore", category=ResourceWarning):
-            # Django does not close the request's body when it lets an exception out.
+            # Django does not close the request's body when it propagates an exception.
             stage.error.__traceback__ = None
             gc.collect()
         await client.aclose()
 
     @pytest.mark.parametrize("kind", ["lifespan", "websocket"])
     async def test_A20_A1_django_refuses_other_scopes_as_it_does_without(self, kind: str) -> None:
-        """A20, A1, A8: servers take the refusal for "no lifespan", so it has to reach them."""
+        """A20, A1, A8: servers interpret the refusal as "no lifespan", so it must reach them."""
         client = client_of(ScriptedSource())
         app = self.create(Stage(), settings_of(client))
         outcome = await run_http(app, {**http_scope("/ws", "u1"), "type": kind})
@@ -314,7 +314,7 @@ class TestDjango(Contract):
 async def test_A20_A10_a_synchronous_handler_without_eager_is_told_what_to_do(
     attach: Attach, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A20, A10: it cannot await, so the error has the remedy; it blames no function of the user."""
+    """A20, A10: it cannot await, so the error names the remedy, and no user function as the cause."""
     from tests.apps import starlette_app
 
     client = client_of(ScriptedSource())
@@ -322,7 +322,7 @@ async def test_A20_A10_a_synchronous_handler_without_eager_is_told_what_to_do(
     for _ in range(2):
         assert (await ask(app, "/sync", "u1")).headers["cache-control"] == "private"
     messages = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    # A prefetched profile may be in the cache by then, and is taken from there.
+    # A prefetched profile may be cached by then, and is read from the cache.
     assert len(messages) == 1 or (attach == "prefetch" and not messages)
     assert all("read before it was looked up" in message and "sync" in message for message in messages)
     await client.aclose()

@@ -1,4 +1,4 @@
-"""Who is in session."""
+"""Identity functions: who is signed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An identity that changes while the request, or the socket, goes on."""
+"""Identities that change during a request or a WebSocket."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class TestWebSockets:
                 socket.send_text("?")
                 assert socket.receive_json() == [{"id": "u1", "reason": None}] * 2 + [True]
             assert len(source.calls) == 1
-            source.answer = lambda key: NotFound()  # erased at the source
+            source.answer = lambda key: NotFound()  # deleted at the source
             client.invalidate("u1")
             socket.send_text("?")
             assert socket.receive_json() == [{"id": None, "reason": "not_found"}] * 2 + [False]

@@ -1,4 +1,4 @@
-"""Signed calls that drop profiles, driven as ASGI and by a real server."""
+"""The invalidation webhook, called as ASGI and through a real server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def post(
 
 
 async def drive(app: ASGIApp, messages: list[Message], headers: dict[str, str], *, kind: str = "http") -> list[Message]:
-    """Hands the messages over one by one; after the last one nothing comes."""
+    """Delivers the messages one by one, and blocks after the last one."""
     sent: list[Message] = []
     waiting = list(messages)
 
@@ -169,7 +169,7 @@ async def test_many_keys_leave_the_loop_to_others() -> None:
     done = True
     await task
     assert response.json()["keys"] == 5_000
-    assert turns >= 40  # a turn for every 250 keys read, and for every 250 dropped
+    assert turns >= 40  # yields to the loop after each 250 keys read, and each 250 removed
 
 
 # --- who may call -----------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ async def test_every_refusal_for_lack_of_a_signature_is_the_same() -> None:
 
 
 def test_one_bit_changed_anywhere_is_refused() -> None:
-    # Signed as it stands, any body gets as far as the parser; changed by a bit it never does.
+    # A body with its signature reaches the parser; with one bit changed it never does.
     async def scenario(body: bytes, changed: str, where: int, bit: int) -> None:
         app = app_of(client_of(ScriptedSource()))
         headers = headers_of(body)
@@ -246,7 +246,7 @@ def test_one_bit_changed_anywhere_is_refused() -> None:
             sent[where % len(sent)] ^= 1 << bit
         else:
             text = bytearray(headers[changed].encode())
-            # Not the bit that tells upper from lower case: `AB` is the same signature as `ab`.
+            # Not the bit for upper and lower case: `AB` and `ab` are the same signature.
             text[where % len(text)] ^= 1 << (bit if bit < 5 else 4)
             headers[changed] = text.decode("latin-1")
         answer = await drive(app, [part(bytes(sent))], headers)
@@ -301,11 +301,11 @@ async def test_a_large_body_is_refused_by_its_length_and_while_it_streams() -> N
     assert (await post(app, body)).status_code == 200
     response = await post(app, body + b" ")
     assert (response.status_code, response.json()["error"]["code"]) == (413, "too_large")
-    # Without a length, or with a false one, it ends with the byte that is one too many: no further part is asked for.
+    # Without a length, or with a wrong one, reading stops at the first byte over the limit.
     for length in ({}, {"content-length": "5"}, {"content-length": "many"}):
         sent = await drive(app, [part(b"x" * 60, True), part(b"x" * 60, True)], {**headers_of(body), **length})
         assert sent[0]["status"] == 413
-    # By its length alone, unread.
+    # Rejected by its length, without reading it.
     assert (await drive(app, [], {**headers_of(body), "content-length": "9" * 40}))[0]["status"] == 413
 
 
@@ -391,7 +391,7 @@ DOCUMENTS = JSON | st.fixed_dictionaries({}, optional={"keys": JSON, "tags": JSO
 
 
 def read(body: bytes) -> InvalidationPayload:
-    """Small bodies are read without a pause, and so without a loop."""
+    """Small bodies are read without suspending, so no event loop is needed."""
     with pytest.raises(StopIteration) as finished:
         parse_changes(body).send(None)
     changes = finished.value.value
@@ -421,7 +421,7 @@ def test_what_was_written_is_read(keys: list[Any], tags: list[str], everything: 
     assert (changes.keys, changes.tags, changes.all) == (expected, tags, everything)
 
 
-# --- where it stands --------------------------------------------------------------------------------------------------
+# --- where it is mounted --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/hook", "/mount/", "/mount/below"])
@@ -469,7 +469,7 @@ def test_alone_under_a_real_server() -> None:
 
 def test_the_lock_is_renewed_after_a_fork() -> None:
     app = app_of(client_of(ScriptedSource()))
-    with app._seen._lock:  # as if another thread held it
+    with app._seen._lock:  # simulates another thread that holds the lock
         app._seen.after_fork()
         app._seen.add(b"call")
     assert b"call" in app._seen
@@ -556,7 +556,7 @@ async def test_refused_calls_do_not_flood_the_log(caplog: pytest.LogCaptureFixtu
 async def test_W1_identical_calls_at_once_are_carried_out_once(caplog: pytest.LogCaptureFixture) -> None:
     client = client_of(ScriptedSource())
     app = app_of(client)
-    body = body_of(keys=[f"u{number}" for number in range(5_000)])  # long enough to be under way together
+    body = body_of(keys=[f"u{number}" for number in range(5_000)])  # long enough for the calls to overlap
     with caplog.at_level(logging.INFO, "profile_enrich"):
         answers = await asyncio.gather(*(post(app, body) for _ in range(50)))
     assert sorted(answer.json()["repeated"] for answer in answers) == [False] + [True] * 49

@@ -1,4 +1,4 @@
-"""The ASGI middleware, line by line of its contract."""
+"""The ASGI middleware: tests for each line of its contract."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def no_receive() -> Message:
 
 @pytest.mark.parametrize("attach", ATTACH)
 async def test_L1_requests_that_arrive_as_a_load_ends_make_no_second_call(attach: Attach) -> None:
-    """L1: a request that decided before the end of the load, and waits after it, finds the result."""
+    """L1: a request that decides to wait just as the load ends gets the load's result."""
     source = ScriptedSource()
     app = app_of(client_of(source), attach=attach)
 
@@ -106,7 +106,7 @@ async def test_L1_requests_that_arrive_as_a_load_ends_make_no_second_call(attach
 
 
 async def bare(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application without a framework that reads the profile."""
+    """A plain ASGI application that reads the profile."""
     name = scope["state"]["profile"].get("id", "nobody")
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": name.encode()})
@@ -242,7 +242,7 @@ class TestScopes:
     async def test_A2_a_start_without_headers_or_with_a_tuple_works(
         self, start: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A2: a start without `headers`, with a tuple or an iterator works, where caches are looked for, too."""
+        """A2: a start without `headers`, or with a tuple or an iterator, works; also in the cache check."""
         monkeypatch.setitem(sys.modules, "django.middleware.cache", sys)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -426,7 +426,7 @@ class TestLifecycle:
             assert browser.get("/", headers={"cookie": "user=u3"}).json()["id"] == "u3"
 
     def test_A8_the_middleware_alone_closes_what_it_opened(self) -> None:
-        """A8: the lifespan is watched only to open and close."""
+        """A8: the middleware uses the lifespan only to open and close the client."""
         source = ScriptedSource()
         app = app_of(client_of(source))
         with TestClient(app) as browser:
@@ -496,7 +496,7 @@ class TestFailingOpen:
     def test_A10_whatever_the_identity_function_does_the_page_is_served(
         self, attach: Attach, identify: Any, status: str, reason: str
     ) -> None:
-        """A10: raise, hang, return nonsense: the page is served, anonymous."""
+        """A10: if it raises, hangs or returns an invalid value, the page is served anonymously."""
         app = app_of(client_of(ScriptedSource()), identify=identify, attach=attach, budget=0.02)
         response = ask(app)
         assert response.status_code == 200
@@ -694,7 +694,7 @@ class TestHttpCaching:
         assert accessed == {"/plain": False, "/": True}
 
     def test_A15_a_session_that_the_identity_function_changed_stays_changed(self) -> None:
-        """A15: only looking leaves no trace."""
+        """A15: peeking leaves the session unchanged."""
 
         def visitor(connection: HTTPConnection) -> str:
             return str(connection.session.setdefault("visitor", "v1"))
@@ -711,7 +711,7 @@ class TestHttpCaching:
     def test_A16_a_profile_first_read_after_the_start_is_logged_with_the_remedy(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A16: a profile first read after the response started is logged (the headers are gone), with the remedy."""
+        """A16: a first read of the profile after the headers were sent is logged with the remedy."""
 
         async def page(request: Request) -> Response:
             async def body() -> Any:
@@ -745,7 +745,7 @@ class TestConsent:
     def test_A17_without_a_yes_there_is_no_lookup_and_no_reading_of_the_cache(
         self, attach: Attach, consent: Any
     ) -> None:
-        """A17: denied ⇒ no upstream call, no cache read, an anonymous profile that says why; failing means denied."""
+        """A17: denied ⇒ no upstream call or cache read, an anonymous profile with the reason; an error means denied."""
         source = ScriptedSource()
         client = client_of(source)
         asyncio.run(client.get("u1"))
@@ -821,7 +821,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("attach", ATTACH)
     async def test_L9_no_request_sees_anothers_attributes(self, attach: Attach) -> None:
-        """L9: the most important of all: many users at once, with cancellations, each sees only their own."""
+        """L9: with many concurrent users and cancellations, each user sees only their own profile."""
         source = ScriptedSource(lambda key: found(id=key.value), delay=0.002)
         client = client_of(source, max_entries=20)
         wrong: list[str] = []

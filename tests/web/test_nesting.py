@@ -1,4 +1,4 @@
-"""Middleware inside middleware, and the request's own state."""
+"""Nested middleware, and the request's `state`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ATTACH: list[Attach] = ["eager", "prefetch", "lazy"]
 
 
 class Outer:
-    """Notes what is on the state before and after the application inside it."""
+    """Records the state before and after the inner application runs."""
 
     def __init__(self, app: ASGIApp, seen: list[Any]) -> None:
         self.app, self.seen = app, seen
@@ -121,7 +121,7 @@ def test_A5_middleware_outside_sees_what_handlers_set_on_the_state() -> None:
 
 
 async def test_A5_a_state_that_is_the_lifespans_is_copied() -> None:
-    """A5: hypercorn hands the same dictionary to each request; nothing of one may show in another."""
+    """A5: Hypercorn passes the same dictionary to every request; no request sees another's values."""
     shared: dict[str, Any] = {"pool": 1}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,7 +144,7 @@ async def test_A5_a_state_that_is_the_lifespans_is_copied() -> None:
 
 
 async def test_A5_a_state_in_which_another_request_is_under_way_is_copied() -> None:
-    """A5: the second request never shows the first one's person, nor the first the second's."""
+    """A5: neither request sees the other's profile."""
     shared: dict[str, Any] = {}
     seen: list[Any] = []
 

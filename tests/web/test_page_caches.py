@@ -1,4 +1,4 @@
-"""Personal pages behind real HTTP caches: nobody is served what was made for somebody else, and what can be kept is."""
+"""Personal pages behind real HTTP caches: no visitor gets another's page, and shared pages are cached."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def varnish(folder: Path, port: int, app_port: int) -> list[str]:
 def nginx(folder: Path, port: int, app_port: int) -> list[str]:
     text = (CACHING / "shop.nginx.conf").read_text(encoding="utf-8").replace("/tmp/shop-nginx", str(folder))
     (folder / "nginx.conf").write_text(text.replace("8001", str(app_port)).replace("8080", str(port)), encoding="utf-8")
-    # Without it, workers of a root user's nginx may not enter the test's folder.
+    # Without it, the workers of an nginx started by root cannot read the test's directory.
     user = ["-g", "user root;"] if os.geteuid() == 0 else []
     return ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf"), *user]
 
@@ -82,7 +82,7 @@ def cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @contextlib.contextmanager
 def browser(url: str, user: str | None = None) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, verify=False) as client:  # no TLS here, and loading its roots takes a while
+    with httpx.Client(base_url=url, verify=False) as client:  # no TLS here, and loading the CA certificates is slow
         if user is not None:
             assert client.get(f"/sign-in/{user}").status_code == 303
         yield client
@@ -94,7 +94,7 @@ def renderings(url: str) -> dict[str, int]:
 
 
 def test_A13_a_private_page_is_never_kept(cache: tuple[str, str]) -> None:
-    """A13: each request of it is answered by the application, for anonymous people, too."""
+    """A13: the application answers every request for it, also for anonymous visitors."""
     _, url = cache
     before = renderings(url).get("private", 0)
     with browser(url, "u1") as one, browser(url, "u2") as two, browser(url) as nobody:
@@ -109,11 +109,11 @@ def test_A13_a_private_page_is_never_kept(cache: tuple[str, str]) -> None:
 
 
 def test_A13_a_public_page_is_kept_once_for_all_with_a_private_part_in_it(cache: tuple[str, str]) -> None:
-    """A13: a page that does not read the profile stays as it is, although somebody is in session."""
+    """A13: a page that does not read the profile is unchanged, even for a signed-in visitor."""
     name, url = cache
     with browser(url, "u1") as one, browser(url, "u2") as two, browser(url) as nobody:
         pages = [client.get("/shop") for client in (one, two, nobody, one, two)]
-        # Where the audience is in the cache's key, there is one for each of the two.
+        # With the audience in the cache key, there is one entry for each audience.
         assert renderings(url)["public"] == (1 if name == "varnish" else 2)
         assert pages[-1].headers["x-cache"].lower() == "hit"
         if name == "varnish":
@@ -129,7 +129,7 @@ def test_A13_a_public_page_is_kept_once_for_all_with_a_private_part_in_it(cache:
 
 
 def test_A13_a_page_for_an_audience_is_kept_once_for_each(cache: tuple[str, str]) -> None:
-    """A13: it reads a header of few values and not the profile."""
+    """A13: the page reads a header with few values instead of the profile."""
     _, url = cache
     with (
         browser(url, "u1") as basic,
@@ -141,12 +141,12 @@ def test_A13_a_page_for_an_audience_is_kept_once_for_each(cache: tuple[str, str]
             assert gold.get("/banner").text == gold_too.get("/banner").text == "<h1>Your lounge is open</h1>"
             assert basic.get("/banner").text == nobody.get("/banner").text == "<h1>Welcome</h1>"
         assert renderings(url)["banner"] == 2
-        # What a client writes into the header does not count.
+        # The client's own value of the header is ignored.
         assert nobody.get("/banner", headers={"x-audience": "vip"}).text == "<h1>Welcome</h1>"
 
 
 async def test_L9_A13_under_load_nobody_sees_a_page_made_for_another(cache: tuple[str, str]) -> None:
-    """L9, A13: forty people and twenty without a name, all pages, all at once."""
+    """L9, A13: 40 signed-in and 20 anonymous visitors request all pages concurrently."""
     name, url = cache
     wrong: list[str] = []
 
@@ -199,7 +199,7 @@ http {{
 
 @pytest.mark.parametrize("app", ["inside", "outside"])
 def test_A23_an_error_page_that_nginx_keeps_is_nobodys(app: str, tmp_path: Path) -> None:
-    """A23: Starlette sends the page for an exception from outside of the middleware, and nginx keeps it."""
+    """A23: Starlette sends the error page from outside the middleware, and nginx stores it."""
     program = shutil.which("nginx", path=SBIN)
     if program is None:
         pytest.skip("nginx is not installed; on Debian: apt-get install nginx-light")

@@ -1,4 +1,4 @@
-"""Several processes with one application: workers of servers, and forks at every moment."""
+"""One application in several processes: server workers, and forks at any time."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def two_workers(url: str, scratch: Path) -> Generator[tuple[httpx.Client, httpx.
 
 
 def check_workers(served: Served, vendor: VendorServer, scratch: Path) -> list[dict[str, Any]]:
-    """Each worker serves, asks once for a key, and on connections of its own. Returns what they say of themselves."""
+    """Check that each worker serves, calls once per key, and uses its own connections; return their `/about`."""
     with two_workers(served.wait().url, scratch) as workers:
         abouts: list[dict[str, Any]] = [worker.get("/about").json() for worker in workers]
         assert abouts[0]["pid"] != abouts[1]["pid"]
@@ -149,7 +149,7 @@ def forking(
 
 
 def end_of(process: subprocess.Popen[str], typed: str = "") -> list[dict[str, Any]]:
-    """What it said, once it has ended well."""
+    """Return the child's output after it exited with 0."""
     said, errors = process.communicate(typed, timeout=30)
     assert process.returncode == 0, errors
     assert not unclean(errors)
@@ -178,7 +178,7 @@ def test_A9_nothing_is_opened_before_a_fork(transport: str, vendor: VendorServer
 def test_A9_a_client_that_was_used_works_on_both_sides_of_a_fork(
     transport: str, loop: str, vendor: VendorServer
 ) -> None:
-    """A9: children have the cache, and connections of their own; the parent keeps its own, unharmed."""
+    """A9: children inherit the cache and open their own connections; the parent's keep working."""
     with forking("used_before", transport, vendor, loop) as process:
         lines = end_of(process)
     children = {line["child"] for line in lines if "child" in line}
@@ -198,7 +198,7 @@ def test_A9_a_client_that_was_used_works_on_both_sides_of_a_fork(
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_A9_a_child_does_not_wait_for_its_parents_load(transport: str, vendor: VendorServer) -> None:
-    """A9: forked in the middle of a load, it makes its own; the parent's ends as if nothing had been."""
+    """A9: a child forked during a load starts its own; the parent's load completes normally."""
     vendor.script(faults.Hang(), key="slow")
     with forking("while_loading", transport, vendor) as process:
         limit = time.monotonic() + 20

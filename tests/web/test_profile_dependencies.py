@@ -1,4 +1,4 @@
-"""The profile where a handler wants it: Starlette and FastAPI."""
+"""The profile dependencies of Starlette and FastAPI."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_A20_fastapi_gets_the_profile_as_a_parameter(attach: str) -> None:
 
 @pytest.mark.parametrize(("answer", "user", "status"), CASES)
 def test_A10_only_dependencies_that_require_raise(answer: Answer, user: str | None, status: int) -> None:
-    """A10: 401 nobody in session, 403 excluded, 404 unknown, 503 not available."""
+    """A10: 401 not signed in, 403 excluded, 404 unknown, 503 unavailable."""
     browser = TestClient(fastapi_app(answer))
     assert browser.get("/offers", headers=cookie(user)).status_code == 200
     response = browser.get("/account", headers=cookie(user))

@@ -1,4 +1,4 @@
-"""What reads the profile outside of its request reads an empty one."""
+"""The profile is empty outside its request."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_A23_an_exception_that_carries_the_profile_carries_nothing_outside() -> 
 
 
 class Outside:
-    """A pure-ASGI middleware that reads the profile when the response passes it, or once the application is done."""
+    """A pure-ASGI middleware that reads the profile during the response, or after the application returned."""
 
     def __init__(self, app: ASGIApp, when: str, seen: list[Any]) -> None:
         self.app, self.when, self.seen = app, when, seen
@@ -191,7 +191,7 @@ def test_A16_what_a_fastapi_dependency_reads_after_its_yield_is_on_no_page(caplo
 
 @pytest.mark.parametrize("around", ["inside", "keeps", "outside"])
 def test_A13_a_middleware_that_replaces_a_personal_response_loses_its_headers_unless_it_is_inside(around: str) -> None:
-    """A13: what an outer middleware throws away is not seen from inside; docs/web-developers.md says what to do."""
+    """A13: headers that an outer middleware discards are not detected; docs/web-developers.md has the remedy."""
 
     async def shout(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call_next(request)

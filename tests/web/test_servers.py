@@ -1,4 +1,4 @@
-"""The same application in real servers, on their event loops: the same results."""
+"""One application gives the same results in all real servers and on their event loops."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def visitor(url: str, user: str | None) -> Generator[httpx.Client]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What matters of a response, whoever serves it."""
+    """The parts of a response that must not depend on the server."""
 
     status: int
     body: str
@@ -89,7 +89,7 @@ def home_of(tier: str | None, reason: str | None = None) -> Answer:
 
 
 def expected_of(tier: str | None) -> dict[str, Answer]:
-    """Pages that read the profile are private; the others are as the application made them."""
+    """Pages that read the profile are private; the others are unchanged."""
     return {
         "GET /": home_of(tier, None if tier else "anonymous"),
         "GET /plain": Answer(200, "the same for all", TEXT, "public, max-age=60", ""),
@@ -109,7 +109,7 @@ def check_pages(url: str, user: str | None) -> None:
 
 
 def check_untouched(url: str) -> None:
-    """A page that does not read the profile, beside the same page without the middleware."""
+    """Compare a page that does not read the profile with the same page without the middleware."""
     with visitor(url, "u1") as client:
         headers = [
             [(name, value) for name, value in client.get(path).headers.raw if name.lower() != b"date"]
@@ -122,7 +122,7 @@ def check_untouched(url: str) -> None:
 
 
 def check_events(url: str) -> None:
-    """The second event is held back until the client, which has the first, asks for it."""
+    """The second event is sent only after the client received the first and requests it."""
     with visitor(url, "u1") as client, client.stream("GET", "/events") as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["cache-control"] == "private"
@@ -145,7 +145,7 @@ def check_websocket(url: str, user: str | None, says: str) -> None:
 
 
 def check_clean(served: Served) -> None:
-    """It ended by itself, the client was closed with the application, and nothing was left open."""
+    """Check that it exited by itself, closed the client, and left nothing open."""
     assert served.stop() in (0, -15), served.errors
     told = [line for line in served.errors.splitlines() if line.startswith("shut down:")]
     assert len(told) == 1, served.errors
@@ -172,7 +172,7 @@ def test_A21_A8_the_same_results_on(server: str, loop: str, vendor: VendorServer
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_A21_A6_A10_a_page_that_fails_and_a_vendor_that_fails(server: str, vendor: VendorServer) -> None:
-    """A21, A6, A10: the application's exception is a 500 as ever; a vendor that is gone is an anonymous page."""
+    """A21, A6, A10: the application's exception still gives 500; if the vendor is down, pages are anonymous."""
     with serving(server, {"VENDOR_URL": vendor.base_url}) as served:
         url = served.wait().url
         with visitor(url, "u1") as client:
@@ -191,7 +191,7 @@ def test_A21_A6_A10_a_page_that_fails_and_a_vendor_that_fails(server: str, vendo
 
 @pytest.mark.parametrize(("server", "loop"), [("uvicorn", "uvloop"), ("granian", "asyncio"), ("hypercorn", "asyncio")])
 def test_A21_A8_without_a_lifespan(server: str, loop: str, vendor: VendorServer) -> None:
-    """A21, A8: the client opens by itself, and closes with its event loop."""
+    """A21, A8: without a lifespan, the client opens on first use, and closes with its event loop."""
     target = "tests.apps.served:without_lifespan"
     with serving(server, {"VENDOR_URL": vendor.base_url}, target, loop=loop) as served:
         url = served.wait().url
@@ -241,7 +241,7 @@ def test_A10_A3_a_websocket_on_trio_is_anonymous() -> None:
 
 
 def test_A10_a_lifespan_on_another_kind_of_loop_ends_well() -> None:
-    """A10: there is nothing to close where no lookup can have been made."""
+    """A10: without lookups there is nothing to close."""
     source = ScriptedSource()
     client = client_of(source)
 

@@ -1,4 +1,4 @@
-"""Identity and consent functions that hang, block, raise, or are cancelled; and waits that are."""
+"""Identity and consent functions that hang, block, raise or are cancelled, and cancelled waits."""
 
 from __future__ import annotations
 

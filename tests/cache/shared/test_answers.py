@@ -1,4 +1,4 @@
-"""Reading of Valkey's and Redis' answers (RESP2)."""
+"""Parser of Valkey's and Redis' replies (RESP2)."""
 
 from __future__ import annotations
 

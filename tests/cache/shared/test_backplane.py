@@ -1,4 +1,4 @@
-"""What a process trusts while it reads the server's state anew, and after it was stopped or forked."""
+"""Which entries a process serves while it resynchronises, and after it was stopped or forked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("redis")
 
 
 class Server:
-    """Answers the script that reads the state, when it is told to."""
+    """Replies to the script that reads the state when the test allows it."""
 
     def __init__(self) -> None:
         self.asked, self.answer = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""Messages to other processes: what counts as their acknowledgement."""
+"""Messages to other processes, and their acknowledgements."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEASE = 30.0
 
 
 class Server:
-    """Answers the scripts of a delivery."""
+    """Replies to the scripts of a delivery."""
 
     def __init__(self) -> None:
         self.sequence = 4
@@ -99,7 +99,7 @@ async def test_S1_a_message_is_not_published_in_another_epoch_than_its_number(ou
     if when == "before the number":
         server.epoch = "next:2"
     elif when == "before the message":
-        server.flushed = True  # the list of those who have to acknowledge it is gone
+        server.flushed = True  # the server lost the list of processes that must acknowledge
     else:
         server.sequence = 3
     with pytest.raises(ExceptionGroup) as raised:

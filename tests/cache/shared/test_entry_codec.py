@@ -1,4 +1,4 @@
-"""Answers survive the way to the second level and back."""
+"""Results are unchanged after a round trip through the second cache level."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_S1_after_a_failure_a_message_is_repeated_with_all_later_ones() -> None:
         batches.append(taken(outbox))
     outbox.put(keys("u4"))
     outbox.acknowledged(batches[0])
-    outbox.acknowledged(batches[2])  # before an older one, whose repetition must not have the last word
+    outbox.acknowledged(batches[2])  # before an older one, whose repetition must not override it
     assert outbox.waiting == 3
     for _ in range(2):
         outbox.repeat()

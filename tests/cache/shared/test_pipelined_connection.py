@@ -1,4 +1,4 @@
-"""The connection that lookups share, against a server that answers as told."""
+"""The pipelined connection that lookups share, against a scripted server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("redis", reason="the extra is not installed: pip install 'pr
 
 
 class Scripted:
-    """A server that keeps commands, and answers only what a test sends."""
+    """A server that records commands, and replies only with what a test sends."""
 
     def __init__(self) -> None:
         self.commands: asyncio.Queue[list[bytes]] = asyncio.Queue()
@@ -33,7 +33,7 @@ class Scripted:
             with contextlib.suppress(IncompleteAnswer):
                 while position < len(data):
                     command, position = read_answer(data, position)
-                    if command[0] == b"CLIENT":  # what `redis` says of itself when it connects
+                    if command[0] == b"CLIENT":  # the handshake of `redis`
                         writer.write(b"+OK\r\n")
                     else:
                         self.commands.put_nowait(command)
@@ -108,7 +108,7 @@ async def test_S2_a_refusal_is_of_its_command_alone(server: tuple[Scripted, Any]
 
 
 async def test_S2_a_server_that_has_become_a_replica_is_left(server: tuple[Scripted, Any]) -> None:
-    """S2: after a failover, its name may lead to another one, which the connection would never see."""
+    """S2: after a failover, the name may resolve to another server, which an open connection cannot notice."""
     scripted, client = server
     command = asyncio.create_task(client.run("ONE"))
     await scripted.said()
@@ -130,7 +130,7 @@ async def test_S2_a_command_without_an_answer_ends_the_connection_and_all_that_w
     connection = client._connection
     later = asyncio.create_task(client.run("TWO"))
     await scripted.said()
-    connection._expire(connection._pending[0])  # as its timer would
+    connection._expire(connection._pending[0])  # what its timer does
     answers = await asyncio.gather(slow, later, return_exceptions=True)
     assert [type(each) for each in answers] == [TimeoutError, ConnectionError]
     command = asyncio.create_task(client.run("THREE"))

@@ -1,4 +1,4 @@
-"""Sealed entries are opaque, and anything else is rejected."""
+"""Encrypted entries are opaque, and anything else is rejected."""
 
 from __future__ import annotations
 
