@@ -15,7 +15,7 @@ class TestReprs:
         assert repr(negative()) == "<Entry negative, 200 bytes>"
 
 
-class TestShelf:
+class TestCacheStorage:
     def storage(self, max_entries: int = 100) -> CacheStorage[str]:
         return CacheStorage(LRUCache(maxsize=100), max_entries)
 

@@ -1,4 +1,4 @@
-"""What the tests of files share: people, a client for them, and small files."""
+"""Helpers of the file tests: people, a client for them, and small files."""
 
 from __future__ import annotations
 

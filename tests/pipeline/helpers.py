@@ -1,4 +1,4 @@
-"""What the tests of pipelines share: a source whose answers depend on the key, and that counts."""
+"""Helpers of the pipeline tests: a scripted source that counts its calls."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def client_for(source: CountingSource, **settings: Any) -> ProfileClient:
 
 
 async def as_stream(rows: Iterable[Any], pause: float | None = 0.0) -> AsyncIterator[Any]:
-    """The rows as an asynchronous iterable; `pause` is slept before each, `None` for never giving way."""
+    """Yield the rows; sleep `pause` seconds before each, or never suspend if it is `None`."""
     for row in rows:
         if pause is not None:
             await asyncio.sleep(pause)
@@ -96,7 +96,7 @@ _OPTIONS = {field.name for field in dataclasses.fields(EnrichOptions)}
 
 
 def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of which those that `EnrichOptions` has are in one."""
+    """Group the arguments that belong to `EnrichOptions` into one object."""
     chosen = {name: value for name, value in settings.items() if name in _OPTIONS}
     rest = {name: value for name, value in settings.items() if name not in _OPTIONS}
     return {**rest, "options": EnrichOptions(**chosen)} if chosen else rest

@@ -430,7 +430,7 @@ class TestBlocking:
 
 
 class TestAgainstAVendor:
-    """Each fault lands in the right place, over real HTTP."""
+    """Each fault gives the right output over real HTTP."""
 
     @pytest.fixture
     def vendor(self) -> Iterator[VendorServer]:

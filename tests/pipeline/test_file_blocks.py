@@ -58,7 +58,7 @@ def facts(report: FileReport) -> dict[str, Any]:
 
 
 async def both(tmp_path: Path, source: Path, target: str, people: Mapping[Any, Any], **options: Any) -> list[Any]:
-    """What a run gives in each way: its report or its error, its output, its dead letters."""
+    """Return the report or error, the output and the dead letters of a run in each mode."""
     got: list[Any] = []
     for way, lookup in ((MemorySource, BlockLookup), (KeyByKey, type(None)), (InBatches, BatchLookup)):
         client = ProfileClient(way(people), ttl=3600.0)
@@ -106,7 +106,7 @@ async def test_E1_the_same_in_both_ways(
     on_missing: str,
     max_errors: float,
 ) -> None:
-    """E1: whatever the records, the profiles and the options."""
+    """E1: for any records, profiles and options."""
     kind, target = kinds
     tmp_path = Path(tempfile.mkdtemp(dir=tmp_path))
     source = tmp_path / f"in.{kind}"

@@ -1,4 +1,4 @@
-"""Records and files that are wrong: messages, dead letters, the end of a run."""
+"""Invalid records and files: messages, dead letters, and how the run ends."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_bad_json_and_bad_bytes_are_dead_letters_of_their_own_line(tmp_pat
 
 
 async def test_E9_json_that_only_python_reads_is_a_dead_letter(tmp_path: Path) -> None:
-    """E9: the line would be written as it is, and each program would read it in another way."""
+    """E9: the line would be copied unchanged, and programs would read it differently."""
     content = "".join(f"{line}\n" for line in (*NOT_STRICT, '{"user_id": "u1", "n": 1e5}'))
     source = write(tmp_path / "in.jsonl", content)
     report = await enrich(source, tmp_path / "out.jsonl", fields=["tier"], dead_letter=tmp_path / "bad.jsonl")

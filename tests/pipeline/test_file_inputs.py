@@ -35,7 +35,7 @@ KINDS = ["in.csv", "in.csv.gz", "in.jsonl", "in.parquet"]
 
 
 def make(path: Path, ids: list[str]) -> Path:
-    """A file of any format with these ids, always of the same size for the same number of them."""
+    """Write a file of any format with these ids; its size depends only on their number."""
     if path.suffix == ".parquet":
         pq.write_table(pa.table({"user_id": ids}), path, compression="none", use_dictionary=False)
         return path
@@ -87,8 +87,8 @@ async def test_E5_an_input_that_changes_ends_the_run_without_an_output(
     moment: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """E5: two passes would give records the profiles of others."""
-    monkeypatch.setattr(file_identity, "_END", 8)  # as with a large file: what changes in its middle is not at its ends
+    """E5: otherwise the second pass would join records with the wrong profiles."""
+    monkeypatch.setattr(file_identity, "_END", 8)  # as in a large file, the middle changes and the ends do not
     monkeypatch.setattr(files, "_REPORT_EVERY", 0.0)
     source = make(tmp_path / name, IDS)
     changed: list[bool] = []
@@ -120,7 +120,7 @@ async def test_E5_an_input_that_changes_ends_the_run_without_an_output(
         await enrich(source, tmp_path / target, **options)
     assert isinstance(caught.value, InputError)
     assert name in str(caught.value)
-    assert left(tmp_path) <= {name}  # nor what could only be resumed with another input
+    assert left(tmp_path) <= {name}  # nor files that only another input could resume
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -186,7 +186,7 @@ async def test_E9_a_gzip_file_that_breaks_off_is_named(tmp_path: Path, name: str
 
 @pytest.mark.parametrize("at", range(0, 400, 9))
 async def test_E9_damaged_bytes_are_our_error(tmp_path: Path, at: int) -> None:
-    """E9: whichever byte of a gzip or Parquet file is wrong; a damage that no check finds may also pass."""
+    """E9: for a wrong byte anywhere in a gzip or Parquet file; damage that no checksum covers may pass."""
     for name in ("in.csv.gz", "in.parquet"):
         source = tmp_path / name
         if name == "in.parquet":
@@ -346,7 +346,7 @@ def test_standard_output_can_have_columns_that_are_known_at_the_end(tmp_path: Pa
 @pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
 async def test_E9_the_line_of_text_that_is_not_utf_16_is_counted(tmp_path: Path, name: str, codec: str) -> None:
-    """It is decoded in blocks, ahead of the line that is read."""
+    """Decoding works in blocks, ahead of the current line."""
     lines = ["user_id,n\n"] if name == "in.csv" else []
     lines += ["u1,é\n" if name == "in.csv" else '{"user_id": "u1", "n": "é"}\n'] * 9_000
     half = "\ud800".encode(codec, "surrogatepass")

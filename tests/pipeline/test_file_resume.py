@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all, and runs that are resumed."""
+"""Atomic outputs, and resumed runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.pipeline.file_helpers import enrich, left, lines, many, write
 pa: Any = pytest.importorskip("pyarrow")
 pq: Any = pytest.importorskip("pyarrow.parquet")
 
-# --- whole or not at all, and on again --------------------------------------------------------------------------------
+# --- atomic outputs and resumed runs ----------------------------------------------------------------------------------
 
 
 class Crash(Exception):
@@ -55,7 +55,7 @@ def _reported_each_record(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_E1_gone_on_with_it_is_the_same_bytes(
     tmp_path: Path, name: str, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """E1: a crash at any record, twice, and again while the whole output is made: nothing lost, nothing doubled."""
+    """E1: crashes at any record, twice, and during the final write lose and duplicate nothing."""
     monkeypatch.setattr(_assembly, "GROUP", 32)
     source = write(tmp_path / "in.csv", many(120))
     fields = None if name == "all.csv" else ["tier", "ltv"]
@@ -67,7 +67,7 @@ async def test_E1_gone_on_with_it_is_the_same_bytes(
             await enrich(source, tmp_path / name, resume=number > 0, progress=crash_at(at), **again)
         assert not (tmp_path / name).exists()
         with (tmp_path / f"{name}.part").open("ab") as part:
-            part.write(b"what was written after the checkpoint")  # a kill -9 saves none
+            part.write(b"what was written after the checkpoint")  # as after a kill -9, none is saved
     report = await enrich(source, tmp_path / name, resume=True, **again)
     assert (tmp_path / name).read_bytes() == whole.read_bytes()
     assert (tmp_path / "bad").read_bytes() == bad.read_bytes()
@@ -78,7 +78,7 @@ async def test_E1_gone_on_with_it_is_the_same_bytes(
 @pytest.mark.usefixtures("_reported_each_record")
 @pytest.mark.parametrize("name", ["out.parquet", "out.csv.gz", "out.csv"])
 async def test_E7_a_directory_that_is_swapped_during_the_run_gets_nothing(tmp_path: Path, name: str) -> None:
-    """E7: a link that takes the path of the output's directory meanwhile leads none of its files elsewhere."""
+    """E7: a link that replaces the output's directory during the run redirects none of its files."""
     source = write(tmp_path / "in.csv", many(50))
     directory, moved, elsewhere = tmp_path / "directory", tmp_path / "moved", tmp_path / "elsewhere"
     directory.mkdir()
@@ -125,7 +125,7 @@ def test_E1_killed_at_any_change_of_the_folder_it_can_be_resumed(tmp_path: Path,
 
 
 def _kill_after(steps: int) -> None:
-    """In a child process: die instead of the next rename or removal after so many."""
+    """In a child process: exit instead of performing the rename or removal after the given number."""
     left_steps = [steps]
     for function in ("replace", "unlink"):
         original = getattr(os, function)
@@ -140,7 +140,7 @@ def _kill_after(steps: int) -> None:
 
 
 async def test_E1_a_checkpoint_counts_only_what_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """E1: the output and the dead letters are on the disk before the note that counts them takes its place."""
+    """E1: the output and the dead letters are synced before the checkpoint that counts them is renamed."""
     done: list[str] = []
     original = os.replace
 
@@ -201,7 +201,7 @@ async def test_dead_letters_can_be_asked_for_when_the_first_record_fails(tmp_pat
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.csv.gz", "out.parquet", "-"])
 @pytest.mark.parametrize("content", ["user_id\nu1,\nu1\n", "user_id\n\xff\nu1\n"])
 async def test_a_run_whose_first_record_fails_leaves_nothing(tmp_path: Path, name: str, content: str) -> None:
-    """Nothing can be resumed, so after the record is fixed, the same run starts anew without an error."""
+    """Nothing can be resumed, so after the record is fixed, the same command starts over without an error."""
     source = tmp_path / "in.csv"
     source.write_bytes(content.encode("latin-1"))
     target = Path(name) if name == "-" else tmp_path / name
@@ -250,14 +250,14 @@ async def test_files_that_are_there_are_not_destroyed(tmp_path: Path) -> None:
     assert target.read_text() == bad.read_text() == "mine"
     await enrich(source, target, dead_letter=bad, force=True, fields=["tier"])
     assert lines(target) == [{"user_id": "u1", "profile_tier": "gold"}]
-    assert bad.read_text() == ""  # this run has none; what stood there was to be replaced, and not to be deleted
+    assert bad.read_text() == ""  # this run has none; the existing file may be replaced, but not deleted
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.parquet", "all.csv", "out.csv.gz"])
 async def test_E7_no_other_run_comes_between_at_any_moment(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """E7: at each record, while the whole output is made, and at each rename, with and without resume and force."""
+    """E7: at each record, during the final write, and at each rename, with and without resume and force."""
     monkeypatch.setattr(files, "_REPORT_EVERY", 0.0)
     monkeypatch.setattr(BlockLookup, "block", 1)
     source = write(tmp_path / "in.csv", many(30))

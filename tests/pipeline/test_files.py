@@ -27,7 +27,7 @@ pq: Any = pytest.importorskip("pyarrow.parquet")
 
 
 async def test_E1_a_csv_keeps_its_text_its_order_and_its_columns(tmp_path: Path) -> None:
-    """E1: n in, n out, in order. What was quoted stays quoted."""
+    """E1: n in, n out, in order. Quoted fields stay quoted."""
     source = write(tmp_path / "in.csv", CSV)
     report = await enrich(source, tmp_path / "out.csv", fields=["tier", "name"])
     assert (tmp_path / "out.csv").read_bytes().decode() == (
@@ -113,7 +113,7 @@ async def test_gzip_in_and_out_is_the_same_each_time(tmp_path: Path) -> None:
 )
 @settings(max_examples=25, deadline=None)
 def test_E1_whatever_a_csv_holds_is_in_the_output_as_it_was(rows: list[tuple[str, str, str]], end: str) -> None:
-    """E1: parsing the output gives the input's fields again, and the profile's after them."""
+    """E1: parsing the output gives the input's fields, followed by the profile's."""
     import asyncio
     import tempfile
 
@@ -146,7 +146,7 @@ async def test_a_json_line_keeps_its_own_text(tmp_path: Path) -> None:
 
 
 async def test_a_number_with_more_digits_than_a_float_has_keeps_them(tmp_path: Path) -> None:
-    """In CSV as it is written; in Parquet its column is text. A float that is written with all digits stays one."""
+    """CSV keeps its digits; in Parquet its column is text. A float with all its digits stays a float."""
     source = write(
         tmp_path / "in.jsonl",
         '{"user_id": "u1", "big": 1610521604143693812.5, "f": 0.10000000000000001, "in": [0.1234567890123456789]}\n'

@@ -151,7 +151,7 @@ def test_not_a_number_is_no_key(client: BlockingProfileClient) -> None:
 
 
 def test_tables_without_rows_keep_their_schema(client: BlockingProfileClient) -> None:
-    """E1: nothing in, nothing out."""
+    """E1: an empty input gives an empty output."""
     fields = {"ltv": "double"}
     for column in (pa.chunked_array([], pa.string()), pa.array([], pa.int64()), pa.nulls(0)):
         enriched = enrich_table(
@@ -171,7 +171,7 @@ def test_E2_each_distinct_key_costs_one_call(vendor: VendorServer) -> None:
         again = enrich_table(pa.table({"k": keys}), client=client, key="k", fields={"n": "int64"})
     assert enriched["profile_n"].to_pylist() == [int(key) if key.isdigit() else None for key in keys]
     assert again.equals(enriched)
-    assert vendor.call_count == len(set(keys)) + 1  # and the one that makes sure of the first 404
+    assert vendor.call_count == len(set(keys)) + 1  # and the one that confirms the first 404
     assert vendor.max_in_flight <= 16
 
 
@@ -197,7 +197,7 @@ def test_another_type_of_identifier_can_be_the_key() -> None:
 
 
 def test_E1_missing_profiles_can_be_dropped_or_refused(client: BlockingProfileClient) -> None:
-    """E1: a missing profile is no error, and an error is no missing profile."""
+    """E1: a missing profile is not an error, and an error is not a missing profile."""
     table = pa.table({"k": ["u1", "nobody", None]})
     dropped = enrich_table(table, client=client, key="k", fields=["tier"], options=EnrichOptions(on_missing="drop"))
     assert dropped["k"].to_pylist() == ["u1", None]
@@ -231,7 +231,7 @@ def test_E1_failures_can_end_the_call(client: BlockingProfileClient, vendor: Ven
 
 
 def test_E1_a_failing_key_does_not_fail_the_others(vendor: VendorServer) -> None:
-    """E1: 500 for one, nonsense for another."""
+    """E1: 500 for one key, an invalid response for another."""
     vendor.always(faults.ServerError(), key="1")
     vendor.always(faults.Garbage(), key="2")
     table = pa.table({"k": ["1", "2", "3", "1"]})
@@ -247,7 +247,7 @@ def test_E1_a_failing_key_does_not_fail_the_others(vendor: VendorServer) -> None
 
 
 def test_refused_credentials_end_the_call_whatever_was_asked(vendor: VendorServer) -> None:
-    """E1: they concern every row."""
+    """E1: such errors concern every row."""
     vendor.always(faults.Unauthorized())
     with census(vendor) as client, pytest.raises(SourceAuthError):
         enrich_table(pa.table({"k": ["1"]}), client=client, key="k")
@@ -329,7 +329,7 @@ NOON = datetime.datetime(2020, 1, 1, 12)
     ],
 )
 def test_types_are_inferred_by_the_documented_rule(values: list[object], kind: str, out: list[object]) -> None:
-    """E1: and by no other."""
+    """E1: and no other type."""
     arrays, unfit = Columns(["a"], "p_").fill([{"a": value} for value in values])
     assert str(arrays["p_a"].type) == kind
     assert arrays["p_a"].to_pylist() == out
@@ -425,7 +425,7 @@ def test_E1_pandas_frames_keep_rows_index_and_types(client: BlockingProfileClien
 
 
 def test_E1_pandas_columns_of_mixed_types_are_read_value_by_value(client: BlockingProfileClient) -> None:
-    """E1: 5, "5", 5.0 and True are equal to Python, or nearly; they are not as keys."""
+    """E1: Python compares 5 and 5.0, or 1 and True, as equal; as keys they differ."""
     pd = pandas()
     uuid = UUID("12345678123456781234567812345678")
     keys = [5, "5", 5.0, True, None, pd.NA, float("nan"), uuid, ["u1"], "u1"]

@@ -1,4 +1,4 @@
-"""Pipelines against a plain model: random records, failures, inputs, consumers and ends."""
+"""Pipelines compared with a plain model: random records, failures, inputs, consumers and endings."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def run_world(world: dict[str, Any]) -> None:
         whole = not task.cancelled() and world["stop_after"] is None
         if not task.cancelled():
             task.result()
-        async with asyncio.timeout(10):  # what was left early ends by itself
+        async with asyncio.timeout(10):  # a run that its consumer left early ends by itself
             while {each.get_name() for each in asyncio.all_tasks()} & TASKS:
                 await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""One outcome a record, whatever fails."""
+"""One outcome per record, regardless of failures."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def all_of(given: Any, **settings: Any) -> list[Outcome[Any]]:
 
 
 async def collect(got: list[Outcome[Any]], given: Any, **settings: Any) -> None:
-    """Adds the outcomes to a list, that holds them also when the run ends with an error."""
+    """Append the outcomes to a list, which also holds them if the run fails."""
     run = outcomes(given, **with_options({"key": "user_id", **settings})) if settings else given
     async for outcome in run:
         got.append(outcome)
@@ -304,7 +304,7 @@ class TestWindow:
 
     @pytest.mark.parametrize("stream", [True, False])
     async def test_others_on_the_loop_get_their_turn(self, stream: bool) -> None:
-        """A run of hits alone must not stop the pages of the same process."""
+        """A run of cache hits must not block the pages of the same process."""
         beats = 0
 
         async def heart() -> None:

@@ -1,4 +1,4 @@
-"""Files to enrich are read as Python's own reader reads them: 1,500 random ones, without a difference."""
+"""`enrich` reads 1,500 random CSV files exactly as Python's own reader does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows read in a thread: all of them, in order, without holding up the loop."""
+"""Rows are read in a thread: completely, in order, without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_it_does_not_read_far_ahead() -> None:
     read = iterate_in_thread(rows(), ahead=5)
     assert await anext(read) == 1
     await asyncio.sleep(0.05)
-    assert taken <= 7  # five, the one that was asked for, and the one in the thread's hand
+    assert taken <= 7  # five queued, one delivered, and one that the thread holds
     await read.aclose()
 
 

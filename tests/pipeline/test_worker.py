@@ -1,4 +1,4 @@
-"""What runs on a worker: a configuration that travels without secrets, and one client a process."""
+"""Workers: a configuration without secrets, and one client per process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ made: list[dict[str, Any]] = []
 def remembered(**arguments: Any) -> ProfileSource:
     """A factory, as a user writes one."""
     made.append(arguments)
-    time.sleep(0.02)  # long enough for a second thread to come in
+    time.sleep(0.02)  # long enough for a second thread to call it
     return MemorySource({"u1": {"tier": "gold"}})
 
 

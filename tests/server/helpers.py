@@ -1,4 +1,4 @@
-"""Asking the embedded Profile API, with and without a socket."""
+"""Requests to the embedded Profile API, with and without a socket."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def ask(
     root_path: str = "",
     raw_path: bool = True,
 ) -> Answer:
-    """One request straight into the application. The target is sent as it is: whatever bytes it has."""
+    """Send one request directly to the application. The target is passed unchanged, with any bytes."""
     raw = target.encode() if isinstance(target, str) else target
     path, _, query = raw.partition(b"?")
     listed = (
@@ -106,7 +106,7 @@ def ask(
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    # Nothing in a request waits for anything: it is one step of a coroutine.
+    # A request never suspends, so it is one step of a coroutine.
     coroutine = app(scope, receive, send)
     try:
         coroutine.send(None)
@@ -127,7 +127,7 @@ def ask(
 
 
 def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """The header fields, repeated ones joined as HTTP has it."""
+    """Return the header fields; repeated ones are joined with commas."""
     fields: dict[str, str] = {}
     for name, value in headers:
         before = fields.get(name.decode())
@@ -136,7 +136,7 @@ def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def basic(name: str, password: str) -> str:
-    """The value of `Authorization` that an HTTP client makes of a name and a password."""
+    """Return the `Authorization` value for a name and a password (RFC 7617)."""
     return f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
 
 
@@ -150,7 +150,7 @@ def amperity(secret: str = SECRET, tenant: str = "acme", version: str = "2025-07
 
 @contextmanager
 def served(app: ProfileAPI, port: int = 0) -> Generator[str]:
-    """The application on a real uvicorn; its base URL."""
+    """Run the application in a real uvicorn; yield its base URL."""
     import uvicorn
 
     from profile_enrich.server.process.sockets import bind, listen, url_of

@@ -40,7 +40,7 @@ _NOISE = (
 
 @dataclass
 class Question:
-    """One request, and what the generator knows of it."""
+    """One request, and the generator's expectations of its response."""
 
     method: str
     path: bytes
@@ -93,7 +93,7 @@ class Hostile:
     # --- requests ---
 
     def question(self) -> Question:
-        """A request that is fine, or nearly."""
+        """Return a valid or almost valid request."""
         pick = self._random
         secret = pick.choice([*[SECRET, LIMITED, PARTNER] * 3, STRANGER, "nobody's-secret-at-all", None])
         id = quote(pick.choice([*IDS, "o1", "w", "nobody"]), safe="").encode()
@@ -177,10 +177,10 @@ class Hostile:
     # --- answers ---
 
     def run(self, count: int) -> None:
-        """Asks so many times.
+        """Send the given number of requests.
 
         Raises:
-            AssertionError: something was answered that must not be.
+            AssertionError: a response was wrong.
         """
         for number in range(count):
             made = self.question()
@@ -190,7 +190,7 @@ class Hostile:
             assert problem is None, f"request {number}: {problem}\n{made}\n{answer}"
 
     def problem(self, made: Question, answer: Answer) -> str | None:
-        """What is wrong with an answer."""
+        """Return the error of a response, or `None`."""
         if answer.status not in _STATUSES:
             return f"status {answer.status}"
         if answer.status >= 400:

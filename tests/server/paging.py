@@ -1,4 +1,4 @@
-"""Somebody pages through a whole collection over HTTP while it is refreshed three times.
+"""Page through a whole collection over HTTP while it is refreshed three times.
 
 `make paging` reads a million profiles; `python -m tests.server.paging 20000` fewer. P5: each record that stays is
 seen exactly once, whatever was changed, deleted, added or put in another order meanwhile.
@@ -45,7 +45,7 @@ class Outcome:
 
     @property
     def stable(self) -> list[str]:
-        """Those that were there all the time."""
+        """Return the records that were present throughout."""
         return [_id(n) for n in range(self.size) if n % 10]
 
     def check(self) -> None:
@@ -65,7 +65,7 @@ def _write(path: Path, numbers: Iterable[int], turn: int) -> None:
 
 
 def refresh(store: str, kind: str, size: int) -> None:
-    """One refresh: each tenth record is new, gone, or there again."""
+    """One refresh: each tenth record is added, removed or restored."""
     source = Path(store).with_name(f"{kind}.csv")
     numbers = [n for n in range(size) if n % 10 or kind == "back"]
     if kind == "rebuild":
@@ -97,7 +97,7 @@ def _server(store: Path) -> Generator[str]:
 
 
 def page_through(folder: Path, size: int, limit: int) -> Outcome:
-    """Does it, with pages of so many records."""
+    """Run the test with the given page size."""
     store, people, outcome = folder / "people.store", folder / "people.csv", Outcome(size)
     _write(people, range(size), 0)
     build_store(store, [CollectionSpec("Users", people, key="id", filterable=["tier"])])
@@ -130,11 +130,11 @@ def page_through(folder: Path, size: int, limit: int) -> Outcome:
             if marks and outcome.pages >= marks[0]:
                 marks.pop(0)
                 kind = REFRESHES[len(outcome.generations) - 1]
-                stop = marks[0] if marks else size * 85 // 100 // limit  # a tenth may be gone
+                stop = marks[0] if marks else size * 85 // 100 // limit  # a tenth may be removed
                 with subprocess.Popen(
                     [sys.executable, "-m", "tests.server.paging", "--refresh", kind, store, str(size)]
                 ) as at:
-                    while at.poll() is None:  # on through the pages meanwhile, and some are left for afterwards
+                    while at.poll() is None:  # paging continues meanwhile, and some pages remain for afterwards
                         if token and outcome.pages < stop - 1:
                             page()
                             outcome.during += 1
@@ -144,7 +144,7 @@ def page_through(folder: Path, size: int, limit: int) -> Outcome:
                 while generation() == outcome.generations[-1] and time.monotonic() < until:
                     time.sleep(0.05)
                 outcome.generations.append(generation())
-            if token:  # without one it would begin anew
+            if token:  # without a cursor, paging would start over
                 page()
     return outcome
 

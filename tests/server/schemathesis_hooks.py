@@ -1,4 +1,4 @@
-"""What schemathesis is told of, where a description cannot say what a server takes. Only valid requests are left out.
+"""Schemathesis hooks for constraints that the OpenAPI description cannot express. Only valid requests are left out.
 
 - `next_token` is any text as far as a schema can say; a token that the server did not sign is refused (400).
 - The vendor's file gives `limit` no bounds; the server takes 1 to 1,000.
@@ -14,7 +14,7 @@ import schemathesis
 
 @schemathesis.hook
 def filter_case(context: Any, case: Any) -> bool:
-    """Whether a request is to be sent."""
+    """Return whether a request is sent."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return True
     query = case.query or {}

@@ -1,4 +1,4 @@
-"""The Amperity dialect of the embedded Profile API, checked against the vendor's OpenAPI file where it is at hand."""
+"""The Amperity dialect of the embedded Profile API, checked against the vendor's OpenAPI file if it is installed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def error(answer: Answer, status: int) -> None:
 
 
 def test_indexes(app: ProfileAPI) -> None:
-    """A collection with more than 30 fields is no index."""
+    """A collection with more than 30 fields is not an index."""
     for target in ("", "/"):
         answer = get(app, target)
         assert answer.status == 200
@@ -236,7 +236,7 @@ def test_P5_a_page_goes_on_after_a_refresh(tmp_path: Path) -> None:
         build_store(path, [CollectionSpec("Users", [{"id": "new"}])])
         answer = get(app, f"/{{users}}/profiles?limit=1&next_token={token}")
         assert answer.status == 200
-        assert [row["id"] for row in answer.json["data"]] == ["new"]  # and none of those that are gone
+        assert [row["id"] for row in answer.json["data"]] == ["new"]  # and none of the removed ones
 
 
 @pytest.mark.skipif(not _SPEC.is_file(), reason=f"the vendor's OpenAPI file is not at {_SPEC.parent.name}/{_SPEC.name}")

@@ -1,4 +1,4 @@
-"""Keys and the tokens that are made of them."""
+"""API keys, and the access tokens issued for them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_oauth_client_credentials(app: ProfileAPI) -> None:
 
 
 def test_oauth_with_client_secret_basic(app: ProfileAPI) -> None:
-    """RFC 6749, section 2.3.1: both parts are form-encoded, and there is one way of authenticating at a time."""
+    """RFC 6749, section 2.3.1: both parts are form-encoded, and a request uses one authentication method."""
 
     def grant(authorization: str, body: bytes = b"grant_type=client_credentials") -> Answer:
         headers = {
@@ -215,7 +215,7 @@ def test_P2_forged_tokens() -> None:
         header + b"." + base64.urlsafe_b64encode(b"[" * 30_000).rstrip(b"=") + b"." + signature,
     ):  # fmt: skip
         assert issuer(now).verify(forged) is None
-    # Signed with what an outsider can know: the key's digest without the store's secret.
+    # Signed with the key's digest alone, which an outsider may know, without the store's secret.
     signed = header + b"." + payload
     outsider = hmac.digest(KEYS[0].digest, signed, "sha256")
     assert issuer(now).verify(signed + b"." + base64.urlsafe_b64encode(outsider).rstrip(b"=")) is None

@@ -1,4 +1,4 @@
-"""The embedded Profile API as an application: set-up, status, lifespan, failures, logs, any bytes at all (P3)."""
+"""The embedded Profile API as an application: set-up, status, lifespan, failures, logs, arbitrary bytes (P3)."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_P2_logs_show_no_id_and_no_key(path: Path, caplog: pytest.LogCaptureFixt
     assert SECRET not in caplog.text
 
 
-# --- P3: any bytes at all ---
+# --- P3: arbitrary bytes ---
 
 _PIECES = st.sampled_from(
     [b"/", b"api", b"v1", b"v0", b"indexes", b"entities", b"1", b"2", b"record", b"profiles", b"{index}", b"u7", b"..",
@@ -223,7 +223,7 @@ def test_P3_any_bytes_give_a_4xx_or_what_was_asked_for(
 @given(record_id=st.text(min_size=1, max_size=30) | st.sampled_from(sorted(KNOWN)))
 @settings(max_examples=300, deadline=None)
 def test_P3_an_id_finds_its_own_record_or_none(app: ProfileAPI, record_id: str) -> None:
-    """Through both dialects, however it is spelled; never another record."""
+    """In both dialects and every spelling of the URL; never another record."""
     from urllib.parse import quote, quote_plus
 
     try:
@@ -256,7 +256,7 @@ def raw_request(address: tuple[str, int], target: bytes) -> bytes:
 
 
 def test_P3_any_bytes_over_a_real_socket(path: Path) -> None:
-    """Request lines as no client would send them, over a real server: an answer, never a 500."""
+    """Request lines that no client sends, to a real server: a response, never a 500."""
     with LocalStore(path) as store, served(api(store)) as url:
         host, _, port = url.removeprefix("http://").partition(":")
         address = (host, int(port))

@@ -191,7 +191,7 @@ def test_a_failing_disk_is_said_once_without_what_it_said(store: LocalStore, cap
 def test_A9_a_forked_process_writes_its_own_lines(store: LocalStore, tmp_path: Path) -> None:
     audit = AuditLog(tmp_path / "a")
     audit.record(secret=b"s", key="parent", kind="k", status=200)
-    # A thread runs already: what is tested is that the child starts its own.
+    # The parent's thread already runs; the test checks that the child starts its own.
     import warnings
 
     with warnings.catch_warnings():
@@ -214,7 +214,7 @@ def test_lines_that_a_full_disk_loses_are_counted(
     real, room = os.write, [300]
 
     def write(descriptor: int, data: bytes) -> int:
-        """A disk with room for some bytes: the last line that fits in part is cut, as the system does."""
+        """A disk with space for some bytes: the last line is written in part, as the system does."""
         if not room[0]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         taken = data[: room[0]]
@@ -237,4 +237,4 @@ def test_lines_that_a_full_disk_loses_are_counted(
     whole = [json.loads(line) for line in lines if line.endswith("}")]
     assert whole[-1]["key"] == "k50"
     assert len(whole) - 1 + whole[-1]["dropped"] == 50
-    assert len([line for line in lines if not line.endswith("}")]) <= 1  # the torn one, alone on its line
+    assert len([line for line in lines if not line.endswith("}")]) <= 1  # the truncated line, on a line of its own

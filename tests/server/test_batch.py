@@ -105,7 +105,7 @@ def test_P7_each_id_counts(tmp_path: Path) -> None:
         assert post(app, ["u1"] * 6).status == 429
         assert post(app, ["u1"] * 4).status == 200
         fresh = ProfileAPI(store, keys=[ApiKey.from_secret(SECRET)], rate="10/h")
-        refused = post(fresh, ["u1"] * 11)  # more than the rate can ever grant at once: waiting would not help
+        refused = post(fresh, ["u1"] * 11)  # more than the bucket's size: waiting would not help
         assert refused.status == 400
         assert "this key has 10/h: ids may have 10" in refused.json["error"]["message"]
         assert post(fresh, ["u1"] * 10).status == 200

@@ -209,7 +209,7 @@ def test_mounted_or_behind_a_root_path(app: ProfileAPI) -> None:
     mounted = Starlette(routes=[Mount("/profile api", app=app)])
     assert ask(mounted, "/profile%20api" + RECORD + "u7", headers=bearer()).json == {"data": USERS[7]}
     assert ask(app, "/gate" + RECORD + "u7", headers=bearer(), root_path="/gate").json == {"data": USERS[7]}
-    # A server that leaves the root path out of the path.
+    # A server that removes the root path from the path.
     assert ask(app, RECORD + "u7", headers=bearer(), root_path="/gate").json == {"data": USERS[7]}
     index = ask(app, "/api/indexes", headers=amperity()).json["data"][0]["id"]
     target = f"/profile%20api/api/indexes/{index}/profiles/x%2Fy"

@@ -1,4 +1,4 @@
-"""The change feed on the wire: what is sent, to whom, and how streams end."""
+"""The change feed's wire format: events, their recipients, and how streams end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CENSUS = "/api/v1/entities/1/changes"
 
 
 class Listener:
-    """A client of the feed, straight at the application. `stuck`: it takes nothing any more."""
+    """A client of the feed, directly at the application. `stuck`: it stops reading."""
 
     def __init__(self, app: Any, target: str, headers: dict[str, str], root_path: str = "") -> None:
         path, _, query = target.partition("?")

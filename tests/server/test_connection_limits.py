@@ -1,4 +1,4 @@
-"""What connections without a key may cost: memory, descriptors, time (P8)."""
+"""Limits of connections without a key: memory, descriptors, time (P8)."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_P8_the_head_of_a_request_is_bounded(server: Server) -> None:
     assert answer(server, head + b"x-a: " + b"b" * 33_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
     assert answer(server, head + b"a:b\r\n" * 90 + b"\r\n").startswith(b"HTTP/1.1 200 ")
     assert answer(server, b"\x16\x03\x01 nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
-    assert answer(server, head + b"Host: y\r\n\r\n").startswith(b"HTTP/1.1 400 ")  # whose request is it?
+    assert answer(server, head + b"Host: y\r\n\r\n").startswith(b"HTTP/1.1 400 ")  # ambiguous owner of the request
     assert server.get() == 200
 
 
@@ -140,7 +140,7 @@ def test_P8_a_request_must_arrive_in_time(server: Server) -> None:
     for data in (b"", b"GET / HT", record, b"POST /api/x/entities/1/records HTTP/1.1\r\ncontent-length: 99\r\n\r\n{"):
         with server.connect(data) as connection:
             assert closed(connection)
-    with server.connect(record) as dripping:  # a byte now and then does not help
+    with server.connect(record) as dripping:  # sending a byte occasionally does not extend the limit
         began = time.monotonic()
         with contextlib.suppress(OSError):
             while time.monotonic() - began < 30:
@@ -184,7 +184,7 @@ def test_P8_health_checks_keep_a_place(server: Server) -> None:
         full = client.get(server.url + RECORD, headers=bearer())
     assert (full.status_code, json.loads(full.content)["error"]["code"]) == (503, "unavailable")
     assert full.headers["retry-after"] == "5"
-    health = [server.connect() for _ in range(3)]  # one place more, and no second one
+    health = [server.connect() for _ in range(3)]  # one free slot, not two
     assert sum(closed(connection, 0.9) for connection in health) >= 2
     for connection in (*busy, *health):
         connection.close()

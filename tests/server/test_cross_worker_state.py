@@ -1,4 +1,4 @@
-"""Places of API keys' streams, shared by processes."""
+"""Stream slots of API keys, shared by all workers."""
 
 from __future__ import annotations
 

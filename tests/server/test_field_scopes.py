@@ -1,4 +1,4 @@
-"""What a key with field scopes sees, in both dialects."""
+"""Responses to keys with field scopes, in both dialects."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_P2_only_fields_in_clear_can_be_filtered_by_and_others_do_not_show(app: 
         listed(app, f"?filter[{name}]=x").json["message"] for name in ("secret", "email", "phone", "nobody", "score")
     ]
     assert set(refused) == {"a filter names an attribute that is not filterable; filterable are: tier."}
-    # A page token made for the same filters by another key opens nothing more.
+    # Another key's page token for the same filters gives access to nothing more.
     token = listed(app, "?limit=1&filter[secret]=planted", SECRET).json["next_token"]
     assert listed(app, f"?limit=1&filter[secret]=planted&next_token={token}").status == 400
 
@@ -116,7 +116,7 @@ def test_P2_who_does_not_see_the_id_cannot_list(app: ProfileAPI) -> None:
     answer = census(app, "u1", BLIND).json["data"]
     assert list(answer) == ["id"]
     assert len(answer["id"]) == 64
-    # Without a salt of its own the key's hashes are made with the store's secret, which nobody outside knows.
+    # Without its own salt, the key's hashes use the store's secret, which is private.
     assert answer["id"] not in (hashed("u1"), hashlib.sha256(b"u1").hexdigest())
     other = ApiKey.from_secret(BLIND, id="other", fields={"People": FieldScope(hash=frozenset({"id"}))})
     view = other.view(app.store.collection("People"), app.store.secret)

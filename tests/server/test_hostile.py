@@ -21,13 +21,13 @@ def hostile(tmp_path: Path) -> Generator[Hostile]:
 
 def test_P2_P3_thousands_of_bad_requests_give_no_500_and_nothing_foreign(hostile: Hostile) -> None:
     hostile.run(4_000)
-    # It asks for all sorts of things, or it would prove nothing.
+    # The requests must cover all kinds, or the test proves nothing.
     assert {200, 400, 401, 403, 404, 405} <= set(hostile.statuses)
     assert hostile.found > 100
 
 
 def test_it_would_notice(hostile: Hostile) -> None:
-    """Each of its checks fails when it should."""
+    """Each check of the generator can fail."""
 
     def said(question: Question, content: object, status: int = 200) -> str | None:
         return hostile.problem(question, Answer(status, {}, json.dumps(content).encode()))

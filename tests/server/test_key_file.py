@@ -1,4 +1,4 @@
-"""The file of keys: made, rotated, revoked, and read by a server that runs."""
+"""The key file: created, rotated, revoked, and read by a running server."""
 
 from __future__ import annotations
 

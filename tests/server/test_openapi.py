@@ -1,4 +1,4 @@
-"""The server's own description: valid, complete, and what the server does."""
+"""The server's own OpenAPI description: valid, complete and accurate."""
 
 from __future__ import annotations
 

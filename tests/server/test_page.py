@@ -1,4 +1,4 @@
-"""The entities page: its headers, and a walk through it in Chromium."""
+"""The entities page: its headers, and its use in Chromium."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def opened(chromium: Browser, url: str, key: str) -> tuple[Page, list[str]]:
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.goto(url)
-    problems[:] = [each for each in problems if "401" not in each]  # whether a key is needed is asked first
+    problems[:] = [each for each in problems if "401" not in each]  # the first request shows if a key is required
     page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Open").click()
     page.get_by_role("heading", name="Entities and indexes").wait_for()
@@ -118,7 +118,7 @@ def test_a_walk_through_the_page(chromium: Browser, url: str) -> None:
         page.get_by_role("button", name="Postman collection").click()
     collection = json.loads(Path(download.value.path()).read_text())
     assert collection["variable"][0] == {"key": "baseUrl", "value": url, "type": "string"}
-    # The key is nowhere but in memory.
+    # The key is only in memory.
     held = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])")
     assert SECRET not in held + page.content() + page.get_by_label("API key").input_value()
     page.reload()
@@ -153,7 +153,7 @@ def test_it_fits_and_is_accessible(chromium: Browser, url: str) -> None:
     page.get_by_label("Value").fill("gold")
     page.get_by_role("button", name="Count and show").click()
     page.get_by_text(re.compile("profiles, in")).wait_for()
-    page.wait_for_timeout(3500)  # a second sample, so that all charts are there
+    page.wait_for_timeout(3500)  # a second sample, so that all charts are drawn
     for width, scheme in itertools.product((390, 1280), SCHEMES):
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=scheme)

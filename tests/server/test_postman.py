@@ -1,4 +1,4 @@
-"""The Postman collection: what is in it, and that Postman's own runner finds each answer right."""
+"""The Postman collection: its contents, and a run by Postman's own runner."""
 
 from __future__ import annotations
 

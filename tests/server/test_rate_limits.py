@@ -97,7 +97,7 @@ def test_the_bucket_fills_with_time() -> None:
     assert grants(20) == 2
     clock.advance(100)
     assert grants(20) == 10
-    changed = quotas.take("k", "w", Rate(1000, 1))  # what was taken at the old rate is waited for, at most a window
+    changed = quotas.take("k", "w", Rate(1000, 1))  # requests at the old rate are waited for, at most one window
     assert changed is not None
     assert not changed.granted
     clock.advance(1)
@@ -120,7 +120,7 @@ def test_P7_several_processes_keep_one_rate_together() -> None:
             children.append(child)
         for child in children:
             assert os.waitpid(child, 0)[1] == 0
-        assert sum(os.read(reader, 4)) == 60  # two keys, 30 each, whoever asked which process
+        assert sum(os.read(reader, 4)) == 60  # two keys, 30 each, regardless of the process
         os.close(reader)
         os.close(writer)
 
@@ -137,7 +137,7 @@ def test_P7_a_full_table_gives_less_not_more() -> None:
     sharing = [granted("one more") for _ in range(9)]
     assert sharing.count(True) <= 2
     clock.advance(61)
-    assert [granted("one more") for _ in range(3)] == [True, True, False]  # the full ones are forgotten
+    assert [granted("one more") for _ in range(3)] == [True, True, False]  # full buckets are removed
 
 
 @given(
@@ -147,7 +147,7 @@ def test_P7_a_full_table_gives_less_not_more() -> None:
 )
 @settings(max_examples=100, deadline=None)
 def test_never_more_than_the_rate(requests: int, seconds: int, asks: list[tuple[float, int]]) -> None:
-    """What is granted fits the bucket and its refill; a client that waits as long as `Retry-After` is let in."""
+    """Grants never exceed the bucket and its refill; a client that waits for `Retry-After` is admitted."""
     clock = ManualClock()
     quotas = Quotas(Rate(requests, seconds), timer=clock)
     granted, passed = 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Writing of single records: the allowed keys, and rejected requests."""
+"""Writes of single records: the allowed keys, and rejected requests."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_while_the_store_cannot_be_written_it_is_read_on(
 def test_many_writers_in_a_build_leave_threads_for_others(
     api: tuple[ProfileAPI, httpx.Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two at once wait for the build, in threads; the others for their turn; each for a short time only."""
+    """Two writes wait for the build in threads, the others queue; each waits a short time."""
     monkeypatch.setattr(writing, "_WAIT", 0.2)
     monkeypatch.setattr(writing, "_PATIENCE", 0.1)
     app, client = api

@@ -1,4 +1,4 @@
-"""The refresh that a server does on a schedule, in a process of its own."""
+"""Scheduled refreshes of a server, in their own process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def store(tmp_path: Path, users: Path) -> Path:
 
 @pytest.fixture
 def schedules() -> Iterator[Callable[..., RefreshSchedule]]:
-    """Makes schedules, and stops them at the end."""
+    """Create schedules, and stop them after the test."""
     made: list[RefreshSchedule] = []
 
     def make(*arguments: Any, **options: Any) -> RefreshSchedule:
@@ -201,13 +201,13 @@ def test_a_process_that_is_killed_counts_as_a_failure(
     child = schedule._child
     assert child is not None
     os.killpg(child.pid, signal.SIGKILL)
-    # Before the schedule notes it, the store itself shows that a refresh was killed.
+    # The store itself shows the killed refresh, before the schedule reports it.
     until(lambda: schedule.status()["last_error"] == "the refreshing process ended with code -9")
     assert schedule.status()["failures"] == 1
 
 
 def test_when_the_server_dies_the_refresh_ends_too(store: Path, tmp_path: Path) -> None:
-    """Its standard input ends with the server, however that ended."""
+    """The refresh stops at the end of its standard input, which closes however the server ends."""
     order: dict[str, Any] = {
         "path": str(store),
         "since": None,

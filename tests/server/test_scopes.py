@@ -1,4 +1,4 @@
-"""What a key with scopes can learn: every endpoint, asked with every scope, searched for what is outside of it (P7)."""
+"""Every endpoint is called with every scope, and its response searched for data outside the scope (P7)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def scoped_app(path: Path) -> ProfileAPI:
         "Orders", [ORDERS], key="order_key", description="orders-description", filterable=["order_column"]
     )
     build_store(path, [people, orders])
-    # Another generation of one collection alone: the others must not see that something happened.
+    # A new generation of one collection: keys of other collections must not be able to notice it.
     with LocalStore(path) as store:
         for n in range(3):
             store.put_record(store.collection("Orders"), f"o{n}", {**ORDERS, "order_key": f"o{n}"})
@@ -76,7 +76,7 @@ def scoped_app(path: Path) -> ProfileAPI:
 
 
 def targets(app: ProfileAPI) -> list[tuple[str, str, bytes]]:
-    """Every endpoint, for every collection there is and one that is not."""
+    """Return every endpoint, for each collection and an unknown one."""
     indexes = [item.index_id for item in app.store.collections()] + ["idx-000000000000"]
     found: list[tuple[str, str, bytes]] = [
         ("GET", path, b"")
@@ -104,13 +104,13 @@ def targets(app: ProfileAPI) -> list[tuple[str, str, bytes]]:
 
 
 def headers_of(who: str) -> dict[str, str]:
-    """The headers of a request with the key of `who`, in both dialects."""
+    """Return the request headers with the key of `who`, in both dialects."""
     headers = amperity(SECRETS.get(who, "no key at all that exists"), tenant="default")
     return {**headers, "content-type": "application/json"}
 
 
 def seen_of(who: str, target: str, text: str) -> set[str]:
-    """What `who` must not see and the answer has. A name that the request itself has may be in the answer to it."""
+    """Return hidden data that the response contains. The response may repeat names from the request."""
     return {secret for secret in HIDDEN[who] if secret in text and secret not in target}
 
 

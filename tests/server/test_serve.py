@@ -1,4 +1,4 @@
-"""Serving: the address, readiness, signals, what is missing (P6)."""
+"""Serving: the address, readiness, signals, missing requirements (P6)."""
 
 from __future__ import annotations
 

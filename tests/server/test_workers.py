@@ -99,17 +99,17 @@ def test_two_workers_share_a_port_are_replaced_and_leave_nothing(tmp_path: Path)
         assert len(first) == 2
         assert client.get(RECORD).json()["data"]["tier"] == "gold"
         assert client.get("/status").json()["process"] in first
-        # One dies: another one takes its place, and requests go on.
+        # A worker dies: another replaces it, and requests continue.
         os.kill(first[0], signal.SIGKILL)
         until(lambda: len(set(workers_of(process)) - {first[0]}) == 2)
         assert client.get(RECORD).status_code == 200
-        # The file changes: it is read anew without a pause.
+        # The file changes: it is reloaded without an interruption.
         before = set(workers_of(process))
         (tmp_path / "server.toml").write_text(CONFIG.format(more="max_age = 60"))
         process.send_signal(signal.SIGHUP)
         until(lambda: len(workers_of(process)) == 2 and not before & set(workers_of(process)))
         assert client.get(RECORD).headers["cache-control"] == "private, max-age=60"
-        # It is wrong: what runs goes on.
+        # The new file is invalid: the running configuration stays.
         (tmp_path / "server.toml").write_text(CONFIG.format(more="max_agee = 61"))
         process.send_signal(signal.SIGHUP)
         time.sleep(0.3)
@@ -260,7 +260,7 @@ def test_metrics_are_for_whom_they_are_meant(tmp_path: Path) -> None:
     assert 'profile_api_requests_total{kind="census.record",status="2xx"} 1.0' in text
     assert 'profile_api_request_seconds_count{kind="census.record"} 1.0' in text
     assert 'profile_api_records{collection="Users"} 62.0' in text
-    for headers in (None, bearer("not a key of anybody's")):  # nothing is learned about what exists
+    for headers in (None, bearer("not a key of anybody's")):  # the response does not reveal what exists
         answer = ask(everybody, "/metrics", headers=headers)
         assert answer.status == 200
         assert "collection=" not in answer.body.decode()
@@ -376,7 +376,7 @@ def test_P9_without_descriptors_it_tries_again_while_others_serve(caplog: pytest
         try:
             victim, other = sorted(children() - before)
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest_descriptor() + 1, hard))
-            os.kill(victim, signal.SIGKILL)  # this frees one descriptor, and a worker needs two
+            os.kill(victim, signal.SIGKILL)  # frees one descriptor; a worker needs two
             until(lambda: "trying again" in caplog.text)
             left.append(children() - before == {other})
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -386,7 +386,7 @@ def test_P9_without_descriptors_it_tries_again_while_others_serve(caplog: pytest
 
     left: list[bool] = []
     gc.collect()
-    gc.disable()  # what it closes meanwhile would be descriptors for a worker
+    gc.disable()  # a worker could use the descriptors that it closes meanwhile
     opened = [os.open(os.devnull, os.O_RDONLY)]
     try:
         while opened[-1] < highest_descriptor():
@@ -409,7 +409,7 @@ def test_P9_when_no_worker_can_run_any_more_it_ends(monkeypatch: pytest.MonkeyPa
 
     def once(ready: Callable[[], None]) -> None:
         ready()
-        os.read(flag[0], 1)  # until told to die; the next one dies at once
+        os.read(flag[0], 1)  # until it is told to exit; the next one exits at once
 
     def play() -> None:
         os.write(flag[1], b"x" * 100)

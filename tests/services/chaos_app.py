@@ -23,7 +23,7 @@ from profile_enrich.cache.shared import delivery
 
 LEASE = 0.5
 
-# So that a run also has times in which the server is known to know all processes: no fault lasts longer.
+# No fault lasts longer, so that a run also has times in which the server knows all processes.
 delivery.FORGET_MS = 5_000
 
 shared = SharedCache(

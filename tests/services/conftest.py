@@ -1,4 +1,4 @@
-"""Servers that are started once a process or file, for the tests that want one."""
+"""Fixtures of servers, started once per process or file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests that want one, started once a process."""
+"""Fixtures of a PostgreSQL server, started once per process."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def _user() -> str | None:
 
 
 def private_directory() -> Path:
-    """A directory that the services' user owns, reachable whatever the mode of pytest's directories."""
+    """A directory that the services' user owns, outside pytest's directories, whose modes may forbid access."""
     path = Path(tempfile.mkdtemp(prefix="pe-service-"))
     if (user := _user()) is not None:
         shutil.chown(path, user)
@@ -126,7 +126,7 @@ class Postgres:
         return rows
 
     def standby(self) -> Postgres:
-        """A streaming replica of this server, running."""
+        """Start a streaming replica of this server."""
         other = Postgres()
         command = [str(program("pg_basebackup")), "-d", self.dsn(), "-D", str(other.data), "-R", "-X", "stream", "-c"]
         run([*command, "fast"])
@@ -167,7 +167,7 @@ class Postgres:
 
 
 class PgBouncer:
-    """A pooler in transaction mode before a server."""
+    """A pooler in transaction mode in front of a server."""
 
     def __init__(self, server: Postgres) -> None:
         binary = str(program("pgbouncer"))

@@ -1,4 +1,4 @@
-"""Tests against services of their own: skipped with the command that runs them, unless that command runs."""
+"""Skip tests whose service is missing, with the command that runs them; fail under that command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WANTED = bool(os.environ.get("PROFILE_ENRICH_SERVICES"))
 
 
 def need(there: bool, what: str, how: str) -> None:
-    """Skip the test, or fail where `make test-services` says that services are to be there."""
+    """Skip the test, or fail if `make test-services` requires the services."""
     if not WANTED:
         pytest.skip("starts services of its own; run them with: make test-services")
     if not there:
@@ -20,6 +20,6 @@ def need(there: bool, what: str, how: str) -> None:
 
 
 def program(name: str) -> str | None:
-    """Where a program is; PostgreSQL's own are beside one another in a directory of each version."""
+    """Return the path of a program; PostgreSQL's are in one directory for each version."""
     places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
     return str(places[0]) if places else shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")

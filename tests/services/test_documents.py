@@ -1,4 +1,4 @@
-"""The code of the documents that need a service runs, from the top to the bottom."""
+"""The code of the documents that need a service runs from top to bottom."""
 
 from __future__ import annotations
 

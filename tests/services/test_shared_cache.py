@@ -55,7 +55,7 @@ Process = Callable[..., Awaitable[ProfileClient]]
 
 @pytest.fixture
 async def start(valkey: Valkey) -> AsyncGenerator[Process]:
-    """Starts a process: a client with a shared cache of its own, connected to a server that has run for long."""
+    """Start a "process": a client with its own shared cache, connected to a server with a long uptime."""
     valkey.command("SET", "{profile_enrich}:epoch", "long ago:0")
     async with contextlib.AsyncExitStack() as stack:
 
@@ -147,7 +147,7 @@ class TestSecondLevel:
         held = await client._shared.take(client._loader.cache_key(ProfileKey("u1")))
         assert isinstance(held, LoadLease)
         assert held.timer is not None
-        held.timer.cancel()  # its process is gone: nobody renews the lease
+        held.timer.cancel()  # its process is gone, so the lease is not renewed
         vendor.calls = 0
         began = time.monotonic()
         assert (await client.get("u1"))["tier"] == "gold"
@@ -174,10 +174,10 @@ class TestSecondLevel:
         processes = [await start(vendor, ttl=0.2, stale_ttl=60) for _ in range(3)]
         calls = vendor.calls
         found = [(await each.lookup("u1"))["tier"] for each in processes]
-        assert found[0] == "gold"  # whoever waits for the vendor gets silver
+        assert found[0] == "gold"  # lookups that wait for the vendor get silver
         await until(lambda: vendor.calls == calls + 1)
         await asyncio.sleep(0.15)
-        assert vendor.calls - calls <= 2  # one refresh; a second one once that was stale, too
+        assert vendor.calls - calls <= 2  # one refresh; a second one after that result was stale, too
 
     async def test_S6_a_hot_key_is_refreshed_early_by_one_process(self, start: Process) -> None:
         vendor = Vendor()

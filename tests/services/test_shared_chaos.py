@@ -28,7 +28,7 @@ USERS = [f"u{number}" for number in range(12)]
 
 
 class Worker:
-    """One process of uvicorn, or gunicorn with one, whose connections to Valkey go through a proxy of its own."""
+    """A uvicorn process, or gunicorn with one worker, that reaches Valkey through its own proxy."""
 
     def __init__(self, vendor: VendorServer, valkey: Valkey, ttl: float, timeout: float, *, gunicorn: bool) -> None:
         self.port = free_port()
@@ -61,7 +61,7 @@ class Worker:
         )
 
     async def ready(self, browser: httpx.AsyncClient) -> None:
-        """Wait until it serves pages (gunicorn listens before it has loaded the application) and is connected."""
+        """Wait until it serves pages and is connected; gunicorn listens before it has loaded the application."""
         end = time.monotonic() + 60
         while True:
             with contextlib.suppress(httpx.HTTPError):
@@ -86,7 +86,7 @@ class Worker:
 
 
 class Town:
-    """The whole of it."""
+    """Run the chaos test: start the servers, inject faults, and check each page."""
 
     def __init__(self, ttl: float = 60.0, timeout: float = 0.02) -> None:
         self.people = {user: {"user": user, "version": 1} for user in USERS}
@@ -178,7 +178,7 @@ async def test_S1_S2_through_faults_at_random_no_old_page_no_failed_page_nobody_
                 worker.send(signal.SIGCONT)
                 worker.disturbed_until = time.monotonic() + 2
             elif fault == "kill":
-                worker.disturbed_until = float("inf")  # a process takes long to start where many do
+                worker.disturbed_until = float("inf")  # starting many processes at once is slow
                 worker.is_known = False
                 worker.kill()
                 worker.start()
@@ -189,7 +189,7 @@ async def test_S1_S2_through_faults_at_random_no_old_page_no_failed_page_nobody_
                 await asyncio.sleep(seconds)
                 await asyncio.to_thread(town.valkey.start)
 
-    # The servers close what is unused for 2 s (gunicorn) or 5 s (uvicorn), also in the moment of a request.
+    # Servers close connections idle for 2 s (gunicorn) or 5 s (uvicorn), possibly just as a request arrives.
     async with httpx.AsyncClient(timeout=10, limits=httpx.Limits(keepalive_expiry=1)) as browser:
         await town.ready(browser)
         end = time.monotonic() + SECONDS

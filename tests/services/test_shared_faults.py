@@ -1,4 +1,4 @@
-"""Faults at random between four clients of one process and a Valkey: more in a second than between processes."""
+"""Random faults between four clients in one process and a Valkey; faster than with processes."""
 
 from __future__ import annotations
 

@@ -56,17 +56,17 @@ def test_S6_a_lifetime_that_the_vendor_sets_and_its_renewal_hold_in_every_proces
             before = len(lookups(vendor))
             assert other.get("u1") == "gold"
             assert len(lookups(vendor)) == before  # the second level has it
-            time.sleep(loaded + 1.25 * MAX_AGE - time.monotonic())  # what both have is no longer fresh; `ttl` is 600
+            time.sleep(loaded + 1.25 * MAX_AGE - time.monotonic())  # both entries are no longer fresh; `ttl` is 600
             assert other.get("u1") == "gold"
             renewals = lookups(vendor)[before:]
-            assert ["if-none-match" in headers for headers in renewals] == [True]  # with the ETag that `one` got
+            assert ["if-none-match" in headers for headers in renewals] == [True]  # with the ETag that `one` received
             assert one.get("u1") == "gold"
-            assert len(lookups(vendor)) == before + 1  # what the other one has renewed
+            assert len(lookups(vendor)) == before + 1  # the entry that the other process renewed
         finally:
             ends = [one.end(), other.end()]
         assert ends == [0, 0]
 
 
 def lookups(vendor: VendorServer) -> list[Mapping[str, str]]:
-    """The headers of each lookup."""
+    """Return the request headers of each lookup."""
     return [call.headers for call in vendor.calls if "u1" in call.target]

@@ -1,4 +1,4 @@
-"""The shared cache on Valkey 9 and 8, Redis 7, TLS with an authority of one's own, a cluster, and in a failover."""
+"""The shared cache on Valkey 9 and 8, Redis 7, TLS with a private CA, a cluster, and during a failover."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .test_shared_cache import LEASE, SECRET, Vendor, shared_of, until
 from .valkey import Cuttable, Valkey, free_port, needs_valkey
 
 # The client of `redis` for a cluster connects in tasks of its own, which it does not close when it is closed; the
-# garbage collector closes the sockets. All other connections here are closed by what opened them.
+# garbage collector closes the sockets. All other connections here are closed by their owners.
 cluster_leaves_sockets = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -39,7 +39,7 @@ class Deployment:
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def client(self, vendor: Vendor, **arguments: Any) -> ProfileClient:
-        # Time limits are long: what is tested is what is called, on a machine that may be busy.
+        # Time limits are long, because the tests check calls, not times, and the machine may be busy.
         settings = {"timeout": 5.0, **self.arguments, **arguments}
         shared = SharedCache(self.url, secrets=[SECRET], lease=3.0, **settings)
         return ProfileClient(vendor.source(), shared=shared)
@@ -47,7 +47,7 @@ class Deployment:
 
 def redis7() -> str:
     found = shutil.which("redis-server")
-    if found is None:  # Valkey is what has to be there
+    if found is None:  # Valkey is required
         pytest.skip("Redis 7 is not installed; install it with: apt-get install redis-server")
     return found
 
@@ -159,7 +159,7 @@ async def test_S4_S5_S1_what_is_shared_is_loaded_once_and_invalidated_everywhere
         vendor.calls = 0
         for first in range(0, 20, 4):  # few at a time: opening a connection with TLS takes long on a busy machine
             await asyncio.gather(*(each.get(f"u{number}") for number in range(first, first + 4) for each in clients))
-        assert vendor.calls <= 21  # one may be repeated after a moment in which the event loop stood still
+        assert vendor.calls <= 21  # a call may be repeated after the event loop was blocked
         await until(lambda: sum(shared_of(each).stored for each in clients) >= 20)
         async with processes(deployment, vendor, 1) as (late,):
             calls = vendor.calls
@@ -237,7 +237,7 @@ async def test_S2_more_lookups_than_connections_to_a_cluster_do_not_stop_the_sec
             level: Any = client._shared
             assert level is not None
             lease = await level._connections._clients.acquire()
-            lease.client._timeout = 0.0  # nobody waits for a connection
+            lease.client._timeout = 0.0  # no task waits for a connection
             level._connections._clients.release(lease)
             blocked, skipped = level._blocked_until, shared_of(client).skipped
             profiles = await asyncio.gather(*(client.get(f"u{number}") for number in range(300)))
@@ -290,7 +290,7 @@ async def test_S2_a_node_of_a_cluster_dies_and_comes_back(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("synced", [True, False], ids=["up to date", "lacks the last writes"])
 async def test_S1_S2_a_replica_takes_over(synced: bool) -> None:
-    """Clients reach the primary by one address, as behind a virtual address; it then leads to what was the replica."""
+    """Clients use one virtual address for the primary; after the failover it leads to the former replica."""
     primary = Valkey()
     replica = Valkey("--replicaof", "127.0.0.1", str(primary.port))
     address = Cuttable(primary.port)
@@ -315,7 +315,7 @@ async def test_S1_S2_a_replica_takes_over(synced: bool) -> None:
             address.mend()
             await until(lambda: all(shared_of(each).available for each in (one, other)), 20)
             assert {(await each.get("u1"))["tier"] for each in (one, other)} == {"silver"}
-            async with processes(deployment, vendor, 1) as (late,):  # it has nothing but what the replica has
+            async with processes(deployment, vendor, 1) as (late,):  # it has only the replica's data
                 assert (await late.get("u1"))["tier"] == "silver"
             vendor.people["u1"] = {"tier": "bronze"}
             other.invalidate("u1")

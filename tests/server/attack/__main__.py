@@ -1,4 +1,4 @@
-"""Run the attacks, and print what was withstood: `python -m tests.server.attack [TRIES] [WORD]`.
+"""Run the attacks, and print their results: `python -m tests.server.attack [TRIES] [WORD]`.
 
 Each row is one attack with its figures; WORD chooses those whose title has it. The exit code is 1 when one failed.
 """

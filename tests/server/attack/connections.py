@@ -1,4 +1,4 @@
-"""What a client without a key can do with connections: huge, slow, idle, torn, and ambiguous requests."""
+"""Attacks by clients without a key: huge, slow, idle, truncated and ambiguous requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAD = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
 
 
 def huge(directory: Path) -> tuple[bool, str]:
-    """60 MB of header lines, a URL of 200 MB, 60 MB of trailers, each from ten clients at once."""
+    """60 MB of header lines, a URL of 200 MB and 60 MB of trailers, each from ten concurrent clients."""
     line = b"x-a: " + b"b" * 1000 + b"\r\n"
 
     def send() -> None:
@@ -37,7 +37,7 @@ def huge(directory: Path) -> tuple[bool, str]:
         statuses, slowest = health_meanwhile(served, send, 10)
         grown = served.memory() - before
     fine = statuses == {200} and grown < 64 and slowest < 5
-    return fine, f"{grown} MB more memory, slowest health check meanwhile {slowest:.2f} s"
+    return fine, f"{grown} MB more memory, slowest health check {slowest:.2f} s"
 
 
 def slow(directory: Path) -> tuple[bool, str]:
@@ -70,12 +70,12 @@ def slow(directory: Path) -> tuple[bool, str]:
     last = max(float(line) for line in (directory / "ends").read_text().split())
     return (
         statuses == {200} and last < 30 and grown < 64,
-        f"all let go within {last:.0f} s; {grown} MB more memory, slowest health check meanwhile {slowest:.2f} s",
+        f"all closed within {last:.0f} s; {grown} MB more memory, slowest health check {slowest:.2f} s",
     )
 
 
 def idle(directory: Path) -> tuple[bool, str]:
-    """200 idle and 200 half-sent connections, with 64 descriptors a process."""
+    """200 idle connections and 200 unfinished requests, with 64 descriptors per process."""
     with serving(directory, descriptors=64) as served:
         held: list[socket.socket] = []
         for number in range(400):
@@ -86,11 +86,11 @@ def idle(directory: Path) -> tuple[bool, str]:
         answers = [served.get(path) for path in ["/healthz", RECORD] * 5]
         for connection in held:
             connection.close()
-    return answers == [200] * 10, f"answers meanwhile: {dict(Counter(answers))}"
+    return answers == [200] * 10, f"answers during the attack: {dict(Counter(answers))}"
 
 
 def streams(directory: Path) -> tuple[bool, str]:
-    """One key opens 400 change-feed streams at two workers; another needs one."""
+    """One key opens 400 change-feed streams at two workers; another key opens one."""
     other = "the-secret-of-another-client-key"
     with serving(directory, "--workers", "2", "--key", KEY, "--key", other) as served:
         statuses: Counter[str] = Counter()
@@ -126,7 +126,7 @@ CODINGS = [
 
 
 def smuggling(directory: Path) -> tuple[bool, str]:
-    """51 requests whose end two servers see in different places, each with a second request smuggled in."""
+    """51 forms of request smuggling: servers disagree where the first request ends."""
     shapes: list[bytes] = []
     for coding in CODINGS:
         inside, chunk = b"0\r\n\r\n" + HIDDEN, b"%x\r\n" % len(HIDDEN)
@@ -163,7 +163,7 @@ NOISE = [b"\0", b"\r", b"\n", b"\r\n", b" ", b"\t", b":", b"%", b"%00", b"/", b"
 
 
 def fuzzed(directory: Path) -> tuple[bool, str]:
-    """6,000 requests with bytes changed, cut, doubled and mixed in."""
+    """6,000 requests with bytes changed, removed, repeated and inserted."""
     pick = random.Random(15)
     key = f"authorization: Bearer {KEY}\r\n"
     amperity = f"{key}amperity-tenant: default\r\napi-version: 2025-07-31\r\n"
@@ -202,7 +202,7 @@ def fuzzed(directory: Path) -> tuple[bool, str]:
 
 
 def disconnects(directory: Path) -> tuple[bool, str]:
-    """96,000 requests from 64 clients that go away at random moments."""
+    """96,000 requests from 64 clients that disconnect at random moments."""
     pick = random.Random(16)
     asked = right = wrong = 0
 

@@ -1,4 +1,4 @@
-"""Files that are damaged while they are served, and a disk that is full."""
+"""Data files that are damaged while the server reads them, and a full disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLIPS = 300
 
 
 def damaged(directory: Path) -> tuple[bool, str]:
-    """300 times bits flipped in, or an end cut off, a file of the store that is being served."""
+    """A served data file is damaged 300 times: flipped bits, or a truncated end."""
     pick = random.Random(17)
     store = directory / "damaged.store"
     rows = [{"id": f"u{n}", "email": f"u{n}@x.example", "text": "x" * 60} for n in range(3_000)]
@@ -77,7 +77,7 @@ def _small_disk(at: Path, size: str) -> Generator[None]:
 
 
 def full_disk(directory: Path) -> tuple[bool, str]:
-    """Audit log and store on a disk of 3 MB that is full: reads, single records, a refresh; then it has room."""
+    """Audit log and store on a full disk of 3 MB: reads, single records, a refresh; then space is freed."""
     disk = directory / "disk"
     with _small_disk(disk, "3m"):
         store, log, filler = disk / "s", disk / "audit.jsonl", disk / "filler"
@@ -110,7 +110,7 @@ def full_disk(directory: Path) -> tuple[bool, str]:
     return (
         fine and len(lines) + dropped == asked and dropped > 0,
         f"reads {dict(reads)}, writes {dict(writes)}, refresh ends with {refresh}; {asked} requests are {len(lines)}"
-        f" lines and {dropped} said to be dropped; with room again a write gives {later}",
+        f" lines and {dropped} reported as dropped; after space is freed a write gives {later}",
     )
 
 

@@ -1,4 +1,4 @@
-"""What keys with scopes and forged webhooks get."""
+"""Probes with scoped keys and forged webhooks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["scopes", "webhooks"]
 
 
 def scopes(directory: Path) -> tuple[bool, str]:
-    """Every endpoint asked with every scope over HTTP, searched for names and values outside of it."""
+    """Every endpoint called with every scope, and responses searched for names and values outside it."""
     app = scoped_app(directory / "scoped.store")
     asked = leaks = 0
     statuses: Counter[int] = Counter()
@@ -40,14 +40,14 @@ def scopes(directory: Path) -> tuple[bool, str]:
     app.close()
     return leaks == 0 and not statuses[
         500
-    ], f"{asked} requests with {len(HIDDEN)} scopes, {leaks} with something hidden"
+    ], f"{asked} requests with {len(HIDDEN)} scopes, {leaks} responses with hidden data"
 
 
 SECRET = "the-secret-of-the-webhook"
 
 
 def webhooks(directory: Path) -> tuple[bool, str]:
-    """3,000 forged webhooks; then a right one, 50 times at once."""
+    """3,000 forged webhooks, then a valid one sent 50 times concurrently."""
     pick = random.Random(18)
     people = {f"u{n}": {"n": n} for n in range(100)}
     answers: Counter[int] = Counter()
@@ -108,6 +108,6 @@ def webhooks(directory: Path) -> tuple[bool, str]:
     fine = (set(answers), kept, carried_out) == ({401}, 100, 1)
     return (
         fine,
-        f"{answers.total():,} forged: {dict(answers)}, {100 - kept} profiles dropped; 50 right ones at once carried out"
+        f"{answers.total():,} forged: {dict(answers)}, {100 - kept} profiles dropped; 50 valid copies applied"
         f" {carried_out} time",
     )

@@ -1,4 +1,4 @@
-"""Workers that die where no new one can be started."""
+"""Workers that die when no new process can be started."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _USER = 61234
 
 
 def descriptors(directory: Path) -> tuple[bool, str]:
-    """Workers killed while the supervisor has no descriptor left, then SIGTERM right after a death."""
+    """Workers killed while the supervisor has no free descriptor, then SIGTERM right after a worker's exit."""
     with serving(directory, "--workers", "2") as served:
         used = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
         soft, hard = resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE)
@@ -34,7 +34,7 @@ def descriptors(directory: Path) -> tuple[bool, str]:
 
 
 def processes(directory: Path) -> tuple[bool, str]:
-    """The same at the limit of processes; and a start that has no process for its workers."""
+    """The same at the limit of processes, and a start that cannot create its workers."""
     setpriv = shutil.which("setpriv")
     if os.getuid() or setpriv is None:
         raise Skipped("needs root and setpriv (util-linux), to become a user whose processes are limited")
@@ -86,5 +86,5 @@ def _starved(served: Served, limit: Callable[[bool], None]) -> tuple[bool, str]:
     seconds = time.monotonic() - began
     return (
         (during, back, code) == (200, 2, 143) and seconds < 5,
-        f"answer meanwhile {during}, {back} workers afterwards; SIGTERM after a death: {code} in {seconds:.1f} s",
+        f"answer meanwhile {during}, {back} workers afterwards; SIGTERM after an exit: {code} in {seconds:.1f} s",
     )

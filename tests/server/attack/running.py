@@ -23,7 +23,7 @@ RECORD = "/api/v1/entities/1/record?record_id=u1"
 
 
 class Skipped(Exception):
-    """The attack needs something that is not there; the message names it."""
+    """Raised if a requirement of the attack is missing; the message names it."""
 
 
 @dataclass
@@ -37,13 +37,13 @@ class Served:
         return socket.create_connection(self.address, timeout)
 
     def get(self, path: str = "/healthz", key: str = KEY) -> int | str:
-        """The status of an answer, or what came instead."""
+        """Return the status of a response, or how the connection ended."""
         return self.ask(f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n")[
             0
         ]
 
     def ask(self, request: str | bytes) -> tuple[int | str, bytes]:
-        """Status and body of an answer that ends its connection."""
+        """Return status and body of a response that closes its connection."""
         data = b""
         try:
             with self.connect() as connection:
@@ -61,7 +61,7 @@ class Served:
         return [int(pid) for pid in Path(path).read_text().split()]
 
     def memory(self) -> int:
-        """Megabytes of all processes."""
+        """Return the memory of all processes, in megabytes."""
         total = 0
         for pid in (self.process.pid, *self.workers()):
             with contextlib.suppress(OSError):
@@ -70,7 +70,7 @@ class Served:
         return total // 1024
 
     def descriptors(self) -> int:
-        """Open files of all processes."""
+        """Return the number of open files of all processes."""
         return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in (self.process.pid, *self.workers()))
 
 
@@ -105,7 +105,7 @@ def serving(
 
 
 def health_meanwhile(served: Served, attack: Callable[[], None], attackers: int) -> tuple[set[int | str], float]:
-    """Run attackers in processes of their own, and ask for the health all the time.
+    """Run attackers in their own processes, and request the health check continuously.
 
     Returns:
         The statuses of the health checks, and the seconds of the slowest.
