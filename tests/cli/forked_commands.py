@@ -1,4 +1,4 @@
-"""Commands that begin at once, because they are forked from a process that has loaded the library."""
+"""Commands that start quickly, because they are forked from a process that has loaded the library."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ class ForkedCommand:
         self._orders = orders
 
     def poll(self) -> int | None:
-        """Its exit code, if it has ended."""
+        """Return the exit code, or `None` while it runs."""
         with contextlib.suppress(TimeoutError, BlockingIOError):
             self.wait(0.0)
         return self.returncode
 
     def wait(self, timeout: float | None) -> int:
-        """Wait for its end, at most `timeout` seconds (`TimeoutError`), and return its exit code."""
+        """Wait at most `timeout` seconds (`TimeoutError`) for its end, and return its exit code."""
         if self.returncode is None:
             self._orders.settimeout(timeout)
             self.returncode, self.cpu = json.loads(self._orders.recv(1000))

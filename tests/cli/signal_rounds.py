@@ -1,4 +1,4 @@
-"""Each command that works for long, started and signalled at a random moment; what became of it."""
+"""Start each long-running command, send it a signal at a random moment, and check the result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS = 100_000
 KEPT = {"LOCK", "REFRESHING", "REFRESHED"}
 """What a store may have besides its data."""
 
-# It says when it begins: before that, Python itself is starting, and what a signal does is not up to the command.
+# The command reports when it begins: before that, Python is starting and handles signals itself.
 _BEGIN = "import sys, profile_enrich_command as c; sys.stderr.write('begun\\n'); sys.stderr.flush(); c.main()"
 _KEY = "secret-token:sk_live_4242424242"
 _SHIPPING_KEY = "the key of the manifests"
@@ -112,7 +112,7 @@ class Commands:
     @contextlib.contextmanager
     def prepared(cls, directory: Path) -> Generator[Commands]:
         """Make the files, and start the vendor."""
-        for number in NUMBERS:  # a shell lets its background jobs ignore SIGINT, and so would the commands
+        for number in NUMBERS:  # background jobs of a shell ignore SIGINT, and the commands would inherit that
             if signal.getsignal(number) is signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         people = {f"p{n:05}": {"tier": "gold", "text": "x" * 500} for n in range(5_000)}
@@ -123,7 +123,7 @@ class Commands:
 
     @cached_property
     def _source(self) -> Path:
-        """A store that takes a while to publish, and is published."""
+        """Return a store that is slow to publish, already published."""
         path = self._directory / "source"
         build_store(path, [CollectionSpec("Users", self._directory / "large.csv", key="id")])
         publish_store(path, str(self._directory / "published"), key=_SHIPPING_KEY.encode())

@@ -1,4 +1,4 @@
-"""The commands `lookup`, `entities` and `indexes`: options, exit codes, and what is never printed."""
+"""The commands `lookup`, `entities` and `indexes`: options, exit codes, and secrets that are never printed."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_the_source_is_told_by_the_other_options() -> None:
     assert Settings(store=Path("x")).kind() == "store"
     assert Settings(source="store", tenant="t").kind() == "store"
     assert Settings(api_key="k", tenant="t").kind("amperity", "store") == "amperity"
-    assert Settings(api_key="k").kind("amperity", "store") == "census"  # which the command then refuses, saying why
+    assert Settings(api_key="k").kind("amperity", "store") == "census"  # which the command then refuses with the reason
     with pytest.raises(ConfigurationError, match="census and amperity"):
         Settings(api_key="k", tenant="t").kind()
     assert "k9" not in repr(Settings(api_key="k9", token="k9", client_secret="k9"))
@@ -233,7 +233,7 @@ def on_a_terminal(arguments: list[str], env: dict[str, str], *, until: bytes | N
                 if until is not None and until in shown:
                     process.terminate()
                     until = None
-        except OSError:  # the other side is closed
+        except OSError:  # the other end is closed
             pass
         os.close(ours)
         code = process.wait(20)
@@ -245,7 +245,7 @@ def test_on_a_terminal_a_profile_is_a_table(vendor: VendorServer) -> None:
     code, shown = on_a_terminal(["lookup", "u3"], census(vendor))
     assert code == 0
     assert "attribute" in shown
-    assert "Zoë\\x1b]0;owned\\x07\\nline" in shown  # spelled out, not obeyed
+    assert "Zoë\\x1b]0;owned\\x07\\nline" in shown  # escaped, not interpreted
     assert "[bold]x[/bold]" in shown
     assert "{" not in shown
     code, shown = on_a_terminal(["entities"], census(vendor))

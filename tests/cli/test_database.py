@@ -78,7 +78,7 @@ def test_changes_tombstones_status_list_and_drop(tmp_path: Path, postgres: Postg
     assert changed.exit_code == 0, changed.stderr
     assert re.search('"inserted": 1, "updated": 1, "unchanged": 0, "deleted": 1', changed.stderr)
     erased = run("refresh", "--entity", "users", "--tombstones", str(tmp_path / "erased"))
-    # More than a fifth goes, but each by name; one of the names matches nothing.
+    # More than a fifth is deleted, but each by its key; one of the keys matches nothing.
     assert (erased.exit_code, "1 of the 2 ids to delete match no record" in erased.stderr) == (2, True)
     state = json.loads(run("status").stdout)
     assert (state["collections"], state["rows"], state["generation"], state["failures"]) == (2, 5, 4, 0)
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_said_in_flags(arguments: list[str], message: str) 
     "place", [["--database", "postgresql://127.0.0.1:1/none"], ["--from", "/none"], ["--mirror", "none.sqlite"]]
 )
 def test_a_server_whose_records_are_elsewhere_does_not_refresh_them(place: list[str]) -> None:
-    """Several servers may share them, so `index refresh` does it, from cron."""
+    """Several servers may share a database, so cron runs `index refresh`."""
     result = CliRunner().invoke(cli, ["serve", *place, "--refresh-every", "1h"])
     assert result.exit_code == 2
     assert "--refresh-every" in result.stderr

@@ -1,4 +1,4 @@
-"""`profile-enrich doctor`: each possible fault is found, and named together with its remedy."""
+"""`profile-enrich doctor`: each possible fault is found and reported with its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`profile-enrich enrich`: the command as its user runs it, also when it is killed."""
+"""`profile-enrich enrich`: the command as users run it, also if it is killed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def start(vendor: VendorServer, *arguments: str | Path) -> subprocess.Popen[byte
 
 
 def piped(vendor: VendorServer) -> subprocess.Popen[bytes]:
-    """Between two pipes, for lines of JSON."""
+    """Run it between two pipes, with JSON lines."""
     command = [sys.executable, "-m", "profile_enrich", "enrich", "-", "--key", "user_id", "--input-format", "jsonl"]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env={**os.environ, **env(vendor)}, stdin=pipe, stdout=pipe, stderr=pipe)
@@ -90,7 +90,7 @@ def test_E2_a_file_is_enriched_and_each_key_asked_once(vendor: VendorServer, tmp
     source, target = orders(tmp_path / "in.csv", 500), tmp_path / "out.csv"
     done = enrich(vendor, source, "-o", target, "--fields", "tier,ltv")
     assert done.exit_code == 0, done.output
-    assert vendor.call_count - 1 == 60  # one finds the entity
+    assert vendor.call_count - 1 == 60  # one call finds the entity
     rows = list(csv.DictReader(io.StringIO(target.read_text())))
     assert [row["n"] for row in rows] == [str(n) for n in range(500)]
     assert all(row["profile_ltv"] == str(PEOPLE[row["user_id"]]["ltv"]) for row in rows)
@@ -153,7 +153,7 @@ def test_a_run_that_added_nothing_ends_with_a_problem(vendor: VendorServer, tmp_
     assert "column 'n' was there already, so nothing was added to any record" in events(done)[-1]["problems"][0]
     (tmp_path / "in.jsonl").write_text('{"user_id": "u1", "n": 1}\n{"user_id": "u2"}\n')
     some = enrich(vendor, tmp_path / "in.jsonl", "-o", tmp_path / f"o.{suffix}", "--into", "n")
-    assert some.exit_code == (0 if suffix == "jsonl" else 2)  # a CSV has the column in all records
+    assert some.exit_code == (0 if suffix == "jsonl" else 2)  # in a CSV, all records have the column
 
 
 def test_from_standard_input_to_standard_output(vendor: VendorServer, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_from_standard_input_to_standard_output(vendor: VendorServer, tmp_path: 
 
 
 def test_a_line_is_enriched_before_the_next_one_is_written(vendor: VendorServer) -> None:
-    """A pipe whose first program writes a line from time to time."""
+    """A pipe whose first program writes a line occasionally."""
     with piped(vendor) as running:
         assert running.stdin is not None
         assert running.stdout is not None
@@ -206,7 +206,7 @@ def test_dead_letters_of_standard_output_appear_whole(vendor: VendorServer, tmp_
 
 
 def test_E1_codes_say_how_it_ended(vendor: VendorServer, tmp_path: Path) -> None:
-    """E1: 0 all, 2 some are dead letters, 1 failed: a wrong command line too, so that 2 means one thing."""
+    """E1: 0 success, 2 some dead letters, 1 failure, also for a wrong command line, so that 2 is unambiguous."""
     source = tmp_path / "in.jsonl"
     source.write_text('{"user_id": "u1"}\n{"user_id": 1.5}\n{"user_id": null}\n')
     target, bad = tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
@@ -259,7 +259,7 @@ def test_failures_of_the_source_are_dead_letters_with_their_reason(vendor: Vendo
 def test_an_outage_is_said_once_and_within_seconds(
     vendor: VendorServer, tmp_path: Path, fault: faults.Fault, errors: tuple[str | None, ...]
 ) -> None:
-    """A source that is down from the start: the line names the error and no key, and the run goes on afterwards."""
+    """A source that is down from the start: the message names the error and no key, and the run continues later."""
     vendor.always(fault)
     arguments = [str(orders(tmp_path / "in.csv", 100)), "-o", str(tmp_path / "o.csv"), "--key", "user_id"]
     command = [sys.executable, "-m", "profile_enrich", "enrich", *arguments]
@@ -350,7 +350,7 @@ def embedded(app: ProfileAPI, url: str, *arguments: str | Path) -> tuple[Result,
 
 @pytest.mark.parametrize("target", ["out.csv", "out.jsonl", "out.parquet"])
 def test_E1_batches_of_the_embedded_server_give_the_same_bytes(tmp_path: Path, target: str) -> None:
-    """E1: and each hundred keys are one call, also under a rate limit and for standard input."""
+    """E1: one call per hundred keys, also under a rate limit and for standard input."""
     people = [{"user_id": f"u{n}", "tier": n % 7, "tags": ["a", n], "name": f'"é{n}'} for n in range(200)]
     build_store(tmp_path / "store", [CollectionSpec("Users", people, key="user_id")])
     source = tmp_path / "in.csv"
@@ -463,7 +463,7 @@ def wait_for(target: Path, rows: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def slow_file(folder: Path) -> Path:
-    """Ten records a key, so that a rate of keys is a rate of records; and some that are not well-formed."""
+    """Ten records per key, so that a rate of keys is a rate of records; some records are malformed."""
     source = folder / "in.csv"
     source.write_text(
         "user_id,n\n" + "".join(f"{f'u{n // 10}'},{n}{'' if n % 50 else ',too many'}\n" for n in range(600))
@@ -516,7 +516,7 @@ def test_E1_killed_with_kill_9_and_gone_on_with_it_is_the_same_bytes(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_E1_interrupted_it_says_how_to_go_on(vendor: VendorServer, tmp_path: Path, number: signal.Signals) -> None:
-    """E1: Ctrl-C and SIGTERM write a checkpoint, and end with 128 and the number of the signal."""
+    """E1: Ctrl-C and SIGTERM write a checkpoint and end the command with 128 + the signal's number."""
     source, target = slow_file(tmp_path), tmp_path / "out.jsonl"
     options: list[str | Path] = ["--fields", "tier", "--dead-letter", tmp_path / "bad", "--max-errors", "20"]
     with start(vendor, source, "-o", target, *options, *SLOWLY) as process:
@@ -545,7 +545,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 
 
 def test_E2_memory_is_flat(tmp_path: Path) -> None:
-    """E2: ten times the records take no more memory. Measured as the peak of the process, by itself."""
+    """E2: ten times the records need no more memory, measured as the peak of the process."""
     if not Path("/proc/self/status").exists():
         pytest.skip("the system does not say what a process took")
     store = tmp_path / "people.store"

@@ -100,7 +100,7 @@ def test_jsonl_holds_every_profile_as_it_came(vendor: VendorServer, tmp_path: Pa
 def test_the_text_of_a_profile_is_its_own(
     people: list[dict[str, str]], separators: tuple[str, str], ascii_only: bool
 ) -> None:
-    """A page is read the same with texts, and each text is the profile as it was sent."""
+    """A page is read equally with texts, and each text is the profile as it was sent."""
     data = [{"id": f"p{n}", "index_id": "i", "attributes": each} for n, each in enumerate(people)]
     answer = {"data": data, "next_token": ']}{"', "total": 7}
     body = json.dumps(answer, separators=separators, ensure_ascii=ascii_only).encode()
@@ -134,7 +134,7 @@ def test_parquet_has_a_column_for_every_attribute(vendor: VendorServer, tmp_path
 
 
 def test_parquet_has_the_narrowest_types(tmp_path: Path) -> None:
-    """Where an API says more than text."""
+    """Columns of APIs with typed attributes."""
     values: list[dict[str, Any]] = [
         {"n": 1, "share": 2, "mixed": True, "none": None, "list": [1, "é"]},
         {"n": None, "share": 0.5, "mixed": "é", "flag": False},
@@ -186,7 +186,7 @@ def test_E8_an_export_of_nothing_is_no_success(vendor: VendorServer, tmp_path: P
 def test_one_page_is_asked_for_while_one_is_written(
     vendor: VendorServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory stays flat: at any time two pages are held at most."""
+    """Memory stays bounded: at most two pages are held at any time."""
     ahead: list[int] = []
     whole = ResumableOutput.write
 
@@ -248,7 +248,7 @@ def test_an_attribute_called_id_does_not_hide_the_profiles_id() -> None:
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # tolerate a busy machine
 @given(st.lists(st.tuples(text, st.dictionaries(text.filter(lambda name: name != "id"), text)), max_size=6))
 def test_any_text_survives_the_csv(data: list[tuple[str, dict[str, str]]]) -> None:
     encoder = ProfileRowEncoder("csv")
@@ -317,7 +317,7 @@ def test_what_was_left_out_before_the_interruption_is_still_reported(vendor: Ven
 def test_only_the_same_export_is_gone_on_with(vendor: VendorServer, tmp_path: Path) -> None:
     target = tmp_path / "p.csv"
     break_at(vendor, 2)
-    assert export(vendor, "-o", target, "--resume", "--retries", "0").exit_code == 3  # there is none: it starts one
+    assert export(vendor, "-o", target, "--resume", "--retries", "0").exit_code == 3  # no file to resume: it starts one
     vendor.heal()
     other = export(vendor, "-o", target, "--resume", "--filter", "name=ada@example.com")
     assert (other.exit_code, "(filters changed)" in other.stderr) == (2, True)
@@ -351,7 +351,7 @@ def test_a_file_that_is_there_is_replaced_only_when_told(vendor: VendorServer, t
     assert (done.exit_code, "--force" in done.stderr, target.read_text()) == (2, True, "precious")
     break_at(vendor, 2)
     assert export(vendor, "-o", target, "--force", "--retries", "0").exit_code == 3
-    assert target.read_text() == "precious"  # until the new one is whole
+    assert target.read_text() == "precious"  # until the new file is complete
     vendor.heal()
     assert export(vendor, "-o", target, "--resume").exit_code == 0  # the run that it resumes was allowed to replace it
     assert export(vendor, "-o", target, "--resume").exit_code == 2
@@ -382,7 +382,7 @@ def test_trouble_that_passes_is_waited_out(vendor: VendorServer, tmp_path: Path)
     assert len(pages(vendor)) == 3
     vendor.always(faults.Unauthorized(), match=listing)
     vendor.reset_calls()
-    assert export(vendor).exit_code == 2  # which waiting does not cure
+    assert export(vendor).exit_code == 2  # which waiting does not resolve
     assert len(pages(vendor)) <= 2
 
 
@@ -481,7 +481,7 @@ def test_E1_interrupted_killed_and_gone_on_with_nothing_is_lost_or_doubled(
     target = tmp_path / "p.csv"
     break_at(vendor, 3, faults.Hang())
     with process(vendor, target) as running:
-        vendor.wait_for_calls(4, timeout=60)  # the index by name, and three pages
+        vendor.wait_for_calls(4, timeout=60)  # one request for the index's name, and three pages
         running.send_signal(number)
         _, said = running.communicate(timeout=20)
     assert running.returncode == code, said

@@ -1,4 +1,4 @@
-"""`profile-enrich index`: as people and schedulers run it."""
+"""`profile-enrich index`: run by people and by schedulers."""
 
 from __future__ import annotations
 
@@ -390,7 +390,7 @@ def test_drop_asks_unless_told_not_to(store: Path, users: Path) -> None:
 
 
 def _typed(command: list[str], answer: str) -> int:
-    """Run a command in a terminal, type this, and return its exit code."""
+    """Run a command in a terminal, type the given text, and return the exit code."""
     import os
     import pty
 
@@ -439,7 +439,7 @@ def test_E8_tombstones_that_match_nothing_are_not_success(store: Path, tmp_path:
     result = index("refresh", "--tombstones", tmp_path / "erased.txt", store=store)
     assert result.exit_code == 2
     assert "2 of the 2 ids to delete match no record" in result.stderr
-    (tmp_path / "erased.txt").write_text('"u1"\nu2\n')  # one person is not erased: somebody has to look
+    (tmp_path / "erased.txt").write_text('"u1"\nu2\n')  # one person is not deleted: an operator must check
     some = index("refresh", "--tombstones", tmp_path / "erased.txt", store=store)
     assert (some.exit_code, event(some, "refreshed")["unmatched_deletes"]) == (2, 1)
     (tmp_path / "erased.txt").write_text("u1\n")
@@ -450,7 +450,7 @@ def test_E8_tombstones_that_match_nothing_are_not_success(store: Path, tmp_path:
 def test_E8_deletes_in_a_feed_of_which_none_matches_are_not_success(
     store: Path, tmp_path: Path, rows: str, code: int
 ) -> None:
-    """E8: some may be of records that were never here, all of them hardly."""
+    """E8: some deletions may concern unknown records, but hardly all of them."""
     (tmp_path / "changes.csv").write_text(f"user_id,email,zip,gone\n{rows}")
     done = index("refresh", "--changes", tmp_path / "changes.csv", "--deleted-column", "gone", store=store)
     assert done.exit_code == code, done.stderr
@@ -458,7 +458,7 @@ def test_E8_deletes_in_a_feed_of_which_none_matches_are_not_success(
 
 @pytest.mark.parametrize("packed", ["csv", "jsonl", "rejects"])
 def test_E8_a_build_that_can_store_nothing_is_not_success(tmp_path: Path, packed: str) -> None:
-    """E8: the first one, too, which has nothing to compare with."""
+    """E8: also the first refresh, which has no earlier one to compare with."""
     source, bad = tmp_path / f"u.{packed.replace('rejects', 'csv')}", tmp_path / "bad.jsonl"
     source.write_text('{"id": 1.5}\n{"x": 1}\n' if packed == "jsonl" else "id,x\n,1\n,2\n")
     options = ["--rejects", bad] if packed == "rejects" else []
@@ -487,7 +487,7 @@ def test_E8_a_source_of_which_most_rows_are_left_out_is_not_success(tmp_path: Pa
     done = index(command, *(["--data", source] if command == "build" else []), store=tmp_path / "s")
     assert done.exit_code == 2
     assert "More than half of the rows of u were left out: 3 of 5." in done.stderr
-    assert set(records(tmp_path / "s", "u")) == {"1", "2"}  # what could be stored is
+    assert set(records(tmp_path / "s", "u")) == {"1", "2"}  # valid rows are stored
 
 
 def test_P11_a_refresh_that_is_killed_leaves_a_trace(store: Path, users: Path, tmp_path: Path) -> None:

@@ -145,11 +145,11 @@ def test_names_that_the_store_has_not_are_refused(tmp_path: Path) -> None:
 
 
 class TestServing:
-    """`serve` with the keys of a file."""
+    """Run `serve` with a key file."""
 
     @pytest.fixture
     def served(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-        """What each server that was started answers: with the key's secret, and with the rate used up."""
+        """Return the responses of each started server: with the key's secret, and with the rate exhausted."""
         build(tmp_path)
         seen: list[tuple[int, int]] = []
 
@@ -159,7 +159,7 @@ class TestServing:
             app.close()
 
         monkeypatch.setattr(serving, "serve_app", serve_app)
-        monkeypatch.setattr(serving, "_log_to_stderr", lambda *_: None)  # it would stay so for other tests
+        monkeypatch.setattr(serving, "_log_to_stderr", lambda *_: None)  # it would affect other tests
         return seen
 
     secret = ""

@@ -1,4 +1,4 @@
-"""What commands say: the cause, the input, the remedy, in the words of the command line."""
+"""Messages of commands: the cause, the input and the remedy, in terms of the command line."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ MESSAGES = [each for each in messages() if len(each) < 400 and "\n" not in each]
 
 @pytest.mark.parametrize("command", list(commands()), ids=lambda command: str(command.name))
 def test_E9_no_option_is_called_by_the_name_of_an_argument(command: click.Command) -> None:
-    """E9: every text of the package, as each command would show it: it names its own options as options."""
+    """E9: every message of the package, as each command shows it, names the command's options."""
     options = {str(each.name) for each in command.params if isinstance(each, click.Option)}
     several = {each for each in options if "_" in each}
     assert len(MESSAGES) > 1000
@@ -131,7 +131,7 @@ def test_E9_the_doctor_blames_the_credentials_only_when_they_are_refused(
 
 @pytest.mark.parametrize("command", ["lookup", "doctor"])
 def test_E9_an_index_that_is_listed_twice_is_one(command: str) -> None:
-    """E9: a page may repeat what the page before had."""
+    """E9: a page may repeat records of the previous page."""
     with VendorServer({"u1": {"tier": "gold"}}, entity="Users", key=KEY) as vendor:
         listed = {"data": [{"id": "idx-1", "name": "Users"}] * 2, "next_token": None}
         vendor.always(faults.Respond(200, listed), match=lambda call: call.path.endswith("/indexes"))
@@ -153,7 +153,7 @@ def test_E9_a_base_url_that_lacks_its_path_is_named(vendor: VendorServer, comman
 
 
 def test_E9_a_damaged_store_can_be_built_again(tmp_path: Path) -> None:
-    """E9: what a message advises works."""
+    """E9: the advice of each message works."""
     (tmp_path / "u.csv").write_text("id,n\n1,a\n")
     build_store(tmp_path / "s", [CollectionSpec("u", tmp_path / "u.csv")])
     for file in (tmp_path / "s").glob("*.db"):

@@ -1,4 +1,4 @@
-"""Every path option of every command, with every kind of path that it must not write."""
+"""Every path option of every command, with every kind of path that it must not overwrite."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def vendor() -> Iterator[VendorServer]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What takes time to make; each test has a copy."""
+    """Files that are slow to make; each test gets a copy."""
     place = tmp_path_factory.mktemp("built")
     (place / "users.csv").write_text("user_id,n\nu1,1\nu2,2\n")
     build_store(place / "a.store", [CollectionSpec("users", place / "users.csv", key="user_id")])
@@ -148,7 +148,7 @@ READ = {
     "serve --keys-file",
     "serve --from",
     "keys list --keys-file",
-    # A store that must be there already: nothing is made, see `test_a_store_that_is_not_there_is_not_made`.
+    # The store must exist: nothing is created, see `test_a_store_that_is_not_there_is_not_made`.
     "index refresh --store",
     "index drop --store",
     # It names the key file, which is tested by its own option.
@@ -169,7 +169,7 @@ def path_options(command: click.Command, name: str = "") -> Iterator[str]:
 
 
 def test_E6_no_path_option_is_missing_here() -> None:
-    """E6: a new option has to say whether it is written, and is then tried with every kind of path."""
+    """E6: each option is listed as written or read; written ones are tested with every kind of path."""
     assert (
         set(path_options(cli)) == (set(WRITTEN) - {"serve --from --store", "index refresh --mirror --rejects"}) | READ
     )
@@ -209,13 +209,13 @@ BAD: dict[str, Callable[[Path], Path]] = {
 }
 
 FINE = {
-    # What the option is for.
+    # The option's purpose.
     *((name, "a directory") for name in ("index build --store", "index publish --to", "serve --store")),
     ("serve --from --store", "a directory"),
-    # Its parents are made.
+    # Its parent directories are created.
     *((name, "no directory") for name in ("index build --store", "index publish --to", "serve --store")),
     ("serve --from --store", "no directory"),
-    # --force says so; without it they are refused, see the tests of these commands.
+    # Only with --force; without it they are refused, see the tests of these commands.
     *((name, "a file of the user's") for name in ("enrich --output", "enrich --dead-letter", "export --output")),
     # Lines are added to it; standard error is one.
     *(("serve --audit-log", kind) for kind in ("a file of the user's", "a device", "a full device", "a link")),
@@ -265,7 +265,7 @@ NO_DASH = {
 
 @pytest.mark.parametrize("name", sorted(set(WRITTEN) - NO_DASH))
 def test_E6_a_dash_is_no_file(place: Path, vendor: VendorServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """E6: an option that cannot write to standard output makes no file called `-`, and does not suggest it."""
+    """E6: an option that cannot write to standard output creates no file called `-`, and does not suggest `-`."""
     monkeypatch.chdir(place)
     before, calls = tree(place), len(vendor.calls)
     done = invoke(vendor, *WRITTEN[name](place, Path("-")))
@@ -307,7 +307,7 @@ def test_E6_nothing_is_written_that_must_not_be(place: Path, vendor: VendorServe
 
 
 def test_E6_the_users_databases_are_not_taken_for_data_of_a_store(place: Path, vendor: VendorServer) -> None:
-    """E6: what a store deletes are its own data files, by their names."""
+    """E6: a store deletes only its own data files, by their names."""
     for folder in ("new", "a.store"):
         (place / folder).mkdir(exist_ok=True)
         (place / folder / "crm.db").write_text("mine")
@@ -355,7 +355,7 @@ def test_E6_another_database_is_no_mirror(place: Path, vendor: VendorServer) -> 
 
 
 def test_E6_a_key_file_keeps_what_it_is(place: Path, vendor: VendorServer) -> None:
-    """E6: a link to the keys is read, and not replaced by a file."""
+    """E6: a symbolic link to the key file is read, and not replaced by a file."""
     assert invoke(vendor, "keys", "add", "a", "--keys-file", place / "keys.json").exit_code == 0
     (place / "current").symlink_to("keys.json")
     assert json.loads(invoke(vendor, "keys", "list", "--keys-file", place / "current").stdout)[0]["id"] == "a"

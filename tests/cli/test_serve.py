@@ -1,4 +1,4 @@
-"""`profile-enrich serve`: a Profile API over one's own files, as people start it."""
+"""`profile-enrich serve`: a Profile API over the user's own files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def users(tmp_path: Path) -> Path:
 
 
 class Served:
-    """A running command: what it printed so far, and where it listens."""
+    """A running command: its output so far, and its address."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -192,7 +192,7 @@ def test_a_taken_port_is_said_and_the_temporary_store_is_removed(users: Path, tm
         )
         assert again.returncode == 2
         assert f"port {port} on 127.0.0.1 is taken" in again.stderr
-        assert "rows" not in again.stderr  # it is found before the build
+        assert "rows" not in again.stderr  # the error is found before the build
         assert "Traceback" not in again.stderr
         assert len(list((tmp_path / "t").iterdir())) == 1
         served.stop(signal.SIGINT)
@@ -268,7 +268,7 @@ def test_what_a_kill_left_behind_the_next_run_removes(users: Path, tmp_path: Pat
     ],
 )
 def test_P6_what_cannot_be_served_is_refused_before_it_listens(users: Path, arguments: list[str], said: str) -> None:
-    """P6: among others, it refuses to start without a key unless told `--no-auth` in so many words."""
+    """P6: for example, it refuses to start without a key unless `--no-auth` is given."""
     before = set(Path(tempfile.gettempdir()).glob("profile-enrich-*"))
     done = invoke(*(str(users) if argument == "USERS" else argument for argument in arguments))
     assert done.exit_code == 2, done.output

@@ -1,4 +1,4 @@
-"""`profile-enrich serve --mirror … --upstream …`: while the vendor is there, and after it is gone."""
+"""`profile-enrich serve --mirror … --upstream …`: while the vendor is running, and after it shut down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stores that the conformance suite runs on: each built, refreshed and opened through its own functions."""
+"""The stores of the conformance suite, each built, refreshed and opened by its own functions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class PostgresBackend:
 
 
 def make_table(server: Postgres, rows: Rows, types: Mapping[str, str], *, filterable: Sequence[str]) -> str:
-    """A table of the user's with these rows, and the indexes that it needs."""
+    """Create a user's table with these rows, and the indexes that it needs."""
     import psycopg
 
     name = f"t_{secrets.token_hex(4)}"

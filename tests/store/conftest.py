@@ -1,4 +1,4 @@
-"""Servers that are started once a process, for the tests that want one, and small segments."""
+"""Fixtures of servers, started once per process, and of small segments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["pgbouncer", "postgres", "small_segments"]
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Segments of 4,096 docids, for values of more than 64 records, so that little data has many of them."""
+    """Use segments of 4,096 docids, for values of more than 64 records, so that small data has many segments."""
     for module in (bitmaps, builder, duckdb_builder, matching, postings):
         monkeypatch.setattr(module, "SEGMENT_BITS", 12)
     for module in (builder, postings):

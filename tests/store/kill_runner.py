@@ -22,7 +22,7 @@ SIZE = 120
 
 
 def rows(version: int) -> list[dict[str, Any]]:
-    """All records of a version: each says which it is."""
+    """Return all records of a version; each contains its version."""
     return [
         {"id": f"u{n}", "v": version, "tier": f"t{version}-{n % 3}", "mail": f"m{n}@{version}"}
         for n in range(version, SIZE + version)
@@ -42,18 +42,18 @@ def files(path: Path) -> None:
 
 
 def incremental(path: Path) -> None:
-    """An incremental one, which merges layers and deletes what vanished."""
+    """An incremental refresh that merges layers and deletes records that vanished."""
     refresh_store(path, [RefreshSpec("Users", rows(2), vanished="delete")])
 
 
 def merging(path: Path) -> None:
-    """An incremental one that writes the base anew."""
+    """An incremental refresh that rewrites the base."""
     delta._MERGE_FROM = 0
     incremental(path)
 
 
 def single(path: Path) -> None:
-    """One record: made the only one of version 2."""
+    """Write one record, the only one of version 2."""
     put_record(path, "Users", f"u{SIZE + 1}", rows(2)[-1])
 
 
@@ -67,7 +67,7 @@ WORK: dict[str, Callable[[Path], None]] = {
 
 
 def run(work: Callable[[Path], None], path: Path, last: int | None) -> int:
-    """How many steps it took; never returns when it comes to the last."""
+    """Return the number of steps; never return if the given step is reached."""
     steps = 0
 
     def step(frame: FrameType, event: str, arg: object) -> None:
@@ -85,12 +85,12 @@ def run(work: Callable[[Path], None], path: Path, last: int | None) -> int:
 
 
 def main() -> None:
-    """Dies once for each path given but two: `_store_kill.py WORK PATH...`, at steps spread over the whole."""
+    """Die once for each path after the first two: `WORK PATH...`, at steps spread over the whole run."""
     work, warm, counted, *paths = WORK[sys.argv[1]], *map(Path, sys.argv[2:])
-    run(work, warm, None)  # what is done once a process only
+    run(work, warm, None)  # work that is done once per process
     total = run(work, counted, None)
     for number, path in enumerate(paths):
-        # The last steps are those of the swap and of cleaning up: every other point lies among them.
+        # The last steps are the swap and the clean-up: half of the points are among them.
         last = max(1, total - 4 - number * 8) if number % 2 else 1 + total * number // len(paths)
         child = os.fork()
         if child == 0:

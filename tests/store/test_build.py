@@ -161,7 +161,7 @@ def test_duplicate_keys(tmp_path: Path) -> None:
         assert record.attributes["n"] == 6
         page = store.page("Users", limit=10, with_total=True)
         assert len(page.payloads) == page.total == 3
-        for gone in "123":  # a row that was replaced is found by no filter and counted by none
+        for gone in "123":  # no filter finds or counts a replaced row
             assert store.page("Users", {"n": gone}, with_total=True).total == 0
             assert store.search("Users", {"n": gone}) == []
         assert store.page("Users", {"n": "6"}, with_total=True).total == 1
@@ -321,7 +321,7 @@ build_store(Path(sys.argv[1]), [CollectionSpec("Users", rows())])
 
 
 def test_P4_kill_during_a_build(tmp_path: Path) -> None:
-    """A killed build leaves the old generation readable, frees the lock, and the next build clears away its file."""
+    """A killed build leaves the old generation readable, frees the lock, and the next build removes its file."""
     path = tmp_path / "s"
     build_store(path, [CollectionSpec("Users", [{"id": "old"}])])
     with subprocess.Popen([sys.executable, "-c", _KILLED, str(path)], stdout=subprocess.PIPE, text=True) as process:

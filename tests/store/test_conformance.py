@@ -1,4 +1,4 @@
-"""One suite for every store that can be written: what a server over it may rely on."""
+"""One suite for every writable store: the guarantees that a server relies on."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_D3_single_records(store: ProfileStore) -> None:
 
 
 def test_D2_pages_show_each_record_once_while_refreshes_run(backend: Backend, store: ProfileStore) -> None:
-    """Readers page through while every record is rewritten and rebuilt: none is missing, none comes twice."""
+    """Paging while every record is rewritten and rebuilt: no record is missing or repeated."""
     stop = threading.Event()
     problems: list[str] = []
 

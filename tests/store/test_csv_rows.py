@@ -1,4 +1,4 @@
-"""Odd CSV files beside Python's strict reader: the store takes the same rows, and rejects the others."""
+"""Odd CSV files: the store accepts the same rows as Python's strict reader, and rejects the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from profile_enrich.store.inputs import csv_rows, private_copy
 from profile_enrich.store.inputs.csv_rows import copy_rows, is_plain
 from profile_enrich.store.inputs.open_reader import open_reader
 
-# None begins with a space: Python takes quotes after spaces for text, and the store rejects such a row.
+# None begins with a space: Python reads quotes after spaces as text, and the store rejects such a row.
 PIECES = st.sampled_from([*'a"', ",", ",", "\n", "\n", "\r\n", "\r", '"', '""', ',"', '",', 'a "', '" ', "é", "\t"])
 TEXTS = st.lists(PIECES, max_size=24).map("".join)
 
@@ -105,7 +105,7 @@ def test_what_the_engine_reads_otherwise_is_seen_across_blocks(odd: bytes, at: i
 
 @pytest.mark.parametrize("rest", [1, 2, 1_000])
 def test_E9_a_quoted_field_that_never_ends_takes_no_row_with_it(tmp_path: Path, rest: int) -> None:
-    """E9: also where all of the file is shorter than the longest row; on the last line it is one reject."""
+    """E9: also if the file is shorter than the longest row; on the last line it is one reject."""
     file = tmp_path / "u.csv"
     file.write_text('id,n\n1,a\n2,"b\n' + "3,c\n" * rest)
     with pytest.raises(StoreError, match=r"u\.csv, line 3: a quoted field is not closed properly"):
@@ -128,7 +128,7 @@ def test_E9_a_blank_line_is_no_row(tmp_path: Path, end: str, keeps: bool) -> Non
 
 
 def test_a_quoted_field_that_never_ends_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the next row begins is unknown: rows inside the text would be taken for records."""
+    """The start of the next row is unknown: rows inside the text would become records."""
     monkeypatch.setattr(csv_rows, "MAX_ROW", 1_000)
     file = tmp_path / "u.csv"
     file.write_text('id,n\n1,a\n2,"b\n' + "3,c\n" * 1_000)
@@ -138,7 +138,7 @@ def test_a_quoted_field_that_never_ends_ends_the_build(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("row", ['a, "b"', ' "a",b', 'a,  "b', 'a, "b""', '"x\ny", "b"', 'a, "'])
 def test_E9_a_space_before_quotes_is_a_reject(row: str) -> None:
-    """Python takes the quotes for text, other programs take them away: the value would depend on the reader."""
+    """Python keeps the quotes as text, other programs remove them: the value would depend on the reader."""
     refused: list[tuple[int, str]] = []
     lines = io.BytesIO(f"{row}\nu2,c\n".encode())
     rows = list(copy_rows(lines, 2, ",", 2, "u.csv", lambda line, reason, *_: refused.append((line, reason))))

@@ -1,4 +1,4 @@
-"""Damaged data files: the right answer or an error, never another one, and the process lives."""
+"""Damaged data files: the right result or an error, never a wrong one, and the process survives."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EXPECTED = [{**person(number), **({"tier": "gold"} if number % 40 == 0 else {})}
 
 
 def answers(store: LocalStore, choose: random.Random) -> tuple[int, int]:
-    """Check answers; return how many were right and how many were errors."""
+    """Check results; return how many were right and how many were errors."""
     right = wrong = 0
     for _ in range(25):
         number = choose.randrange(SIZE)
@@ -91,7 +91,7 @@ def test_P10_flipped_bits_never_give_a_wrong_record(sound: Path, tmp_path: Path)
 
 
 def misspelt(file: Path) -> bytes:
-    """Return a data file whose index of the keys does not find "u567" any more: SQLite finds nothing amiss."""
+    """Return a data file whose index of the keys does not find "u567" any more: SQLite reports no error."""
     content = bytearray(file.read_bytes())
     for start in range(0, len(content), 2048):
         if content[start] in (2, 10):  # a page of an index
@@ -132,7 +132,7 @@ def test_P10_a_record_whose_index_page_is_damaged_is_an_error_until_the_file_is_
         file.write_bytes(content)
         assert eventually(store) is not None
         assert store.get("Users", "nobody") is None
-        # Damage that no write made does not show in the file's times.
+        # Damage by the disk does not change the file's times.
         file.write_bytes(misspelt(file))
         os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     with LocalStore(path) as store:

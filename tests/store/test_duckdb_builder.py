@@ -1,4 +1,4 @@
-"""Files of which DuckDB makes payloads and posting lists: the same data file as row by row, to the last posting."""
+"""Builds by DuckDB give the same data file as builds row by row, to the last posting."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILTERS = ("text", "tier", "city", "block", "mail", "flag", "none", "id")
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows were taken in without a look at each."""
+    """Return how many rows were read in bulk."""
     taken: list[int] = []
     add_plain = CollectionWriter.add_plain
 
@@ -41,7 +41,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def both(file: Path, tmp_path: Path, **options: Any) -> tuple[BuildReport, BuildReport]:
-    """Builds at once and row by row: with a file for rejects, each row is looked at."""
+    """Build in bulk and row by row: with a file for rejects, rows are read one by one."""
     options = {"filterable": FILTERS, **options}
     at_once = build_store(tmp_path / "at-once", [CollectionSpec("Users", file, **options)])
     options["rejects"] = tmp_path / "rejects.jsonl"
@@ -49,7 +49,7 @@ def both(file: Path, tmp_path: Path, **options: Any) -> tuple[BuildReport, Build
 
 
 def contents(path: Path) -> dict[str, list[Any]]:
-    """Everything that the data file of the first generation holds."""
+    """Return the content of the first generation's data file."""
     with closing(sqlite3.connect(path / "1-000001.db")) as file:
         return {
             table: file.execute(query).fetchall()
@@ -232,7 +232,7 @@ def test_a_parquet_file_with_a_broken_page_is_refused(tmp_path: Path) -> None:
 
 
 def test_duckdb_draws_no_progress_bar_of_its_own(tmp_path: Path) -> None:
-    """It would draw one into the caller's output as soon as a statement takes two seconds."""
+    """DuckDB would print one to the caller's output if a statement takes over two seconds."""
     reader = open_table(CollectionSpec("Users", ""), write(tmp_path / "u.csv", "id", iter([("a",)])), "csv", "u.csv")
     assert isinstance(reader, CsvReader)
     assert list(reader.ask("SELECT current_setting('enable_progress_bar')")) == [[(False,)]]

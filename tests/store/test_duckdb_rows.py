@@ -1,4 +1,4 @@
-"""CSV files whose payloads DuckDB makes: the same bytes as row by row, the same rows left out."""
+"""Payloads of CSV rows by DuckDB: the same bytes and the same rejected rows as row by row."""
 
 from __future__ import annotations
 

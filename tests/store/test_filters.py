@@ -1,4 +1,4 @@
-"""Every filter's records and totals, beside DuckDB's, on random data with layers and deletions."""
+"""Every filter's records and totals equal DuckDB's, on random data with layers and deletions."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def people(choose: random.Random, ids: Iterator[int] | range) -> list[dict[str, 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 6))])
 def test_every_filter_and_total_is_that_of_duckdb(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choose = random.Random(seed)
-    monkeypatch.setattr(delta, "_SMALL", 10)  # so that layers stay beside each other
+    monkeypatch.setattr(delta, "_SMALL", 10)  # so that layers are not merged
     people_now = {row["id"]: row for row in people(choose, range(9_000))}
     path = tmp_path / "s"
     spec = CollectionSpec("Users", list(people_now.values()), filterable=["id", *COLUMNS])
-    if seed % 2:  # by DuckDB's bulk way
+    if seed % 2:  # in bulk by DuckDB
         file = tmp_path / "users.csv"
         rows = list(people_now.values())
         names = list(rows[0])

@@ -1,4 +1,4 @@
-"""What is wrong with an input ends a build or a refresh, or leaves a row out; it never changes what was stored."""
+"""Errors in an input end a build or refresh, or reject a row; they never change stored data."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_nothing_is_read_from_the_names_of_directories(tmp_path: Path) -> None:
 def test_the_file_that_was_checked_is_the_one_that_is_read(
     tmp_path: Path, directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DuckDB reads some names in another way than the system does."""
+    """DuckDB interprets some file names differently from the system."""
     for place in ("home", "a", directory):
         (tmp_path / place).mkdir()
         (tmp_path / place / "u.csv").write_text(f"id,from\nu1,{place}\n")
@@ -242,7 +242,7 @@ def test_E5_a_table_that_is_read_twice_is_one_and_the_same(
     tmp_path: Path, work: str, change: Callable[[Path], None], restored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """E5: between two scans, with as many rows as before, and with the time of the file put back."""
-    monkeypatch.setattr(file_identity, "_END", 8)  # as with a large file: its ends stay as they are
+    monkeypatch.setattr(file_identity, "_END", 8)  # as in a large file, the ends do not change
     source = tmp_path / "u.csv"
     source.write_text("id,mail,phone\n" + "".join(f"u{n:04},m{n:04},p{n:04}\n" for n in range(3_000)))
     build_store(tmp_path / "s", [CollectionSpec("U", source)])

@@ -1,4 +1,4 @@
-"""Killing the process that writes a store, at any point: readers see the old data or the new, whole."""
+"""Kill the process that writes a store at any point: readers see all of the old or all of the new data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "work", [pytest.param(work, marks=() if work in ("full", "incremental") else pytest.mark.long) for work in POINTS]
 )
 def test_P4_killed_at_any_point_the_old_data_or_the_new_are_whole(work: str, old: Path, tmp_path: Path) -> None:
-    """60 points in all, while rows are taken in, files are written and synced, the swap is made and litter removed."""
+    """60 points: while rows are read, files written and synced, generations swapped and old files removed."""
     paths = [tmp_path / f"s{number}" for number in range(POINTS[work] + 2)]
     for path in paths:
         shutil.copytree(old, path)
@@ -51,7 +51,7 @@ def test_P4_killed_at_any_point_the_old_data_or_the_new_are_whole(work: str, old
     for path in paths[2:]:
         version = check_whole(path, single=work == "single")
         seen.add(version)
-        # The next writer finds nothing in its way, and leaves no litter.
+        # The next writer is not blocked, and leaves no temporary files.
         assert put_record(path, "Users", "after", {"v": 3}) is True
         named = {
             name for item in json.loads((path / "CURRENT").read_bytes())["collections"] for name, *_ in item["files"]
@@ -63,7 +63,7 @@ def test_P4_killed_at_any_point_the_old_data_or_the_new_are_whole(work: str, old
 
 
 def check_whole(path: Path, *, single: bool) -> int:
-    """Reads everything in every way; the version that is there."""
+    """Read everything in every way, and return the version found."""
     with LocalStore(path) as store:
         page = store.page("Users", limit=1000, dialect="census", with_total=True)
         found = [json.loads(payload)["data"] for payload in page.payloads]

@@ -1,4 +1,4 @@
-"""Posting lists: what several values share, whatever their densities, beside Python's sets."""
+"""Posting lists: intersections for all densities equal those of Python's sets."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def reader(connection: sqlite3.Connection) -> PostingReader:
 
 
 def found(reader: PostingReader, lists: dict[str, list[int]], names: Sequence[str]) -> list[PostingList]:
-    """The posting lists; `listed N` is one that is not read from the file."""
+    """Return the posting lists; `listed N` is not read from the file."""
     postings: list[PostingList] = []
     for name in names:
         plain = name.removeprefix("listed ")
@@ -148,7 +148,7 @@ def test_the_cache_is_bounded_and_changes_no_answer(
 def test_docids_in_any_order_and_common_values_in_a_near_unique_column(
     held: int, small_segments: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Docids that jump between segments, pieces of bitmaps united, unique values that turn out to be common."""
+    """Docids that jump between segments, merged bitmap pieces, unique values that become common."""
     monkeypatch.setattr(building, "_HELD", held)
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         builder = PostingsBuilder(connection, 3)

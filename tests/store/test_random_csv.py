@@ -1,4 +1,4 @@
-"""Collections read CSV files as Python's own reader does: 1,500 random ones (50 without the long tests)."""
+"""Collections read 1,500 random CSV files (50 without the long tests) as Python's own reader does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AT_ONCE = 50
     "first", [pytest.param(each, marks=pytest.mark.long if each else ()) for each in range(0, 1500, AT_ONCE)]
 )
 def test_E9_random_files_are_read_as_pythons_reader_does(tmp_path: Path, first: int) -> None:
-    """E9: with types that are found out: whatever a column becomes, its values come out as the same text."""
+    """E9: with inferred types, each value is returned as the same text."""
     for seed in range(first, first + AT_ONCE):
         file = random_csv(tmp_path, seed)
         reader = open_reader(CollectionSpec("U", file.path, encoding=file.encoding, delimiter=file.delimiter))

@@ -1,4 +1,4 @@
-"""Reading the user's files: CSV, TSV, JSONL and Parquet, good and bad."""
+"""Readers of CSV, TSV, JSONL and Parquet files, valid and invalid."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 def test_csv_types_are_only_found_where_nothing_is_lost(tmp_path: Path) -> None:
-    """`02134` and `1e3` stay text: a number would come out as another text. Empty is null, quoted empty is text."""
+    """`02134` and `1e3` stay text: a number would change the text. Empty is null, quoted empty is text."""
     file = write(
         tmp_path / "users.csv",
         "id,zip,n,price,active,card,mixed,sci,empty,plus,note\n"
@@ -122,7 +122,7 @@ def test_tsv_gzip_bom_odd_names_and_case(tmp_path: Path) -> None:
 
 
 def test_csv_line_ends(tmp_path: Path) -> None:
-    """They may differ from line to line. CR alone is refused, also by `enrich_file`."""
+    """Line endings may be mixed. CR alone is refused, also by `enrich_file`."""
     for first, second in itertools.product(("\n", "\r\n"), repeat=2):
         found = load(write(tmp_path / "u.csv", f"id,n{first}1,a{second}2,b{first}"))[1]
         assert found["2"] == {"id": "2", "n": "b"}
@@ -149,7 +149,7 @@ def test_csv_in_other_encodings(tmp_path: Path) -> None:
         ("koi8-r", "koi8-r"),
         ("shift_jis", "shift_jis"),
         ("gb18030", "gb18030"),
-        ("utf-16", "utf-8"),  # its byte order mark says what it is
+        ("utf-16", "utf-8"),  # its byte order mark gives the encoding
         ("utf-16", "UTF16"),
         ("utf-16-be", "utf-16-be"),
         ("utf-16-le", "utf-16"),
@@ -157,7 +157,7 @@ def test_csv_in_other_encodings(tmp_path: Path) -> None:
     ],
 )
 def test_E9_every_text_encoding_is_read(tmp_path: Path, name: str, end: str, encoding: str, said: str) -> None:
-    """E9: each character that an encoding has comes out as itself, also the euro sign of cp1252."""
+    """E9: each character of an encoding is decoded correctly, also the euro sign of cp1252."""
     characters = ""
     for number in [*range(0xA1, 0x250), *range(0x400, 0x460), 0x20AC, *range(0x3041, 0x3090)]:
         with contextlib.suppress(UnicodeEncodeError):
@@ -228,7 +228,7 @@ CONTENTS = {
 def test_E9_whatever_bytes_a_file_has_it_is_read_or_it_is_our_error(
     tmp_path: Path, kind: str, edits: list[tuple[float, bytes]], encoding: str, keeps: bool
 ) -> None:
-    """E9: no exception of a library, and no hang, whichever bytes are overwritten."""
+    """E9: no library's exception and no hang, for any overwritten bytes."""
     source = tmp_path / f"u.{kind}"
     if kind == "parquet":
         duckdb.execute(f"COPY (SELECT 1 AS id, [1, 2] AS n) TO '{source}' (FORMAT parquet)")
@@ -254,7 +254,7 @@ def test_E9_whatever_bytes_a_file_has_it_is_read_or_it_is_our_error(
 def test_E9_a_damaged_gzip_file_is_an_error(
     tmp_path: Path, suffix: str, damage: str, encoding: str, keeps: bool
 ) -> None:
-    """E9: also one that can be unpacked, and whose checksum or length is wrong. No copy of it is left open."""
+    """E9: also a file that can be decompressed, but has a wrong checksum or length. No copy stays open."""
     line = b'{"id": "k%d"}\n' if suffix == "jsonl" else b"k%d\n"
     content = (b"" if suffix == "jsonl" else b"id\n") + b"".join(line % number for number in range(2000))
     whole = gzip.compress(content, compresslevel=0, mtime=0)

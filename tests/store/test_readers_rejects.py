@@ -1,4 +1,4 @@
-"""Rows that are left out: counted, and written to the file that was asked for, with the line and the reason."""
+"""Rejected rows: counted, and written to the file for rejects with the line and the reason."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_broken_header_line_is_no_row_to_leave_out(tmp_path: Path) -> None:
         file.write_bytes(header)
         with pytest.raises(StoreError, match=r"line 1|no column 'id'"):
             load(tmp_path, file)
-        assert not (tmp_path / "bad.jsonl").exists()  # nothing was left out
+        assert not (tmp_path / "bad.jsonl").exists()  # no row was rejected
 
 
 JSONL = b'{"id":1}\n\n{"id":\n[2]\n{"n":2}\n{"id":"\xe9"}\n{"id":null}\n{"id":3}\n' + b"[" * 100_000 + b"\n"
@@ -233,7 +233,7 @@ def test_a_format_that_is_not_known_is_refused(tmp_path: Path) -> None:
 
 
 def test_json_lines_say_how_far_they_are(tmp_path: Path) -> None:
-    """For the bar: about how many lines there are, from how much of the file the first ones take up."""
+    """The progress bar estimates the number of lines from the length of the first ones."""
     file = tmp_path / "u.jsonl"
     file.write_text("".join(f'{{"id": {n:05}}}\n'.replace(": 0", ": 1") for n in range(20_000)))
     reader = open_reader(CollectionSpec("U", file))

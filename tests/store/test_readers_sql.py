@@ -66,7 +66,7 @@ def test_a_query_without_rows_still_has_its_columns(tmp_path: Path, sqlite: str)
 
 
 def test_the_result_is_read_bit_by_bit(sqlite: str) -> None:
-    """The rows come although there is no end of them."""
+    """Rows are delivered from an endless query."""
     query = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id FROM n"
     reader = open_reader(CollectionSpec("N", SqlQuery(sqlite, query)))
     try:
@@ -254,7 +254,7 @@ def test_E9_times_that_python_does_not_have_are_the_databases_text(tmp_path: Pat
 def test_E9_a_value_that_a_driver_cannot_read_is_our_error(
     tmp_path: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """E9: drivers raise their own errors, and Python's, while rows are read."""
+    """E9: drivers raise their own and Python's exceptions while rows are read."""
     from sqlalchemy import CursorResult
 
     def fail(*_: object) -> None:
@@ -267,7 +267,7 @@ def test_E9_a_value_that_a_driver_cannot_read_is_our_error(
 
 
 def test_postgresql_is_read_through_a_cursor_of_the_servers(postgres: str) -> None:
-    """The first row comes although the last one could never be computed in time."""
+    """The first row is delivered although the last one could never be computed in time."""
     query = "SELECT generate_series(1, 100000000) AS id"
     reader = open_reader(CollectionSpec("N", SqlQuery(postgres, query)))
     try:

@@ -36,7 +36,7 @@ def row(key: str, n: int = 0, **more: Any) -> dict[str, Any]:
 
 
 def _no_sync(_: int) -> None:
-    """Instead of `os.fsync`: no test pulls the plug."""
+    """Replaces `os.fsync`: no test simulates a power loss."""
 
 
 PEOPLE: Rows = [row(f"u{n}", n) for n in range(60)]
@@ -79,7 +79,7 @@ step = st.one_of(
 def test_P4_P5_any_sequence_of_refreshes_gives_what_a_dict_gives(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], small: int, share: int
 ) -> None:
-    """Lookups, pages, totals and changes after any refreshes are those of a dict; records keep their order."""
+    """Lookups, pages, totals and changes after any refreshes equal those of a dict; records keep their order."""
     path = tmp_path_factory.mktemp("model") / "s"
     start = [row(f"u{n}", n) for n in range(0, 20, 2)]
     build_store(path, [CollectionSpec("Users", start, filterable=FILTERS)])
@@ -155,7 +155,7 @@ def _compare(store: LocalStore, model: Mapping[str, Any]) -> None:
 
 
 def test_P5_paging_sees_each_stable_record_once_while_refreshes_run(path: Path) -> None:
-    """Between any two pages the store is refreshed in another way: fully, incrementally, by single records."""
+    """Between any two pages the store is refreshed: fully, incrementally or by single records."""
     stable = {item["id"] for item in PEOPLE if item["n"] % 3}
     with LocalStore(path, check_every=0) as store:
         seen: list[str] = []

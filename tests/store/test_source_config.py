@@ -1,4 +1,4 @@
-"""What collections are built from, as plain data, and how the last refresh went."""
+"""Source configurations of collections as plain data, and the status of the last refresh."""
 
 from __future__ import annotations
 
@@ -244,10 +244,10 @@ def test_two_refreshes_or_builds_do_not_overlap(store: Path) -> None:
     connection.close()
     assert not is_refreshing(store)
     assert caught.value.__context__ is None
-    assert read_last_refresh(store) is None  # it did not fail: it did not begin
+    assert read_last_refresh(store) is None  # it did not fail, because it did not start
     (store / "REFRESHING").unlink()
     (store / "REFRESHING").mkdir()
-    assert not is_refreshing(store)  # who wants to refresh is told
+    assert not is_refreshing(store)  # an attempt to refresh reports it
     with pytest.raises(StoreError, match="cannot be locked"):
         refresh_from_sources(store)
 

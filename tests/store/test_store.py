@@ -73,7 +73,7 @@ def test_get_finds_exactly_this_key(path: Path) -> None:
 )
 @settings(max_examples=150, deadline=None)
 def test_pages_equal_a_plain_scan(filters: dict[str, str], limit: int) -> None:
-    """Every page of every filter together is what a plain scan finds, in its order, each record once."""
+    """The pages of every filter together equal a plain scan, in order, each record once."""
     expected = [row["id"] for row in PEOPLE if all(text_of(row[name]) == value for name, value in filters.items())]
     store = _shared_store()
     found: list[str] = []
@@ -214,7 +214,7 @@ def test_P4_a_reader_notices_a_new_generation(path: Path) -> None:
         other = store.collection("Other")
         assert store.get("Users", "u1") is not None
         build_store(path, [CollectionSpec("Users", [{"id": "new"}])])
-        assert store.get("Users", "u1") is not None  # not looked yet: the old one, whole
+        assert store.get("Users", "u1") is not None  # not checked yet: the old generation, complete
         assert store.page("Users", limit=1000).payloads
         now[0] = 5.0
         assert store.get("Users", "u1") is None
@@ -228,7 +228,7 @@ def test_P4_a_reader_notices_a_new_generation(path: Path) -> None:
 
 
 def test_P4_a_build_between_reading_the_manifest_and_opening_the_file(path: Path) -> None:
-    """The file of the old generation is gone before this reader opened it: it looks again and reads the new one."""
+    """The file of the old generation is gone before this reader opened it: it checks again and reads the new one."""
     with LocalStore(path, check_every=1000) as store:
         build_store(path, [CollectionSpec("Users", [{"id": "new"}])])
         assert store.get("Users", "new") is not None

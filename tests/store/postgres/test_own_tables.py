@@ -165,7 +165,7 @@ def test_D6_a_missing_index_is_named_with_the_statement_that_creates_it(postgres
     message = str(caught.value)
     assert "'tier' (filterable) would read all of \"public\"" in message
     start = message.index("CREATE INDEX")
-    postgres.execute(message[start : message.index(";", start)])  # the statement works as it stands
+    postgres.execute(message[start : message.index(";", start)])  # the statement works unchanged
     with PostgresTables(postgres.dsn(), spec) as store:
         assert len(store.page("Users", {"tier": "gold"}).payloads) == 20
     postgres.execute(f"DROP INDEX {table}_id_idx")
@@ -298,7 +298,7 @@ def test_page_tokens_work_on_another_server_with_the_same_secret(
 
 
 def test_D6_a_table_filled_in_parallel_is_swapped_in_under_reads(postgres: Postgres) -> None:
-    """What the page on scaling says to do from a cluster: each thread is one of its writers."""
+    """The recipe of the page on scaling: each thread stands for a writer of the cluster."""
     name = f"people_{secrets.token_hex(4)}"
 
     def fill(table: str, tier: str) -> None:

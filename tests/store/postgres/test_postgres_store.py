@@ -1,4 +1,4 @@
-"""What is PostgreSQL's own: pools, timeouts, notifications, transactions that are cut off."""
+"""PostgreSQL's own behaviour: pools, timeouts, notifications, interrupted transactions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tables(postgres: Postgres, schema: str) -> list[object]:
 
 
 def test_D4_a_write_is_noticed_at_once_by_the_other_processes(backend: PostgresBackend) -> None:
-    """By a notification: `check_every` is far longer than the test."""
+    """Changes arrive by notification: `check_every` is far longer than the test."""
     with backend.open(check_every=30.0) as one, backend.open(check_every=30.0) as other:
         assert other.generation == 1
         time.sleep(0.3)  # the listener is connecting
@@ -59,7 +59,7 @@ def test_D4_through_a_pooler_it_looks_and_prepares_nothing(backend: PostgresBack
     through = PostgresBackend(pgbouncer.dsn())
     through.schema = backend.schema
     with through.open(check_every=0.05) as pooled, backend.open() as direct:
-        for n in range(60):  # prepared statements would break from the sixth on: the pooler hands out other sessions
+        for n in range(60):  # prepared statements would fail from the sixth call: the pooler switches sessions
             assert pooled.get("Users", f"u{n % 50}") is not None
         assert pooled._database.primary._free[-1].pooled  # type: ignore[attr-defined]
         assert not direct._database.primary.run(lambda c: c.pooled, again=True)  # type: ignore[attr-defined]
@@ -71,7 +71,7 @@ def test_D4_through_a_pooler_it_looks_and_prepares_nothing(backend: PostgresBack
 
 
 def test_D4_statements_are_prepared_without_a_pooler(backend: PostgresBackend) -> None:
-    """By default, and if that is asked for in so many words."""
+    """By default, and with `prepare=True`."""
     for prepare in (None, True):
         with backend.open(prepare=prepare) as store:
             for n in range(12):  # `psycopg` prepares a statement when it is repeated for the fifth time
@@ -90,7 +90,7 @@ def test_D4_a_newer_pooler_carries_prepared_statements(backend: PostgresBackend,
             for n in range(100):
                 assert pooled.get("Users", f"u{n % 50}") is not None
 
-        with ThreadPoolExecutor(6) as threads:  # more than the pooler has sessions
+        with ThreadPoolExecutor(6) as threads:  # more than the pooler's sessions
             for done in [threads.submit(read) for _ in range(6)]:
                 done.result()
         assert pooled._database.primary._free[-1].pooled  # type: ignore[attr-defined]
@@ -98,7 +98,7 @@ def test_D4_a_newer_pooler_carries_prepared_statements(backend: PostgresBackend,
 
 
 def _prepared(store: Any) -> int:
-    """How many statements are prepared on a session of the server that the store uses."""
+    """Return the number of prepared statements on a server session that the store uses."""
     counted = b"SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%records%'"
     return int(store._database.primary.run(lambda c: c.execute(counted).fetchone()[0], again=True))
 
@@ -139,7 +139,7 @@ def _hold(store: Any, release: threading.Event) -> None:
 def test_E5_an_input_that_is_replaced_while_it_is_read_changes_nothing(
     backend: PostgresBackend, tmp_path: Path, name: str, work: str
 ) -> None:
-    """E5: another file of the same size is moved over it, with the time put back; only its bytes tell."""
+    """E5: another file of the same size is moved over it, with the time restored; only its bytes differ."""
     source = tmp_path / name
     line = "u{0:04},t{0:04}\n" if name == "u.csv" else '{{"id":"u{0:04}","tier":"t{0:04}"}}\n'
     lines = [line.format(n) for n in range(3_000)]
@@ -193,7 +193,7 @@ def test_D5_a_frozen_server_costs_the_timeout(postgres: Postgres) -> None:
             with pytest.raises(StoreError):
                 store.get("Users", "u1")
             assert time.monotonic() - began < 10  # the statement's time, and that of one connection
-            assert store.collections()[0].name == "Users"  # what needs no answer goes on
+            assert store.collections()[0].name == "Users"  # other work continues
             server.signal(signal.SIGCONT)
             end = time.monotonic() + 10
             while True:

@@ -59,7 +59,7 @@ def test_D7_reads_go_to_the_replica_and_what_was_just_written_to_the_primary(pai
             assert record is not None
             assert record.attributes["tier"] == f"v{version}"
             assert len(store.page("Users", {"tier": f"v{version}"}).payloads) == 1
-        # A rebuild that the replica has not seen: its table is not there.
+        # A rebuild that the replica has not replayed: its table does not exist there.
         build_database(primary.dsn(), [CollectionSpec("Users", [*ROWS, {"id": "new"}])])
         store.refresh()
         assert store.get("Users", "new") is not None
@@ -76,7 +76,7 @@ def test_D7_a_replica_that_dies_is_passed_over(pair: tuple[Postgres, Postgres]) 
 
 
 def test_D8_primary_killed_and_replica_promoted(pair: tuple[Postgres, Postgres]) -> None:
-    """Reads go on all the time; writes come back with the new primary; no acknowledged write is answered with less."""
+    """Reads continue throughout, writes resume on the new primary, and acknowledged writes are never lost."""
     primary, standby = pair
     both = f"postgresql://owner@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/postgres"
     failed: list[str] = []
@@ -132,7 +132,7 @@ def test_D8_a_history_that_lost_something_is_announced_as_a_reset(pair: tuple[Po
         standby.execute("SELECT pg_wal_replay_pause()")
         store.put_record("Users", "u1", {"tier": "lost"})
         seen = store.generation
-        standby.kill()  # with what it has replayed; what it only received is cut off with the promotion below
+        standby.kill()  # it serves what it has replayed; the promotion below discards what it only received
         shutil.rmtree(standby.data / "pg_wal" / "archive_status", ignore_errors=True)
         standby.start()
         primary.kill()

@@ -73,7 +73,7 @@ def test_servers_take_up_what_is_published(built: Path, place: Place, tmp_path: 
     with LocalStore(tmp_path / "copy0", check_every=0) as store, LocalStore(tmp_path / "copy1", check_every=0) as other:
         assert [store.get("Users", row["id"]).attributes for row in ROWS[:50]] == ROWS[:50]  # type: ignore[union-attr]
         token = store.page("Users", {"tier": "gold"}, limit=10).next_cursor
-        assert other.page("Users", {"tier": "gold"}, limit=10, cursor=token).payloads  # any server takes it
+        assert other.page("Users", {"tier": "gold"}, limit=10, cursor=token).payloads  # every server accepts it
         refresh_store(built, [RefreshSpec("Users", [{"id": "u1", "tier": "new"}], deleted=["u2"])])
         second = publish_store(built, url, key=KEY, options=options)
         assert second.uploaded == 1  # a small layer, not the base
@@ -161,7 +161,7 @@ def test_what_was_changed_on_the_way_is_never_served(built: Path, tmp_path: Path
         new.write_bytes(content)
         assert one.poll()
         assert store.get("Users", "u1").attributes["tier"] == "new"  # type: ignore[union-attr]
-        (bucket / "CURRENT").write_bytes(old)  # well signed, and older
+        (bucket / "CURRENT").write_bytes(old)  # correctly signed, but older
         assert not one.poll()
         assert store.get("Users", "u1").attributes["tier"] == "new"  # type: ignore[union-attr]
 
