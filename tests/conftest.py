@@ -1,4 +1,4 @@
-"""What holds for every test: the long ones run under `make test-long`, the longest files start first, and the examples
+"""Settings of all tests: long ones run under `make test-long`, the longest files start first, and the examples
 of property tests are the same in each run."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 try:
     import hypothesis
     from hypothesis.internal.conjecture import providers
-except ModuleNotFoundError:  # the environments of the engines and stacks do without
+except ModuleNotFoundError:  # not installed in the environments of the engines and stacks
     hypothesis = None  # type: ignore[assignment]
 else:
     REPEATABLE = hypothesis.settings.get_profile("ci")
@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Spare the garbage collector the thousands of tests and all modules, which stay until the end."""
+    """Exclude tests and modules, which live until the end, from garbage collection."""
     gc.disable()
     try:
         return (yield)

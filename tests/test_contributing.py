@@ -1,4 +1,4 @@
-"""What contributors are given works: pre-commit, the workflow, the templates, and the source distribution."""
+"""Tests of the contributors' tools: pre-commit, the workflow, the templates, and the source distribution."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_every_decision_has_its_parts_and_its_number() -> None:
 
 
 def test_every_switched_off_check_of_the_package_has_its_reason() -> None:
-    """A `noqa` or an `ignore` ends with a comment that says why."""
+    """Each `noqa` or `ignore` has a comment with the reason."""
     bare = re.compile(r"# *(?:noqa|type: ignore|pyright: ignore)(?:: ?[A-Z0-9, ]+|\[[\w, -]+\])?\s*$", re.MULTILINE)
     assert [
         f"{path.relative_to(ROOT)}: {found[0]}"

@@ -1,4 +1,4 @@
-"""The package as a whole: what it exports, what importing it costs, what a fork keeps."""
+"""The package as a whole: its exports, its import time, and its state after a fork."""
 
 from __future__ import annotations
 

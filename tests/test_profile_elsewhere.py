@@ -1,4 +1,4 @@
-"""Whatever one does with a profile: serialise, copy, compare, hand it to other libraries."""
+"""Uses of a profile: serialise, copy, compare, pass to other libraries."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_encoders_take_it_with_their_hook() -> None:
 
 @pytest.mark.parametrize("encoder", ["json.dumps", "msgspec.json.encode", "orjson.dumps"])
 def test_A24_outside_of_a_request_it_is_the_encoders_own_error_without_a_value(encoder: str) -> None:
-    """A24: no encoder asks an object that it does not know; docs/web-developers.md says what to pass."""
+    """A24: encoders cannot serialise unknown objects; docs/web-developers.md says what to pass."""
     module, _, name = encoder.rpartition(".")
     encode = getattr(pytest.importorskip(module, reason=f"{module} is not installed: pip install {module}"), name)
     for value in (of(), {"profile": of()}, [of()]):

@@ -1,4 +1,4 @@
-"""The soak test, for a second or two: so that it goes on working, and goes on seeing what it is there to see."""
+"""A short soak test: it runs, and detects violations."""
 
 from __future__ import annotations
 

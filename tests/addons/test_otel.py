@@ -43,7 +43,7 @@ PLANTED = "ann.planted@shop.example"
 
 
 class Backend:
-    """An SDK in memory."""
+    """An OpenTelemetry SDK with in-memory exporters."""
 
     def __init__(self, **arguments: Any) -> None:
         self._reader = InMemoryMetricReader()
@@ -73,7 +73,7 @@ class Backend:
         }
 
     def points(self, name: str) -> dict[frozenset[tuple[str, Any]], Any]:
-        """Count of a histogram, or value of another metric, by the attributes."""
+        """Return the count of a histogram, or the value of another metric, by attributes."""
         metric = self.metrics[f"profile_enrich.{name}"]
         return {
             frozenset((key.removeprefix("profile_enrich."), value) for key, value in point.attributes.items()): getattr(
@@ -233,7 +233,7 @@ async def test_only_lookups_that_waited_have_a_span(backend: Make) -> None:
     assert sorted(statuses) == ["coalesced", "coalesced", "miss", "timeout"]
     timed_out = spans[statuses.index("timeout")]
     assert (timed_out.attributes or {})["error.type"] == "budget_exceeded"
-    assert not timed_out.links  # the load was still under way
+    assert not timed_out.links  # the load was still running
     assert len(one.spans["fetch scripted"]) == 1
 
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics, read back from a registry and from the text that a scrape gets."""
+"""Prometheus metrics, read back from a registry and from a scrape."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_L11_each_lookup_and_load_is_counted() -> None:
     client.skip(Reason.ANONYMOUS)
     counts = {"hit": 2, "miss": 1, "error": 1, "skipped": 1}
     for status, count in counts.items():
-        timed = None if status == "hit" else count  # a hit takes a microsecond: less than its observation
+        timed = None if status == "hit" else count  # a hit takes a microsecond, less than an observation
         assert sample(registry, "lookup_duration_seconds_count", status=status) == timed
         assert sample(registry, "lookups_total", status=status) == count
     assert sample(registry, "lookups_total", status="stale") == 0

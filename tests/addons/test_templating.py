@@ -181,7 +181,7 @@ def shop(templates: Jinja2Templates, source: Any = None, **options: Any) -> Test
 
 
 def test_A13_a_template_that_gets_the_profile_makes_the_page_private(templates: Jinja2Templates) -> None:
-    """A13: declared is read, since the template may keep parts of itself in a cache."""
+    """A13: a declared profile counts as read, because the template may cache fragments."""
     browser = shop(templates)
     home = browser.get("/home.html", headers={"x-user": "u1"})
     assert (home.text, home.headers["cache-control"], home.headers["vary"]) == ("hello Ada", "private", "Cookie")

@@ -63,7 +63,7 @@ urlpatterns = [
 
 
 def create(stage: Stage, settings: Settings | None, *, propagate: bool = False) -> AsgiApp:
-    """The application, wrapped in the middleware. Django has one application a process: the last stage counts."""
+    """The application, wrapped in the middleware. Django has one application per process: the last stage is used."""
     global _stage
     _stage = stage
     django_settings.DEBUG_PROPAGATE_EXCEPTIONS = propagate
@@ -72,7 +72,7 @@ def create(stage: Stage, settings: Settings | None, *, propagate: bool = False) 
 
 
 def session_user(connection: HTTPConnection) -> Any:
-    """An identity function that looks into Django's own session, here the one in a signed cookie."""
+    """An identity function that reads Django's own session, here in a signed cookie."""
     from django.contrib.sessions.backends.signed_cookies import SessionStore
 
     cookie = connection.cookies.get(django_settings.SESSION_COOKIE_NAME)

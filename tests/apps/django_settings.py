@@ -42,7 +42,7 @@ def configure() -> None:
 
 
 def migrate() -> None:
-    """Make the tables, once."""
+    """Create the tables, once."""
     configure()
     if not _state["migrated"]:
         call_command("migrate", verbosity=0)

@@ -31,7 +31,7 @@ def make_client() -> ProfileClient:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """A loop of the kind that `LOOP` names."""
+    """Return an event loop of the kind that `LOOP` names."""
     if os.environ["LOOP"] == "asyncio":
         return asyncio.new_event_loop()
     import uvloop
@@ -45,7 +45,7 @@ def say(**facts: object) -> None:
 
 
 def in_child(work: Callable[[], None], *, leave: Callable[[int], None] = sys.exit) -> int:
-    """Forks; the child does its work and ends. Returns the child's process id to the parent."""
+    """Fork; the child does its work and exits. Return the child's process id to the parent."""
     pid = os.fork()
     if pid:
         return pid
@@ -73,7 +73,7 @@ async def look_up(client: ProfileClient, *keys: str, close: bool = True) -> None
 
 
 def open_things() -> tuple[list[str], int]:
-    """The descriptors and the threads of this process."""
+    """Return the descriptors and threads of this process."""
     entries = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
     return sorted(str(entry.readlink()) for entry in entries if entry.exists()), threading.active_count()
 
@@ -106,7 +106,7 @@ def used_before() -> None:
 
 
 def while_loading() -> None:
-    """A child that is forked in the middle of a load does not wait for it: it is the parent's."""
+    """A child that is forked during a load does not wait for the load, which belongs to the parent."""
     client = make_client()
 
     async def main() -> None:
@@ -118,7 +118,7 @@ def while_loading() -> None:
             say(in_flight=client.stats().in_flight)
             asyncio.run(look_up(client, "slow"))
 
-        # The child is still inside of the parent's loop, and must not return into it.
+        # The child runs inside the parent's loop, and must not return to it.
         wait_for(in_child(work, leave=os._exit))
         await loop.run_in_executor(None, sys.stdin.readline)
         await load

@@ -13,7 +13,7 @@ from .stage import PLAIN, AsgiApp, Settings, Stage, seen
 
 
 def create(stage: Stage, settings: Settings | None, *, propagate: bool = False) -> Quart:
-    """The application, with the middleware where Quart has them: around `asgi_app`."""
+    """The application, with the middleware around `asgi_app`, as Quart documents it."""
     app = Quart(__name__)
     app.secret_key = "secret"
     app.config["PROPAGATE_EXCEPTIONS"] = propagate
@@ -79,7 +79,7 @@ def _state(current: Any) -> dict[str, Any]:
 
 
 def session_user(app: Quart) -> Any:
-    """An identity function that looks into Quart's own session cookie."""
+    """An identity function that reads Quart's own session cookie."""
 
     def identify(connection: HTTPConnection) -> str | None:
         serializer = cast("Any", app.session_interface).get_signing_serializer(app)

@@ -55,7 +55,7 @@ async def home(request: Request) -> Response:
 
 
 async def tier_of(request: Request) -> Response:
-    """The profile of any key, from the client itself."""
+    """Return the profile of any key, directly from the client."""
     return PlainTextResponse(str((await profiles.get(request.path_params["key"])).get("tier")))
 
 
@@ -64,7 +64,7 @@ async def plain(request: Request) -> Response:
 
 
 async def file(request: Request) -> Response:
-    """A file, which some servers send by themselves; of one's own when the profile was read."""
+    """A file, which some servers send by themselves; a personal one if the profile was read."""
     private = "private" in request.query_params and request.state.profile.found
     return FileResponse(HERE, media_type="text/plain", headers={"x-private": str(private)})
 
@@ -98,7 +98,7 @@ async def release(request: Request) -> Response:
 
 
 async def block(request: Request) -> Response:
-    """Blocks the whole process until a file is there, so that another worker has to serve the next connection."""
+    """Block the whole process until a file exists, so that another worker serves the next connection."""
     limit = time.monotonic() + 10
     Path(request.query_params["began"]).touch()
     while not Path(request.query_params["until"]).exists() and time.monotonic() < limit:
@@ -144,7 +144,7 @@ bare: ASGIApp = Starlette(routes=ROUTES, middleware=[SESSIONS])
 
 
 class Outermost:
-    """Serves `/bare/...` without profiles, and says on standard error what a shutdown made of the client."""
+    """Serve `/bare/...` without profiles, and report on standard error how a shutdown left the client."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -180,7 +180,7 @@ app: ASGIApp = Outermost(
 
 
 async def without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
-    """The same, refusing a lifespan as Django does."""
+    """The same, without lifespan support, as in Django."""
     if scope["type"] == "lifespan":
         raise ValueError("no lifespan here")
     await app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Applications in real servers, as processes of their own on 127.0.0.1."""
+"""Applications in real servers, in their own processes on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNCLEAN = (
 
 
 def unclean(said: str, port: int = 0) -> list[str]:
-    """The lines that should not be there. A server's own listener on `port` is its own affair."""
+    """Return unexpected lines, except those about the server's own listener on `port`."""
     listener = f"laddr=('{HOST}', {port})>"
     return [
         line
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def command_of(server: str, target: str, port: int, *, loop: str = "asyncio", factory: bool = False) -> list[str]:
-    """How a server is started, on one worker.
+    """Return the command that starts a server with one worker.
 
     Args:
         server: `uvicorn`, `granian` or `hypercorn`.
@@ -118,7 +118,7 @@ class Served:
         return code
 
     def unclean(self) -> list[str]:
-        """Lines that it should not have logged."""
+        """Return lines that the server should not have logged."""
         return unclean(self.errors, self.port)
 
     def _read(self) -> str:

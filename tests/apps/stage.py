@@ -1,4 +1,4 @@
-"""What the same small application needs in every framework, and a driver that behaves as servers do.
+"""Parts of the small application that all frameworks share, and a driver that behaves as servers do.
 
 The pages: `/read` reads the profile from the request, `/get` awaits it, `/sync` reads it in a synchronous handler,
 `/plain` does not read it, `/boom` raises, `/events` streams, `/ws` talks.
@@ -26,13 +26,13 @@ PLAIN = "the same for all"
 
 
 def seen(profile: Profile) -> dict[str, Any]:
-    """What the pages say of a profile."""
+    """The text of the pages for a profile."""
     return {"id": profile.get("id", "nobody"), "reason": profile.reason}
 
 
 @dataclass
 class Stage:
-    """What a test and its application share."""
+    """State that a test and its application share."""
 
     journal: list[str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -47,7 +47,7 @@ class Stage:
 
 @dataclass
 class Outcome:
-    """What an application sent for one scope, and how it ended."""
+    """The messages that an application sent for one scope, and how it ended."""
 
     sent: Messages
     error: BaseException | None

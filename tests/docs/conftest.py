@@ -1,4 +1,4 @@
-"""What holds for the tests of the documents."""
+"""Fixtures of the documentation tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="package")
 def temporary_directories(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
-    """Pages make temporary directories, and say nothing of removing them."""
+    """Create the pages' temporary directories below pytest's: the pages do not remove them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("pages")))
         yield

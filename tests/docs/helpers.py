@@ -25,12 +25,12 @@ _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 
 
 def text_of(page: Path | str) -> str:
-    """The Markdown of a page, by its path or by its name in docs."""
+    """Return the Markdown of a page, by its path or its name in docs."""
     return (DOCS / page).read_text(encoding="utf-8")
 
 
 def code_of(page: Path | str) -> dict[str, Any]:
-    """Runs the code of a page, and returns the names that it has made."""
+    """Run the code of a page, and return its globals."""
     document = Sybil(parsers=[PythonCodeBlockParser()]).parse(DOCS / page)
     for example in document:
         example.evaluate()
@@ -43,7 +43,7 @@ def without_code(markdown: str) -> str:
 
 
 def anchors_of(markdown: str) -> set[str]:
-    """The names of a page's headings in links."""
+    """Return the anchors of a page's headings."""
     return {
         re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip())
         for heading in _HEADING.findall(without_code(markdown))
@@ -51,7 +51,7 @@ def anchors_of(markdown: str) -> set[str]:
 
 
 def commands_of(block: str) -> Iterator[tuple[str, list[str]]]:
-    """The commands of a console block, each with the lines that it prints."""
+    """Return the commands of a console block, each with its output lines."""
     command, output = "", list[str]()
     goes_on = False
     for line in block.splitlines():
@@ -92,7 +92,7 @@ class Reader:
         self._folder = folder
         self.ports = {"8000": _free_port(), "8787": _free_port()}
         self.environment = {
-            # Without what would measure coverage in each of the commands: other tests do that, and it is slow.
+            # Without the variables that measure coverage in each command, which is slow.
             **{
                 name: value
                 for name, value in os.environ.items()
@@ -115,7 +115,7 @@ class Reader:
                     self.type(command, output)
 
     def type(self, command: str, output: list[str] | None = None) -> str:
-        """Types one command, and returns what it prints; compared with `output`, where that says something."""
+        """Run one command, compare its output with `output` if given, and return it."""
         self.typed.append(command)
         if command.startswith(("pip install ", "make ")):
             return ""
@@ -123,7 +123,7 @@ class Reader:
             if command.startswith(beginning):
                 self._start(command, port)
                 return ""
-        for retry_timeout in (0.2, 1.0, 3.0):  # a page that was asked for too early is asked for again, as in a browser
+        for retry_timeout in (0.2, 1.0, 3.0):  # a page that was requested too early is requested again, as in a browser
             printed = self._run(command)
             if not output or fnmatch.fnmatchcase(printed.rstrip("\n"), _pattern(output)):
                 return printed

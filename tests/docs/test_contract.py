@@ -1,4 +1,4 @@
-"""The contract's lines each have a test that names them."""
+"""Each line of the contract has a test that names it."""
 
 from __future__ import annotations
 

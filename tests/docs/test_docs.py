@@ -1,4 +1,4 @@
-"""The documents tell the truth: their code runs, and their tables follow the code."""
+"""The documents are correct: their code runs, and their tables match the code."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_the_readme_imports_is_exported() -> None:
         assert {name.strip() for name in names.split(",")} <= set(profile_enrich.__all__)
 
 
-@pytest.mark.long  # test_docs_followed.py types all that the README says, and reads what is printed
+@pytest.mark.long  # test_docs_followed.py runs all commands of the README, and compares their output
 def test_the_readmes_commands_work_against_the_server_it_starts(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (serve,) = re.findall(r"^\$ profile-enrich (serve .+)$", readme, re.MULTILINE)

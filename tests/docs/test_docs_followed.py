@@ -59,13 +59,13 @@ def test_start_in_five_minutes(tmp_path: Path) -> None:
     with Reader("start.md", tmp_path).at_work() as reader:
         page = f"http://127.0.0.1:{reader.ports['8000']}/"
         reader.stop("8787")
-        assert reader.type(f"curl -s -b user=u2 {page}") == "Hello Bo, silver\n"  # was there a moment ago
+        assert reader.type(f"curl -s -b user=u2 {page}") == "Hello Bo, silver\n"  # existed a moment ago
         assert reader.type(f"curl -s -b user=u1 {page}") == "Hello there, guest\n"
     assert sum(command.startswith("uvicorn") for command in reader.typed) == 3
 
 
 class Mover(Reader):
-    """A reader whose vendor becomes faulty before the comparison, and is switched off before the mirror is alone."""
+    """A reader whose vendor fails before the comparison, and shuts down before the mirror runs alone."""
 
     hosted: VendorServer
     alone: dict[str, object]
@@ -97,7 +97,7 @@ def test_R7_moving_off_the_hosted_census_profile_api(tmp_path: Path) -> None:
         reader.hosted = hosted
         with reader.at_work():
             assert {id: {"data": each} for id, each in records.items()}.items() <= reader.alone.items()
-            assert "Hamburg" in str(reader.alone["478062"])  # never asked for, from the warehouse
+            assert "Hamburg" in str(reader.alone["478062"])  # never requested before, from the warehouse
     assert reader.typed.count("python ask.py") == 4
 
 

@@ -1,4 +1,4 @@
-"""The documents as a site: every page is in the navigation, every link leads somewhere, every picture is true."""
+"""The documents as a site: every page is in the navigation, every link works, every picture is current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The custom source of the page about sources passes the tests of every source."""
+"""The custom source of the page about sources passes the conformance tests of sources."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_A10_what_is_seen_names_the_cause_and_the_next_step(title: str, seen: di
 
 
 def test_A18_none_of_it_shows_a_secret_or_a_person(seen: dict[str, list[str]]) -> None:
-    """A18: keys, ids and values stay out."""
+    """A18: messages contain no keys, ids or values."""
     text = repr(seen)
     for private in (KEY, "4242", "another-key", "u1", "478060", "Ada"):
         assert private not in text

@@ -16,7 +16,7 @@ from profile_enrich.server.endpoints.openapi import ENDPOINTS
 
 from .helpers import DOCS, ROOT, text_of
 
-# Users get these from a call and never make one.
+# Calls return these; users never create them.
 RETURNED = {"BlockingProfileClient", "Enrichment", "PendingLookup", "Profile", "ProfileEnrichError"}
 PAGES = sorted((DOCS / "reference").glob("*.md"))
 _IMPORTED = re.compile(r"^from (profile_enrich[\w.]*) import (\([^)]*\)|.+)$", re.MULTILINE)

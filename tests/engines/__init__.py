@@ -1,4 +1,4 @@
-"""The adapters for other engines, each tested where its engine is: `make test-engines`, or `make test-engine-beam`."""
+"""Tests of the adapters for other engines: `make test-engines`, or `make test-engine-beam` for Beam."""
 
 from __future__ import annotations
 

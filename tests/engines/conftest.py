@@ -1,4 +1,4 @@
-"""Fixtures for the tests of all engines: records, and a vendor that counts calls and fails on demand."""
+"""Fixtures for the tests of all engines: records, and a vendor server that counts calls and fails on demand."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def vendor(job: Job, monkeypatch: pytest.MonkeyPatch) -> Iterator[VendorServer]:
 
 @pytest.fixture
 def config(vendor: VendorServer) -> ClientConfig:
-    """Of one worker."""
+    """Options of one worker."""
     return config_for(vendor)
 
 
@@ -109,6 +109,6 @@ def run_page(page: Path) -> None:
     examples = list(document)
     assert examples
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # engines read the source of their callers, and complain where there is no file
+        warnings.simplefilter("ignore")  # engines read the source file of their callers, and fail without one
         for example in examples:
             example.evaluate()

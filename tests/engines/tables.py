@@ -27,7 +27,7 @@ BRISK = {
 
 
 def key_columns(job: Job) -> dict[str, list[Any]]:
-    """The job's keys as columns of one type each: text, whole numbers, and fractions, which are no keys."""
+    """The job's keys as columns of one type each: text, integers, and floats, which are not keys."""
     raw = [record.get("user_id") for record in job.records]
     whole = [int(key) if isinstance(key, str) and key.isdigit() else None for key in raw]
     return {
@@ -63,7 +63,7 @@ def core(job: Job, keys: Iterable[Any]) -> dict[int, Row]:
 
 
 def distinct(keys: Iterable[Any]) -> int:
-    """How many calls they should cost."""
+    """Return the expected number of calls."""
     usable = set()
     for key in keys:
         try:
@@ -74,7 +74,7 @@ def distinct(keys: Iterable[Any]) -> int:
 
 
 def by_position(rows: Iterable[dict[str, Any]]) -> dict[int, Row]:
-    """An engine's output, checked for rows that came twice."""
+    """Return an engine's output, checked for repeated rows."""
     found: dict[int, Row] = {}
     for row in rows:
         assert row["position"] not in found, "a row came twice"
@@ -95,7 +95,7 @@ def break_some(vendor: VendorServer) -> dict[str, str | None]:
 
 
 def most_in_a_second(vendor: VendorServer) -> int:
-    """The most lookups that came within any second."""
+    """Return the largest number of lookups within any second."""
     times = sorted(call.at for call in vendor.calls if "/record" in call.path)
     most = first = 0
     for last, at in enumerate(times):
@@ -106,13 +106,13 @@ def most_in_a_second(vendor: VendorServer) -> int:
 
 
 def children(of: int) -> dict[int, str]:
-    """The processes that descend from one, with their command lines."""
+    """Return the descendants of a process, with their command lines."""
     parents: dict[int, int] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
         except OSError:
-            continue  # it has just ended
+            continue  # it has just exited
     found: dict[int, str] = {}
     for pid in parents:
         ancestor = pid
@@ -134,12 +134,12 @@ def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def say(text: str) -> None:
-    """A figure that the run shows (with `-s`, or when the test fails)."""
+    """Print a figure, which pytest shows with `-s`, or if the test fails."""
     sys.stdout.write(f"\n{text}\n")
 
 
 def page_code(page: Path, vendor: VendorServer, where: Path) -> str:
-    """The code of a page, with the test's vendor, variable and folder in the place of those that it names."""
+    """Return the code of a page, with the test's vendor, variable and directory substituted."""
     (code,) = re.findall(r"^```py\n(.+?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     options = {"entity": "Users", "base_url": vendor.base_url}
     changed = code.replace('{"entity": "Users"}', repr(options)).replace("CENSUS_API_KEY", VARIABLE)
@@ -163,6 +163,6 @@ def run_page(page: str, vendor: VendorServer, where: Path, **names: object) -> d
 
 
 def expected_of_page() -> dict[int, Row]:
-    """What the page should write."""
+    """Return the expected output of the page."""
     job = make_job()
     return {position: (row[0], row[3]) for position, row in core(job, key_columns(job)["text"]).items()}

@@ -41,7 +41,7 @@ class Order(NamedTuple):
 
 
 def run(elements: list[Any], transform: EnrichProfiles, tmp: Path) -> dict[str, list[Any]]:
-    """What comes out, by output."""
+    """Return the elements of each output."""
     with beam.Pipeline(options=IN_PROCESS) as pipeline:
         _write(pipeline | beam.Create(elements, reshuffle=False) | transform, tmp)
     return _written(tmp)
@@ -176,7 +176,7 @@ def test_E1_a_bundle_that_is_tried_again_loses_and_doubles_nothing(
     records = job.records[:1_000]
 
     def fragile(element: Any) -> Any:
-        # After the lookup, in the same bundle: what was emitted before it is thrown away by the runner.
+        # After the lookup, in the same bundle: the runner discards what was emitted before.
         if element["position"] == 500 and not crashes.exists():
             crashes.write_text("once")
             raise RuntimeError("a worker dies")

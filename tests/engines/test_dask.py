@@ -127,12 +127,12 @@ def test_E3_the_budget_is_the_jobs_not_each_workers(client: Client, vendor: Vend
     enriched = enrich_dataframe(frame_of(job), config=config, key="user_id", fields=FIELDS)
     assert len(collected(enriched)) == len(job.records)
     say(f"at most {vendor.max_in_flight} in flight of 6, {most_in_a_second(vendor)} in a second of 150")
-    assert 3 < vendor.max_in_flight <= 6  # more than one worker's share: both were at work
+    assert 3 < vendor.max_in_flight <= 6  # more than one worker's share: both worked
     assert most_in_a_second(vendor) <= 150 * 1.1 + 2 * 4  # and each worker's burst
 
 
 def test_E1_faults_land_in_their_rows(client: Client, job: Job, vendor: VendorServer) -> None:
-    """E1: 404, 500, 429 with Retry-After, a hang and nonsense; all other rows have their profiles."""
+    """E1: 404, 500, 429 with Retry-After, a hang and an invalid response; all other rows have their profiles."""
     reasons = break_some(vendor)
     keys = key_columns(job)["text"]
     expected = core(job, keys)
@@ -150,7 +150,7 @@ def test_E1_faults_land_in_their_rows(client: Client, job: Job, vendor: VendorSe
 
 
 def test_E1_a_worker_that_is_killed_loses_and_doubles_nothing(client: Client, vendor: VendorServer, job: Job) -> None:
-    """E1: Dask starts another and gives it the partitions again."""
+    """E1: Dask starts another worker, which repeats the partitions."""
     vendor.always(faults.Latency(0.1))
     config = config_for(vendor, concurrency=8)
     enriched = enrich_dataframe(frame_of(job), config=config, key="user_id", fields=FIELDS)

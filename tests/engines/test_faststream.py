@@ -57,7 +57,7 @@ def gold() -> ProfileClient:
 
 
 async def handled(middleware: MessageProfiles, *messages: Any, headers: dict[str, str] | None = None) -> list[Profile]:
-    """What a handler gets, message by message."""
+    """Return what a handler receives for each message."""
     seen: list[Profile] = []
     broker = NatsBroker(middlewares=[middleware])
 
@@ -116,7 +116,7 @@ async def test_a_batch_gets_a_list_of_profiles_in_its_order(key: Any) -> None:
 
 @pytest.mark.parametrize("value", [["u1"], [], ["u1", "u2"], {"id": "u1"}, [["u1"]], True])
 async def test_E9_a_field_that_holds_no_key_gives_one_profile(value: Any) -> None:
-    """E9: a list in the field makes no batch of the message."""
+    """E9: a message with a list in the field is not a batch."""
     (profile,) = await handled(MessageProfiles(client=gold(), key="user_id"), {"user_id": value})
     assert isinstance(profile, Profile)
     assert profile.reason is Reason.UNAVAILABLE

@@ -57,7 +57,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    """Two cores; the actors find the vendor's key in their environment."""
+    """Two cores; the actors read the vendor's key from their environment."""
     ray.init(
         address="local",
         num_cpus=2,
@@ -132,12 +132,12 @@ def test_E3_the_budget_is_the_jobs_not_each_actors(vendor: VendorServer, job: Jo
     enriched = enrich_dataset(dataset_of(job), config=config, key="user_id", fields=FIELDS, workers=2, batch_size=200)
     assert len(collected(enriched)) == len(job.records)
     say(f"at most {vendor.max_in_flight} in flight of 6, {most_in_a_second(vendor)} in a second of 150")
-    assert 3 < vendor.max_in_flight <= 6  # more than one actor's share: both were at work
+    assert 3 < vendor.max_in_flight <= 6  # more than one actor's share: both worked
     assert most_in_a_second(vendor) <= 150 * 1.1 + 2 * 4  # and each actor's burst
 
 
 def test_E1_faults_land_in_their_rows(job: Job, vendor: VendorServer) -> None:
-    """E1: 404, 500, 429 with Retry-After, a hang and nonsense; all other rows have their profiles."""
+    """E1: 404, 500, 429 with Retry-After, a hang and an invalid response; all other rows have their profiles."""
     reasons = break_some(vendor)
     keys = key_columns(job)["text"]
     expected = core(job, keys)
@@ -155,7 +155,7 @@ def test_E1_faults_land_in_their_rows(job: Job, vendor: VendorServer) -> None:
 
 
 def test_E1_an_actor_that_is_killed_loses_and_doubles_nothing(vendor: VendorServer, job: Job) -> None:
-    """E1: Ray restarts the actor and gives it its blocks again."""
+    """E1: Ray restarts the actor, which repeats its blocks."""
     vendor.always(faults.Latency(0.1))
     config = config_for(vendor, concurrency=8)
     enriched = enrich_dataset(dataset_of(job), config=config, key="user_id", fields=FIELDS, workers=2)
@@ -178,7 +178,7 @@ def test_E1_an_actor_that_is_killed_loses_and_doubles_nothing(vendor: VendorServ
 
 
 def test_refused_credentials_fail_the_job_at_once_and_say_so(vendor: VendorServer, job: Job) -> None:
-    """E1: it is no row's fault."""
+    """E1: the error concerns no single row."""
     vendor.always(faults.Unauthorized())
     enriched = enrich_dataset(dataset_of(job), config=config_for(vendor), key="user_id", fields=FIELDS)
     with pytest.raises(Exception, match="refused the credentials") as caught:
@@ -198,7 +198,7 @@ def test_rows_without_a_profile_can_be_dropped_and_own_columns_win(vendor: Vendo
 
 
 def test_arguments_are_checked_before_the_job_runs(vendor: VendorServer) -> None:
-    """E1: on the driver, and not on an actor."""
+    """E1: on the driver, not on an actor."""
     dataset = ray.data.range(1)
     config = config_for(vendor)
     with pytest.raises(ConfigurationError, match="Ray Data needs to know the columns"):

@@ -110,12 +110,12 @@ def test_E3_the_budget_is_the_jobs_not_each_workers(spark: SparkSession, vendor:
     enriched = enrich_dataframe(frame_of(spark, job), config=config, key="user_id", fields=FIELDS, workers=2)
     assert len(collected(enriched)) == len(job.records)
     say(f"at most {vendor.max_in_flight} in flight of 6, {most_in_a_second(vendor)} in a second of 150")
-    assert 3 < vendor.max_in_flight <= 6  # more than one worker's share: both were at work
+    assert 3 < vendor.max_in_flight <= 6  # more than one worker's share: both worked
     assert most_in_a_second(vendor) <= 150 * 1.1 + 2 * 4  # and each worker's burst
 
 
 def test_E1_faults_land_in_their_rows(spark: SparkSession, job: Job, vendor: VendorServer) -> None:
-    """E1: 404, 500, 429 with Retry-After, a hang and nonsense; all other rows have their profiles."""
+    """E1: 404, 500, 429 with Retry-After, a hang and an invalid response; all other rows have their profiles."""
     reasons = break_some(vendor)
     keys = key_columns(job)["text"]
     expected = core(job, keys)
@@ -135,7 +135,7 @@ def test_E1_faults_land_in_their_rows(spark: SparkSession, job: Job, vendor: Ven
 def test_E1_a_worker_that_is_killed_loses_and_doubles_nothing(
     spark: SparkSession, vendor: VendorServer, job: Job
 ) -> None:
-    """E1: Spark runs the partition again, and rows of the first attempt do not show."""
+    """E1: Spark repeats the partition, and discards rows of the first attempt."""
     vendor.always(faults.Latency(0.1))
     config = config_for(vendor, concurrency=8)
     enriched = enrich_dataframe(frame_of(spark, job), config=config, key="user_id", fields=FIELDS, workers=2)
@@ -162,7 +162,7 @@ def test_E1_a_worker_that_is_killed_loses_and_doubles_nothing(
 def test_refused_credentials_fail_the_job_at_once_and_say_so(
     spark: SparkSession, vendor: VendorServer, job: Job
 ) -> None:
-    """E1: it is no row's fault."""
+    """E1: the error concerns no single row."""
     vendor.always(faults.Unauthorized())
     enriched = enrich_dataframe(frame_of(spark, job), config=config_for(vendor), key="user_id", fields=FIELDS)
     with pytest.raises(Exception, match="SourceAuthError") as caught:

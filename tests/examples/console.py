@@ -32,7 +32,7 @@ ROLES = {"ann": "admin", "sam": "support", "tess": "trainee", "lou": "support"}
 
 @contextlib.contextmanager
 def quick_passwords() -> Iterator[None]:
-    """Passwords that are hashed meanwhile cost little: a hash names its own cost, wherever it is compared."""
+    """Hash passwords at a low cost; each hash records its own cost for comparisons."""
     with mock.patch.object(passwords, "LOG_N", 8):
         yield
 
@@ -90,7 +90,7 @@ class RunningConsole:
             time.sleep(0.05)
 
     def said(self) -> str:
-        """All that the console wrote to its terminal."""
+        """Everything that the console wrote to its terminal."""
         return self.log.read_text(encoding="utf-8")
 
     def records_asked(self) -> int:

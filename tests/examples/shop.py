@@ -1,4 +1,4 @@
-"""The demo's two processes on free ports, and people who visit the shop over HTTP."""
+"""The demo's two processes on free ports, and visitors of the shop over HTTP."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Shop:
 
 
 class Page:
-    """A page as it came, and how long it took."""
+    """A page as received, and its duration."""
 
     def __init__(self, response: httpx.Response, seconds: float) -> None:
         self.response = response

@@ -96,7 +96,7 @@ def test_a_wrong_password_and_an_unknown_name_look_the_same(console: RunningCons
         assert "wrong" in browser.text
         assert browser.get("/").url.path == "/sign-in"
     assert ("refused", "", "", "wrong password") in console.audit_log("sam")
-    # Somebody typed a secret into the field of the name: it is not kept.
+    # A secret typed into the name field is not stored.
     assert b"my-own-secret-phrase" not in all_bytes(console.data)
 
 
@@ -108,7 +108,7 @@ def test_signing_in_is_limited(console: RunningConsole) -> None:
         assert refused.status_code == 429
         assert 0 < int(refused.headers["retry-after"]) <= WINDOW_SECONDS
         assert "Too many attempts" in browser.text
-        # Somebody else at the same address still gets in.
+        # Another user at the same address can still sign in.
         assert browser.sign_in("sam", console.passwords["sam"]).url.path == "/"
 
 
@@ -134,7 +134,7 @@ def test_W3_failures_from_elsewhere_lock_no_owner_out(tmp_path: Path) -> None:
         home = "198.51.100.7"
         for _ in range(PER_NAME_AND_ADDRESS):
             assert sign_in_from(browser, home, "sam", "not-the-password") == 401
-        assert sign_in_from(browser, home, "sam", "not-the-password") == 429  # the proxy's word counts
+        assert sign_in_from(browser, home, "sam", "not-the-password") == 429  # the proxy's header is trusted
         assert sign_in_from(browser, home, "ann", console.passwords["ann"]) == 200
 
 
@@ -345,7 +345,7 @@ def test_old_lines_go_and_the_audit_log_has_pages(tmp_path: Path) -> None:
         assert [entry.subject for entry in audit_log.latest()] == ["b" * 32] * 5
         first = audit_log.latest(3)
         assert len(audit_log.latest(3, first[-1].number)) == 2
-        # The same secret is used after a restart, so that the same person stays the same subject.
+        # The secret is kept over a restart, so a person keeps the same subject.
         assert AuditLog(database, subject_secret(tmp_path)).subject("id", "x") == audit_log.subject("id", "x")
     assert (tmp_path / "subjects.key").stat().st_mode & 0o077 == 0
     assert (tmp_path / "console.db").stat().st_mode & 0o077 == 0
@@ -611,7 +611,7 @@ def test_a_session_ends_when_it_is_idle_and_when_it_is_old(tmp_path: Path) -> No
         assert sessions.read("x") is None
         sessions.start("ann")
         assert database.execute("SELECT count(*) FROM sessions").fetchone() == (1,)
-        # A user who is removed is out at once.
+        # A removed user is signed out at once.
         Users(database).remove("ann")
         assert database.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
 
@@ -622,7 +622,7 @@ def test_W3_attempts_are_counted_by_address_and_by_name_there() -> None:
     for _ in range(PER_NAME_AND_ADDRESS):
         assert attempts.begin("ann", "a") == 0
     assert 0 < attempts.begin("ann", "a") <= WINDOW_SECONDS
-    assert attempts.begin("ann", "b") == 0  # nobody locks somebody else out from elsewhere
+    assert attempts.begin("ann", "b") == 0  # failures from elsewhere lock no other user out
     clock.advance(WINDOW_SECONDS)
     assert attempts.begin("ann", "a") == 0
     for number in range(PER_ADDRESS):
@@ -707,5 +707,5 @@ def test_nothing_personal_and_no_key_is_in_what_the_console_wrote(console: Runni
 
 
 def all_bytes(directory: Path) -> bytes:
-    """All that is in the console's directory, the write-ahead log too."""
+    """Return all content of the console's directory, including the write-ahead log."""
     return b"".join(path.read_bytes() for path in sorted(directory.iterdir()))

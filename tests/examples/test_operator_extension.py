@@ -96,7 +96,7 @@ def test_the_console_and_the_side_panel_in_chromium(tmp_path: Path) -> None:
 
         page = walk(context, console, tmp_path)
 
-        # The operator's own session is enough: nobody signs in to the panel.
+        # The operator's session is enough: the panel needs no sign-in.
         panel.click("#again")
         panel.get_by_role("heading", name="Ada Lindqvist").wait_for()
         assert fields(panel) == SUPPORT
@@ -190,7 +190,7 @@ class SidePanel:
         return result
 
     def waits_for(self, heading: str) -> bool:
-        """Whether the panel comes to show this heading."""
+        """Return whether the panel eventually shows this heading."""
         end = time.monotonic() + 10
         while time.monotonic() < end:
             expression = "document.querySelector('h1')?.textContent ?? ''"

@@ -192,7 +192,7 @@ def test_the_buttons_drop_the_profile_and_fetch_it_anew(shop: Shop) -> None:
 
 
 def test_a_page_changes_after_a_put_though_profiles_are_kept_for_an_hour(tmp_path: Path) -> None:
-    """Profiles are kept for an hour here; it is the change feed that tells the shop."""
+    """Profiles are cached for an hour here; the shop learns of changes by the change feed."""
     build_store(tmp_path / "s", [CollectionSpec("Households", demo.HOUSEHOLDS, key="household_id")])
     key, secret = ApiKey.generate(admin=True)
     api = ProfileAPI(tmp_path / "s", keys=[key])
@@ -211,7 +211,7 @@ def test_a_page_changes_after_a_put_though_profiles_are_kept_for_an_hour(tmp_pat
             assert name not in visitor.get().text
             assert httpx.put(record, headers=allowed, json={**profile, "display_name": name}).status_code == 200
             visitor.wait_for(lambda page, name=name: f"Welcome back, {name}" in page.text)  # type: ignore[misc]
-        assert bystander.get().figure("status") == "hit"  # of whom nothing was written
+        assert bystander.get().figure("status") == "hit"  # whose record was not written
 
 
 # --- the Profile API stops ------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_pages_keep_coming_while_the_profile_api_is_down() -> None:
         for path in ("/department/baby", "/product/995242", "/account", "/sign-in"):
             assert visitor.get(path).status_code == 200
         assert "does not answer now" in visitor.post("/profile/refresh", next="/").text
-        assert visitor.sign_in(SINGLE).status_code == 200  # nobody can say now that it is unknown
+        assert visitor.sign_in(SINGLE).status_code == 200  # whether the household exists cannot be determined now
         assert visitor.sign_in(FAMILY).status_code == 200
         assert slowest < QUICK
 

@@ -1,4 +1,4 @@
-"""The storefront's committed data, and what the shop makes of them."""
+"""The storefront's committed data, and its use in the shop."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_there_is_one_profile_a_household() -> None:
     assert [row["household_id"] for row in households] == sorted((row["household_id"] for row in households), key=int)
     for row in households:
         assert row["household_id"].isdigit()
-        assert row["display_name"] == f"Household {row['household_id']}"  # nobody is given a name
+        assert row["display_name"] == f"Household {row['household_id']}"  # the data contain no names
         assert len(row) <= 30  # what an Amperity index can hold
         assert row["tier"] in ("platinum", "gold", "silver", "bronze")
         assert row["spend"] >= 0

@@ -1,4 +1,4 @@
-"""Identity and consent functions that hang, or raise a cancellation of their own."""
+"""Identity and consent functions that hang, or raise `CancelledError` themselves."""
 
 from __future__ import annotations
 

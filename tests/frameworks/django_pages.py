@@ -34,7 +34,7 @@ async def aread(request: Any) -> HttpResponse:
 
 
 def public(request: Any) -> HttpResponse:
-    """A page that makes a mistake: it invites shared caches."""
+    """A faulty page: it allows shared caches to store it."""
     response = HttpResponse(hello(request.profile))
     response["Cache-Control"] = "public, s-maxage=600, max-age=60"
     response["CDN-Cache-Control"] = "max-age=600"
@@ -214,7 +214,7 @@ urlpatterns = [
 
 
 class ReadsEarly:
-    """A middleware of the project's own that reads the profile before the view, and before the page cache."""
+    """A project's middleware that reads the profile before the view and the page cache."""
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
@@ -226,7 +226,7 @@ class ReadsEarly:
 
 
 class ReadsAfter:
-    """A middleware outside of the profile's that looks for it when the response is made."""
+    """A middleware outside the profile's that reads the profile during the response."""
 
     seen: list[object] = []  # noqa: RUF012
 

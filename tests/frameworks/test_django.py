@@ -128,7 +128,7 @@ async def identify_async(request: HttpRequest) -> str | None:
 
 @BOTH
 def test_A17_consent_is_asked_before_the_lookup(asgi: bool) -> None:
-    """A17: without a yes there is no call; the header that decides is in `Vary`."""
+    """A17: without consent there is no call; the deciding header is in `Vary`."""
     source = ScriptedSource()
     with site(client_of(source), CONSENT=honour_gpc()):
         for page in ("/read", "/aread"):
@@ -147,7 +147,7 @@ def test_A11_a_hung_source_delays_a_page_by_the_budget(asgi: bool, page: str) ->
     with site(client_of(source), BUDGET=0.05):
         browser = Browser(asgi, "1")
         browser.get("/plain")
-        assert browser.text(page) == "Hello nobody"  # it would have greeted, had it waited for the load
+        assert browser.text(page) == "Hello nobody"  # it would contain the name if it had waited for the load
         end = time.monotonic() + 20
         while browser.text(page) == "Hello nobody" and time.monotonic() < end:
             time.sleep(0.05)
@@ -158,7 +158,7 @@ def test_A11_a_hung_source_delays_a_page_by_the_budget(asgi: bool, page: str) ->
 @BOTH
 @pytest.mark.parametrize("page", ["/read", "/aread"])
 def test_A11_the_budget_holds_when_the_clients_loop_stands_still(asgi: bool, page: str) -> None:
-    """A11: something blocks the event loop of the client (here its source); the page does not wait for it."""
+    """A11: the page does not wait while the client's event loop is blocked (here by its source)."""
     blocked = threading.Event()
 
     def block(key: Any) -> Any:
@@ -213,7 +213,7 @@ def test_A10_a_function_that_fails_costs_the_profile_not_the_page(
 
 @BOTH
 def test_A10_views_that_require_a_profile_answer_with_the_reason(asgi: bool) -> None:
-    """A10: 401 for nobody, 403 without consent, 404 without a profile."""
+    """A10: 401 if not signed in, 403 without consent, 404 without a profile."""
     source = ScriptedSource(lambda key: NotFound() if key.value == "3" else found(id=key.value))
     with site(client_of(source), CONSENT=honour_gpc()):
         for page in ("/members", "/amembers"):
@@ -290,7 +290,7 @@ def test_templates_render_what_is_missing_as_empty(asgi: bool) -> None:
 
 
 def test_many_threads_share_one_thread_of_the_client() -> None:
-    """However many threads serve pages, lookups take one more."""
+    """Lookups need one thread, regardless of the number of threads that serve pages."""
     source = ScriptedSource(delay=0.02)
     with site(client_of(source)):
         browsers = [Browser(False, str(number % 4 + 1)) for number in range(16)]

@@ -1,4 +1,4 @@
-"""`manage.py check` and start-up say what is wrong with the settings."""
+"""`manage.py check` and start-up report errors in the settings."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_A26_a_misplacement_is_named_by_the_check(settings: dict[str, Any], id_:
 
 
 def test_A26_an_identity_from_a_cookie_needs_no_user() -> None:
-    """A26: no false alarm."""
+    """A26: a working identity function gives no error."""
     assert findings(MIDDLEWARE=[OURS], PROFILE_ENRICH={"CLIENT": client, "IDENTIFY": from_cookie("visitor")}) == []
 
 

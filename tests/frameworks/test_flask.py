@@ -63,7 +63,7 @@ def greets_everybody(app: Flask, path: str) -> None:
 
 
 def test_A20_the_profile_of_whoever_is_in_session(caplog: pytest.LogCaptureFixture) -> None:
-    """A20, A13: in synchronous and asynchronous views and in templates; one lookup a person; personal pages say so."""
+    """A20, A13: in all views and in templates; one lookup per person; personal pages have the headers."""
     source = ScriptedSource()
     app = flask_app.create(client_of(source))
     for path in ("/read", "/aread", "/g", "/template"):
@@ -98,7 +98,7 @@ def test_A14_what_invites_shared_caches_goes(caplog: pytest.LogCaptureFixture) -
 def test_A22_flask_caching_never_serves_one_persons_page_to_another(
     kind: str, order: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A22: `@cached` views and functions, memoized functions and fragments; what is for all is still cached."""
+    """A22: `@cached` views and functions, memoized functions and fragments; shared results are still cached."""
     flask_caching = pytest.importorskip(
         "flask_caching", reason="Flask-Caching is not installed: pip install flask-caching"
     )
@@ -146,7 +146,7 @@ def test_A22_a_function_under_cachetools_that_gets_the_profile_for_itself_is_log
 
 @pytest.mark.parametrize("before", [True, False])
 def test_A16_a_stream_that_reads_it_first_is_logged(before: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """A16: the headers are gone, unless the view has read it."""
+    """A16: the headers are already sent, unless the view has read it."""
     app = flask_app.create(client_of(ScriptedSource()))
 
     def late() -> Response:
@@ -176,7 +176,7 @@ def test_A16_a_late_stream_has_the_session_of_its_request(caplog: pytest.LogCapt
 
 
 def test_A22_without_the_extension_the_cache_does_serve_it() -> None:
-    """The test above can fail."""
+    """Show that the test above can fail."""
     flask_caching = pytest.importorskip(
         "flask_caching", reason="Flask-Caching is not installed: pip install flask-caching"
     )
@@ -400,7 +400,7 @@ def test_A31_a_function_that_takes_long_is_logged_once_and_in_a_thread_it_costs_
 
 
 def test_A10_views_that_require_a_profile_answer_with_the_reason() -> None:
-    """A10: 401 for nobody, 403 without consent, 404 without a profile."""
+    """A10: 401 if not signed in, 403 without consent, 404 without a profile."""
     source = ScriptedSource(lambda key: NotFound() if key.value == "u3" else found(id=key.value))
     app = flask_app.create(client_of(source), consent=honour_gpc())
     for path in ("/members", "/amembers"):
@@ -442,7 +442,7 @@ def test_A23_after_the_request_the_profile_is_sealed() -> None:
 
 
 def test_many_threads_share_one_thread_of_the_client() -> None:
-    """However many threads serve pages, lookups take one more."""
+    """Lookups need one thread, regardless of the number of threads that serve pages."""
     source = ScriptedSource(delay=0.02)
     app = flask_app.create(client_of(source))
     before = sum(thread.name == "profile_enrich" for thread in threading.enumerate())

@@ -55,7 +55,7 @@ def visits(url: str, path: str = "/") -> list[dict[str, Any]]:
     ],
 )
 def test_A9_several_workers_and_threads(name: str, preload: bool, vendor: VendorServer) -> None:
-    """A9: each worker has an event loop of its own, whatever the master had; each thread sees the right person."""
+    """A9: each worker has its own event loop, regardless of the master; each thread gets the right profile."""
     port = free_port()
     command = [sys.executable, "-W", "always::ResourceWarning", "-m", "gunicorn", "--workers", "2", "--threads", "8"]
     command += ["--bind", f"{HOST}:{port}", "--log-level", "warning", *(["--preload"] if preload else [])]
@@ -64,7 +64,7 @@ def test_A9_several_workers_and_threads(name: str, preload: bool, vendor: Vendor
     with Served(command, port, environment) as served:
         answers = visits(served.wait(60).url)
         end = time.monotonic() + 30
-        while len({answer["pid"] for answer in answers}) < 2:  # one worker may take all while the other one starts
+        while len({answer["pid"] for answer in answers}) < 2:  # one worker may take all requests while the other starts
             assert time.monotonic() < end
             answers += visits(served.url)
         assert ask(served.url, "/", "warm")["tier"] == "tier of warm"

@@ -63,7 +63,7 @@ async def cached_read(profile: CurrentProfile) -> str:
 
 @get("/cached/unread", cache=60)
 async def cached_unread(profile: CurrentProfile) -> str:
-    """It takes the profile, and looks at it only some of the time."""
+    """A handler that has the profile as a dependency, but reads it only for some requests."""
     ran.append("/cached/unread")
     return "the same for all"
 
@@ -225,7 +225,7 @@ def test_A22_without_the_plugin_the_cache_does_serve_it() -> None:
 
 
 def test_A10_guards_refuse_with_the_reason(browser: TestClient[Litestar]) -> None:
-    """A10: 401 for nobody, 403 without consent, 404 without a profile; a WebSocket is closed."""
+    """A10: 401 if not signed in, 403 without consent, 404 without a profile; a WebSocket is closed."""
     assert [visit(browser, "/members", user).status_code for user in ("u1", None, "u9")] == [200, 401, 404]
     assert visit(browser, "/members", "u1", **{"Sec-GPC": "1"}).status_code == 403
     with pytest.raises(WebSocketDisconnect) as caught, browser.websocket_connect("/members-ws"):

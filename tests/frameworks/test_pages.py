@@ -1,4 +1,4 @@
-"""What the documents' pages for frameworks show, in the framework."""
+"""The code of the documents' framework pages, run in the framework."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_page_about_django(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its settings and its views serve a page, and its test case passes."""
     page = code_of("django.md")
     for name in ("home", "offers", "account"):
-        page[name].__module__ = "shop.urls"  # the page is no module
+        page[name].__module__ = "shop.urls"  # the page is not a module
     project = types.ModuleType("shop.profiles")
     project.client = page["client"]  # type: ignore[attr-defined]
     urls = types.ModuleType("shop.urls")

@@ -150,7 +150,7 @@ def test_a_file_stays_the_servers_own_wrapper() -> None:
 
 
 def test_A20_bytes_of_a_header_are_those_that_were_sent() -> None:
-    """A20: PEP 3333 hands each byte on as a character."""
+    """A20: PEP 3333 passes each byte as a character."""
     source = ScriptedSource()
     app = WSGIProfileMiddleware(application, client=client_of(source), identify=from_header("X-Who", trusted=True))
     Response(app, "/read", HTTP_X_WHO="\xe9")

@@ -90,7 +90,7 @@ class TestConditions:
 
 
 def _told(audience: Audience, value: object) -> bool:
-    """A value of another kind does not belong either."""
+    """A value of another type does not match either."""
     with contextlib.suppress(MissingAttribute):
         return audience.matches(profile(value=value))
     return False

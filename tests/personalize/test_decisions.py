@@ -1,4 +1,4 @@
-"""Choosing a variant: the first that fits, else the default, whatever happens."""
+"""Choice of a variant: the first that matches, otherwise the default, also after errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The relay in front of a vendor that is slow, wrong, switched off."""
+"""The relay in front of a vendor that is slow, faulty or shut down."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def test_R3_a_vendor_that_fails_changes_nothing_that_is_mirrored(
     for _ in range(5):
         answer = await client.get(record(vendor, "u1"))
         assert (answer.status_code, answer.content) == (200, before)
-    # Nothing is known of this one: that is not "no such record".
+    # This key is unknown to the mirror, which is not "no such record".
     assert (await client.get(record(vendor, "u2"))).status_code == 503
     vendor.heal()
 
@@ -181,7 +181,7 @@ async def test_R3_a_record_that_is_really_gone_is_removed(
     await client.get(record(vendor, "u1"))
     clock.now += 1000
     del vendor.profiles["u1"]
-    await client.get(record(vendor, "u2"))  # the vendor is well
+    await client.get(record(vendor, "u2"))  # the vendor is healthy
     assert (await client.get(record(vendor, "u1"))).status_code == 404
 
 

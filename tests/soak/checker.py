@@ -1,4 +1,4 @@
-"""Who notes what must not happen, and counts what does."""
+"""Records violations, and counts events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def say(text: str) -> None:
 
 
 def frames_of(error: BaseException) -> str:
-    """Where an exception came from, without its words."""
+    """Return the origin of an exception, without its message."""
     return " > ".join(f"{Path(each.filename).name}:{each.lineno}" for each in traceback.extract_tb(error.__traceback__))
 
 

@@ -193,7 +193,7 @@ class ExpectedState:
             self._serial_gone = self._serial
 
     def overlay(self, client: ProfileClient, key: str) -> None:
-        """A purchase that the vendor does not know of yet."""
+        """A purchase that the vendor does not have yet."""
         with self._lock:
             self._serial += 1
             ttl = self._settings.overlay_ttl
@@ -219,7 +219,7 @@ class ExpectedState:
                 self._baskets[person] = moved
 
     def new_chapter(self) -> None:
-        """Another client, with an empty cache: what concerned the one before is forgotten."""
+        """Start a new client, with an empty cache: reset the state of the previous client."""
         with self._lock:
             for book in (self._epochs, self._floors, self._baskets, self._baskets_gone, self._adopted, self._uncertain):
                 book.clear()
@@ -243,7 +243,7 @@ class ExpectedState:
             )
 
     def judge_text(self, text: str, key: str | None, where: str) -> None:
-        """Isolation, as blunt as can be: no id and no canary of anybody else is anywhere in a response."""
+        """Check isolation: a response contains no id and no canary of another person."""
         found = self._marked.findall(text)
         if not found:
             return

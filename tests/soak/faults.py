@@ -1,4 +1,4 @@
-"""How the vendor is: well, shaky, failing in one way or another, or down."""
+"""Schedules of vendor faults: healthy, unreliable, failing or down."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class FaultSchedule:
                 self._dealer.shuffle(self._hand)
             name = self._hand.pop()
             if name.endswith("Retry-After") and self._dealer.random() < 0.8:
-                return faults.Healthy()  # each one keeps everybody away for a second
+                return faults.Healthy()  # each one blocks all visitors for a second
         self._checker.count(f"fault: {name}")
         return DECK[name]
 

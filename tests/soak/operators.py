@@ -41,7 +41,7 @@ class _Answers:
             self._expected.judge(Sight.of(profile), expected, where)
 
     def refused(self, error: Exception, where: str) -> None:
-        """An error is an answer; but one that says whose it was is not."""
+        """An error is a valid result, unless its message identifies a person."""
         expected = isinstance(error, ProfileEnrichError)
         self._checker.check(expected, "an error of another family", f"{where}: {type(error).__name__}")
         text = f"{error!r} {error} {error.__cause__!r} {error.__context__!r}"

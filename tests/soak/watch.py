@@ -1,4 +1,4 @@
-"""What watches from outside: the source and the limits from their seams, logs, warnings, threads, sockets, memory."""
+"""Monitors: wrappers of the source and the limits, logs, warnings, threads, sockets and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`AmperitySource`: lookups by id and by filter, three ways to get a token, and how it is made."""
+"""`AmperitySource`: lookups by id and by filter, three ways to get a token, and its construction."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_an_index_that_is_not_listed_is_a_configuration_error(sources: Any
 
 
 async def test_E8_a_404_of_an_index_whose_list_fails_is_an_error(vendor: VendorServer, sources: Any) -> None:
-    """E8: nothing is known about the profile while nothing is known about the index."""
+    """E8: without a known index, the existence of the profile is unknown."""
     vendor.always(faults.ServerError(), match=lambda call: call.path.endswith("/indexes"))
     source = sources(index="idx-nope")
     with pytest.raises(SourceUnavailable):

@@ -92,7 +92,7 @@ async def test_an_endless_list_is_an_error(vendor: VendorServer, sources: Any) -
 async def test_paging_sees_every_row_once(
     vendor: VendorServer, sizes: list[int], last: str | None, tokens: list[str]
 ) -> None:
-    """Whatever the pages' sizes and tokens, empty pages included."""
+    """For any page sizes and tokens, and empty pages."""
     vendor.heal()
     vendor.reset_calls()
     tokens = [token.encode("utf-8", "replace").decode() for token in tokens]

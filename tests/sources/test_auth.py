@@ -1,4 +1,4 @@
-"""Tokens: one renewal for all, before the expiry and after a refusal, and never a secret in sight."""
+"""Tokens: one shared renewal before the expiry and after a refusal, and no secret in any output."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def test_without_expires_in_the_token_itself_says_when(vendor: VendorServe
     clock.now += 1
     vendor.script(faults.Respond(200, {"access_token": "opaque"}))
     assert await auth.token(transport, deadline=Deadline(5)) == "opaque"
-    clock.now += 1e9  # nobody knows when it expires: used until it is refused
+    clock.now += 1e9  # its expiry is unknown: used until it is refused
     assert await auth.token(transport, deadline=Deadline(5)) == "opaque"
 
 
@@ -162,7 +162,7 @@ async def test_L1_one_renewal_however_many_wait(vendor: VendorServer, transport:
     tokens = await asyncio.gather(*(auth.token(transport, deadline=Deadline(5)) for _ in range(100)))
     assert len(set(tokens)) == 1
     assert vendor.call_count == 1
-    # All of them are refused at once: again one renewal, and whoever is late takes its result.
+    # All calls are refused at once: again one renewal, and late calls use its result.
     again = await asyncio.gather(*(auth.token(transport, deadline=Deadline(5), refused=tokens[0]) for _ in range(100)))
     assert len(set(again)) == 1
     assert again[0] != tokens[0]

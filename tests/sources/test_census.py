@@ -1,4 +1,4 @@
-"""`CensusSource`: the entity by id or name, what a 404 means, and the answers that the vendor does not document."""
+"""`CensusSource`: the entity by id or name, the meaning of a 404, and undocumented responses of the vendor."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def test_wrong_arguments_are_named(changes: dict[str, Any], names: str) -> None:
     "body", ['{"data":{"id":"u2","tier":"gold"}}', '{"data":{"tier":"gold"}}', '{"data":{"id":null}}']
 )
 async def test_L9_another_persons_record_is_refused(vendor: VendorServer, sources: Any, body: str) -> None:
-    """L9: whatever a proxy on the way mixes up, nobody gets another's record where the id column is known."""
+    """L9: a proxy that mixes up responses never gives another's record if the id column is known."""
     source = sources(entity=vendor.entity_id, id_column="id")
     assert isinstance(await ask(source), Found)
     vendor.script(faults.Respond(200, body.encode(), {"Content-Type": "application/json"}), match="record")

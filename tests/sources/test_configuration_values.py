@@ -101,7 +101,7 @@ CASES: list[tuple[Make, dict[str, Any], str, list[object]]] = [
 def test_A25_a_value_that_cannot_be_meant_is_refused(
     make: Make, others: dict[str, Any], name: str, values: list[object]
 ) -> None:
-    """A25: `None` is refused, not spelled; the message names the argument and quotes no secret."""
+    """A25: `None` is refused, not converted to text; the message names the argument and quotes no secret."""
     for value in values:
         with pytest.raises(ConfigurationError) as raised:
             make(**{**others, name: value})

@@ -1,4 +1,4 @@
-"""A source that raises leaves no value of a vendor's answer in the frames that an error report writes down."""
+"""The frames of a source's exception hold no value of a vendor's response."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ AMPERITY_LIST: dict[str, Any] = {
 
 
 async def report_of(fetch: Callable[[], Awaitable[Any]]) -> str:
-    with pytest.raises(Exception) as raised:  # whatever it is: its frames are looked at
+    with pytest.raises(Exception) as raised:  # any exception: its frames are checked
         await fetch()
     error = raised.value
     if isinstance(error, ProfileEnrichError):

@@ -1,4 +1,4 @@
-"""What HTTP sources share: URLs, JSON, caching headers, statuses, and what is shown of a vendor's words."""
+"""Shared behaviour of HTTP sources: URLs, JSON, caching headers, statuses, quoted vendor messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection that the server closes while it is idle is no failure of the source."""
+"""A connection that the server closes while it is idle is not a failure of the source."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_A27_a_request_on_a_connection_that_was_closed_while_idle_is_sent_
 
 
 async def test_A27_many_idle_connections_that_close_at_once_are_no_failure(transport: Transport) -> None:
-    """A27: the request that is repeated does not meet the next dead connection."""
+    """A27: the repeated request does not use another closed connection."""
     if type(transport).__name__.startswith("HandedIn"):
         pytest.skip("a client that was handed in opens connections by its own rules")
     async with closing_server(1) as server:
@@ -89,7 +89,7 @@ async def test_A27_many_idle_connections_that_close_at_once_are_no_failure(trans
 
 
 async def test_A27_a_new_connection_that_is_closed_is_a_failure(own: Open) -> None:
-    """A27: only an idle connection is excused."""
+    """A27: only idle connections are exempt."""
     transport = own()
     async with closing_server(0) as server:
         with pytest.raises(SourceConnectionError, match="closed the connection before it answered"):
@@ -100,7 +100,7 @@ async def test_A27_a_new_connection_that_is_closed_is_a_failure(own: Open) -> No
 
 @pytest.mark.parametrize("name", ["aiohttp", "httpx2", "httpx"])
 async def test_A27_without_retries_no_lookup_fails_behind_a_server_that_closes_idle_connections(name: str) -> None:
-    """A27: outside the retry budget, and unseen by the circuit breaker."""
+    """A27: the repetition does not count for the retry budget or the circuit breaker."""
     async with closing_server(1) as server:
         source = CensusSource("key", entity=1, base_url=server.url, transport=name)  # type: ignore[arg-type]
         policy = SourcePolicy(retry=RetryPolicy(1))

@@ -88,7 +88,7 @@ async def test_what_cannot_be(running: tuple[str, ProfileAPI]) -> None:
 
 
 class Answers:
-    """A server that has entities, and answers batches as it is told."""
+    """A server with entities and scripted batch responses."""
 
     def __init__(self) -> None:
         self.status = 200

@@ -1,4 +1,4 @@
-"""One suite that every source passes: what `ProfileSource` promises holds whoever answers.
+"""A conformance suite for every source: the guarantees of `ProfileSource`.
 
 To make a source take part, add a function to `WORLDS` that puts `PROFILES` behind it.
 """

@@ -40,7 +40,7 @@ async def test_by_primary_key(path: Path) -> None:
     assert found.record.attributes["nested"]["a"] == [1]
     assert await source.fetch(ProfileKey("3"), deadline=soon()) == NotFound()
     await source.aclose()
-    assert isinstance(await source.fetch(ProfileKey("2"), deadline=soon()), Found)  # opens anew
+    assert isinstance(await source.fetch(ProfileKey("2"), deadline=soon()), Found)  # reopens it
     await source.aclose()
 
 
@@ -61,7 +61,7 @@ async def test_by_attribute(path: Path) -> None:
         with pytest.raises(InvalidKeyError, match="it has: id, email, tier"):
             await source.fetch(ProfileKey("x", "phone"), deadline=soon())
         await source.aclose()
-        assert store.get("Users", "1") is not None  # not the source's to close
+        assert store.get("Users", "1") is not None  # the source does not own it
 
 
 async def test_namespace_separates_stores_and_collections(path: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One conformance test for all transports: what is promised holds whichever HTTP client is installed or handed in."""
+"""A conformance suite for all transports: the same guarantees with every HTTP client."""
 
 from __future__ import annotations
 

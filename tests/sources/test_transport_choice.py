@@ -1,4 +1,4 @@
-"""Which HTTP client is taken, and what it means to hand in one's own."""
+"""The choice of the HTTP client, and clients that the user passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transports on many loops, in threads and after forks: what they open, they close. And what they log: nothing."""
+"""Transports on many loops, in threads and after forks close everything that they open, and log nothing."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def run(script: str, name: str, vendor: VendorServer) -> subprocess.CompletedPro
 
 
 async def test_L2_L14_closing_a_retired_client_is_no_requests_business() -> None:
-    """L2, L14: whoever gives a client back last is often late or cancelled; closing neither waits for that nor ends."""
+    """L2, L14: a retired client is closed in its own task, which a cancelled request does not stop."""
     gate = asyncio.Event()
     closed: list[str] = []
     names = iter(("first", "second"))

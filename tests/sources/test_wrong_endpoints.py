@@ -1,4 +1,4 @@
-"""A source with a wrong endpoint fails; it never reports profiles as missing."""
+"""A source with a wrong endpoint raises an error; it never reports profiles as missing."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_E8_another_vendors_server_is_an_error(make: Make, vendor: VendorS
 async def test_E8_a_page_that_is_not_the_vendors_is_an_error(
     make: Make, status: int, body: bytes, vendor: VendorServer
 ) -> None:
-    """E8: a login page, a proxy's error page, another API: everything answers the same."""
+    """E8: a login page, a proxy's error page, another API: every URL gives the same response."""
     vendor.always(faults.Respond(status, body))
     async with opened(make(right_url(vendor, make))) as source:
         for type in ("id", "email") if isinstance(source, AmperitySource) else ("id",):
@@ -122,7 +122,7 @@ async def test_E8_a_page_that_is_not_the_vendors_is_an_error(
 async def test_E8_a_proxys_page_is_an_error_also_when_the_endpoint_was_seen_before(
     make: Make, vendor: VendorServer
 ) -> None:
-    """E8: a proxy that starts to answer in the vendor's place empties nobody's profile."""
+    """E8: a proxy that starts to answer instead of the vendor removes no profile."""
     async with opened(make(right_url(vendor, make))) as source:
         assert await ask(source, "u1") != NotFound()
         vendor.always(faults.Respond(404, b"<html>not found</html>"))

@@ -83,7 +83,7 @@ async def make_own(request: pytest.FixtureRequest) -> AsyncGenerator[Open]:
 async def failure(transport: Transport, url: str, seconds: float = 5.0) -> ProfileEnrichError:
     with pytest.raises(ProfileEnrichError) as caught:
         await transport.send(request(url), deadline=Deadline(seconds))
-    # An HTTP client's error holds the request: none may hang on ours.
+    # An HTTP client's error refers to the request, so ours must not refer to it.
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     assert url not in str(caught.value)

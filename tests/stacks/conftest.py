@@ -1,4 +1,4 @@
-"""What the tests of all stacks share: two customers whose values are easy to find in whatever is written."""
+"""Fixtures of all stacks: two customers whose values are easy to find in any output."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ VALUES = ("-Planted", "-planted", "424242", "planted-tag")
 
 @pytest.fixture
 def client() -> ProfileClient:
-    """A client that knows the two customers."""
+    """A client with the two customers."""
     return ProfileClient(MemorySource(PEOPLE))

@@ -53,7 +53,7 @@ class Signed(BaseMiddleware):
 
 
 class Lazy(BaseMiddleware):
-    """A user that a database is asked for when it is first looked at, as Django's own `request.user`."""
+    """A user that is loaded from a database on first access, as Django's own `request.user`."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         def load() -> Customer:

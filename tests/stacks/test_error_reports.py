@@ -1,4 +1,4 @@
-"""Error reports of other people's tools: none holds a value of a profile, from our frames or from the user's."""
+"""Error reports of third-party tools contain no profile value, from our frames or the user's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AWS Lambda through Mangum: the ASGI middleware, and the integrations that are inside of an application."""
+"""AWS Lambda through Mangum: the ASGI middleware, and the integrations inside an application."""
 
 from __future__ import annotations
 

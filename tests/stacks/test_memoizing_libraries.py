@@ -1,4 +1,4 @@
-"""Libraries that keep the results of functions: no two people share one."""
+"""Memoizing libraries: no two people share a result."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def answers(client: TestClient, path: str, times: int = 2) -> list[tuple[str, str, str, str]]:
-    """What each of two customers and a visitor is answered, over and over."""
+    """Return the responses to two customers and a visitor, repeatedly."""
     found: list[tuple[str, str, str, str]] = []
     for _ in range(times):
         for user in ("u1", "u2", ""):
@@ -96,7 +96,7 @@ def test_A22_A24_fastapi_cache_and_aiocache_key_on_the_person(
 
 
 def test_A24_a_value_of_the_profile_is_part_of_the_key_too() -> None:
-    """A24: `repr` is what aiocache makes its keys of, and fastapi-cache."""
+    """A24: aiocache and fastapi-cache make their keys from `repr`."""
 
     @cached(cache=SimpleMemoryCache, ttl=60, namespace="values")
     async def delivery(address: Any) -> str:

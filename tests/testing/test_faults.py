@@ -33,7 +33,7 @@ def ask(vendor: VendorServer, key: str = "u1", timeout: float = 5.0) -> httpx.Re
 
 
 def raw(vendor: VendorServer) -> tuple[bytes, type[Exception] | None]:
-    """All bytes of one answer, and how the connection ended."""
+    """Return all bytes of one response, and how the connection ended."""
     with socket.create_connection(("127.0.0.1", vendor.port), timeout=5) as sock:
         request = "GET /api/v1/entities/1/record?record_id=u1 HTTP/1.1\r\nauthorization: Bearer secret\r\n"
         sock.sendall(f"{request}connection: close\r\n\r\n".encode())

@@ -1,4 +1,4 @@
-"""`VendorServer` in the healthy case, its recorder, and its end."""
+"""`VendorServer` without faults, its recorder, and its shutdown."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def test_it_starts_and_stops_again_and_says_when_it_does_not_run() -> None:
     vendor = VendorServer()
     with pytest.raises(RuntimeError, match="not running"):
         _ = vendor.base_url
-    vendor.release()  # nothing runs, nothing hangs
+    vendor.release()  # nothing is running, so nothing hangs
     vendor.close()
     with vendor:
         with pytest.raises(RuntimeError, match="runs already"):
@@ -326,7 +326,7 @@ def test_it_starts_and_stops_again_and_says_when_it_does_not_run() -> None:
     assert "stopped" in repr(vendor)
     with vendor:
         assert get(f"{vendor.base_url}/entities").status_code == 200
-        assert vendor.port == first  # a vendor that restarts is where it was
+        assert vendor.port == first  # a restarted vendor has the same address
     vendor.close()
 
 
@@ -371,7 +371,7 @@ def test_L14_closing_while_connections_come_in_leaves_no_socket() -> None:
 
 
 def restart(vendor: VendorServer) -> None:
-    """A connection that was tried meanwhile may hold the port for a moment."""
+    """A connection attempt may hold the port for a moment."""
     for _ in range(500):
         with contextlib.suppress(OSError):
             vendor.start()

@@ -59,7 +59,7 @@ def test_E7_a_directory_that_is_swapped_while_a_file_is_written_gets_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_descriptor: bool
 ) -> None:
     """E7: something else takes the directory's path between the opening of a file and its rename."""
-    if not by_descriptor:  # what Windows says
+    if not by_descriptor:  # the error on Windows
         monkeypatch.setattr(files, "_BY_DESCRIPTOR", False)
     directory, moved, elsewhere = tmp_path / "directory", tmp_path / "moved", tmp_path / "elsewhere"
     directory.mkdir()
@@ -129,7 +129,7 @@ def test_E7_a_lock_has_one_holder_and_a_killed_one_holds_nothing(tmp_path: Path)
 
 
 def test_E7_a_removed_lock_file_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The holder releases between another's opening and locking of the same file."""
+    """The owner releases the lock between another process's opening and locking of the file."""
     path = tmp_path / "x.lock"
     first, second = FileLock(path), FileLock(path)
     assert first.acquire()
@@ -276,7 +276,7 @@ def test_E6_a_path_that_cannot_be_written_is_said_before_the_work(tmp_path: Path
 
 
 def test_E6_a_directory_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode, **_: False)  # the owner of everything may be running this
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: False)  # the tests may run as root
     with pytest.raises(ConfigurationError, match="no permission to write in the directory"):
         check_output_paths([OutputPath(tmp_path / "out", "the output")])
 

@@ -11,7 +11,7 @@ from profile_enrich._utils import fork
 
 
 class Slow:
-    """Takes a while to reset."""
+    """An object that is slow to reset."""
 
     def __init__(self) -> None:
         self.resets = 0

@@ -1,4 +1,4 @@
-"""Profiles as objects of the user's own classes, and the account of what did not fit."""
+"""Profiles as objects of the user's classes, and the errors of values that do not fit."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_A18_what_is_missing_is_said_by_name(model: Any) -> None:
 
 @pytest.mark.parametrize("model", [AsPydantic, AsStruct])
 def test_A18_what_is_of_another_type_is_said_without_the_value(model: Any) -> None:
-    """A18: pydantic and msgspec quote values; this does not."""
+    """A18: pydantic and msgspec quote values; these errors do not."""
     with pytest.raises(ModelMismatch) as raised:
         profile(tier="gold", spend="alice@example.com").as_model(model)
     ((place, problem),) = raised.value.problems

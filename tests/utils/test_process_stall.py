@@ -1,4 +1,4 @@
-"""Standstills of our own: a blocked loop, a paused process, loops that end. None counts against the source."""
+"""Stalls of the process (a blocked loop, a suspended process, an ended loop) never count against the source."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_A27_an_application_that_blocks_its_own_loop_fails_no_lookup(
             lookups = [asyncio.create_task(client.lookup(f"u{number}")) for number in range(1, 7)]
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            time.sleep(2.0)  # what an application must not do, and does
+            time.sleep(2.0)  # a mistake that applications make
             profiles = await asyncio.gather(*lookups)
             assert [profile.status for profile in profiles] == [Status.MISS] * 6
             stats = client.stats()
@@ -66,7 +66,7 @@ async def test_A27_an_application_that_blocks_its_own_loop_fails_no_lookup(
 
 
 async def test_A27_the_source_still_has_to_keep_its_deadline() -> None:
-    """A27: only the time of the standstill is given back."""
+    """A27: the deadline is extended by the stall alone."""
     client = ProfileClient(Patient(30.0), deadline=0.5, source_policy=NO_RETRY)
     lookup = asyncio.create_task(client.lookup("u1"))
     await asyncio.sleep(0.01)
@@ -79,7 +79,7 @@ async def test_A27_the_source_still_has_to_keep_its_deadline() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system does not stop processes")
 def test_A27_a_process_that_is_paused_fails_no_lookup() -> None:
-    """A27: a frozen process, as a serverless function between two calls."""
+    """A27: a suspended process, as a serverless function between two calls."""
     program = textwrap.dedent("""
         import asyncio, sys
         from profile_enrich import CensusSource, ProfileClient, RetryPolicy, SourcePolicy
@@ -139,7 +139,7 @@ def test_L4_stale_entries_are_refreshed_also_where_each_request_has_a_loop_of_it
 
 
 def test_L14_one_loop_that_ends_leaves_no_thread() -> None:
-    """L14: a script that ends while a load is under way is none that makes a loop for each request."""
+    """L14: a script that ends during a load is not mistaken for one with a loop per request."""
     client = client_of(ScriptedSource(delay=5.0))
 
     async def main() -> None:

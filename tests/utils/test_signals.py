@@ -55,7 +55,7 @@ sys.exit(received[0] + 10)
 
 @contextmanager
 def running(code: str) -> Generator[subprocess.Popen[bytes]]:
-    """A process that has said that it begins; nobody reads its standard output."""
+    """A process that has reported its start; its standard output is not read."""
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": ""},

@@ -1,4 +1,4 @@
-"""Single load by itself."""
+"""Unit tests of single flight."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLOSED = r"^the lookup was ended because the client or its event loop was closed
 
 
 class FunctionLoad(Load[str, int]):
-    """A load that a function does. It notes how it ended."""
+    """A load by a function. It records how it ended."""
 
     def __init__(self, work: Callable[[FunctionLoad], Awaitable[int]], key: str = "a", seconds: float = 5.0) -> None:
         super().__init__(key, seconds)
@@ -150,7 +150,7 @@ async def test_L3_a_budget_ends_the_wait_only() -> None:
 
 
 async def test_L3_a_hung_load_frees_its_key_by_the_deadline() -> None:
-    """L3: a hung upstream frees its key by the load's deadline, and what then comes is not counted."""
+    """L3: a hung upstream frees its key by the load's deadline, and a later result is not counted."""
     gate = asyncio.Event()
 
     async def work(this: FunctionLoad) -> int:
@@ -169,7 +169,7 @@ async def test_L3_a_hung_load_frees_its_key_by_the_deadline() -> None:
 
 
 async def test_L3_one_that_never_ends_is_cancelled_after_a_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """L3: nothing is left behind for ever."""
+    """L3: nothing is kept for ever."""
     monkeypatch.setattr("profile_enrich._utils.single_flight.GRACE", 0.02)
     cancelled = asyncio.Event()
 
@@ -211,7 +211,7 @@ async def test_a_newer_flight_takes_the_place_of_an_older_one() -> None:
 
 
 async def test_A18_an_unexpected_error_is_passed_on_without_its_text() -> None:
-    """A18: whatever a source raises may quote the key."""
+    """A18: any exception of a source may quote the key."""
 
     async def work(this: FunctionLoad) -> int:
         this.start_deadline()
@@ -226,7 +226,7 @@ async def test_A18_an_unexpected_error_is_passed_on_without_its_text() -> None:
 
 
 async def test_L9_a_load_runs_in_a_fresh_context() -> None:
-    """L9: user A's context never rides on user B's load."""
+    """L9: user A's context is never used for user B's load."""
     user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
     seen: list[str] = []
 
@@ -318,7 +318,7 @@ async def test_a_load_that_was_cancelled_ends_as_cancelled_and_leaves_nothing() 
 async def test_L14_closing_waits_no_longer_than_a_grace_for_a_load_that_will_not_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """L14: closing is bounded in time, whatever a source does."""
+    """L14: closing takes a bounded time, regardless of the source."""
     monkeypatch.setattr("profile_enrich._utils.single_flight.GRACE", 0.02)
     released = asyncio.Event()
 
@@ -341,7 +341,7 @@ async def test_L14_closing_waits_no_longer_than_a_grace_for_a_load_that_will_not
 
 
 class StallOnDemand(StandstillWatch):
-    """A watch whose stalls the test says."""
+    """A stall watch with scripted stalls."""
 
     lost = 2.0
 
@@ -360,7 +360,7 @@ async def test_A27_each_stall_extends_the_deadline_once_and_only_a_few_times() -
     load.watch = watch
     assert not load.excuse_standstill()  # the call to the source has not begun
     deadline = load.start_deadline()
-    assert not load.excuse_standstill()  # what stalled before the call does not count
+    assert not load.excuse_standstill()  # stalls before the call do not count
     for number in range(1, MAX_EXCUSES + 1):
         watch.lost += 100.0
         assert load.excuse_standstill()

@@ -47,7 +47,7 @@ def test_L9_each_loop_has_flights_of_its_own() -> None:
 
 
 def test_L9_closing_on_one_loop_reaches_all_others() -> None:
-    """L9: also those that came to the table after the loop it is closed on."""
+    """L9: also loops that joined after the loop that closes the table."""
     loads = Table()
     started, outcome = threading.Event(), list[BaseException]()
 
@@ -105,7 +105,7 @@ def test_L14_closing_waits_for_the_end_of_calls_on_other_loops() -> None:
 
 
 def test_L14_a_loop_that_its_own_thread_closes_in_that_moment_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """L14: closing does not fail over a loop that has just gone."""
+    """L14: closing tolerates a loop that has just ended."""
     loads, other = Table(), asyncio.new_event_loop()
 
     async def hang(this: FunctionLoad) -> int:

@@ -1,4 +1,4 @@
-"""JSON that Python's decoder takes, and other programs refuse or read in another way."""
+"""JSON that Python's decoder accepts, and other programs reject or read differently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_what_json_can_say_is_decoded_as_python_does(value: Any) -> None:
 @given(_VALUES, _VALUES, st.sampled_from([*NOT_STRICT, "NaN", "-Infinity", "-1e400", '{"\\u0061":1,"a":1}']))
 def test_E9_a_fault_is_found_at_any_depth(before: Any, after: Any, fault: str) -> None:
     text = f'{{"x": [{json.dumps(before)}, {{"y": {fault}, "z": {json.dumps(after)}}}]}}'
-    json.loads(text)  # Python's decoder takes it
+    json.loads(text)  # Python's decoder accepts it
     with pytest.raises(StrictJsonError) as caught:
         strict_decoder().decode(text)
     assert caught.value.reason.startswith(("a number is", "a name occurs twice"))

@@ -22,7 +22,7 @@ def _empty_pool() -> None:
 
 
 def test_L8_equal_short_strings_are_held_and_counted_once() -> None:
-    """L8: bytes are those that are really held."""
+    """L8: the byte count is the memory in use."""
     first, second = loaded(tier="gold tier", tags=["new one"]), loaded(tier="gold tier", tags=["new one"])
     assert first.attributes["tier"] is second.attributes["tier"]
     assert first.attributes["tags"][0] is second.attributes["tags"][0]
@@ -37,7 +37,7 @@ def test_long_strings_are_not_kept() -> None:
 
 
 def test_L8_the_pool_is_bounded_in_number_and_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """L8: what the pool holds may be personal data."""
+    """L8: the pool may hold personal data."""
     now = [1000.0]
     clock: Any = type("Clock", (), {"monotonic": staticmethod(lambda: now[0])})
     monkeypatch.setattr(string_pool, "time", clock)

@@ -1,4 +1,4 @@
-"""Temporary directories: nobody removes another's, and nothing survives a kill or a signal."""
+"""Temporary directories: no process removes another's, and none is left after a kill or a signal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_of_many_at_once_each_keeps_its_own(parent: Path) -> None:
     def use(_: int) -> bool:
         with temporary_directory() as directory:
             (directory / "data").write_text("x")
-            with temporary_directory():  # looks for what others have left
+            with temporary_directory():  # looks for directories of dead processes
                 pass
             return (directory / "data").exists()
 
@@ -56,7 +56,7 @@ def test_P9_what_a_killed_process_left_the_next_one_removes(parent: Path, number
         left = Path(process.stdout.readline().strip())
         assert stat.S_IMODE(left.stat().st_mode) == 0o700
         with temporary_directory():
-            assert (left / "data").exists()  # its process lives
+            assert (left / "data").exists()  # its process is running
         process.send_signal(number)
         assert process.wait(20) == (-number if number is signal.SIGKILL else 128 + number)
     assert left.exists() == (number is signal.SIGKILL)
