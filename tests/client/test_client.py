@@ -414,7 +414,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("nonsense", [None, {"tier": "gold"}, "alice", Found(None)])  # type: ignore[arg-type]
     async def test_A10_nonsense_from_a_source_is_an_error_that_names_its_type(self, nonsense: Any) -> None:
-        """A10: whatever the source does."""
+        """A10: for any error of the source."""
         client = client_of(ScriptedSource(lambda _: nonsense))
         with pytest.raises(SourceResponseError, match=f"returned {type(nonsense).__name__}"):
             await client.get("u1")

@@ -1,4 +1,4 @@
-"""The lookup core with its limits: breaker, retries, rate, calls in flight; overlays, rekeying, health."""
+"""The lookup core with its limits: breaker, retries, rate, concurrent calls; overlays, rekeying, health."""
 
 from __future__ import annotations
 

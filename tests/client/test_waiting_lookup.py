@@ -218,7 +218,7 @@ class TestRateLimit:
 class TestAFailingSource:
     async def test_E3_retry_after_makes_the_run_pause_and_lose_nothing(self) -> None:
         with VendorServer({key: {"tier": "gold"} for key in keys(30)}) as vendor:
-            vendor.script(faults.Healthy(), *[faults.RateLimited(retry_after=1)] * 3)  # the first asks for the entity
+            vendor.script(faults.Healthy(), *[faults.RateLimited(retry_after=1)] * 3)  # call 1 finds the entity
             source = CensusSource(api_key="secret", entity="Users", base_url=vendor.base_url, allow_insecure_http=True)
             async with ProfileClient(source, source_policy=SourcePolicy(retry=RetryPolicy(attempts=1))) as client:
                 started = time.monotonic()

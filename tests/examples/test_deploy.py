@@ -204,7 +204,7 @@ async def test_a_rolling_restart_under_load_fails_no_request(tmp_path: Path) -> 
 
 
 async def under_load(url: str, command: list[str], environment: dict[str, str]) -> tuple[list[int], int]:
-    """Visit pages all the time while a command runs. Returns the statuses, and how many pages were personal."""
+    """Visit pages continuously while a command runs. Returns the statuses, and how many pages were personal."""
     statuses: list[int] = []
     personal = 0
     restarted = asyncio.Event()

@@ -141,7 +141,7 @@ def test_the_console_and_the_side_panel_in_chromium(tmp_path: Path) -> None:
         everything = "\n".join([kept, *said, console.said()]).lower()
         for words in PERSONAL:
             assert words.lower() not in everything
-        # Answers that are no success are told to the developer's console by Chromium itself, with the path alone.
+        # Chromium itself logs unsuccessful responses in the developer console, with the path alone.
         assert [line for line in said if "Failed to load resource" not in line] == []
 
 
@@ -221,7 +221,7 @@ def fields(panel: Tab) -> dict[str, str]:
 
 
 def options(context: BrowserContext, panel: Tab, url: str) -> None:
-    """Tells the extension by its options page to read the e-mail address from the text of another element."""
+    """Set another element for the e-mail address on the extension's options page."""
     from playwright.sync_api import expect
 
     with context.expect_page() as opened:

@@ -152,7 +152,7 @@ def test_without_consent_nobody_is_looked_up_and_nothing_is_kept(shop: Shop) -> 
         assert "Bestsellers" in visitor.get().text
         assert visitor.post("/profile/refresh", next="/").figure("status") == "skipped"
         assert shop.records_asked() == before
-        # What was looked up with consent is gone from the cache: with it again, the Profile API is asked again.
+        # The withdrawal removed the profile from the cache: after new consent the Profile API is called again.
         assert visitor.post("/account/consent", consent="yes").figure("status") == "miss"
         assert shop.records_asked() == before + 1
 

@@ -142,7 +142,7 @@ def test_A17_consent_is_asked_before_the_lookup(asgi: bool) -> None:
 @BOTH
 @pytest.mark.parametrize("page", ["/read", "/aread"])
 def test_A11_a_hung_source_delays_a_page_by_the_budget(asgi: bool, page: str) -> None:
-    """A11: then the page is served without a profile, and the load goes on for the next one."""
+    """A11: the page is served without a profile, and the load continues for the next page."""
     source = ScriptedSource(delay=0.5)
     with site(client_of(source), BUDGET=0.05):
         browser = Browser(asgi, "1")

@@ -383,7 +383,7 @@ def test_A26_what_an_identity_function_needs_and_flask_does_not_have_is_logged_o
 def test_A31_a_function_that_takes_long_is_logged_once_and_in_a_thread_it_costs_the_budget(
     role: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A31: a thread of a server waits for a synchronous function whatever the budget."""
+    """A31: a server thread waits for a synchronous function regardless of the budget."""
 
     def slow(request: object) -> object:
         time.sleep(0.3)

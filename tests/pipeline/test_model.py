@@ -87,7 +87,7 @@ async def run_world(world: dict[str, Any]) -> None:
         return NotFound() if fate == "missing" else Found(Record({"id": key.value}))
 
     batch: int = world["batch"]
-    if batch > 1:  # one failing key fails its whole batch: the model has no failures there
+    if batch > 1:  # a failing key fails its entire batch, so the model has no failures there
         fates = {key: fate if fate in ("found", "missing") else "found" for key, fate in fates.items()}
         source: CountingSource = CountingBatches(behaviour, turns=world["turns"], size=batch)
     else:

@@ -1,4 +1,4 @@
-"""One chapter: one client over one dialect and one transport, used by everybody at the same time, then closed."""
+"""One chapter: one client with one dialect and one transport, used by all visitors concurrently, then closed."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class Chapter:
         return Operator(self._client, self._entrypoint(shop, None), self._expected, self._checker, rng)
 
     async def _look_on(self, until: float) -> None:
-        """Sees to the bounds, and measures how late the loop is."""
+        """Check the bounds, and measure the delay of the event loop."""
         settings, check = self._settings, self._checker.check
         while time.monotonic() < until:
             before = time.monotonic()
@@ -205,16 +205,16 @@ class Chapter:
         self._count_up()
 
     async def _all_expires(self) -> None:
-        """With nobody there, everything personal goes by itself (L8)."""
+        """Without traffic, all personal data expire and are removed (L8)."""
         self._checker.count("waited for all to expire")
-        # Until the last entry is to be dropped, and two rounds of the sweeper with their pauses.
+        # Until the last entry expires, plus two rounds of the sweeper with their pauses.
         await asyncio.sleep(self._settings.oldest_age + self._settings.deadline + 3.0)
         stats = self._client.stats()
         held = (stats.entries, stats.negative_entries, len(self._client._cache._overlays.store))
         self._checker.check(held == (0, 0, 0), "L8: expired profiles are kept", held)
 
     def _count_up(self) -> None:
-        """What was counted is complete and keeps the bounds, now that all lookups are over."""
+        """After all lookups, the counters are complete and within their bounds."""
         stats, check, retry = self._client.stats(), self._checker.check, self._retry
         if self._hooked:
             check(self._told == stats.total, "L11: hooks and counters differ", f"{self._told} and {stats.total}")

@@ -46,7 +46,7 @@ class Checker:
         return time.monotonic() - self._started
 
     def check(self, holds: bool, rule: str, detail: object = "") -> None:
-        """Notes a violation of a rule, unless it holds."""
+        """Record a violation of a rule unless it holds."""
         if holds:
             return
         with self._lock:
@@ -77,7 +77,7 @@ class Checker:
             return sum(number for name, number in self.counts.items() if name.startswith(prefix))
 
     def part(self, prefix: str) -> dict[str, int]:
-        """The counts under a prefix, largest first."""
+        """Return the counts under a prefix, largest first."""
         with self._lock:
             found = [(name[len(prefix) :], number) for name, number in self.counts.items() if name.startswith(prefix)]
         return dict(sorted(found, key=lambda item: (-item[1], item[0])))

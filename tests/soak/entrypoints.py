@@ -1,4 +1,4 @@
-"""The two ways into the shop: the ASGI application called in process, and sockets to uvicorn."""
+"""The two entrypoints of the shop: the ASGI application called in process, and sockets to uvicorn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEP = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole response."""
+    """A complete response."""
 
     status: int
     headers: Headers
@@ -33,7 +33,7 @@ class Reply:
 
 
 class Entrypoint(Protocol):
-    """Sends one request. The reply is `None` for a visitor who left before it came."""
+    """Send one request. The reply is `None` if the visitor left before it arrived."""
 
     async def ask(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"", *, leave_after: float | None = None
@@ -46,7 +46,7 @@ class Entrypoint(Protocol):
 
 
 class AsgiEntrypoint:
-    """Calls the application. Who leaves either disconnects, or has the request's task cancelled."""
+    """Calls the application. A leaving visitor disconnects, or cancels the request's task."""
 
     takes_websockets = True
 
@@ -143,7 +143,7 @@ def _reply(sent: list[Message], websocket: bool) -> Reply:
 
 
 class SocketEntrypoint:
-    """Talks HTTP/1.1 to uvicorn over one kept-alive connection. Who leaves breaks it off."""
+    """Uses one HTTP/1.1 keep-alive connection to uvicorn. A leaving visitor closes it."""
 
     takes_websockets = False
 
@@ -199,19 +199,19 @@ class SocketEntrypoint:
 
 
 class Server:
-    """uvicorn on a loop of its own in a thread of its own."""
+    """uvicorn on its own event loop in its own thread."""
 
     def __init__(self, app: ASGIApp) -> None:
         config = uvicorn.Config(
             app, port=0, lifespan="off", log_config=None, access_log=False, http="h11", ws="none", loop="asyncio"
         )
         config.timeout_graceful_shutdown = 2
-        config.timeout_keep_alive = 60  # a visitor who thinks for long is no broken connection
+        config.timeout_keep_alive = 60  # a pause between a visitor's requests must not close the connection
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="soak uvicorn", daemon=True)
 
     def start(self) -> int:
-        """The port."""
+        """Return the port."""
         self._thread.start()
         retry_timeout = time.monotonic() + 20
         while not self._server.started:

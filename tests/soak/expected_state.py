@@ -33,7 +33,7 @@ MAY_HOLD = {
 
 @dataclass(slots=True)
 class Person:
-    """One customer, as the vendor has them."""
+    """One customer, as stored at the vendor."""
 
     id: str
     version: int = 0
@@ -71,7 +71,7 @@ class Sight:
 
     @classmethod
     def of(cls, profile: Profile) -> Sight:
-        """What all reads agree on: until its lookup is awaited, a profile takes what another thread has cached."""
+        """Read one consistent state: until its lookup is awaited, a profile may adopt another thread's result."""
         while True:
             facts, at = profile._facts, time.monotonic()
             attributes, status, reason, age = profile.as_dict(), profile.status, profile.reason, profile.age
@@ -80,7 +80,7 @@ class Sight:
 
 
 class ExpectedState:
-    """The vendor's data, and everybody's expectations. Whatever changes either goes through here, under a lock.
+    """The vendor's data and the expected results. All changes to either are made here, under a lock.
 
     Lookups do not, so they race with all of it.
     """
@@ -108,17 +108,17 @@ class ExpectedState:
         self.people = [Person(f"us-{self._mark}-{number}", ceased={}) for number in range(settings.people)]
         self._by_id = {person.id: person for person in self.people}
         for number, person in enumerate(self.people):
-            if number % 10 != 9:  # every tenth signs in, and is not known to the vendor
+            if number % 10 != 9:  # every tenth signs in, and is unknown to the vendor
                 self.change(person)
 
     # --- who ----------------------------------------------------------------------------------------------------------
 
     def somebody(self, rng: random.Random) -> str:
-        """A person's id; some come far more often than others."""
+        """Return a person's id; some are far more frequent than others."""
         return self.people[int(len(self.people) * rng.random() ** 3)].id
 
     def visitor(self) -> str:
-        """The id of a visitor that nobody knows, new each time."""
+        """Return the id of an unknown visitor, new each time."""
         with self._lock:
             self._visitors += 1
             return f"vi-{self._mark}-{self._visitors}"
@@ -132,13 +132,13 @@ class ExpectedState:
         return f"group-{number % 20}" if number % 2 else None
 
     def planted(self, text: str) -> set[str]:
-        """The personal data in a text."""
+        """Return the personal data in a text."""
         return set(self._marked.findall(text))
 
     # --- what changes -------------------------------------------------------------------------------------------------
 
     def change(self, person: Person) -> None:
-        """The vendor gets something new, or forgets a person."""
+        """Change or delete a person at the vendor."""
         with self._lock:
             ceased = person.ceased
             assert ceased is not None
@@ -148,7 +148,7 @@ class ExpectedState:
                 ceased[person.version] = time.monotonic()
                 return
             self.profiles[person.id] = self._attributes(person.id, person.version + 1)
-            # From here on no new answer holds the version before.
+            # From here on no new response holds the previous version.
             now = time.monotonic()
             ceased[person.version] = now
             person.version += 1
@@ -255,7 +255,7 @@ class ExpectedState:
             self._checker.check(mine, "isolation: a response holds another person's data", where)
 
     def judge(self, sight: Sight, expected: Expectation, where: str) -> None:
-        """Whether what was seen may be seen by this person at this time."""
+        """Check whether this person may see this profile at this time."""
         check, seen = self._checker.check, sight.attributes
         where = f"{where}, status {sight.status}, reason {sight.reason}"
         check(seen.keys() <= MAY_HOLD, "isolation: attributes that nobody has", where)
@@ -319,7 +319,7 @@ class ExpectedState:
             check(basket["serial"] >= wanted, "an older overlay shows", where)
 
     def _same(self, expected: Expectation) -> bool:
-        """Whether no overlay of the key was dropped or moved since."""
+        """Return whether no overlay of the key was dropped or moved since."""
         with self._lock:
             return expected.epoch == (self._epoch, self._epochs.get(expected.key, 0))
 

@@ -61,7 +61,7 @@ POLICIES = (None, None, "max-age=1", "max-age=2, private", "no-store", "max-age=
 
 @dataclass(frozen=True)
 class _Chaos(Fault):
-    """Plays whatever the fault_schedule deals."""
+    """Applies the faults of the schedule."""
 
     deal: Callable[[], Fault]
 
@@ -72,7 +72,7 @@ class _Chaos(Fault):
 class FaultSchedule:
     """Changes the vendor's state every second or two, from a thread of its own; restarts it now and then.
 
-    Faults are dealt like cards: all of them have been played before one is played twice.
+    Faults are drawn without replacement: each is used once before any is repeated.
     """
 
     KINDS = ("fair", "rough", "foul", "storm", "down")
@@ -97,14 +97,14 @@ class FaultSchedule:
         self._thread.start()
 
     def stop(self) -> None:
-        """It stays as it is now; but the vendor is up."""
+        """Stop the schedule in its current state, with the vendor running."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def clear_up(self) -> None:
-        """All is well, until the fault_schedule goes on."""
+        """Remove all faults until the schedule continues."""
         self._share, self._storm = 0.0, None
         self._vendor.release()
 
@@ -147,7 +147,7 @@ class FaultSchedule:
             try:
                 self._vendor.start()
             except OSError:
-                # A connection that tries the closed port can be given this very port as its own, and hold it a moment.
+                # A connection attempt to the closed port can get this port as its own, and hold it for a moment.
                 if time.monotonic() > retry_timeout:
                     self._checker.check(False, "the soak itself: the vendor's port was taken while it was down")
                     self._over.set()

@@ -1,4 +1,4 @@
-"""What else uses the client at the same time: operators, synchronous threads, and event loops that come and go."""
+"""Other concurrent users of the client: operators, synchronous threads, and short-lived event loops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BACK_OFFICE = 3
 
 
 class _Answers:
-    """Looks something up and has it judged."""
+    """Look a profile up, and check it."""
 
     def __init__(self, expected: ExpectedState, checker: Checker, rng: random.Random) -> None:
         self._expected = expected
@@ -69,7 +69,7 @@ class Operator:
         self._calls = 0
 
     async def work(self, until: float) -> None:
-        """Does one thing after the other until then, on the monotonic clock."""
+        """Do one thing after the other until the given monotonic time."""
         rng, expected = self._rng, self._expected
         duties = (
             (30, self._invalidate), (10, self._call_hook), (5, self._invalidate_tag), (0.3, self._clear),
@@ -129,7 +129,7 @@ class Operator:
 
 
 class Operators:
-    """Threads: some use the synchronous face, one runs event loops that end in the middle of things."""
+    """Threads: some use the blocking client, one runs event loops that end during loads."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class Operators:
         ]
 
     def start(self, until: float) -> None:
-        """Works until then, on the monotonic clock."""
+        """Work until the given monotonic time."""
         self._until = until
         for thread in self._threads:
             thread.start()
@@ -186,7 +186,7 @@ class Operators:
             judge.saw(profile, expected, where)
 
     def _short_loops(self, rng: random.Random) -> None:
-        """As a test client does: a loop for some requests, and it ends whatever is under way."""
+        """Like a test client: run a loop for some requests, and end it during running loads."""
         asyncio.run(self._short_visit(rng))
         time.sleep(rng.expovariate(1 / 0.1))
 

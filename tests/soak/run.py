@@ -1,4 +1,4 @@
-"""The whole run: chapter after chapter, a line each minute, and a table at the end."""
+"""The complete run: all chapters, a line each minute, and a table at the end."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def soak(settings: Settings, *, loud: bool = True) -> Outcome:
     expected = ExpectedState(settings, checker)
     warm: Held | None = None
     long = settings.chapters * settings.chapter_seconds >= LONG_RUN
-    # The same data are served as are changed while it runs.
+    # The vendor serves the data that the run changes.
     with (
         LogWatcher(expected, checker),
         VendorServer(expected.profiles, key="secret", etags=True, seed=settings.seed) as vendor,
@@ -86,7 +86,7 @@ async def _chapter(
     checker: Checker,
     expire: bool,
 ) -> None:
-    # A function of its own, so that nothing here keeps the chapter alive.
+    # A separate function, so that no variable here keeps the chapter alive.
     chapter = Chapter(number, vendor, fault_schedule, expected, settings, checker, expire=expire)
     checker.count(f"chapter: {chapter.name}")
     try:
@@ -99,12 +99,12 @@ async def _chapter(
 
 
 async def _settled(first: Held, vendor: VendorServer, checker: Checker) -> Held:
-    """What is held when a chapter is over; it must be what was held before the first."""
+    """Return the resources held after a chapter, which must equal those before the first."""
     retry_timeout = time.monotonic() + 5
     while True:
         vendor.reset_calls()
         held = Held.now()
-        # Fewer is possible: the vendor's loop opens its own anew at each restart.
+        # Fewer is possible: the vendor's loop reopens its own at each restart.
         if (held.tasks, held.threads) == (first.tasks, first.threads) and held.sockets <= first.sockets:
             return held
         if time.monotonic() > retry_timeout:
@@ -141,7 +141,7 @@ def _mib(size: int) -> str:
 
 
 def table(outcome: Outcome, settings: Settings) -> str:
-    """Everything that was counted, as text."""
+    """Return all counts as text."""
     checker, warm, final = outcome.checker, outcome.warm, outcome.final
     counts = checker.counts
     loads, retries = counts["loads"], counts["retries"]

@@ -1,4 +1,4 @@
-"""How long, how many, and the times of the client under test."""
+"""Settings of a soak run, and the expiry times of the client under test."""
 
 from __future__ import annotations
 

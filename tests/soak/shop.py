@@ -90,7 +90,7 @@ class Shop:
         return JSONResponse(self._seen(await get_profile(request), request))
 
     async def late(self, request: Request) -> JSONResponse:
-        """Reads the profile, does something else, and reads it again."""
+        """Read the profile, do something else, and read it again."""
         await asyncio.sleep(0.005)
         profile = await get_profile(request)
         before, found = profile.as_dict(), profile.found
@@ -100,7 +100,7 @@ class Shop:
         return JSONResponse(self._seen(profile, request))
 
     async def at_once(self, request: Request) -> JSONResponse:
-        """Reads what is there, without waiting for it."""
+        """Read the profile without waiting for it."""
         return JSONResponse(self._seen(request.state.profile, request))
 
     def sync(self, request: Request) -> JSONResponse:
@@ -154,7 +154,7 @@ class Shop:
         }
 
     def _vandalise(self, profile: Profile) -> None:
-        """Tries to change what others read (L9): directly, and through the copy."""
+        """Try to change the cached value (L9): directly, and through the copy."""
         attributes: Any = profile.attributes
         try:
             attributes["city"] = "spoilt"

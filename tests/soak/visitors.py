@@ -1,4 +1,4 @@
-"""Visitors: they browse, buy, sign in and out, share devices, leave in mid-request, and check every page they get."""
+"""Visitors: they browse, buy, sign in and out, share devices, cancel requests, and check every page they get."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEIGHTS = (46, 10, 8, 6, 5, 6, 3, 11, 5)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The cookie of a device, and who that cookie stands for."""
+    """The cookie of a device, and the person it identifies."""
 
     cookie: str = ""
     key: str | None = None
@@ -59,7 +59,7 @@ class Visitor:
         self._weights = [WEIGHTS[PATHS.index(path)] for path in self._paths]
 
     async def stay(self, until: float) -> None:
-        """Makes requests until then, on the monotonic clock."""
+        """Make requests until the given monotonic time."""
         rng = self._rng
         await asyncio.sleep(rng.uniform(0.0, self._settings.think))
         try:
@@ -84,7 +84,7 @@ class Visitor:
         elif path == "/sign-out":
             becomes = headers["x-visitor"] = self._expected.visitor()
         method = "POST" if path in ("/sign-in", "/sign-out", "/buy") else "GET"
-        # A budget's length, so that some leave while the profile is waited for.
+        # As long as the budget, so that some leave during the wait for the profile.
         leaving = path in READING and rng.random() < 0.12
         leave_after = rng.uniform(0.0, 1.5 * self._settings.budget) if leaving else None
         expected = None if session.key is None else self._expected.expect(session.key)

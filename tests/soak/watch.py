@@ -36,7 +36,7 @@ _again: ContextVar[bool] = ContextVar("soak_again", default=False)
 
 
 class WatchedSource:
-    """A source that notes how it is called, and gives half of the profiles a tag."""
+    """A source that records its calls, and tags half of the profiles."""
 
     def __init__(self, inner: ProfileSource, expected: ExpectedState, checker: Checker, max_in_flight: int) -> None:
         self.name, self.namespace = inner.name, inner.namespace
@@ -78,7 +78,7 @@ class WatchedSource:
         return result
 
     def calls_under_way(self) -> list[str]:
-        """The state of each call's loop, and where its task waits."""
+        """Return the state of each call's loop, and the frames of its task."""
         with self._lock:
             calls = list(self._calls.values())
         return [
@@ -104,7 +104,7 @@ def _stack(task: asyncio.Task[Any] | None) -> list[FrameType]:
 
 
 class WatchedBreaker(Breaker):
-    """A breaker that notes how many calls each half-open phase lets through."""
+    """A breaker that records how many calls each half-open phase allows."""
 
     def __init__(self, checker: Checker, open_for: float) -> None:
         super().__init__(5, open_for=open_for, max_open=4 * open_for)
@@ -208,7 +208,7 @@ class LogWatcher(logging.Handler):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the process holds at a quiet moment."""
+    """The resources of the process while it is idle."""
 
     tasks: int
     threads: tuple[str, ...]
@@ -253,7 +253,7 @@ def _rss() -> int:
 
 
 def _trim() -> None:
-    """Gives freed memory back to the system, so that what is measured is what is held."""
+    """Return freed memory to the system, so that measurements show the memory in use."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

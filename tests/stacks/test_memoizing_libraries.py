@@ -163,7 +163,7 @@ def test_A22_A24_an_asynchronous_function_too(
 def test_A22_A24_the_proxy_of_flask_is_the_key_of_its_person(
     library: str, before: bool, client: ProfileClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Unread, its text is one of a kind, so that nothing is found in the cache; the log says what to do."""
+    """The text of an unread profile is unique, so the cache never matches; the log has the remedy."""
     made: list[str] = []
 
     @SYNC[library](tmp_path)

@@ -228,7 +228,7 @@ def test_fields_are_selected_in_order_and_the_key_is_kept(tmp_path: Path) -> Non
 
 
 def test_more_than_thirty_columns(tmp_path: Path) -> None:
-    """An Amperity index has at most 30 fields: without a choice the collection has no Amperity view, and it says so."""
+    """An Amperity index has at most 30 fields: a collection with more has no Amperity view, which is reported."""
     rows = [{"id": str(n), **{f"c{m}": m for m in range(31)}} for n in range(600)]
     report = build_store(tmp_path / "s", [CollectionSpec("Wide", rows)]).collections[0]
     assert report.collection.index_fields is None

@@ -231,7 +231,7 @@ NAMES = st.sampled_from(["a", "b", "a.part", "a.resume", "b.part", "sub/../a", "
 
 @given(names=st.lists(NAMES, min_size=2, max_size=4), source=NAMES)
 def test_E6_no_two_paths_are_one_file(tmp_path_factory: pytest.TempPathFactory, names: list[str], source: str) -> None:
-    """Whatever the spelling: outputs, their working files and the inputs are different files, or refused."""
+    """Outputs, their working files and the inputs must be different files in any spelling of their paths."""
     folder = tmp_path_factory.mktemp("paths")
     (folder / "sub").mkdir()
     (folder / "link").symlink_to(folder)

@@ -294,7 +294,7 @@ async def test_a_load_knows_its_time_and_its_task_has_a_name_to_find_it_by() -> 
 
 
 async def test_a_load_that_was_cancelled_ends_as_cancelled_and_leaves_nothing() -> None:
-    """No error that nobody fetched, and no task that the table still holds."""
+    """A cancelled load leaves no unretrieved exception, and no task in the table."""
     loads, complaints = Table(), list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
 

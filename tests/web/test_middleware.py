@@ -350,7 +350,7 @@ class TestScopes:
         assert ("vary" in answer.headers) is (status == "miss")
 
     async def test_A4_a_root_path_that_only_looks_like_one(self) -> None:
-        """A4: whole segments are compared."""
+        """A4: complete segments are compared."""
         app = ProfileMiddleware(bare, client=client_of(ScriptedSource()), identify=WHO, exclude=["/static"])
         for path, root, body in [
             ("/shopping/static", "/shop", b"u1"),
@@ -509,7 +509,7 @@ class TestFailingOpen:
     @pytest.mark.parametrize("attach", ATTACH)
     @pytest.mark.parametrize("error", [SourceConnectionError("down"), RuntimeError("alice@example.com")])
     def test_A10_whatever_the_source_raises_the_page_is_served(self, attach: Attach, error: Exception) -> None:
-        """A10: whatever the source does."""
+        """A10: for any error of the source."""
         response = ask(app_of(client_of(ScriptedSource(Switch(error))), attach=attach))
         assert response.json() == {"id": "nobody", "status": "error", "reason": "unavailable"}
 

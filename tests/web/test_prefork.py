@@ -34,7 +34,7 @@ def vendor() -> Generator[VendorServer]:
 
 
 def connections_of(vendor: VendorServer) -> dict[str, list[int]]:
-    """The connections on which each key was asked for."""
+    """Return the connections on which each key was requested."""
     found: dict[str, list[int]] = defaultdict(list)
     for call in vendor.calls:
         if call.key is not None:
