@@ -1,6 +1,6 @@
 """A program that forks while it has a client: before it was used, after, and while it is loading.
 
-`python -m tests.apps.forking SCENARIO` prints one JSON object a line. It is told by its environment, as `served.py` is.
+`python -m tests.apps.forking SCENARIO` prints one JSON object a line. Its environment configures it, as `served.py` is.
 """
 
 from __future__ import annotations

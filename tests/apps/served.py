@@ -1,6 +1,6 @@
 """The application that servers serve: sessions, profiles from a vendor over HTTP, and everything a page can send.
 
-It is told by its environment: `VENDOR_URL`, `TRANSPORT` and `WARM_UP` (a key to look up while the module is imported).
+Its environment configures it: `VENDOR_URL`, `TRANSPORT` and `WARM_UP` (a key to look up while the module is imported).
 The client is made when the module is imported, as most applications do.
 """
 

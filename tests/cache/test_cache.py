@@ -44,7 +44,7 @@ def test_keeps_what_it_is_given_until_its_time() -> None:
     put(cache, "a", entry(1, until=10.0))
     assert value_of(cache, "a", 9.9) == 1
     assert value_of(cache, "a", 10.0) is None
-    assert cache.entries == 0, "what has expired is dropped when it is met"
+    assert cache.entries == 0, "expired entries are dropped when they are read"
 
 
 class TestBounds:

@@ -241,7 +241,7 @@ class TestInvalidating:
         put(cache, "a", entry(tags=frozenset({"x"})))
         cache.invalidate_tag("z")
         assert set(cache._tags) == {"x", "z"}
-        assert cache.get("a", 0.0) is not None, "it came after all that has been forgotten"
+        assert cache.get("a", 0.0) is not None, "it is newer than all dropped invalidations"
 
     def test_L6_clearing_forgets_tags_and_lets_new_answers_in(
         self, cache: ProfileCache[str], monkeypatch: pytest.MonkeyPatch
@@ -271,7 +271,7 @@ class TestInvalidating:
         assert cache.overlay_of("alice", 10.0) is None
         assert cache.overlay_of("visitor", 0.0) is None
         cache.rekey("bob", "alice")
-        assert cache.overlay_of("alice", 0.0) is None, "where nothing lay over the old key, nothing does now"
+        assert cache.overlay_of("alice", 0.0) is None, "without an overlay of the old key there is none now"
 
 
 class TestOverlays:
@@ -289,7 +289,7 @@ class TestOverlays:
         clock.advance(10.0)
         cache.sweep()
         assert cache.overlay_of("a", 10.0) is None
-        assert lock.taken == 3, "the one that has ended is gone"
+        assert lock.taken == 3, "the ended loop was removed"
 
     def test_one_that_has_ended_adds_nothing_to_the_next(self, cache: ProfileCache[str], clock: ManualClock) -> None:
         cache.overlay("a", Record({"tier": "gold"}), 10.0)

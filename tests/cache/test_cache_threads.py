@@ -140,7 +140,7 @@ class TestSecondChance:
         cache["d"] = entry("d")
         assert sorted(cache) == ["a", "c", "d"]
         cache["e"] = entry("e")
-        assert sorted(cache) == ["a", "d", "e"], "c was the oldest; a had gone to the end of the queue"
+        assert sorted(cache) == ["a", "d", "e"], "c was the oldest; a had moved to the end of the queue"
         cache["f"] = entry("f")
         assert sorted(cache) == ["d", "e", "f"], "and has had its second chance"
 

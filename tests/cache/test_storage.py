@@ -24,10 +24,10 @@ class TestCacheStorage:
         for key, until in zip("abcde", (10.0, 10.0, 5.0, 10.0, 5.0), strict=True):
             assert storage.put(key, entry(until=until)) is True
         assert storage.sweep(0.0, 2) == 0
-        assert storage.sweep(5.0, 2) == 2, "c, and then e, which took its place"
+        assert storage.sweep(5.0, 2) == 2, "c, and then e, which replaced it"
         assert sorted(storage.store) == ["a", "b", "d"]
         assert storage.sweep(5.0, 1) == 0
-        assert storage.sweep(10.0, 1) == 1, "at the end it begins anew, with a"
+        assert storage.sweep(10.0, 1) == 1, "at the end the sweep starts over, with a"
         assert sorted(storage.store) == ["b", "d"]
         assert storage.sweep(10.0, 100) == 2
         assert (len(storage.store), storage.slots) == (0, 0)

@@ -59,16 +59,16 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Struck:
-    """What became of a command.
+    """The result of a command that was sent a signal.
 
     Args:
-        code: its exit code; `None` when it hung.
+        code: its exit code; `None` if it hung.
         seconds: from the signal to its end.
         cpu: seconds of processor time in that span, with its workers'.
-        said: on standard error.
-        left: what it left behind.
+        said: its standard error.
+        left: the files and processes that it left.
         moment: seconds from its beginning to the signal.
-        done: it had done its work before the signal.
+        done: whether it had completed its work before the signal.
     """
 
     code: int | None

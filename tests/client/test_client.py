@@ -268,7 +268,7 @@ class TestInvalidation:
         client.invalidate("u1")
         after = asyncio.create_task(client.get("u1"))
         await settle()
-        assert len(source.calls) == 2, "the later get must not join the superseded flight"
+        assert len(source.calls) == 2, "the later get must not join the superseded load"
         source.gate.set()
         await asyncio.gather(before, after)
         assert (await client.get("u1")).status is Status.HIT
@@ -305,7 +305,7 @@ class TestInvalidation:
         gates[1].set()
         assert (await newer)["version"] == 2
         gates[0].set()
-        assert (await older)["version"] == 1, "whoever asked before the invalidation may see what was true then"
+        assert (await older)["version"] == 1, "a lookup from before the invalidation may return the older value"
         assert (await client.get("u1"))["version"] == 2
 
     async def test_L6_a_superseded_failure_leaves_the_newer_entry_alone(self) -> None:

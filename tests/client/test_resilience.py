@@ -140,11 +140,11 @@ class TestBreaker:
         fail(breaker, 10, error)
         assert state_of(breaker) == "closed"
         fail(breaker, 1)
-        assert state_of(breaker) == "open", "the row of failures was not interrupted"
+        assert state_of(breaker) == "open", "the consecutive failures were not interrupted"
         clock.advance(5)
         fail(breaker, 1, error)
         assert state_of(breaker) == "open"
-        assert breaker.ask() is not None, "the next one may try at once"
+        assert breaker.ask() is not None, "the next call may be tried at once"
 
     @pytest.mark.parametrize(
         "error",
@@ -182,7 +182,7 @@ class TestBreaker:
         assert state_of(breaker) == "half_open"
         trial.end(None)
         trial.end(DOWN)
-        assert state_of(breaker) == "closed", "a permit tells its outcome once"
+        assert state_of(breaker) == "closed", "a permit reports its outcome once"
 
     def test_it_tells_its_changes(self) -> None:
         clock, changes = ManualClock(), list[str]()
@@ -206,7 +206,7 @@ class TestBreaker:
         clock.advance(10)
         fail(breaker, 1, None)
         fail(breaker, 2)
-        assert state_of(breaker) == "closed", "the row begins anew"
+        assert state_of(breaker) == "closed", "the count of consecutive failures starts over"
 
     def test_L10_a_short_retry_after_is_taken_at_its_word(self) -> None:
         """L10: honour `Retry-After`, also one that is shorter than the breaker's own pause."""
@@ -239,7 +239,7 @@ class TestBreaker:
         clock.advance(4)
         assert breaker.pause() == 0.0
         assert breaker.ask() is not None
-        assert breaker.pause() == 0.0, "one is trying, and can end any moment"
+        assert breaker.pause() == 0.0, "one trial call runs, and can end at any time"
 
     def test_its_defaults_are_those_that_are_documented(self) -> None:
         clock = ManualClock()

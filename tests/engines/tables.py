@@ -77,7 +77,7 @@ def by_position(rows: Iterable[dict[str, Any]]) -> dict[int, Row]:
     """Return an engine's output, checked for repeated rows."""
     found: dict[int, Row] = {}
     for row in rows:
-        assert row["position"] not in found, "a row came twice"
+        assert row["position"] not in found, "a row is repeated"
         assert row["amount"] == row["position"] / 4
         found[row["position"]] = tuple(
             row[name] for name in ("profile_tier", "profile_score", "profile_tags", "profile_reason")
@@ -129,7 +129,7 @@ def children(of: int) -> dict[int, str]:
 def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     limit = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < limit, "it did not come to pass"
+        assert time.monotonic() < limit, "the condition never held"
         time.sleep(0.02)
 
 

@@ -694,7 +694,7 @@ def test_the_demo_starts_and_stops_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# --- last: what all of the above left behind ------------------------------------------------------------------------
+# --- last: what the tests above left on disk --------------------------------------------------------------------------
 
 
 def test_nothing_personal_and_no_key_is_in_what_the_console_wrote(console: RunningConsole) -> None:

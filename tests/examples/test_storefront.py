@@ -46,7 +46,7 @@ def stored(page: Page) -> dict[str, object]:
     return profile
 
 
-# --- who sees what --------------------------------------------------------------------------------------------------
+# --- personal pages ---------------------------------------------------------------------------------------------------
 
 
 def test_anonymous_visitors_get_a_good_page_and_nobody_is_looked_up(shop: Shop) -> None:
@@ -188,7 +188,7 @@ def test_the_buttons_drop_the_profile_and_fetch_it_anew(shop: Shop) -> None:
         assert "Fetched anew" not in visitor.get("/account").text
 
 
-# --- somebody changes ------------------------------------------------------------------------------------------------
+# --- changed profiles -------------------------------------------------------------------------------------------------
 
 
 def test_a_page_changes_after_a_put_though_profiles_are_kept_for_an_hour(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_the_tables_have_all_their_fields_and_no_line_twice(name: str, fields: i
     assert len(set(keys)) == len(keys)
 
 
-# --- what the shop makes of them ------------------------------------------------------------------------------------
+# --- use in the shop --------------------------------------------------------------------------------------------------
 
 
 def test_every_household_gets_a_page_whose_reasons_are_true() -> None:

@@ -119,7 +119,7 @@ def test_A22_flask_caching_never_serves_one_persons_page_to_another(
         assert browser(app, user).get("/cached/own").text == f"Hello {user or 'nobody'}"
     assert sorted(flask_app.made) == ["offers", "offers", "offers", "own", "own", "own", "plain"]
     said = [line for line in loud(caplog) if "Flask-Caching was to keep" in line]
-    assert len(said) == len(loud(caplog)) == 5, "once a view"
+    assert len(said) == len(loud(caplog)) == 5, "once per view"
 
 
 def test_A22_a_function_under_cachetools_that_gets_the_profile_for_itself_is_logged_once(

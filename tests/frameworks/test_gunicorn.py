@@ -69,9 +69,9 @@ def test_A9_several_workers_and_threads(name: str, preload: bool, vendor: Vendor
             answers += visits(served.url)
         assert ask(served.url, "/", "warm")["tier"] == "tier of warm"
     assert len({answer["thread"] for answer in answers}) > 4
-    assert {answer["own"] for answer in answers} <= {0, 1}, "hits need no loop; misses one, however many threads"
+    assert {answer["own"] for answer in answers} <= {0, 1}, "hits need no loop; misses need one for all threads"
     keys = [call.key for call in vendor.calls]
-    assert all(keys.count(user) <= 2 for user in USERS), "one load a worker"
+    assert all(keys.count(user) <= 2 for user in USERS), "one load per worker"
     if preload:
         master = {call.connection for call in vendor.calls if call.key == "warm"}
         assert not master & {call.connection for call in vendor.calls if call.key in USERS}
@@ -104,7 +104,7 @@ def test_A9_greenlets_instead_of_threads(name: str, vendor: VendorServer) -> Non
     with Served(command, port, {"VENDOR_URL": vendor.base_url}) as served:
         visits(served.wait(60).url)
     keys = [call.key for call in vendor.calls]
-    assert all(keys.count(user) <= 2 for user in USERS), "one load a worker"
+    assert all(keys.count(user) <= 2 for user in USERS), "one load per worker"
 
 
 @pytest.mark.long
@@ -124,4 +124,4 @@ def test_A9_uwsgi(name: str, lazy: bool, vendor: VendorServer) -> None:
         visits(served.wait(60).url)
         assert ask(served.url, "/", "warm")["tier"] == "tier of warm"
     keys = [call.key for call in vendor.calls]
-    assert all(keys.count(user) <= 2 for user in USERS), "one load a worker"
+    assert all(keys.count(user) <= 2 for user in USERS), "one load per worker"

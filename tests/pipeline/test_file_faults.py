@@ -14,7 +14,7 @@ from tests.pipeline.file_helpers import enrich, lines, write
 pa: Any = pytest.importorskip("pyarrow")
 pq: Any = pytest.importorskip("pyarrow.parquet")
 
-# --- what is wrong with records ---------------------------------------------------------------------------------------
+# --- invalid records --------------------------------------------------------------------------------------------------
 
 BAD_CSV = 'user_id,a\nu1,1\nu2\nu1,"x"y\nu2,2,3\n,5\nu1,\0\nu2,ok\n'
 

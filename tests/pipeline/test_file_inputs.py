@@ -170,7 +170,7 @@ async def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
             await enrich(pipe, tmp_path / "o.csv", **options)
 
 
-# --- what libraries raise ---------------------------------------------------------------------------------------------
+# --- exceptions of libraries ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.7, 0.99])
@@ -247,7 +247,7 @@ async def test_E9_what_is_missing_is_said_before_the_work(tmp_path: Path, monkey
     assert left(tmp_path) == {"in.csv"}
 
 
-# --- files that are not what they seem --------------------------------------------------------------------------------
+# --- files with misleading names --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

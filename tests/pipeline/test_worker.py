@@ -294,7 +294,7 @@ def test_E3_the_rate_is_split_and_the_burst_is_small() -> None:
     assert repr(worker_async_client(slow)._loader.calls._rate_limit) == "RateLimit(0.5/s, burst=1)"
 
 
-# --- what the adapters share --------------------------------------------------------------------------------------
+# --- shared by the adapters -------------------------------------------------------------------------------------------
 
 
 def test_an_engine_that_is_not_installed_is_named_with_its_extra() -> None:

@@ -1,7 +1,7 @@
 """Page through a whole collection over HTTP while it is refreshed three times.
 
 `make paging` reads a million profiles; `python -m tests.server.paging 20000` fewer. P5: each record that stays is
-seen exactly once, whatever was changed, deleted, added or put in another order meanwhile.
+seen exactly once, regardless of concurrent changes, deletions, additions and reordering.
 """
 
 from __future__ import annotations

@@ -37,11 +37,11 @@ __all__ = ["Chapter"]
 
 
 class Chapter:
-    """See above.
+    """One client with one dialect and one transport, under traffic.
 
     Args:
         number: from 0; decides dialect, transport, and whether hooks and a rate limit are set.
-        expire: at the end, waits until all profiles have expired, and sees that they are gone.
+        expire: wait at the end until all profiles have expired, and check that they are removed.
     """
 
     def __init__(

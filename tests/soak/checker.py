@@ -23,9 +23,9 @@ def frames_of(error: BaseException) -> str:
 
 
 class Checker:
-    """Violations by rule, with the first case of each; and tallies. Any thread may use it.
+    """Violations by rule, with the first case of each, and counters. Thread-safe.
 
-    What it is told must hold no personal data: it is printed.
+    All arguments are printed, so they must contain no personal data.
     """
 
     def __init__(self, *, loud: bool = True) -> None:

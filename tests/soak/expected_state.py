@@ -1,7 +1,7 @@
-"""What is true: who there is, what the vendor holds of them since when, and what was laid over it.
+"""The expected state: the people, their records at the vendor with the time of each change, and their overlays.
 
-Everything that a lookup brought is judged here. Each person's attributes carry their owner, a canary of theirs and a
-sealed version number, so that one look tells whose they are and how old.
+Each result of a lookup is checked here. Each person's attributes contain their owner, a canary and a sealed version
+number, which identify the person and the age of the data.
 """
 
 from __future__ import annotations

@@ -94,15 +94,15 @@ class Settings:
 
     @property
     def oldest_age(self) -> float:
-        """Seconds since the source was asked, at most: the times with their jitter, and a moment for a busy machine."""
+        """Maximum seconds since the call to the source: the times with jitter, and slack for a busy machine."""
         return (max(self.ttl, self.max_ttl) + self.max_stale) * 1.1 + self.slack
 
     @property
     def oldest(self) -> float:
-        """Seconds since the vendor replaced what is served: the answer may have been on its way for a deadline."""
+        """Maximum seconds since the vendor replaced a served record: a response may take a deadline to arrive."""
         return self.oldest_age + self.deadline + GRACE
 
     @property
     def oldest_negative(self) -> float:
-        """Seconds since the vendor had nobody under a key, while that is still said."""
+        """Maximum seconds for which a key is reported as unknown after the vendor has it."""
         return self.negative_ttl * 1.1 + self.deadline + GRACE + self.slack

@@ -146,9 +146,9 @@ class WatchedRetry(RetryPolicy):
 
 
 class LogWatcher(logging.Handler):
-    """Listens to everything that Python says by itself: logs at every level, warnings, exceptions that nobody took.
+    """Records logs at every level, warnings and unhandled exceptions.
 
-    Personal data in any log message is a violation; so is whatever asyncio has to complain of.
+    Personal data in a log message is a violation, and so is any error that asyncio reports.
     """
 
     def __init__(self, expected: ExpectedState, checker: Checker) -> None:

@@ -1,4 +1,4 @@
-"""Run by `test_store_kill`: does one thing to a store, and dies by SIGKILL at a given one of its steps.
+"""Run by `test_store_kill`: change a store, and exit by SIGKILL at the given step.
 
 A step is a call of any function, of Python or of C, while the store's code runs: between any two of them the process
 may die. Without a number the steps are counted.

@@ -136,7 +136,7 @@ def test_P10_a_record_whose_index_page_is_damaged_is_an_error_until_the_file_is_
         file.write_bytes(misspelt(file))
         os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     with LocalStore(path) as store:
-        assert store.get("Users", "u567") is None, "as far as can be known yet"
+        assert store.get("Users", "u567") is None, "as far as is known yet"
         assert store.verify() is False
         with pytest.raises(StoreError, match="is damaged"):
             store.get("Users", "u567")

@@ -391,7 +391,7 @@ def test_layers_are_merged_when_they_have_grown(path: Path, monkeypatch: pytest.
         assert store.get("Users", "u59") is None
         for number in range(10):
             store.put_record("Users", f"u{number}", row(f"u{number}", number + 200))
-        assert (path / f"1-{5:06}-base.db").exists(), "a single record never has the base written"
+        assert (path / f"1-{5:06}-base.db").exists(), "a single record never rewrites the base"
         assert len(everything(store, {"n": "105"})) == 6
 
 

@@ -66,7 +66,7 @@ async def test_L1_all_who_wait_get_the_one_result() -> None:
     assert load.ends == [None]
     assert loads.find("a") is None
     assert loads.count == 0
-    assert await load.wait(0.0) == 7, "one that is complete needs no waiting"
+    assert await load.wait(0.0) == 7, "a complete lookup needs no waiting"
 
 
 async def test_L1_each_waiter_gets_an_error_of_its_own() -> None:
@@ -144,7 +144,7 @@ async def test_L3_a_budget_ends_the_wait_only() -> None:
     load = launch(Table(), work)
     with pytest.raises(BudgetExceeded, match=r"0\.01 s"):
         await load.wait(0.01)
-    assert load._waiters == {}, "who has gone is forgotten, however long the load still takes"
+    assert load._waiters == {}, "cancelled waiters are released, even if the load continues"
     gate.set()
     assert await load.wait(1.0) == 7
 

@@ -690,7 +690,7 @@ class TestHttpCaching:
         assert "cache-control" not in plain.headers
         page = browser.get("/")
         assert page.json()["id"] == "u1"
-        assert page.headers["vary"] == "Cookie", "once, although two middlewares want it"
+        assert page.headers["vary"] == "Cookie", "once, although two middlewares request it"
         assert accessed == {"/plain": False, "/": True}
 
     def test_A15_a_session_that_the_identity_function_changed_stays_changed(self) -> None:

@@ -218,7 +218,7 @@ def test_A23_an_error_page_that_nginx_keeps_is_nobodys(app: str, tmp_path: Path)
             pages.append((page.text, page.headers["x-cache"]))
         public = page.headers["cache-control"]
     if app == "inside":
-        assert pages == [("Sorry there", "MISS"), *[("Sorry there", "HIT")] * 3], "kept, and made for nobody"
+        assert pages == [("Sorry there", "MISS"), *[("Sorry there", "HIT")] * 3], "stored, and personal to nobody"
         assert public == "public, max-age=60"
     else:
         assert pages == [(f"Sorry {name}", "MISS") for name in ("Ann", "Bo", "Ann", "there")], "made for each"

@@ -122,9 +122,9 @@ def test_A9_gunicorn_with_two_workers_forked_from_a_loaded_application(
         abouts = check_workers(served, vendor, tmp_path)
     assert [about["transport"] for about in abouts] == [transport] * 2
     asked = connections_of(vendor)
-    assert len(asked["warm"]) == 1, "the workers have it in the cache that they were forked with"
+    assert len(asked["warm"]) == 1, "the workers inherited the cache entry"
     workers = {number for key, numbers in asked.items() if key != "warm" for number in numbers}
-    assert asked["warm"][0] not in workers, "the master's connection is not theirs"
+    assert asked["warm"][0] not in workers, "the workers do not use the master's connection"
 
 
 # --- forks ----------------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_A9_a_client_that_was_used_works_on_both_sides_of_a_fork(
     expected += [("before", "tier of before", "hit")] * 3
     assert statuses(lines) == sorted(expected)
     asked = connections_of(vendor)
-    assert asked["before"] == asked["after"], "the parent goes on with the connection that it had"
+    assert asked["before"] == asked["after"], "the parent keeps using its connection"
     assert asked["a"] == asked["a2"]
     assert asked["b"] == asked["b2"]
     assert len({*asked["before"], *asked["a"], *asked["b"]}) == 3
