@@ -224,11 +224,11 @@ class TestProfile:
             lambda p: {} | p,
             lambda p: p.detached(),
             lambda p: pickle.dumps(p),
-            repr,  # caches make their keys of it
+            repr,  # caches make their keys from it
         ],
     )
     def test_A13_every_way_of_reading_is_noticed(self, read: Any) -> None:
-        """A13: what is read decides whether the response is personal."""
+        """A13: any read of the profile makes the response personal."""
         reads: list[int] = []
         person = Profile(Record({"tier": "gold"}), status=Status.HIT, on_read=lambda: reads.append(1))
         assert reads == []

@@ -145,7 +145,7 @@ class Postgres:
             os.kill(pid, number)
 
     def kill(self) -> None:
-        """Kill all processes, as if the machine lost power."""
+        """Kill all processes, as in a power failure."""
         if self.process is not None:
             self.signal(signal.SIGKILL)
             self.process.wait(10)

@@ -76,7 +76,7 @@ def test_L9_closing_on_one_loop_reaches_all_others() -> None:
 
 
 def test_L14_closing_waits_for_the_end_of_calls_on_other_loops() -> None:
-    """L14: what a call on another thread's loop still does after its cancellation is over when closing has ended."""
+    """L14: closing waits for the clean-up of cancelled calls on other threads' loops."""
     loads = Table()
     started, under_way = threading.Event(), list[str]()
 
@@ -87,7 +87,7 @@ def test_L14_closing_waits_for_the_end_of_calls_on_other_loops() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0.05)  # as a connection that is given back
+            await asyncio.sleep(0.05)  # like a connection that is returned to its pool
             under_way.clear()
         return 7
 

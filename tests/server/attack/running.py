@@ -78,7 +78,7 @@ class Served:
 def serving(
     directory: Path, *more: str, descriptors: int | None = None, prefix: tuple[str, ...] = (), keys: str = KEY
 ) -> Generator[Served]:
-    """Serve what is in `directory`: built before where there is a `--store` among the arguments."""
+    """Serve `directory`; with a `--store` among the arguments, the store is built before."""
 
     def limit() -> None:
         if descriptors is not None:
