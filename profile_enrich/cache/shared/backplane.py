@@ -277,9 +277,7 @@ class Backplane:
 
     async def _adopt(self, client: Any, epoch: str, sequence: int) -> None:
         """Adopt the server's state and clear the first level, which may be outdated."""
-        if self.epoch is not None:
-            self.missed += 1
-        self.epoch = None
+        self._distrust()
         if epoch != self._numbered:
             self._numbered, self.keys, self.tags, self.cleared = epoch, {}, {}, 0
         self.sequence = sequence
@@ -293,6 +291,11 @@ class Backplane:
         for listener in list(self._listeners):
             listener.drop()
         self.epoch = epoch  # the last of all: other threads read it first
+
+    def _distrust(self) -> None:
+        """Trust no entry on the server until its state was read again."""
+        self.missed += self.epoch is not None
+        self.epoch = None
 
     async def _listen(self, client: Any, subscription: Any, delivery: Delivery) -> None:
         own_acks = ack_channel(self._prefix, self._member).encode()
@@ -319,7 +322,7 @@ class Backplane:
     def _apply(self, epoch: str, sequence: int, events: list[Event]) -> None:
         for event in events:
             if epoch != self._numbered:
-                pass  # a number says nothing in another epoch
+                self._distrust()  # its number cannot be compared
             elif event.kind == "tag":
                 for name in self._sealing.names((event.namespace, event.tag)):
                     self.tags[name] = max(sequence, self.tags.get(name, 0))

@@ -68,6 +68,14 @@ async def test_S1_a_number_of_another_epoch_hides_no_gap(client: ProfileClient) 
     assert backplane.sequence == 4
 
 
+async def test_S1_after_a_message_of_another_epoch_nothing_is_trusted(client: ProfileClient) -> None:
+    backplane = backplane_of(client)
+    backplane.epoch = backplane._numbered = "one:1"
+    backplane.sequence = 50
+    backplane._apply("two:2", 3, [Event(kind="keys", namespace="ns", keys=(("id", "u1"),))])
+    assert (backplane.epoch, backplane.missed, backplane.sequence) == (None, 1, 50)
+
+
 async def test_S1_a_process_stopped_while_it_notes_its_lease_gets_no_longer_one(
     client: ProfileClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
