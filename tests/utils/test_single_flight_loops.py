@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 
 import pytest
 
 from profile_enrich import ClientClosed, ProfileEnrichError
+from profile_enrich._utils import single_flight
 from tests.helpers import settle
 from tests.utils.test_single_flight import FunctionLoad, Table, launch, seven
 
@@ -75,33 +77,89 @@ def test_L9_closing_on_one_loop_reaches_all_others() -> None:
     assert [type(error) for error in outcome] == [ClientClosed]
 
 
-def test_L14_closing_waits_for_the_end_of_calls_on_other_loops() -> None:
-    """L14: closing waits for the clean-up of cancelled calls on other threads' loops."""
+def test_L14_closing_waits_for_the_end_of_calls_on_other_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L14: closing waits for the clean-up of cancelled calls on other threads' loops, and no longer."""
+    monkeypatch.setattr(single_flight, "GRACE", 40.0)
     loads = Table()
-    started, under_way = threading.Event(), list[str]()
+    started, closed, under_way = threading.Barrier(4), threading.Event(), set[tuple[int, str]]()
 
     async def hang(this: FunctionLoad) -> int:
         this.start_deadline()
-        under_way.append("a call")
-        started.set()
+        call = (threading.get_ident(), this.key)
+        under_way.add(call)
         try:
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0.05)  # like a connection that is returned to its pool
-            under_way.clear()
+            under_way.discard(call)
+        return 7
+
+    async def other() -> None:
+        for key in "abc":
+            launch(loads, hang, key, 60.0)
+        await settle(3)
+        started.wait(20)
+        await asyncio.to_thread(closed.wait, 60)
+
+    threads = [threading.Thread(target=asyncio.run, args=(other(),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    started.wait(20)
+    began = time.monotonic()
+    asyncio.run(loads.aclose(0.01))
+    assert not under_way
+    assert time.monotonic() - began < 20
+    closed.set()
+    for thread in threads:
+        thread.join(20)
+
+
+def test_L14_closing_does_not_wait_for_a_call_on_another_loop_that_ignores_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(single_flight, "GRACE", 0.05)
+    loads = Table()
+    started, closed = threading.Event(), threading.Event()
+
+    async def ignore(this: FunctionLoad) -> int:
+        this.start_deadline()
+        started.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.to_thread(closed.wait, 60)
         return 7
 
     async def other() -> None:
         with contextlib.suppress(ClientClosed):
-            await launch(loads, hang).wait(None)
-        await asyncio.sleep(0.2)
+            await launch(loads, ignore, "a", 60.0).wait(None)
 
     thread = threading.Thread(target=asyncio.run, args=(other(),))
     thread.start()
-    assert started.wait(5)
-    asyncio.run(loads.aclose(0.01))
-    assert not under_way
-    thread.join(5)
+    assert started.wait(20)
+    asyncio.run(asyncio.wait_for(loads.aclose(0.01), 20))
+    closed.set()
+    thread.join(20)
+
+
+async def test_L1_a_load_that_has_ended_is_not_kept() -> None:
+    """L1: … also when another load of its key has replaced it."""
+    loads, gate = Table(), asyncio.Event()
+
+    async def wait(this: FunctionLoad) -> int:
+        this.start_deadline()
+        await gate.wait()
+        return 7
+
+    older, newer = launch(loads, wait), launch(loads, seven)
+    assert await newer.wait(None) == 7
+    await settle(3)
+    assert not any(state.by_key for _, state in loads._all())
+    newest = launch(loads, wait)
+    gate.set()
+    assert await older.wait(None) == 7
+    assert await newest.wait(None) == 7
+    await settle(3)
+    assert not any(state.by_key or state.running for _, state in loads._all())
 
 
 def test_L14_a_loop_that_its_own_thread_closes_in_that_moment_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
