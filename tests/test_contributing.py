@@ -37,6 +37,7 @@ def test_pre_commit_runs_what_make_lint_runs() -> None:
 
 @pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="not a checkout of git")
 def test_the_pre_commit_configuration_is_valid() -> None:
+    pytest.importorskip("pre_commit", reason="belongs to the group lint; install it with: pip install pre-commit")
     done = subprocess.run(
         [sys.executable, "-m", "pre_commit", "validate-config", ".pre-commit-config.yaml"],
         cwd=ROOT,

@@ -151,7 +151,9 @@ def test_importing_the_package_loads_no_optional_library() -> None:
 
 def test_importing_the_package_adds_few_modules_to_its_dependencies() -> None:
     """The number of modules bounds the time: 142 ms for all of them when it was measured."""
-    needed = modules_of("import starlette.applications, starlette.middleware, starlette.requests, cachetools, httpx")
+    needed = modules_of(
+        "import asyncio, starlette.applications, starlette.middleware, starlette.requests, cachetools, httpx"
+    )
     own = {name for name in modules_of("import profile_enrich") if name.startswith("profile_enrich")}
     others = modules_of("import profile_enrich") - needed - own
     assert len(own) < 130
