@@ -325,6 +325,14 @@ class TestIsolation:
         cache.end(load)
 
 
+    def test_the_lease_ends_at_its_time(self, cache: ProfileCache[str]) -> None:
+        put(cache, "a", entry())
+        cache.connected_until = 5.0
+        assert cache.fresh("a", 4.9) is not None
+        assert cache.fresh("a", 5.0) is None
+        assert cache.get("a", 5.0) is None
+
+
 def test_two_overlays_keep_the_namespace_of_the_source(cache: ProfileCache[str]) -> None:
     for attribute in ("basket", "tier"):
         record = Record({attribute: 1}, source="crm")
