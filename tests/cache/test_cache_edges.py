@@ -324,7 +324,6 @@ class TestIsolation:
             assert (cache.get("a", now) is not None if stored else cache.may_be_joined(load)) is used
         cache.end(load)
 
-
     def test_the_lease_ends_at_its_time(self, cache: ProfileCache[str]) -> None:
         put(cache, "a", entry())
         cache.connected_until = 5.0

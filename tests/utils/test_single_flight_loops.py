@@ -141,6 +141,20 @@ def test_L14_closing_does_not_wait_for_a_call_on_another_loop_that_ignores_its_e
     thread.join(20)
 
 
+async def test_L14_closing_cancels_all_late_calls_of_its_loop() -> None:
+    loads = Table()
+
+    async def hang(this: FunctionLoad) -> int:
+        this.start_deadline()
+        await asyncio.Event().wait()
+        return 7
+
+    late = [launch(loads, hang, key, 60.0) for key in "abc"]
+    await settle(3)
+    await loads.aclose(0.01)
+    assert [load.task is not None and load.task.cancelled() for load in late] == [True] * 3
+
+
 async def test_L1_a_load_that_has_ended_is_not_kept() -> None:
     """L1: … also when another load of its key has replaced it."""
     loads, gate = Table(), asyncio.Event()
