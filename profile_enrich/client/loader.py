@@ -83,7 +83,7 @@ class ProfileLoad(SourceLoad[CacheKey, LoadResult]):
         """Whether it runs on the background loop."""
 
     def renew_token(self) -> None:
-        """Begin anew for the cache: everything that was invalidated until now is as good as read after it."""
+        """Begin anew for the cache. Call it before anything is read: earlier invalidations do not concern the load."""
         self.loader.cache.end(self.token)
         self.token = self.loader.cache.begin(self.key)
 

@@ -70,9 +70,9 @@ class SharedLoad(ProfileLoad):
         """Wait until there is an entry, or until this process holds the lease for the call."""
         level, key, end = self._level, self.key, time.monotonic() + self.loader.deadline
         if level.connecting:
-            available = await level.connected()
-            self.renew_token()  # connecting clears the first level, and nothing has been read so far
-            if not available:
+            usable = await level.connected(key)
+            self.renew_token()  # connecting clears the first level
+            if not usable:
                 return False
         while True:
             self._answer = answer = await level.read(key)

@@ -21,10 +21,10 @@ from typing import Any
 
 from ..._utils.fork import reset_after_fork
 from .connection import Connections
-from .delivery import Delivery, ack_channel, profile_name
+from .delivery import Delivery, ack_channel, begin_epoch, profile_name
 from .events import Event, Listener, decode_message
 from .outbox import Outbox
-from .scripts import HEARTBEAT, ROTATE, STATE
+from .scripts import HEARTBEAT, STATE
 from .sealing import Sealing
 
 __all__ = ["Backplane"]
@@ -93,15 +93,13 @@ class Backplane:
         """Whether the lease is valid, so that the second level may be read."""
         return time.monotonic() < self._until
 
-    async def connected(self, timeout: float) -> bool:
-        """Return whether the lease is valid, after waiting up to `timeout` seconds for the first connection.
+    async def connected(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for the first connection.
 
         Until it is made, the other processes do not know this one, and do not wait for its acknowledgement.
         """
-        if not self._attempt.done():
-            await asyncio.wait((asyncio.wrap_future(self._attempt),), timeout=timeout)
-            self._attempted()  # later lookups do not wait again
-        return self.available
+        await asyncio.wait((asyncio.wrap_future(self._attempt),), timeout=timeout)
+        self._attempted()  # later lookups do not wait again
 
     @property
     def connecting(self) -> bool:
@@ -247,9 +245,7 @@ class Backplane:
         if self.epoch is None or epoch != self.epoch:  # None: an adoption was interrupted
             await self._adopt(client, epoch, sequence)
         elif sequence < seen:  # a failover or restart lost acknowledged events
-            fresh = secrets.token_hex(8)
-            names = [self._names[name] for name in ("epoch", "sequence", "tags", "cleared")]
-            epoch = (await client.run("EVAL", ROTATE, 4, *names, self.epoch, fresh, self.sequence)).decode()
+            epoch = await begin_epoch(client, self._names, epoch, self.sequence)
             await self._adopt(client, epoch, self.sequence)
         elif sequence > self.sequence:
             if not first:
@@ -320,9 +316,11 @@ class Backplane:
             self._saw(epoch, sequence)
 
     def _apply(self, epoch: str, sequence: int, events: list[Event]) -> None:
+        if epoch != self._numbered:
+            self._distrust()  # its number cannot be compared
         for event in events:
             if epoch != self._numbered:
-                self._distrust()  # its number cannot be compared
+                pass
             elif event.kind == "tag":
                 for name in self._sealing.names((event.namespace, event.tag)):
                     self.tags[name] = max(sequence, self.tags.get(name, 0))

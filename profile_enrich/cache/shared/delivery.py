@@ -12,10 +12,10 @@ from typing import Any
 from .connection import PARALLEL
 from .events import Event, encode_message
 from .outbox import Batch, Outbox
-from .scripts import FENCE, PUBLISH, RESERVE
+from .scripts import FENCE, PUBLISH, RESERVE, ROTATE
 from .sealing import Sealing
 
-__all__ = ["FENCE_MS", "FORGET_MS", "Delivery", "MissedMessage", "ack_channel", "profile_name"]
+__all__ = ["FENCE_MS", "FORGET_MS", "Delivery", "MissedMessage", "ack_channel", "begin_epoch", "profile_name"]
 
 FENCE_MS = 600_000
 """Milliseconds for which an invalidation rejects results of earlier loads: longer than any load."""
@@ -101,16 +101,16 @@ class Delivery:
             Exception: the connection failed, likewise.
         """
         self._outbox.repeat()
-        room = asyncio.Semaphore(UNACKNOWLEDGED)
+        slots = asyncio.Semaphore(UNACKNOWLEDGED)
         async with asyncio.TaskGroup() as waiting:
             while True:
                 wake.clear()
                 while batch := self._outbox.take():
-                    await room.acquire()
+                    await slots.acquire()
                     # One after another, because an overlay and an invalidation of one key must not change places.
                     acks = await self._send(batch)
                     task = waiting.create_task(self._wait(batch, acks))
-                    task.add_done_callback(lambda _: room.release())
+                    task.add_done_callback(lambda _: slots.release())
                 await wake.wait()
 
     def acknowledged(self, epoch: str, sequence: int, member: str) -> None:
@@ -161,7 +161,10 @@ class Delivery:
         ]
         sequence, epoch = await self._client.run("EVAL", RESERVE, 4, *names, secrets.token_hex(8), kind, *tags)
         known, seen = self._position()
-        if epoch.decode() != known or sequence <= seen:  # a failover may have lost the last numbers
+        if epoch.decode() != known:
+            raise MissedMessage
+        if sequence <= seen:  # a failover lost the last numbers
+            await begin_epoch(self._client, self._names, epoch.decode(), seen)
             raise MissedMessage
         return epoch.decode(), int(sequence)
 
@@ -180,6 +183,13 @@ class Delivery:
             left = max(1, int((event.until - time.time()) * 1000))
             content = self._sealing.seal(encode_message("", sequence, "", [event]), overlay)
         await self._client.run("EVAL", FENCE, 3, entry, fence, overlay, sequence, FENCE_MS, content, left)
+
+
+async def begin_epoch(client: Any, names: dict[str, str], lost: str, sequence: int) -> str:
+    """Begin a new epoch, unless another process has, on a server that lost numbers up to this one. Return its name."""
+    keys = [names[name] for name in ("epoch", "sequence", "tags", "cleared")]
+    epoch: bytes = await client.run("EVAL", ROTATE, 4, *keys, lost, secrets.token_hex(8), sequence)
+    return epoch.decode()
 
 
 def ack_channel(prefix: str, member: str) -> str:

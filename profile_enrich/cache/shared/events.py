@@ -84,9 +84,5 @@ def encode_message(epoch: str, sequence: int, origin: str, events: list[Event]) 
 def decode_message(data: bytes) -> tuple[str, int, str, list[Event]]:
     """Decode a message: its epoch and sequence number in it, the member that sent it, and its events."""
     epoch, sequence, origin, content = json.loads(data)
-    return (
-        epoch,
-        sequence,
-        origin,
-        [Event(**(each | {"keys": tuple((t, v) for t, v in each["keys"])})) for each in content],
-    )
+    events = [Event(**(each | {"keys": tuple((t, v) for t, v in each["keys"])})) for each in content]
+    return epoch, sequence, origin, events

@@ -165,12 +165,10 @@ class SecondLevel:
         """Whether the first connection of the process is being made."""
         return self._backplane.connecting
 
-    async def connected(self) -> bool:
-        """Return whether it is available; the first connection of the process is waited for as long as for any."""
-        if await self._backplane.connected(self._connections.connect_timeout):
-            return True
-        self._counts["skipped"] += 1
-        return False
+    async def connected(self, key: CacheKey) -> bool:
+        """Wait for the first connection of the process, as long as for any, and return as `usable` does."""
+        await self._backplane.connected(self._connections.connect_timeout)
+        return self.usable(key)
 
     async def read(self, key: CacheKey, *, again: bool = False) -> SharedAnswer | None:
         """Return the answer that is stored for a key, fresh or stale; `None` when there is none to be trusted.

@@ -25,7 +25,7 @@ from .refresh_status import read_last_refresh
 __all__ = ["main"]
 
 NICENESS = 10
-"""Added to the niceness of the server, of which 19 is the most: a busy machine leaves it about a tenth of a core."""
+"""Added to the niceness of the server, up to 19. On Linux, a busy core gives about a tenth of its time (sched(7))."""
 
 
 def main(stdin: IO[str], stdout: IO[str], *, watch: bool = True) -> None:

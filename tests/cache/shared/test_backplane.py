@@ -76,6 +76,20 @@ async def test_S1_after_a_message_of_another_epoch_nothing_is_trusted(client: Pr
     assert (backplane.epoch, backplane.missed, backplane.sequence) == (None, 1, 50)
 
 
+async def test_S1_a_key_invalidated_while_a_process_connects_is_not_read_from_the_server(client: ProfileClient) -> None:
+    backplane, level = backplane_of(client), client._shared
+    assert level is not None
+    assert level.connecting
+    namespace = level.namespace
+    waiting = asyncio.create_task(level.connected((namespace, "id", "u1")))
+    other = asyncio.create_task(level.connected((namespace, "id", "u2")))
+    await asyncio.sleep(0)
+    backplane.outbox.put(Event(kind="keys", namespace=namespace, keys=(("id", "u1"),)))
+    backplane._until = math.inf
+    backplane._attempted()
+    assert (await waiting, await other, level.connecting) == (False, True, False)
+
+
 async def test_S1_a_process_stopped_while_it_notes_its_lease_gets_no_longer_one(
     client: ProfileClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

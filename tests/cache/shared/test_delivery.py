@@ -11,7 +11,7 @@ from profile_enrich.cache.shared import delivery as module
 from profile_enrich.cache.shared.delivery import Delivery, MissedMessage
 from profile_enrich.cache.shared.events import Event
 from profile_enrich.cache.shared.outbox import Outbox
-from profile_enrich.cache.shared.scripts import PUBLISH, RESERVE
+from profile_enrich.cache.shared.scripts import PUBLISH, RESERVE, ROTATE
 from profile_enrich.cache.shared.sealing import Plaintext
 
 EPOCH = "now:1"
@@ -28,11 +28,15 @@ class Server:
         self.age = LONG
         self.flushed = False
         self.published = asyncio.Event()
+        self.rotated: list[object] = []
 
     async def run(self, *words: str | bytes | int) -> object:
         if words[1] == RESERVE:
             self.sequence += 1
             return [self.sequence, self.epoch.encode()]
+        if words[1] == ROTATE:
+            self.rotated = [words[-3], words[-1]]
+            return b"next:2"
         if words[1] == PUBLISH:
             self.published.set()
             return None if self.flushed else [self.age, [b"me", b"other"]]
@@ -106,6 +110,7 @@ async def test_S1_a_message_is_not_published_in_another_epoch_than_its_number(ou
         await delivery_of(server, outbox).run(asyncio.Event())
     assert raised.group_contains(MissedMessage)
     assert (server.published.is_set(), outbox.waiting) == (when == "before the message", 1)
+    assert server.rotated == ([EPOCH, 4] if when == "a replica lacks the last numbers" else [])
     outbox.repeat()
     assert outbox.take() is not None
 
