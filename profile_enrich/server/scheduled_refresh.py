@@ -188,11 +188,13 @@ class RefreshSchedule:
                 self._stopping.wait(self._in(min(_OTHERS_PAUSE, self._every)))
                 continue
             self._next = None
-            outcome = ""
+            outcome, before = "", read_last_refresh(self._path)
             try:
-                outcome = self._refresh(read_last_refresh(self._path))
+                outcome = self._refresh(before)
             except OSError as error:
                 _log.warning("the store cannot be refreshed: %s; trying again", error.strerror)
+            if outcome == "busy" and (is_refreshing(self._path) or read_last_refresh(self._path) != before):
+                continue  # another worker was first
             if outcome in ("busy", ""):  # there is no saved outcome to count from
                 self._stopping.wait(self._in(min(_BUSY_PAUSE, self._every)))
 

@@ -18,13 +18,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from profile_enrich.errors import ConfigurationError, StoreError
-from profile_enrich.server import ProfileAPI
+from profile_enrich.server import ProfileAPI, scheduled_refresh
 from profile_enrich.server.scheduled_refresh import RefreshSchedule, seconds_of
 from profile_enrich.store import CollectionSpec, LocalStore, Stream, build_store
 from profile_enrich.store.files.manifest import locked
 from profile_enrich.store.inputs.source_config import write_recipe
 from profile_enrich.store.writes.refresh_process import NICENESS
-from profile_enrich.store.writes.refresh_status import note_refresh, read_last_refresh
+from profile_enrich.store.writes.refresh_status import is_refreshing, note_refresh, read_last_refresh, refreshing_alone
 
 SLOW = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id FROM n"
 
@@ -111,6 +111,24 @@ def test_of_several_workers_one_refreshes(
     assert 0 <= status["age"] < 60
     assert caplog.text == ""
     json.dumps(status)
+
+
+def test_a_worker_that_another_one_forestalls_waits_for_the_next_interval_at_once(
+    store: Path, schedules: Callable[..., RefreshSchedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not wait as long as for a build by hand."""
+    note_refresh(store, datetime.now(UTC) - timedelta(hours=2), None)
+    looks = iter([False])  # the other one begins right after this worker has looked
+    monkeypatch.setattr(scheduled_refresh, "is_refreshing", lambda path: next(looks, True) and is_refreshing(path))
+    worker = schedules(store, every=3600, jitter=0)
+    with refreshing_alone(store):
+        worker.start()
+        until(lambda: worker.status()["running"])
+        until(lambda: not worker.status()["running"])
+        note_refresh(store, datetime.now(UTC), None)
+    soon = (datetime.now(UTC) + timedelta(minutes=50)).isoformat()
+    until(lambda: (worker.status()["next_at"] or "") > soon, 15)
+    assert LocalStore(store).generation == 1
 
 
 def test_a_failure_is_said_once_and_the_old_data_stay(
