@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,25 @@ LONGEST = (
     "test_soak.py",
     "test_benchmarks.py",
 )
+
+
+# Processes that tests start inherit ignored signals: of `nohup make test`, and of `make test &` in a script.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Process(subprocess.Popen[Any]):
+    """A process that does not outlive a failed test: leaving its `with` block would wait for it without a limit."""
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, value, traceback)
+
+
+setattr(subprocess, "Popen", _Process)  # noqa: B010  # it is typed as a class
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -276,16 +276,24 @@ class TestWindow:
             assert len(await run) == 500
 
     async def test_E1_unordered_lets_no_record_wait_for_a_slower_one(self) -> None:
+        others_are_done = asyncio.Event()
+
         class OneSlow(CountingSource):
             async def fetch(self, key: ProfileKey, **settings: Any) -> SourceResult:
                 if key.value == "slow":
-                    await asyncio.sleep(0.05)
+                    await others_are_done.wait()
                 return await super().fetch(key, **settings)
 
-        given = rows("slow", *(f"u{number}" for number in range(50)))
+        got: list[str] = []
         async with client_for(OneSlow()) as client:
-            got = await all_of(given, client=client, ordered=False)
-        assert got[-1].row["user_id"] == "slow"
+            given = rows("slow", *(f"u{number}" for number in range(50)))
+            async for outcome in outcomes(
+                given, **with_options({"key": "user_id", "client": client, "ordered": False})
+            ):
+                got.append(str(outcome.row["user_id"]))
+                if len(got) == 50:
+                    others_are_done.set()
+        assert got[50:] == ["slow"]
 
     async def test_a_finished_record_does_not_wait_for_the_next_of_a_slow_input(self) -> None:
         gate = asyncio.Event()
