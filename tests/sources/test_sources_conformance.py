@@ -98,7 +98,7 @@ class World:
     other_types: bool = False
     """Whether keys of any type can be looked up."""
 
-    async def ask(self, value: str, seconds: float = 5.0) -> SourceResult:
+    async def ask(self, value: str, seconds: float = 30.0) -> SourceResult:
         return await self.source.fetch(ProfileKey(value, self.type), deadline=Deadline(seconds))
 
     def lookups(self) -> list[Call]:
