@@ -1,6 +1,6 @@
 # Everything sets itself up: Python 3.11 or newer and make are enough.
 #   make demo   the storefront and the embedded Profile API, as two processes
-#   make test   lint, layers, types and the tests;   make test-long   those that take many seconds each, and more examples
+#   make test   lint, layers, types and the tests;   make test-long   those that take a second or more each, and more examples
 #   make test-random   the property tests with other examples each time (EXAMPLES=5: so many times as many; SEED=7)
 #   make test-examples   the property tests with EXAMPLES=5 times as many examples
 #   make coverage   all tests, with the long ones and those of services, counting the branches they reach

@@ -62,7 +62,7 @@ setattr(subprocess, "Popen", _Process)  # noqa: B010  # it is typed as a class
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes many seconds; `make test` leaves it to `make test-long`")
+    config.addinivalue_line("markers", "long: takes a second or more; `make test` leaves it to `make test-long`")
     if hypothesis is not None and hypothesis.settings.default is REPEATABLE:
         # Hypothesis draws constants from the modules of this project that are imported at that moment, so that examples
         # would depend on the tests that the process has run before.
@@ -82,7 +82,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not os.environ.get("PROFILE_ENRICH_LONG"):
-        skip = pytest.mark.skip(reason="takes many seconds; run it with: make test-long")
+        skip = pytest.mark.skip(reason="takes a second or more; run it with: make test-long")
         for item in items:
             if "long" in item.keywords:
                 item.add_marker(skip)

@@ -34,6 +34,7 @@ def peers() -> set[str]:
     return set(_peers.async_peers())
 
 
+@pytest.mark.long
 def test_a_fresh_hit_has_ours_the_dictionaries_and_each_installed_peer() -> None:
     (table,) = hit.run(True)
     fixed = {
@@ -47,6 +48,7 @@ def test_a_fresh_hit_has_ours_the_dictionaries_and_each_installed_peer() -> None
     assert_positive(table, "CPU ns")
 
 
+@pytest.mark.long
 def test_a_request_has_each_stack() -> None:
     (table,) = request.run(True)
     assert names(table) == [
@@ -77,6 +79,7 @@ def test_a_miss_has_each_installed_transport_three_ways() -> None:
     assert_positive(table, "CPU µs a call", "× raw client")
 
 
+@pytest.mark.long
 def test_a_stampede_counts_the_upstream_calls_of_each_contender() -> None:
     one, many = stampede.run(True)
     for table, ours in ((one, 1), (many, 100)):
@@ -87,6 +90,7 @@ def test_a_stampede_counts_the_upstream_calls_of_each_contender() -> None:
         assert all(verdict.met for verdict in table.verdicts)
 
 
+@pytest.mark.long
 def test_expiry_has_ours_beside_cachetools() -> None:
     (table,) = expiry.run(True)
     assert names(table) == [

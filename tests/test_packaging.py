@@ -149,6 +149,7 @@ def test_importing_the_package_loads_no_optional_library() -> None:
     assert {name.split(".")[0] for name in loaded} & HEAVY == set()
 
 
+@pytest.mark.long
 def test_importing_the_package_adds_few_modules_to_its_dependencies() -> None:
     """The number of modules bounds the time: 142 ms for all of them when it was measured."""
     needed = modules_of(

@@ -90,6 +90,7 @@ MUTATING_DICT = ("update", "pop", "popitem", "clear", "setdefault", "__delitem__
 
 
 class TestFreezing:
+    @pytest.mark.long
     @given(st.dictionaries(st.text(), json_values))
     def test_freezing_and_thawing_gives_the_same_back(self, data: dict[str, Any]) -> None:
         frozen, size = freeze(data)

@@ -101,6 +101,7 @@ async def test_breaker_changes_and_state() -> None:
     assert sample(registry, "breaker_changes_total", state="open") == 1
 
 
+@pytest.mark.long
 async def test_two_hooks_on_one_registry_share_their_metrics() -> None:
     registry = CollectorRegistry()
     hooks = [PrometheusHook(registry) for _ in range(2)]

@@ -48,6 +48,7 @@ def test_keeps_what_it_is_given_until_its_time() -> None:
 
 
 class TestBounds:
+    @pytest.mark.long
     def test_L8_entries_and_bytes_stay_bounded_after_many_ids(self) -> None:
         """L8: entries *and* bytes stay under their limits, and the sweeper's list does not outgrow them."""
         cache: ProfileCache[str] = ProfileCache(max_entries=1_000, max_bytes=1_000_000, timer=ManualClock(0.0))
@@ -260,6 +261,7 @@ class TestSweeping:
         assert dropped == 1_500
         assert (cache.entries, cache.negative_entries) == (500, 0)
 
+    @pytest.mark.long
     def test_L8_no_sweep_takes_long_when_everything_expires_together(self) -> None:
         """L8: a sweep runs in slices, and each checks at most the given number of entries."""
         clock = ManualClock(0.0)

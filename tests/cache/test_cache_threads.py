@@ -20,6 +20,7 @@ from profile_enrich.testing import ManualClock
 from tests.cache.test_cache import entry, negative, put
 
 
+@pytest.mark.long
 def test_L9_is_safe_under_threads() -> None:
     """L9: the cache is safe under threads."""
     cache: ProfileCache[str] = ProfileCache(

@@ -240,6 +240,7 @@ def on_a_terminal(arguments: list[str], env: dict[str, str], *, until: bytes | N
     return code, shown.decode()
 
 
+@pytest.mark.long
 def test_on_a_terminal_a_profile_is_a_table(vendor: VendorServer) -> None:
     vendor.profiles["u3"] = {"name": "Zoë\x1b]0;owned\x07\nline", "note": "[bold]x[/bold]", "none": None}
     code, shown = on_a_terminal(["lookup", "u3"], census(vendor))
@@ -264,6 +265,7 @@ def test_tables_show_every_kind_of_value(capsys: pytest.CaptureFixture[str]) -> 
 # --- as a program -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_without_the_extra_it_says_what_to_install() -> None:
     for missing in ("click", "rich"):
         code = f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = ['doctor']\n"
@@ -313,6 +315,7 @@ def test_help_lists_what_is_always_needed_first(name: str, first: list[str]) -> 
     assert options[: len(first)] == first
 
 
+@pytest.mark.long
 def test_what_the_vendor_announces_is_shown_but_not_what_operators_read_in_logs(vendor: VendorServer) -> None:
     vendor.headers["Deprecation"] = "@1767225599"
     env = {**os.environ, **census(vendor)}

@@ -100,6 +100,7 @@ def test_serve_own_tables(postgres: Postgres) -> None:
         assert answer.json() == {"data": {"user_id": 7, "tier": "gold"}}
 
 
+@pytest.mark.long
 def test_serve_what_is_published(tmp_path: Path) -> None:
     build_store(tmp_path / "s", [CollectionSpec("Users", [{"id": "u1", "tier": "gold"}])])
     publish_store(tmp_path / "s", str(tmp_path / "bucket"), key=KEY.encode())

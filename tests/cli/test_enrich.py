@@ -166,6 +166,7 @@ def test_from_standard_input_to_standard_output(vendor: VendorServer, tmp_path: 
     assert enrich(vendor, source, "--fields", "tier").stdout.startswith("user_id,n,profile_tier\n")
 
 
+@pytest.mark.long
 def test_a_line_is_enriched_before_the_next_one_is_written(vendor: VendorServer) -> None:
     """A pipe whose first program writes a line occasionally."""
     with piped(vendor) as running:
@@ -180,6 +181,7 @@ def test_a_line_is_enriched_before_the_next_one_is_written(vendor: VendorServer)
     assert vendor.call_count - 1 == 2
 
 
+@pytest.mark.long
 def test_a_silent_input_can_be_interrupted(vendor: VendorServer) -> None:
     with piped(vendor) as running:
         assert running.stdin is not None
@@ -251,6 +253,7 @@ def test_failures_of_the_source_are_dead_letters_with_their_reason(vendor: Vendo
     assert len((tmp_path / "out.csv").read_text().splitlines()) - 1 + len(letters) == 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "errors"),
     [(faults.Hang(), (None, "source_timeout")), (faults.Respond(429), ("source_rate_limited", "circuit_open"))],
@@ -348,6 +351,7 @@ def embedded(app: ProfileAPI, url: str, *arguments: str | Path) -> tuple[Result,
     return done, {kind: count - before.get(kind, 0) for kind, count in app.requests.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["out.csv", "out.jsonl", "out.parquet"])
 def test_E1_batches_of_the_embedded_server_give_the_same_bytes(tmp_path: Path, target: str) -> None:
     """E1: one call per hundred keys, also under a rate limit and for standard input."""
@@ -398,6 +402,7 @@ def test_batches_are_refused_where_there_are_none(vendor: VendorServer, tmp_path
     assert vendor.call_count < 10
 
 
+@pytest.mark.long
 def test_on_a_terminal_a_bar_and_a_summary_show(vendor: VendorServer, tmp_path: Path) -> None:
     source = orders(tmp_path / "in.csv", 400, unknown=5)
     arguments = ["enrich", str(source), "-o", str(tmp_path / "o.csv"), "--key", "user_id", "--fields", "tier"]
@@ -474,6 +479,7 @@ def slow_file(folder: Path) -> Path:
 SLOWLY = ["--rate", "40/s", "--checkpoint-rows", "10", "--window", "40"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "kills"),
     [
@@ -514,6 +520,7 @@ def test_E1_killed_with_kill_9_and_gone_on_with_it_is_the_same_bytes(
     assert {path.name for path in tmp_path.iterdir()} == {"in.csv", name, f"whole-{name}", "bad", "w"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_E1_interrupted_it_says_how_to_go_on(vendor: VendorServer, tmp_path: Path, number: signal.Signals) -> None:
     """E1: Ctrl-C and SIGTERM write a checkpoint and end the command with 128 + the signal's number."""
@@ -544,6 +551,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 """
 
 
+@pytest.mark.long
 def test_E2_memory_is_flat(tmp_path: Path) -> None:
     """E2: ten times the records need no more memory, measured as the peak of the process."""
     if not Path("/proc/self/status").exists():

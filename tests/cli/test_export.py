@@ -367,6 +367,7 @@ def test_when_nothing_was_written_nothing_is_left(vendor: VendorServer, tmp_path
     assert "Stopped after 0 profiles" in done.stderr
 
 
+@pytest.mark.long
 def test_trouble_that_passes_is_waited_out(vendor: VendorServer, tmp_path: Path) -> None:
     listing = "/profiles"
     vendor.script(faults.RateLimited(0), faults.Healthy(), faults.Reset(), faults.Unavailable(), match=listing)
@@ -470,6 +471,7 @@ def process(vendor: VendorServer, target: Path, **options: Any) -> subprocess.Po
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long), (signal.SIGKILL, -9)],
@@ -495,6 +497,7 @@ def test_E1_interrupted_killed_and_gone_on_with_nothing_is_lost_or_doubled(
     assert rows(target) == EXPECTED
 
 
+@pytest.mark.long
 def test_a_reader_that_has_enough_ends_it_quietly(vendor: VendorServer) -> None:
     command = f"'{sys.executable}' -m profile_enrich export --limit 5 | head -n 2"
     done = subprocess.run(["bash", "-c", command], env={**os.environ, **env(vendor)}, capture_output=True, text=True)
@@ -503,6 +506,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(vendor: VendorServer) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_on_a_terminal_there_is_a_progress_bar(vendor: VendorServer, tmp_path: Path) -> None:
     vendor.always(faults.Latency(0.15), match="/profiles")
     arguments = ["export", "-o", str(tmp_path / "p.csv"), "--with-total", "--limit", "100"]

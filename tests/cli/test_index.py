@@ -349,6 +349,7 @@ def test_status_of_what_is_no_store(tmp_path: Path) -> None:
         assert "there is no store in" in result.stderr
 
 
+@pytest.mark.long
 def test_on_a_terminal_there_are_tables_and_sentences(tmp_path: Path, users: Path) -> None:
     env = {"PROFILE_ENRICH_STORE": str(tmp_path / "s")}
     bad = tmp_path / "bad.jsonl"
@@ -373,6 +374,7 @@ def test_on_a_terminal_there_are_tables_and_sentences(tmp_path: Path, users: Pat
     assert "user_id" in shown
 
 
+@pytest.mark.long
 def test_drop_asks_unless_told_not_to(store: Path, users: Path) -> None:
     assert index("build", "--data", users, "--id", "user_id", "--entity", "B", store=store).exit_code == 0
     result = index("drop", "B", store=store)
@@ -490,6 +492,7 @@ def test_E8_a_source_of_which_most_rows_are_left_out_is_not_success(tmp_path: Pa
     assert set(records(tmp_path / "s", "u")) == {"1", "2"}  # valid rows are stored
 
 
+@pytest.mark.long
 def test_P11_a_refresh_that_is_killed_leaves_a_trace(store: Path, users: Path, tmp_path: Path) -> None:
     """P11: also after `kill -9`, when the process itself cannot write the status."""
     slow = tmp_path / "slow.jsonl"

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from profile_enrich.store import CollectionSpec, LocalStore, build_store
 from profile_enrich.store.writes.refresh_status import read_last_refresh
 
@@ -21,6 +23,7 @@ def start(command: list[str], tmp_path: Path) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_P9_a_signal_during_a_refresh_keeps_what_is_served_and_is_noted(tmp_path: Path) -> None:
     path, source = tmp_path / "s", tmp_path / "pipe.jsonl"
     build_store(path, [CollectionSpec("Users", [{"id": "u1"}])])

@@ -88,6 +88,7 @@ def invoke(*arguments: str | Path, **env: str) -> Result:
     return CliRunner(env=env).invoke(cli, ["serve", *map(str, arguments)])
 
 
+@pytest.mark.long
 def test_files_are_served_in_both_dialects_and_nothing_stays_behind(users: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     arguments: list[str | Path] = [
@@ -142,6 +143,7 @@ def test_files_are_served_in_both_dialects_and_nothing_stays_behind(users: Path,
         assert private not in served.shown.replace("record_id=ID", "") + said
 
 
+@pytest.mark.long
 def test_a_store_is_built_once_and_served_again(users: Path, tmp_path: Path) -> None:
     store = tmp_path / "profiles.store"
     accounts = tmp_path / "accounts.jsonl"
@@ -180,6 +182,7 @@ def test_a_store_is_built_once_and_served_again(users: Path, tmp_path: Path) -> 
         assert [each.name for each in kept.collections()] == ["Users", "Accounts"]
 
 
+@pytest.mark.long
 def test_a_taken_port_is_said_and_the_temporary_store_is_removed(users: Path, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["--data", users, "--id", "user_id", "--no-auth"]
     with serving(tmp_path / "t", *arguments) as served:
@@ -198,6 +201,7 @@ def test_a_taken_port_is_said_and_the_temporary_store_is_removed(users: Path, tm
         served.stop(signal.SIGINT)
 
 
+@pytest.mark.long
 def test_on_a_terminal_the_build_is_shown(users: Path, tmp_path: Path) -> None:
     rows = "".join(f"u{n},{n}@b.example,gold\n" for n in range(60_000))
     users.write_text(f"user_id,email,tier\n{rows}")
@@ -216,6 +220,7 @@ def test_an_address_that_cannot_be_had_is_said_before_the_build(users: Path, tmp
     assert "Built" not in done.stderr
 
 
+@pytest.mark.long
 def test_SIGTERM_while_building_removes_the_temporary_store(users: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "t"
     temporary.mkdir()
@@ -235,6 +240,7 @@ def test_SIGTERM_while_building_removes_the_temporary_store(users: Path, tmp_pat
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.long
 def test_what_a_kill_left_behind_the_next_run_removes(users: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "t"
     arguments: list[str | Path] = ["--data", users, "--id", "user_id", "--no-auth"]

@@ -13,6 +13,7 @@ from profile_enrich.testing import VendorServer
 from tests.cli.test_database import serving
 
 
+@pytest.mark.long
 def test_R4_serve_a_relay_and_then_the_mirror_alone(tmp_path: Path) -> None:
     mirror = ["--mirror", str(tmp_path / "users.mirror")]
     with VendorServer(profiles={"u1": {"tier": "gold"}}, entity="Users", key="vendors-key") as vendor:
@@ -29,6 +30,7 @@ def test_R4_serve_a_relay_and_then_the_mirror_alone(tmp_path: Path) -> None:
         assert httpx.get(alone + url + "u3").status_code == 404
 
 
+@pytest.mark.long
 def test_R4_serve_a_relay_of_an_amperity_index(tmp_path: Path) -> None:
     mirror = ["--mirror", str(tmp_path / "customers.mirror")]
     with VendorServer(

@@ -26,6 +26,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Generator[Commands]:
         yield prepared
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attempt", range(ROUNDS))
 @pytest.mark.parametrize(("command", "number"), CASES)
 def test_P9_a_signal_ends_each_command_and_nothing_stays(

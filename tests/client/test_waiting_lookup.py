@@ -171,6 +171,7 @@ class TestRateLimit:
                 assert isinstance((await client.lookup("u1")).error, SourceConnectionError)
             assert source.calls.total() == 1
 
+    @pytest.mark.long
     async def test_E3_pages_never_wait_and_meet_no_load_that_stands_in_the_queue(self) -> None:
         source = CountingSource()
         async with client_for(source, rate_limit=RateLimit(2, burst=1)) as client:
@@ -216,6 +217,7 @@ class TestRateLimit:
 
 
 class TestAFailingSource:
+    @pytest.mark.long
     async def test_E3_retry_after_makes_the_run_pause_and_lose_nothing(self) -> None:
         with VendorServer({key: {"tier": "gold"} for key in keys(30)}) as vendor:
             vendor.script(faults.Healthy(), *[faults.RateLimited(retry_after=1)] * 3)  # call 1 finds the entity
@@ -253,6 +255,7 @@ class TestAFailingSource:
         assert {type(profiles[key].error) for key in bad} == {SourceUnavailable}
         assert all(profiles[key] is not None and profiles[key].error is None for key in good)
 
+    @pytest.mark.long
     async def test_E10_a_source_that_stays_down_is_asked_slowly_once_the_timeout_is_over(self) -> None:
         source = CountingSource(always_failing)
         async with client_for(source, breaker=Breaker(3, open_for=0.05, max_open=0.1)) as client:

@@ -131,6 +131,7 @@ def test_the_shop_has_no_violations_for_anonymous_visitors(chromium: Browser, sh
     assert violations(chromium, "nobody", lambda tab: None, shop.url + path) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", SIGNED_IN)
 def test_the_shop_has_no_violations(chromium: Browser, shop: Shop, path: str) -> None:
     assert violations(chromium, "shop", partial(sign_in, shop), shop.url + path) == []
@@ -176,6 +177,7 @@ def test_the_console_has_no_violations(chromium: Browser, console: RunningConsol
     assert violations(chromium, "console", partial(sign_in_to_console, console), console.url + path) == []
 
 
+@pytest.mark.long
 def test_a_profile_in_the_console_has_no_violations(chromium: Browser, console: RunningConsole) -> None:
     assert violations(chromium, "console", partial(find_customer, console)) == []
 

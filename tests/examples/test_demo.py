@@ -82,6 +82,7 @@ def wait_until_gone(*ports: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which only Linux has")
 @pytest.mark.parametrize("ending", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_it_starts_both_says_where_and_stops_both(ending: signal.Signals) -> None:
@@ -192,6 +193,7 @@ def test_keys_in_the_terminal_stop_and_start_each_process() -> None:
         os.close(terminal.ours)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal, which this system does not have")
 @pytest.mark.parametrize("columns", [60, pytest.param(80, marks=pytest.mark.long)])
 def test_no_line_is_wider_than_the_terminal_and_commands_can_be_pasted(columns: int) -> None:

@@ -95,6 +95,7 @@ def scraped(port: int, folder: Path) -> set[str]:
     return {family.name for family in text_string_to_metric_families(answer.text)}
 
 
+@pytest.mark.long
 def test_the_command_of_the_unit_serves_reads_its_file_again_and_stops(tmp_path: Path) -> None:
     port = free_port()
     config = tmp_path / "server.toml"

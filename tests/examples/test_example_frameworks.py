@@ -46,6 +46,7 @@ def served(name: str) -> Iterator[str]:
         process.wait(20)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "module"),
     [

@@ -117,6 +117,7 @@ def sign_in_from(browser: Browser, address: str, name: str, password: str) -> in
     return browser.sign_in(name, password).status_code
 
 
+@pytest.mark.long
 def test_W3_an_address_that_a_client_makes_up_evades_no_limit(tmp_path: Path) -> None:
     with RunningConsole(tmp_path).running() as console, console.browser() as browser:
         statuses = [
@@ -126,6 +127,7 @@ def test_W3_an_address_that_a_client_makes_up_evades_no_limit(tmp_path: Path) ->
     assert statuses == [401] * PER_NAME_AND_ADDRESS + [429] * 3
 
 
+@pytest.mark.long
 def test_W3_failures_from_elsewhere_lock_no_owner_out(tmp_path: Path) -> None:
     proxied = RunningConsole(tmp_path, CONSOLE_TRUSTED_PROXIES="127.0.0.1")
     with proxied.running() as console, console.browser() as browser:
@@ -138,6 +140,7 @@ def test_W3_failures_from_elsewhere_lock_no_owner_out(tmp_path: Path) -> None:
         assert sign_in_from(browser, home, "ann", console.passwords["ann"]) == 200
 
 
+@pytest.mark.long
 def test_the_very_first_user_has_a_one_time_password_and_chooses_another(console: RunningConsole) -> None:
     (password,) = re.findall(r"one-time password of admin, shown this once: (\S+)", console.said())
     with console.browser() as browser:
@@ -659,6 +662,7 @@ def test_handles_are_bounded_and_end_with_their_session() -> None:
 # --- the demo -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_demo_starts_and_stops_and_leaves_nothing(tmp_path: Path) -> None:
     port, api_port = free_port(), free_port()
     arguments = ["demo", "--port", str(port), "--api-port", str(api_port)]

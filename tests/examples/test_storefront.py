@@ -160,6 +160,7 @@ def test_without_consent_nobody_is_looked_up_and_nothing_is_kept(shop: Shop) -> 
 # --- how often the Profile API is asked -----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_one_upstream_call_a_household_a_ttl_however_many_pages(shop: Shop) -> None:
     before = shop.records_asked()
     with shop.visitor("67") as one, shop.visitor("67") as two, shop.visitor("412") as other:
@@ -191,6 +192,7 @@ def test_the_buttons_drop_the_profile_and_fetch_it_anew(shop: Shop) -> None:
 # --- changed profiles -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_page_changes_after_a_put_though_profiles_are_kept_for_an_hour(tmp_path: Path) -> None:
     """Profiles are cached for an hour here; the shop learns of changes by the change feed."""
     build_store(tmp_path / "s", [CollectionSpec("Households", demo.HOUSEHOLDS, key="household_id")])
@@ -217,6 +219,7 @@ def test_a_page_changes_after_a_put_though_profiles_are_kept_for_an_hour(tmp_pat
 # --- the Profile API stops ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_pages_keep_coming_while_the_profile_api_is_down() -> None:
     settings = {"STOREFRONT_TTL": "0.6", "STOREFRONT_STALE_TTL": "1.5"}
     with Shop(settings).running() as shop, shop.visitor(FAMILY) as visitor:

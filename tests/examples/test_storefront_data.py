@@ -151,6 +151,7 @@ def test_the_tables_have_all_their_fields_and_no_line_twice(name: str, fields: i
 # --- use in the shop --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_every_household_gets_a_page_whose_reasons_are_true() -> None:
     shop = catalogue()
     for profile in rows("households.jsonl"):

@@ -132,6 +132,7 @@ def test_A26_an_identity_from_a_cookie_needs_no_user() -> None:
     assert findings(MIDDLEWARE=[OURS], PROFILE_ENRICH={"CLIENT": client, "IDENTIFY": from_cookie("visitor")}) == []
 
 
+@pytest.mark.long
 def test_the_command_prints_it() -> None:
     """`manage.py check --tag profile_enrich`, in a process of its own, as a project runs it."""
     script = (

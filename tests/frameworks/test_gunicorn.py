@@ -46,6 +46,7 @@ def visits(url: str, path: str = "/") -> list[dict[str, Any]]:
         return list(pool.map(lambda number: ask(url, path, USERS[number % 6]), range(36)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "preload"),
     [

@@ -443,6 +443,7 @@ class TestAgainstAVendor:
         client._waiting._rng = lambda: 0.01
         return client
 
+    @pytest.mark.long
     async def test_E1_each_fault_lands_in_the_right_place(self, vendor: VendorServer) -> None:
         async with self.client(vendor) as client:
             await client.get("u0")

@@ -82,6 +82,7 @@ NESTED = st.recursive(
 IDS = ["u1", "u2", "u3", "7", "", "nobody", "x" * 600, "é", "\ud800"]
 
 
+@pytest.mark.long
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     people=st.dictionaries(
@@ -172,6 +173,7 @@ async def test_E1_the_same_in_both_ways_whatever_the_lines(
     assert block == single == batches
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("remembered", [1, 3, 10_000])
 async def test_E2_more_keys_than_are_remembered(

@@ -318,6 +318,7 @@ async def test_E8_a_key_that_no_json_record_has(tmp_path: Path) -> None:
     assert report.problems == ["3 of 3 records have no key: is 'userid' the right column?"]
 
 
+@pytest.mark.long
 def test_standard_output_can_have_columns_that_are_known_at_the_end(tmp_path: Path) -> None:
     """Two passes, and dead letters beside them, without a file for the output."""
     write(tmp_path / "in.csv", "user_id\nu1\nu2\nu1,x\n")

@@ -96,6 +96,7 @@ async def test_E7_a_directory_that_is_swapped_during_the_run_gets_nothing(tmp_pa
     assert (moved / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["out.parquet", "out.csv.gz", "out.csv"])
 def test_E1_killed_at_any_change_of_the_folder_it_can_be_resumed(tmp_path: Path, name: str) -> None:
     """E1: after a kill at any rename or removal, the same command with `resume` gives the same result."""
@@ -253,6 +254,7 @@ async def test_files_that_are_there_are_not_destroyed(tmp_path: Path) -> None:
     assert bad.read_text() == ""  # this run has none; the existing file may be replaced, but not deleted
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.parquet", "all.csv", "out.csv.gz"])
 async def test_E7_no_other_run_comes_between_at_any_moment(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

@@ -387,6 +387,7 @@ def test_without_fields_all_attributes_come(client: BlockingProfileClient) -> No
 # --- polars and pandas ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_E1_polars_frames_keep_rows_and_types(client: BlockingProfileClient) -> None:
     """E1: also categories, and objects of any type."""
     pl = polars()

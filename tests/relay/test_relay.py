@@ -142,6 +142,7 @@ async def test_R3_a_vendor_that_fails_changes_nothing_that_is_mirrored(
     vendor.heal()
 
 
+@pytest.mark.long
 async def test_R3_a_slow_vendor_costs_the_budget_and_its_answer_is_kept(
     client: httpx.AsyncClient, vendor: VendorServer, clock: Clock
 ) -> None:

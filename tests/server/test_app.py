@@ -206,6 +206,7 @@ def check_answer(answer: Answer, method: str) -> None:
             assert envelope in ("invalid_client", "unsupported_grant_type")  # RFC 6749
 
 
+@pytest.mark.long
 @given(path=_PATHS, query=_QUERIES, method=_METHODS, authorized=st.booleans(), body=st.binary(max_size=50))
 @settings(max_examples=1500, deadline=None)
 def test_P3_any_bytes_give_a_4xx_or_what_was_asked_for(
@@ -255,6 +256,7 @@ def raw_request(address: tuple[str, int], target: bytes) -> bytes:
     return b"".join(parts)
 
 
+@pytest.mark.long
 def test_P3_any_bytes_over_a_real_socket(path: Path) -> None:
     """Request lines that no client sends, to a real server: a response, never a 500."""
     with LocalStore(path) as store, served(api(store)) as url:

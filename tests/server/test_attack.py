@@ -14,6 +14,7 @@ from .attack.running import Skipped
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc, as Linux has it")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attack", [smuggling, streams, full_disk])
 def test_P8_it_withstands(attack: Callable[[Path], tuple[bool, str]], tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text("id,email\n" + "".join(f"u{n},u{n}@x.example\n" for n in range(100_000)))

@@ -65,6 +65,7 @@ def server(tmp_path: Path) -> Generator[Server]:
         running.listener.close()
 
 
+@pytest.mark.long
 def test_P9_a_server_that_stops_answers_the_first_request_of_a_new_connection(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +136,7 @@ def test_P8_the_head_of_a_request_is_bounded(server: Server) -> None:
     assert server.get() == 200
 
 
+@pytest.mark.long
 def test_P8_a_request_must_arrive_in_time(server: Server) -> None:
     record = f"GET {RECORD} HTTP/1.1\r\nhost: x\r\n".encode()
     for data in (b"", b"GET / HT", record, b"POST /api/x/entities/1/records HTTP/1.1\r\ncontent-length: 99\r\n\r\n{"):
@@ -175,6 +177,7 @@ def test_P8_idle_connections_lock_nobody_out(server: Server) -> None:
         connection.close()
 
 
+@pytest.mark.long
 def test_P8_health_checks_keep_a_place(server: Server) -> None:
     stream = f"GET /api/v1/entities/1/changes HTTP/1.1\r\nhost: x\r\nauthorization: {bearer()['Authorization']}\r\n\r\n"
     busy = [server.connect(stream.encode()) for _ in range(LIMITS.connections)]

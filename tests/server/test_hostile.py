@@ -19,6 +19,7 @@ def hostile(tmp_path: Path) -> Generator[Hostile]:
     made.close()
 
 
+@pytest.mark.long
 def test_P2_P3_thousands_of_bad_requests_give_no_500_and_nothing_foreign(hostile: Hostile) -> None:
     hostile.run(4_000)
     # The requests must cover all kinds, or the test proves nothing.

@@ -245,6 +245,7 @@ def _add(path: Path, name: str) -> None:
         file.add(f"{name}{number}")
 
 
+@pytest.mark.long
 def test_several_processes_write_one_after_the_other(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     context = multiprocessing.get_context("spawn")

@@ -83,6 +83,7 @@ def opened(chromium: Browser, url: str, key: str) -> tuple[Page, list[str]]:
     return page, problems
 
 
+@pytest.mark.long
 @needs_browser
 def test_a_walk_through_the_page(chromium: Browser, url: str) -> None:
     page, problems = opened(chromium, url, SECRET)
@@ -128,6 +129,7 @@ def test_a_walk_through_the_page(chromium: Browser, url: str) -> None:
     page.close()
 
 
+@pytest.mark.long
 @needs_browser
 def test_P7_the_page_shows_the_scope_of_the_key(chromium: Browser, url: str) -> None:
     page, _ = opened(chromium, url, PARTNER)

@@ -54,6 +54,7 @@ def test_the_command_writes_the_same(tmp_path: Path) -> None:
     assert requests_of(written) == requests_of(served)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(NEWMAN is None, reason="needs Postman's runner: npm install --global newman")
 @pytest.mark.parametrize("secret", [SECRET, LIMITED, PARTNER])
 def test_newman_finds_every_answer_right(tmp_path: Path, secret: str) -> None:

@@ -90,6 +90,7 @@ def test_a_schedule_that_makes_no_sense_is_refused(store: Path, tmp_path: Path) 
         RefreshSchedule(tmp_path / "nowhere", every=60)
 
 
+@pytest.mark.long
 def test_of_several_workers_one_refreshes(
     store: Path, users: Path, schedules: Callable[..., RefreshSchedule], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_worker_that_another_one_forestalls_waits_for_the_next_interval_at_onc
     assert LocalStore(store).generation == 1
 
 
+@pytest.mark.long
 def test_a_failure_is_said_once_and_the_old_data_stay(
     store: Path, users: Path, schedules: Callable[..., RefreshSchedule], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -153,6 +155,7 @@ def test_a_failure_is_said_once_and_the_old_data_stay(
     assert caplog.records[0].levelno == logging.WARNING
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("allowed", [False, True])
 def test_P11_a_scheduled_refresh_that_loses_too_much_fails_and_shows(
     store: Path, users: Path, schedules: Callable[..., RefreshSchedule], allowed: bool
@@ -174,6 +177,7 @@ def test_P11_a_scheduled_refresh_that_loses_too_much_fails_and_shows(
     app.close()
 
 
+@pytest.mark.long
 def test_while_another_process_builds_it_waits(
     store: Path, schedules: Callable[..., RefreshSchedule], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,6 +191,7 @@ def test_while_another_process_builds_it_waits(
     assert caplog.text == ""
 
 
+@pytest.mark.long
 def test_stopping_ends_a_refresh_that_is_under_way(
     store: Path, tmp_path: Path, schedules: Callable[..., RefreshSchedule], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -207,6 +212,7 @@ def test_stopping_ends_a_refresh_that_is_under_way(
     schedule.stop()
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_counts_as_a_failure(
     store: Path, tmp_path: Path, schedules: Callable[..., RefreshSchedule], caplog: pytest.LogCaptureFixture
 ) -> None:

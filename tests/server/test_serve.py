@@ -30,6 +30,7 @@ print("stopped")
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_P6_it_serves_this_machine_alone_until_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     path = build(tmp_path)

@@ -92,6 +92,7 @@ def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs ps with --ppid")
 def test_two_workers_share_a_port_are_replaced_and_leave_nothing(tmp_path: Path) -> None:
     with serving(tmp_path) as (process, client):
@@ -129,6 +130,7 @@ def test_two_workers_share_a_port_are_replaced_and_leave_nothing(tmp_path: Path)
             os.kill(pid, 0)
 
 
+@pytest.mark.long
 def test_one_process_reloads_too(tmp_path: Path) -> None:
     with serving(tmp_path, PROFILE_ENRICH_WORKERS="1") as (process, client):
         assert client.get(RECORD).headers["cache-control"] == "private"
@@ -145,6 +147,7 @@ def test_one_process_reloads_too(tmp_path: Path) -> None:
     assert "did you mean 'max_age'?" in said
 
 
+@pytest.mark.long
 def test_SIGHUP_applies_another_interval_of_refreshing(tmp_path: Path) -> None:
     def every() -> object:
         return client.get("/status").json()["refreshing"]["every"]
@@ -367,6 +370,7 @@ def test_P9_without_processes_it_ends_at_the_start(monkeypatch: pytest.MonkeyPat
     assert children() == before
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 def test_P9_without_descriptors_it_tries_again_while_others_serve(caplog: pytest.LogCaptureFixture) -> None:
     before = children()
@@ -421,6 +425,7 @@ def test_P9_when_no_worker_can_run_any_more_it_ends(monkeypatch: pytest.MonkeyPa
     assert children() == before
 
 
+@pytest.mark.long
 def test_P9_a_worker_signalled_as_it_is_born_does_not_swallow_it() -> None:
     """The parent's handler must not run in a child: it would only set a flag there, and the stop took 7 s."""
     for _ in range(20):

@@ -114,6 +114,7 @@ async def test_a_body_that_is_too_large_is_refused(transport: Transport, vendor:
     assert (await transport.send(request(vendor.origin + "/x"), deadline=Deadline(5))).status == 404
 
 
+@pytest.mark.long
 async def test_a_gzip_bomb_costs_no_memory(transport: Transport, vendor: VendorServer) -> None:
     bomb = gzip.compress(b"\0" * 30_000_000, mtime=0)
     await transport.send(request(vendor.origin + "/x"), deadline=Deadline(5))

@@ -146,6 +146,7 @@ asyncio.run(ask())
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OWN)
 def test_A9_nothing_survives_a_fork(name: str, vendor: VendorServer) -> None:
     done = run(_FORK, name, vendor)
@@ -180,6 +181,7 @@ async def test_L14_the_end_of_a_closed_loop_leaves_nothing_to_do(vendor: VendorS
     await asyncio.to_thread(assert_closed, vendor)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OWN)
 def test_L14_nothing_warns_when_nobody_closes(name: str, vendor: VendorServer) -> None:
     done = run(_DIRTY, name, vendor)

@@ -236,6 +236,7 @@ def test_D3_single_records(store: ProfileStore) -> None:
             store.put_record("Users", "new", wrong)
 
 
+@pytest.mark.long
 def test_D2_pages_show_each_record_once_while_refreshes_run(backend: Backend, store: ProfileStore) -> None:
     """Paging while every record is rewritten and rebuilt: no record is missing or repeated."""
     stop = threading.Event()

@@ -68,6 +68,7 @@ def test_E9_the_rows_of_any_text_are_those_of_pythons_reader(text: str, width: i
     assert refused == sorted(refused)
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TEXTS)
 def test_E9_the_engine_gives_the_same_rows(tmp_path: Path, text: str) -> None:

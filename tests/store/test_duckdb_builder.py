@@ -136,6 +136,7 @@ def test_a_second_build_keeps_the_numbers_of_its_records(tmp_path: Path, plain: 
     assert plain == [2]
 
 
+@pytest.mark.long
 def test_parquet_goes_the_same_way(tmp_path: Path, plain: list[int]) -> None:
     import duckdb
 

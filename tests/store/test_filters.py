@@ -38,6 +38,7 @@ def people(choose: random.Random, ids: Iterator[int] | range) -> list[dict[str, 
     ]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_segments")
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 6))])
 def test_every_filter_and_total_is_that_of_duckdb(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,6 +280,7 @@ def test_a_pipe_is_read_once(tmp_path: Path, kind: Any) -> None:
     assert report.collections[0].stored == 2
 
 
+@pytest.mark.long
 def test_a_file_of_many_columns_is_read(tmp_path: Path) -> None:
     names = ["id", *(f"c{n}" for n in range(1_999))]
     (tmp_path / "u.csv").write_text(f"{','.join(names)}\n{','.join(['1'] * 2_000)}\n")

@@ -29,6 +29,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize(
     "work", [pytest.param(work, marks=() if work in ("full", "incremental") else pytest.mark.long) for work in POINTS]

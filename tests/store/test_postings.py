@@ -82,6 +82,7 @@ def shared(lists: dict[str, list[int]], names: Sequence[str]) -> list[int]:
     return sorted(first.intersection(*others))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how_many", [1, 2, 3])
 def test_what_values_share(reader: PostingReader, lists: dict[str, list[int]], how_many: int) -> None:
     for chosen in combinations([*lists, "listed 3", "listed 40"], how_many):
@@ -92,6 +93,7 @@ def test_what_values_share(reader: PostingReader, lists: dict[str, list[int]], h
             assert list(islice(matching(reader, postings, after), 300)) == rest[:300], (chosen, after)
 
 
+@pytest.mark.long
 def test_what_newer_layers_hold_is_hidden(reader: PostingReader, lists: dict[str, list[int]]) -> None:
     for hidden in (["3"], ["5000"], ["40", "uneven"], ["edges", "60000"]):
         mask = HiddenDocids([(reader, posting) for posting in found(reader, lists, hidden)])
@@ -113,6 +115,7 @@ def test_a_full_page_reads_no_further_segment(connection: sqlite3.Connection, li
     assert list(posting.segments) == [0, 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "max_bytes", [pytest.param(0, marks=pytest.mark.long), 4_000, pytest.param(70_000, marks=pytest.mark.long), 1 << 30]
 )

@@ -14,6 +14,7 @@ from tests.random_csv import random_csv
 AT_ONCE = 50
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "first", [pytest.param(each, marks=pytest.mark.long if each else ()) for each in range(0, 1500, AT_ONCE)]
 )

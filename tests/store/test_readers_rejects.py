@@ -87,6 +87,7 @@ def test_a_number_of_a_rejected_row_stays_a_number(tmp_path: Path) -> None:
     assert type(entry["data"]["id"]) is float
 
 
+@pytest.mark.long
 def test_no_good_csv_row_is_lost_among_many_broken_ones(tmp_path: Path) -> None:
     lines = [f"{n},x,y" if n % 97 == 0 else f"{n},x" for n in range(60_000)]
     file = tmp_path / "u.csv"

@@ -214,6 +214,7 @@ def test_E9_json_of_the_database_alone_is_a_reject(tmp_path: Path, postgres: str
         assert b'{"n":1.50}' in (store.get_payload("U", "a", "census") or b"")
 
 
+@pytest.mark.long
 def test_postgresql_is_read_with_its_own_types(tmp_path: Path, postgres: str) -> None:
     report, records = load(tmp_path, postgres, "SELECT * FROM users WHERE name LIKE 'u%' ORDER BY id")
     assert report.stored == 5000

@@ -74,6 +74,7 @@ step = st.one_of(
 )
 
 
+@pytest.mark.long
 @given(steps=st.lists(step, max_size=6), small=st.sampled_from([0, 256]), share=st.sampled_from([1, 1000]))
 @settings(max_examples=20, deadline=None)
 def test_P4_P5_any_sequence_of_refreshes_gives_what_a_dict_gives(
@@ -352,6 +353,7 @@ def test_a_record_may_bring_new_attributes(path: Path) -> None:
         assert json.loads(amperity)["attributes"] == {"id": "u3", "n": "3"}
 
 
+@pytest.mark.long
 def test_many_single_records_leave_few_files_and_the_base_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", _no_sync)
     base = path / "1-000001.db"
@@ -426,6 +428,7 @@ def test_deleting_what_has_vanished_needs_all_rows(path: Path, tmp_path: Path) -
     assert not (tmp_path / "bad.jsonl").exists()
 
 
+@pytest.mark.long
 def test_P5_over_http_too_and_while_the_refreshes_run(tmp_path: Path) -> None:
     """`make paging` does this with a million."""
     outcome = page_through(tmp_path, 4_000, 50)

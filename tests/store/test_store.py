@@ -112,6 +112,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
         _SHARED.clear()
 
 
+@pytest.mark.long
 def test_filters_over_many_chunks_dense_and_sparse(tmp_path: Path) -> None:
     """Bitmaps, arrays and their mixtures, over more than one chunk of 65,536, with rows that were replaced."""
     size = 70_000

@@ -380,6 +380,7 @@ def restart(vendor: VendorServer) -> None:
     pytest.fail("the port was not free again")
 
 
+@pytest.mark.long
 def test_L14_closing_with_hung_requests_leaves_no_thread_socket_or_task() -> None:
     """L14: also with requests that hang, idle kept-alive connections and half-read requests."""
     threads = threading.active_count()

@@ -111,6 +111,7 @@ def _ask_another_process(path: Path) -> bool:
     return answer
 
 
+@pytest.mark.long
 def test_E7_a_lock_has_one_holder_and_a_killed_one_holds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     lock = FileLock(path)

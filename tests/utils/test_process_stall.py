@@ -42,6 +42,7 @@ class Patient(ScriptedSource):
         return found(id=key.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx2", "httpx"])
 async def test_A27_an_application_that_blocks_its_own_loop_fails_no_lookup(
     transport: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -65,6 +66,7 @@ async def test_A27_an_application_that_blocks_its_own_loop_fails_no_lookup(
     ]
 
 
+@pytest.mark.long
 async def test_A27_the_source_still_has_to_keep_its_deadline() -> None:
     """A27: the deadline is extended by the stall alone."""
     client = ProfileClient(Patient(30.0), deadline=0.5, source_policy=NO_RETRY)
@@ -77,6 +79,7 @@ async def test_A27_the_source_still_has_to_keep_its_deadline() -> None:
     assert client.stats().source_errors == {"source_timeout": 1}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system does not stop processes")
 def test_A27_a_process_that_is_paused_fails_no_lookup() -> None:
     """A27: a suspended process, as a serverless function between two calls."""

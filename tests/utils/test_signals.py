@@ -68,6 +68,7 @@ def running(code: str) -> Generator[subprocess.Popen[bytes]]:
             process.kill()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("code", [BLOCKED, BUFFERED, STUBBORN], ids=["blocked", "buffered", "stubborn"])
 def test_P9_a_process_that_waits_for_a_pipe_or_does_not_stop_is_ended(code: str, number: signal.Signals) -> None:
@@ -85,6 +86,7 @@ def test_P9_a_second_signal_ends_it_at_once() -> None:
         assert process.wait(30) == 143
 
 
+@pytest.mark.long
 def test_P9_what_stops_by_itself_is_left_alone() -> None:
     with running(OBEDIENT) as process:
         process.send_signal(signal.SIGTERM)
@@ -128,6 +130,7 @@ with ending_on_signals():
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_an_ignored_signal_stays_ignored() -> None:
     """`nohup` ignores SIGHUP."""
     with running(f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{STUBBORN}") as process:

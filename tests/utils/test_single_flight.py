@@ -240,6 +240,7 @@ async def test_L9_a_load_runs_in_a_fresh_context() -> None:
     assert seen == ["nobody"]
 
 
+@pytest.mark.long
 async def test_L14_closing_waits_then_cancels() -> None:
     """L14: closing waits a bounded time for loads, and leaves no task."""
 
@@ -263,6 +264,7 @@ async def test_L14_closing_waits_then_cancels() -> None:
     await Table().aclose(0.01)
 
 
+@pytest.mark.long
 async def test_L14_a_flight_cancelled_before_its_first_step_tells_its_waiters() -> None:
     """L14: no caller waits for a load that cannot complete."""
     loads = Table()
@@ -293,6 +295,7 @@ async def test_a_load_knows_its_time_and_its_task_has_a_name_to_find_it_by() -> 
     assert seen == [(3.0, "profile_enrich load")]
 
 
+@pytest.mark.long
 async def test_a_load_that_was_cancelled_ends_as_cancelled_and_leaves_nothing() -> None:
     """A cancelled load leaves no unretrieved exception, and no task in the table."""
     loads, complaints = Table(), list[object]()
@@ -315,6 +318,7 @@ async def test_a_load_that_was_cancelled_ends_as_cancelled_and_leaves_nothing() 
     assert complaints == []
 
 
+@pytest.mark.long
 async def test_L14_closing_waits_no_longer_than_a_grace_for_a_load_that_will_not_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

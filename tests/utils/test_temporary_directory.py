@@ -22,6 +22,7 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_of_many_at_once_each_keeps_its_own(parent: Path) -> None:
     def use(_: int) -> bool:
         with temporary_directory() as directory:

@@ -269,6 +269,7 @@ class TestDjango(Contract):
 
         return django_app.create(stage, settings)
 
+    @pytest.mark.long
     async def test_A20_A6_django_that_lets_exceptions_out(self) -> None:
         """A20, A6: the same object."""
         from tests.apps import django_app

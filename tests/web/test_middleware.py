@@ -819,6 +819,7 @@ class TestSettings:
         assert "vary" not in response.headers
         assert ask(Starlette(routes=[Route("/", lambda r: PlainTextResponse(str(lookup_details(r))))])).text == "None"
 
+    @pytest.mark.long
     @pytest.mark.parametrize("attach", ATTACH)
     async def test_L9_no_request_sees_anothers_attributes(self, attach: Attach) -> None:
         """L9: with many concurrent users and cancellations, each user sees only their own profile."""

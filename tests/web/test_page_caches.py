@@ -145,6 +145,7 @@ def test_A13_a_page_for_an_audience_is_kept_once_for_each(cache: tuple[str, str]
         assert nobody.get("/banner", headers={"x-audience": "vip"}).text == "<h1>Welcome</h1>"
 
 
+@pytest.mark.long
 async def test_L9_A13_under_load_nobody_sees_a_page_made_for_another(cache: tuple[str, str]) -> None:
     """L9, A13: 40 signed-in and 20 anonymous visitors request all pages concurrently."""
     name, url = cache
@@ -197,6 +198,7 @@ http {{
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("app", ["inside", "outside"])
 def test_A23_an_error_page_that_nginx_keeps_is_nobodys(app: str, tmp_path: Path) -> None:
     """A23: Starlette sends the error page from outside the middleware, and nginx stores it."""

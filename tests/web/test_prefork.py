@@ -96,6 +96,7 @@ def check_workers(served: Served, vendor: VendorServer, scratch: Path) -> list[d
     return abouts
 
 
+@pytest.mark.long
 def test_A9_uvicorn_with_two_workers(vendor: VendorServer, tmp_path: Path) -> None:
     """A9: the module is imported by each worker."""
     needs("uvicorn")
@@ -107,6 +108,7 @@ def test_A9_uvicorn_with_two_workers(vendor: VendorServer, tmp_path: Path) -> No
     assert len(connections_of(vendor)["warm"]) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_A9_gunicorn_with_two_workers_forked_from_a_loaded_application(
     transport: str, vendor: VendorServer, tmp_path: Path
@@ -162,6 +164,7 @@ def statuses(lines: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     return sorted((line["key"], line["tier"], line["status"]) for line in lines if "key" in line)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_A9_nothing_is_opened_before_a_fork(transport: str, vendor: VendorServer) -> None:
     """A9: nothing bound to a loop or a socket exists before a fork: no descriptor, no thread."""
@@ -173,6 +176,7 @@ def test_A9_nothing_is_opened_before_a_fork(transport: str, vendor: VendorServer
     assert asked["a"] != asked["b"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_A9_a_client_that_was_used_works_on_both_sides_of_a_fork(
@@ -196,6 +200,7 @@ def test_A9_a_client_that_was_used_works_on_both_sides_of_a_fork(
     assert len({*asked["before"], *asked["a"], *asked["b"]}) == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_A9_a_child_does_not_wait_for_its_parents_load(transport: str, vendor: VendorServer) -> None:
     """A9: a child forked during a load starts its own; the parent's load completes normally."""

@@ -154,6 +154,7 @@ def check_clean(served: Served) -> None:
     assert not served.unclean()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=pytest.mark.long)])
 @pytest.mark.parametrize("server", SERVERS)
 def test_A21_A8_the_same_results_on(server: str, loop: str, vendor: VendorServer) -> None:
@@ -170,6 +171,7 @@ def test_A21_A8_the_same_results_on(server: str, loop: str, vendor: VendorServer
         check_clean(served)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("server", SERVERS)
 def test_A21_A6_A10_a_page_that_fails_and_a_vendor_that_fails(server: str, vendor: VendorServer) -> None:
     """A21, A6, A10: the application's exception still gives 500; if the vendor is down, pages are anonymous."""
@@ -189,6 +191,7 @@ def test_A21_A6_A10_a_page_that_fails_and_a_vendor_that_fails(server: str, vendo
         assert "Unclosed" not in served.errors
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("server", "loop"), [("uvicorn", "uvloop"), ("granian", "asyncio"), ("hypercorn", "asyncio")])
 def test_A21_A8_without_a_lifespan(server: str, loop: str, vendor: VendorServer) -> None:
     """A21, A8: without a lifespan, the client opens on first use, and closes with its event loop."""
@@ -200,6 +203,7 @@ def test_A21_A8_without_a_lifespan(server: str, loop: str, vendor: VendorServer)
         assert not [line for line in served.unclean() if "Traceback" not in line], served.errors
 
 
+@pytest.mark.long
 def test_A10_on_trio_it_says_so_and_serves_pages_anonymous(vendor: VendorServer) -> None:
     """A10: asyncio is the supported loop; on another one pages are anonymous, never broken."""
     with serving("hypercorn", {"VENDOR_URL": vendor.base_url}, loop="trio") as served:
@@ -278,6 +282,7 @@ def shop_of(url: str) -> dict[tuple[str | None, str], tuple[int, str, str, str]]
     return seen
 
 
+@pytest.mark.long
 def test_A21_the_storefront_is_the_same_on_all_three() -> None:
     """A21: uvicorn, Granian and Hypercorn each serve the storefront with the same results."""
     needs(*SERVERS)

@@ -84,6 +84,7 @@ def test_A31_a_function_that_hangs_or_cancels_counts_as_no_within_its_bound(
     assert len([record for record in own_records(caplog) if "function raised" in record.getMessage()]) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attach", ATTACH)
 async def test_A31_the_requests_own_cancellation_passes_and_leaves_no_task(attach: Attach) -> None:
     entered = asyncio.Event()

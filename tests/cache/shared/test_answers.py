@@ -25,6 +25,7 @@ def encoded(answer: Any) -> bytes:
     return b"*%d\r\n%b" % (len(answer), b"".join(map(encoded, answer)))
 
 
+@pytest.mark.long
 @given(st.lists(ANSWERS, min_size=1, max_size=4))
 def test_S2_answers_are_read_one_after_another(answers: list[Any]) -> None:
     data = b"".join(map(encoded, answers))
