@@ -13,7 +13,7 @@ from typing import Any, Literal
 from starlette.datastructures import Secret
 
 from .._utils.deadline import Deadline
-from .._utils.frames import hide_frames
+from .._utils.hidden_frames import hide_frames
 from .._utils.validation import check_text
 from ..errors import AmbiguousMatch, ConfigurationError, SourceAuthError, SourceResponseError
 from ..profile import ProfileKey

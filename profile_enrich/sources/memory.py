@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from .._utils.deadline import Deadline
-from .._utils.frames import hide_frames
+from .._utils.hidden_frames import hide_frames
 from .._utils.validation import check_text
 from ..errors import ConfigurationError
 from ..profile import ProfileKey

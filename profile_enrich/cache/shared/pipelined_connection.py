@@ -8,7 +8,7 @@ import contextvars
 from collections import deque
 from typing import Any
 
-from .answers import IncompleteAnswer, Refused, read_answer
+from .replies import IncompleteReply, Refused, read_reply
 
 __all__ = ["PipelinedClient"]
 
@@ -88,13 +88,13 @@ class _PipelinedConnection(asyncio.Protocol):
         position = 0
         try:
             while position < len(data):
-                content, position = read_answer(data, position)
+                content, position = read_reply(data, position)
                 answer = self._pending.popleft()
                 if not answer.done():
                     answer.set_result(content)
                 if isinstance(content, Refused) and str(content).startswith(_NOT_SERVING):
                     self._end()
-        except IncompleteAnswer:
+        except IncompleteReply:
             pass
         except Exception:  # noqa: BLE001  # not an answer, or one to no command: no later one can be trusted
             self._end()

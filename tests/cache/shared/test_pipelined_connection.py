@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from profile_enrich.cache.shared.answers import IncompleteAnswer, Refused, read_answer
 from profile_enrich.cache.shared.connection import Connections
+from profile_enrich.cache.shared.replies import IncompleteReply, Refused, read_reply
 
 pytest.importorskip("redis", reason="the extra is not installed: pip install 'profile-enrich[redis]'")
 
@@ -30,9 +30,9 @@ class Scripted:
         while block := await reader.read(65536):
             data += block
             position = 0
-            with contextlib.suppress(IncompleteAnswer):
+            with contextlib.suppress(IncompleteReply):
                 while position < len(data):
-                    command, position = read_answer(data, position)
+                    command, position = read_reply(data, position)
                     if command[0] == b"CLIENT":  # the handshake of `redis`
                         writer.write(b"+OK\r\n")
                     else:
