@@ -5,6 +5,7 @@ signal may arrive meanwhile. Python's own handler of SIGINT raises inside an imp
 ends the process, as it does for SIGTERM and SIGHUP.
 """
 
+import gc
 import signal
 import sys
 import threading
@@ -32,5 +33,6 @@ def main() -> None:
             "    pip install 'profile-enrich[cli]'\n"
         )
         sys.exit(2)
+    gc.freeze()  # what was imported lives until the end: a collection need not visit it
     with ending_on_signals():
         cli(prog_name="profile-enrich")

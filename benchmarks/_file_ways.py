@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ def command(*arguments: str) -> int:
     """`profile-enrich` as a user types it, without the start of Python."""
     from profile_enrich.cli.app import cli
 
+    gc.freeze()  # as the command does
     code = cli.main(list(arguments), standalone_mode=False)
     if code:
         raise SystemExit(code)

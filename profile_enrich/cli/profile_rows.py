@@ -8,7 +8,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from ..errors import ConfigurationError
 from ..pipeline.files.column_types import alias, notice
@@ -147,9 +147,35 @@ class ProfileRowEncoder:
         schema = pa.schema(columns.schema())
         with parquet.ParquetWriter(file, schema) as writer:
             while lines := list(itertools.islice(journal, _GROUP)):
-                rows = json.loads((b"[%b]" % b",".join(lines)).decode())
-                arrays, _ = columns.fill([flat(read_profile(row)) for row in rows])
-                writer.write_table(pa.table(list(arrays.values()), schema=schema), row_group_size=_GROUP)
+                table = self._of_text(lines, schema)
+                if table is None:
+                    rows = json.loads((b"[%b]" % b",".join(lines)).decode())
+                    arrays, _ = columns.fill([flat(read_profile(row)) for row in rows])
+                    table = pa.table(list(arrays.values()), schema=schema)
+                writer.write_table(table, row_group_size=_GROUP)
+
+    def _of_text(self, lines: list[bytes], schema: Any) -> Any:
+        """Return the Arrow table of profiles whose attributes are all text; `None` for others."""
+        if "attributes.id" in self.kinds or not {"text", "null"}.issuperset(self.kinds.values()):
+            return None
+        pa, arrow_json = arrow(), arrow("pyarrow.json")
+        attributes = [each for each in schema if each.name != "id"]
+        data = b"".join(lines)
+        try:
+            read = arrow_json.read_json(
+                pa.BufferReader(data),
+                read_options=arrow_json.ReadOptions(block_size=len(data)),
+                parse_options=arrow_json.ParseOptions(
+                    explicit_schema=pa.schema([("id", pa.string()), ("attributes", pa.struct(attributes))]),
+                    unexpected_field_behavior="ignore",
+                ),
+            ).combine_chunks()
+        except (pa.ArrowException, OverflowError):  # an attribute that is text in some profiles only
+            return None
+        found = dict(
+            zip([each.name for each in attributes], read["attributes"].combine_chunks().flatten(), strict=True)
+        )
+        return pa.table([found.get(name, read["id"]) for name in schema.names], schema=schema)
 
 
 def _cell(value: object) -> str:

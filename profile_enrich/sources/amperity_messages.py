@@ -98,7 +98,7 @@ def read_profile(value: object) -> ProfileRow:
     """
     row = obj(value, "a profile")
     id, index_id, attributes = row.get("id"), row.get("index_id"), row.get("attributes")
-    if not (isinstance(id, str) and id and isinstance(index_id, str) and index_id):
+    if not (type(id) is type(index_id) is str and id and index_id):
         id, index_id = _required(row, "id", "a profile"), _required(row, "index_id", "a profile")
     return ProfileRow(id, index_id, {} if attributes is None else obj(attributes, "attributes"))
 

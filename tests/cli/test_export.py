@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from profile_enrich.cli.app import cli
 from profile_enrich.cli.profile_rows import ProfileRowEncoder, flat
+from profile_enrich.errors import SourceResponseError
 from profile_enrich.pipeline.files.resumable_output import ResumableOutput
 from profile_enrich.sources.amperity import ProfileRow
 from profile_enrich.sources.amperity_messages import read_page, read_profile
@@ -111,6 +112,29 @@ def test_the_text_of_a_profile_is_its_own(
     assert all(text in body.decode() and "\n" not in text for text in kept.texts)
 
 
+@pytest.mark.parametrize("space", ["", " "])
+@pytest.mark.parametrize("inner", ['"a":1,"a":2', '"a" :1,"a":2', '"x\\\\":1,"a":":[","a":2', '"x":{"a":1,"a":1}'])
+def test_a_name_that_occurs_twice_is_refused_with_texts_too(inner: str, space: str) -> None:
+    row = f'{{"id":"p","index_id":"i","attributes":{{{inner}}}}}'
+    body = f'{{"data":[{row},{row}],{space}"total":{space}2}}'.encode()
+    with pytest.raises(SourceResponseError, match="a name occurs twice"):
+        read_page(body, read_profile, keep_text=True)
+
+
+@pytest.mark.parametrize("space", ["", " ", "\t", "  "])
+@pytest.mark.parametrize("second", ['{"id":"q",', '{ "id":"q",', '{"\\u0069d":"q",', '{"index_id":"j","id":"q",'])
+def test_an_object_within_a_profile_is_no_profile(second: str, space: str) -> None:
+    """Texts are cut at the profiles' beginnings, whatever their attributes look like."""
+    lists = f'"a"{space}:{space}[1,{{"id":2}},{{"id":3}}]'
+    first = f'{{"id":"p","index_id":"i","attributes":{{{lists}}}}}'
+    texts = [first, second + '"x":"},{\\"id\\":","attributes":{"id":"q"},"index_id":"i"}']
+    if "index_id" in second:
+        texts[1] = '{"index_id":"i","id":"q","attributes":null}'
+    page = read_page(f'{{"data":[{",".join(texts)}]}}'.encode(), read_profile, keep_text=True)
+    assert [row.id for row in page.data] == ["p", "q"]
+    assert page.texts == tuple(texts)
+
+
 def test_parquet_has_a_column_for_every_attribute(vendor: VendorServer, tmp_path: Path) -> None:
     odd = {f"q{n:03}": {"name": f"é{n}", **({"late": str(n)} if n > 150 else {})} for n in range(250)}
     vendor.add_collection("odd", odd)
@@ -131,6 +155,30 @@ def test_parquet_has_a_column_for_every_attribute(vendor: VendorServer, tmp_path
         assert table.column("id").to_pylist() == sorted(odd)
         assert table.column("late").to_pylist()[150:152] == [None, "151"]
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["id", "a", "é.b", "attributes.id"]), st.none() | st.text(max_size=4) | st.just([1])
+        ),
+        max_size=5,
+    ),
+    st.sampled_from([None, ["a", "id"], ["attributes.id", "nothing"]]),
+)
+def test_parquet_holds_the_values_of_the_profiles(people: list[dict[str, Any]], columns: list[str] | None) -> None:
+    rows = [ProfileRow(f"p{n}", "i", each) for n, each in enumerate(people)]
+    encoder = ProfileRowEncoder("parquet", columns)
+    journal, file = io.BytesIO(encoder.page(rows, header=True)), io.BytesIO()
+    encoder.write_parquet(journal, file)
+    table = parquet.read_table(file)
+    assert columns in (None, table.column_names)
+    values = [
+        {name: value if value is None or type(value) is str else "[1]" for name, value in flat(row).items()}
+        for row in rows
+    ]
+    assert table.to_pylist() == [{name: row.get(name) for name in table.column_names} for row in values]
+    assert columns is not None or {*table.column_names} == {"id"}.union(*values)
 
 
 def test_parquet_has_the_narrowest_types(tmp_path: Path) -> None:

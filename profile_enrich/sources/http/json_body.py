@@ -52,6 +52,7 @@ def decode_json(body: bytes, *, url: str = "base_url") -> Any:
 
 
 _decoder = strict_decoder()
+_lenient = strict_decoder(repeated_names=True)
 
 
 def decode_list(body: bytes, name: str) -> tuple[Any, list[str]] | None:
@@ -65,24 +66,52 @@ def decode_list(body: bytes, name: str) -> tuple[Any, list[str]] | None:
         `None` for all else, and where the texts may hold more than one line or half a surrogate pair.
     """
     start = f'{{"{name}":['
-    rows: list[object] = []
-    texts: list[str] = []
     try:
         text = body.decode()
         if not text.startswith(start) or _SURROGATE.search(body) or "\n" in text or "\r" in text:
             return None
-        at = len(start)
-        while text[at] == "{":
-            row, end = _decoder.raw_decode(text, at)
-            rows.append(row)
-            texts.append(text[at:end])
-            at = end + (text[end : end + 2] == ",{")
-        rest: Any = _decoder.decode(start + text[at:])
-    except (ValueError, IndexError, RecursionError):
+        compact = not any(each in text for each in _SPACED)
+        # At once, not row by row, so that all rows share the names of their members.
+        answer: Any = _lenient.decode(text) if compact else None
+        if not compact or text.count('":') != _members(answer, answer[name]):
+            answer = _decoder.decode(text)
+        return answer, _row_texts(text, len(start), len(answer[name]), compact=compact)
+    except (ValueError, IndexError, TypeError, AttributeError, RecursionError):
         return None
-    if rest.get(name) != []:
-        return None
-    return {**rest, name: rows}, texts
+
+
+def _members(answer: Any, rows: Any) -> int:
+    """Count the members of an answer, of its rows, and of the objects in these.
+
+    In text without white space after names, there are as many `":` only if no name is repeated in an object, since a
+    quote within a string is escaped.
+    """
+    inner: list[Any] = [each for row in rows for each in row.values() if type(each) is dict]
+    return sum(map(len, [answer, *rows, *inner]))
+
+
+def _row_texts(text: str, at: int, count: int, *, compact: bool) -> list[str]:
+    """Return the texts of the objects of a list that begins at a position of valid JSON."""
+    opening = _OPENING.match(text, at)
+    # Without another list, an object that follows a comma and begins with a name is an entry.
+    if compact and opening is not None and text.count('":[') == 1:
+        first, *others = text[at:].split(f",{opening[0]}")
+        if len(others) == count - 1:
+            each = [first, *[opening[0] + other for other in others]]
+            return [*each[:-1], each[-1][: _decoder.raw_decode(each[-1])[1]]]
+    texts: list[str] = []
+    while text[at] == "{":
+        _, end = _decoder.raw_decode(text, at)
+        texts.append(text[at:end])
+        at = end + (text[end : end + 2] == ",{")
+    if len(texts) != count:
+        raise ValueError("an entry is not an object, or follows white space")
+    return texts
+
+
+_OPENING = re.compile(r'\{"[^"\\]*":')
+_SPACED = ("\t", '" ', '": ')
+"""What a text has that holds white space before or after a colon."""
 
 
 def is_json_object(body: bytes) -> bool:
@@ -93,7 +122,7 @@ def is_json_object(body: bytes) -> bool:
         return False
 
 
-def obj(value: object, what: str) -> dict[str, Any]:
+def obj(value: Any, what: str) -> dict[str, Any]:
     """Return the value, checked to be a JSON object.
 
     Raises:
@@ -101,7 +130,7 @@ def obj(value: object, what: str) -> dict[str, Any]:
     """
     if not isinstance(value, dict):
         raise SourceResponseError(f"the source's answer is not as documented: {what} is not an object")
-    return cast("dict[str, Any]", value)
+    return value  # pyright: ignore[reportUnknownVariableType]  # `cast` costs as much as the check
 
 
 def array(value: object, what: str) -> list[object]:
