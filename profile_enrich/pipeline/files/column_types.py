@@ -14,11 +14,11 @@ from ..._utils.frozen import thaw
 
 __all__ = ["alias", "cell", "json_text", "notice", "plain"]
 
-_UNICODE = json.JSONEncoder(ensure_ascii=False).encode
-_ASCII = json.JSONEncoder(ensure_ascii=True).encode
+_UNICODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_ASCII = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
-_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
-"""Types of values that are in JSON what they are in Python."""
+_AS_THEY_ARE = frozenset({str, int, float, bool, type(None)})
+"""Types of values that are in JSON what they are in Python, unless they are NaN or infinite."""
 
 _ALIASES = {"bool": "bool", "int": "int64", "float": "double"}
 
@@ -80,15 +80,15 @@ def json_text(value: object, *, ascii_only: bool = False) -> str:
     kind = type(value)
     if kind is not dict or not _AS_THEY_ARE.issuperset(map(type, cast("dict[str, object]", value).values())):
         value = plain(value)
-    if ascii_only:
-        return _ASCII(value)
-    text = _UNICODE(value)
-    if not text.isascii():
-        try:
+    try:
+        text = (_ASCII if ascii_only else _UNICODE)(value)
+        if not text.isascii():
             text.encode()
-        except UnicodeEncodeError:
-            return _ASCII(value)
-    return text
+        return text
+    except UnicodeEncodeError:
+        return _ASCII(value)
+    except ValueError:  # NaN, or infinite
+        return json_text(plain(value), ascii_only=ascii_only)
 
 
 def cell(value: object) -> str:

@@ -9,6 +9,7 @@ from typing import cast
 
 from ...errors import InvalidKeyError
 from ...profile import Profile, ProfileKey, Record
+from ...profile.key import MAX_KEY_BYTES
 from ..keys import key_of
 from ..records.block_lookup import BatchLookup, BlockLookup
 from ..records.outcome import Outcome
@@ -43,7 +44,7 @@ class ReadyFields:
         for key in dict.fromkeys(unknown):
             if key and key not in without:
                 try:
-                    ids.append(ProfileKey(key).value)
+                    ids.append(key if key.isascii() and len(key) <= MAX_KEY_BYTES else ProfileKey(key).value)
                 except InvalidKeyError as error:
                     without[key] = error.with_traceback(None)
         if ids:
