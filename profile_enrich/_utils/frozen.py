@@ -33,11 +33,11 @@ _size_of = sys.getsizeof
 
 def _freeze(value: object, depth: int, shared: dict[str, str]) -> tuple[object, int]:
     # Exact types first: nearly all values have them, and checks of abstract classes take three times as long.
+    if type(value) is str and len(value) <= MAX_LENGTH:
+        text = shared.setdefault(value, value)
+        return text, _size_of(text) if text is value else 0
     kind = type(value)
     if kind in _PLAIN:
-        if kind is str and len(cast("str", value)) <= MAX_LENGTH:
-            text = shared.setdefault(cast("str", value), cast("str", value))
-            return text, _size_of(text) if text is value else 0
         return value, _size_of(value)
     if value is None or kind is bool:
         return value, 0
@@ -47,19 +47,18 @@ def _freeze(value: object, depth: int, shared: dict[str, str]) -> tuple[object, 
         frozen: dict[str, object] = {}
         size = 0
         for name, item in cast("Mapping[object, object]", value).items():
-            text = sys.intern(name) if type(name) is str else str(name)  # names repeat in every record of a source
-            if type(item) in _PLAIN:  # as above, inlined because a call for each value would cost more than the rest
-                if type(item) is str and len(item) <= MAX_LENGTH:
-                    one = shared.setdefault(item, item)
-                    frozen[text] = one
-                    if one is item:
-                        size += _size_of(item)
-                else:
-                    frozen[text] = item
+            if type(item) is str and len(item) <= MAX_LENGTH:  # as above, inlined because calls cost more
+                one = shared.setdefault(item, item)
+                if one is item:
                     size += _size_of(item)
+                item = one
+            elif type(item) in _PLAIN:
+                size += _size_of(item)
             else:
-                frozen[text], bytes_ = _freeze(item, depth + 1, shared)
+                item, bytes_ = _freeze(item, depth + 1, shared)
                 size += bytes_
+            # Names repeat in every record of a source.
+            frozen[sys.intern(name) if type(name) is str else str(name)] = item
         kept = FrozenDict(frozen)
         return kept, size + _size_of(kept)
     if isinstance(value, list | tuple | set | frozenset):

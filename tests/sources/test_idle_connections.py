@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncGenerator
+from typing import NoReturn
 
 import pytest
 
 from profile_enrich import CensusSource, ProfileClient, RetryPolicy, SourceConnectionError, SourcePolicy
 from profile_enrich._utils.deadline import Deadline
-from profile_enrich.sources.http import HttpRequest, Transport
+from profile_enrich.sources.http import HttpRequest, Transport, TransportOptions, aiohttp_transport, open_transport
 from tests.sources.transport_fixtures import Open, make_own, make_transport, request
 
 __all__ = ["make_own", "make_transport"]  # fixtures
@@ -109,3 +111,41 @@ async def test_A27_without_retries_no_lookup_fails_behind_a_server_that_closes_i
                 assert (await client.lookup(f"u{number}")).found
             stats = client.stats()
     assert (stats.source_errors, stats.breaker, stats.source_calls) == ({}, "closed", 30)
+
+
+async def test_A27_aiohttp_repeats_nothing_without_a_closed_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A27: a transport that is closed under a request and a name that is not resolved are failures at once."""
+
+    def repeat(session: object) -> NoReturn:
+        raise AssertionError("the request is repeated")
+
+    monkeypatch.setattr(aiohttp_transport._Session, "fresh", repeat)
+    transport = open_transport("aiohttp", options=TransportOptions(), max_body_bytes=1000)
+    asked = asyncio.Event()
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER)
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(answer_once, "127.0.0.1", 0)
+    with contextlib.closing(listening):
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        assert (await transport.send(request(url), deadline=Deadline(30.0))).body == BODY
+        post = HttpRequest("POST", url, {}, b"{}")  # aiohttp does not repeat it by itself
+        call = asyncio.create_task(transport.send(post, deadline=Deadline(30.0)))
+        await asked.wait()
+        await transport.aclose()
+        with pytest.raises(SourceConnectionError):
+            await call
+
+    def unresolved(*args: object, **kwargs: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unresolved)
+    with pytest.raises(SourceConnectionError, match="was not resolved"):
+        await transport.send(request("http://source.example"), deadline=Deadline(30.0))
+    await transport.aclose()
