@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import subprocess
@@ -49,7 +50,25 @@ def test_P6_it_serves_this_machine_alone_until_a_signal(tmp_path: Path, number: 
         assert process.stderr.read() == ""
 
 
-def test_in_a_thread_it_leaves_signals_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_P6_what_is_alive_at_the_start_is_left_out_of_garbage_collections(tmp_path: Path) -> None:
+    ready = "(print(gc.get_freeze_count(), flush=True), os.kill(os.getpid(), signal.SIGTERM))"
+    script = "import gc, os, signal" + _SERVE.replace("print(url, flush=True)", ready)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(build(tmp_path))],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=60,
+        check=True,
+    )
+    frozen, end = done.stdout.split()
+    assert int(frozen) > 10_000  # modules, application and store
+    assert end == "stopped"
+
+
+def test_in_a_thread_it_leaves_signals_and_garbage_collection_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import uvicorn
 
     path = build(tmp_path)
@@ -67,6 +86,8 @@ def test_in_a_thread_it_leaves_signals_alone(tmp_path: Path, monkeypatch: pytest
         urls.append(url)
         servers[0].should_exit = True
 
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=lambda: serve(path, keys=KEYS[:1], port=0, on_ready=ready))
     thread.start()
@@ -74,6 +95,7 @@ def test_in_a_thread_it_leaves_signals_alone(tmp_path: Path, monkeypatch: pytest
     assert not thread.is_alive()
     assert urls[0].startswith("http://127.0.0.1:")
     assert signal.getsignal(signal.SIGTERM) is before
+    assert not frozen
 
 
 def test_P6_without_a_key_it_does_not_start(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -68,6 +69,11 @@ def run_worker(
             await super().startup(sockets=sockets)
             if self.started:
                 listener.listen(_BACKLOG)  # uvicorn has set the backlog to its number of accepted connections
+                if threading.current_thread() is threading.main_thread():  # not in a thread of another program
+                    # Collections of all that is alive now would pause a busy worker for tens of milliseconds.
+                    gc.unfreeze()  # what the application before a reload left behind
+                    gc.collect()
+                    gc.freeze()
                 ready()
 
         async def on_tick(self, counter: int) -> bool:
