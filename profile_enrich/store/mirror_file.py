@@ -38,6 +38,9 @@ class MirrorFile:
     Args:
         path: the file.
 
+    Attributes:
+        secret: the key that signs page tokens.
+
     Raises:
         ConfigurationError: it is a database of another program.
         StoreError: it cannot be opened.
@@ -51,10 +54,15 @@ class MirrorFile:
         self._refuse_another_database()
         with contextlib.suppress(OSError):
             os.close(private_opener(str(path), os.O_CREAT | os.O_WRONLY))
-        with self.writing() as run:
-            for statement in _TABLES.split(";\n"):
-                run(statement)
-            run("INSERT OR IGNORE INTO meta VALUES (1, ?, 0)", (secrets.token_bytes(32),))
+        try:
+            with self.writing() as run:
+                for statement in _TABLES.split(";\n"):
+                    run(statement)
+                run("INSERT OR IGNORE INTO meta VALUES (1, ?, 0)", (secrets.token_bytes(32),))
+            self.secret = bytes(self.rows("SELECT secret FROM meta")[0][0])
+        except BaseException:
+            self.close()
+            raise
 
     def _refuse_another_database(self) -> None:
         """Refuse a SQLite file of another program, whose tables would get company."""
@@ -86,8 +94,12 @@ class MirrorFile:
         found: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if found is None:
             found = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=WRITE_WAIT)
-            found.execute("PRAGMA journal_mode = WAL")
-            found.execute("PRAGMA synchronous = NORMAL")
+            try:
+                found.execute("PRAGMA journal_mode = WAL")
+                found.execute("PRAGMA synchronous = NORMAL")
+            except BaseException:
+                found.close()
+                raise
             self._local.connection = found
             self._open.append(found)
         return found

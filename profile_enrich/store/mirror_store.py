@@ -63,7 +63,6 @@ class MirrorStore(ProfileStore):
         self._path = Path(path)
         self._clock = clock
         self._file = MirrorFile(self._path)
-        self._secret = bytes(self._file.rows("SELECT secret FROM meta")[0][0])
 
     @property
     def namespace(self) -> str:
@@ -88,7 +87,7 @@ class MirrorStore(ProfileStore):
     @property
     def secret(self) -> bytes:
         """The key that signs page tokens."""
-        return self._secret
+        return self._file.secret
 
     def now(self) -> float:
         """The current time of the mirror's clock, in seconds since the epoch."""

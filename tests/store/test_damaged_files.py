@@ -17,6 +17,8 @@ import pytest
 
 from profile_enrich.errors import StoreError
 from profile_enrich.store import CollectionSpec, LocalStore, RefreshSpec, StoredRecord, build_store, refresh_store
+from profile_enrich.store.files import collection_writer
+from profile_enrich.store.mirror_store import MirrorStore
 from profile_enrich.store.shipping import publish_store
 from profile_enrich.store.writes import delta
 
@@ -209,3 +211,26 @@ def test_P10_a_file_that_is_truncated_while_it_is_served_ends_nothing(
             assert answers(opened_later, random.Random(2))[1] > 0
     assert "person" not in caplog.text
     assert "u1" not in [word for record in caplog.records for word in record.getMessage().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc, as Linux has it")
+@pytest.mark.parametrize("damage", ["no database", "no SQL", "other columns"])
+def test_a_file_that_cannot_be_opened_is_closed_at_once(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file.db"
+    failure: type[Exception] = StoreError
+    opens: Any = MirrorStore
+    if damage == "no database":
+        file.write_bytes(b"not a database" * 1000)
+    elif damage == "other columns":
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("CREATE TABLE meta (other)")
+    else:
+        monkeypatch.setattr(collection_writer, "_SCHEMA", damage)
+        failure, opens = sqlite3.Error, lambda file: collection_writer.CollectionWriter(file, 1)
+    with pytest.raises(failure) as caught:
+        opens(file)
+    assert caught.tb is not None  # its frames hold the connection, so that the garbage collector does not close it
+    opened = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    assert file not in opened

@@ -62,11 +62,14 @@ class CollectionWriter:
         self._file = file
         os.close(private_opener(str(file), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         self._connection = sqlite3.connect(file, isolation_level=None)
-        # No journal, since an unfinished file is deleted. Small pages, since each read copies a page.
-        self._connection.executescript(
-            "PRAGMA page_size = 2048; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
-            f" PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -65536; PRAGMA threads = 2; BEGIN; {_SCHEMA}"
-        )
+        try:  # no journal, since an unfinished file is deleted; small pages, since each read copies a page
+            self._connection.executescript(
+                "PRAGMA page_size = 2048; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+                f" PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -65536; PRAGMA threads = 2; BEGIN; {_SCHEMA}"
+            )
+        except BaseException:
+            self.close()
+            raise
         self._postings = PostingsBuilder(self._connection, filterable)
         self._filters = bool(filterable)
         self._layer = layer

@@ -74,14 +74,14 @@ class Delta:
         try:
             for file in self._parts.files:
                 self._layers.append(Layer(path / file.name, collection))
+            self._staged.execute(
+                "CREATE TABLE change (docid INTEGER PRIMARY KEY, key TEXT, was, census BLOB, amperity BLOB)"
+            )
+            self._staged.execute("BEGIN")
         except BaseException:
             self.close()
             raise
         self._old = CollectionReader(self._layers, collection)
-        self._staged.execute(
-            "CREATE TABLE change (docid INTEGER PRIMARY KEY, key TEXT, was, census BLOB, amperity BLOB)"
-        )
-        self._staged.execute("BEGIN")
         self.inserted = self.updated = self.deleted = 0
         self.merged = False
 
