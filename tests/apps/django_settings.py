@@ -5,11 +5,14 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
+from typing import Any
 
 import django
 from django.conf import settings
 from django.core.management import call_command
+from django.db.backends.signals import connection_created
 
 _state = {"migrated": False}
 
@@ -39,6 +42,12 @@ def configure() -> None:
         PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
     )
     django.setup(set_prefix=False)
+    connection_created.connect(_close_when_collected)
+
+
+def _close_when_collected(connection: Any, **_: object) -> None:
+    """Close a connection that Django leaves to the garbage collector after its thread ended, as Python 3.13 asks."""
+    weakref.finalize(connection, connection.connection.close)
 
 
 def migrate() -> None:
