@@ -138,3 +138,12 @@ def test_an_ignored_signal_stays_ignored() -> None:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
+
+
+def test_a_process_is_killed_where_a_test_fails_while_it_runs() -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process,
+    ):
+        assert 1 / 0
+    assert process.returncode == -signal.SIGKILL
