@@ -113,6 +113,13 @@ def own_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     ]
 
 
+async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Let the loop run until the condition holds; fail after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
 async def settle(rounds: int = 5) -> None:
     """Lets tasks that are ready run."""
     for _ in range(rounds):

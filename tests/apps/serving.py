@@ -102,7 +102,7 @@ class Served:
                 raise AssertionError(f"{self._command[4:6]} did not start: {self._read()}")
             time.sleep(0.02)
 
-    def stop(self, seconds: float = 15.0) -> int:
+    def stop(self, seconds: float = 30.0) -> int:
         """Stop the server, and return its exit code."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)

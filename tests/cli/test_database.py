@@ -39,7 +39,7 @@ def serving(*options: str, **environment: str) -> Generator[str]:
             yield found[1].decode()
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(10)
+            process.wait(30)
 
 
 def test_build_refresh_and_serve_a_database(tmp_path: Path, postgres: Postgres) -> None:

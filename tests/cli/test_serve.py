@@ -60,7 +60,7 @@ class Served:
     def stop(self, number: signal.Signals) -> str:
         """Stop the server, and return its stderr."""
         self.process.send_signal(number)
-        self.process.wait(15)
+        self.process.wait(30)
         self._reader.join()
         return "".join(self._errors)
 
@@ -230,7 +230,7 @@ def test_SIGTERM_while_building_removes_the_temporary_store(users: Path, tmp_pat
         env={**os.environ, "TMPDIR": str(temporary)},
         stderr=subprocess.DEVNULL,
     ) as process:
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + 30
         while not list(temporary.iterdir()):
             assert process.poll() is None
             assert time.monotonic() < limit

@@ -142,7 +142,7 @@ async def test_L14_closing_ends_a_batch_under_way() -> None:
     """L14: closing leaves no task."""
     source = ScriptedBatchSource()
     source.gate = asyncio.Event()
-    client = client_of(source, batch_window=0.0, close_timeout=0.01, deadline=0.2)
+    client = client_of(source, batch_window=0.0, close_timeout=0.01, deadline=30.0)
     caller = asyncio.create_task(client.lookup("a"))
     while not source.batches:
         await settle()
@@ -165,15 +165,15 @@ def test_L14_closing_ends_a_batch_under_way_on_another_loop() -> None:
                 await asyncio.sleep(0.05)
                 ended.set()
 
-    client = client_of(Slow(), batch_window=0.0, close_timeout=0.01, deadline=5.0)
+    client = client_of(Slow(), batch_window=0.0, close_timeout=0.01, deadline=30.0)
 
     async def other() -> None:
         await client.lookup("a")
-        await asyncio.to_thread(ended.wait, 5)
+        await asyncio.to_thread(ended.wait, 30)
 
     thread = threading.Thread(target=asyncio.run, args=(other(),))
     thread.start()
-    assert started.wait(5)
+    assert started.wait(30)
     asyncio.run(client.aclose())
     assert ended.is_set()
-    thread.join(5)
+    thread.join(30)

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from profile_enrich.sources.base import ChangeBatch
 from profile_enrich.store import LocalStore
 from profile_enrich.testing import VendorServer
 
+from ..helpers import until
 from ..server.helpers import build, served
 
 ADMIN = "the-secret-of-the-admin"
@@ -59,12 +60,6 @@ class Feed(MemorySource):
                 yield said
         finally:
             self.ended += 1
-
-
-async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.005)
 
 
 def feed_of(client: ProfileClient) -> Any:
@@ -213,8 +208,7 @@ def test_on_a_new_loop_it_starts_anew_from_its_position() -> None:
     async def first() -> None:
         await live(client)
         await source.said.put(ChangeBatch(id="3"))
-        await until(source.said.empty)
-        await asyncio.sleep(0.01)
+        await until(lambda: client._follower is not None and client._follower._position == "3")
 
     async def second() -> None:
         source.said = asyncio.Queue()
@@ -233,8 +227,7 @@ def test_another_loop_can_end_it() -> None:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(live(client))
     asyncio.run(client.aclose())
-    loop.run_until_complete(asyncio.sleep(0.05))
-    assert source.ended == 1
+    loop.run_until_complete(until(lambda: source.ended == 1))
     loop.close()
 
 
@@ -312,7 +305,7 @@ async def test_what_changed_while_the_server_was_away_is_told_afterwards(tmp_pat
     with LocalStore(path) as store:
         store.put_record("Users", "u1", {"id": "u1", "email": None, "tier": "later", "n": 1, "none": None})
     with served(ProfileAPI(path, keys=keys), port=port):
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(30):
             while (await client.get("u1"))["tier"] != "later":
                 await asyncio.sleep(0.02)
         assert client.peek("u3") is not None

@@ -176,8 +176,8 @@ class TestRateInTheClient:
 
     async def test_L10_waiting_for_a_turn_is_no_failure_of_the_source(self) -> None:
         """L10: a load's deadline starts when it leaves the queue, so a long queue is not a source failure."""
-        client = client_of(ScriptedSource(delay=0.01), max_in_flight=2, deadline=0.2, retry=RetryPolicy(1))
-        profiles = await client.get_many([str(index) for index in range(100)], concurrency=100)
+        client = client_of(ScriptedSource(delay=0.01), max_in_flight=2, deadline=1.0, retry=RetryPolicy(1))
+        profiles = await client.get_many([str(index) for index in range(250)], concurrency=250)
         assert all(profile.found for profile in profiles.values())
         assert client.stats().breaker == "closed"
 

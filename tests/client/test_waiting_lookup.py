@@ -34,7 +34,7 @@ from profile_enrich import (
 from profile_enrich.profile import Record
 from profile_enrich.sources.base import SourceResult
 from profile_enrich.testing import ManualClock, VendorServer, faults
-from tests.helpers import own_tasks
+from tests.helpers import own_tasks, until
 from tests.pipeline.helpers import CountingBatches, CountingSource, client_for
 
 
@@ -85,16 +85,22 @@ class TestLookupMany:
                 await client.lookup_many(["u1"], **settings)
 
     async def test_cancelling_it_leaves_no_task_and_the_loads_go_on(self) -> None:
-        source = CountingSource(delay=0.02)
+        gate = asyncio.Event()
+
+        class Gated(CountingSource):
+            async def _take_time(self) -> None:
+                await gate.wait()
+
+        source = Gated()
         async with client_for(source) as client:
             waiting = asyncio.create_task(client.lookup_many(keys(10), concurrency=4))
-            await asyncio.sleep(0.01)
+            await until(lambda: source.calls.total() == 4)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             assert {task.get_name() for task in own_tasks()} == {"profile_enrich load"}
-            await asyncio.sleep(0.03)
-            assert client.stats().entries == 4
+            gate.set()
+            await until(lambda: client.stats().entries == 4)
         assert not own_tasks()
 
     def test_it_works_from_synchronous_code(self) -> None:
@@ -176,7 +182,7 @@ class TestRateLimit:
         source = CountingSource()
         async with client_for(source, rate_limit=RateLimit(2, burst=1)) as client:
             run = asyncio.create_task(client.lookup_many(["u1", "u2", "u3"]))
-            await asyncio.sleep(0.01)
+            await until(lambda: source.calls.total() == 1)
             page = await client.lookup("u3")
             assert page.status is Status.SKIPPED  # a page that waits half a second for a call has its profile
             assert all((await run).values())
@@ -188,7 +194,7 @@ class TestRateLimit:
         limit = RateLimit(10, burst=1, timer=clock)
         async with client_for(source, rate_limit=limit) as client:
             run = asyncio.create_task(client.lookup_many(["u1", "u2", "u3"]))
-            await asyncio.sleep(0.01)
+            await until(lambda: source.calls.total() == 1)
             clock.advance(0.1)
             assert (await client.lookup("u2")).status is Status.MISS
             clock.advance(0.1)
@@ -240,9 +246,9 @@ class TestAFailingSource:
         source = CountingSource(behaviour)
         async with client_for(source, breaker=Breaker(3, open_for=0.05, max_open=0.05)) as client:
             run = asyncio.create_task(client.lookup_many(keys(20), concurrency=4))
-            await asyncio.sleep(0.12)
+            await until(lambda: source.calls.total() > 4)  # the breaker has opened, and a trial has failed
             down = False
-            profiles = await asyncio.wait_for(run, 5)
+            profiles = await asyncio.wait_for(run, 30)
         assert all(profiles.values())
         assert source.calls.total() <= 20 + 3 + 4 + 4
 
@@ -260,13 +266,13 @@ class TestAFailingSource:
         source = CountingSource(always_failing)
         async with client_for(source, breaker=Breaker(3, open_for=0.05, max_open=0.1)) as client:
             started = time.monotonic()
-            profiles = await asyncio.wait_for(client.lookup_many(keys(40), concurrency=8, retry_timeout=0.8), 20)
+            profiles = await asyncio.wait_for(client.lookup_many(keys(40), concurrency=8, retry_timeout=2.0), 60)
             assert {type(profile.error) for profile in profiles.values()} == {SourceUnavailable}
             assert 40 <= source.calls.total() <= 10 * (time.monotonic() - started) + 40
 
             started = time.monotonic()  # the next caller does not wait again
-            await client.lookup_many(["late"], retry_timeout=0.8)
-            assert time.monotonic() - started < 0.7
+            await client.lookup_many(["late"], retry_timeout=2.0)
+            assert time.monotonic() - started < 1.9
 
     async def test_a_new_run_long_after_an_outage_waits_anew(self) -> None:
         clock = ManualClock()
@@ -281,14 +287,14 @@ class TestAFailingSource:
             await asyncio.sleep(0.05)
             assert not run.done()
             clock.advance(2)
-            assert (await asyncio.wait_for(run, 5))["u3"]
+            assert (await asyncio.wait_for(run, 30))["u3"]
 
     async def test_a_pause_longer_than_the_retry_timeout_is_not_waited_out(self) -> None:
         def busy(key: ProfileKey, call: int) -> SourceResult:
             raise SourceRateLimited("too many requests", status=429, retry_after=30)
 
         async with client_for(CountingSource(busy)) as client:
-            profiles = await asyncio.wait_for(client.lookup_many(keys(5), retry_timeout=10), 2)
+            profiles = await asyncio.wait_for(client.lookup_many(keys(5), retry_timeout=25), 20)
         assert {type(profile.error) for profile in profiles.values()} <= {SourceRateLimited, CircuitOpen}
 
     @pytest.mark.parametrize("error", [SourceUnavailable, SourceConnectionError, SourceTimeout])

@@ -208,8 +208,9 @@ async def test_A11_a_fault_leaves_the_profile_empty_and_the_message_handled(
 ) -> None:
     vendor.always(fault)
     began = asyncio.get_running_loop().time()
-    (profile,) = await handled(MessageProfiles(client=client, key="user_id", budget=0.1), {"user_id": "1"})
-    assert asyncio.get_running_loop().time() - began < 5
+    budget = 0.1 if isinstance(fault, faults.Hang) else 30.0
+    (profile,) = await handled(MessageProfiles(client=client, key="user_id", budget=budget), {"user_id": "1"})
+    assert asyncio.get_running_loop().time() - began < 20
     assert (profile.found, profile.reason, profile.status) == (False, Reason.UNAVAILABLE, status)
     assert profile.error is not None
     assert profile.error.code == code

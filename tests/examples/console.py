@@ -76,14 +76,14 @@ class RunningConsole:
                 yield self
             finally:
                 console.terminate()
-                console.wait(10)
+                console.wait(30)
                 api.stop()
 
     def _wait(self, console: subprocess.Popen[bytes]) -> None:
         end = time.monotonic() + 60
         while True:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/ready", timeout=5).status_code == 200:
+                if httpx.get(f"{self.url}/ready", timeout=30).status_code == 200:
                     return
             assert console.poll() is None, self.said()
             assert time.monotonic() < end, "the console never answered"
@@ -96,7 +96,7 @@ class RunningConsole:
     def records_asked(self) -> int:
         """Return the number of single profiles served by the Profile API, from its own counter."""
         answer = httpx.get(
-            f"http://{demo.HOST}:{self.api_port}/status", headers={"authorization": f"Bearer {self.key}"}, timeout=5
+            f"http://{demo.HOST}:{self.api_port}/status", headers={"authorization": f"Bearer {self.key}"}, timeout=30
         )
         answer.raise_for_status()
         return int(answer.json()["requests"].get("amperity.profile", 0))

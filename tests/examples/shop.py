@@ -62,7 +62,7 @@ class Shop:
     def records_asked(self) -> int:
         """Return the number of records served by the Profile API, from its own counter."""
         answer = httpx.get(
-            f"http://{demo.HOST}:{self.api_port}/status", headers={"authorization": f"Bearer {self.key}"}, timeout=5
+            f"http://{demo.HOST}:{self.api_port}/status", headers={"authorization": f"Bearer {self.key}"}, timeout=30
         )
         answer.raise_for_status()
         return int(answer.json()["requests"].get("census.record", 0))
@@ -121,7 +121,7 @@ class Visitor:
     def sign_in(self, household: str) -> Page:
         return self.post("/sign-in", household=household)
 
-    def wait_for(self, condition: Callable[[Page], bool], path: str = "/", seconds: float = 15.0) -> Page:
+    def wait_for(self, condition: Callable[[Page], bool], path: str = "/", seconds: float = 30.0) -> Page:
         """Reloads a page until it looks as expected."""
         end = time.monotonic() + seconds
         while not condition(page := self.get(path)):

@@ -76,7 +76,7 @@ def answers(port: int) -> bool:
 
 
 def wait_until_gone(*ports: int) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while any(answers(port) for port in ports):
         assert time.monotonic() < end, "a process was left behind"
         time.sleep(0.05)
@@ -112,7 +112,7 @@ def test_it_starts_both_says_where_and_stops_both(ending: signal.Signals) -> Non
             assert ask_as_printed(said)["household_id"] == "2280"
         finally:
             process.send_signal(ending)
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
         wait_until_gone(api, shop)
 
 
@@ -132,7 +132,7 @@ def test_when_one_dies_the_other_one_stays(victim: str, name: str) -> None:
             assert not answers(api if name == "The Profile API" else shop)
         finally:
             process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
         wait_until_gone(api, shop)
 
 
@@ -184,12 +184,12 @@ def test_keys_in_the_terminal_stop_and_start_each_process() -> None:
             assert answers(port)
         terminal.press("q")
         terminal.wait_for("Stopping.")
-        assert terminal.process.wait(15) == 0
+        assert terminal.process.wait(30) == 0
         wait_until_gone(api, shop)
     finally:
         if terminal.process.poll() is None:
             terminal.process.terminate()
-            terminal.process.wait(15)
+            terminal.process.wait(30)
         os.close(terminal.ours)
 
 
@@ -208,7 +208,7 @@ def test_no_line_is_wider_than_the_terminal_and_commands_can_be_pasted(columns: 
         assert [line for line in said.splitlines() if len(line) > columns] == []
     finally:
         terminal.process.terminate()
-        terminal.process.wait(15)
+        terminal.process.wait(30)
         os.close(terminal.ours)
 
 
@@ -237,7 +237,7 @@ def test_the_button_of_the_shop_stops_the_profile_api_and_pages_keep_coming() ->
                 assert answers(api)
         finally:
             process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
         wait_until_gone(api, shop)
 
 

@@ -65,7 +65,7 @@ async def test_left_early_its_thread_ends() -> None:
     read = iterate_in_thread(iter(range(10**9)), ahead=3)
     assert await anext(read) == 0
     await read.aclose()
-    for _ in range(200):
+    for _ in range(3000):
         if not any(thread.name == "profile_enrich input" for thread in threading.enumerate()):
             break
         await asyncio.sleep(0.01)

@@ -165,5 +165,5 @@ def served(app: ProfileAPI, port: int = 0) -> Generator[str]:
     finally:
         app.end_streams()
         server.should_exit = True
-        thread.join(10)
+        thread.join(30)
         listener.close()

@@ -245,7 +245,7 @@ def test_P3_an_id_finds_its_own_record_or_none(app: ProfileAPI, record_id: str) 
 
 
 def raw_request(address: tuple[str, int], target: bytes) -> bytes:
-    with socket.create_connection(address, timeout=5) as connection:
+    with socket.create_connection(address, timeout=30) as connection:
         connection.sendall(
             b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer " + SECRET.encode()
             + b"\r\namperity-tenant: acme\r\napi-version: 2025-07-31\r\n\r\n"

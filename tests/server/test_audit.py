@@ -125,7 +125,7 @@ def test_a_file_moved_away_while_it_is_open(store: LocalStore, tmp_path: Path) -
 
     handler.write_line = write_line
     ask(app, "/status", headers=bearer())
-    assert written.wait(10)
+    assert written.wait(30)
     path.rename(tmp_path / "a.1")
     ask(app, "/status", headers=bearer())
     audit.close()
@@ -141,7 +141,7 @@ class Slow(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.go.wait(10)
+        self.go.wait(30)
         self.lines.append(record.getMessage())
 
 

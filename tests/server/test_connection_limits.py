@@ -61,7 +61,7 @@ def server(tmp_path: Path) -> Generator[Server]:
     finally:
         app.end_streams()
         running.server.should_exit = True
-        running.thread.join(10)
+        running.thread.join(30)
         running.listener.close()
 
 

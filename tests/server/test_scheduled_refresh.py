@@ -252,7 +252,7 @@ def test_when_the_server_dies_the_refresh_ends_too(store: Path, tmp_path: Path) 
         own, its = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, process.pid))
         assert its == min(own + NICENESS, 19)  # requests do not wait for it
         process.stdin.close()
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(30) == -signal.SIGKILL
 
 
 def test_a_process_that_cannot_be_started_is_tried_again(

@@ -148,7 +148,7 @@ class Postgres:
         """Kill all processes, as in a power failure."""
         if self.process is not None:
             self.signal(signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(30)
             self.process = None
 
     def stop(self) -> None:
@@ -156,7 +156,7 @@ class Postgres:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(signal.SIGINT)  # fast shutdown
             try:
-                self.process.wait(10)
+                self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.kill()
             self.process = None
@@ -201,5 +201,5 @@ class PgBouncer:
 
     def stop(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
         shutil.rmtree(self.root, ignore_errors=True)

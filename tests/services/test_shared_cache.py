@@ -21,6 +21,7 @@ from profile_enrich import (
     Status,
 )
 from profile_enrich.cache.shared.second_level import LoadLease
+from tests.helpers import until
 
 from .valkey import Cuttable, Valkey
 
@@ -82,13 +83,6 @@ async def start(valkey: Valkey) -> AsyncGenerator[Process]:
             return client
 
         yield process
-
-
-async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        await asyncio.sleep(0.005)
 
 
 def shared_of(client: ProfileClient) -> Any:

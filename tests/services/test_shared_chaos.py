@@ -78,7 +78,7 @@ class Worker:
 
     def kill(self) -> None:
         self.send(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(30)
 
     def stop(self) -> None:
         self.kill()

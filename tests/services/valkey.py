@@ -81,7 +81,7 @@ class Valkey:
             with contextlib.suppress(ProcessLookupError):
                 self.signal(signal.SIGCONT)
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(30)
             self.process = None
 
     def stop(self) -> None:
@@ -137,7 +137,7 @@ class Cuttable:
 
     def close(self) -> None:
         self._ends = True
-        self._thread.join(5)
+        self._thread.join(30)
 
     def _run(self) -> None:
         while not self._ends:

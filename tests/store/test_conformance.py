@@ -67,7 +67,7 @@ def walk(store: ProfileStore, filters: dict[str, str] | None = None, limit: int 
             return found
 
 
-def wait_for(condition: Any, seconds: float = 10) -> None:
+def wait_for(condition: Any, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -27,14 +27,14 @@ def vendor(vendor_server: VendorServer) -> VendorServer:
     return vendor_server
 
 
-def ask(vendor: VendorServer, key: str = "u1", timeout: float = 5.0) -> httpx.Response:
+def ask(vendor: VendorServer, key: str = "u1", timeout: float = 30.0) -> httpx.Response:
     url = f"{vendor.base_url}/entities/1/record?record_id={key}"
     return httpx.get(url, headers=CENSUS, timeout=timeout, trust_env=False, verify=False)
 
 
 def raw(vendor: VendorServer) -> tuple[bytes, type[Exception] | None]:
     """Return all bytes of one response, and how the connection ended."""
-    with socket.create_connection(("127.0.0.1", vendor.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", vendor.port), timeout=30) as sock:
         request = "GET /api/v1/entities/1/record?record_id=u1 HTTP/1.1\r\nauthorization: Bearer secret\r\n"
         sock.sendall(f"{request}connection: close\r\n\r\n".encode())
         got = b""
@@ -107,7 +107,7 @@ def test_hung_requests_are_answered_when_released(vendor: VendorServer) -> None:
     assert (vendor.in_flight, answers) == (2, [])
     vendor.release()
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     assert answers == [200, 200]
     vendor.script(faults.Hang())
     with pytest.raises(httpx.ReadTimeout):
@@ -150,7 +150,7 @@ def test_a_slow_drip_never_stops_for_long_and_takes_long_in_all(vendor: VendorSe
     assert ask(vendor).json()["data"]["id"] == "u1"
     assert time.monotonic() - began > 0.01
     vendor.always(faults.SlowDrip(interval=5, size=20, part=part))  # type: ignore[arg-type]  # from the list above
-    with socket.create_connection(("127.0.0.1", vendor.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", vendor.port), timeout=30) as sock:
         sock.sendall(b"GET /api/v1/entities HTTP/1.1\r\nauthorization: Bearer secret\r\n\r\n")
         time.sleep(0.05)
         assert len(sock.recv(65536)) > cut

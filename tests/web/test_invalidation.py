@@ -30,7 +30,7 @@ from profile_enrich.sources.base import Found
 from profile_enrich.testing.clock import ManualClock
 from profile_enrich.web.invalidation import ProfileInvalidation, sign
 from profile_enrich.web.invalidation_payload import InvalidationPayload, MalformedPayload, parse_changes
-from tests.helpers import ScriptedSource, client_of, found
+from tests.helpers import ScriptedSource, client_of, found, until
 
 SECRET = "the-first-secret-of-all"
 OTHER = "the-second-secret-of-all"
@@ -109,7 +109,7 @@ async def test_L6_a_load_under_way_is_not_kept() -> None:
     source.gate = asyncio.Event()
     client = client_of(source)
     waiting = asyncio.create_task(client.lookup("u1"))
-    await asyncio.sleep(0.01)
+    await until(lambda: len(source.calls) == 1)
     assert (await post(app_of(client), body_of(keys=["u1"]))).status_code == 200
     source.gate.set()
     await waiting
@@ -451,7 +451,7 @@ def serving(app: ASGIApp) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(30)
 
 
 def test_alone_under_a_real_server() -> None:

@@ -61,7 +61,7 @@ def two_workers(url: str, scratch: Path) -> Generator[tuple[httpx.Client, httpx.
         blocked = threading.Thread(target=lambda: first.get("/block", params=query))
         blocked.start()
         try:
-            limit = time.monotonic() + 10
+            limit = time.monotonic() + 30
             while not began.exists():
                 assert time.monotonic() < limit, "the first worker never got the request"
                 time.sleep(0.005)

@@ -136,10 +136,10 @@ class TestBlocking:
 
         def slow(connection: HTTPConnection) -> str:
             threads.add(threading.get_ident())
-            release.wait(5)
+            release.wait(30)
             return connection.headers["x-user"]
 
-        page = asyncio.create_task(asyncio.to_thread(ask, shop(identify=in_thread(slow), attach=attach, budget=5)))
+        page = asyncio.create_task(asyncio.to_thread(ask, shop(identify=in_thread(slow), attach=attach, budget=30)))
         await asyncio.sleep(0.05)
         release.set()
         answer = await page
@@ -148,7 +148,7 @@ class TestBlocking:
 
     def test_A31_a_thread_that_hangs_costs_the_budget(self) -> None:
         release = threading.Event()
-        app = shop(identify=in_thread(lambda connection: release.wait(5), threads=1), budget=0.05)
+        app = shop(identify=in_thread(lambda connection: release.wait(60), threads=1), budget=0.05)
         try:
             assert [ask(app).json()["reason"] for _ in range(3)] == ["unavailable"] * 3
         finally:
@@ -170,7 +170,7 @@ class TestBlocking:
 @pytest.mark.parametrize("attach", ["prefetch", "lazy"])
 @pytest.mark.parametrize("how", ["timeout", "cancel"])
 def test_A28_a_cancelled_wait_spoils_nothing(attach: Attach, how: str) -> None:
-    source = ScriptedSource(delay=0.15)
+    source = ScriptedSource(delay=0.5)
 
     async def page(request: Request) -> Response:
         waiters = [asyncio.create_task(get_profile(request)) for _ in range(3)]
@@ -197,7 +197,7 @@ def test_A28_the_budget_is_one_however_often_the_wait_is_cancelled(attach: Attac
         return JSONResponse(view(await get_profile(request)))
 
     started = time.monotonic()
-    answer = ask(shop(source=ScriptedSource(delay=5), attach=attach, budget=0.2, page=page))
+    answer = ask(shop(source=ScriptedSource(delay=60), attach=attach, budget=1.0, page=page))
     assert answer.json()["reason"] == "unavailable"
     assert answer.headers["cache-control"] == "private"
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
