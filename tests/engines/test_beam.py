@@ -136,9 +136,13 @@ def test_E1_a_fault_of_one_key_lands_in_failed_and_the_job_survives(
 ) -> None:
     bad = "3"
     vendor.script(then=fault, key=bad)
+    deadline = 1.0 if isinstance(fault, faults.Hang) else 30.0
     config = config_for(
         vendor,
-        client={"deadline": 0.3, "source_policy": {"breaker": {"failures": 0, "open_for": 0.05, "max_open": 0.05}}},
+        client={
+            "deadline": deadline,
+            "source_policy": {"breaker": {"failures": 0, "open_for": 0.05, "max_open": 0.05}},
+        },
     )
     elements = [{"user_id": str(n % 6)} for n in range(60)] + [{"user_id": UNKNOWN}]
     out = run(elements, EnrichProfiles(config, key="user_id", retry_timeout=0.2), tmp_path)
