@@ -17,8 +17,9 @@ import trustme
 
 from profile_enrich import ProfileClient, SharedCache
 from profile_enrich.cache.shared.connection import Connections
+from tests.helpers import until
 
-from .test_shared_cache import LEASE, SECRET, Vendor, shared_of, until
+from .test_shared_cache import LEASE, SECRET, Vendor, shared_of
 from .valkey import Cuttable, Valkey, free_port, needs_valkey
 
 # The client of `redis` for a cluster connects in tasks of its own, which it does not close when it is closed; the
