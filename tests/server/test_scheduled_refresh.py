@@ -114,6 +114,7 @@ def test_of_several_workers_one_refreshes(
     json.dumps(status)
 
 
+@pytest.mark.long
 def test_a_worker_that_another_one_forestalls_waits_for_the_next_interval_at_once(
     store: Path, schedules: Callable[..., RefreshSchedule], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -498,7 +498,7 @@ class TestFailingOpen:
     ) -> None:
         """A10: if it raises, hangs or returns an invalid value, the page is served anonymously."""
         app = app_of(
-            client_of(ScriptedSource()), identify=identify, attach=attach, budget=0.02 if identify is hangs else 10.0
+            client_of(ScriptedSource()), identify=identify, attach=attach, budget=0.02 if identify is hang else 10.0
         )
         response = ask(app)
         assert response.status_code == 200
