@@ -28,7 +28,7 @@ PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do test "$$($(PYTHON) -c 'impor
 	|| { $(FIND_PYTHON) >/dev/null && echo $$v; }; done)
 FIND_PYTHON = for p in "$$(command -v python$$v)" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$v*/bin/python$$v; do \
 	"$$p" -c '' 2>/dev/null && { echo "$$p"; break; }; done | grep .
-SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 WITH_SERVICES := tests/store/test_conformance.py tests/store/postgres tests/store/shipping tests/services tests/cli/test_database.py
 ENGINES ?= beam faststream spark ray dask
 # Without its cache of compiled modules, each of the hundreds of processes that the tests start would compile the package anew.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Generator
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_R6_differences_are_counted_by_attribute_and_show_no_value(vendor: Vendo
     found = report(differs, 1)
     assert (found["different"], found["only_store"], found["attributes"]) == (1, 1, {"tier": 1, "n": 1})
     assert found["types"] == {"n": 1}
-    assert not any(value in differs.output for value in ("a planted value", "01", "02"))
+    assert not re.search(r"a planted value|(?<![\d.])0[12](?!\d)", differs.output)  # it holds seconds, too
 
 
 def test_R6_a_store_built_from_the_warehouse_is_compared_too(vendor: VendorServer, tmp_path: Path) -> None:
