@@ -7,12 +7,17 @@ import pytest
 from profile_enrich import MemorySource, ProfileClient
 
 PEOPLE: dict[str, dict[str, object]] = {
-    "u1": {"first_name": "Ann-Planted", "email": "ann-planted@example.org", "visits": 4242421, "tags": ["planted-tag"]},
-    "u2": {"first_name": "Bo-Planted", "email": "bo-planted@example.org", "visits": 4242422, "tags": ["planted-tag"]},
+    key: {
+        "first_name": f"{name}-Planted",
+        "email": f"{name.lower()}-planted@example.org",
+        "visits": n,
+        "tags": ["planted-tag"],
+    }
+    for key, name, n in (("u1", "Ann", 4242424242421), ("u2", "Bo", 4242424242422))
 }
 """Two customers with as many attributes as each other."""
 
-VALUES = ("-Planted", "-planted", "424242", "planted-tag")
+VALUES = ("-Planted", "-planted", "424242424242", "planted-tag")
 """What no report, log or page of somebody else may hold."""
 
 
