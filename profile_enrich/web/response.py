@@ -58,8 +58,9 @@ class ProfileResponse:
 
     async def _send_outside(self, message: Message) -> None:
         """Send a part of a cacheable page; a later read of the profile is an error."""
-        inside = INSIDE.get()
-        token = INSIDE.set(tuple(lookup for lookup in inside if lookup is not self._lookup))
+        inside, own = INSIDE.get(), self._lookup
+        usual = inside and inside[-1] is own
+        token = INSIDE.set(inside[:-1] if usual else tuple(lookup for lookup in inside if lookup is not own))
         try:
             await self._send(message)
         finally:
