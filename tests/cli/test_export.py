@@ -121,6 +121,14 @@ def test_a_name_that_occurs_twice_is_refused_with_texts_too(inner: str, space: s
         read_page(body, read_profile, keep_text=True)
 
 
+@pytest.mark.parametrize("comma", [" ,", "\t,", ", ", " , "])
+def test_white_space_between_profiles_is_part_of_none(comma: str) -> None:
+    rows = comma.join(f'{{"id":"{id}","index_id":"i","attributes":{{}}}}' for id in "pqr")
+    read = read_page(f'{{"data":[{rows}],"total":3}}'.encode(), read_profile, keep_text=True)
+    assert [row.id for row in read.data] == ["p", "q", "r"]
+    assert all(text == text.strip() for text in read.texts)
+
+
 @pytest.mark.parametrize("space", ["", " ", "\t", "  "])
 @pytest.mark.parametrize("second", ['{"id":"q",', '{ "id":"q",', '{"\\u0069d":"q",', '{"index_id":"j","id":"q",'])
 def test_an_object_within_a_profile_is_no_profile(second: str, space: str) -> None:

@@ -110,8 +110,8 @@ def _row_texts(text: str, at: int, count: int, *, compact: bool) -> list[str]:
 
 
 _OPENING = re.compile(r'\{"[^"\\]*":')
-_SPACED = ("\t", '" ', '": ')
-"""What a text has that holds white space before or after a colon."""
+_SPACED = ("\t", '" ', '": ', "} ")
+"""What a text has that holds white space before or after a colon, or after an object."""
 
 
 def is_json_object(body: bytes) -> bool:
