@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,21 @@ def server(tmp_path: Path) -> Generator[Server]:
 
 
 @pytest.mark.long
-def test_P9_a_server_that_stops_answers_the_first_request_of_a_new_connection(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_P9_a_server_that_stops_answers_a_request_that_is_on_its_way(
+    server: Server, monkeypatch: pytest.MonkeyPatch, earlier: int
 ) -> None:
-    monkeypatch.setattr(connection_limits, "_FIRST_REQUEST", 3.0)
+    """P9: the first request of a new connection, and a later one of a connection that is kept alive."""
+    monkeypatch.setattr(connection_limits, "_LAST_REQUEST", 3.0)
     server.server.config.timeout_graceful_shutdown = 30
     asking, idle = server.connect(), server.connect()
     until(lambda: len(server.server.server_state.connections) == 2)
+    for connection in (asking, idle) * earlier:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        response = HTTPResponse(connection)
+        response.begin()
+        assert response.read()
+        assert response.getheader("connection") != "close"
     protocols: list[Any] = list(server.server.server_state.connections)
     server.server.should_exit = True
     until(lambda: all(each._stopping for each in protocols))

@@ -63,8 +63,8 @@ class ConnectionLimits:
         return default
 
 
-_FIRST_REQUEST = 0.25
-"""Seconds that a server which stops gives a new connection to send its first request."""
+_LAST_REQUEST = 0.25
+"""Seconds that a server which stops gives an idle connection for a request that is on its way."""
 
 
 class _HealthOnly:
@@ -179,10 +179,10 @@ class _LimitedProtocol(HttpToolsProtocol):
             self.waiting[self] = None
 
     def shutdown(self) -> None:
-        # The first request of a new connection may be on its way: a client would not send it again.
-        if not (self.cycle or self._stopping):
+        # A request may be on its way: many clients do not send it again when the connection is closed.
+        if not self._stopping and (self.cycle is None or self.cycle.response_complete):
             self._stopping = True
-            self.loop.call_later(_FIRST_REQUEST, self.shutdown)
+            self.loop.call_later(_LAST_REQUEST, self.shutdown)
         else:
             super().shutdown()
 
