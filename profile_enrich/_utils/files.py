@@ -8,7 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 
-from .signals import on_signal
+from .signals import is_ending, on_signal
 
 __all__ = [
     "FileLock",
@@ -16,6 +16,7 @@ __all__ = [
     "beside",
     "exclusive_lock",
     "lock_descriptor",
+    "make_directory",
     "private_opener",
     "replace_private",
 ]
@@ -28,6 +29,20 @@ _BY_DESCRIPTOR = {os.open, os.rename, os.stat, os.unlink} <= os.supports_dir_fd
 def private_opener(path: str, flags: int) -> int:
     """Open a file that only its owner can read: the `opener` of `open()`. A symbolic link is refused (`OSError`)."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory that only its owner can read, and its missing parents. It may exist already.
+
+    Raises:
+        OSError: it cannot be made, or a signal that is ending the process has removed its parent.
+    """
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError:
+        if is_ending():  # checked after the parent is missed: it is removed after the signal is noted
+            raise
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def beside(path: Path, suffix: str) -> Path:

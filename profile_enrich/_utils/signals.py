@@ -17,7 +17,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-__all__ = ["SAID", "ending_on_signals", "on_signal", "removed_on_signal", "run_in_thread", "stopping_on_signals"]
+__all__ = [
+    "SAID",
+    "ending_on_signals",
+    "is_ending",
+    "on_signal",
+    "removed_on_signal",
+    "run_in_thread",
+    "stopping_on_signals",
+]
 
 T = TypeVar("T")
 Handler = Callable[[int, FrameType | None], None]
@@ -33,6 +41,8 @@ _TRIES = 20
 
 # By process, so that a forked child removes nothing of its parent.
 _callbacks: list[tuple[int, Callable[[str], None]]] = []
+_ending: list[int] = []
+"""The signal that is ending the process."""
 
 
 @contextlib.contextmanager
@@ -64,6 +74,11 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
         if not path.exists():
             return
+
+
+def is_ending() -> bool:
+    """Return whether a signal is ending the process, so that a thread must not create again what is being removed."""
+    return bool(_ending)
 
 
 @contextlib.contextmanager
@@ -162,6 +177,7 @@ def run_in_thread(work: Callable[[], T]) -> T:
 
 def _end(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
+    _ending.append(number)
     _set_alarm(None)
     for pid, callback in reversed(_callbacks):
         if pid == os.getpid():

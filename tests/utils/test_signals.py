@@ -54,11 +54,11 @@ sys.exit(received[0] + 10)
 
 
 @contextmanager
-def running(code: str) -> Generator[subprocess.Popen[bytes]]:
+def running(code: str, **environment: str) -> Generator[subprocess.Popen[bytes]]:
     """A process that has reported its start; its standard output is not read."""
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": ""},
+        env={**os.environ, "PYTHONUNBUFFERED": "", **environment},
     ) as process:  # fmt: skip
         assert process.stderr is not None
         assert process.stderr.readline() == b"begun\n"
@@ -125,6 +125,34 @@ with ending_on_signals():
 """
     with running(code) as process:
         assert (tmp_path / "file.new").exists()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert not list(tmp_path.iterdir())
+
+
+def test_P9_a_thread_does_not_make_again_the_directory_that_a_signal_removed(tmp_path: Path) -> None:
+    """P9: a build makes the parents of its store, which lies in a temporary directory that is being removed."""
+    code = f"""{PREAMBLE}
+from pathlib import Path
+from profile_enrich._utils.temporary_directory import temporary_directory
+from profile_enrich.store import CollectionSpec, build_store
+def build(directory):
+    begun()
+    while directory.exists():
+        time.sleep(0.001)
+    try:
+        build_store(directory / "profiles.store", [CollectionSpec("Users", [dict(id="u1")])])
+    finally:
+        tried.append(1)
+def until_tried(_):
+    while not tried:
+        time.sleep(0.001)
+tried = []
+with on_signal(until_tried), temporary_directory() as directory:
+    run_in_thread(lambda: build(directory))
+"""
+    with running(code, TMPDIR=str(tmp_path)) as process:
+        assert len(list(tmp_path.iterdir())) == 1
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..._utils.files import OpenDirectory, replace_private
+from ..._utils.files import OpenDirectory, make_directory, replace_private
 from ..._utils.output_paths import OutputPath, check_output_paths
 from ..._utils.validation import check_int, check_number
 from ...errors import ConfigurationError, StoreError
@@ -108,7 +108,7 @@ class GenerationFollower:
             return False
         problem = ""
         try:
-            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._path)
             for file in new.files:
                 self._fetch(file)
             with locked(self._path, wait=5):

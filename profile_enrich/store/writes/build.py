@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ..._utils.files import make_directory
 from ..._utils.text_encoding import sniff
 from ..._utils.validation import check_number
 from ...errors import ConfigurationError, StoreError
@@ -84,7 +85,7 @@ def build_store(
     if not made and path.is_dir():
         _start(path)  # first, so that no lock file is made in a rejected directory
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path)
     except OSError as error:
         problem = error.strerror or type(error).__name__
     if problem:
