@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import threading
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["ForkAware", "notice_fork", "reset_after_fork"]
+__all__ = ["ForkAware", "notice_fork", "reset_after_fork", "warn_before_fork"]
+
+logger = logging.getLogger("profile_enrich")
 
 
 class ForkAware(Protocol):
@@ -34,6 +38,23 @@ def notice_fork() -> None:
         with _noticing:  # the other threads of the child wait until everything is reset
             if os.getpid() != _process[0]:
                 _in_child()
+
+
+def warn_before_fork() -> None:
+    """Log a warning if this process is uWSGI's master and a thread that is started now could break its workers.
+
+    By default uWSGI forks without holding Python's global lock. If another thread holds it at that moment, the worker
+    waits for it forever (https://github.com/unbit/uwsgi/issues/2387).
+    """
+    try:
+        uwsgi = importlib.import_module("uwsgi")  # exists only inside of uWSGI
+    except ImportError:
+        return
+    if uwsgi.masterpid() == os.getpid() and "py-call-uwsgi-fork-hooks" not in uwsgi.opt:
+        logger.warning(
+            "a lookup before uWSGI forks its workers starts a thread, and workers can hang: set"
+            " py-call-uwsgi-fork-hooks or lazy-apps in uWSGI's configuration"
+        )
 
 
 def _in_child() -> None:

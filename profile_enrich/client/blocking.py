@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Protocol, TypeVar
 
-from .._utils.fork import notice_fork, reset_after_fork
+from .._utils.fork import notice_fork, reset_after_fork, warn_before_fork
 from ..profile import Profile, ProfileKey
 
 __all__ = ["BlockingProfileClient"]
@@ -118,6 +118,7 @@ class BlockingProfileClient:
         notice_fork()  # before the lock, which a thread of the parent may have held
         with self._lock:
             if self._loop is None:
+                warn_before_fork()
                 loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=_serve, args=(loop,), name="profile_enrich", daemon=True)
                 self._thread.start()
