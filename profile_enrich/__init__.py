@@ -47,8 +47,8 @@ from .errors import (
 from .pipeline import EnrichOptions, enrich, enrich_blocking
 from .profile import Profile, ProfileKey, Reason, Record, Status
 from .sources.amperity import AmperitySource
-from .sources.auth import ClientCredentials, IssuerToken, StaticToken
 from .sources.base import BatchSource, Excluded, Found, NotFound, NotModified, ProfileSource
+from .sources.bearer_tokens import ClientCredentials, IssuerToken, StaticToken
 from .sources.census import CensusSource
 from .sources.http import TransportOptions
 from .sources.memory import MemorySource

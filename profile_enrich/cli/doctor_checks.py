@@ -23,8 +23,8 @@ from ..errors import (
 )
 from ..profile import ProfileKey
 from ..sources.amperity import AmperitySource
-from ..sources.auth import token_expiry
 from ..sources.base import Found, ProfileSource
+from ..sources.bearer_tokens import token_expiry
 from ..sources.census import CensusSource
 from ..sources.http import HttpRequest, open_transport
 from ..sources.http.vendor_api import USER_AGENT

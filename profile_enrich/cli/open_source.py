@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from ..errors import ConfigurationError
 from ..sources.amperity import AmperitySource
-from ..sources.auth import ClientCredentials, StaticToken, TokenAuth
 from ..sources.base import ProfileSource
+from ..sources.bearer_tokens import ClientCredentials, StaticToken, TokenAuth
 from ..sources.census import CensusSource
 from ..sources.store import StoreSource
 from ..store import LocalStore

@@ -14,7 +14,7 @@ from ..errors import ConfigurationError, InvalidKeyError, StoreError
 from ..profile import ProfileKey, Reason
 from ..server import ProfileAPI
 from ..sources.base import ProfileSource
-from ..store.data_classes import Collection
+from ..store.collection import Collection
 from ..store.mirror_store import MirrorStore
 from .recording_source import RecordingSource
 

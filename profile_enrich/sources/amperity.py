@@ -29,8 +29,8 @@ from .amperity_messages import (
     says_not_found,
 )
 from .amperity_urls import base_of, filters_of, index_path, query
-from .auth import StaticToken, TokenAuth
 from .base import ChangeBatch, Found, Freshness, NotFound, NotModified, SourceResult, Validators
+from .bearer_tokens import StaticToken, TokenAuth
 from .http import MAX_BODY_BYTES, HttpResponse, TransportChoice, TransportOptions, open_transport
 from .http.caching_headers import freshness
 from .http.json_body import WRONG_URL, decode_json
@@ -55,7 +55,7 @@ class AmperitySource:
         index: the id of the index (any value that starts with `idx-`), or its name, which is resolved once through
             `/indexes` and cached. `list_indexes()` also works with `None`.
         tenant: the tenant id; a sandbox has its own id.
-        token: a JWT as text, or an object from `profile_enrich.sources.auth` that fetches and renews one.
+        token: a JWT as text, or an object from `profile_enrich.sources.bearer_tokens` that fetches and renews one.
         base_url: the base URL of the API; derived from `region` by default.
         region: `"aws"`, `"azure"` or `"australia"`; ignored when `base_url` is given.
         api_version: the API version sent with each request.

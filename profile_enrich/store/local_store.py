@@ -14,7 +14,7 @@ from typing import Any
 
 from .._utils.validation import check_int
 from ..errors import StoreError
-from .data_classes import Collection, CollectionChanges, Dialect
+from .collection import Collection, CollectionChanges, Dialect
 from .files.collection_reader import CollectionReader
 from .files.integrity import FileIntegrity
 from .files.layer_reader import FileGone, Layer

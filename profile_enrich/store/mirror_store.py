@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from .data_classes import (
-    MAX_INDEX_FIELDS,
-    Collection,
-    CollectionChanges,
-    CollectionSpec,
-    Column,
-    Dialect,
-)
+from .collection import Collection, CollectionChanges, Column, Dialect
 from .files.row_encoder import MAX_RECORD_BYTES, RowEncoder, RowRejected, key_text, to_json, type_of
 from .inputs.base import unchanged
 from .inputs.open_reader import open_reader
@@ -27,6 +20,7 @@ from .inputs.rejects import check_paths
 from .mirror_file import MirrorFile
 from .profile_store import WRITE_WAIT, ProfileStore
 from .record_text import payload, storable, stored_values
+from .specs import MAX_INDEX_FIELDS, CollectionSpec
 from .writes.build import check_any_stored, index_id_of
 
 __all__ = ["MirrorStore", "MirroredRecord"]

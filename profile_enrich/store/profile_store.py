@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from .._utils.validation import check_int
 from ..errors import ConfigurationError, StoreError
-from .data_classes import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
+from .collection import MAX_PAGE, Collection, CollectionChanges, Dialect, StoredRecord, StorePage
 from .files.page_token import filter_scope, open_cursor, sign_cursor
 
 __all__ = ["WRITE_WAIT", "ProfileStore", "check_filters"]

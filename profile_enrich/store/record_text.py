@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from json.encoder import encode_basestring as quote
 
-from .data_classes import Collection, Dialect
+from .collection import Collection, Dialect
 
 __all__ = ["comparable", "content_hash", "payload", "storable", "stored_values"]
 

@@ -20,8 +20,8 @@ from profile_enrich.errors import (
 )
 from profile_enrich.sources import named_collection as _collection
 from profile_enrich.sources.amperity import AmperitySource, Page
-from profile_enrich.sources.auth import ClientCredentials, IssuerToken
 from profile_enrich.sources.base import Found, NotFound, NotModified
+from profile_enrich.sources.bearer_tokens import ClientCredentials, IssuerToken
 from profile_enrich.testing import VendorServer, faults
 
 from .amperity_fixtures import PROFILES, ask, make_sources, make_vendor, row

@@ -19,8 +19,8 @@ from profile_enrich.errors import (
 from profile_enrich.profile import ProfileKey
 from profile_enrich.server import ApiKey, ProfileAPI
 from profile_enrich.sources.amperity import AmperitySource
-from profile_enrich.sources.auth import ClientCredentials, IssuerToken
 from profile_enrich.sources.base import Found, NotFound, SourceResult
+from profile_enrich.sources.bearer_tokens import ClientCredentials, IssuerToken
 from profile_enrich.sources.census import CensusSource
 from profile_enrich.sources.http import Transport, open_transport
 from profile_enrich.store import CollectionSpec, build_store

@@ -22,8 +22,8 @@ from profile_enrich._utils.deadline import Deadline
 from profile_enrich.errors import InvalidKeyError, ProfileEnrichError, SourceTimeout
 from profile_enrich.profile import ProfileKey
 from profile_enrich.sources.amperity import AmperitySource
-from profile_enrich.sources.auth import ClientCredentials, IssuerToken
 from profile_enrich.sources.base import Found, NotFound, ProfileSource, SourceResult
+from profile_enrich.sources.bearer_tokens import ClientCredentials, IssuerToken
 from profile_enrich.sources.census import CensusSource
 from profile_enrich.sources.memory import MemorySource
 from profile_enrich.sources.store import StoreSource

@@ -16,7 +16,7 @@ from ...client.retry import RetryPolicy
 from ...client.source_policy import SourcePolicy
 from ...errors import ConfigurationError, SecretByValue
 from ...sources.amperity import AmperitySource
-from ...sources.auth import ClientCredentials
+from ...sources.bearer_tokens import ClientCredentials
 from ...sources.census import CensusSource
 from ...sources.memory import MemorySource
 from ...sources.store import StoreSource

@@ -20,8 +20,8 @@ from ...client.rate_limit import RateLimit
 from ...client.source_policy import SourcePolicy
 from ...errors import ConfigurationError, MissingVariable, ProfileEnrichError
 from ...sources.amperity import AmperitySource
-from ...sources.auth import ClientCredentials
 from ...sources.base import ProfileSource
+from ...sources.bearer_tokens import ClientCredentials
 from ...sources.census import CensusSource
 from ...sources.store import StoreSource
 from .client_config import ClientConfig, client_arguments

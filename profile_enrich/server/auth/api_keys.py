@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from ...errors import ConfigurationError
 from ...store import Collection
-from ...store.data_classes import Column
+from ...store.collection import Column
 from .field_scopes import FieldScope, View, derive_salt, freeze_scopes
 from .rate_limits import Rate
 

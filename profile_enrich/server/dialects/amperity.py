@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import ConfigurationError, CursorError
 from ...store import Collection, ProfileStore
-from ...store.data_classes import MAX_PAGE
+from ...store.collection import MAX_PAGE
 from ...store.files.page_token import open_cursor, sign_cursor
 from ..auth.api_keys import ApiKey
 from ..http.messages import MAX_ID_BYTES, BadRequest, Request, Response, json_response, segment_text

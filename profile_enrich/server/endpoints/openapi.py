@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..._version import __version__
 from ...store import Collection
-from ...store.data_classes import MAX_PAGE, Column, ColumnType
+from ...store.collection import MAX_PAGE, Column, ColumnType
 from ..auth.api_keys import ANYONE, ApiKey
 from ..auth.field_scopes import REDACTED, FieldScope
 from ..dialects import amperity

@@ -16,7 +16,7 @@ from cachetools import LRUCache
 from ..._utils.log_once import LogOnce
 from ...errors import StoreError
 from ..checksum import DamagedData, record_seed
-from ..data_classes import Collection, Dialect
+from ..collection import Collection, Dialect
 from ..index.matching import HiddenDocids, count, matching
 from ..index.postings import PostingList
 from .layer_reader import Layer

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 from ...errors import StoreError
-from ..data_classes import Collection
+from ..collection import Collection
 from ..index.bitmaps import BitMap64
 from .collection_reader import CollectionReader
 from .collection_writer import duplicates_found

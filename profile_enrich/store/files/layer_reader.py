@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ...errors import StoreError
-from ..data_classes import Collection
+from ..collection import Collection
 from ..index.bitmaps import require_bitmaps
 from ..index.postings import PostingCache, PostingList, PostingReader, listed
 from .integrity import FileIntegrity, file_signature

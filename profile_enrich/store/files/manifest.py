@@ -33,7 +33,7 @@ from typing import Any, cast
 
 from ..._utils.files import exclusive_lock, replace_private
 from ...errors import StoreBusy, StoreError
-from ..data_classes import Collection, Column
+from ..collection import Collection, Column
 
 __all__ = ["FORMAT", "CollectionFiles", "DataFile", "Manifest", "locked", "read_manifest", "write_manifest"]
 

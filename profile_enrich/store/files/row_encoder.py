@@ -12,7 +12,7 @@ from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from ..data_classes import ColumnType
+from ..collection import ColumnType
 
 __all__ = [
     "MAX_KEY_BYTES",

@@ -13,8 +13,9 @@ from typing import IO, Protocol, cast
 from ..._utils.file_identity import FileIdentity
 from ..._utils.text_encoding import sniff, why_not_text
 from ...errors import ConfigurationError, InputError, StoreError
-from ..data_classes import CollectionSpec, ColumnType
+from ..collection import ColumnType
 from ..input_types import Format
+from ..specs import CollectionSpec
 from .rejects import Rejects
 
 __all__ = [

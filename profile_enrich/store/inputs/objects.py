@@ -12,8 +12,9 @@ from typing import IO, Any, cast
 from ..._utils.strict_json import StrictJsonError, finite, strict_decoder
 from ..._utils.text_encoding import INVALID, Text, decoded_lines
 from ...errors import StoreError
-from ..data_classes import CollectionSpec, ColumnType
+from ..collection import ColumnType
 from ..files.row_encoder import RowRejected, merge_types, to_json, type_of
+from ..specs import CollectionSpec
 from .base import MAX_COLUMNS, UNREADABLE, Row, codec_of, kept_fields, misfit, open_bytes, wrong_encoding
 from .rejects import Rejects
 

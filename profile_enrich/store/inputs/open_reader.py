@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..._utils.text_encoding import sniff
 from ...errors import ConfigurationError, StoreError
-from ..data_classes import CollectionSpec, ColumnType
+from ..collection import ColumnType
 from ..input_types import FORMATS, SqlQuery, Stream
+from ..specs import CollectionSpec
 from .base import InputReader, kind_of, open_bytes
 from .objects import JsonLines, ObjectReader, mappings
 from .open_table import open_table

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..data_classes import CollectionSpec, ColumnType
+from ..collection import ColumnType
 from ..input_types import Format
+from ..specs import CollectionSpec
 from .base import InputReader
 
 __all__ = ["open_table"]

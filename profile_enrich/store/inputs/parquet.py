@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigurationError, StoreError
-from ..data_classes import CollectionSpec, ColumnType
+from ..collection import ColumnType
 from ..files.row_encoder import to_json
+from ..specs import CollectionSpec
 from .base import check_columns, kept_fields
 from .duckdb_table import TableReader, literal, rows_are_valid, validity_facts
 

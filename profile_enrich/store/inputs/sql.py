@@ -13,9 +13,10 @@ from urllib.parse import unquote
 from ..._utils.optional_import import import_extra
 from ..._utils.strict_json import StrictJsonError
 from ...errors import ConfigurationError, StoreError
-from ..data_classes import CollectionSpec, ColumnType
+from ..collection import ColumnType
 from ..files.row_encoder import RowRejected, to_json
 from ..input_types import SqlQuery
+from ..specs import CollectionSpec
 from .base import check_columns
 from .objects import ObjectReader, decode_exactly
 from .rejects import Rejects

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ...errors import ConfigurationError
-from ..data_classes import CollectionSpec, ColumnType
+from ..collection import ColumnType
 from ..input_types import FORMATS, Stream
+from ..specs import CollectionSpec
 from .base import InputReader, Row
 from .objects import JsonLines, ObjectReader
 from .open_table import open_table

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, cast
 
 from ...errors import StoreError
-from ..data_classes import Collection, CollectionChanges, Dialect
+from ..collection import Collection, CollectionChanges, Dialect
 from ..profile_store import WRITE_WAIT, ProfileStore, check_filters
 from ..record_text import comparable, payload, storable
 from .connections import Database, Rows

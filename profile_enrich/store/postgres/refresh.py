@@ -10,10 +10,11 @@ from typing import Any, Literal, cast
 
 from ..._utils.validation import check_number
 from ...errors import ConfigurationError, StoreError
-from ..data_classes import MAX_SHRINK, BuildProgress, RefreshedCollection, RefreshReport, RefreshSpec
 from ..inputs.base import check_columns, unchanged
 from ..inputs.open_reader import open_reader
 from ..inputs.rejects import check_paths
+from ..reports import BuildProgress, RefreshedCollection, RefreshReport
+from ..specs import MAX_SHRINK, RefreshSpec
 from ..writes.build import check_shrink, expected_types
 from ..writes.refresh import ChangeApplier, check_new_columns, check_refresh_specs, keys_of, source_of
 from .connections import Database

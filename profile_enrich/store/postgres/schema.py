@@ -20,7 +20,7 @@ from datetime import UTC
 from typing import Any
 
 from ...errors import ConfigurationError, StoreError
-from ..data_classes import Collection, Column
+from ..collection import Collection, Column
 from .connections import Pool, Rows
 from .driver import pg
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import ConfigurationError, StoreBusy, StoreError
-from ..data_classes import Collection, Column
+from ..collection import Collection, Column
 from ..files.row_encoder import EncodedRow, RowEncoder, RowRejected, to_json, type_of
 from ..record_text import comparable, content_hash, storable
 from .connections import Pool

@@ -10,7 +10,7 @@ from json.encoder import encode_basestring as quote
 from typing import Any
 
 from ...errors import ConfigurationError
-from ..data_classes import ColumnType
+from ..collection import ColumnType
 from ..files.row_encoder import to_json
 from ..record_text import storable
 from .driver import Identifier

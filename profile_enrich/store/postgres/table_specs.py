@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...errors import ConfigurationError, StoreError
-from ..data_classes import MAX_INDEX_FIELDS, Collection, Column
+from ..collection import Collection, Column
+from ..specs import MAX_INDEX_FIELDS
 from ..writes.build import index_id_of
 from .driver import Identifier
 from .plan_check import check_plan

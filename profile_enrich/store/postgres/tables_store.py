@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any, cast
 
 from ...errors import ConfigurationError, StoreError
-from ..data_classes import Collection, CollectionChanges, CollectionSpec, Dialect
+from ..collection import Collection, CollectionChanges, Dialect
 from ..files.page_token import open_key_cursor, sign_key_cursor
 from ..profile_store import WRITE_WAIT, ProfileStore
 from ..record_text import payload
+from ..specs import CollectionSpec
 from ..writes.build import check_specs
 from .connections import Database, Rows
 from .driver import pg

@@ -16,16 +16,7 @@ from ..._utils.files import make_directory
 from ..._utils.text_encoding import sniff
 from ..._utils.validation import check_number
 from ...errors import ConfigurationError, StoreError
-from ..data_classes import (
-    MAX_INDEX_FIELDS,
-    BuildProgress,
-    BuildReport,
-    Collection,
-    CollectionReport,
-    CollectionSpec,
-    Column,
-    ColumnType,
-)
+from ..collection import Collection, Column, ColumnType
 from ..files.collection_writer import CollectionWriter
 from ..files.docids import DocIdAllocator
 from ..files.layer_reader import FileGone, Layer
@@ -35,6 +26,8 @@ from ..files.transaction import change_store
 from ..inputs.base import InputReader, check_columns, unchanged
 from ..inputs.open_reader import open_reader
 from ..inputs.rejects import Rejects, check_paths
+from ..reports import BuildProgress, BuildReport, CollectionReport
+from ..specs import MAX_INDEX_FIELDS, CollectionSpec
 from .duckdb_rows import BulkRows, bulk_rows, checked
 
 __all__ = ["build_store", "drop_collections"]

@@ -18,7 +18,7 @@ from typing import Literal
 
 from ...errors import StoreError
 from ..checksum import record_checksum
-from ..data_classes import Collection
+from ..collection import Collection
 from ..files.collection_reader import CollectionReader
 from ..files.collection_writer import CollectionWriter
 from ..files.integrity import require_intact

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from json.encoder import encode_basestring as quote
 from typing import Any, Protocol
 
-from ..data_classes import MAX_INDEX_FIELDS, CollectionSpec, ColumnType
+from ..collection import ColumnType
 from ..files.row_encoder import MAX_KEY_BYTES, MAX_RECORD_BYTES, EncodedRow, RowRejected, key_text
 from ..index.duckdb_builder import DuckDBPostings, ValueTable
+from ..specs import MAX_INDEX_FIELDS, CollectionSpec
 
 __all__ = ["BulkReader", "BulkRows", "bulk_rows"]
 

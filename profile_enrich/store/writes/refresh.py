@@ -12,16 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from ..._utils.validation import check_number
 from ...errors import ConfigurationError, StoreError
-from ..data_classes import (
-    MAX_SHRINK,
-    BuildProgress,
-    Collection,
-    CollectionSpec,
-    ColumnType,
-    RefreshedCollection,
-    RefreshReport,
-    RefreshSpec,
-)
+from ..collection import Collection, ColumnType
 from ..files.collection_writer import duplicates_found
 from ..files.layer_reader import FileGone
 from ..files.manifest import Manifest, read_manifest
@@ -31,6 +22,8 @@ from ..input_types import Stream
 from ..inputs.base import InputReader, check_columns, kind_of, unchanged
 from ..inputs.open_reader import open_reader
 from ..inputs.rejects import check_paths
+from ..reports import BuildProgress, RefreshedCollection, RefreshReport
+from ..specs import MAX_SHRINK, CollectionSpec, RefreshSpec
 from .build import check_shrink, expected_types
 from .delta import Delta, missing_file
 from .duckdb_rows import bulk_rows, checked

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import ConfigurationError, StoreError
-from ..data_classes import Collection, Column
+from ..collection import Collection, Column
 from ..files.layer_reader import FileGone
 from ..files.manifest import Manifest
 from ..files.row_encoder import RowEncoder, RowRejected, key_text, to_json, type_of

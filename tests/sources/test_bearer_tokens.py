@@ -24,7 +24,7 @@ from profile_enrich.errors import (
     SourceTimeout,
     SourceUnavailable,
 )
-from profile_enrich.sources.auth import ClientCredentials, IssuerToken, StaticToken, TokenAuth, token_expiry
+from profile_enrich.sources.bearer_tokens import ClientCredentials, IssuerToken, StaticToken, TokenAuth, token_expiry
 from profile_enrich.sources.http import Transport, open_transport
 from profile_enrich.testing import VendorServer, faults
 
