@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-__all__ = ["MAX_PAGE", "Collection", "CollectionChanges", "Column", "Dialect", "StorePage", "StoredRecord"]
+__all__ = [
+    "MAX_PAGE",
+    "Collection",
+    "CollectionChanges",
+    "Column",
+    "Dialect",
+    "StorePage",
+    "StoredRecord",
+    "expected_types",
+    "index_id_of",
+]
 
 MAX_PAGE = 1000
 """The largest page."""
@@ -112,3 +123,13 @@ class CollectionChanges:
     def keys(self) -> tuple[str, ...]:
         """All of them."""
         return self.written + self.deleted
+
+
+def expected_types(collection: Collection, key: str) -> dict[str, ColumnType]:
+    """Return the types that a collection's columns keep; the key is always text."""
+    return {column.name: column.type for column in collection.columns if column.known and column.name != key}
+
+
+def index_id_of(name: str) -> str:
+    """Return the index id of a collection, derived from its name so that rebuilds keep it."""
+    return f"idx-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"

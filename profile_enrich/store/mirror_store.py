@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from .collection import Collection, CollectionChanges, Column, Dialect
+from .collection import Collection, CollectionChanges, Column, Dialect, index_id_of
 from .files.row_encoder import MAX_RECORD_BYTES, RowEncoder, RowRejected, key_text, to_json, type_of
 from .inputs.base import unchanged
 from .inputs.open_reader import open_reader
@@ -21,7 +21,7 @@ from .mirror_file import MirrorFile
 from .profile_store import WRITE_WAIT, ProfileStore
 from .record_text import payload, storable, stored_values
 from .specs import MAX_INDEX_FIELDS, CollectionSpec
-from .writes.build import check_any_stored, index_id_of
+from .writes.build_checks import check_any_stored
 
 __all__ = ["MirrorStore", "MirroredRecord"]
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ..._utils.validation import check_number
 from ...errors import StoreError
-from ..collection import Collection, Column, ColumnType
+from ..collection import Collection, Column, ColumnType, expected_types, index_id_of
 from ..files.row_encoder import RowEncoder, RowRejected
 from ..inputs.base import InputReader, check_columns, unchanged
 from ..inputs.open_reader import open_reader
@@ -20,7 +20,7 @@ from ..inputs.rejects import check_paths
 from ..record_text import comparable, stored_values
 from ..reports import BuildProgress, BuildReport, CollectionReport
 from ..specs import MAX_INDEX_FIELDS, MAX_SHRINK, CollectionSpec
-from ..writes.build import check_any_stored, check_shrink, check_specs, expected_types, index_id_of
+from ..writes.build_checks import check_any_stored, check_shrink, check_specs
 from .connections import Database
 from .schema import Stored, check_schema_name, create_schema, select_collection, sql, stored
 from .single_records import swap

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...errors import ConfigurationError, StoreError
-from ..collection import Collection, Column
+from ..collection import Collection, Column, index_id_of
 from ..specs import MAX_INDEX_FIELDS
-from ..writes.build import index_id_of
 from .driver import Identifier
 from .plan_check import check_plan
 from .table_columns import TableColumn, read_columns, table_of

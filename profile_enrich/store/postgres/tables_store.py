@@ -14,7 +14,7 @@ from ..files.page_token import open_key_cursor, sign_key_cursor
 from ..profile_store import WRITE_WAIT, ProfileStore
 from ..record_text import payload
 from ..specs import CollectionSpec
-from ..writes.build import check_specs
+from ..writes.build_checks import check_specs
 from .connections import Database, Rows
 from .driver import pg
 from .table_columns import record_json

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from ..._utils.validation import check_number
 from ...errors import ConfigurationError, StoreError
-from ..collection import Collection, ColumnType
+from ..collection import Collection, ColumnType, expected_types
 from ..files.collection_writer import duplicates_found
 from ..files.layer_reader import FileGone
 from ..files.manifest import Manifest, read_manifest
@@ -24,7 +24,7 @@ from ..inputs.open_reader import open_reader
 from ..inputs.rejects import check_paths
 from ..reports import BuildProgress, RefreshedCollection, RefreshReport
 from ..specs import MAX_SHRINK, CollectionSpec, RefreshSpec
-from .build import check_shrink, expected_types
+from .build_checks import check_shrink
 from .delta import Delta, missing_file
 from .duckdb_rows import bulk_rows, checked
 from .single_records import apply, encoder_of, find_collection
