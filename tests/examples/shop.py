@@ -26,7 +26,7 @@ class Shop:
     """The Profile API and the shop, started as `make demo` starts them.
 
     Args:
-        environment: of the shop.
+        environment: of the shop. Its budget is ten seconds by default: a busy machine needs more than its 50 ms.
         api_port: where a Profile API runs already.
         key: for it.
     """
@@ -38,7 +38,9 @@ class Shop:
         self.api_port, self.port = api_port or free_port(), free_port()
         self.url = f"http://{demo.HOST}:{self.port}"
         self.api = demo.profile_api(self.api_port, self.key)
-        self.shop = demo.storefront(self.port, self.api_port, self.key, environment)
+        self.shop = demo.storefront(
+            self.port, self.api_port, self.key, {"STOREFRONT_BUDGET": "10", **(environment or {})}
+        )
 
     @contextlib.contextmanager
     def running(self, *, api: bool = True) -> Generator[Shop]:
