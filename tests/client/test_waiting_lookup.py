@@ -271,8 +271,8 @@ class TestAFailingSource:
             assert 40 <= source.calls.total() <= 10 * (time.monotonic() - started) + 40
 
             started = time.monotonic()  # the next caller does not wait again
-            await client.lookup_many(["late"], retry_timeout=2.0)
-            assert time.monotonic() - started < 1.9
+            await client.lookup_many(["late"], retry_timeout=30.0)
+            assert time.monotonic() - started < 20
 
     async def test_a_new_run_long_after_an_outage_waits_anew(self) -> None:
         clock = ManualClock()

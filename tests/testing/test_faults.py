@@ -103,7 +103,7 @@ def test_hung_requests_are_answered_when_released(vendor: VendorServer) -> None:
     threads = [threading.Thread(target=lambda: answers.append(ask(vendor).status_code)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    vendor.wait_for_calls(2)
+    vendor.wait_for_calls(2, timeout=30)
     assert (vendor.in_flight, answers) == (2, [])
     vendor.release()
     for thread in threads:

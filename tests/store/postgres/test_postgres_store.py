@@ -178,7 +178,7 @@ def test_D5_a_slow_statement_is_ended_and_the_pool_goes_on(backend: PostgresBack
             began = time.monotonic()
             with pytest.raises(StoreError, match="too long"):
                 store.get("Users", "u1")
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 20
         assert store.get("Users", "u1") is not None
 
 
@@ -280,7 +280,7 @@ def test_D3_a_writer_waits_for_another_and_then_says_so(backend: PostgresBackend
         began = time.monotonic()
         with pytest.raises(StoreBusy):
             store.put_record("Users", "u1", {}, wait=0.3)
-        assert 0.2 < time.monotonic() - began < 3
+        assert 0.2 < time.monotonic() - began < 20
         assert store.get("Users", "u1") is not None
 
 
