@@ -250,7 +250,7 @@ class ProfileAPI:
         if personal:
             headers.append(VARY)
         if response.status not in (204, 304):  # responses with these statuses have no body, and no headers about it
-            if not any(name == b"content-type" for name, _ in response.headers):
+            if b"content-type" not in dict(response.headers):
                 headers.append(JSON)
             headers += [(b"content-length", b"%d" % len(response.body))]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})

@@ -269,7 +269,8 @@ class LocalStore(ProfileStore):
         with_total: bool,
     ) -> tuple[Sequence[tuple[int, str, bytes]], int | None]:
         found, reader = self._reader(known)
-        check_filters(found, filters)  # again: another generation may have come meanwhile
+        if found is not known:  # another generation has come meanwhile
+            check_filters(found, filters)
         rows = reader.page(filters, after=after or 0, limit=limit, dialect=dialect)
         return rows, reader.count(filters) if with_total else None
 

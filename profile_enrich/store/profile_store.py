@@ -134,14 +134,14 @@ class ProfileStore(ABC):
         check_filters(known, wanted)
         if dialect == "amperity" and known.index_fields is None:
             raise ConfigurationError(f"the collection {known.name!r} has no Amperity view: it has more than 30 columns")
-        scope = filter_scope(f"{known.index_id}\0{dialect}", wanted)
-        after = None if cursor is None else self._open_cursor(scope, known, cursor)
+        scope = f"{known.index_id}\0{dialect}", wanted
+        after = None if cursor is None else self._open_cursor(filter_scope(*scope), known, cursor)
         rows, total = self._rows(known, wanted, after, limit + 1, dialect=dialect, with_total=with_total)
         following = None
         if len(rows) > limit:
             rows = rows[:limit]
-            following = self._sign_cursor(scope, known, rows[-1][0])
-        return StorePage(tuple(payload for _, _, payload in rows), following, total)
+            following = self._sign_cursor(filter_scope(*scope), known, rows[-1][0])
+        return StorePage(tuple([payload for _, _, payload in rows]), following, total)
 
     def search(
         self, collection: str | int | Collection, filters: Mapping[str, str], *, limit: int = 2
@@ -243,6 +243,6 @@ def check_filters(collection: Collection, filters: Mapping[str, str]) -> None:
     Raises:
         ConfigurationError: one is not. It does not repeat the name, which comes from outside.
     """
-    if any(name not in collection.filterable for name in filters):
+    if not filters.keys() <= set(collection.filterable):
         allowed = ", ".join(collection.filterable) or "none"
         raise ConfigurationError(f"a filter names an attribute that is not filterable; filterable are: {allowed}")

@@ -36,14 +36,14 @@ class HttpCaching:
     def answer(self, request: Request, response: Response) -> Response:
         """Return the response with caching headers, or a 304 without body if the client's copy is current."""
         if response.status != 200:
-            return response._replace(headers=response.headers + _NO_STORE)
+            return Response(response.status, response.body, response.headers + _NO_STORE)
         # A strong tag of the content only, so it is the same on all workers and after a rebuild.
-        tag = b'"%s"' % hashlib.blake2b(response.body, digest_size=12).hexdigest().encode()
+        tag = b'"%s"' % hashlib.sha256(response.body).hexdigest()[:24].encode()
         headers = (*response.headers, (b"etag", tag), self._control)
         asked = request.header(b"if-none-match")
         if asked and _matches(b",".join(asked), tag):
             return Response(304, b"", headers)
-        return response._replace(headers=headers)
+        return Response(200, response.body, headers)
 
 
 def _matches(asked: bytes, tag: bytes) -> bool:

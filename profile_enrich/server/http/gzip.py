@@ -42,7 +42,7 @@ class Compression:
             return response
         headers = (*response.headers, _VARY)
         if not _takes_gzip(b",".join(request.header(b"accept-encoding"))):
-            return response._replace(headers=headers)
+            return Response(200, response.body, headers)
         packer = zlib.compressobj(1, zlib.DEFLATED, 31)
         body = packer.compress(response.body) + packer.flush()
         # Different bytes need a different strong validator (RFC 9110, section 8.8.3.3).

@@ -63,13 +63,16 @@ def json_response(status: int, content: object, headers: tuple[tuple[bytes, byte
     return Response(status, json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), headers)
 
 
-def _percent_decode(raw: bytes) -> bytes:
-    if b"%" not in raw:
-        return raw
+def _checked(raw: bytes) -> str:
+    """Return the text, still percent-encoded, after checking its encoding."""
     # A lenient decoder would accept two spellings of one record: `%zz` and `%25zz`.
-    if _BAD_PERCENT.search(raw):
+    if b"%" in raw and _BAD_PERCENT.search(raw):
         raise BadRequest("a percent sign must be followed by two hexadecimal digits")
-    return unquote_to_bytes(raw)
+    return _text(raw)
+
+
+def _unquote(checked: str) -> str:
+    return checked if "%" not in checked else _text(unquote_to_bytes(checked))
 
 
 def _text(raw: bytes) -> str:
@@ -104,7 +107,7 @@ class Request:
         scope: the ASGI scope of type `http`.
     """
 
-    __slots__ = ("_headers", "limits", "method", "noted", "query", "root", "segments")
+    __slots__ = ("_headers", "_pairs", "limits", "method", "noted", "query", "root", "segments")
 
     def __init__(self, scope: Scope) -> None:
         self.method: str = scope["method"]
@@ -112,6 +115,7 @@ class Request:
         self.root: str = scope.get("root_path", "").rstrip("/")
         """The path at which the application is mounted."""
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self._pairs: list[tuple[str, str]] | None = None
         self.limits: tuple[tuple[bytes, bytes], ...] = ()
         """Headers of every response: the remaining quota of the key."""
         self.noted = AuditContext()
@@ -133,7 +137,9 @@ class Request:
         Raises:
             BadRequest: the encoding is invalid.
         """
-        return form_pairs(self.query)
+        if self._pairs is None:
+            self._pairs = form_pairs(self.query)
+        return self._pairs
 
 
 def form_pairs(raw: bytes) -> list[tuple[str, str]]:
@@ -143,10 +149,10 @@ def form_pairs(raw: bytes) -> list[tuple[str, str]]:
         BadRequest: the encoding is invalid.
     """
     pairs: list[tuple[str, str]] = []
-    for part in raw.split(b"&"):
+    for part in _checked(raw.replace(b"+", b" ")).split("&"):  # checked as a whole: `&` and `=` are ASCII
         if part:
-            name, _, value = part.partition(b"=")
-            pairs.append((form_text(name), form_text(value)))
+            name, _, value = part.partition("=")
+            pairs.append((_unquote(name), _unquote(value)))
     return pairs
 
 
@@ -156,7 +162,7 @@ def form_text(raw: bytes) -> str:
     Raises:
         BadRequest: the encoding is invalid.
     """
-    return _text(_percent_decode(raw.replace(b"+", b" ")))
+    return _unquote(_checked(raw.replace(b"+", b" ")))
 
 
 def segment_text(raw: bytes) -> str:
@@ -165,7 +171,7 @@ def segment_text(raw: bytes) -> str:
     Raises:
         BadRequest: the encoding is invalid.
     """
-    return _text(_percent_decode(raw))
+    return _unquote(_checked(raw))
 
 
 def _segments(scope: Scope) -> list[bytes]:

@@ -154,7 +154,7 @@ class CollectionReader:
         failed: Exception
         try:
             if filters:
-                found = self._fetch(list(islice(self._matching(filters, after), limit)), dialect)
+                found = self._fetch(self._matching(filters, after, limit), dialect)
             elif len(self._layers) == 1:
                 found = _checked(self._base.execute(_NEXT[dialect], (after, limit)))
             else:
@@ -237,23 +237,25 @@ class CollectionReader:
             if found is not None:
                 yield rank, found
 
-    def _matching(self, filters: Mapping[str, str], after: int) -> Iterator[tuple[int, int]]:
-        streams = [
-            _tagged(matching(self._layers[rank].postings, postings, after, self._hidden[rank]), rank)
+    def _matching(self, filters: Mapping[str, str], after: int, limit: int) -> dict[int, list[int]]:
+        """Return the first matching docids by layer."""
+        found = {
+            rank: list(islice(matching(self._layers[rank].postings, postings, after, self._hidden[rank]), limit))
             for rank, postings in self._postings(filters)
-        ]
-        return streams[0] if len(streams) == 1 else heapq.merge(*streams)
+        }
+        if len(found) > 1:
+            first = sorted((docid, rank) for rank, docids in found.items() for docid in docids)[:limit]
+            found = {rank: [docid for docid, other in first if other == rank] for rank in found}
+        return found
 
-    def _fetch(self, found: list[tuple[int, int]], dialect: Dialect) -> list[PageRow]:
-        wanted: dict[int, list[int]] = {}
-        for docid, rank in found:
-            wanted.setdefault(rank, []).append(docid)
+    def _fetch(self, found: Mapping[int, list[int]], dialect: Dialect) -> list[PageRow]:
         rows: list[PageRow] = []
-        for rank, docids in wanted.items():
-            rows += _checked(self._layers[rank].execute(_THESE[dialect], (json.dumps(docids),)))
-        if len(rows) < len(found):  # a posting list names a record that does not exist
-            raise DamagedData
-        if len(wanted) > 1:
+        for rank, docids in found.items():
+            wanted = _checked(self._layers[rank].execute(_THESE[dialect], (str(docids),)))
+            if len(wanted) < len(docids):  # a posting list names a record that does not exist
+                raise DamagedData
+            rows += wanted
+        if len(found) > 1:
             rows.sort()
         return rows
 
@@ -304,8 +306,3 @@ def _checked(rows: Iterable[_StoredRow]) -> list[PageRow]:
 def _ranked(rows: Iterator[tuple[Any, ...]], rank: int) -> Iterator[tuple[Any, ...]]:
     for docid, *rest in rows:
         yield docid, rank, *rest
-
-
-def _tagged(docids: Iterator[int], rank: int) -> Iterator[tuple[int, int]]:
-    for docid in docids:
-        yield docid, rank

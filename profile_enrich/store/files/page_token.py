@@ -11,6 +11,8 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
+from itertools import chain
+from json.encoder import encode_basestring_ascii as quote
 
 from ...errors import CursorError
 
@@ -24,9 +26,7 @@ _SIZE = 8 + 8 + _MAC
 
 def filter_scope(collection: str, filters: Mapping[str, str]) -> bytes:
     """Return the scope of a cursor: the collection and the filters, in any order."""
-    parts = [collection, *(text for item in sorted(filters.items()) for text in item)]
-    encoded = [part.encode(errors="surrogatepass") for part in parts]
-    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+    return ",".join(map(quote, [collection, *chain.from_iterable(sorted(filters.items()))])).encode()
 
 
 def _mac(secret: bytes, scope: bytes, body: bytes) -> bytes:

@@ -7,11 +7,15 @@ segment, the rarest value first, and iteration stops when a page is full.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from .bitmaps import SEGMENT_BITS, BitMap
 from .postings import PostingList, PostingReader, segments_of
 
 __all__ = ["HiddenDocids", "count", "matching"]
+
+_HEAD = 256
+"""Whole segments are intersected only if this many docids of the rarest value do not fill the page."""
 
 
 class HiddenDocids:
@@ -45,9 +49,12 @@ class HiddenDocids:
 
 
 def _shared(
-    reader: PostingReader, postings: Sequence[PostingList], first: int, hidden: HiddenDocids | None
+    reader: PostingReader, postings: Sequence[PostingList], first: int, hidden: HiddenDocids | None, head: int = 0
 ) -> Iterator[BitMap]:
-    """Yield the docids common to all posting lists, in ascending parts; the first may begin before `first`."""
+    """Yield the docids common to all posting lists, in ascending parts, which may have docids before `first`.
+
+    With `head`, the first so many docids of the rarest value in a segment are a part of their own.
+    """
     few = [whole for posting in postings if (whole := reader.whole(posting)) is not None]
     common = sorted((posting for posting in postings if posting.whole is None), key=lambda posting: posting.records)
     shared = few[0] if len(few) == 1 else BitMap.intersection(*few) if few else None
@@ -57,26 +64,41 @@ def _shared(
         outdated = [part for part in parts if part is not None]
         yield shared.difference(*outdated) if outdated else shared
         return
-    for segment in reader.segments(common[0], start) if shared is None else segments_of(shared, start):
-        found = shared
-        for posting in common:
-            other = reader.segment(posting, segment)
-            found = other if found is None or other is None else found & other
-            if not found:
-                break
-        if found and hidden is not None and (covered := hidden.bitmap(segment)) is not None:
-            found = found - covered
-        if found:
-            yield found
+    rarest, *others = common
+    for segment in reader.segments(rarest, start) if shared is None else segments_of(shared, start):
+        found = reader.segment(rarest, segment)
+        if found is not None and shared is not None:
+            found = shared & found
+        if not found:
+            continue
+        for part in _split(found, first, head) if others or hidden is not None else (found,):
+            for posting in others:
+                other = reader.segment(posting, segment)
+                part = part & other if other is not None else BitMap()
+                if not part:
+                    break
+            if part and hidden is not None and (covered := hidden.bitmap(segment)) is not None:
+                part = part - covered
+            if part:
+                yield part
+
+
+def _split(docids: BitMap, first: int, head: int) -> Iterator[BitMap]:
+    if len(docids) > head > 0:
+        start = docids.rank(first - 1) if first else 0
+        part = docids[start : start + head]
+        yield part
+        docids = docids - part
+    yield docids
 
 
 def matching(
     reader: PostingReader, postings: Sequence[PostingList], after: int, hidden: HiddenDocids | None = None
 ) -> Iterator[int]:
-    """Yield the visible docids common to all posting lists and greater than `after`, ascending."""
+    """Return the visible docids common to all posting lists and greater than `after`, ascending."""
     first = max(after + 1, 0)
-    for found in _shared(reader, postings, first, hidden):
-        yield from found.iter_equal_or_larger(first)
+    parts = _shared(reader, postings, first, hidden, _HEAD)
+    return chain.from_iterable(found.iter_equal_or_larger(first) for found in parts)
 
 
 def count(reader: PostingReader, postings: Sequence[PostingList], hidden: HiddenDocids | None = None) -> int:

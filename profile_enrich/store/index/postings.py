@@ -124,17 +124,21 @@ class PostingReader:
         self._file = file
         self._cache = cache
         self._last: int | None = None
+        self._has_live: bool | None = None
+        self._unique: set[int] = set()  # the columns in which a value was found in `unique_value`
 
     def find(self, column: int, value: str) -> PostingList | None:
         """Return the posting list of a value; `None` if no record has it."""
         posting = self._cache.get(self._file, column, value)
         if posting is not None:
             return posting
+        if column in self._unique and (posting := self._find_unique(column, value)) is not None:
+            return posting
         row = self._execute(
             "SELECT value_id, records, checksum FROM value WHERE column_id = ? AND value = ?", (column, value)
         ).fetchone()
         if row is None:
-            return self._find_unique(column, value)
+            return None if column in self._unique else self._find_unique(column, value)
         value_id, records, checksum = row
         _check(checksum == value_checksum(column, value, records))
         posting = PostingList(column, value, records, value_id)
@@ -145,13 +149,21 @@ class PostingReader:
         found = self._execute(
             "SELECT docid, checksum FROM unique_value WHERE column_id = ? AND value = ?", (column, value)
         ).fetchall()
+        if not found:
+            return None
+        self._unique.add(column)
         for docid, checksum in found:
             _check(checksum == value_checksum(column, value, docid))
-        return listed(column, value, [docid for docid, _ in found]) if found else None
+        posting = listed(column, value, [docid for docid, _ in found])
+        if len(found) > 1:  # a value of one record is as fast to read, and would displace others
+            self._cache.add(self._file, posting, _OVERHEAD + 4 * len(found))
+        return posting
 
     def live(self) -> PostingList | None:
         """Return all docids of the file; `None` if all docids in its posting lists exist."""
-        return self.find(LIVE, "")
+        if self._has_live is None:
+            self._has_live = self.find(LIVE, "") is not None
+        return self.find(LIVE, "") if self._has_live else None
 
     def whole(self, posting: PostingList) -> BitMap | None:
         """Return all docids of a value with few records; `None` for a common value."""
