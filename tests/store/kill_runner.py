@@ -7,6 +7,7 @@ may die. Without a number the steps are counted.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -85,21 +86,38 @@ def run(work: Callable[[Path], None], path: Path, last: int | None) -> int:
 
 
 def main() -> None:
-    """Die once for each path after the first two: `WORK PATH...`, at steps spread over the whole run."""
-    work, warm, counted, *paths = WORK[sys.argv[1]], *map(Path, sys.argv[2:])
+    """Die once for each path after the first three: `WORK OLD PATH...`, at steps spread over the whole run.
+
+    The first path is the store before the work. It is copied again where a run had fewer steps than were counted: those
+    that wait for another thread have more or fewer of them.
+    """
+    work, old, warm, counted, *paths = WORK[sys.argv[1]], *map(Path, sys.argv[2:])
     run(work, warm, None)  # work that is done once per process
     total = run(work, counted, None)
     for number, path in enumerate(paths):
         # The last steps are the swap and the clean-up: half of the points are among them.
         last = max(1, total - 4 - number * 8) if number % 2 else 1 + total * number // len(paths)
-        child = os.fork()
-        if child == 0:
-            try:
-                run(work, path, last)
-            finally:
-                os._exit(0)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write("killed\n" if os.WIFSIGNALED(status) else "ended\n")
+        while not dies(work, path, last):
+            shutil.rmtree(path)
+            shutil.copytree(old, path)
+            last -= 8
+        sys.stdout.write("killed\n")
+
+
+def dies(work: Callable[[Path], None], path: Path, last: int) -> bool:
+    """Return whether a process was killed at the given step; it ends by itself if it has fewer steps."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            run(work, path, last)
+            code = 0
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code not in (0, -signal.SIGKILL):
+        raise RuntimeError("the work failed")
+    return code != 0
 
 
 if __name__ == "__main__":

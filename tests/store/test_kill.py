@@ -44,7 +44,7 @@ def test_P4_killed_at_any_point_the_old_data_or_the_new_are_whole(work: str, old
         writer.writeheader()
         writer.writerows(kill.rows(2))
     told = subprocess.run(
-        [sys.executable, "-m", "tests.store.kill_runner", work, *map(str, paths)],
+        [sys.executable, "-m", "tests.store.kill_runner", work, str(old), *map(str, paths)],
         check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent.parent, timeout=60,
     )  # fmt: skip
     assert told.stdout.split() == ["killed"] * POINTS[work]
