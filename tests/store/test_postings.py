@@ -20,7 +20,7 @@ from profile_enrich.store.index.postings import PostingCache, PostingList, Posti
 
 SEGMENTS = 3
 SEGMENT = 1 << SEGMENT_BITS
-DENSITIES = (1, 3, 40, 600, 5000, 60_000)
+DENSITIES = (1, 3, 40, 600, 5000, 45_000, 60_000)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,30 @@ def test_what_newer_layers_hold_is_hidden(reader: PostingReader, lists: dict[str
             postings = found(reader, lists, chosen)
             assert count(reader, postings, mask) == len(expected), (hidden, chosen)
             assert list(matching(reader, postings, 700, mask)) == [docid for docid in expected if docid > 700]
+
+
+@pytest.mark.parametrize("after", [-1, 5000, SEGMENT - 1, 2 * SEGMENT + 40_000])
+@pytest.mark.parametrize("limit", [1, 25, 1000])
+def test_a_page_of_common_values(reader: PostingReader, lists: dict[str, list[int]], after: int, limit: int) -> None:
+    """The first docids of the rarer value fill a page of 25, not one of 1,000."""
+    expected = [docid for docid in shared(lists, ["45000", "60000"]) if docid > after]
+    postings = found(reader, lists, ["60000", "45000"])
+    assert [posting.whole for posting in postings] == [None, None]
+    assert list(islice(matching(reader, postings, after), limit)) == expected[:limit]
+    mask = HiddenDocids([(reader, posting) for posting in found(reader, lists, ["5000"])])
+    visible = sorted({*expected}.difference(lists["5000"]))
+    assert list(islice(matching(reader, postings, after, mask), limit)) == visible[:limit]
+
+
+def test_a_list_that_is_used_stays_in_the_cache() -> None:
+    cache = PostingCache(1000)
+    first, second, third = (PostingList(0, value, 1) for value in ("1", "2", "3"))
+    cache.add("file", first, 400)
+    cache.add("file", second, 400)
+    assert cache.get("file", 0, "1") is first
+    cache.add("file", third, 400)
+    assert [cache.get("file", 0, value) for value in "123"] == [first, None, third]
+    assert cache.used_bytes == 802
 
 
 def test_a_full_page_reads_no_further_segment(connection: sqlite3.Connection, lists: dict[str, list[int]]) -> None:

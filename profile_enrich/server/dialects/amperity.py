@@ -24,7 +24,6 @@ VERSION = "2025-07-31"
 
 _DEFAULT_LIMIT = 25
 _LIMIT = re.compile(r"[0-9]{1,9}")
-_FILTER = re.compile(r"filter\[(.+)\]", re.DOTALL)
 _LIST_SCOPE = b"indexes"
 _MESSAGES = {403: "The API key has no permission for this operation.", 404: "The requested entity does not exist."}
 
@@ -203,10 +202,10 @@ def _page_parameters(request: Request) -> tuple[int, str | None, bool, dict[str,
                 raise BadRequest("with_total must be true or false.")
             with_total = value.lower() == "true"
         elif name.startswith("filter"):
-            attribute = _FILTER.fullmatch(name)
-            if attribute is None:
+            attribute = name[7:-1]
+            if not attribute or name[6] != "[" or name[-1] != "]":
                 raise BadRequest("A filter is written filter[attribute]=value.")
-            filters[attribute[1]] = value
+            filters[attribute] = value
     return limit, token, with_total, filters
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from operator import attrgetter
 
 from .bitmaps import SEGMENT_BITS, BitMap
 from .postings import PostingList, PostingReader, segments_of
@@ -16,6 +17,8 @@ __all__ = ["HiddenDocids", "count", "matching"]
 
 _HEAD = 256
 """Whole segments are intersected only if this many docids of the rarest value do not fill the page."""
+
+_records = attrgetter("records")
 
 
 class HiddenDocids:
@@ -55,9 +58,14 @@ def _shared(
 
     With `head`, the first so many docids of the rarest value in a segment are a part of their own.
     """
-    few = [whole for posting in postings if (whole := reader.whole(posting)) is not None]
-    common = sorted((posting for posting in postings if posting.whole is None), key=lambda posting: posting.records)
-    shared = few[0] if len(few) == 1 else BitMap.intersection(*few) if few else None
+    shared: BitMap | None = None
+    common: list[PostingList] = []
+    for posting in sorted(postings, key=_records):  # the rarest first, which keeps what is intersected small
+        whole = reader.whole(posting)
+        if whole is None:
+            common.append(posting)
+        else:
+            shared = whole if shared is None else shared & whole
     start = first >> SEGMENT_BITS
     if shared is not None and not common:
         parts = map(hidden.bitmap, segments_of(shared, start)) if hidden is not None else ()
@@ -71,7 +79,7 @@ def _shared(
             found = shared & found
         if not found:
             continue
-        for part in _split(found, first, head) if others or hidden is not None else (found,):
+        for part in _split(found, first, head) if shared is None and (others or hidden is not None) else (found,):
             for posting in others:
                 other = reader.segment(posting, segment)
                 part = part & other if other is not None else BitMap()

@@ -41,7 +41,7 @@ class PostingList:
         whole: all docids, if they are known.
     """
 
-    __slots__ = ("column", "records", "segments", "value", "value_id", "whole")
+    __slots__ = ("column", "records", "segments", "used", "value", "value_id", "whole")
 
     def __init__(self, column: int, value: str, records: int, value_id: int = 0, whole: BitMap | None = None) -> None:
         self.column = column
@@ -49,12 +49,13 @@ class PostingList:
         self.records = records
         self.value_id = value_id
         self.whole = whole
+        self.used = False
         self.segments: dict[int, BitMap | None] = {}
         """The segments that were read; `None` for one without a record."""
 
 
 class PostingCache:
-    """LRU cache of the decoded posting lists of a store, limited by size.
+    """Cache of the decoded posting lists of a store, limited by size; a list used since its last turn stays.
 
     Threads share it; decoded bitmaps are never modified.
 
@@ -75,14 +76,12 @@ class PostingCache:
             return self._bytes
 
     def get(self, file: str, column: int, value: str) -> PostingList | None:
-        """Return a posting list and mark it as recently used."""
-        key = (file, column, value)
-        with self._lock:
-            entry = self._entries.pop(key, None)
-            if entry is None:
-                return None
-            self._entries[key] = entry
-            return entry[0]
+        """Return a posting list and mark it as used since it was last considered for removal."""
+        entry = self._entries.get((file, column, value))  # without the lock, because every filter of a page comes here
+        if entry is None:
+            return None
+        entry[0].used = True
+        return entry[0]
 
     def add(self, file: str, posting: PostingList, size: int) -> None:
         """Add a posting list, or add bytes to an existing one."""
@@ -96,7 +95,12 @@ class PostingCache:
             entry[1][0] += size
             self._bytes += size
             while self._bytes > self._max_bytes:
-                self._discard(next(iter(self._entries)))
+                key = next(iter(self._entries))
+                if (posting := self._entries[key][0]).used:
+                    posting.used = False
+                    self._entries[key] = self._entries.pop(key)
+                else:
+                    self._discard(key)
 
     def forget(self, kept: set[str]) -> None:
         """Remove the posting lists of all other files."""
