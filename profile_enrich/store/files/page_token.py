@@ -30,7 +30,9 @@ def filter_scope(collection: str, filters: Mapping[str, str]) -> bytes:
 
 
 def _mac(secret: bytes, scope: bytes, body: bytes) -> bytes:
-    return hmac.digest(secret, b"cursor\0" + body + hashlib.sha256(scope).digest(), "sha256")[:_MAC]
+    # A keyed hash (RFC 7693), at a fraction of the time of an HMAC; hashed, because its key has at most 64 bytes.
+    signed = b"cursor\0%d\0%b%b" % (len(body), body, scope)
+    return hashlib.blake2b(signed, digest_size=_MAC, key=hashlib.sha256(secret).digest()).digest()
 
 
 def sign_cursor(secret: bytes, scope: bytes, owner: int, position: int) -> str:
