@@ -71,9 +71,9 @@ def memoizer() -> str | None:
     A profile first read inside such a function was neither passed as a parameter nor read by a key function. Caches
     that call the function in a separate task (async-lru), or without a frame (`functools.lru_cache`), are not found.
     """
-    loaded = tuple(name for name in _MEMOIZERS if name in sys.modules)
-    if not loaded:
+    if sys.modules.keys().isdisjoint(_MEMOIZERS):  # quick, because each page that reads a profile asks
         return None
+    loaded = tuple(name for name in _MEMOIZERS if name in sys.modules)
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code in _KEYS:

@@ -99,9 +99,11 @@ class Identification:
 
     def close(self) -> None:
         """Drop the connection, and a coroutine that will not be awaited."""
-        pending, self._pending, self._scope = self._pending, None, _ENDED
-        if inspect.iscoroutine(pending):
-            pending.close()
+        self._scope = _ENDED
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            if inspect.iscoroutine(pending):
+                pending.close()
 
     # --- consent ----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from .consent import Consent
 from .encoding_hint import explain_encoding
 from .identity_functions import Identify
 from .request_lookup import INSIDE, SCOPE_KEY, RequestLookup
-from .response import ProfileResponse
+from .response import marking
 
 __all__ = ["Attach", "ProfileMiddleware"]
 
@@ -114,8 +114,9 @@ class ProfileMiddleware:
             await self.app(scope, receive, send)  # if installed twice, the outer one makes the lookup
             return
         lookup = scope[self._scope_key] = RequestLookup(self._config, scope)
-        self._attach(scope, lookup)
-        token = INSIDE.set((*INSIDE.get(), lookup))
+        enclosing = INSIDE.get()
+        self._attach(scope, lookup, enclosing)
+        token = INSIDE.set((*enclosing, lookup))
         try:
             if self._config.exclude and self._is_excluded(scope):
                 lookup.skip(Reason.NOT_LOOKED_UP)
@@ -124,7 +125,7 @@ class ProfileMiddleware:
             if self._config.attach != "lazy" and not lookup.resolve_now():  # most requests need not wait
                 await (lookup.resolve() if self._config.attach == "eager" else lookup.prefetch())
             if kind == "http":
-                await self.app(scope, receive, ProfileResponse(lookup, send))
+                await self.app(scope, receive, marking(lookup, send, enclosing))
             else:
                 lookup.looked_up_at = time.monotonic()
                 await self.app(scope, receive, send)
@@ -138,7 +139,7 @@ class ProfileMiddleware:
                 scope[self._scope_key] = outer
                 scope["state"][self._attribute] = outer.profile
 
-    def _attach(self, scope: Scope, lookup: RequestLookup) -> None:
+    def _attach(self, scope: Scope, lookup: RequestLookup, enclosing: tuple[RequestLookup, ...]) -> None:
         """Attach the profile to the request's state in place, so that outer middleware sees what handlers set there.
 
         Some servers share one dictionary between requests (hypercorn#274): it is the lifespan's, or has another
@@ -149,7 +150,7 @@ class ProfileMiddleware:
             state = scope["state"] = dict(cast("Mapping[str, object]", state)) if isinstance(state, Mapping) else {}
         else:
             before = cast("dict[str, object]", state).get(self._attribute)
-            others = before is not None and all(before is not outer.profile for outer in INSIDE.get())
+            others = before is not None and all(before is not outer.profile for outer in enclosing)
             if others or state is self._shared_state:
                 state = scope["state"] = cast("dict[str, object]", state).copy()
         cast("dict[str, object]", state)[self._attribute] = lookup.profile

@@ -83,6 +83,7 @@ class RequestLookup:
     """How long the request waited for the lookup."""
     looked_up_at: float | None = None
     """When a WebSocket's profile was looked up (`time.monotonic`), until its handler has taken it."""
+    _identification: Identification | None = None
     _key: Key | None = None
     _pending: PendingLookup | None = None
     _task: asyncio.Task[None] | None = None
@@ -92,10 +93,6 @@ class RequestLookup:
         self.config = config
         self.scope = scope
         self.profile = pending(self._on_read)
-        self._identification = self._identify_anew()
-
-    def _identify_anew(self) -> Identification:
-        return Identification(self.config, self.scope)
 
     # --- looking up -------------------------------------------------------------------------------------------------
 
@@ -110,7 +107,7 @@ class RequestLookup:
         try:
             key = self._key
             if key is None:
-                found = self._identification.find_now()
+                found = self._identify().find_now()
                 if found is None:
                     return False
                 if isinstance(found, Profile):
@@ -161,7 +158,7 @@ class RequestLookup:
         """Identify the person and look up the profile."""
         answer: Profile | PendingLookup | None = self._pending
         if answer is None:
-            found = self._key or await self._identification.find(end or Deadline(HANG))
+            found = self._key or await self._identify().find(end or Deadline(HANG))
             if isinstance(found, Profile):
                 return found
             self._key = found
@@ -176,7 +173,7 @@ class RequestLookup:
             return
         started = time.perf_counter()
         try:
-            await self._identify()
+            await self._find_key()
             if not self.resolve_now() and self._pending is not None:
                 self._pending.start()
         except Exception as error:  # noqa: BLE001  # whatever breaks, the page is served
@@ -184,11 +181,16 @@ class RequestLookup:
         finally:
             self.seconds += time.perf_counter() - started
 
-    async def _identify(self) -> None:
+    def _identify(self) -> Identification:
+        if self._identification is None:  # many requests need none
+            self._identification = Identification(self.config, self.scope)
+        return self._identification
+
+    async def _find_key(self) -> None:
         """Identify the person, before the lookup."""
         if self._key is None:
             budget = self.config.budget
-            found = await self._identification.find(Deadline(HANG if budget is None else budget))
+            found = await self._identify().find(Deadline(HANG if budget is None else budget))
             if isinstance(found, Profile):
                 self.settle(found)
             else:
@@ -206,11 +208,10 @@ class RequestLookup:
         old = self._key
         self._end_lookup()
         self.scope = scope
-        self._identification = self._identify_anew()
-        self.resolved, self._key, self._pending = False, None, None
+        self.resolved, self._identification, self._key, self._pending = False, None, None, None
         self.profile._facts, self.profile._on_read = pending(self._on_read)._facts, self._on_read
         if rekey and old is not None and self._on_asyncio():
-            await self._identify()
+            await self._find_key()
             self._move_overlay(old)
         return await self.resolve()
 
@@ -246,11 +247,13 @@ class RequestLookup:
         seal(self.profile, self.config.warn_sealed)
 
     def _end_lookup(self) -> None:
-        task, self._task = self._task, None
-        if task is not None and not task.done():
-            with contextlib.suppress(RuntimeError):  # its loop has ended
-                task.get_loop().call_soon_threadsafe(task.cancel)  # some frameworks end a request in another thread
-        self._identification.close()
+        if self._task is not None:
+            task, self._task = self._task, None
+            if not task.done():
+                with contextlib.suppress(RuntimeError):  # its loop has ended
+                    task.get_loop().call_soon_threadsafe(task.cancel)  # some frameworks end a request in another thread
+        if self._identification is not None:
+            self._identification.close()
 
     def details(self) -> LookupView:
         """Return details of the lookup. This does not count as reading the profile."""
@@ -308,7 +311,7 @@ class RequestLookup:
 
     def _mark_session(self) -> None:
         """Note on the session that the response depends on it, where it says who is asked for."""
-        if self._identification.marks_session:
+        if self._identification is not None and self._identification.marks_session:
             mark = getattr(self.scope.get("session"), "mark_accessed", None)
             if mark is not None:
                 mark()

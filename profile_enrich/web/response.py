@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
+from typing import Any
 
 from starlette.types import Message, Send
 
@@ -12,59 +13,55 @@ from .config import MiddlewareConfig
 from .framework_caches import inner_cache, warn_inner_cache
 from .request_lookup import INSIDE, RequestLookup
 
-__all__ = ["ProfileResponse", "start_headers"]
+__all__ = ["marking", "start_headers"]
 
 logger = logging.getLogger("profile_enrich")
 
 
-class ProfileResponse:
-    """Send the messages of a response, marked as personal if the profile was read.
+def marking(lookup: RequestLookup, send: Send, enclosing: tuple[RequestLookup, ...]) -> Send:
+    """Return a `send` that marks the response as personal if the profile was read.
 
     Args:
         lookup: of the request.
         send: the `send` of the server or outer middleware.
+        enclosing: the lookups of the enclosing middleware.
     """
+    # A function, because calling an object takes twice as long; not a coroutine, because most messages pass through.
 
-    __slots__ = ("_lookup", "_send")
-
-    def __init__(self, lookup: RequestLookup, send: Send) -> None:
-        self._lookup = lookup
-        self._send = send
-
-    def __call__(self, message: Message) -> Awaitable[None]:
-        """Pass a message on."""
-        # Not a coroutine, because most messages only pass through.
+    def marked(message: Message) -> Awaitable[None]:
         kind = message["type"]
         if kind == "http.response.start":
-            return self._start(message)
-        if kind != "http.response.body":
-            return self._send(message)
-        if not message.get("more_body"):
-            self._lookup.completed = True
-        return self._send(message) if self._lookup.read else self._send_outside(message)
+            if lookup.read or lookup.config.server_timing:
+                message = _start(lookup, message)
+            lookup.headers_sent = True
+        elif kind != "http.response.body":
+            return send(message)
+        elif not message.get("more_body"):
+            lookup.completed = True
+        return send(message) if lookup.read else _send_outside(send, message, enclosing)
 
-    def _start(self, message: Message) -> Awaitable[None]:
-        lookup = self._lookup
-        if lookup.read:
-            if type(message.get("headers")) not in (list, tuple):  # an iterator can be read only once
-                message = {**message, "headers": list(message.get("headers") or [])}
-            remedy = inner_cache(lookup.scope, message["headers"], declared=lookup.declared)
-            if remedy is not None:
-                warn_inner_cache(remedy, once=lookup.config.once, endpoint=lookup.endpoint())
-        if lookup.read or lookup.config.server_timing:
-            message = {**message, "headers": start_headers(lookup, message.get("headers") or [])}
-        lookup.headers_sent = True
-        return self._send(message) if lookup.read else self._send_outside(message)
+    return marked
 
-    async def _send_outside(self, message: Message) -> None:
-        """Send a part of a cacheable page; a later read of the profile is an error."""
-        inside, own = INSIDE.get(), self._lookup
-        usual = inside and inside[-1] is own
-        token = INSIDE.set(inside[:-1] if usual else tuple(lookup for lookup in inside if lookup is not own))
-        try:
-            await self._send(message)
-        finally:
-            INSIDE.reset(token)
+
+async def _send_outside(send: Send, message: Message, enclosing: tuple[RequestLookup, ...]) -> None:
+    """Send a part of a cacheable page; a later read of the profile is an error."""
+    token = INSIDE.set(enclosing)
+    try:
+        await send(message)
+    finally:
+        INSIDE.reset(token)
+
+
+def _start(lookup: RequestLookup, message: Message) -> Message:
+    """Return the start of a response with the headers of this request."""
+    headers: Any = message.get("headers") or []
+    if lookup.read:
+        if type(headers) not in (list, tuple):  # an iterator can be read only once
+            headers = list(headers)
+        remedy = inner_cache(lookup.scope, headers, declared=lookup.declared)
+        if remedy is not None:
+            warn_inner_cache(remedy, once=lookup.config.once, endpoint=lookup.endpoint())
+    return {**message, "headers": start_headers(lookup, headers)}
 
 
 def start_headers(lookup: RequestLookup, headers: Headers) -> Headers:
