@@ -66,33 +66,36 @@ class RequestLookup:
         scope: the connection's ASGI scope.
     """
 
-    # Class-level defaults: most requests change few of them, and setting all would be a third of the cost.
-    headers_sent: bool = False
-    """Whether the response has started: too late for its headers."""
-    completed: bool = False
-    """Whether the response is complete, so that later reads are not part of a page."""
-    read: bool = False
-    """Whether the application read the profile, or declared so."""
-    declared: bool = False
-    """Whether the handler takes the profile as a parameter, so that it is part of a cache's key."""
-    resolved: bool = False
-    """Whether the lookup was made."""
-    sealed: bool = False
-    """Whether the request has left the middleware."""
-    seconds: float = 0.0
-    """How long the request waited for the lookup."""
-    looked_up_at: float | None = None
-    """When a WebSocket's profile was looked up (`time.monotonic`), until its handler has taken it."""
-    _identification: Identification | None = None
-    _key: Key | None = None
-    _pending: PendingLookup | None = None
-    _task: asyncio.Task[None] | None = None
-    _reading_early: bool = False
+    __slots__ = (
+        "_identification", "_key", "_pending", "_reading_early", "_task", "completed", "config", "declared",
+        "headers_sent", "looked_up_at", "profile", "read", "resolved", "scope", "sealed", "seconds",
+    )  # fmt: skip
 
     def __init__(self, config: MiddlewareConfig, scope: Scope) -> None:
         self.config = config
         self.scope = scope
         self.profile = pending(self._on_read)
+        self.headers_sent = False
+        """Whether the response has started: too late for its headers."""
+        self.completed = False
+        """Whether the response is complete, so that later reads are not part of a page."""
+        self.read = False
+        """Whether the application read the profile, or declared so."""
+        self.declared = False
+        """Whether the handler takes the profile as a parameter, so that it is part of a cache's key."""
+        self.resolved = False
+        """Whether the lookup was made."""
+        self.sealed = False
+        """Whether the request has left the middleware."""
+        self.seconds = 0.0
+        """How long the request waited for the lookup."""
+        self.looked_up_at: float | None = None
+        """When a WebSocket's profile was looked up (`time.monotonic`), until its handler has taken it."""
+        self._identification: Identification | None = None
+        self._key: Key | None = None
+        self._pending: PendingLookup | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._reading_early = False
 
     # --- looking up -------------------------------------------------------------------------------------------------
 
