@@ -52,7 +52,7 @@ from .sources.bearer_tokens import ClientCredentials, IssuerToken, StaticToken
 from .sources.census import CensusSource
 from .sources.http import TransportOptions
 from .sources.memory import MemorySource
-from .web.consent import honour_gpc
+from .web.consent_functions import honour_gpc
 from .web.identity_functions import first_of, from_cookie, from_header, from_session, from_user, hashed_email
 from .web.middleware import ProfileMiddleware
 from .web.profile_dependencies import (

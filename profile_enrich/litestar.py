@@ -23,7 +23,7 @@ from .client.client import ProfileClient
 from .errors import ConfigurationError, ProfileRequired
 from .profile import Profile
 from .web.config import Attach
-from .web.consent import Consent
+from .web.consent_functions import Consent
 from .web.identity_functions import Identify
 from .web.middleware import ProfileMiddleware
 from .web.profile_dependencies import ProfileDependency, get_profile, refusal

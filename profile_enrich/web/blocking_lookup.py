@@ -23,7 +23,7 @@ from ..profile.profile import pending
 from .arguments import check_arguments, is_excluded
 from .cache_headers import Headers, personalise
 from .framework_caches import memoizer, warn_inner_cache
-from .identification import Key, key_of
+from .identity_and_consent import Key, key_of
 from .native_request import ask, requirements_of
 from .profile_dependencies import refusal
 from .user_callbacks import HANG, call

@@ -9,7 +9,7 @@ from typing import Literal
 from .._utils.log_once import LogOnce
 from ..client.client import ProfileClient
 from .cache_headers import Headers, personal_lines
-from .consent import Consent
+from .consent_functions import Consent
 from .identity_functions import Identify
 
 __all__ = ["Attach", "MiddlewareConfig"]

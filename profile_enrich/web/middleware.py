@@ -15,7 +15,7 @@ from ..errors import ConfigurationError
 from ..profile import Reason
 from .arguments import check_arguments, check_attribute, is_excluded
 from .config import Attach, MiddlewareConfig
-from .consent import Consent
+from .consent_functions import Consent
 from .encoding_hint import explain_encoding
 from .identity_functions import Identify
 from .request_lookup import INSIDE, SCOPE_KEY, RequestLookup

@@ -19,7 +19,7 @@ from ..profile import Profile, ProfileKey, Reason, Status
 from ..profile.profile import pending, seal
 from .config import MiddlewareConfig
 from .framework_caches import memoizer, warn_inner_cache
-from .identification import Identification, Key
+from .identity_and_consent import Identification, Key
 from .user_callbacks import HANG, is_own_cancellation
 
 __all__ = ["INSIDE", "SCOPE_KEY", "LookupView", "RequestLookup", "lookup_of", "lookups_of"]
