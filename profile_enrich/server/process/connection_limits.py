@@ -180,7 +180,7 @@ class _LimitedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         # A request may be on its way: many clients do not send it again when the connection is closed.
-        if not self._stopping and (self.cycle is None or self.cycle.response_complete):
+        if not self._stopping and (not self.cycle or self.cycle.response_complete):
             self._stopping = True
             self.loop.call_later(_LAST_REQUEST, self.shutdown)
         else:
