@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profile_enrich import InvalidKeyError, Profile, ProfileKey, Reason, Record, Status
-from profile_enrich._utils.frozen import MAX_DEPTH, freeze, thaw
+from profile_enrich._utils.freeze import MAX_DEPTH, freeze, thaw
 from profile_enrich.profile import MAX_KEY_BYTES
 
 json_values = st.recursive(

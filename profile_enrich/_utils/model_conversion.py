@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from ..errors import ConfigurationError, ModelMismatch
-from .frozen import thaw
+from .freeze import thaw
 
 __all__ = ["Problems", "convert", "mismatch"]
 

@@ -14,9 +14,9 @@ import click
 
 from ..errors import ConfigurationError
 from ..store import CollectionSpec, SqlQuery, Stream
+from ..store.collection_specs import MAX_SHRINK
 from ..store.input_types import FORMATS
 from ..store.inputs.source_config import SQL_URL, specs_from_tables
-from ..store.specs import MAX_SHRINK
 from .build_progress import by_entity, specifications
 
 __all__ = ["Given", "collection_options", "shrink_option", "specs_from_file", "store_option"]

@@ -11,7 +11,7 @@ import click
 
 from ..errors import ConfigurationError
 from ..store import LocalStore, ProfileStore, refresh_store
-from ..store.reports import RefreshReport
+from ..store.build_reports import RefreshReport
 from .build_progress import by_entity
 
 __all__ = [

@@ -20,7 +20,7 @@ from ..server.process.sockets import on_loopback
 from ..server.process.supervisor import MAX_WORKERS
 from ..server.scheduled_refresh import seconds_of
 from ..store import Collection, CollectionSpec, ProfileStore
-from ..store.specs import MAX_SHRINK
+from ..store.collection_specs import MAX_SHRINK
 from .build_progress import specifications
 from .collection_options import shrink_option, specs_from_file
 from .database_options import check_elsewhere, serving_options

@@ -26,9 +26,9 @@ from .change_follower import Follower, FollowingSweeper, check_follows
 from .hooks import Health, Hook, Observer, Stats
 from .loader import CacheKey, Loader
 from .lookup_decision import Lookups, PendingLookup
+from .pipeline_lookup import WaitingLookup, run_workers
 from .second_level_load import SharedLoads
 from .source_policy import SourcePolicy
-from .waiting_lookup import WaitingLookup, run_workers
 
 __all__ = ["ProfileClient"]
 

@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
-from ..web.arguments import check_attribute
+from ..web.argument_checks import check_attribute
 from ..web.blocking_lookup import BlockingConfig
 from ..web.identity_functions import from_user
 

@@ -16,7 +16,7 @@ from ..client.client import ProfileClient
 from ..errors import ConfigurationError, ProfileRequired
 from ..profile import Profile, Reason
 from ..templating import TemplateProfile
-from ..web.arguments import check_attribute
+from ..web.argument_checks import check_attribute
 from ..web.blocking_lookup import BlockingConfig
 from ..web.encoding_hint import HINT, explain_encoding
 from .flask_caching import guard_caches

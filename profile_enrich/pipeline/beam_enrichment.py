@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._utils.frozen import thaw
+from .._utils.freeze import thaw
 from .._utils.optional_import import import_extra
 from .._utils.validation import check_int, check_number
 from ..errors import ConfigurationError

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from .._utils.frozen import thaw
+from .._utils.freeze import thaw
 from .._utils.frozen_types import FrozenDict
 from .._utils.model_conversion import Problems, convert, mismatch
 from ..errors import ConfigurationError, ProfileEnrichError

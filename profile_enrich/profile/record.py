@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, cast
 
-from .._utils.frozen import freeze
+from .._utils.freeze import freeze
 from .._utils.frozen_types import FrozenDict
 
 __all__ = ["Record"]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..client.waiting_lookup import run_workers
+from ..client.pipeline_lookup import run_workers
 from ..sources.amperity import AmperitySource
 from ..sources.base import Found, ProfileSource
 from ..store import ProfileStore

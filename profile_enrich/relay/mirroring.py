@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .._utils.validation import check_int, check_number
-from ..client.waiting_lookup import run_workers
+from ..client.pipeline_lookup import run_workers
 from ..sources.amperity import AmperitySource
 from ..sources.base import Found, ProfileSource
 from ..store.mirror_store import MirrorStore

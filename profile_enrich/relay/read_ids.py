@@ -10,7 +10,7 @@ from ..errors import StoreError
 from ..store import CollectionSpec, SqlQuery
 from ..store.files.row_encoder import RowRejected, key_text
 from ..store.inputs.base import kind_of
-from ..store.inputs.open_reader import open_reader
+from ..store.inputs.select_reader import open_reader
 from ..store.writes.refresh import keys_of
 
 __all__ = ["read_ids"]

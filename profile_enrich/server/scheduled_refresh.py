@@ -19,9 +19,9 @@ from typing import Any, Literal, TypedDict
 from .._utils.units import parse_duration
 from .._utils.validation import check_number
 from ..errors import ConfigurationError, ProfileEnrichError
+from ..store.collection_specs import MAX_SHRINK, CollectionSpec
 from ..store.files.manifest import read_manifest
 from ..store.inputs.source_config import spec_to_table
-from ..store.specs import MAX_SHRINK, CollectionSpec
 from ..store.writes.refresh_from_sources import check_vanished
 from ..store.writes.refresh_status import (
     LastRefresh,

@@ -9,12 +9,12 @@ with LocalStore("profiles.store") as store:
 
 from __future__ import annotations
 
+from .build_reports import BuildProgress, BuildReport, CollectionReport, RefreshedCollection, RefreshReport
 from .collection import Collection, CollectionChanges, Column, StoredRecord, StorePage
+from .collection_specs import CollectionSpec, RefreshSpec
 from .input_types import SqlQuery, Stream
 from .local_store import LocalStore
 from .profile_store import ProfileStore
-from .reports import BuildProgress, BuildReport, CollectionReport, RefreshedCollection, RefreshReport
-from .specs import CollectionSpec, RefreshSpec
 from .writes.build import build_store, drop_collections
 from .writes.refresh import refresh_store
 from .writes.single_records import delete_record, put_record

@@ -13,14 +13,14 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from .collection import Collection, CollectionChanges, Column, Dialect, index_id_of
+from .collection_specs import MAX_INDEX_FIELDS, CollectionSpec
+from .database_row import payload, storable, stored_values
 from .files.row_encoder import MAX_RECORD_BYTES, RowEncoder, RowRejected, key_text, to_json, type_of
 from .inputs.base import unchanged
-from .inputs.open_reader import open_reader
 from .inputs.rejects import check_paths
+from .inputs.select_reader import open_reader
 from .mirror_file import MirrorFile
 from .profile_store import WRITE_WAIT, ProfileStore
-from .record_text import payload, storable, stored_values
-from .specs import MAX_INDEX_FIELDS, CollectionSpec
 from .writes.build_checks import check_any_stored
 
 __all__ = ["MirrorStore", "MirroredRecord"]

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self, cast
 
-from .connection import serve_connection
 from .exchange import Answer, Exchange
 from .faults import Fault, Healthy
 from .recorder import Call, Recorder
+from .server_connection import serve_connection
 from .vendor_dialects import Profiles, Vendor, VendorCollection
 
 __all__ = ["VendorServer"]

@@ -20,7 +20,7 @@ from ..client.client import ProfileClient
 from ..errors import BudgetExceeded, ProfileEnrichError
 from ..profile import Profile, Reason, Status
 from ..profile.profile import pending
-from .arguments import check_arguments, is_excluded
+from .argument_checks import check_arguments, is_excluded
 from .cache_headers import Headers, personalise
 from .framework_caches import memoizer, warn_inner_cache
 from .identity_and_consent import Key, key_of

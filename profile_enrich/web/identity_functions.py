@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 from .._utils.validation import check_text, is_int
 from ..errors import ConfigurationError
 from ..profile import ProfileKey
-from .arguments import check_cookie_name, check_header_names, check_key_type, vary_of
+from .argument_checks import check_cookie_name, check_header_names, check_key_type, vary_of
 from .native_request import ask
 from .request_values import is_session_doubtful, one_cookie, one_header
 

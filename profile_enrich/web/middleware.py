@@ -13,7 +13,7 @@ from .._utils.log_once import LogOnce
 from ..client.client import ProfileClient
 from ..errors import ConfigurationError
 from ..profile import Reason
-from .arguments import check_arguments, check_attribute, is_excluded
+from .argument_checks import check_arguments, check_attribute, is_excluded
 from .config import Attach, MiddlewareConfig
 from .consent_functions import Consent
 from .encoding_hint import explain_encoding

@@ -13,7 +13,7 @@ from .._utils.log_once import LogOnce
 from .._utils.optional_import import needs_extra
 from .._utils.validation import check_int, check_text
 from ..errors import ConfigurationError
-from .arguments import check_cookie_name, check_key_type
+from .argument_checks import check_cookie_name, check_key_type
 from .identity_functions import Identity, key_from
 from .request_values import one_cookie
 

@@ -20,8 +20,8 @@ from profile_enrich.pipeline.files import FileProgress, enrich_file
 from profile_enrich.pipeline.files import file_enrichment as files
 from profile_enrich.pipeline.files import formats as _formats
 from profile_enrich.pipeline.files import two_pass_writer as _assembly
-from profile_enrich.pipeline.files.readers import open_reader
 from profile_enrich.pipeline.files.resumable_output import ResumableOutput
+from profile_enrich.pipeline.files.select_reader import open_reader
 from profile_enrich.pipeline.records.block_lookup import BlockLookup
 from tests.pipeline.file_helpers import enrich, left, lines, many, write
 

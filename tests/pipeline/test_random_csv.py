@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from profile_enrich.pipeline.files.formats import FileSpec
-from profile_enrich.pipeline.files.readers import open_reader
+from profile_enrich.pipeline.files.select_reader import open_reader
 from tests.random_csv import random_csv
 
 AT_ONCE = 500

@@ -19,12 +19,12 @@ from profile_enrich import (
     from_header,
     get_profile,
 )
-from profile_enrich.cache.shared import delivery
+from profile_enrich.cache.shared import event_delivery
 
 LEASE = 0.5
 
 # No fault lasts longer, so that a run also has times in which the server knows all processes.
-delivery.FORGET_MS = 5_000
+event_delivery.FORGET_MS = 5_000
 
 shared = SharedCache(
     os.environ["CACHE_URL"],

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from profile_enrich import MemorySource, ProfileClient, ProfileKey, SharedCache, SharedCacheUnavailable
-from profile_enrich.cache.shared import delivery
+from profile_enrich.cache.shared import event_delivery
 
 from .valkey import Cuttable, Valkey
 
@@ -23,7 +23,7 @@ USERS = [f"u{number}" for number in range(6)]
 
 @pytest.mark.parametrize("faults", ["cut stall slow", "slow slow flush", "cut stall slow flush restart"])
 async def test_S1_no_client_serves_an_old_value(valkey: Valkey, faults: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "FORGET_MS", 1500)  # no fault lasts longer
+    monkeypatch.setattr(event_delivery, "FORGET_MS", 1500)  # no fault lasts longer
     seed = random.randrange(2**32)
     rng = random.Random(seed)
     people, acknowledged = dict.fromkeys(USERS, 1), dict.fromkeys(USERS, 0)

@@ -15,7 +15,7 @@ from profile_enrich.errors import StoreError
 from profile_enrich.store import CollectionSpec
 from profile_enrich.store.inputs import csv_rows, private_copy
 from profile_enrich.store.inputs.csv_rows import copy_rows, is_plain
-from profile_enrich.store.inputs.open_reader import open_reader
+from profile_enrich.store.inputs.select_reader import open_reader
 
 # None begins with a space: Python reads quotes after spaces as text, and the store rejects such a row.
 PIECES = st.sampled_from([*'a"', ",", ",", "\n", "\n", "\r\n", "\r", '"', '""', ',"', '",', 'a "', '" ', "é", "\t"])

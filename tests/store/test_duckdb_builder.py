@@ -17,7 +17,7 @@ from profile_enrich.store.files.collection_writer import CollectionWriter
 from profile_enrich.store.index import duckdb_builder as bulk_postings
 from profile_enrich.store.index.duckdb_builder import DuckDBPostings
 from profile_enrich.store.inputs.csv import CsvReader
-from profile_enrich.store.inputs.open_table import open_table
+from profile_enrich.store.inputs.select_duckdb_reader import open_table
 from profile_enrich.store.writes.duckdb_rows import BulkRows
 
 from .test_duckdb_rows import NASTY

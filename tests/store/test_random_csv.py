@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from profile_enrich.store import CollectionSpec
-from profile_enrich.store.inputs.open_reader import open_reader
+from profile_enrich.store.inputs.select_reader import open_reader
 from tests.random_csv import random_csv
 
 AT_ONCE = 50

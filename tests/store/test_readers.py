@@ -25,7 +25,7 @@ from profile_enrich.store import (
     refresh_store,
 )
 from profile_enrich.store.files.row_encoder import RowRejected
-from profile_enrich.store.inputs.open_reader import open_reader
+from profile_enrich.store.inputs.select_reader import open_reader
 from tests.helpers import NOT_STRICT
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from profile_enrich.errors import ConfigurationError, StoreError
 from profile_enrich.store import CollectionReport, CollectionSpec, LocalStore, Stream, build_store
-from profile_enrich.store.inputs.open_reader import open_reader
 from profile_enrich.store.inputs.rejects import Rejects
+from profile_enrich.store.inputs.select_reader import open_reader
 
 BROKEN = (
     b'id,n\n1,a\n2,b,c\n3\n4,"x\n5,y\n6,ez\n7,"q"u\n8,ok\n"9","several\nlines"\n10\n,nokey\n1,again\n11,\xe9\n12,last\n'

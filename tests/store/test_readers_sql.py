@@ -21,7 +21,7 @@ import pytest
 
 from profile_enrich.errors import ConfigurationError, MissingExtraError, StoreError
 from profile_enrich.store import CollectionReport, CollectionSpec, LocalStore, SqlQuery, build_store
-from profile_enrich.store.inputs.open_reader import open_reader
+from profile_enrich.store.inputs.select_reader import open_reader
 
 SECRET = "planted-password"
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from profile_enrich.errors import ConfigurationError, StoreBusy, StoreError
 from profile_enrich.store import CollectionSpec, LocalStore, SqlQuery, Stream, build_store
+from profile_enrich.store.build_reports import BuildReport, RefreshReport
 from profile_enrich.store.files.manifest import locked
 from profile_enrich.store.inputs.source_config import (
     forget,
@@ -25,7 +26,6 @@ from profile_enrich.store.inputs.source_config import (
     specs_from_tables,
     write_recipe,
 )
-from profile_enrich.store.reports import BuildReport, RefreshReport
 from profile_enrich.store.writes import refresh_from_sources as from_sources
 from profile_enrich.store.writes.refresh_from_sources import refresh_from_sources
 from profile_enrich.store.writes.refresh_process import main

@@ -33,7 +33,7 @@ from profile_enrich import (
     hashed_email,
 )
 from profile_enrich._utils.log_once import LogOnce
-from profile_enrich.web.arguments import vary_of
+from profile_enrich.web.argument_checks import vary_of
 from profile_enrich.web.identity_functions import Identity
 from tests.helpers import ScriptedSource, client_of, own_records
 from tests.web.helpers import ask, read

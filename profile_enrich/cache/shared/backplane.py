@@ -20,9 +20,9 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from ..._utils.fork import reset_after_fork
+from .backplane_events import Event, Listener, decode_message
 from .connection import Connections
-from .delivery import Delivery, ack_channel, begin_epoch, profile_name
-from .events import Event, Listener, decode_message
+from .event_delivery import Delivery, ack_channel, begin_epoch, profile_name
 from .outbox import Outbox
 from .scripts import HEARTBEAT, STATE
 from .sealing import Sealing

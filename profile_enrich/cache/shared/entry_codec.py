@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..._utils.frozen import thaw
+from ..._utils.freeze import thaw
 from ...profile import Reason, Record
 from ...sources.freshness import Validators
 

@@ -6,7 +6,7 @@ import threading
 from collections import Counter, deque
 from concurrent.futures import Future
 
-from .events import Event
+from .backplane_events import Event
 
 __all__ = ["Batch", "Outbox"]
 

@@ -17,10 +17,10 @@ from typing import Any
 from ...profile import Record
 from ..cache import ProfileCache
 from .backplane import Backplane
+from .backplane_events import Event, decode_message
 from .connection import Connections, NoConnection
-from .delivery import FENCE_MS
 from .entry_codec import SharedAnswer, decode_answer, encode_answer
-from .events import Event, decode_message
+from .event_delivery import FENCE_MS
 from .outbox import MOST_KEYS
 from .scripts import LEASE, RENEW, STORE
 from .sealing import Sealing

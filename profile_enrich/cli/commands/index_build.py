@@ -11,8 +11,8 @@ import click
 
 from ..._utils.signals import run_in_thread
 from ...store import BuildReport, CollectionSpec
+from ...store.collection_specs import MAX_SHRINK
 from ...store.inputs.source_config import write_recipe
-from ...store.specs import MAX_SHRINK
 from ...store.writes.refresh_status import note_refresh
 from ..build_progress import build, end_if_most_were_left_out, showing_progress, tell
 from ..collection_options import Given, collection_options, shrink_option

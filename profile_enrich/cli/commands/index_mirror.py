@@ -16,9 +16,9 @@ from ...relay import Comparison, MirrorReport, compare, compare_index, mirror_id
 from ...server.scheduled_refresh import seconds_of
 from ...sources.amperity import AmperitySource
 from ...store import ProfileStore, SqlQuery
+from ...store.build_reports import BuildProgress
 from ...store.inputs.source_config import SQL_URL
 from ...store.mirror_store import MirrorStore
-from ...store.reports import BuildProgress
 from ..build_progress import showing_progress
 from ..database_options import open_place, place_options
 from ..exit_codes import UNAVAILABLE, guarded, run

@@ -15,11 +15,11 @@ import click
 from ..._utils.signals import on_signal, run_in_thread
 from ...errors import ConfigurationError
 from ...store import CollectionSpec, ProfileStore, Stream
+from ...store.build_reports import RefreshReport
+from ...store.collection_specs import MAX_SHRINK, RefreshSpec
 from ...store.input_types import FORMATS
 from ...store.inputs.source_config import read_recipe, write_recipe
 from ...store.mirror_store import MirrorStore
-from ...store.reports import RefreshReport
-from ...store.specs import MAX_SHRINK, RefreshSpec
 from ...store.writes.refresh_from_sources import changes_of, refresh_from_sources
 from ...store.writes.refresh_status import note_refresh
 from ..build_progress import end_if_most_were_left_out, line, rows, showing_progress, tell

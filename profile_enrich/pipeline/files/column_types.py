@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ..._utils.frozen import thaw
+from ..._utils.freeze import thaw
 
 __all__ = ["alias", "cell", "json_text", "notice", "plain"]
 

@@ -10,7 +10,7 @@ from ...errors import InvalidKeyError, MissingKeyError
 from ...profile import ProfileKey
 from ..keys import key_of
 from .formats import FileFormat, FileSpec
-from .readers import open_reader
+from .select_reader import open_reader
 
 __all__ = ["FileSurvey", "survey_file"]
 

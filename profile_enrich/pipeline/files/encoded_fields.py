@@ -14,7 +14,7 @@ from ..keys import key_of
 from ..records.block_lookup import BatchLookup, BlockLookup
 from ..records.outcome import Outcome
 from .line_writer import AddedFields
-from .readers import Block, Item
+from .select_reader import Block, Item
 
 __all__ = ["ReadyBlock", "ReadyFields", "prepared"]
 

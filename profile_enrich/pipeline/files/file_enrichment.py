@@ -27,8 +27,8 @@ from .file_job import FileJob, fields_of
 from .file_report import FileProgress, FileReport
 from .formats import FileFormat, FileSpec
 from .outcome_writer import ColumnState, OutcomeWriter
-from .readers import Item, RecordReader, open_reader
 from .resumable_output import ResumableOutput
+from .select_reader import Item, RecordReader, open_reader
 from .stream_output import RecordOutput, SpooledOutput, StreamOutput
 from .two_pass_writer import assemble
 

@@ -14,7 +14,7 @@ from ...profile import Profile
 from ..tables.columns import Columns
 from .column_types import cell, json_text
 from .formats import FileSpec
-from .readers import Block, Item, RecordReader
+from .select_reader import Block, Item, RecordReader
 
 __all__ = ["AddedFields", "Attributes", "Lines", "csv_line", "encoded"]
 

@@ -16,7 +16,7 @@ from .column_types import json_text, notice, plain
 from .encoded_fields import ReadyBlock
 from .file_job import FileJob
 from .line_writer import AddedFields, Attributes, Lines, encoded
-from .readers import Block, Item, RecordReader
+from .select_reader import Block, Item, RecordReader
 from .stream_output import RecordOutput
 from .two_pass_writer import entry
 

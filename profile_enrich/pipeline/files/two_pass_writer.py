@@ -18,7 +18,7 @@ from .column_types import alias, cell, plain
 from .formats import FileSpec, arrow
 from .line_writer import csv_line, encoded
 from .parquet_reader import ParquetRecordReader
-from .readers import Item, RecordReader
+from .select_reader import Item, RecordReader
 
 __all__ = ["assemble", "entry"]
 

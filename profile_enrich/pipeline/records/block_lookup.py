@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias, cast
 
-from ..._utils.frozen import freeze
+from ..._utils.freeze import freeze
 from ...client.client import ProfileClient
 from ...errors import SourceError, SourceResponseError
 from ...profile import Profile, ProfileKey, Reason, Record, Status

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from ..._utils.frozen import thaw
+from ..._utils.freeze import thaw
 from ..._utils.log_once import LogOnce
 from ...errors import ConfigurationError, InputError
 from ...profile import Profile

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from ..._utils.frozen import thaw
+from ..._utils.freeze import thaw
 from ..._utils.optional_import import import_extra
 from ...errors import ConfigurationError
 

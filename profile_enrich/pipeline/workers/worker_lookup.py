@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from ..._utils.frozen import thaw
+from ..._utils.freeze import thaw
 from ...errors import ConfigurationError
 from ...profile import Profile, ProfileKey
 from .worker_clients import ClientConfig, worker_client

@@ -14,8 +14,8 @@ from ..._utils.file_identity import FileIdentity
 from ..._utils.text_encoding import sniff, why_not_text
 from ...errors import ConfigurationError, InputError, StoreError
 from ..collection import ColumnType
+from ..collection_specs import CollectionSpec
 from ..input_types import Format
-from ..specs import CollectionSpec
 from .rejects import Rejects
 
 __all__ = [

@@ -15,8 +15,8 @@ from pathlib import Path
 from ..._utils.text_encoding import CR_ALONE, ends_in_cr
 from ...errors import ConfigurationError, StoreError
 from ..collection import ColumnType
+from ..collection_specs import CollectionSpec
 from ..input_types import Format
-from ..specs import CollectionSpec
 from .base import MAX_COLUMNS, UNREADABLE, check_columns, codec_of, kept_fields, kind_of, open_bytes, wrong_encoding
 from .csv_rows import FEWER, MORE, NOT_UTF8, OTHER_WIDTH, TOO_LONG, UNCLOSED, copy_rows, is_plain
 from .duckdb_table import (

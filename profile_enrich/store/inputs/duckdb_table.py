@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ..._utils.optional_import import import_extra
 from ...errors import StoreError
 from ..collection import ColumnType
+from ..collection_specs import CollectionSpec
 from ..files.row_encoder import MAX_KEY_BYTES, MAX_RECORD_BYTES, RowRejected, to_json
-from ..specs import CollectionSpec
 from .base import Row, misfit
 from .rejects import Rejects
 

@@ -13,8 +13,8 @@ from ..._utils.strict_json import StrictJsonError, finite, strict_decoder
 from ..._utils.text_encoding import INVALID, Text, decoded_lines
 from ...errors import StoreError
 from ..collection import ColumnType
+from ..collection_specs import CollectionSpec
 from ..files.row_encoder import RowRejected, merge_types, to_json, type_of
-from ..specs import CollectionSpec
 from .base import MAX_COLUMNS, UNREADABLE, Row, codec_of, kept_fields, misfit, open_bytes, wrong_encoding
 from .rejects import Rejects
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from ...errors import ConfigurationError, StoreError
 from ..collection import ColumnType
+from ..collection_specs import CollectionSpec
 from ..files.row_encoder import to_json
-from ..specs import CollectionSpec
 from .base import check_columns, kept_fields
 from .duckdb_table import TableReader, literal, rows_are_valid, validity_facts
 

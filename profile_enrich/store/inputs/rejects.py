@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 from ..._utils.files import private_opener
 from ..._utils.output_paths import OutputPath, check_output_paths
 from ...errors import StoreError
-from ..specs import CollectionSpec, RefreshSpec
+from ..collection_specs import CollectionSpec, RefreshSpec
 
 __all__ = ["Rejects", "check_paths"]
 

@@ -21,8 +21,8 @@ from typing import Any, cast
 
 from ..._utils.files import replace_private
 from ...errors import ConfigurationError, StoreError
+from ..collection_specs import CollectionSpec
 from ..input_types import SqlQuery, Stream
-from ..specs import CollectionSpec
 
 __all__ = ["SQL_URL", "forget", "read_recipe", "spec_from_table", "spec_to_table", "specs_from_tables", "write_recipe"]
 

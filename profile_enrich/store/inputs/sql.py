@@ -14,9 +14,9 @@ from ..._utils.optional_import import import_extra
 from ..._utils.strict_json import StrictJsonError
 from ...errors import ConfigurationError, StoreError
 from ..collection import ColumnType
+from ..collection_specs import CollectionSpec
 from ..files.row_encoder import RowRejected, to_json
 from ..input_types import SqlQuery
-from ..specs import CollectionSpec
 from .base import check_columns
 from .objects import ObjectReader, decode_exactly
 from .rejects import Rejects

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ...errors import ConfigurationError
 from ..collection import ColumnType
+from ..collection_specs import CollectionSpec
 from ..input_types import FORMATS, Stream
-from ..specs import CollectionSpec
 from .base import InputReader, Row
 from .objects import JsonLines, ObjectReader
-from .open_table import open_table
 from .private_copy import PrivateCopy, blocks
 from .rejects import Rejects
+from .select_duckdb_reader import open_table
 
 __all__ = ["open_stream"]
 

@@ -10,10 +10,10 @@ with PostgresStore(url) as store:
 from __future__ import annotations
 
 from .build import build_database, drop_database_collections
+from .existing_table_specs import TableSpec
+from .existing_tables_store import PostgresTables
 from .postgres_store import PostgresStore
 from .refresh import refresh_database
-from .table_specs import TableSpec
-from .tables_store import PostgresTables
 
 __all__ = [
     "PostgresStore",

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 from ..._utils.validation import check_number
 from ...errors import StoreError
+from ..build_reports import BuildProgress, BuildReport, CollectionReport
 from ..collection import Collection, Column, ColumnType, expected_types, index_id_of
+from ..collection_specs import MAX_INDEX_FIELDS, MAX_SHRINK, CollectionSpec
+from ..database_row import comparable, stored_values
 from ..files.row_encoder import RowEncoder, RowRejected
 from ..inputs.base import InputReader, check_columns, unchanged
-from ..inputs.open_reader import open_reader
 from ..inputs.rejects import check_paths
-from ..record_text import comparable, stored_values
-from ..reports import BuildProgress, BuildReport, CollectionReport
-from ..specs import MAX_INDEX_FIELDS, MAX_SHRINK, CollectionSpec
+from ..inputs.select_reader import open_reader
 from ..writes.build_checks import check_any_stored, check_shrink, check_specs
 from .connections import Database
 from .schema import Stored, check_schema_name, create_schema, select_collection, sql, stored

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from ...errors import StoreError
 from ..collection import Collection, CollectionChanges, Dialect
+from ..database_row import comparable, payload, storable
 from ..profile_store import WRITE_WAIT, ProfileStore, check_filters
-from ..record_text import comparable, payload, storable
 from .connections import Database, Rows
 from .driver import pg
 from .notifications import ChangeListener

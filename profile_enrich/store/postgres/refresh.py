@@ -10,12 +10,12 @@ from typing import Any, Literal, cast
 
 from ..._utils.validation import check_number
 from ...errors import ConfigurationError, StoreError
+from ..build_reports import BuildProgress, RefreshedCollection, RefreshReport
 from ..collection import expected_types
+from ..collection_specs import MAX_SHRINK, RefreshSpec
 from ..inputs.base import check_columns, unchanged
-from ..inputs.open_reader import open_reader
 from ..inputs.rejects import check_paths
-from ..reports import BuildProgress, RefreshedCollection, RefreshReport
-from ..specs import MAX_SHRINK, RefreshSpec
+from ..inputs.select_reader import open_reader
 from ..writes.build_checks import check_shrink
 from ..writes.refresh import ChangeApplier, check_new_columns, check_refresh_specs, keys_of, source_of
 from .connections import Database

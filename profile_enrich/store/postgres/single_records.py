@@ -8,8 +8,8 @@ from typing import Any
 
 from ...errors import ConfigurationError, StoreBusy, StoreError
 from ..collection import Collection, Column
+from ..database_row import comparable, content_hash, storable
 from ..files.row_encoder import EncodedRow, RowEncoder, RowRejected, to_json, type_of
-from ..record_text import comparable, content_hash, storable
 from .connections import Pool
 from .driver import pg
 from .notifications import channel

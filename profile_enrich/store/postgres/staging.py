@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
 from ...errors import StoreBusy, StoreError
+from ..build_reports import BuildProgress
+from ..database_row import comparable, content_hash, storable
 from ..files.row_encoder import EncodedRow
-from ..record_text import comparable, content_hash, storable
-from ..reports import BuildProgress
 from .connections import Unreachable, new_connection
 from .driver import pg, psycopg
 from .schema import sql

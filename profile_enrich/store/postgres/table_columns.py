@@ -11,8 +11,8 @@ from typing import Any
 
 from ...errors import ConfigurationError
 from ..collection import ColumnType
+from ..database_row import storable
 from ..files.row_encoder import to_json
-from ..record_text import storable
 from .driver import Identifier
 
 __all__ = ["TableColumn", "read_columns", "table_of"]

@@ -14,7 +14,9 @@ from typing import Literal, NamedTuple
 from ..._utils.files import make_directory
 from ..._utils.validation import check_number
 from ...errors import StoreError
+from ..build_reports import BuildProgress, BuildReport, CollectionReport
 from ..collection import Collection, Column, expected_types, index_id_of
+from ..collection_specs import MAX_INDEX_FIELDS, CollectionSpec
 from ..files.collection_writer import CollectionWriter
 from ..files.docids import DocIdAllocator
 from ..files.layer_reader import FileGone, Layer
@@ -22,10 +24,8 @@ from ..files.manifest import LOCK, MANIFEST, CollectionFiles, Manifest, data_fil
 from ..files.row_encoder import RowEncoder, RowRejected
 from ..files.transaction import change_store
 from ..inputs.base import InputReader, check_columns, unchanged
-from ..inputs.open_reader import open_reader
 from ..inputs.rejects import Rejects, check_paths
-from ..reports import BuildProgress, BuildReport, CollectionReport
-from ..specs import MAX_INDEX_FIELDS, CollectionSpec
+from ..inputs.select_reader import open_reader
 from .build_checks import check_any_stored, check_shrink, check_specs
 from .duckdb_rows import BulkRows, bulk_rows, checked
 

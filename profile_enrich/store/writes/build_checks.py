@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from ..._utils.text_encoding import sniff
 from ...errors import ConfigurationError, StoreError
+from ..collection_specs import MAX_INDEX_FIELDS, CollectionSpec
 from ..inputs.rejects import Rejects
-from ..specs import MAX_INDEX_FIELDS, CollectionSpec
 
 __all__ = ["check_any_stored", "check_shrink", "check_specs"]
 

@@ -10,9 +10,9 @@ from json.encoder import encode_basestring as quote
 from typing import Any, Protocol
 
 from ..collection import ColumnType
+from ..collection_specs import MAX_INDEX_FIELDS, CollectionSpec
 from ..files.row_encoder import MAX_KEY_BYTES, MAX_RECORD_BYTES, EncodedRow, RowRejected, key_text
 from ..index.duckdb_builder import DuckDBPostings, ValueTable
-from ..specs import MAX_INDEX_FIELDS, CollectionSpec
 
 __all__ = ["BulkReader", "BulkRows", "bulk_rows"]
 

@@ -12,7 +12,9 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from ..._utils.validation import check_number
 from ...errors import ConfigurationError, StoreError
+from ..build_reports import BuildProgress, RefreshedCollection, RefreshReport
 from ..collection import Collection, ColumnType, expected_types
+from ..collection_specs import MAX_SHRINK, CollectionSpec, RefreshSpec
 from ..files.collection_writer import duplicates_found
 from ..files.layer_reader import FileGone
 from ..files.manifest import Manifest, read_manifest
@@ -20,10 +22,8 @@ from ..files.row_encoder import EncodedRow, RowEncoder, RowRejected, key_text
 from ..files.transaction import change_store
 from ..input_types import Stream
 from ..inputs.base import InputReader, check_columns, kind_of, unchanged
-from ..inputs.open_reader import open_reader
 from ..inputs.rejects import check_paths
-from ..reports import BuildProgress, RefreshedCollection, RefreshReport
-from ..specs import MAX_SHRINK, CollectionSpec, RefreshSpec
+from ..inputs.select_reader import open_reader
 from .build_checks import check_shrink
 from .delta import Delta, missing_file
 from .duckdb_rows import bulk_rows, checked

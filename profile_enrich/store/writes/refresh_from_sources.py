@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import ConfigurationError, ProfileEnrichError, StoreBusy
+from ..build_reports import BuildProgress, BuildReport, RefreshReport
+from ..collection_specs import MAX_SHRINK, CollectionSpec, RefreshSpec
 from ..files.manifest import read_manifest
 from ..inputs.source_config import read_recipe
-from ..reports import BuildProgress, BuildReport, RefreshReport
-from ..specs import MAX_SHRINK, CollectionSpec, RefreshSpec
 from .build import build_store
 from .refresh import VANISHED_AND_REJECTS, refresh_store
 from .refresh_status import begin_refresh, note_refresh, read_last_refresh, refreshing_alone, withdraw_refresh

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from profile_enrich import MemorySource, ProfileClient, SharedCache
-from profile_enrich.cache.shared.events import Event
+from profile_enrich.cache.shared.backplane_events import Event
 
 pytest.importorskip("redis")
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from profile_enrich import Reason, Record
-from profile_enrich._utils.frozen import thaw
+from profile_enrich._utils.freeze import thaw
 from profile_enrich.cache.shared.entry_codec import SharedAnswer, decode_answer, encode_answer
 from profile_enrich.sources.freshness import Validators
 

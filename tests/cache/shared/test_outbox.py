@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from profile_enrich.cache.shared import outbox as module
-from profile_enrich.cache.shared.events import Event, decode_message, encode_message
+from profile_enrich.cache.shared.backplane_events import Event, decode_message, encode_message
 from profile_enrich.cache.shared.outbox import Batch, Outbox
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..collection import ColumnType
+from ..collection_specs import CollectionSpec
 from ..input_types import Format
-from ..specs import CollectionSpec
 from .base import InputReader
 
 __all__ = ["open_table"]

@@ -10,15 +10,15 @@ from typing import Any, cast
 
 from ...errors import ConfigurationError, StoreError
 from ..collection import Collection, CollectionChanges, Dialect
+from ..collection_specs import CollectionSpec
+from ..database_row import payload
 from ..files.page_token import open_key_cursor, sign_key_cursor
 from ..profile_store import WRITE_WAIT, ProfileStore
-from ..record_text import payload
-from ..specs import CollectionSpec
 from ..writes.build_checks import check_specs
 from .connections import Database, Rows
 from .driver import pg
+from .existing_table_specs import ServedTable, TableSpec, describe_table
 from .table_columns import record_json
-from .table_specs import ServedTable, TableSpec, describe_table
 
 __all__ = ["PostgresTables"]
 

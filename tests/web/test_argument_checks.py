@@ -19,7 +19,7 @@ from profile_enrich import (
     from_user,
     honour_gpc,
 )
-from profile_enrich.web.arguments import is_excluded
+from profile_enrich.web.argument_checks import is_excluded
 from profile_enrich.web.blocking_lookup import BlockingConfig
 from profile_enrich.wsgi import WSGIProfileMiddleware
 from tests.helpers import ScriptedSource, client_of

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import ConfigurationError, StoreError
 from ..collection import Collection, Column, index_id_of
-from ..specs import MAX_INDEX_FIELDS
+from ..collection_specs import MAX_INDEX_FIELDS
 from .driver import Identifier
 from .plan_check import check_plan
 from .table_columns import TableColumn, read_columns, table_of

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .backplane_events import Event, encode_message
 from .connection import PARALLEL
-from .events import Event, encode_message
 from .outbox import Batch, Outbox
 from .scripts import FENCE, PUBLISH, RESERVE, ROTATE
 from .sealing import Sealing

@@ -8,12 +8,12 @@ from pathlib import Path
 from ..._utils.text_encoding import sniff
 from ...errors import ConfigurationError, StoreError
 from ..collection import ColumnType
+from ..collection_specs import CollectionSpec
 from ..input_types import FORMATS, SqlQuery, Stream
-from ..specs import CollectionSpec
 from .base import InputReader, kind_of, open_bytes
 from .objects import JsonLines, ObjectReader, mappings
-from .open_table import open_table
 from .rejects import Rejects
+from .select_duckdb_reader import open_table
 
 __all__ = ["open_reader"]
 

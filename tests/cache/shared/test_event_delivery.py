@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from profile_enrich.cache.shared import delivery as module
-from profile_enrich.cache.shared.delivery import Delivery, MissedMessage
-from profile_enrich.cache.shared.events import Event
+from profile_enrich.cache.shared import event_delivery as module
+from profile_enrich.cache.shared.backplane_events import Event
+from profile_enrich.cache.shared.event_delivery import Delivery, MissedMessage
 from profile_enrich.cache.shared.outbox import Outbox
 from profile_enrich.cache.shared.scripts import PUBLISH, RESERVE, ROTATE
 from profile_enrich.cache.shared.sealing import Plaintext

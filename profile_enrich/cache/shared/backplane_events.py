@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from ..._utils.frozen import thaw
+from ..._utils.freeze import thaw
 
 __all__ = ["Event", "Listener", "decode_message", "encode_message"]
 
