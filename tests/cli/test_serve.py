@@ -273,14 +273,18 @@ def test_what_a_kill_left_behind_the_next_run_removes(users: Path, tmp_path: Pat
         (["--data", "USERS", "--port", "99999", "--no-auth"], "--port"),
     ],
 )
-def test_P6_what_cannot_be_served_is_refused_before_it_listens(users: Path, arguments: list[str], said: str) -> None:
+def test_P6_what_cannot_be_served_is_refused_before_it_listens(
+    users: Path, tmp_path: Path, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P6: for example, it refuses to start without a key unless `--no-auth` is given."""
-    before = set(Path(tempfile.gettempdir()).glob("profile-enrich-*"))
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     done = invoke(*(str(users) if argument == "USERS" else argument for argument in arguments))
     assert done.exit_code == 2, done.output
     assert said in done.stderr
     assert "5ecret" not in done.output
-    assert set(Path(tempfile.gettempdir()).glob("profile-enrich-*")) <= before
+    assert not list(temporary.iterdir())
 
 
 def test_P11_a_file_that_was_emptied_does_not_empty_the_store_that_is_served(users: Path, tmp_path: Path) -> None:
