@@ -119,8 +119,7 @@ class Lookups:
         """Return a cached profile or a pending lookup; see `ProfileClient.find`."""
         observer = self._observer
         started = time.perf_counter() if observer.hit_hooks else 0.0
-        # The usual key without the call of `fresh`.
-        fresh = self._cache.fresh((self._namespace, "id", key), self._timer()) if type(key) is str else self.fresh(key)
+        fresh = self.fresh(key)
         if fresh is not None:
             if started and fresh.key is not None:  # the key of the cached view remembers its digest
                 observer.lookup(fresh.key.digest(), Status.HIT, None, time.perf_counter() - started, None)
