@@ -26,7 +26,7 @@ from .change_follower import Follower, FollowingSweeper, check_follows
 from .hooks import Health, Hook, Observer, Stats
 from .loader import CacheKey, Loader
 from .lookup_decision import Lookups, PendingLookup
-from .pipeline_lookup import WaitingLookup, run_workers
+from .pipeline_lookup import PipelineLookup, run_workers
 from .second_level_load import SharedLoads
 from .source_policy import SourcePolicy
 
@@ -130,7 +130,7 @@ class ProfileClient:
         self._lookups = Lookups(
             source.namespace, cache=self._cache, loader=self._loader, observer=self._observer, timer=timer
         )
-        self._waiting = WaitingLookup(
+        self._waiting = PipelineLookup(
             self._lookups,
             loader=self._loader,
             breaker=self._breaker,

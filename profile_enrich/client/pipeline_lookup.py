@@ -33,7 +33,7 @@ from .breaker import Breaker
 from .loader import Loader, ProfileLoad
 from .lookup_decision import Lookups, loaded_profile, unavailable
 
-__all__ = ["FATAL_ERRORS", "WaitingLookup", "run_workers"]
+__all__ = ["FATAL_ERRORS", "PipelineLookup", "run_workers"]
 
 FATAL_ERRORS = (SourceAuthError, ConfigurationError, ClientClosed)
 """Errors that affect every key permanently: they end a run."""
@@ -79,7 +79,7 @@ class _PendingKey:
         self.failing_since: float | None = None
 
 
-class WaitingLookup:
+class PipelineLookup:
     """Look up keys for callers that can wait, such as pipelines.
 
     Args:

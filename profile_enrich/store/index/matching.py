@@ -56,7 +56,7 @@ def _shared(
 ) -> Iterator[BitMap]:
     """Yield the docids common to all posting lists, in ascending parts, which may have docids before `first`.
 
-    With `head`, the first so many docids of the rarest value in a segment are a part of their own.
+    If `head` is given, the first `head` docids of the rarest value in a segment are intersected separately, first.
     """
     shared: BitMap | None = None
     common: list[PostingList] = []

@@ -50,12 +50,13 @@ class PostingList:
         self.value_id = value_id
         self.whole = whole
         self.used = False
+        """Whether it was used since it was last considered for removal from the cache."""
         self.segments: dict[int, BitMap | None] = {}
         """The segments that were read; `None` for one without a record."""
 
 
 class PostingCache:
-    """Cache of the decoded posting lists of a store, limited by size; a list used since its last turn stays.
+    """Second-chance cache of the decoded posting lists of a store, limited by size.
 
     Threads share it; decoded bitmaps are never modified.
 
@@ -76,7 +77,7 @@ class PostingCache:
             return self._bytes
 
     def get(self, file: str, column: int, value: str) -> PostingList | None:
-        """Return a posting list and mark it as used since it was last considered for removal."""
+        """Return a posting list and mark it as used."""
         entry = self._entries.get((file, column, value))  # without the lock, because every filter of a page comes here
         if entry is None:
             return None
